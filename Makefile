@@ -1,0 +1,39 @@
+# The commands a person needs. `make demo` and `make test` set up everything they use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:        ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## the virtual environment, from constraints.txt
+
+# One stamp: the environment is rebuilt only when what it is made from has changed.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup  ## the demo study: 8 runs, a table, a report
+	$(BIN)/lmexp sweep demo
+
+test: setup  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup  ## the slow ones, the browser's among them
+	$(BIN)/python -m pytest -m slow
+
+lint: setup  ## formatting, style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## the measured claims in benchmarks/
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:       ## remove the virtual environment and caches (outputs stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Configs: the typed schema, composition by Hydra, cells, identity."""

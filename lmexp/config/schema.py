@@ -1,0 +1,331 @@
+"""What a run is made of: the typed schema that every resolved config must meet.
+
+Hydra composes YAML; pydantic checks the result against these classes. A field's docstring is its meaning
+and its unit. Two rules keep run identities stable (see identity.py): a default here never changes its
+value, and a new field gets the default that reproduces what was done before it existed.
+
+Nothing in a config names code freely: each ``_target_`` is one of a closed set, so a run directory from
+somebody else can be read, continued and sampled from without running anything but lmexp and torch.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Dtype = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """A part of the config: immutable, no keys beyond those named, no NaN."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
+    )
+
+
+class GPTConfig(Section):
+    """Decoder-only Transformer after GPT-2 (Radford et al. 2019): learned positions, pre-norm, GELU."""
+
+    target: Literal["lmexp.models.gpt.GPT"] = Field(alias="_target_")
+    family: Literal["gpt"] = "gpt"
+    name: str
+    """The size's name, as in tables."""
+    n_layers: Count
+    d_model: Count
+    """Width of the residual stream."""
+    n_heads: Count
+    """Attention heads; must divide d_model."""
+    d_ff: Count | None = None
+    """Width of the feed-forward layer; null means 4 d_model."""
+    context: Count
+    """Longest sequence, in tokens; also the length of the training sequences."""
+    vocab_size: Count | None = None
+    """Rows of the embedding; null means the tokenizer's."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    bias: bool = True
+    """Whether linear layers and norms have biases."""
+    tie_embeddings: bool = True
+    """Whether the output head shares the token embedding's weights."""
+
+    @property
+    def d_feed_forward(self) -> int:
+        """Width of the feed-forward layer, resolved."""
+        return self.d_ff or 4 * self.d_model
+
+
+ModelConfig = GPTConfig  # becomes a union, told apart by `_target_`, as families join
+
+
+class DataSection(Section):
+    """What every source shares: how its documents are split."""
+
+    split: Literal["hash", "tail"] = "hash"
+    """hash: each document goes to a side by a hash of its text; tail: the last part of the text validates."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of documents (hash) or of characters (tail) that validates."""
+    fingerprint: str | None = None
+    """Hash of the source's content, filled in when the config is resolved; stands for the paths in identities."""
+
+
+class StdlibData(DataSection):
+    """The Python standard library's own source and documentation, found beside the interpreter."""
+
+    source: Literal["stdlib"]
+
+
+class FileData(DataSection):
+    """Local files."""
+
+    source: Literal["files"]
+    path: str
+    """A file, a folder or a glob; relative to the folder the command runs in."""
+    format: Literal["txt", "jsonl", "csv", "parquet"]
+    field: str = "text"
+    """The column or key that holds the text (jsonl, csv, parquet)."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """What one document is in txt files; a paragraph ends at an empty line."""
+
+
+class HubData(DataSection):
+    """A Hugging Face dataset, by name and revision, or a local folder of one."""
+
+    source: Literal["hub"]
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    """Commit, tag or branch; a study that is to be repeated names a commit."""
+    subset: str = "train"
+    """The dataset's own split that is read; ours is made from it."""
+    field: str = "text"
+
+
+DataConfig = Annotated[StdlibData | FileData | HubData, Field(discriminator="source")]
+
+
+class ByteTokenizerConfig(Section):
+    """One token a UTF-8 byte, and one that begins a document."""
+
+    kind: Literal["byte"]
+
+
+class CharTokenizerConfig(Section):
+    """One token for each character that occurs in the text, and one that begins a document."""
+
+    kind: Literal["char"]
+
+
+class BPETokenizerConfig(Section):
+    """Byte-level byte-pair encoding, trained on the training split."""
+
+    kind: Literal["bpe"]
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)]
+    """Entries, the 256 bytes and the document token included."""
+
+
+TokenizerConfig = Annotated[
+    ByteTokenizerConfig | CharTokenizerConfig | BPETokenizerConfig, Field(discriminator="kind")
+]
+
+
+class CausalLMConfig(Section):
+    """Predict each token from those before it."""
+
+    target: Literal["lmexp.tasks.causal_lm.CausalLM"] = Field(alias="_target_")
+    name: Literal["causal_lm"] = "causal_lm"
+
+
+TaskConfig = CausalLMConfig  # becomes a union as tasks join
+
+
+class OptimSection(Section):
+    """What every optimizer shares."""
+
+    lr: Annotated[float, Field(gt=0)]
+    """Peak learning rate; the schedule multiplies it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """On matrices and embeddings only; never on norms and biases."""
+    grad_clip: Annotated[float, Field(gt=0)] | None = None
+    """Largest global norm of the gradient; null clips nothing."""
+
+
+class AdamConfig(OptimSection):
+    """Adam (Kingma and Ba 2015), or AdamW with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    target: Literal["torch.optim.AdamW", "torch.optim.Adam"] = Field(alias="_target_")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+
+
+class SGDConfig(OptimSection):
+    """Stochastic gradient descent with momentum."""
+
+    target: Literal["torch.optim.SGD"] = Field(alias="_target_")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    nesterov: bool = False
+
+
+OptimConfig = Annotated[AdamConfig | SGDConfig, Field(discriminator="target")]
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the share of the budget that is spent."""
+
+    name: Literal["cosine", "linear", "constant", "wsd"]
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the budget over which the rate rises linearly from 0."""
+    final: Share = 0.1
+    """The last rate, as a share of the peak (cosine, linear, wsd)."""
+    cooldown: Share = 0.2
+    """Share of the budget, at its end, over which wsd falls by 1 - sqrt."""
+
+
+class BudgetConfig(Section):
+    """What a run may spend: exactly one of these, or none, which means 1,000,000 tokens."""
+
+    tokens: Count | None = None
+    flops: Annotated[float, Field(gt=0)] | None = None
+    """Training FLOPs, by the convention of cost/flops.py."""
+    tokens_per_param: Annotated[float, Field(gt=0)] | None = None
+    """Tokens for each parameter, embeddings included."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the training split."""
+
+
+class BatchConfig(Section):
+    """The global batch, in tokens, whatever the devices."""
+
+    tokens: Count
+    """Tokens for each optimizer step, over all devices; a multiple of the model's context."""
+    micro: Count | None = None
+    """Sequences for each forward pass and device; null means as many as the batch holds for the device."""
+
+
+class EvaluationConfig(Section):
+    """When the whole validation split is scored, besides the end."""
+
+    every: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the budget between two evaluations."""
+
+
+class CheckpointConfig(Section):
+    """When the state of training is saved."""
+
+    every: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the budget between two saves of last.ckpt."""
+
+
+class PrecisionConfig(Section):
+    """What each tensor is stored and multiplied in."""
+
+    name: Literal["fp32", "tf32", "bf16", "bf16_true", "fp16"]
+    weights: Dtype
+    gradients: Dtype
+    optimizer: Dtype
+    compute: Literal["fp32", "tf32", "bf16", "fp16"]
+    """What matrices are multiplied in."""
+    lightning: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+    """The name of the Lightning precision plugin that does it."""
+
+
+class TrainerConfig(Section):
+    """Lightning's own Trainer options; lmexp sets the others (steps, accumulation, loggers, validation)."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    strategy: str = "auto"
+    num_nodes: Count = 1
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    inference_mode: bool = True
+    detect_anomaly: bool = False
+    sync_batchnorm: bool = False
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    enable_model_summary: bool = False
+    enable_progress_bar: bool = False
+    log_every: Count = 10
+    """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""
+
+
+class HardwareConfig(Section):
+    """What the device is called and what an hour of it costs."""
+
+    name: str = "auto"
+    dollars_per_hour: Annotated[float, Field(ge=0)] | None = None
+
+
+class LoggerConfig(Section):
+    """A mirror of the curve and the record; it may fail without harm to the run."""
+
+    name: Literal["none", "wandb", "tensorboard", "mlflow"]
+    project: str = "lmexp"
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """W&B only."""
+    entity: str | None = None
+    """W&B only."""
+    uri: str | None = None
+    """MLflow only: the tracking server; null means a folder in the run directory."""
+
+
+class LauncherConfig(Section):
+    """Where and how many runs go at once."""
+
+    name: Literal["local"] = "local"
+    slots: Count | None = None
+    """Runs at a time; null means one for each group of devices, and one on a CPU."""
+    threads: Count | None = None
+    """CPU threads a run; null splits the cores evenly."""
+
+
+class RunInfo(Section):
+    """Who the run is."""
+
+    id: str
+    """Hash of what determines the result."""
+    sweep: str
+    slug: str
+    """The swept values in words."""
+
+
+class RunConfig(Section):
+    """One resolved config: everything that one training run depends on."""
+
+    schema_version: Literal[1] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    model: ModelConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    task: TaskConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    budget: BudgetConfig
+    batch: BatchConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    precision: PrecisionConfig
+    trainer: TrainerConfig
+    hardware: HardwareConfig = HardwareConfig()
+    logger: LoggerConfig
+    launcher: LauncherConfig = LauncherConfig()
+    run: RunInfo | None = None
+
+
+class SweepSpec(Section):
+    """The `sweep:` node of a sweep file: which cells the study has."""
+
+    question: str | None = None
+    """What the study is to find out; the report opens with it."""
+    grid: dict[str, list[Any]] = {}
+    """Axes that are crossed: every combination is a cell."""
+    zip: dict[str, list[Any]] = {}
+    """Axes of one length that advance together; crossed with the grid."""
+    points: list[dict[str, Any]] = []
+    """Further cells, each named in full."""
+    exclude: list[dict[str, Any]] = []
+    """Cells that match all the values of one of these are left out."""
+    seeds: Count | list[Annotated[int, Field(ge=0)]] | None = None
+    """How many seeds (0, 1, ...) or which."""

@@ -1,0 +1,56 @@
+"""Small files, written whole or not at all.
+
+A reader never sees half a file: what is written goes to a temporary name in the same folder, is flushed
+to the disk, and takes its place by a rename.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` to `path` so that readers see the old file or the new one, never a part.
+
+    Raises OSError (no space, no permission); the old file is untouched then.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a shared sweep from colleagues
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, atomically. NaN and infinity are refused: JSON has neither."""
+    write_atomically(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises FileNotFoundError, or ValueError when it is not JSON."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def hash_text(text: str, length: int = 64) -> str:
+    """Return the first `length` hexadecimal digits of a text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return the SHA-256 over the contents of files, in the order given; names do not count."""
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""From cells to processes: study, queue, slots."""

@@ -1,0 +1,1 @@
+"""Language models as plain torch modules; no Lightning here."""

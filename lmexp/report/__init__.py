@@ -1,0 +1,1 @@
+"""Findings shown: terminal, HTML, files."""

@@ -1,0 +1,127 @@
+"""The record: the flat row, or rows, that a finished run leaves.
+
+The names are a contract, the same in tables, CSV, Parquet and W&B. A value that was not measured is
+null: never 0, never a guess; where a value is an estimate or could come from several places, the column
+beside it (`*_source`) says so.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmexp.config.schema import RunConfig
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, str] = {
+    # who
+    "run_id": "hash of what determines the result",
+    "sweep": "the sweep that ran it",
+    "slug": "the swept values in words",
+    "model": "name of the model config",
+    "family": "model family",
+    "task": "what is predicted",
+    "precision": "precision preset",
+    "seed": "seed of weights and of the order of data",
+    "unit": "what is resampled: the trunk that milestones share, else the run",
+    # size
+    "n_params": "trainable parameters",
+    "n_params_active": "parameters that one token uses",
+    "n_params_embedding": "parameters of embeddings (a tied head counts here)",
+    "n_params_matmul": "parameters that multiply each token, output head included",
+    "n_layers": "layers",
+    "d_model": "width",
+    "n_heads": "attention heads",
+    "context": "longest sequence, tokens",
+    "vocab_size": "rows of the embedding",
+    # quality
+    "loss": "validation, nats per token",
+    "perplexity": "exp(loss)",
+    "bits_per_byte": "validation, bits per UTF-8 byte of the text",
+    "accuracy": "share of validation tokens predicted exactly",
+    # work
+    "tokens": "trained on",
+    "epochs": "passes over the training split",
+    "flops_per_token": "training FLOPs per token",
+    "train_flops": "training FLOPs",
+    "steps": "optimizer steps",
+    "batch_tokens": "tokens per optimizer step, all devices",
+    # speed
+    "tokens_per_second": "training throughput, median of windows, warm-up dropped",
+    "step_ms_p50": "median milliseconds per optimizer step",
+    "step_ms_p95": "95th percentile of milliseconds per optimizer step",
+    "mfu": "model FLOPs utilisation: achieved over peak",
+    "peak_flops": "FLOP/s the device can do at this precision",
+    "peak_source": "where peak_flops comes from",
+    "data_wait_fraction": "share of training time spent waiting for data",
+    "compile_seconds": "compiling",
+    "train_seconds": "in training steps, warm-up included; validation and checkpoints excluded",
+    "wall_seconds": "from the start of the worker to the record",
+    # space
+    "peak_memory_gb": "GB (1e9 bytes): allocated on the device, or growth of the process on a CPU",
+    "reserved_memory_gb": "GB (1e9 bytes) the allocator held; null on a CPU",
+    "weights_gb": "GB (1e9 bytes) of weights",
+    # price
+    "energy_kwh": "energy of the run",
+    "energy_source": "counter or estimate",
+    "dollars": "price of the run's wall seconds",
+    "dollars_per_hour": "price that was assumed",
+    # honesty
+    "dtype_weights": "found on the live parameters",
+    "dtype_compute": "found on the logits of a forward pass",
+    "dtype_grads": "found on the live gradients",
+    "dtype_optimizer": "found on the live optimizer state",
+    "exclusive": "whether nothing else of lmexp ran on the device",
+    "devices": "devices per node",
+    "world_size": "processes",
+    "device_name": "what it ran on",
+    # origin
+    "git_sha": "commit of lmexp, when run from a checkout",
+    "git_dirty": "whether that checkout had uncommitted changes",
+    "packages": "versions that matter, as name==version",
+    "data_fingerprint": "hash of the tokens trained and validated on",
+    "tokenizer_fingerprint": "hash of the tokenizer",
+    "host": "machine",
+    "started": "UTC",
+    "finished": "UTC",
+    "schema_version": "of the record",
+}
+"""Every column of a record, in order, with its meaning and unit. Scores join as `score/<task>/<metric>`."""
+
+
+def complete(values: Mapping[str, Any]) -> Row:
+    """Return a full row in the order of COLUMNS: what is missing is null, scores come last.
+
+    Raises KeyError for a name that the contract does not have.
+    """
+    extra = [name for name in values if name not in COLUMNS]
+    unknown = [name for name in extra if not name.startswith("score/")]
+    if unknown:
+        raise KeyError(f"not columns of a record: {unknown}")
+    return {name: values.get(name) for name in [*COLUMNS, *sorted(extra)]}
+
+
+def identity_columns(config: RunConfig) -> Row:
+    """Return the columns that a config alone determines; a run that failed has these and no others."""
+    assert config.run is not None, "a run's config names its run"
+    model = config.model
+    return {
+        "run_id": config.run.id,
+        "sweep": config.run.sweep,
+        "slug": config.run.slug,
+        "model": model.name,
+        "family": model.family,
+        "task": config.task.name,
+        "precision": config.precision.name,
+        "seed": config.seed,
+        "unit": config.run.id,
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "n_heads": model.n_heads,
+        "context": model.context,
+        "vocab_size": model.vocab_size,
+        "batch_tokens": config.batch.tokens,
+        "dollars_per_hour": config.hardware.dollars_per_hour,
+        "devices": config.trainer.devices if isinstance(config.trainer.devices, int) else None,
+    }
+
+

@@ -1,0 +1,1 @@
+"""What is predicted, the loss and the scores, as LightningModules."""

@@ -1,0 +1,1 @@
+"""One run: budget, schedule, optimizer, callbacks, checkpoints."""
