@@ -235,7 +235,8 @@ class TrainerConfig(Section):
     """Lightning's own Trainer options; lmexp sets the others (steps, accumulation, loggers, validation)."""
 
     accelerator: str = "auto"
-    devices: int | str | list[int] = 1
+    devices: Count = 1
+    """How many devices train a run together; which ones is the launcher's business."""
     strategy: str = "auto"
     num_nodes: Count = 1
     deterministic: bool | Literal["warn"] | None = None

@@ -32,6 +32,8 @@ StateName = Literal[
 STATES: tuple[str, ...] = get_args(StateName)
 RESULTS = {"done", "oom", "diverged", "timeout"}
 """States that are an answer: running the sweep again leaves them as they are."""
+STORES = ".tokens"
+"""The folder of token stores, beside the sweeps' folders."""
 STALE_SECONDS = 60.0
 """A running state whose heartbeat is older than this has lost its process."""
 
@@ -196,7 +198,5 @@ def dump_config(config: RunConfig) -> str:
 
 
 def runs_in(folder: Path) -> list[RunDir]:
-    """Return the run directories right below `folder`, by name."""
-    if not folder.is_dir():
-        return []
+    """Return the run directories right below a sweep's folder, by name."""
     return [RunDir(file.parent) for file in sorted(folder.glob("[!.]*/config.yaml"))]

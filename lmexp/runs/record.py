@@ -121,7 +121,5 @@ def identity_columns(config: RunConfig) -> Row:
         "vocab_size": model.vocab_size,
         "batch_tokens": config.batch.tokens,
         "dollars_per_hour": config.hardware.dollars_per_hour,
-        "devices": config.trainer.devices if isinstance(config.trainer.devices, int) else None,
+        "devices": config.trainer.devices,
     }
-
-

@@ -1,0 +1,60 @@
+"""The manifest of a sweep, `sweep.json`: which runs are its cells, and with which values of its axes.
+
+The launcher writes it before the first run starts, so a half-done sweep is read as surely as a finished one.
+A folder without it is read as well: every run directory in it is then a cell, without axes.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from lmexp.errors import UserError
+
+MANIFEST = "sweep.json"
+
+Axes = dict[str, list[Any]]
+Values = dict[str, Any]
+
+
+class Cell(BaseModel):
+    """A cell that became a run."""
+
+    run_id: str
+    path: str
+    """The run directory, relative to the sweep's folder; a run shared with another sweep lies in that one's."""
+    values: Values = {}
+
+
+class SkippedCell(BaseModel):
+    """A cell that was not tried."""
+
+    values: Values = {}
+    reason: str = ""
+
+
+class Manifest(BaseModel):
+    """What a sweep is made of. Keys that a later version adds are ignored."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    question: str | None = None
+    axes: Axes = {}
+    cells: list[Cell] = []
+    skipped: list[SkippedCell] = []
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a sweep's folder, or None when it has none.
+
+    Raises UserError when there is one that cannot be read.
+    """
+    file = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{file} cannot be read: {where + ': ' if where else ''}{first['msg']}") from None

@@ -1,0 +1,194 @@
+"""From run directories to one table: a study, as everything downstream sees it.
+
+Every row of every record is a row here, beside one row for each run that has no record (yet). The manifest says
+which runs belong and what their axes are; the run directories say everything else. Missing stays missing:
+columns are of pandas' nullable types, so an integer stays an integer and null is never 0.
+
+Curves are read only when somebody asks for them: a table of 10,000 runs needs none.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lmexp.analysis.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
+from lmexp.errors import UserError, nearest
+from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.record import COLUMNS, Row, identity_columns
+
+CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
+"""The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One or several sweeps, read at one moment."""
+
+    names: tuple[str, ...]
+    questions: tuple[str, ...]
+    axes: Axes
+    """The values of each swept axis, in the order of the sweep file."""
+    table: pd.DataFrame
+    """The columns of a record, then any scores, `state`, `reason`, and the axes that are not columns already."""
+    skipped: tuple[SkippedCell, ...]
+    """Cells that were not tried, with the reason."""
+    outside: int
+    """Runs that lie in the folders but no longer belong to the sweeps."""
+    members: dict[str, frozenset[str]]
+    """The run ids of each sweep; comparisons are made inside one sweep only."""
+    runs: dict[str, RunDir]
+    """The run directory of each run id."""
+
+    @property
+    def name(self) -> str:
+        """The sweeps' names in one line."""
+        return " + ".join(self.names)
+
+    @property
+    def question(self) -> str | None:
+        """What the study is to find out."""
+        return " ".join(self.questions) or None
+
+    @property
+    def varied(self) -> list[str]:
+        """The axes that have more than one value."""
+        return [axis for axis, values in self.axes.items() if len(values) > 1]
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """All points of all curves, one a row: the columns of CURVE, then whatever else the points hold."""
+        points = [
+            {"run_id": run_id, **_curve_point(point)}
+            for run_id, run in self.runs.items()
+            for point in run.read_curve()
+        ]
+        extra = dict.fromkeys(name for point in points for name in point if name not in CURVE)
+        return pd.DataFrame(points, columns=[*CURVE, *extra])
+
+
+def load_study(folders: list[Path]) -> Study:
+    """Read the sweeps in `folders` as one study; a run that two of them share is one row.
+
+    Raises UserError when a folder is missing, its manifest cannot be read, or there are no runs at all.
+    """
+    manifests = [_manifest(folder) for folder in folders]
+    rows: list[Row] = []
+    runs: dict[str, RunDir] = {}
+    members: dict[str, set[str]] = {}
+    seen: dict[str, tuple[list[Row], str]] = {}  # run directory -> its rows and id
+    outside = 0
+    axes: Axes = {}
+    for folder, manifest in zip(folders, manifests, strict=True):
+        root = os.path.realpath(folder)
+        of_sweep = members.setdefault(manifest.name, set())
+        for cell in manifest.cells:
+            path = os.path.normpath(os.path.join(root, cell.path))  # noqa: PTH118: pathlib costs 10x here
+            if path not in seen:
+                found = _rows_of(RunDir(Path(path)), cell, manifest.name)
+                seen[path] = found, str(found[0]["run_id"])
+                rows += found
+                runs.setdefault(seen[path][1], RunDir(Path(path)))
+            found, run_id = seen[path]
+            of_sweep.add(run_id)
+            for row in found:
+                _fill(row, cell.values)
+        listed = {os.path.normpath(os.path.join(root, cell.path)) for cell in manifest.cells}  # noqa: PTH118
+        outside += sum(os.path.realpath(run.path) not in listed for run in runs_in(folder))
+        for axis, values in manifest.axes.items():
+            axes[axis] = _union(axes.get(axis, []), values)
+    if not rows:
+        raise UserError(f"no runs in {', '.join(str(folder) for folder in folders)} yet")
+    return Study(
+        names=tuple(dict.fromkeys(manifest.name for manifest in manifests)),
+        questions=tuple(dict.fromkeys(m.question for m in manifests if m.question)),
+        axes=axes,
+        table=_frame(rows, axes),
+        skipped=tuple(cell for manifest in manifests for cell in manifest.skipped),
+        outside=outside,
+        members={name: frozenset(ids) for name, ids in members.items()},
+        runs=runs,
+    )
+
+
+def _manifest(folder: Path) -> Manifest:
+    """Return a folder's manifest; without one, every run directory in it is a cell without axes."""
+    if not folder.is_dir():
+        siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        known = [sibling.name for sibling in siblings if sibling.is_dir() and sibling.name[0] != "."]
+        raise UserError(f"there is no sweep in {folder}.{nearest(folder.name, known)}")
+    cells = [Cell(run_id="", path=run.name) for run in runs_in(folder)]
+    return read_manifest(folder) or Manifest(name=folder.resolve().name, cells=cells)
+
+
+def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
+    """Return a run's rows with its state: those of its record, or the one that its config determines."""
+    state = run.read_state()
+    where = {"state": state.state, "reason": state.reason}
+    rows = [{**row, **where} for row in run.read_record()]
+    if rows:
+        return rows
+    # Until the queue has made its directory, a run is known by its cell alone.
+    known: Row = {"run_id": cell.run_id or run.name, "sweep": sweep, "slug": run.name}
+    if run.path.is_dir():
+        try:
+            known = identity_columns(run.read_config())
+        except UserError as error:  # one unreadable run must not hide the others
+            where["reason"] = str(error)
+    if state.state == "running" and not state.alive:
+        where["reason"] = where["reason"] or "its process is gone"
+    return [{**known, **where}]
+
+
+def _fill(row: Row, values: Values) -> None:
+    """Add a cell's values to a row; what the row already says for itself stands."""
+    for axis, value in values.items():
+        if row.get(axis) is None:
+            row[axis] = plain(value)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of an axis as a table can hold it: lists and mappings become their JSON text."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _union(known: list[Any], more: list[Any]) -> list[Any]:
+    """Return the values of both, each once, in order of appearance; 1 and True are two values."""
+    by_kind = {(isinstance(value, bool), value): value for value in map(plain, [*known, *more])}
+    return list(by_kind.values())
+
+
+def _curve_point(point: dict[str, Any]) -> dict[str, Any]:
+    """Return a point of a curve with its kind, its loss under one name."""
+    if "train_loss" in point:
+        return {"kind": "train", **point, "loss": point["train_loss"]}
+    return {"kind": "validation", **point}
+
+
+def _frame(rows: list[Row], axes: Axes) -> pd.DataFrame:
+    """Return rows as a frame: the record's columns, scores, state and reason, then the other axes."""
+    scores = sorted({name for row in rows for name in row if name.startswith("score/")})
+    names = dict.fromkeys([*COLUMNS, *scores, "state", "reason", *axes])
+    return pd.DataFrame({name: _nullable([row.get(name) for row in rows]) for name in names})
+
+
+def _nullable(values: Iterable[Any]) -> pd.Series:
+    """Return values as a column of the narrowest nullable type; null stays null, mixed kinds become text."""
+    values = [plain(value) for value in values]
+    kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return pd.Series(values, dtype=object)
+    if kinds == {bool}:
+        return pd.Series(values, dtype="boolean")
+    if kinds == {int}:
+        return pd.Series(
+            values, dtype="Int64" if max(abs(v) for v in values if v is not None) < 2**63 else "Float64"
+        )
+    if kinds <= {int, float}:
+        return pd.Series(values, dtype="Float64")
+    return pd.Series([None if value is None else str(value) for value in values], dtype="string")

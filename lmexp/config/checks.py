@@ -1,0 +1,53 @@
+"""What the types cannot say: values that do not go together."""
+
+from lmexp.config.schema import RunConfig
+from lmexp.errors import UserError
+
+
+def check_config(config: RunConfig) -> None:
+    """Raise UserError for the first thing in a config that cannot be run anywhere."""
+    model, batch = config.model, config.batch
+    if model.d_model % model.n_heads:
+        raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
+    if batch.tokens % model.context:
+        raise UserError(
+            f"batch.tokens={batch.tokens} is not a multiple of model.context={model.context}; "
+            f"{max(batch.tokens // model.context, 1) * model.context} would be"
+        )
+    processes = world_size(config)
+    sequences = batch.tokens // model.context
+    if sequences % processes:
+        raise UserError(
+            f"batch.tokens={batch.tokens} is {sequences} sequences, which {processes} devices cannot share evenly"
+        )
+    if batch.micro is not None and (sequences // processes) % batch.micro:
+        raise UserError(
+            f"batch.micro={batch.micro} does not divide the {sequences // processes} sequences "
+            f"that each device has of a step"
+        )
+    budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
+    if len(budgets) > 1:
+        first, second = budgets[:2]
+        raise UserError(f"two budgets: budget.{first} and budget.{second}; set one of them to null")
+    schedule = config.schedule
+    if schedule.name == "wsd" and schedule.warmup + schedule.cooldown > 1:
+        raise UserError(
+            f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} "
+            "are more than the whole budget"
+        )
+
+
+def world_size(config: RunConfig) -> int:
+    """Return how many processes train a run together."""
+    return config.trainer.devices * config.trainer.num_nodes
+
+
+def micro_batch(config: RunConfig) -> int:
+    """Return the sequences of one forward pass on one device."""
+    each = config.batch.tokens // config.model.context // world_size(config)
+    return config.batch.micro or each
+
+
+def accumulation(config: RunConfig) -> int:
+    """Return how many forward passes on each device make one optimizer step."""
+    return config.batch.tokens // (micro_batch(config) * config.model.context * world_size(config))

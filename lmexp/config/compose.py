@@ -1,0 +1,252 @@
+"""From words to a checked config: Hydra composes, the schema checks, and a mistake is said in one line.
+
+Composing reads a dozen files and takes a tenth of a second, and a sweep's cells mostly differ in values:
+so the choice of groups is composed once and kept, and values are set on a copy of it, with the function
+that Hydra itself uses for them.
+"""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from lmexp.config import paths
+from lmexp.config.schema import RunConfig, SweepSpec
+from lmexp.errors import UserError, nearest
+
+Values = dict[str, Any]
+"""Keys with dots, or names of groups, and the values they are to have."""
+S = TypeVar("S", bound=BaseModel)
+
+
+def parse_overrides(words: list[str]) -> list[Override]:
+    """Parse words in Hydra's override grammar. Raises UserError for the first that is not in it."""
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException:
+            raise UserError(f"'{word}' is not an override: write key=value, as in model.n_layers=4") from None
+    return parsed
+
+
+def swept_values(override: Override) -> list[Any]:
+    """Return the values of an override like `a=1,2` or `a=range(1,4)`, one for each cell."""
+    parser = OverridesParser.create()
+    return [
+        parser.parse_override(f"{override.key_or_group}={text}").value()
+        for text in override.sweep_string_iterator()
+    ]
+
+
+@dataclass
+class Composer:
+    """Composes configs from one set of roots, one sweep file or none, and the words of a command line."""
+
+    roots: list[Path]
+    sweep_file: Path | None = None
+    words: list[str] = field(default_factory=list)
+    _composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.sweep_file is not None:
+            _check_yaml(self.sweep_file)
+        self._groups = paths.groups(self.roots)
+
+    def sweep_spec(self) -> SweepSpec:
+        """Return the study that the sweep file (and the words) describe."""
+        node = self._compose({}).get("sweep")
+        return self._check(SweepSpec, OmegaConf.to_container(node, resolve=True) if node else {}, ("sweep",))
+
+    def config(self, values: Values) -> RunConfig:
+        """Return the checked config of one cell. Raises UserError with one line."""
+        cfg = self._compose(values)
+        with _translate(self, cfg):
+            plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict)
+        plain.pop("sweep", None)
+        return self._check(RunConfig, plain, ())
+
+    def _compose(self, values: Values) -> DictConfig:
+        words = parse_overrides(self.words)
+        chosen = [word for word in words if self._is_structural(word)]
+        group_values = {key: value for key, value in values.items() if key in self._groups}
+        group_words = tuple(
+            [word.input_line or "" for word in chosen if word.key_or_group not in group_values]
+            + [f"{group}={choice}" for group, choice in group_values.items()]
+        )
+        if group_words not in self._composed:
+            self._composed[group_words] = self._compose_groups(group_words)
+        cfg = copy.deepcopy(self._composed[group_words])
+        plain = {word.key_or_group: word.value() for word in words if not self._is_structural(word)}
+        for key, value in (plain | {k: v for k, v in values.items() if k not in self._groups}).items():
+            with _translate(self, cfg):
+                OmegaConf.update(cfg, key, value, merge=True)
+        return cfg
+
+    def _is_structural(self, word: Override) -> bool:
+        """Whether a word does more than set a value that is there: chooses, adds, deletes, renames."""
+        return (
+            word.key_or_group in self._groups
+            or word.is_add()
+            or word.is_force_add()
+            or word.is_delete()
+            or word.package is not None
+            or word.key_or_group.startswith("hydra")
+        )
+
+    def _compose_groups(self, words: tuple[str, ...]) -> DictConfig:
+        folders = [root / paths.CONF for root in self.roots if (root / paths.CONF).is_dir()]
+        search = [f"file://{folder}" for folder in folders[1:]]
+        overrides = list(words)
+        if self.sweep_file is not None:
+            # The folder above the sweeps' becomes a place to search, and the sweep file a choice in a group.
+            name, folder = self.sweep_file.stem, self.sweep_file.parent
+            search.append(f"file://{folder.parent}")
+            overrides.insert(0, f"+{folder.name}@_global_={name}")
+        overrides.insert(0, f"hydra.searchpath=[{','.join(_quote(path) for path in search)}]")
+        GlobalHydra.instance().clear()
+        with _translate(self, None), initialize_config_dir(str(folders[0]), version_base="1.3"):
+            return compose("config", overrides=overrides)
+
+    def _check(self, schema: type[S], plain: Any, above: tuple[str, ...]) -> S:
+        try:
+            return schema.model_validate(plain)
+        except ValidationError as error:
+            raise UserError(self._explain_validation(error, plain, above)) from None
+
+    def _explain_validation(self, error: ValidationError, plain: Any, above: tuple[str, ...]) -> str:
+        first = error.errors(include_url=False)[0]
+        keys, siblings = _locate(first["loc"], plain)
+        key = ".".join([*above, *keys])
+        if first["type"] == "extra_forbidden":
+            known = [name for name in siblings if name != keys[-1]]
+            return f"{self.place(key)}{key} is not a key of the config.{nearest(keys[-1], known)}"
+        if first["type"] == "missing":
+            return f"{self.place(key)}{key} is missing"
+        said = first["msg"][0].lower() + first["msg"][1:]
+        value = first["input"]
+        shown = "" if isinstance(value, dict | list) else f"={value}"
+        if first["type"] == "union_tag_invalid":
+            context = first["ctx"]
+            tag = context["discriminator"].strip("'")
+            return f"{key}.{tag}={context['tag']}: expected one of {context['expected_tags']}"
+        return f"{self.place(key)}{key}{shown}: {said}"
+
+    def place(self, key: str) -> str:
+        """Return `sweeps/demo.yaml: ` when the sweep file names `key`, else nothing: it was a word."""
+        if self.sweep_file is None or any(word.key_or_group == key for word in parse_overrides(self.words)):
+            return ""
+        content = yaml.safe_load(self.sweep_file.read_text(encoding="utf-8")) or {}
+        sweep = content.get("sweep") or {}
+        axes = {*(sweep.get("grid") or {}), *(sweep.get("zip") or {})}
+        node: Any = content
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) and part in node else None
+            if node is None:
+                break
+        found = node is not None or key in axes
+        return f"{_shown(self.sweep_file)}: " if found else ""
+
+
+def _locate(loc: tuple[int | str, ...], plain: Any) -> tuple[list[str], list[str]]:
+    """Return the keys of a pydantic location, less the tags of unions, and the keys beside the last one."""
+    keys: list[str] = []
+    node, siblings = plain, list(plain) if isinstance(plain, dict) else []
+    for index, part in enumerate(loc):
+        if isinstance(node, dict) and part in node:
+            siblings = [str(name) for name in node]
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif index < len(loc) - 1 or not isinstance(node, dict):
+            continue
+        keys.append(str(part))
+    return keys, siblings
+
+
+class _translate:
+    """Turn what Hydra and OmegaConf raise into one line for the person who wrote the words."""
+
+    def __init__(self, composer: Composer, cfg: DictConfig | None) -> None:
+        self.composer, self.cfg = composer, cfg
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError | OSError):
+            raise UserError(self._explain(error)) from None
+
+    def _explain(self, error: BaseException) -> str:
+        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+            group, _, name = str(error.missing_cfg_file).rpartition("/")
+            known = list(error.options or [])
+            return (
+                f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {', '.join(known)}"
+            )
+        if isinstance(error, MissingMandatoryValue):
+            key = str(error.full_key or error).removeprefix("Missing mandatory value: ")
+            return f"{key} must be given, as in {key}=..."
+        if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+            cause = error.__cause__
+            error = cause if isinstance(cause, OmegaConfBaseException) else error
+        key = getattr(error, "full_key", None)
+        if key and type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
+            return f"{self.composer.place(key)}{key} is not a key of the config.{self._nearest_key(key)}"
+        first = str(error).strip().split("\n", 1)[0]
+        return f"{self.composer.place(key)}{key}: {first}" if key else first
+
+    def _nearest_key(self, key: str) -> str:
+        cfg = self.cfg
+        if cfg is None:
+            try:
+                cfg = Composer(self.composer.roots)._compose({})
+            except UserError:
+                return ""
+        return nearest(key, [*_dotted(cfg), *self.composer._groups])
+
+
+def _dotted(cfg: DictConfig, above: str = "") -> Iterator[str]:
+    for key in cfg:
+        name = f"{above}{key}"
+        yield name
+        if OmegaConf.is_dict(cfg._get_node(key)) and not OmegaConf.is_missing(cfg, key):
+            yield from _dotted(cfg[key], f"{name}.")
+
+
+def _check_yaml(file: Path) -> None:
+    """Raise UserError, with file and line, for a sweep file that is not a YAML mapping."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise UserError(f"{_shown(file)}:{line}: not YAML: {error.problem}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{_shown(file)}: not UTF-8 at byte {error.start}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{_shown(file)}: a sweep file is a mapping with a key `sweep`")
+
+
+def _shown(file: Path) -> str:
+    """Return a path as its reader would write it: relative to the current folder where that is shorter."""
+    try:
+        return str(file.relative_to(Path.cwd()))
+    except ValueError:
+        return str(file)
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,49 @@
+"""Who a run is: a hash of what determines its result, and a name that says what was swept.
+
+Left out of the hash is what cannot change the result: where files lie (a source counts by the hash of its
+content instead), logger, launcher, prices, names, how often state is saved. Values that equal their
+schema's default are left out too, so that a config key that joins later, with a default that does what was
+done before, changes no run's identity.
+"""
+
+import json
+import re
+from typing import Any
+
+from lmexp.config.schema import RunConfig
+from lmexp.files import hash_text
+
+HASH_LENGTH = 12
+SLUG_LENGTH = 80 - 1 - HASH_LENGTH
+"""A run directory is named `slug-hash`, 80 characters at most."""
+
+NOT_IN_IDENTITY: dict[str, Any] = {
+    "schema_version": True,
+    "run": True,
+    "logger": True,
+    "launcher": True,
+    "hardware": True,
+    "checkpoint": True,
+    "model": {"name"},
+    "data": {"path"},
+    "trainer": {"profiler", "enable_model_summary", "enable_progress_bar", "log_every"},
+}
+
+
+def run_id(config: RunConfig) -> str:
+    """Return the identity of a resolved config: hexadecimal digits, the same on every machine."""
+    what = config.model_dump(mode="json", by_alias=True, exclude=NOT_IN_IDENTITY, exclude_defaults=True)
+    return hash_text(json.dumps(what, sort_keys=True, ensure_ascii=True), HASH_LENGTH)
+
+
+def slug(values: dict[str, Any]) -> str:
+    """Return the swept values as a short name of [a-z0-9._-], such as `gpt_nano-n_layers4-bf16-seed1`.
+
+    A group's choice stands for itself; any other value follows the last part of its key.
+    """
+    words = []
+    for key, value in values.items():
+        is_choice = "." not in key and isinstance(value, str)
+        words.append(str(value) if is_choice else f"{key.rsplit('.', 1)[-1]}{value}")
+    text = re.sub(r"[^a-z0-9._-]+", "_", "-".join(words).lower()).strip("._-")
+    return text[:SLUG_LENGTH].rstrip("._-") or "run"

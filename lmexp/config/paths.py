@@ -1,0 +1,76 @@
+"""Where configs are found: the user's own folder first, then those that lmexp ships.
+
+A root is a folder that holds `conf/` (Hydra groups) and `sweeps/` (one file a study). The user's root is
+`--config-dir`, or else the current folder where it holds one of the two. What lmexp ships lies beside the
+package in a checkout, and inside it when installed from a wheel.
+"""
+
+from pathlib import Path
+
+import lmexp
+from lmexp.errors import UserError, nearest
+
+CONF, SWEEPS = "conf", "sweeps"
+
+
+def shipped_root() -> Path:
+    """Return the root that lmexp ships."""
+    package = Path(lmexp.__file__).resolve().parent
+    return package if (package / CONF).is_dir() else package.parent
+
+
+def search_roots(config_dir: Path | None = None) -> list[Path]:
+    """Return the roots to search, in order. Raises UserError for a `--config-dir` that holds no configs."""
+    root = (config_dir or Path.cwd()).resolve()
+    is_root = (root / CONF).is_dir() or (root / SWEEPS).is_dir()
+    if config_dir is not None and not is_root:
+        raise UserError(f"--config-dir {config_dir}: there is no folder {CONF}/ or {SWEEPS}/ in it")
+    shipped = shipped_root()
+    return [root, shipped] if is_root and root != shipped else [shipped]
+
+
+def sweep_files(roots: list[Path]) -> dict[str, Path]:
+    """Return every sweep by name (`demo`, `papers/kaplan`); the user's hides a shipped one of its name."""
+    found: dict[str, Path] = {}
+    for root in reversed(roots):
+        folder = root / SWEEPS
+        for file in sorted(folder.rglob("*.yaml")):
+            found[file.relative_to(folder).with_suffix("").as_posix()] = file
+    return dict(sorted(found.items()))
+
+
+def find_sweep(name: str, roots: list[Path]) -> tuple[str, Path]:
+    """Return the name and the file of a sweep, given by name or by the path of its file.
+
+    Raises UserError, with the nearest name, when there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        file = Path(name).resolve()
+        if not file.is_file():
+            raise UserError(f"{name}: there is no such sweep file")
+        return file.stem, file
+    known = sweep_files(roots)
+    if name not in known:
+        raise UserError(f"there is no sweep '{name}'.{nearest(name, known)} `lmexp list sweeps` shows them")
+    return name, known[name]
+
+
+def group_choices(group: str, roots: list[Path]) -> dict[str, Path]:
+    """Return the choices of a Hydra group by name, each with its file."""
+    found: dict[str, Path] = {}
+    for root in reversed(roots):
+        for file in sorted((root / CONF / group).glob("*.yaml")):
+            found[file.stem] = file
+    return dict(sorted(found.items()))
+
+
+def groups(roots: list[Path]) -> set[str]:
+    """Return the names of the Hydra groups."""
+    folders = [root / CONF for root in roots if (root / CONF).is_dir()]
+    return {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+
+
+def first_comment(file: Path) -> str:
+    """Return the comment of one line that a config file starts with."""
+    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

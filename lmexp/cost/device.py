@@ -1,0 +1,136 @@
+"""The device a run trains on: what it is, and which precisions it can and cannot run.
+
+Asked before anything starts, so that a precision the device lacks is an error then, and not a run that
+silently trained in another one.
+"""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from lmexp.config.schema import PrecisionConfig
+from lmexp.errors import UserError, nearest
+
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+"""Lightning's accelerators that lmexp knows."""
+AMPERE = (8, 0)
+"""The first compute capability with bf16 and TF32 in its tensor cores (NVIDIA A100 whitepaper, 2020)."""
+VOLTA = (7, 0)
+"""The first compute capability with tensor cores, for fp16 (NVIDIA V100 whitepaper, 2017)."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device on this machine; of several GPUs, the first stands for all."""
+
+    kind: Literal["cpu", "cuda", "mps"]
+    name: str
+    """A GPU's own name; for a CPU, its model and the cores that this process may use."""
+    count: int
+    """GPUs that are visible; 1 for a CPU."""
+    memory_gb: float
+    """GB (1e9 bytes) of one device."""
+    capability: tuple[int, int] | None
+    """CUDA compute capability."""
+    native_bf16: bool
+    """Whether it multiplies bf16 in instructions of its own."""
+
+
+def detect(accelerator: str = "auto") -> Device:
+    """Return the device that Lightning would choose for `accelerator`.
+
+    Where there is a GPU this initialises CUDA in the process, so it is never called in the fork server.
+    Raises UserError for an accelerator that is unknown, or that is not here.
+    """
+    if accelerator not in ACCELERATORS:
+        raise UserError(
+            f"trainer.accelerator={accelerator}: lmexp knows {', '.join(ACCELERATORS)}."
+            f"{nearest(accelerator, ACCELERATORS)}"
+        )
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    wanted = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")}.get(accelerator, (accelerator,))
+    kind = next((kind for kind in wanted if here[kind]), None)
+    if kind == "cuda":
+        first = torch.cuda.get_device_properties(0)
+        return Device(
+            kind="cuda",
+            name=first.name,
+            count=torch.cuda.device_count(),
+            memory_gb=first.total_memory / 1e9,
+            capability=(first.major, first.minor),
+            native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
+        )
+    memory_gb = psutil.virtual_memory().total / 1e9
+    if kind == "mps":
+        return Device("mps", f"{_cpu_model()} GPU", 1, memory_gb, None, native_bf16=True)
+    if kind == "cpu":
+        granted = cores()
+        name = f"{_cpu_model()}, {granted} core{'s' if granted > 1 else ''}"
+        return Device("cpu", name, 1, memory_gb, None, native_bf16=_cpu_has_bf16())
+    built = "" if torch.version.cuda or torch.version.hip else " (this torch is built without CUDA)"
+    raise UserError(f"trainer.accelerator={accelerator}, but torch finds no such device here{built}")
+
+
+def unsupported_precision(precision: PrecisionConfig, device: Device) -> str | None:
+    """Return why a preset cannot run on a device, or None when it can."""
+    compute = precision.compute
+    if compute == "fp16" and device.kind == "cpu":
+        return "fp16 does not train on a CPU: Lightning would silently train in bf16 instead"
+    if compute == "fp16" and device.kind == "mps":
+        return "fp16 with loss scaling is untested on MPS: use bf16 or fp32"
+    if compute == "tf32" and (device.capability is None or device.capability < AMPERE):
+        return f"tf32 needs an NVIDIA GPU of compute capability 8.0 or above{_but_has(device)}"
+    if compute == "bf16" and device.kind == "cuda" and not device.native_bf16:
+        return (
+            f"bf16 needs a GPU of compute capability 8.0 or above{_but_has(device)}; "
+            "torch would only emulate it"
+        )
+    return None
+
+
+def slow_precision(precision: PrecisionConfig, device: Device) -> str | None:
+    """Return why a preset that runs on a device is expected to be slow there, or None."""
+    if precision.compute == "bf16" and device.kind == "cpu" and not device.native_bf16:
+        return "this CPU has no bf16 instructions (avx512_bf16, amx_bf16): expect bf16 to be slower than fp32"
+    if precision.compute == "fp16" and device.capability is not None and device.capability < VOLTA:
+        return f"{device.name} has no tensor cores: expect fp16 to be little faster than fp32, or slower"
+    return None
+
+
+def cores() -> int:
+    """Return the CPU cores that this process may use: Slurm and containers often grant fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _but_has(device: Device) -> str:
+    """Say what a device has instead."""
+    if device.capability is None:
+        return f", and this is a {'CPU' if device.kind == 'cpu' else 'Mac'}"
+    return f"; {device.name} has {device.capability[0]}.{device.capability[1]}"
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the kernel lists bf16 instructions: x86's `flags`, ARM's `Features`. Unknown counts as no."""
+    found = re.search(r"^(?:flags|Features)\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return bool(found and {"avx512_bf16", "amx_bf16", "bf16"} & set(found[1].split()))

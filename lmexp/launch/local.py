@@ -1,0 +1,130 @@
+"""Processes on this machine: one a run, each in a session of its own, with its own devices and threads.
+
+A run of one process is forked from a server that has imported torch and Lightning already, which takes
+tens of milliseconds where a fresh interpreter takes seconds. A run of several processes is started by
+torchrun from its run directory: Lightning's own launcher would run the sweep's command line again.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Protocol
+
+from lmexp.runs.directory import RunDir
+
+GRACE_SECONDS = 5.0
+"""Between asking a run to stop and killing it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run runs."""
+
+    devices: tuple[str, ...]
+    """Names for CUDA_VISIBLE_DEVICES; none on a CPU."""
+    threads: int
+    """CPU threads for all the processes of the run."""
+    exclusive: bool
+    """Whether no other run of ours shares the place's devices."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that tell a run where it is."""
+        told = {"LMEXP_EXCLUSIVE": "1" if self.exclusive else "0"}
+        if self.devices:
+            told["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
+        return told
+
+
+class Handle(Protocol):
+    """A started run."""
+
+    def exit_code(self) -> int | None:
+        """Return the exit code, negative for a signal, or None while it runs."""
+
+    def stop(self) -> None:
+        """End the whole process group: ask, wait a little, kill."""
+
+
+def start(run: RunDir, processes: int, place: Place) -> Handle:
+    """Start a run; what it prints goes to its log."""
+    return _Forked(run, place) if processes == 1 else _Torchrun(run, processes, place)
+
+
+class _Forked:
+    def __init__(self, run: RunDir, place: Place) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lmexp.train.worker"])
+        self._process: ForkServerProcess = context.Process(
+            target=_enter, args=(run.path, run.log, place.environment(), place.threads), daemon=False
+        )
+        self._process.start()
+
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def stop(self) -> None:
+        if self._process.pid is not None:
+            _stop_group(self._process.pid, lambda: self._process.exitcode is not None)
+
+
+class _Torchrun:
+    def __init__(self, run: RunDir, processes: int, place: Place) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += [f"--nproc-per-node={processes}", "-m", "lmexp.worker", str(run.path)]
+        threads = str(max(1, place.threads // processes))
+        with run.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | place.environment() | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def exit_code(self) -> int | None:
+        return self._process.poll()
+
+    def stop(self) -> None:
+        _stop_group(self._process.pid, lambda: self._process.poll() is not None)
+
+
+def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> None:
+    """Become the run: a session of its own, output to the log, devices and threads set; then train."""
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    os.environ.update(environment)  # before the first word to CUDA, which the server has not spoken
+
+    import torch
+
+    from lmexp.train.worker import main
+
+    torch.set_num_threads(threads)
+    sys.exit(main(path))
+
+
+def _stop_group(group: int, ended: "Ended") -> None:
+    for how, wait in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 1.0)):
+        try:
+            os.killpg(group, how)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + wait
+        while not ended() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+class Ended(Protocol):
+    """Whether a process has ended."""
+
+    def __call__(self) -> bool: ...

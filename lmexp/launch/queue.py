@@ -1,0 +1,165 @@
+"""The queue: which run starts next, what became of those that ended.
+
+One coordinator starts each run as soon as a place is free, and learns what became of it from its state
+file, not from what it printed. A run that fails is a row with a reason; the others go on.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmexp.config.checks import world_size
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device, detect
+from lmexp.cost.memory import estimate_memory
+from lmexp.errors import UserError
+from lmexp.launch.local import Handle, Place, start
+from lmexp.launch.resolve import PlannedRun, Sweep, write_manifest
+from lmexp.runs.directory import RESULTS, RunDir, State
+
+POLL_SECONDS = 0.05
+SPARE_BYTES = 2_000_000
+"""Disk that a run needs besides its weights: curve, log, config, tokenizer."""
+
+
+class Listener(Protocol):
+    """Told what happens, for those who watch."""
+
+    def started(self, planned: PlannedRun) -> None:
+        """A run was started."""
+
+    def ended(self, planned: PlannedRun, state: State) -> None:
+        """A run ended, or was found to have ended earlier."""
+
+    def waiting(self, running: Sequence[PlannedRun]) -> None:
+        """Nothing happened just now."""
+
+
+@dataclass
+class _Running:
+    planned: PlannedRun
+    handle: Handle
+    place: Place
+
+
+def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
+    """Run what a sweep has not run yet, and return the state of every run, in the sweep's order.
+
+    A run that another process is working on is left to it. Raises UserError, before anything starts, when
+    the outputs cannot be written; on KeyboardInterrupt the running ones are stopped and marked cancelled.
+    """
+    pending = [planned for planned in sweep.runs if _is_pending(planned)]
+    _check_disk(sweep, pending)
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(sweep)
+        for planned in pending:
+            _enqueue(planned)
+    except OSError as error:
+        raise UserError(f"cannot write in {sweep.folder}: {error.strerror or error}") from None
+    for planned in sweep.runs:
+        if planned not in pending:
+            listener.ended(planned, planned.run.read_state())
+
+    places = _Places(sweep.runs[0].config)
+    running: list[_Running] = []
+    try:
+        while pending or running:
+            while pending and (place := places.take(world_size(pending[0].config))):
+                planned = pending.pop(0)
+                running.append(
+                    _Running(planned, start(planned.run, world_size(planned.config), place), place)
+                )
+                listener.started(planned)
+            for one in [one for one in running if one.handle.exit_code() is not None]:
+                running.remove(one)
+                places.give_back(one.place)
+                listener.ended(one.planned, _settle(one))
+            listener.waiting([one.planned for one in running])
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        for one in running:
+            one.handle.stop()
+        for planned in [*(one.planned for one in running), *pending]:
+            planned.run.update_state(state="cancelled", reason="stopped from the keyboard", pid=None)
+        raise
+    return [planned.run.read_state() for planned in sweep.runs]
+
+
+def _is_pending(planned: PlannedRun) -> bool:
+    """Whether a run is still to be done: new, or ended without a result."""
+    state = planned.run.read_state()
+    return state.state not in RESULTS and not state.alive
+
+
+def _enqueue(planned: PlannedRun) -> None:
+    """Make the run's directory, or set an earlier attempt back to queued; its checkpoint stays."""
+    if (planned.run.path / "config.yaml").exists():
+        planned.run.update_state(state="queued", reason=None, pid=None)
+    else:
+        RunDir.create(planned.run.path, planned.config)
+
+
+def _settle(one: _Running) -> State:
+    """Return the state of a run whose process has ended; one that left no word is marked failed."""
+    state = one.planned.run.read_state()
+    if state.state not in ("queued", "running"):
+        return state
+    code = one.handle.exit_code() or 0
+    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
+    return one.planned.run.update_state(
+        state="failed", reason=f"the process was {how}" if code < 0 else f"the process {how}", pid=None
+    )
+
+
+def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
+    """Raise UserError when the disk plainly cannot hold what the pending runs will leave."""
+    if not pending:
+        return
+    estimates = [estimate_memory(planned.config) for planned in pending]
+    kept = sum(estimate.weights for estimate in estimates) + len(pending) * SPARE_BYTES
+    while_training = 2 * max(estimate.weights + estimate.optimizer for estimate in estimates)
+    needed = kept + while_training
+    free = shutil.disk_usage(sweep.folder.parent).free
+    if free < needed:
+        raise UserError(
+            f"the disk of {sweep.folder.parent} has {free / 1e6:.0f} MB free; "
+            f"{len(pending)} runs need about {needed / 1e6:.0f} MB"
+        )
+
+
+class _Places:
+    """The devices and threads of this machine, given out to runs."""
+
+    def __init__(self, config: RunConfig) -> None:
+        device = detect(config.trainer.accelerator)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._cuda = device.kind == "cuda"
+        each = world_size(config) if self._cuda else 1
+        self._slots = config.launcher.slots or (max(1, device.count // each) if self._cuda else 1)
+        self._threads = config.launcher.threads or max(1, cores // self._slots)
+        self._free_slots = self._slots
+        self._free_devices = _visible_devices(device) if self._cuda else []
+        self._shared = self._slots > 1 and not self._cuda
+
+    def take(self, devices: int) -> Place | None:
+        """Return a place for a run on so many devices, or None while there is none."""
+        if self._free_slots == 0 or (self._cuda and len(self._free_devices) < devices):
+            return None
+        self._free_slots -= 1
+        mine = tuple(self._free_devices.pop(0) for _ in range(devices)) if self._cuda else ()
+        return Place(devices=mine, threads=self._threads, exclusive=not self._shared)
+
+    def give_back(self, place: Place) -> None:
+        """A run has left its place."""
+        self._free_slots += 1
+        self._free_devices += place.devices
+
+
+def _visible_devices(device: Device) -> list[str]:
+    """Return the names of the GPUs that this process may use: indices, or whatever it was given."""
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in outer.split(",")] if outer else [str(i) for i in range(device.count)]

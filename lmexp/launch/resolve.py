@@ -1,0 +1,234 @@
+"""From a sweep's name to runs that can start: expanded, checked, tokenised, named.
+
+Everything that can be found wrong is found here, before anything starts: every cell is composed and
+checked, every text is tokenised, every horizon computed. A cell that cannot be run is set aside with its
+reason; when none can, that is a wrong input.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmexp.config import paths
+from lmexp.config.cells import expand
+from lmexp.config.checks import check_config
+from lmexp.config.compose import Composer, Values
+from lmexp.config.identity import run_id, slug
+from lmexp.config.schema import RunConfig, RunInfo, SweepSpec
+from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
+from lmexp.cost.horizon import Horizon, horizon
+from lmexp.data.sources import fingerprint
+from lmexp.data.store import Store, prepare
+from lmexp.errors import UserError
+from lmexp.files import write_json
+from lmexp.runs.directory import STORES, RunDir, runs_in
+from lmexp.runs.mirrors import check_logger
+
+Say = Callable[[str], None]
+
+
+MANIFEST = "sweep.json"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A cell that can be run: its values, its resolved config, and where it lives."""
+
+    values: Values
+    config: RunConfig
+    horizon: Horizon
+    run: RunDir
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A cell that cannot be run, and why."""
+
+    values: Values
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, ready to start."""
+
+    name: str
+    folder: Path
+    question: str | None
+    axes: dict[str, list[Any]]
+    runs: list[PlannedRun]
+    skipped: list[Skipped]
+    warnings: list[str] = field(default_factory=list)
+
+
+def resolve_sweep(
+    sweep: str | None,
+    words: list[str],
+    outputs: Path,
+    config_dir: Path | None = None,
+    name: str | None = None,
+    say: Say = lambda line: None,
+) -> Sweep:
+    """Resolve a sweep file (or, without one, the words alone) into runs.
+
+    Args:
+        sweep: name or file of a sweep; None for the runs that `words` alone describe.
+        words: Hydra overrides; one with several values is an axis.
+        outputs: where sweeps' folders lie.
+        config_dir: the user's own root of configs.
+        name: what the sweep's folder is called; by default, as the sweep.
+        say: told what takes long.
+
+    Raises UserError when the sweep cannot be read or none of its cells can be run.
+    """
+    roots = paths.search_roots(config_dir)
+    file = None
+    if sweep is not None:
+        found, file = paths.find_sweep(sweep, roots)
+        name = name or found.replace("/", "-")
+    name = slug({"name": name or "train"})
+    # The spec is read with the words that hold for every cell, which may set parts of it.
+    whole = Composer(roots, file, [w for w in words if w.startswith("sweep.")])
+    spec = whole.sweep_spec() if file or whole.words else SweepSpec()
+    expansion = expand(spec, [w for w in words if not w.startswith("sweep.")])
+    composer = Composer(roots, file, expansion.fixed)
+
+    resolver = _Resolver(outputs=outputs, sweep=name, say=say)
+    runs: list[PlannedRun] = []
+    skipped: list[Skipped] = []
+    for values in expansion.cells:
+        try:
+            run = resolver.resolve(values, composer.config(values), expansion.axes)
+        except UserError as problem:
+            skipped.append(Skipped(values, str(problem)))
+        else:
+            # Two cells can be one run: say, an axis that a model does not use.
+            if run.run.path not in {known.run.path for known in runs}:
+                runs.append(run)
+    if not runs:
+        reasons = list(dict.fromkeys(cell.reason for cell in skipped))
+        more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+        whole_sweep = f"none of the {len(skipped)} cells can be run: " if len(skipped) > 1 else ""
+        raise UserError(f"{whole_sweep}{reasons[0]}{more}")
+    return Sweep(
+        name=name,
+        folder=outputs / name,
+        question=spec.question,
+        axes=expansion.axes,
+        runs=runs,
+        skipped=skipped,
+        warnings=resolver.warnings,
+    )
+
+
+class _Resolver:
+    """Resolves configs, reading each source and asking for each device once."""
+
+    def __init__(self, outputs: Path, sweep: str, say: Say) -> None:
+        self.outputs, self.sweep, self.say = outputs, sweep, say
+        self.warnings: list[str] = []
+        self._devices: dict[str, Device] = {}
+        self._fingerprints: dict[str, str | UserError] = {}
+        self._stores: dict[str, Store | UserError] = {}
+        # A run is known by its hash wherever it lies; the sweep's own folder comes last and wins.
+        folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
+        self._known = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
+
+    def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
+        check_config(config)
+        check_logger(config.logger)
+        self._check_device(config)
+        config = self._with_fingerprint(config)
+        store = self._store(config)
+        config = _with_vocabulary(config, store)
+        _check_text(config, store)
+        length = horizon(config, store.tokens("train"))
+
+        identity = run_id(config)
+        varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
+        words = slug(varied or {"model": config.model.name, "precision": config.precision.name})
+        info = RunInfo(id=identity, sweep=self.sweep, slug=words)
+        config = config.model_copy(update={"run": info})
+        path = self._known.get(identity, self.outputs / self.sweep / f"{words}-{identity}")
+        return PlannedRun(values=values, config=config, horizon=length, run=RunDir(path))
+
+    def _check_device(self, config: RunConfig) -> None:
+        accelerator = config.trainer.accelerator
+        if accelerator not in self._devices:
+            self._devices[accelerator] = detect(accelerator)
+        device = self._devices[accelerator]
+        if reason := unsupported_precision(config.precision, device):
+            raise UserError(f"precision={config.precision.name}: {reason}")
+        warning = slow_precision(config.precision, device)
+        if warning and warning not in self.warnings:
+            self.warnings.append(warning)
+
+    def _with_fingerprint(self, config: RunConfig) -> RunConfig:
+        data = config.data
+        if data.source == "files":
+            data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
+        print_ = self._once(self._fingerprints, data.model_dump_json(), lambda: fingerprint(data))
+        return config.model_copy(update={"data": data.model_copy(update={"fingerprint": print_})})
+
+    def _store(self, config: RunConfig) -> Store:
+        key = config.data.model_dump_json() + config.tokenizer.model_dump_json()
+        root = self.outputs / STORES
+        return self._once(self._stores, key, lambda: prepare(config.data, config.tokenizer, root, self.say))
+
+    @staticmethod
+    def _once(kept: dict[str, Any], key: str, make: Callable[[], Any]) -> Any:
+        """Make a value once; what was wrong with it is kept and raised again for each cell."""
+        if key not in kept:
+            try:
+                kept[key] = make()
+            except UserError as problem:
+                kept[key] = problem
+        if isinstance(kept[key], UserError):
+            raise kept[key]
+        return kept[key]
+
+
+def _with_vocabulary(config: RunConfig, store: Store) -> RunConfig:
+    asked = config.model.vocab_size
+    if asked is not None and asked < store.vocab_size:
+        raise UserError(f"model.vocab_size={asked} is less than the tokenizer's {store.vocab_size}")
+    model = config.model.model_copy(update={"vocab_size": asked or store.vocab_size})
+    return config.model_copy(update={"model": model})
+
+
+def _check_text(config: RunConfig, store: Store) -> None:
+    context, tokens = config.model.context, store.tokens("train")
+    if tokens < context + 1:
+        raise UserError(
+            f"model.context={context} is longer than the training text, which has {tokens} tokens"
+        )
+    if store.tokens("validation") < 2:
+        raise UserError("the validation split has no token to predict; raise data.validation")
+
+
+def write_manifest(sweep: Sweep) -> None:
+    """Write what the sweep consists of now, for status and report: `sweep.json` in its folder."""
+    write_json(
+        sweep.folder / MANIFEST,
+        {
+            "schema_version": 1,
+            "name": sweep.name,
+            "question": sweep.question,
+            "axes": sweep.axes,
+            "cells": [
+                {
+                    "run_id": planned.config.run.id if planned.config.run else None,
+                    "path": _relative(planned.run.path, sweep.folder),
+                    "values": planned.values,
+                }
+                for planned in sweep.runs
+            ],
+            "skipped": [{"values": cell.values, "reason": cell.reason} for cell in sweep.skipped],
+        },
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Return a run's path seen from its sweep's folder: a run of another sweep is `../other/...`."""
+    return path.name if path.parent == folder else f"../{path.parent.name}/{path.name}"

@@ -1,0 +1,59 @@
+"""GPT: the decoder-only Transformer of GPT-2 and GPT-3.
+
+Notable choices: learned positions, norms before each half of a block and one after the last, GELU,
+embedding and output head tied unless asked otherwise. Matrices start from N(0, 0.02), those that write
+into the residual stream from N(0, 0.02 / sqrt(2 n_layers)) (Radford et al. 2019, section 2.3).
+Attention is dense in every layer, also at GPT-3's sizes, which alternate with banded ones in the paper.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lmexp.config.schema import GPTConfig
+from lmexp.models.layers import Block, init_normal
+
+
+class GPT(nn.Module):
+    """A language model that maps tokens to logits over the next token.
+
+    Weights are drawn from torch's global generator: seed it for a model that can be made again.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError("the vocabulary must be resolved before a model is built")
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embedding = nn.Embedding(config.context, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(
+            Block(config.d_model, config.n_heads, config.d_feed_forward, config.dropout, config.bias)
+            for _ in range(config.n_layers)
+        )
+        self.norm = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+        init_normal(self)
+        residual_std = 0.02 / math.sqrt(2 * config.n_layers)
+        for name, weight in self.named_parameters():
+            if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+                nn.init.normal_(weight, 0.0, residual_std)
+        if config.tie_embeddings:
+            self.head.weight = self.token_embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Score the next token at every position: (B, T) int64 -> (B, T, vocab_size).
+
+        Raises ValueError when T is longer than the context.
+        """
+        length = tokens.shape[1]
+        if length > self.config.context:
+            raise ValueError(f"{length} tokens are more than the model's context of {self.config.context}")
+        positions = torch.arange(length, device=tokens.device)
+        x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))  # type: ignore[no-any-return]

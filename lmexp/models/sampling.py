@@ -1,0 +1,37 @@
+"""Continue a text: one token after another, drawn from what the model finds likely."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.inference_mode()
+def sample(
+    model: nn.Module,
+    prompt: list[int],
+    count: int,
+    context: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Yield `count` tokens that continue `prompt` (at least one token).
+
+    Args:
+        context: the most tokens the model can look back on; older ones are dropped.
+        temperature: divides the logits; 0 always takes the likeliest token.
+        top_k: draw from the k likeliest tokens only.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    tokens = torch.tensor([prompt])  # (1, T)
+    for _ in range(count):
+        logits: Tensor = model(tokens[:, -context:])[0, -1].float()  # (V,)
+        if temperature == 0:
+            chosen = logits.argmax().view(1)
+        else:
+            if top_k is not None and top_k < len(logits):
+                logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
+            chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice)
+        tokens = torch.cat([tokens, chosen.view(1, 1)], dim=1)
+        yield int(chosen)

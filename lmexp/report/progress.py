@@ -1,0 +1,110 @@
+"""A sweep while it runs: what is done, what runs, and what is left in time and in tokens."""
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+
+from lmexp.analysis.columns import si
+from lmexp.launch.resolve import PlannedRun
+from lmexp.runs.directory import State
+
+LOOK_SECONDS = 0.5
+"""How often the states of the running runs are read."""
+
+
+class Progress:
+    """Prints a line for each run that ends; on a terminal, a live line below them for those that run."""
+
+    def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
+        self.console = console
+        self.total = len(runs)
+        self.flops_left = sum(planned.horizon.flops for planned in runs)
+        self.tokens_left = sum(planned.horizon.tokens for planned in runs)
+        self.flops_done = 0.0
+        self.ended_runs = 0
+        self._began = time.monotonic()
+        self._looked = 0.0
+        self._started: set[str] = set()
+        self._live = (
+            Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def started(self, planned: PlannedRun) -> None:
+        """A run was started."""
+        self._started.add(planned.run.name)
+
+    def ended(self, planned: PlannedRun, state: State) -> None:
+        """Print what became of a run."""
+        self.ended_runs += 1
+        self.flops_left -= planned.horizon.flops
+        self.tokens_left -= planned.horizon.tokens
+        earlier = planned.run.name not in self._started
+        if not earlier:
+            self.flops_done += planned.horizon.flops
+        self.console.print(
+            f"{self.ended_runs}/{self.total}  {escape(planned.run.name)}  {escape(_outcome(planned, state, earlier))}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def waiting(self, running: Sequence[PlannedRun]) -> None:
+        """Refresh the live line, not too often."""
+        if self._live is None or time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        states = [(planned, planned.run.read_state()) for planned in running]
+        under_way = sum(
+            planned.horizon.flops * state.tokens / planned.horizon.tokens for planned, state in states
+        )
+        tokens = self.tokens_left - sum(state.tokens for _, state in states)
+        lines = [_running(planned, state) for planned, state in states]
+        left = self._seconds_left(under_way)
+        lines.append(f"{self.ended_runs}/{self.total} runs, {si(tokens)} tokens left{left}")
+        self._live.update("\n".join(lines), refresh=True)
+
+    def _seconds_left(self, under_way: float) -> str:
+        """Say how long the rest takes if it goes on as so far, by FLOPs; nothing while nobody can tell."""
+        done = self.flops_done + under_way
+        elapsed = time.monotonic() - self._began
+        if done <= 0 or elapsed < 5:
+            return ""
+        return f", about {duration(elapsed * (self.flops_left - under_way) / done)}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
+    if state.state == "done":
+        rows = planned.run.read_record()
+        loss = f"loss {rows[-1]['loss']:.4f}" if rows and rows[-1].get("loss") is not None else "no record"
+        took = (state.finished or 0) - (state.started or 0)
+        return f"{loss}, {'done before' if earlier else duration(took)}"
+    if state.state == "running":
+        return "is being run by another process"
+    return f"{state.state}: {state.reason}"
+
+
+def _running(planned: PlannedRun, state: State) -> str:
+    share = state.tokens / planned.horizon.tokens
+    loss = f", loss {state.loss:.3f}" if state.loss is not None else ""
+    return f"  {escape(planned.run.name)}  {share:.0%}{loss}"

@@ -1,0 +1,79 @@
+"""Small tables and sentences in the terminal: plan, status, lists."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lmexp.analysis.columns import si
+from lmexp.report.terminal import small_table
+from lmexp.runs.record import Row
+
+
+def plan_sentence(name: str, rows: Sequence[Row]) -> str:
+    """Return a plan in one line."""
+    tokens, flops = (sum(row[key] for row in rows) for key in ("tokens", "train_flops"))
+    sizes = sorted({row["n_params"] for row in rows})
+    range_ = si(sizes[0]) if len(sizes) == 1 else f"{si(sizes[0])} to {si(sizes[-1])}"
+    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    return f"{name}: {runs} of {range_} parameters, {si(tokens)} tokens and {si(flops)} FLOPs in all"
+
+
+def print_plan(rows: Sequence[Row], headings: Mapping[str, str], console: Console) -> None:
+    """Print a plan: a row a run, counts with SI prefixes, then the totals."""
+    axes = [key for key in rows[0] if key not in headings]
+    table = small_table(
+        [*axes, *headings.values()],
+        [[*(row[axis] for axis in axes), *(_figure(key, row[key]) for key in headings)] for row in rows],
+    )
+    console.print(table)
+    console.print(plan_sentence("total", rows))
+
+
+def print_status(rows: Sequence[Row], console: Console) -> None:
+    """Print what the runs of a sweep are doing, and how many are in each state."""
+    console.print(
+        small_table(
+            ("run", "state", "done", "loss", "reason"),
+            [
+                (
+                    row["run"],
+                    row["state"],
+                    "" if row["share"] is None else f"{row['share']:.0%}",
+                    "" if row["loss"] is None else f"{row['loss']:.4f}",
+                    row["reason"] or "",
+                )
+                for row in rows
+            ],
+        )
+    )
+    states = [row["state"] for row in rows]
+    console.print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+
+
+def print_list(found: Mapping[str, str], console: Console) -> None:
+    """Print names, each with its line."""
+    width = max((len(name) for name in found), default=0)
+    for name, line in found.items():
+        console.print(Text(f"{name:<{width}}  {line}"), soft_wrap=True)
+
+
+def print_store(found: Mapping[str, Any], console: Console) -> None:
+    """Print what a token store holds."""
+    console.print(
+        small_table(
+            ("split", "documents", "tokens", "bytes"),
+            [
+                (split, *(f"{found[split][key]:,}" for key in ("documents", "tokens", "bytes")))
+                for split in ("train", "validation")
+            ],
+        )
+    )
+    console.print(Text(f"vocabulary {found['vocab_size']:,}\n{found['path']}"), soft_wrap=True)
+
+
+def _figure(key: str, value: float) -> str:
+    if key == "steps":
+        return f"{value:,}"
+    return f"{value:.3g}" if key.endswith("_gb") else si(value)

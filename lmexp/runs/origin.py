@@ -1,0 +1,49 @@
+"""Where a record comes from: machine, time, code and packages."""
+
+import platform
+import subprocess
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import lmexp
+from lmexp.config.schema import SCHEMA_VERSION
+from lmexp.runs.record import Row
+
+PACKAGES = ("lmexp", "torch", "pytorch-lightning", "numpy", "tokenizers")
+"""Those whose version can change a number."""
+
+
+def origin_columns(started: float) -> Row:
+    """Return the record's columns of origin; `started` is in seconds since the epoch."""
+    sha = _git("rev-parse", "HEAD")
+    return {
+        "git_sha": sha,
+        "git_dirty": bool(_git("status", "--porcelain")) if sha else None,
+        "packages": " ".join([f"python=={platform.python_version()}", *map(_pinned, PACKAGES)]),
+        "host": platform.node(),
+        "started": _utc(started),
+        "finished": _utc(time.time()),
+        "schema_version": SCHEMA_VERSION,
+    }
+
+
+def _pinned(package: str) -> str:
+    try:
+        return f"{package}=={version(package)}"
+    except PackageNotFoundError:
+        return f"{package}==?"
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _git(*words: str) -> str | None:
+    """Ask git about the checkout that lmexp runs from; None when it is not one."""
+    root = Path(lmexp.__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    asked = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else None

@@ -1,0 +1,206 @@
+"""What happens around each optimizer step, one callback a subject, in the order in which they run.
+
+    Clock        counts and times steps, sets the learning rate, stops when the budget is spent
+    Curve        writes points of the training loss, and notices when it is no longer a number
+    Evaluation   scores the validation split
+    Saving       keeps last.ckpt
+    Rest         starts the next step's clock
+
+Lightning calls them after every forward pass; all but Clock act only when a whole optimizer step is done.
+"""
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lmexp.config.schema import RunConfig
+from lmexp.cost.meters import StepMeter
+from lmexp.runs.directory import RunDir
+from lmexp.runs.mirrors import Mirror
+from lmexp.tasks.base import Batch, Quality, Task
+from lmexp.train.progress import Progress
+from lmexp.train.schedule import rate
+
+
+class Diverged(Exception):
+    """The loss is no longer a number: a result, not a mistake."""
+
+
+class StepCallback(pl.Callback):
+    """A callback that acts once a whole optimizer step is done."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook, after every forward pass."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            assert isinstance(task, Task)
+            self.on_step_end(trainer, task)
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Called when an optimizer step is done."""
+
+
+class Clock(StepCallback):
+    """Counts and times steps, sets the learning rate, stops when the budget is spent."""
+
+    def __init__(self, progress: Progress, meter: StepMeter, config: RunConfig) -> None:
+        super().__init__(progress)
+        self.meter, self.config = meter, config
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Start the first step's clock, once everything is built."""
+        self.meter.rest()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rate when a step's first batch is here."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        self.meter.begin()
+        now = self.config.optim.lr * rate(self.config.schedule, self.progress.share_after_step)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = now
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Count the step, and close the window where something else comes next."""
+        self.progress.steps += 1
+        pauses = (self.config.evaluation.every, self.config.checkpoint.every)
+        self.meter.end(flush=any(self.progress.due(every) for every in pauses))
+        if self.progress.done:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, for exactly the same continuation."""
+        return {
+            "progress": self.progress.state_dict(),
+            "meter": self.meter.state_dict(),
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.progress.steps = state_dict["progress"]["steps"]
+        self.meter.load_state_dict(state_dict["meter"])
+        torch.set_rng_state(state_dict["rng"].cpu())
+        if torch.cuda.is_available() and state_dict["rng_cuda"]:
+            torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["rng_cuda"]])
+
+
+class Curve(StepCallback):
+    """Writes the curve, to the run directory and to the mirror, and the run's state for those who watch."""
+
+    def __init__(
+        self, progress: Progress, meter: StepMeter, config: RunConfig, run: RunDir, mirror: Mirror, flops: int
+    ) -> None:
+        super().__init__(progress)
+        self.meter, self.config, self.run, self.mirror = meter, config, run, mirror
+        self.flops_per_token = flops
+        self.train_loss: float | None = None
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Write a point every so many steps, at the first and at the last."""
+        loss, task.step_loss = task.step_loss, None
+        progress = self.progress
+        if progress.steps != 1 and progress.steps % self.config.trainer.log_every and not progress.done:
+            return
+        assert loss is not None
+        if trainer.world_size > 1:
+            loss = trainer.strategy.reduce(loss, reduce_op="mean")  # type: ignore[assignment]
+        value = float(loss) / trainer.accumulate_grad_batches
+        if not math.isfinite(value):
+            raise Diverged(f"the training loss is {value} at step {progress.steps}")
+        self.train_loss = value
+        seconds = self.meter.step_seconds[-self.config.trainer.log_every :]
+        self.write(
+            trainer,
+            train_loss=value,
+            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            tokens_per_second=progress.batch_tokens * len(seconds) / sum(seconds) if seconds else None,
+        )
+
+    def write(self, trainer: pl.Trainer, **values: float | None) -> None:
+        """Append a point at the present step; only the first of several processes writes."""
+        if not trainer.is_global_zero:
+            return
+        tokens = self.progress.tokens
+        point = {
+            "step": self.progress.steps,
+            "tokens": tokens,
+            "flops": float(tokens) * self.flops_per_token,
+            "seconds": round(self.meter.train_seconds, 4),
+            **{name: value for name, value in values.items() if value is not None},
+        }
+        self.run.append_point(point)
+        self.mirror.log(point)
+
+
+class Evaluation(StepCallback):
+    """Scores the whole validation split at each share of the budget, and at its end."""
+
+    def __init__(
+        self, progress: Progress, curve: Curve, every: float, batches: Iterable[Batch], text_bytes: int
+    ) -> None:
+        super().__init__(progress)
+        self.curve, self.every, self.batches, self.text_bytes = curve, every, batches, text_bytes
+        self.quality: Quality | None = None
+        """The last score."""
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Score where it is due."""
+        if not self.progress.due(self.every):
+            return
+        quality = task.evaluate(self.batches, self.text_bytes)
+        if not math.isfinite(quality.loss):
+            raise Diverged(f"the validation loss is {quality.loss} at step {self.progress.steps}")
+        self.quality = quality
+        self.curve.write(
+            trainer,
+            loss=quality.loss,
+            perplexity=quality.perplexity if math.isfinite(quality.perplexity) else None,
+            bits_per_byte=quality.bits_per_byte,
+            accuracy=quality.accuracy,
+        )
+
+
+class Saving(StepCallback):
+    """Keeps last.ckpt: replaced whole, so that there always is one that can be read."""
+
+    def __init__(self, progress: Progress, every: float, file: Path) -> None:
+        super().__init__(progress)
+        self.every, self.file = every, file
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: Any) -> None:
+        """Leave Lightning's own counters out: Progress is the one count, also of a resumed run."""
+        checkpoint.pop("loops", None)
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Save where it is due; the end has files of its own."""
+        if self.progress.done or not self.progress.due(self.every):
+            return
+        draft = self.file.with_suffix(".draft")
+        trainer.save_checkpoint(draft)
+        if trainer.is_global_zero:
+            os.replace(draft, self.file)
+
+
+class Rest(StepCallback):
+    """Comes last: what lay between two steps is over."""
+
+    def __init__(self, progress: Progress, meter: StepMeter) -> None:
+        super().__init__(progress)
+        self.meter = meter
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Start the next step's clock."""
+        self.meter.rest()

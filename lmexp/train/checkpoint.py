@@ -1,0 +1,76 @@
+"""Checkpoints: last.ckpt while a run trains, final/ when it is done.
+
+last.ckpt is Lightning's, read with `weights_only`, so that nothing in it can run. final/ holds the weights
+as safetensors beside the config and the tokenizer: all that it takes to use the model elsewhere.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from lmexp.config.schema import RunConfig
+from lmexp.data.store import Store
+from lmexp.data.tokenizers import Tokenizer, load_tokenizer
+from lmexp.errors import UserError, reason_of
+from lmexp.files import write_atomically
+from lmexp.models.build import build_model
+from lmexp.runs.directory import RunDir, dump_config
+
+WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
+
+
+def last_checkpoint(run: RunDir) -> Path:
+    """Return where the state of training is kept."""
+    return run.checkpoints / "last.ckpt"
+
+
+def resumable_steps(run: RunDir) -> int:
+    """Return the optimizer steps that last.ckpt holds; 0 where there is none.
+
+    One that cannot be read is set aside as last.ckpt.damaged, and said; the run then starts over.
+    """
+    file = last_checkpoint(run)
+    if not file.exists():
+        return 0
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return int(content["callbacks"]["Clock"]["progress"]["steps"])
+    except Exception as error:  # what a damaged zip of pickles raises is anybody's guess
+        aside = file.with_suffix(".ckpt.damaged")
+        os.replace(file, aside)
+        print(f"{file} cannot be read ({reason_of(error)}); set aside as {aside.name}; starting over")
+        return 0
+
+
+def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -> None:
+    """Write final/ aside, then rename it into place, and drop last.ckpt."""
+    draft = run.checkpoints / ".final"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    save_model(model, str(draft / WEIGHTS))
+    write_atomically(draft / CONFIG, dump_config(config))
+    store.tokenizer().save(draft / TOKENIZER)
+    shutil.rmtree(run.final, ignore_errors=True)
+    os.rename(draft, run.final)
+    last_checkpoint(run).unlink(missing_ok=True)
+
+
+def load_final(run: RunDir) -> tuple[RunConfig, nn.Module, Tokenizer]:
+    """Return a finished run's config, model (on the CPU, in evaluation mode) and tokenizer.
+
+    Raises UserError when the run has no finished model, or its files do not fit together.
+    """
+    if not (run.final / WEIGHTS).is_file():
+        raise UserError(f"{run.path} has no finished model: the run is {run.read_state().state}")
+    config = RunDir(run.final).read_config()
+    model = build_model(config.model, config.seed)
+    try:
+        load_model(model, str(run.final / WEIGHTS))
+    except Exception as error:
+        raise UserError(f"{run.final / WEIGHTS} cannot be read: {reason_of(error)}") from None
+    return config, model.eval(), load_tokenizer(run.final / TOKENIZER)

@@ -1,0 +1,74 @@
+"""Which side a text falls on."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.data.split import SplitDocuments, hashed_side
+from lmexp.errors import UserError
+
+LINES = [f"line {i}" for i in range(1000)]
+
+
+def sides(data) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"train": [], "validation": []}
+    for split, text in SplitDocuments(data):
+        found[split].append(text)
+    return found
+
+
+def test_by_hash_the_share_that_validates_is_about_the_one_asked_for(files):
+    found = sides(files("a.txt", "\n".join(LINES), document="line", validation=0.2))
+    assert 150 < len(found["validation"]) < 250
+    assert len(found["train"]) + len(found["validation"]) == 1000
+
+
+def test_by_hash_a_side_depends_on_the_text_alone(files):
+    once = sides(files("a.txt", "\n".join(LINES), document="line"))
+    shuffled = sides(files("b.txt", "\n".join(LINES[::-1] + LINES + ["more"]), document="line"))
+    assert set(once["validation"]) <= set(shuffled["validation"])
+    assert not set(shuffled["train"]) & set(shuffled["validation"])
+
+
+@given(st.text(), st.floats(0.01, 0.5), st.floats(0.5, 0.99))
+def test_a_larger_share_takes_no_document_back_from_validation(text, small, large):
+    assert hashed_side(text, small) == "train" or hashed_side(text, large) == "validation"
+
+
+def test_by_tail_one_text_is_cut_as_nanogpt_cuts_it(files):
+    text = "".join(chr(97 + i % 26) for i in range(1237)) + "\u00e9" * 200
+    found = sides(files("a.txt", text, split="tail", validation=0.1))
+    n = int(len(text) * 0.9)
+    assert found == {"train": [text[:n]], "validation": [text[n:]]}
+
+
+@pytest.mark.parametrize("validation", [0.3, 0.5, 0.55])
+def test_by_tail_documents_are_cut_where_the_split_falls(files, validation):
+    data = files("a.txt", "aaaa\nbbbb\ncc", document="line", split="tail", validation=validation)
+    expected = {
+        0.3: {"train": ["aaaa", "bbb"], "validation": ["b", "cc"]},
+        0.5: {"train": ["aaaa", "b"], "validation": ["bbb", "cc"]},
+        0.55: {"train": ["aaaa"], "validation": ["bbbb", "cc"]},
+    }
+    assert sides(data) == expected[validation]
+
+
+def test_one_document_cannot_be_split_by_hash(files):
+    message = "one document cannot be split by hash: set data.split=tail or data.document=paragraph"
+    with pytest.raises(UserError, match=message):
+        SplitDocuments(files("a.txt", "one\n\ntwo"))
+    with pytest.raises(UserError, match=r"set data\.split=tail$"):
+        SplitDocuments(files("a.jsonl", '{"text": "one"}'))
+
+
+@pytest.mark.parametrize(("validation", "side"), [(0.0001, "validation"), (0.9999, "training")])
+def test_an_empty_side_is_refused(files, validation, side):
+    data = files("a.txt", "\n".join(LINES[:5]), document="line", validation=validation)
+    with pytest.raises(UserError, match=f"the {side} side is empty: none of 5 documents"):
+        SplitDocuments(data)
+
+
+@pytest.mark.parametrize("validation", [0.1, 0.9])
+def test_a_text_too_short_for_its_tail_is_refused(files, validation):
+    with pytest.raises(UserError, match="1 characters are too few"):
+        SplitDocuments(files("a.txt", "x", split="tail", validation=validation))
