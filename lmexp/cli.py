@@ -39,9 +39,7 @@ Outputs = Annotated[
 ]
 Configs = Annotated[
     Path | None,
-    typer.Option(
-        "--config-dir", help="A folder with your conf/ and sweeps/; else the current one, if it has them."
-    ),
+    typer.Option("--config-dir", help="A folder with your conf/ and sweeps/; else the current one, if it has them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a wrong input.")]
@@ -70,9 +68,7 @@ def train(
     multirun: Annotated[
         bool, typer.Option("-m", "--multirun", help="Sweep over overrides with several values, as in a=1,2.")
     ] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Folder for the runs; `train`, or `multirun` with -m.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Folder for the runs; `train`, or `multirun` with -m.")] = None,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
@@ -88,9 +84,7 @@ def train(
 
 @app.command(epilog="Example: `lmexp sweep demo`, or `lmexp sweep demo precision=bf16 budget.tokens=1e6`")
 def sweep(
-    name: Annotated[
-        str, typer.Argument(help="A sweep's name (`lmexp list sweeps`), or the path of its file.")
-    ],
+    name: Annotated[str, typer.Argument(help="A sweep's name (`lmexp list sweeps`), or the path of its file.")],
     overrides: Words = None,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
@@ -157,9 +151,7 @@ def report(
     _report([output_dir / name for name in names], quality, cost, sort, as_json)
 
 
-@app.command(
-    epilog="Example: `lmexp prepare data=text data.path=README.md data.document=line tokenizer=byte`"
-)
+@app.command(epilog="Example: `lmexp prepare data=text data.path=README.md data.document=line tokenizer=byte`")
 def prepare(
     overrides: Words = None,
     output_dir: Outputs = OUTPUTS,

@@ -25,8 +25,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide a shared sweep from colleagues
-        os.replace(name, path)
+        Path(name).chmod(0o644)  # mkstemp's 0600 would hide a shared sweep from colleagues
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

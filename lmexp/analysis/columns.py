@@ -1,10 +1,10 @@
-"""How a column is spoken of: its name in a sentence, its heading and unit, its number format, its good direction.
+"""How a column is spoken of: its title, heading and unit, its number format, its good direction.
 
 The record's names are the contract and stay as they are in tables on disk. What people read, in the terminal,
 on the page and in the findings, comes from here, so that one column is called one thing.
 
-Formats are the part of Python's and d3's format languages that both share, plus `s` (SI prefixes), so that the
-page's script and the terminal print the same digits.
+A format is `.4f` or `,.2f` as in Python and in d3, or `.3s`, three digits and an SI prefix as in d3: so the
+terminal, the charts and the page's script print the same digits.
 """
 
 import math

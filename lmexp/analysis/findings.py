@@ -1,13 +1,14 @@
 """What a study says, in sentences, and no more than its rows bear out.
 
-The effect of an axis is read from pairs: two runs of one sweep that differ in that axis and in no other. A pair's
-difference is free of whatever else varies, which a difference of group means is not where cells are missing.
-Differences between seeds say how large a difference must be before it means anything; with one seed nobody knows,
-and the last sentence says that.
+The effect of an axis is read from pairs: two runs of one sweep that differ in that axis and in no other.
+A pair's difference is free of whatever else varies, which a difference of group means is not where cells are
+missing. Differences between seeds say how large a difference must be before it means anything; with one seed
+nobody knows, and a sentence says that.
 """
 
 from collections import Counter
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from lmexp.analysis.table import Study, plain
 
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
+SEVERAL = 6
+"""Of more values than these, only the best and the worst are told."""
 PENDING = ("queued", "running")
 
 Key = tuple[Any, ...]
@@ -26,7 +29,7 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Effect:
-    """What going from the first value of an axis to another one does, over the pairs that differ in it alone."""
+    """What another value of an axis does than its first, over the pairs that differ in it alone."""
 
     axis: str
     base: Any
@@ -34,7 +37,7 @@ class Effect:
     changes: tuple[float, ...]
     """Change of quality, one a pair."""
     cost_ratio: float | None
-    """Geometric mean over the pairs of the cost with `value` over that with `base`; null where it is unknown."""
+    """Geometric mean over the pairs of (cost with `value`) / (cost with `base`); None where unknown."""
 
 
 def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -> list[str]:
@@ -77,9 +80,7 @@ def effects(study: Study, axis: str, quality: str, cost: str) -> list[Effect]:
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each finished run: its last, where milestones gave it several."""
     done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
-    return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates(
-        "run_id", keep="last"
-    )
+    return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates("run_id", keep="last")
 
 
 def name_of(row: pd.Series, table: pd.DataFrame) -> str:
@@ -102,7 +103,7 @@ def _best_row(table: pd.DataFrame, quality: str, cost: str) -> pd.Series | None:
 
 
 def _nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
-    """Name the cheapest row of the frontier whose quality is within NEAR of the best, unless that is the best."""
+    """Name the cheapest row of the frontier that is within NEAR of the best, unless that is the best."""
     best = _best_row(table, quality, cost)
     on = table[frontier(table, quality, cost)]
     if best is None or pd.isna(best[cost]) or on.empty:
@@ -125,34 +126,30 @@ def _about_axis(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost:
         return []
     found = _effects(study, runs, axis, quality, cost)
     if not found:
-        return [
-            f"No two finished runs differ in {axis} alone, so its effect cannot be told from the others'."
-        ]
-    return [_effect_in_words(effect, quality, cost) for effect in found]
+        return [f"No two finished runs differ in {axis} alone, so its effect cannot be told from the others'."]
+    told = found
+    if len(found) > SEVERAL:
+        ranked = sorted(found, key=lambda effect: fmean(effect.changes), reverse=higher_is_better(quality))
+        told = [ranked[0], ranked[-1]]
+    between = [f"The other {len(found) - 2} values of {axis} lie between these."] if told != found else []
+    return [_effect_in_words(effect, quality, cost) for effect in told] + between
 
 
 def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
     """Return an effect as a sentence."""
     spec = number_format(quality, effect.changes) or ",.4g"
-    signed = [_signed(change, spec) for change in (np.mean(effect.changes), *sorted(effect.changes))]
+    signed = [_signed(change, spec) for change in (fmean(effect.changes), *sorted(effect.changes))]
     pairs = len(effect.changes)
     extent = f"mean of {pairs} pairs, from {signed[1]} to {signed[-1]}" if pairs > 1 else "one pair"
     price = f", {_ratio(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
-    return (
-        f"{effect.axis} {effect.value} against {effect.base}: "
-        f"{column(quality).title} {signed[0]} ({extent}){price}."
-    )
+    return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {signed[0]} ({extent}){price}."
 
 
 def _effects(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost: str) -> list[Effect]:
     """Return the paired effects of `axis` among `runs`, in the order of its values."""
     cells = _cells(study, runs, axis)
-    measured = dict(
-        zip(runs["run_id"], zip(numbers(runs, quality), numbers(runs, cost), strict=True), strict=True)
-    )
-    values = list(
-        dict.fromkeys([*map(_cell_value, study.axes[axis]), *map(_cell_value, runs[axis].dropna())])
-    )
+    measured = dict(zip(runs["run_id"], zip(numbers(runs, quality), numbers(runs, cost), strict=True), strict=True))
+    values = list(dict.fromkeys([*map(_cell_value, study.axes[axis]), *map(_cell_value, runs[axis].dropna())]))
     base, *others = [value for value in values if any(value in group for group in cells.values())] or [None]
     found = []
     for value in others:
@@ -179,7 +176,7 @@ def _effects(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost: st
 def _cells(study: Study, runs: pd.DataFrame, axis: str) -> dict[Key, dict[Any, str]]:
     """Return, for each setting of everything but `axis`, the run that has each value of it.
 
-    Where two runs of a sweep have all axes in common, something that is no axis tells them apart: neither counts.
+    Where two runs of a sweep have all axes in common, something else tells them apart: neither counts.
     """
     others = [name for name in study.axes if name != axis]
     settings = {name: [_cell_value(value) for value in runs[name]] for name in [axis, *others]}
@@ -206,9 +203,7 @@ def _about_seeds(study: Study, runs: pd.DataFrame, quality: str) -> list[str]:
     if "seed" in study.axes:
         values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
         groups = _cells(study, runs, "seed").values()
-        spreads = [
-            np.var([values[run] for run in group.values()], ddof=1) for group in groups if len(group) > 1
-        ]
+        spreads = [np.var([values[run] for run in group.values()], ddof=1) for group in groups if len(group) > 1]
     title = column(quality).title
     if not spreads:
         return ["No cell has two finished seeds: differences of this size may be noise."]

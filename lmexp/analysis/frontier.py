@@ -19,9 +19,9 @@ def frontier(
 ) -> pd.Series:
     """Return for each row whether it is on the frontier of `quality` against `cost`, in O(n log n).
 
-    Less cost is better. The direction of `quality` is the column's own (columns.higher_is_better) unless it is
-    given. Rows without one of the two numbers are never on it; nor, where the table has a `state`, are rows
-    of runs that are not done.
+    Less cost is better. The direction of `quality` is the column's own (columns.higher_is_better) unless
+    it is given. Rows without one of the two numbers are never on it; nor, where the table has a `state`, are
+    rows of runs that are not done.
 
     Raises UserError for a column that the table does not have, or that holds no numbers.
     """
@@ -50,7 +50,7 @@ def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _undominated(cost: np.ndarray, loss: np.ndarray) -> np.ndarray:
-    """Whether each point is one that no other point equals or beats on both and beats on one; less is better."""
+    """Whether no other point is as good on both and better on one; less is better."""
     if not len(cost):
         return np.zeros(0, dtype=bool)
     order = np.lexsort((loss, cost))

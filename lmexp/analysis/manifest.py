@@ -22,7 +22,7 @@ class Cell(BaseModel):
 
     run_id: str
     path: str
-    """The run directory, relative to the sweep's folder; a run shared with another sweep lies in that one's."""
+    """The run directory, relative to the sweep's folder: `../other/...` when another sweep ran it first."""
     values: Values = {}
 
 

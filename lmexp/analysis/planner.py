@@ -10,20 +10,19 @@ from lmexp.cost.memory import estimate_memory
 from lmexp.runs.record import Row
 
 PLAN_COLUMNS = {
-    "n_params": "parameters",
-    "flops_per_token": "FLOPs per token",
+    "n_params": "params",
+    "flops_per_token": "FLOPs\n/token",
     "tokens": "tokens",
     "steps": "steps",
-    "train_flops": "training FLOPs",
-    "weights_gb": "weights GB",
-    "gradients_gb": "gradients GB",
-    "optimizer_gb": "optimizer GB",
+    "train_flops": "FLOPs",
+    "weights_gb": "weights",
+    "optimizer_gb": "optim",
 }
-"""The columns of a plan with their headings; GB are 1e9 bytes. Activations are not in them."""
+"""The columns of a plan that a terminal shows, with their headings. Activations are not in the memory."""
 
 
 def plan(runs: Iterable[tuple[Values, RunConfig, Horizon]]) -> list[Row]:
-    """Return a row for each run: its swept values, then PLAN_COLUMNS."""
+    """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes."""
     rows = []
     for values, config, length in runs:
         count, memory = count_model(config.model), estimate_memory(config)

@@ -18,9 +18,7 @@ def status(folder: Path) -> list[Row]:
     runs = [RunDir(folder / cell.path) for cell in manifest.cells] if manifest else runs_in(folder)
     if not runs:
         known = [path.name for path in folder.parent.glob("[!.]*/")]
-        raise UserError(
-            f"no sweep '{folder.name}' was started in {folder.parent}.{nearest(folder.name, known)}"
-        )
+        raise UserError(f"no sweep '{folder.name}' was started in {folder.parent}.{nearest(folder.name, known)}")
     rows = []
     for run in runs:
         state = run.read_state()

@@ -1,8 +1,8 @@
 """From run directories to one table: a study, as everything downstream sees it.
 
-Every row of every record is a row here, beside one row for each run that has no record (yet). The manifest says
-which runs belong and what their axes are; the run directories say everything else. Missing stays missing:
-columns are of pandas' nullable types, so an integer stays an integer and null is never 0.
+Every row of every record is a row here, beside one row for each run that has no record (yet). The manifest
+says which runs belong and what their axes are; the run directories say everything else. Missing stays
+missing: columns are of pandas' nullable types, so an integer stays an integer and null is never 0.
 
 Curves are read only when somebody asks for them: a table of 10,000 runs needs none.
 """
@@ -35,7 +35,7 @@ class Study:
     axes: Axes
     """The values of each swept axis, in the order of the sweep file."""
     table: pd.DataFrame
-    """The columns of a record, then any scores, `state`, `reason`, and the axes that are not columns already."""
+    """The record's columns, then scores, `state`, `reason`, and the axes that are not columns already."""
     skipped: tuple[SkippedCell, ...]
     """Cells that were not tried, with the reason."""
     outside: int
@@ -64,9 +64,7 @@ class Study:
     def curves(self) -> pd.DataFrame:
         """All points of all curves, one a row: the columns of CURVE, then whatever else the points hold."""
         points = [
-            {"run_id": run_id, **_curve_point(point)}
-            for run_id, run in self.runs.items()
-            for point in run.read_curve()
+            {"run_id": run_id, **_curve_point(point)} for run_id, run in self.runs.items() for point in run.read_curve()
         ]
         extra = dict.fromkeys(name for point in points for name in point if name not in CURVE)
         return pd.DataFrame(points, columns=[*CURVE, *extra])
@@ -81,25 +79,24 @@ def load_study(folders: list[Path]) -> Study:
     rows: list[Row] = []
     runs: dict[str, RunDir] = {}
     members: dict[str, set[str]] = {}
-    seen: dict[str, tuple[list[Row], str]] = {}  # run directory -> its rows and id
+    seen: dict[Path, list[Row]] = {}
     outside = 0
     axes: Axes = {}
     for folder, manifest in zip(folders, manifests, strict=True):
-        root = os.path.realpath(folder)
+        root = folder.resolve()
         of_sweep = members.setdefault(manifest.name, set())
+        listed = set()
         for cell in manifest.cells:
-            path = os.path.normpath(os.path.join(root, cell.path))  # noqa: PTH118: pathlib costs 10x here
+            path = Path(os.path.normpath(root / cell.path))
             if path not in seen:
-                found = _rows_of(RunDir(Path(path)), cell, manifest.name)
-                seen[path] = found, str(found[0]["run_id"])
-                rows += found
-                runs.setdefault(seen[path][1], RunDir(Path(path)))
-            found, run_id = seen[path]
-            of_sweep.add(run_id)
-            for row in found:
+                seen[path] = _rows_of(RunDir(path), cell, manifest.name)
+                rows += seen[path]
+                runs.setdefault(seen[path][0]["run_id"], RunDir(path))
+            for row in seen[path]:
                 _fill(row, cell.values)
-        listed = {os.path.normpath(os.path.join(root, cell.path)) for cell in manifest.cells}  # noqa: PTH118
-        outside += sum(os.path.realpath(run.path) not in listed for run in runs_in(folder))
+            of_sweep.add(seen[path][0]["run_id"])
+            listed.add(path)
+        outside += sum(root / run.name not in listed for run in runs_in(folder))
         for axis, values in manifest.axes.items():
             axes[axis] = _union(axes.get(axis, []), values)
     if not rows:
@@ -186,9 +183,7 @@ def _nullable(values: Iterable[Any]) -> pd.Series:
     if kinds == {bool}:
         return pd.Series(values, dtype="boolean")
     if kinds == {int}:
-        return pd.Series(
-            values, dtype="Int64" if max(abs(v) for v in values if v is not None) < 2**63 else "Float64"
-        )
+        return pd.Series(values, dtype="Int64" if max(abs(v) for v in values if v is not None) < 2**63 else "Float64")
     if kinds <= {int, float}:
         return pd.Series(values, dtype="Float64")
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")

@@ -45,9 +45,7 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     crossed = [
         dict(zip(grid, point, strict=True)) | bundle
         for point in itertools.product(*grid.values())
-        for bundle in (
-            [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}]
-        )
+        for bundle in ([dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}])
     ]
     points = [{key: value for key, value in point.items() if key not in said} for point in spec.points]
     if points and not grid and not zipped:

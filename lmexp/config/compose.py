@@ -46,8 +46,7 @@ def swept_values(override: Override) -> list[Any]:
     """Return the values of an override like `a=1,2` or `a=range(1,4)`, one for each cell."""
     parser = OverridesParser.create()
     return [
-        parser.parse_override(f"{override.key_or_group}={text}").value()
-        for text in override.sweep_string_iterator()
+        parser.parse_override(f"{override.key_or_group}={text}").value() for text in override.sweep_string_iterator()
     ]
 
 
@@ -193,17 +192,14 @@ class _translate:
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             group, _, name = str(error.missing_cfg_file).rpartition("/")
-            known = list(error.options or [])
-            return (
-                f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {', '.join(known)}"
-            )
+            known = [str(option) for option in error.options or []]
+            return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {', '.join(known)}"
         if isinstance(error, MissingMandatoryValue):
             key = str(error.full_key or error).removeprefix("Missing mandatory value: ")
             return f"{key} must be given, as in {key}=..."
         if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-            cause = error.__cause__
-            error = cause if isinstance(cause, OmegaConfBaseException) else error
-        key = getattr(error, "full_key", None)
+            error = error.__cause__
+        key = str(getattr(error, "full_key", None) or "")
         if key and type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
             return f"{self.composer.place(key)}{key} is not a key of the config.{self._nearest_key(key)}"
         first = str(error).strip().split("\n", 1)[0]

@@ -126,9 +126,7 @@ class BPETokenizerConfig(Section):
     """Entries, the 256 bytes and the document token included."""
 
 
-TokenizerConfig = Annotated[
-    ByteTokenizerConfig | CharTokenizerConfig | BPETokenizerConfig, Field(discriminator="kind")
-]
+TokenizerConfig = Annotated[ByteTokenizerConfig | CharTokenizerConfig | BPETokenizerConfig, Field(discriminator="kind")]
 
 
 class CausalLMConfig(Section):

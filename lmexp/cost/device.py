@@ -88,10 +88,7 @@ def unsupported_precision(precision: PrecisionConfig, device: Device) -> str | N
     if compute == "tf32" and (device.capability is None or device.capability < AMPERE):
         return f"tf32 needs an NVIDIA GPU of compute capability 8.0 or above{_but_has(device)}"
     if compute == "bf16" and device.kind == "cuda" and not device.native_bf16:
-        return (
-            f"bf16 needs a GPU of compute capability 8.0 or above{_but_has(device)}; "
-            "torch would only emulate it"
-        )
+        return f"bf16 needs a GPU of compute capability 8.0 or above{_but_has(device)}; torch would only emulate it"
     return None
 
 

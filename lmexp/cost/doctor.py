@@ -160,9 +160,7 @@ def memory_bandwidth(device: Device) -> float:
     return 2 * COPY_BYTES / seconds["copy"] / 1e9
 
 
-def _fastest_seconds(
-    actions: Mapping[K, Callable[[], object]], device: Device, budget: float
-) -> dict[K, float]:
+def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, budget: float) -> dict[K, float]:
     """Return each action's fastest seconds, over at least three times and about `budget` seconds in all.
 
     The fastest, because other load on the machine only ever slows, and a peak is what the device can do.
@@ -193,9 +191,7 @@ def _fastest_seconds(
 
 def _presets() -> list[PrecisionConfig]:
     files = group_choices("precision", [shipped_root()]).values()
-    found = [
-        PrecisionConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files
-    ]
+    found = [PrecisionConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files]
     order = ["fp32", "tf32", "bf16", "bf16_true", "fp16"]
     return sorted(found, key=lambda preset: order.index(preset.name))
 
@@ -253,8 +249,7 @@ def _gpus() -> list[Result]:
 
     found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return [
-        {"name": gpu.name, "memory_gb": gpu.total_memory / 1e9, "capability": [gpu.major, gpu.minor]}
-        for gpu in found
+        {"name": gpu.name, "memory_gb": gpu.total_memory / 1e9, "capability": [gpu.major, gpu.minor]} for gpu in found
     ]
 
 

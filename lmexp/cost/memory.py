@@ -28,10 +28,7 @@ def estimate_memory(config: RunConfig) -> MemoryEstimate:
     Adam keeps two moments for each parameter, SGD one with momentum and none without.
     """
     count, precision = count_model(config.model).n_params, config.precision
-    if isinstance(config.optim, AdamConfig):
-        moments = 2
-    else:
-        moments = 1 if config.optim.momentum else 0
+    moments = 2 if isinstance(config.optim, AdamConfig) else int(config.optim.momentum > 0)
     return MemoryEstimate(
         weights=count * BYTES[precision.weights],
         gradients=count * BYTES[precision.gradients],

@@ -7,6 +7,7 @@ device has caught up; on a CPU every step is a window.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -96,10 +97,8 @@ class MemoryMeter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        try:
+        with suppress(OSError):  # no Linux, or not allowed: the peak is then the process's own
             Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from here
-        except OSError:
-            pass  # no Linux, or not allowed: the peak is then null
         self._start = _process_memory()
 
     def summary(self) -> dict[str, float | None]:

@@ -70,9 +70,7 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
         while pending or running:
             while pending and (place := places.take(world_size(pending[0].config))):
                 planned = pending.pop(0)
-                running.append(
-                    _Running(planned, start(planned.run, world_size(planned.config), place), place)
-                )
+                running.append(_Running(planned, start(planned.run, world_size(planned.config), place), place))
                 listener.started(planned)
             for one in [one for one in running if one.handle.exit_code() is not None]:
                 running.remove(one)

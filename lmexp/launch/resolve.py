@@ -200,9 +200,7 @@ def _with_vocabulary(config: RunConfig, store: Store) -> RunConfig:
 def _check_text(config: RunConfig, store: Store) -> None:
     context, tokens = config.model.context, store.tokens("train")
     if tokens < context + 1:
-        raise UserError(
-            f"model.context={context} is longer than the training text, which has {tokens} tokens"
-        )
+        raise UserError(f"model.context={context} is longer than the training text, which has {tokens} tokens")
     if store.tokens("validation") < 2:
         raise UserError("the validation split has no token to predict; raise data.validation")
 

@@ -26,7 +26,7 @@ class CausalSelfAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             query, key, value, is_causal=True, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))  # type: ignore[no-any-return]
+        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
 class FeedForward(nn.Module):
@@ -39,7 +39,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position by itself: (B, T, C) -> (B, T, C)."""
-        return self.down(F.gelu(self.up(x), approximate="tanh"))  # type: ignore[no-any-return]
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -56,7 +56,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """One layer: (B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.attention(self.norm_attention(x)))
-        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))  # type: ignore[no-any-return]
+        return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 
 @torch.no_grad()

@@ -1,14 +1,15 @@
 """The two charts of the page, as Altair charts: quality against cost with its frontier, and the curves.
 
-What a reader chooses (axes, colour) is a Vega-Lite parameter, and the frontier is computed by Vega-Lite from what
-was chosen, so it is always the frontier of what is shown. Ink is `currentColor`: the page's light or dark text
-colour, without drawing twice. Groups differ in colour and in shape, so that nothing is said by colour alone.
+What a reader chooses (axes, colour) is a Vega-Lite parameter, and the frontier is computed by Vega-Lite from
+what was chosen, so it is always the frontier of what is shown. Ink is `currentColor`: the page's light or
+dark text colour, without drawing twice. Groups differ in colour and in shape: colour alone says nothing.
 
 The charts name their data (`rows`, `curves`); whoever shows them supplies it, so the page holds it once.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -19,6 +20,10 @@ from lmexp.analysis.table import Study
 
 ROWS, CURVES = "rows", "curves"
 """The names of the data: one object a row; one object a curve, whose values are lists of equal length."""
+TOLD = (
+    *QUALITIES, "tokens", "train_flops", "train_seconds", "tokens_per_second", "peak_memory_gb", "dollars",
+)  # fmt: skip
+"""What a tooltip tells of a run."""
 CURVE_AXES = {
     "tokens": "training tokens",
     "flops": "training compute (FLOPs)",
@@ -41,7 +46,43 @@ PALETTE = [
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TICKS = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
-NONE = "none"
+NONE, NULL = "none", "–"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What marks can be coloured and shaped by, and the values of each in the order of the table.
+
+    The values are given to Vega-Lite, not left to it: so a value has one colour in both charts, and colour
+    and shape share a legend.
+    """
+
+    values: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, study: Study) -> "Groups":
+        """Return the varied axes; without any, whatever tells a folder's runs apart."""
+        table = study.table
+        names = study.varied or [name for name in ("model", "precision") if table[name].dropna().nunique() > 1]
+        choices = {name: [NULL if pd.isna(v) else v for v in table[name].unique().tolist()] for name in names}
+        return cls({**choices, NONE: ["all runs"]})
+
+    @property
+    def choose(self) -> alt.Parameter:
+        """The parameter, with its select box."""
+        names = list(self.values)
+        return _select("colour", "Colour and shape", names, names)
+
+    def value(self, row: str) -> str:
+        """Return the expression for the value of `row` that is chosen."""
+        return f"colour === '{NONE}' ? 'all runs' : isValid({row}[colour]) ? {row}[colour] : '{NULL}'"
+
+    def channel(self, channel: Any, marks: list[str]) -> Any:
+        """Return an encoding of the chosen value by `marks`, colours or shapes."""
+        domain = alt.ExprRef(_lookup("colour", self.values))
+        return channel(
+            "group:N", scale=alt.Scale(domain=domain, range=marks), legend=alt.Legend(title=None, symbolOpacity=1)
+        )
 
 
 def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
@@ -50,16 +91,17 @@ def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     costs = _measured(study.table, [cost, *COSTS])
     choose_quality = _select("quality", "Quality", qualities, [column(name).title for name in qualities])
     choose_cost = _select("cost", "Cost", costs, [column(name).title for name in costs])
-    choose_colour = _colour(study, "colour")
+    groups = Groups.of(study)
     up = json.dumps([name for name in qualities if higher_is_better(name)])
 
     points = (
         alt.Chart(alt.NamedData(ROWS))
         .transform_filter("datum.state === 'done'")
-        .transform_calculate(x="datum[cost]", y="datum[quality]", group=_group("datum"))
+        .transform_calculate(x="datum[cost]", y="datum[quality]", group=groups.value("datum"))
         .transform_filter("isValid(datum.x) && isValid(datum.y) && datum.x > 0")
-        # Less is better in `lost`. A row is on the frontier when nothing at its cost or below is better, and nothing
-        # cheaper is as good: the window takes in rows of equal cost, so ties are kept as analysis/frontier.py does.
+        # Less is better in `lost`. A row is on the frontier when nothing at its cost or below is better, and
+        # nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they
+        # do in analysis/frontier.py.
         .transform_calculate(lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y")
         .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0])
         .transform_joinaggregate(cheapest="min(x)", groupby=["lost"])
@@ -71,63 +113,53 @@ def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         interpolate="step-after", color="currentColor", opacity=0.45, strokeWidth=1.5
     )
     marks = points.mark_point(size=110, strokeWidth=1.75, opacity=1, tooltip=_tooltip(study)).encode(
-        color=_grouped(alt.Color, range=PALETTE),
-        shape=_grouped(alt.Shape, range=SHAPES),
-        fill=alt.condition("datum.frontier", _grouped(alt.Fill, range=PALETTE), alt.value("transparent")),
+        color=groups.channel(alt.Color, PALETTE),
+        shape=groups.channel(alt.Shape, SHAPES),
+        fill=alt.condition("datum.frontier", groups.channel(alt.Fill, PALETTE), alt.value("transparent")),
         description=alt.Description("slug:N"),
     )
-    chart = alt.layer(steps.encode(x=x, y=y), marks.encode(x=x, y=y), _below("cost", costs))
-    chart = chart.add_params(choose_quality, choose_cost, choose_colour)
-    title = _lookup("quality", {name: column(name).heading for name in qualities})
-    return _styled(
-        chart, title, height=400, description="Quality against cost of each finished run, and the frontier"
+    choices = choose_quality, choose_cost, groups.choose
+    chart = alt.layer(
+        steps.encode(x=x, y=y), marks.encode(x=x, y=y).add_params(*choices), _below("cost", costs)
     )
+    title = _lookup("quality", {name: column(name).heading for name in qualities})
+    return _styled(chart, title, height=400, description="Quality against cost of each finished run, and the frontier")
 
 
 def curves_chart(study: Study) -> alt.LayerChart:
     """Return the loss of each run as it trained; data: `curves` and, for the colours, `rows`."""
     against = _select("against", "Against", list(CURVE_AXES), ["tokens", "FLOPs", "seconds"])
+    groups = Groups.of(study)
     lines = (
         alt.Chart(alt.NamedData(CURVES))
         .transform_lookup(lookup="run_id", from_=alt.LookupData(alt.NamedData(ROWS), key="run_id"), as_="run")
         .transform_flatten(["tokens", "flops", "seconds", "loss"])
-        .transform_calculate(x="datum[against]", group=_group("datum.run"), slug="datum.run.slug")
+        .transform_calculate(x="datum[against]", group=groups.value("datum.run"), slug="datum.run.slug")
         .transform_filter("isValid(datum.x) && isValid(datum.loss) && datum.x > 0")
     )
     encodings = {
         "x": alt.X("x:Q", scale=alt.Scale(type="log", nice=False), axis=_axis(grid=False)),
         "y": alt.Y("loss:Q", scale=alt.Scale(zero=False), axis=_axis(title=None)),
-        "color": alt.Color("group:N", scale=alt.Scale(range=PALETTE), legend=None),
+        "color": groups.channel(alt.Color, PALETTE),
         "detail": alt.Detail("run_id:N"),
     }
-    training = lines.transform_filter("datum.kind === 'train'").mark_line(strokeWidth=0.75, opacity=0.35)
+    training = lines.transform_filter("datum.kind === 'train'").mark_line(strokeWidth=1, opacity=0.4)
     validation = lines.transform_filter("datum.kind === 'validation'")
     tooltip = alt.ExprRef(
-        "{run: datum.slug, 'validation loss': format(datum.loss, '.4f'), tokens: format(datum.tokens, '.3s'), "
-        "FLOPs: format(datum.flops, '.3s'), seconds: format(datum.seconds, ',.1f')}"
+        "{run: datum.slug, 'validation loss': format(datum.loss, '.4f'), "
+        "tokens: format(datum.tokens, '.3s'), FLOPs: format(datum.flops, '.3s'), "
+        "seconds: format(datum.seconds, ',.1f')}"
     )
     chart = alt.layer(
-        training.encode(**encodings),
+        training.encode(**encodings).add_params(against, groups.choose),
         validation.mark_line(strokeWidth=1.75).encode(**encodings),
         validation.mark_point(size=45, filled=True, opacity=1, tooltip=tooltip).encode(
-            **encodings | {"color": _grouped(alt.Color, range=PALETTE)},
-            shape=_grouped(alt.Shape, range=SHAPES),
+            **encodings, shape=groups.channel(alt.Shape, SHAPES)
         ),
         _below("against", list(CURVE_AXES), CURVE_AXES),
-    ).add_params(against, _colour(study, "colour"))
+    )
     title = json.dumps("loss (nats per token)")
-    return _styled(
-        chart, title, height=360, description="Loss of each run as it trained: validation and training"
-    )
-
-
-def colour_choices(study: Study) -> list[str]:
-    """Return what points can be coloured by: the varied axes, or what tells runs of a folder without axes apart."""
-    return (
-        study.varied
-        or [name for name in ("model", "precision") if study.table[name].dropna().nunique() > 1]
-        or ["model"]
-    )
+    return _styled(chart, title, height=360, description="Loss of each run as it trained: validation and training")
 
 
 def _measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -137,7 +169,7 @@ def _measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def _scores(table: pd.DataFrame) -> list[str]:
-    return [name for name in table if name.startswith("score/")]
+    return [name for name in map(str, table) if name.startswith("score/")]
 
 
 def _select(name: str, label: str, options: list[str], labels: list[str]) -> alt.Parameter:
@@ -145,27 +177,13 @@ def _select(name: str, label: str, options: list[str], labels: list[str]) -> alt
     return alt.param(name=name, value=options[0], bind=binding)
 
 
-def _colour(study: Study, name: str) -> alt.Parameter:
-    choices = [*colour_choices(study), NONE]
-    return _select(name, "Colour and shape", choices, choices)
-
-
-def _group(row: str) -> str:
-    """Return the expression for the value that a row is coloured by; null is shown as a dash."""
-    return f"colour === '{NONE}' ? 'all runs' : isValid({row}[colour]) ? {row}[colour] : '–'"
-
-
-def _grouped(channel: Any, **scale: Any) -> Any:
-    return channel("group:N", scale=alt.Scale(**scale), legend=alt.Legend(title=None))
-
-
-def _lookup(parameter: str, words: dict[str, str]) -> str:
-    """Return the expression for the words that belong to a parameter's value."""
+def _lookup(parameter: str, words: Mapping[str, Any]) -> str:
+    """Return the expression for what belongs to a parameter's value."""
     return f"({json.dumps(words)})[{parameter}]"
 
 
 def _below(parameter: str, names: list[str], words: dict[str, str] | None = None) -> alt.Chart:
-    """Return the title of the x axis, as a text below it: Vega-Lite's own axis titles cannot follow a choice."""
+    """Return the title of the x axis as a text below it: Vega-Lite's own titles cannot follow a choice."""
     words = words or {name: column(name).heading for name in names}
     return alt.Chart(alt.InlineData(values=[{}])).mark_text(
         text=alt.ExprRef(_lookup(parameter, words)),
@@ -197,7 +215,7 @@ def _tooltip(study: Study) -> alt.ExprRef:
     entries = ["run: datum.slug"]
     for name in study.varied:
         entries.append(f"{json.dumps(name)}: {_field(name)}")
-    for name in _measured(study.table, ["loss", *QUALITIES, *COSTS, "tokens_per_second"]):
+    for name in _measured(study.table, TOLD):
         spec = number_format(name, study.table[name].dropna().astype(float)) or "~r"
         value = f"isValid({_field(name)}) ? format({_field(name)}, '{spec}') : '–'"
         entries.append(f"{json.dumps(column(name).heading)}: {value}")
@@ -209,16 +227,18 @@ def _field(name: str) -> str:
 
 
 def _styled(chart: alt.LayerChart, title: str, height: int, description: str) -> alt.LayerChart:
-    """Return a chart in the page's ink and type, as wide as its place."""
+    """Return a chart in the page's ink and type, as wide as its place; `title` is an expression."""
     ink = "currentColor"
+    axis = dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), ink)
+    above = alt.TitleParams(
+        text=alt.ExprRef(title), anchor="start", frame="group", fontSize=13, fontWeight="normal", offset=12
+    )
     return (
         chart.properties(
             width="container",
             height=height,
             description=description,
-            title=alt.TitleParams(
-                text=alt.ExprRef(title), anchor="start", frame="group", fontSize=13, fontWeight="normal", offset=12
-            ),
+            title=above,
             background="transparent",
             autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
         )
@@ -226,11 +246,22 @@ def _styled(chart: alt.LayerChart, title: str, height: int, description: str) ->
         .configure_view(stroke=None)
         .configure_title(color=ink)
         .configure_axis(
-            labelColor=ink, titleColor=ink, tickColor=ink, domainColor=ink, gridColor=ink, gridOpacity=0.12,
-            labelOpacity=0.8, tickOpacity=0.4, domainOpacity=0.4, labelFontSize=12, titleFontSize=13, labelPadding=6,
+            **axis,
+            labelFontSize=12,
+            labelOpacity=0.8,
+            labelPadding=6,
+            titleFontSize=13,
+            tickOpacity=0.4,
+            domainOpacity=0.4,
+            gridOpacity=0.12,
         )
         .configure_legend(
-            orient="top", labelColor=ink, labelFontSize=12, symbolSize=90, symbolStrokeWidth=1.75, columnPadding=18,
+            orient="top",
             offset=8,
+            columnPadding=18,
+            labelColor=ink,
+            labelFontSize=12,
+            symbolSize=90,
+            symbolStrokeWidth=1.75,
         )
-    )  # fmt: skip
+    )

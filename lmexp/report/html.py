@@ -1,9 +1,9 @@
-"""The report as one page, `report.html`: it opens without a network, asks for nothing, and can be sent to anybody.
+"""The report as one page, `report.html`: it opens without a network and can be sent to anybody.
 
-The page is a template with its style and script (the folder `page/`), Vega once for both charts, and the study as
-one block of JSON that the charts and the table share. A content security policy forbids every request. Names come
-from configs and may hold anything: they are escaped as HTML, or as JSON without a `<`, and the script writes them
-as text.
+The page is a template with its style and script (the folder `page/`), Vega once for both charts, and the
+study as one block of JSON that the charts and the table share. A content security policy forbids every
+request. Names come from configs and may hold anything: they are escaped as HTML, or as JSON without a `<`,
+and the script writes them as text.
 """
 
 import html
@@ -21,7 +21,6 @@ import vl_convert
 
 import lmexp
 from lmexp.analysis.columns import (
-    COSTS,
     QUALITIES,
     axis_headings,
     column,
@@ -94,7 +93,7 @@ def _resource(name: str) -> str:
 @cache
 def _vega() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
@@ -105,7 +104,7 @@ def _script_json(value: Any) -> str:
 
 def _used(table: pd.DataFrame) -> list[str]:
     """Return the columns that have a value."""
-    return [name for name in table if table[name].notna().any() or name in ("state", "slug", "loss")]
+    return [name for name in map(str, table) if table[name].notna().any() or name in ("state", "slug", "loss")]
 
 
 def _plain(values: pd.Series) -> list[Any]:
@@ -114,12 +113,11 @@ def _plain(values: pd.Series) -> list[Any]:
 
 
 def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
-    """Return how the page shows each column: those that answer the question lead, the others wait to be asked for."""
+    """Return how the page shows each column: those that lead, then those that wait to be asked for."""
     used = _used(study.table)
     scores = [name for name in used if name.startswith("score/")]
-    lead = ["slug", *study.varied, quality, *QUALITIES[:3], cost, *LEAD, *scores]
-    if (study.table["state"] != "done").any():
-        lead.append("state")
+    state = ["state"] if len(unfinished(study.table)) else []
+    lead = ["slug", *study.varied, *state, quality, *QUALITIES[:3], cost, *LEAD, *scores]
     lead = [name for name in dict.fromkeys(lead) if name in used]
     headings = axis_headings(study.varied)
     mark = {
@@ -187,12 +185,11 @@ def _rest(study: Study) -> str:
     rows = unfinished(study.table)
     sections = []
     if len(rows):
-        cells = [(row["slug"], row["state"], row["reason"]) for _, row in rows.iterrows()]
+        cells: list[tuple[Any, ...]] = [(row["slug"], row["state"], row["reason"]) for _, row in rows.iterrows()]
         sections.append(_section("unfinished", "Not finished", ("run", "state", "reason"), cells))
     if study.skipped:
         cells = [
-            (", ".join(f"{axis} {value}" for axis, value in cell.values.items()), cell.reason)
-            for cell in study.skipped
+            (", ".join(f"{axis} {value}" for axis, value in cell.values.items()), cell.reason) for cell in study.skipped
         ]
         sections.append(_section("skipped", "Skipped before the start", ("cell", "reason"), cells))
     if study.outside:
@@ -205,15 +202,13 @@ def _section(name: str, title: str, headings: Sequence[str], rows: Sequence[Sequ
     """Return a section with a small table of text."""
     head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
     body = "".join(
-        "<tr>"
-        + "".join(f"<td>{html.escape('–' if pd.isna(value) else str(value))}</td>" for value in row)
-        + "</tr>"
+        "<tr>" + "".join(f"<td>{html.escape('–' if pd.isna(value) else str(value))}</td>" for value in row) + "</tr>"
         for row in rows
     )
     return (
         f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>'
-        f'<table class="wrap" aria-labelledby="{name}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</section>"
+        f'<table class="wrap" aria-labelledby="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></section>"
     )
 
 

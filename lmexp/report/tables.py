@@ -1,9 +1,12 @@
 """Small tables and sentences in the terminal: plan, status, lists."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from lmexp.analysis.columns import si
@@ -22,11 +25,15 @@ def plan_sentence(name: str, rows: Sequence[Row]) -> str:
 
 def print_plan(rows: Sequence[Row], headings: Mapping[str, str], console: Console) -> None:
     """Print a plan: a row a run, counts with SI prefixes, then the totals."""
-    axes = [key for key in rows[0] if key not in headings]
-    table = small_table(
-        [*axes, *headings.values()],
-        [[*(row[axis] for axis in axes), *(_figure(key, row[key]) for key in headings)] for row in rows],
-    )
+    axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in headings, row)))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1 if console.width > 90 else 0, 0, 0))
+    for axis in axes:
+        table.add_column(Text(axis.rsplit(".", 1)[-1]), no_wrap=True)
+    for heading in headings.values():
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for row in rows:
+        values = [_swept(row.get(axis)) for axis in axes]
+        table.add_row(*map(Text, values), *(_figure(key, row[key]) for key in headings))
     console.print(table)
     console.print(plan_sentence("total", rows))
 
@@ -76,4 +83,10 @@ def print_store(found: Mapping[str, Any], console: Console) -> None:
 def _figure(key: str, value: float) -> str:
     if key == "steps":
         return f"{value:,}"
-    return f"{value:.3g}" if key.endswith("_gb") else si(value)
+    return f"{si(value * 1e9)}B" if key.endswith("_gb") else si(value)
+
+
+def _swept(value: Any) -> str:
+    """Return a swept value; large numbers with an SI prefix, as in 10.0T."""
+    is_large = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e5
+    return si(float(value)) if is_large else str(value)

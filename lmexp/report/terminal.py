@@ -1,7 +1,7 @@
 """A study in the terminal: what was found, the side-by-side table, and what did not finish.
 
-The table takes the width it is given: where not all columns fit, the least telling ones give way, and the caption
-names them. Names from configs are shown as they are, never read as markup.
+The table takes the width it is given: where not all columns fit, the least telling ones give way, and the
+caption names them. Names from configs are shown as they are, never read as markup.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,8 @@ from lmexp.analysis.frontier import frontier, numbers
 from lmexp.analysis.table import Study
 
 MEASURES = (
-    "loss", "perplexity", "bits_per_byte", "tokens_per_second", "train_flops", "peak_memory_gb", "train_seconds",
+    "loss", "perplexity", "bits_per_byte",
+    "tokens_per_second", "train_flops", "peak_memory_gb", "train_seconds",
 )  # fmt: skip
 GIVE_WAY = (
     "perplexity",
@@ -95,10 +96,8 @@ def study_table(
     )
     shown = {name: cells for name, cells in texts.items() if name not in hidden}
     for name in shown:
-        right = name in measures or name in table and pd.api.types.is_numeric_dtype(table[name])
-        result.add_column(
-            Text(headings[name]), justify="right" if right else "left", overflow="fold", no_wrap=right
-        )
+        right = name in measures or (name in table and pd.api.types.is_numeric_dtype(table[name]))
+        result.add_column(Text(headings[name]), justify="right" if right else "left", overflow="fold", no_wrap=right)
     states = table["state"].iloc[order]
     for cells, state in zip(zip(*shown.values(), strict=True), states, strict=True):
         result.add_row(*map(Text, cells), style="" if state == "done" else "dim")
@@ -128,7 +127,7 @@ def _order(table: pd.DataFrame, sort: str) -> np.ndarray:
 
 
 def _cells(study: Study, measures: list[str]) -> dict[str, list[str]]:
-    """Return the texts of the columns that could be shown: the run where axes do not name it, axes, measures, state."""
+    """Return the texts of what could be shown: axes (or the run, where there are none), measures, state."""
     table = study.table
     names = [*(study.varied or ["slug"]), *[name for name in measures if name not in study.varied]]
     if len(unfinished(table)):
@@ -167,9 +166,8 @@ def _fit(widths: dict[str, int], order: list[str], width: int) -> list[str]:
 
 def _caption(study: Study, quality: str, cost: str, hidden: list[str]) -> str:
     """Say what the mark means, and what is not shown."""
-    lines = [
-        f"{MARK} on the frontier: no other run beats it on both {column(quality).title} and {column(cost).title}."
-    ]
+    both = f"both {column(quality).title} and {column(cost).title}"
+    lines = [f"{MARK} on the frontier: no other run beats it on {both}."]
     if hidden:
         lines.append(f"Not shown at this width: {', '.join(hidden)}.")
     if study.outside:

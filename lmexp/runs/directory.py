@@ -26,9 +26,7 @@ from lmexp.errors import UserError
 from lmexp.files import read_json, write_atomically, write_json
 from lmexp.runs.record import Row
 
-StateName = Literal[
-    "queued", "running", "done", "failed", "oom", "diverged", "timeout", "preempted", "cancelled"
-]
+StateName = Literal["queued", "running", "done", "failed", "oom", "diverged", "timeout", "preempted", "cancelled"]
 STATES: tuple[str, ...] = get_args(StateName)
 RESULTS = {"done", "oom", "diverged", "timeout"}
 """States that are an answer: running the sweep again leaves them as they are."""
@@ -112,7 +110,7 @@ class RunDir:
             run.write_state(State())
             if path.exists():
                 raise FileExistsError(path)
-            os.rename(draft, path)
+            draft.rename(path)
         except BaseException:
             for file in draft.iterdir():
                 file.unlink()
@@ -129,8 +127,7 @@ class RunDir:
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml") from None
         except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
             raise UserError(
-                f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: "
-                f"{str(error).splitlines()[0]}"
+                f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
             ) from None
 
     def read_state(self) -> State:

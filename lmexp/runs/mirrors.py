@@ -83,9 +83,7 @@ def check_logger(logger: LoggerConfig) -> None:
     To be called before any run starts. W&B comes with lmexp.
     """
     if logger.name in ("tensorboard", "mlflow") and not importlib.util.find_spec(logger.name):
-        raise UserError(
-            f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'"
-        )
+        raise UserError(f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'")
 
 
 def open_mirror(config: RunConfig, run: RunDir) -> Mirror:
@@ -213,8 +211,7 @@ class TensorBoardCopy:
         from torch.utils.tensorboard.summary import hparams
 
         plain = {
-            key: value if isinstance(value, bool | int | float) else str(value)
-            for key, value in self._config.items()
+            key: value if isinstance(value, bool | int | float) else str(value) for key, value in self._config.items()
         }
         # Not add_hparams: it would put the row into a second run, in a folder of its own.
         file = self._writer._get_file_writer()
@@ -250,13 +247,10 @@ class MLflowCopy:
         self._opened = time.time()
         self._tokens = 0
         tags = {"sweep": who.sweep, "lmexp.run_id": who.id}
-        opened = self._client.create_run(
-            self._experiment(config.logger.project), run_name=who.slug, tags=tags
-        )
+        opened = self._client.create_run(self._experiment(config.logger.project), run_name=who.slug, tags=tags)
         self._id = opened.info.run_id
         params = [
-            Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH])
-            for key, value in flat_config(config).items()
+            Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in flat_config(config).items()
         ]
         for start in range(0, len(params), self.PARAMETERS_A_CALL):
             self._client.log_batch(self._id, params=params[start : start + self.PARAMETERS_A_CALL])
@@ -293,10 +287,7 @@ class MLflowCopy:
     def _log_numbers(self, numbers: dict[str, float], when: float) -> None:
         from mlflow.entities import Metric
 
-        metrics = [
-            Metric(_mlflow_name(name), value, int(when * 1000), self._tokens)
-            for name, value in numbers.items()
-        ]
+        metrics = [Metric(_mlflow_name(name), value, int(when * 1000), self._tokens) for name, value in numbers.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
 
@@ -324,9 +315,7 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Keep the numbers."""
     return {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 

@@ -10,7 +10,6 @@ Lightning calls them after every forward pass; all but Clock act only when a who
 """
 
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -60,9 +59,7 @@ class Clock(StepCallback):
         """Start the first step's clock, once everything is built."""
         self.meter.rest()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rate when a step's first batch is here."""
         if batch_idx % trainer.accumulate_grad_batches:
             return
@@ -116,7 +113,7 @@ class Curve(StepCallback):
             return
         assert loss is not None
         if trainer.world_size > 1:
-            loss = trainer.strategy.reduce(loss, reduce_op="mean")  # type: ignore[assignment]
+            loss = trainer.strategy.reduce(loss, reduce_op="mean")
         value = float(loss) / trainer.accumulate_grad_batches
         if not math.isfinite(value):
             raise Diverged(f"the training loss is {value} at step {progress.steps}")
@@ -189,9 +186,9 @@ class Saving(StepCallback):
         if self.progress.done or not self.progress.due(self.every):
             return
         draft = self.file.with_suffix(".draft")
-        trainer.save_checkpoint(draft)
+        trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
-            os.replace(draft, self.file)
+            draft.replace(self.file)
 
 
 class Rest(StepCallback):

@@ -4,7 +4,6 @@ last.ckpt is Lightning's, read with `weights_only`, so that nothing in it can ru
 as safetensors beside the config and the tokenizer: all that it takes to use the model elsewhere.
 """
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def resumable_steps(run: RunDir) -> int:
         return int(content["callbacks"]["Clock"]["progress"]["steps"])
     except Exception as error:  # what a damaged zip of pickles raises is anybody's guess
         aside = file.with_suffix(".ckpt.damaged")
-        os.replace(file, aside)
+        file.replace(aside)
         print(f"{file} cannot be read ({reason_of(error)}); set aside as {aside.name}; starting over")
         return 0
 
@@ -56,7 +55,7 @@ def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -
     write_atomically(draft / CONFIG, dump_config(config))
     store.tokenizer().save(draft / TOKENIZER)
     shutil.rmtree(run.final, ignore_errors=True)
-    os.rename(draft, run.final)
+    draft.rename(run.final)
     last_checkpoint(run).unlink(missing_ok=True)
 
 

@@ -114,7 +114,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     mirror = open_mirror(config, run) if leader else Mirror("no")
     curve = Curve(progress, meter, config, run, mirror, count.flops_per_token)
     evaluation = Evaluation(progress, curve, config.evaluation.every, validation, store.bytes("validation"))
-    trainer.callbacks += [
+    trainer.callbacks += [  # type: ignore[attr-defined]  # set in Trainer.__init__, by a connector
         Clock(progress, meter, config),
         curve,
         evaluation,

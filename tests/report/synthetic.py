@@ -1,4 +1,4 @@
-"""A study on disk, as the launcher and eight finished runs would leave it: real run directories, invented numbers.
+"""A study on disk, as the launcher and eight finished runs leave it: real run directories, invented numbers.
 
 The losses follow a small scaling law, so that the frontier and the effects of the axes are known in advance:
 bf16 costs 0.01 nats and takes half the seconds; two more layers give 0.2 nats for twice the FLOPs.
@@ -20,9 +20,7 @@ PRECISIONS = ("fp32", "bf16")
 QUESTION = "Does bf16 cost quality, and what does it buy, as the model grows?"
 
 
-def config(
-    model: str, n_layers: int, precision: str, seed: int = 0, sweep: str = "demo", slug: str = ""
-) -> RunConfig:
+def config(model: str, n_layers: int, precision: str, seed: int = 0, sweep: str = "demo", slug: str = "") -> RunConfig:
     """Return the resolved config of one invented run."""
     slug = slug or f"{model}-l{n_layers}-{precision}-s{seed}"
     low = "bf16" if precision == "bf16" else "fp32"
@@ -111,9 +109,7 @@ def record_of(run_config: RunConfig, loss: float) -> dict[str, Any]:
     )
 
 
-def write_curve(
-    run: RunDir, loss: float, flops: float, seconds: float, points: int = 122, upto: float = 1.0
-) -> None:
+def write_curve(run: RunDir, loss: float, flops: float, seconds: float, points: int = 122, upto: float = 1.0) -> None:
     """Write a curve that falls to `loss`: a training point a step, a validation point each quarter."""
     for step in range(1, int(points * upto) + 1):
         share = step / points
@@ -180,9 +176,7 @@ def write_study(outputs: Path, name: str = "demo", slug: str | None = None, poin
                 "seed": [0, 1],
             },
             "cells": cells,
-            "skipped": [
-                {"values": {"model": "gpt_tiny", "precision": "fp16"}, "reason": "this device has no fp16"}
-            ],
+            "skipped": [{"values": {"model": "gpt_tiny", "precision": "fp16"}, "reason": "this device has no fp16"}],
         },
     )
     return folder
