@@ -243,7 +243,6 @@ class TrainerConfig(Section):
     detect_anomaly: bool = False
     sync_batchnorm: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
-    gradient_clip_algorithm: Literal["norm", "value"] | None = None
     enable_model_summary: bool = False
     enable_progress_bar: bool = False
     log_every: Count = 10

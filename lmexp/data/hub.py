@@ -99,15 +99,11 @@ def _commit(data: HubData) -> str:
             f"HF_HUB_OFFLINE is set, so the dataset '{data.name}' needs data.revision=<commit> to be found"
         ) from error
     except GatedRepoError as error:
-        raise UserError(
-            f"the dataset '{data.name}' is gated: accept its terms on the hub and set HF_TOKEN"
-        ) from error
+        raise UserError(f"the dataset '{data.name}' is gated: accept its terms on the hub and set HF_TOKEN") from error
     except RevisionNotFoundError as error:
         raise UserError(f"the dataset '{data.name}' has no revision '{data.revision}'") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f"there is no dataset '{data.name}' on the Hugging Face hub, or it is private"
-        ) from error
+        raise UserError(f"there is no dataset '{data.name}' on the Hugging Face hub, or it is private") from error
     except Exception as error:
         endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         raise UserError(

@@ -84,8 +84,7 @@ class ValidationBatches(IterableDataset[Batch]):
         windows = -(-targets // context)
         if windows < world_size:  # a rank without batches would skip its part in the reductions that follow
             raise UserError(
-                f"the validation text has {windows} windows of {context} tokens, "
-                f"too few for {world_size} devices"
+                f"the validation text has {windows} windows of {context} tokens, too few for {world_size} devices"
             )
         self._starts = np.arange(rank, windows, world_size, dtype=np.int64) * context
         self._last_length = targets - int(self._starts[-1])  # of this rank's last window, if it is short

@@ -78,9 +78,7 @@ def _decode(raw: bytes, path: Path, offset: int, line: int) -> str:
         return raw.decode()
     except UnicodeDecodeError as error:
         line += raw.count(b"\n", 0, error.start)
-        raise UserError(
-            f"{path}:{line}: not valid UTF-8 at byte {offset + error.start} of the file"
-        ) from error
+        raise UserError(f"{path}:{line}: not valid UTF-8 at byte {offset + error.start} of the file") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -152,9 +150,7 @@ def _csv(path: Path, field: str) -> Iterator[str]:
             if not row:
                 continue
             if len(row) != len(header):
-                raise UserError(
-                    f"{path}:{rows.line_num}: the row has {len(row)} fields, the header {len(header)}"
-                )
+                raise UserError(f"{path}:{rows.line_num}: the row has {len(row)} fields, the header {len(header)}")
             yield row[column]
     except csv.Error as error:
         raise UserError(f"{path}:{rows.line_num}: not valid CSV: {error}") from error

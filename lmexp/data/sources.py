@@ -72,17 +72,20 @@ def _cannot_read(data: DataConfig, error: OSError) -> UserError:
     return UserError(f"{error.filename or _name(data)}: cannot be read: {error.strerror or error}")
 
 
-def _stdlib_files() -> list[Path]:
-    """Return the running interpreter's own ``*.py`` files, sorted by their path in the library."""
-    root = Path(sysconfig.get_path("stdlib"))
+def library_files(root: Path) -> list[Path]:
+    """Return the Python files of a standard library, tests left out, sorted by their path in it."""
     found = {
         path.relative_to(root): path
         for path in root.rglob("*.py")
         if not _NOT_STDLIB.intersection(path.relative_to(root).parts[:-1]) and path.is_file()
     }
     if not found:
-        raise UserError(f"{root}: no Python sources here; this interpreter came without them, use data=text")
+        raise UserError(f"{root}: this interpreter came without its library's sources; use data=text")
     return [found[name] for name in sorted(found, key=Path.as_posix)]
+
+
+def _stdlib_files() -> list[Path]:
+    return library_files(Path(sysconfig.get_path("stdlib")))
 
 
 def _stdlib_documents() -> Iterator[str]:

@@ -77,26 +77,21 @@ class Store:
             manifest = read_json(path / "manifest.json")
             version = manifest.pop("format_version")
             if version != FORMAT_VERSION:
-                raise UserError(
-                    f"{path}: a token store of format {version}; this lmexp reads {FORMAT_VERSION}"
-                )
+                raise UserError(f"{path}: a token store of format {version}; this lmexp reads {FORMAT_VERSION}")
             splits = {split: SplitInfo(**manifest["splits"][split]) for split in SPLITS}
             store = cls(**(manifest | {"path": path, "splits": splits}))
             width = {dtype: np.dtype(dtype).itemsize for dtype in DTYPES}[store.dtype]
         except FileNotFoundError as error:
             raise UserError(f"{path}: no token store here; `lmexp prepare` makes one") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: the manifest is damaged; delete the folder and prepare again"
-            ) from error
+            raise UserError(f"{path}: the manifest is damaged; delete the folder and prepare again") from error
         for split in SPLITS:
             file = store._tokens_file(split)
             size = file.stat().st_size if file.exists() else 0
             expected = store.tokens(split) * width
             if size != expected:
                 raise UserError(
-                    f"{file}: damaged, {size} bytes instead of {expected}; "
-                    "delete the folder and prepare again"
+                    f"{file}: damaged, {size} bytes instead of {expected}; delete the folder and prepare again"
                 )
         return store
 
@@ -173,9 +168,7 @@ def _key(data: DataConfig, fingerprint: str, tokenizer: TokenizerConfig) -> str:
     """
     made_from = {
         "format_version": FORMAT_VERSION,
-        "data": data.model_dump(
-            mode="json", exclude={"path", "revision", "fingerprint"}, exclude_defaults=True
-        ),
+        "data": data.model_dump(mode="json", exclude={"path", "revision", "fingerprint"}, exclude_defaults=True),
         "fingerprint": fingerprint,
         "tokenizer": tokenizer.model_dump(mode="json", exclude_defaults=True),
     }

@@ -44,6 +44,8 @@ PALETTE = [
     "#9498a0",
 ]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+MOST_GROUPS = 12
+"""An axis of more values than this would be a riot of colours, and is not offered as one."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TICKS = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
 NONE, NULL = "none", "–"
@@ -65,7 +67,8 @@ class Groups:
         table = study.table
         names = study.varied or [name for name in ("model", "precision") if table[name].dropna().nunique() > 1]
         choices = {name: [NULL if pd.isna(v) else v for v in table[name].unique().tolist()] for name in names}
-        return cls({**choices, NONE: ["all runs"]})
+        few = {name: values for name, values in choices.items() if len(values) <= MOST_GROUPS}
+        return cls({**few, NONE: ["all runs"]})
 
     @property
     def choose(self) -> alt.Parameter:
@@ -119,11 +122,9 @@ def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         description=alt.Description("slug:N"),
     )
     choices = choose_quality, choose_cost, groups.choose
-    chart = alt.layer(
-        steps.encode(x=x, y=y), marks.encode(x=x, y=y).add_params(*choices), _below("cost", costs)
-    )
+    layers = [steps.encode(x=x, y=y), marks.encode(x=x, y=y).add_params(*choices), _below("cost", costs)]
     title = _lookup("quality", {name: column(name).heading for name in qualities})
-    return _styled(chart, title, height=400, description="Quality against cost of each finished run, and the frontier")
+    return _styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")
 
 
 def curves_chart(study: Study) -> alt.LayerChart:
@@ -150,16 +151,16 @@ def curves_chart(study: Study) -> alt.LayerChart:
         "tokens: format(datum.tokens, '.3s'), FLOPs: format(datum.flops, '.3s'), "
         "seconds: format(datum.seconds, ',.1f')}"
     )
-    chart = alt.layer(
+    layers = [
         training.encode(**encodings).add_params(against, groups.choose),
         validation.mark_line(strokeWidth=1.75).encode(**encodings),
         validation.mark_point(size=45, filled=True, opacity=1, tooltip=tooltip).encode(
             **encodings, shape=groups.channel(alt.Shape, SHAPES)
         ),
         _below("against", list(CURVE_AXES), CURVE_AXES),
-    )
+    ]
     title = json.dumps("loss (nats per token)")
-    return _styled(chart, title, height=360, description="Loss of each run as it trained: validation and training")
+    return _styled(layers, title, height=360, description="Loss of each run as it trained: validation and training")
 
 
 def _measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -226,15 +227,16 @@ def _field(name: str) -> str:
     return f"datum[{json.dumps(name)}]"
 
 
-def _styled(chart: alt.LayerChart, title: str, height: int, description: str) -> alt.LayerChart:
-    """Return a chart in the page's ink and type, as wide as its place; `title` is an expression."""
+def _styled(layers: list[alt.Chart], title: str, height: int, description: str) -> alt.LayerChart:
+    """Return layers as a chart in the page's ink and type, as wide as its place; `title` is an expression."""
     ink = "currentColor"
     axis = dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), ink)
     above = alt.TitleParams(
         text=alt.ExprRef(title), anchor="start", frame="group", fontSize=13, fontWeight="normal", offset=12
     )
     return (
-        chart.properties(
+        alt.LayerChart(layer=layers)
+        .properties(
             width="container",
             height=height,
             description=description,

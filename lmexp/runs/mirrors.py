@@ -121,7 +121,7 @@ class WandbCopy:
             try:
                 self._run = self._open("online")
             except Exception as error:
-                self._forget()
+                self._end_service()
                 self._run = self._open("offline")
                 _say(
                     f"W&B could not be reached ({_reason(error)}): "
@@ -162,10 +162,11 @@ class WandbCopy:
             ),
         )
 
-    def _forget(self) -> None:
+    def _end_service(self) -> None:
+        """End the process that writes and uploads: until then it holds the run's id, and may yet write."""
         import wandb
 
-        wandb.teardown()  # its service would go on holding the run's id
+        wandb.teardown()
 
     def log(self, point: Point) -> None:
         # Without step=: W&B drops what it takes for a step back, and counts by itself what comes.
@@ -176,6 +177,7 @@ class WandbCopy:
             self._run.summary.update(_known(record or {}))
         finally:
             self._run.finish(exit_code=exit_code)
+            self._end_service()  # finish() returns a little before the file is whole
 
 
 class TensorBoardCopy:

@@ -57,6 +57,8 @@ class Task(pl.LightningModule):
         self.config = config
         self.step_loss: Tensor | None = None
         """Summed loss of the micro-batches of the step under way, detached."""
+        self.grad_norm: Tensor | None = None
+        """The gradient's global norm at the last step, before clipping."""
         self.dtypes: dict[str, str] = {}
         """What tensors were stored and computed in, as found on the live objects of the first step."""
 
@@ -85,6 +87,15 @@ class Task(pl.LightningModule):
             weight = next(weight for weight in self.parameters() if weight.grad is not None)
             assert weight.grad is not None
             self.dtypes |= {"dtype_weights": _name(weight.dtype), "dtype_grads": _name(weight.grad.dtype)}
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *ignored: Any, **also: Any) -> None:
+        """Clip the gradient's global norm, and keep it for the curve.
+
+        Lightning's own clipping refuses fused optimizers under autocast, for the sake of loss scaling, which
+        only fp16 has; bf16 would lose its fused kernel, and the comparison with fp32 its fairness.
+        """
+        largest = self.config.optim.grad_clip or math.inf
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), largest)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch], text_bytes: int | None) -> Quality:

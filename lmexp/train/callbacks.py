@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -60,10 +61,16 @@ class Clock(StepCallback):
         self.meter.rest()
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the rate when a step's first batch is here."""
+        """Set the rate, and the dice, when a step's first batch is here.
+
+        Like the order of data, dropout is a function of the seed and of how far the run has come, and of
+        nothing else: a resumed run draws what an undisturbed one draws. No two ranks draw the same.
+        """
         if batch_idx % trainer.accumulate_grad_batches:
             return
         self.meter.begin()
+        dice = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
+        torch.manual_seed(int(dice.generate_state(1, np.uint64)[0]))
         now = self.config.optim.lr * rate(self.config.schedule, self.progress.share_after_step)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = now
@@ -77,21 +84,13 @@ class Clock(StepCallback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps, for exactly the same continuation."""
-        return {
-            "progress": self.progress.state_dict(),
-            "meter": self.meter.state_dict(),
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
+        """Return what a checkpoint keeps."""
+        return {"progress": self.progress.state_dict(), "meter": self.meter.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.progress.steps = state_dict["progress"]["steps"]
         self.meter.load_state_dict(state_dict["meter"])
-        torch.set_rng_state(state_dict["rng"].cpu())
-        if torch.cuda.is_available() and state_dict["rng_cuda"]:
-            torch.cuda.set_rng_state_all([state.cpu() for state in state_dict["rng_cuda"]])
 
 
 class Curve(StepCallback):
@@ -122,6 +121,7 @@ class Curve(StepCallback):
         self.write(
             trainer,
             train_loss=value,
+            grad_norm=None if task.grad_norm is None else float(task.grad_norm),
             lr=trainer.optimizers[0].param_groups[0]["lr"],
             tokens_per_second=progress.batch_tokens * len(seconds) / sum(seconds) if seconds else None,
         )

@@ -103,7 +103,6 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     trainer = build_trainer(config, run)
     memory = MemoryMeter(trainer.strategy.root_device)
     task: Task = get_class(config.task.target)(build_model(config.model, config.seed), config)
-    pl.seed_everything(config.seed + trainer.global_rank, verbose=False)  # dropout differs between ranks
     meter = StepMeter(config.batch.tokens, _window(config, trainer), trainer.strategy.root_device)
 
     micro, rank, world = micro_batch(config), trainer.global_rank, trainer.world_size
@@ -172,7 +171,6 @@ def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
         precision=config.precision.lightning,
         max_epochs=-1,  # the Clock stops the run when its budget is spent
         accumulate_grad_batches=accumulation(config),
-        gradient_clip_val=config.optim.grad_clip,
         default_root_dir=run.path,
         logger=False,
         enable_checkpointing=False,

@@ -58,21 +58,24 @@ def test_every_preset_is_either_measured_or_refused_with_a_reason(result: dict[s
         assert (found["peak_flops"] is not None) == found["available"], name
         if found["available"]:
             assert found["peak_flops"] > 1e9, name
-    assert result["precisions"]["fp32"]["ratio_to_fp32"] == 1
-    assert result["precisions"]["bf16"]["peak_flops"] == result["precisions"]["bf16_true"]["peak_flops"]
+    fp32, bf16 = result["precisions"]["fp32"], result["precisions"]["bf16"]
+    assert fp32["ratio_to_fp32"] == 1
+    assert bf16["ratio_to_fp32"] == bf16["peak_flops"] / fp32["peak_flops"]
+    assert bf16["peak_flops"] == result["precisions"]["bf16_true"]["peak_flops"]
 
 
-def test_a_peak_is_not_beaten_by_a_matmul_timed_by_torch_itself(result: dict[str, Any]) -> None:
-    """An independent clock, on a size in between, stays near or below the peak: no factor is wrong."""
+def test_the_peak_is_near_a_matmul_timed_by_torch_itself(result: dict[str, Any]) -> None:
+    """An independent clock, on a size in between: no factor is wrong. Room is for a machine that is busy."""
     from torch.utils.benchmark import Timer
 
     if result["device"]["kind"] != "cpu":
         pytest.skip("times a CPU")
     n = 768
     names = {"a": torch.randn(n, n), "b": torch.randn(n, n), "out": torch.empty(n, n)}
-    timer = Timer("torch.mm(a, b, out=out)", globals=names, num_threads=result["measured"]["threads"])
-    fastest = min(timer.blocked_autorange(min_run_time=0.3).times)
-    assert 2 * n**3 / fastest < 1.5 * result["precisions"]["fp32"]["peak_flops"]
+    threads = result["measured"]["threads"]
+    timer = Timer("torch.mm(a, b, out=out)", globals=names, num_threads=threads)
+    fastest = min(timer.timeit(1).mean for _ in range(200))
+    assert 0.6 < 2 * n**3 / fastest / result["precisions"]["fp32"]["peak_flops"] < 1.6
 
 
 def test_memory_speed_is_that_of_a_memory(result: dict[str, Any]) -> None:
@@ -217,9 +220,7 @@ def test_lightning_does_replace_fp16_on_a_cpu() -> None:
     """The reason why fp16 is refused: when this fails, Lightning has changed and so may we."""
     from pytorch_lightning import Trainer
 
-    plugin = Trainer(
-        accelerator="cpu", precision="16-mixed", logger=False, enable_checkpointing=False
-    ).precision_plugin
+    plugin = Trainer(accelerator="cpu", precision="16-mixed", logger=False, enable_checkpointing=False).precision_plugin
     assert plugin.precision == "bf16-mixed"
 
 

@@ -35,9 +35,7 @@ def byte_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int],
             text = "".join(chr(33 + i % 94) for i in range(n + m))
             (folder / "a.txt").write_text(text)
             share = (m - 0.5) / (n + m)  # half a character keeps int() from rounding errors
-            data = FileData(
-                source="files", path=str(folder / "a.txt"), format="txt", split="tail", validation=share
-            )
+            data = FileData(source="files", path=str(folder / "a.txt"), format="txt", split="tail", validation=share)
             store = prepare(data, ByteTokenizerConfig(kind="byte"), folder / "stores")
             assert (store.tokens("train"), store.tokens("validation")) == (train, validation)
             stores[train, validation] = store

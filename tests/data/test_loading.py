@@ -13,9 +13,7 @@ from lmexp.data.order import Order
 from lmexp.errors import UserError
 
 CONTEXT = 8
-SEVERAL = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SEVERAL = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def train(store, batch=12, micro=2, rank=0, world=1, first=0) -> TrainBatches:
@@ -94,19 +92,13 @@ def test_a_batch_that_does_not_divide_is_refused(store):
 
 
 @SEVERAL
-@given(
-    tokens=st.integers(2, 60), context=st.integers(1, 20), batch=st.integers(1, 5), world=st.integers(1, 4)
-)
-def test_validation_predicts_every_token_but_the_first_exactly_once(
-    byte_store, tokens, context, batch, world
-):
+@given(tokens=st.integers(2, 60), context=st.integers(1, 20), batch=st.integers(1, 5), world=st.integers(1, 4))
+def test_validation_predicts_every_token_but_the_first_exactly_once(byte_store, tokens, context, batch, world):
     store = byte_store(100, tokens)
     stream = store.array("validation").tolist()
     windows = -(-(tokens - 1) // context)
     if windows < world:
-        with pytest.raises(
-            UserError, match=f"has {windows} windows of {context} tokens, too few for {world}"
-        ):
+        with pytest.raises(UserError, match=f"has {windows} windows of {context} tokens, too few for {world}"):
             ValidationBatches(store, context, batch, 0, world)
         return
     found: dict[int, list[tuple[int, int]]] = {}

@@ -12,17 +12,15 @@ from lmexp.data import tokenizers
 from lmexp.data.tokenizers import DOCUMENT_TOKEN, CharTokenizer, build_tokenizer, load_tokenizer
 from lmexp.errors import UserError
 
-SENTENCES = (
-    "the cat sat on the mat, isn't it? 1234 cats; d\u00e9j\u00e0 vu  \n\tthe end. the cats' mats " * 20
-)
-DOCUMENTS = [("train", SENTENCES), ("validation", "zebra \u03a9 zebra zebra zebra")]
+SENTENCES = "the cat sat on the mat, isn't it? 1234 cats; d\u00e9j\u00e0 vu  \n\tthe end. the cats' mats " * 20
+DOCUMENTS = [("train", SENTENCES), ("validation", "zebra \u03a9 " * 500)]
 
 BYTE = build_tokenizer(ByteTokenizerConfig(kind="byte"), DOCUMENTS)
 CHAR = build_tokenizer(CharTokenizerConfig(kind="char"), DOCUMENTS)
 BPE = build_tokenizer(BPETokenizerConfig(kind="bpe", vocab_size=290), DOCUMENTS)
 ALL = pytest.mark.parametrize("tokenizer", [BYTE, CHAR, BPE], ids=["byte", "char", "bpe"])
 
-WORDS = st.text(alphabet="ab1_' \n\t.\r\u00e9\u00a0\u2028\x1c", max_size=40)
+WORDS = st.text(alphabet="thecas1_' \n\t.\r\u00e9\u00a0\u2028\x1c", max_size=40)
 
 
 @given(st.text())
@@ -51,9 +49,7 @@ def test_ids_fill_the_vocabulary_and_the_last_begins_documents(tokenizer):
     assert ids.max() < tokenizer.bos_id
 
 
-@pytest.mark.parametrize(
-    "tokenizer", [BYTE, BPE, CharTokenizer("<|endoftext|> x")], ids=["byte", "bpe", "char"]
-)
+@pytest.mark.parametrize("tokenizer", [BYTE, BPE, CharTokenizer("<|endoftext|> x")], ids=["byte", "bpe", "char"])
 def test_a_text_that_spells_the_document_token_is_a_text(tokenizer):
     text = f"x {DOCUMENT_TOKEN}{DOCUMENT_TOKEN} x"
     ids = tokenizer.encode(text)

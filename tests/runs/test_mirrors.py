@@ -39,9 +39,7 @@ RECORD = {"run_id": "abc123", "model": "nano", "loss": 4.75, "tokens": 128, "mfu
 
 def config_for(**logger: Any) -> RunConfig:
     return RunConfig(
-        model=GPTConfig(
-            target="lmexp.models.gpt.GPT", name="nano", n_layers=1, d_model=8, n_heads=1, context=8
-        ),
+        model=GPTConfig(target="lmexp.models.gpt.GPT", name="nano", n_layers=1, d_model=8, n_heads=1, context=8),
         data=StdlibData(source="stdlib"),
         tokenizer=ByteTokenizerConfig(kind="byte"),
         task=CausalLMConfig(target="lmexp.tasks.causal_lm.CausalLM"),
@@ -297,9 +295,7 @@ def test_a_dead_mlflow_server_is_said_in_one_line_without_its_password(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
-def test_a_folder_that_vanishes_harms_nothing(
-    name: str, run: RunDir, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_vanishes_harms_nothing(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     mirror = open_mirror(config_for(name=name), run)
     mirror.log(CURVE[0])
     shutil.rmtree(run.path)
@@ -310,9 +306,7 @@ def test_a_folder_that_vanishes_harms_nothing(
 
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
-def test_a_folder_that_cannot_be_made_is_said_once(
-    name: str, run: RunDir, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_that_cannot_be_made_is_said_once(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     (run.path / {"mlflow": "mlruns"}.get(name, name)).write_text("a file in the folder's place")
     mirror_whole_run(config_for(name=name), run)
     assert capfd.readouterr().out.count("the run goes on") == 1

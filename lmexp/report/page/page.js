@@ -1,6 +1,6 @@
 // Fills the page from the JSON in it: two charts by Vega, one table by hand. Text enters the document as text only.
 const page = JSON.parse(document.getElementById("data").textContent);
-const PAGE = 200; // rows shown before somebody asks for all
+const PAGE = 100; // rows shown before somebody asks for all
 
 // Columns to rows: the table is stored by column, so that each name is in the file once.
 const names = Object.keys(page.rows);
@@ -42,7 +42,7 @@ function si(value) {
 function text(value, column) {
   if (value === null) return "–";
   if (column.name === "frontier") return value ? "●" : "";
-  return column.format ? number(value, column.format) : String(value);
+  return column.format ? number(value, column.format) : String(typeof value === "number" ? +value.toPrecision(12) : value);
 }
 
 function element(tag, content, options = {}) {

@@ -1,0 +1,153 @@
+"""The findings say what the rows bear out, and nothing else."""
+
+import re
+
+import pytest
+
+from lmexp.analysis.columns import format_number, si
+from lmexp.analysis.findings import effects, findings, headline
+from lmexp.analysis.table import load_study
+from lmexp.files import read_json, write_json
+from lmexp.runs.directory import RunDir
+from tests.report.synthetic import config, record_of, write_run, write_study
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return load_study([write_study(tmp_path_factory.mktemp("outputs"))])
+
+
+def study_of(root, runs, axes, **manifest):
+    """Write finished runs given as (values, loss, seconds) and load them as one sweep."""
+    folder = root / "sweep"
+    cells = []
+    for i, (values, loss, seconds) in enumerate(runs):
+        made = config(
+            values.get("model", "gpt_nano"), 2, values.get("precision", "fp32"), values.get("seed", 0), slug=f"r{i}"
+        )
+        row = record_of(made, loss) | {"run_id": f"{i:04d}", "train_seconds": seconds}
+        run = RunDir.create(folder / f"r{i}", made)
+        run.write_record([row])
+        run.update_state(state="done")
+        cells.append({"run_id": f"{i:04d}", "path": f"r{i}", "values": values})
+    write_json(folder / "sweep.json", {"name": "sweep", "axes": axes, "cells": cells} | manifest)
+    return load_study([folder])
+
+
+def test_the_headline_is_the_best_run_and_what_it_cost(demo):
+    assert headline(demo) == findings(demo)[0]
+    assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats per token, for 25.6 s")
+    assert headline(demo, "accuracy").startswith("gpt_tiny-l4-fp32-s0 has the highest accuracy")
+
+
+def test_a_cheaper_run_that_is_nearly_as_good_is_named(demo):
+    assert findings(demo)[1] == (
+        "gpt_tiny-l4-bf16-s0 comes within 1% of it (2.5100 nats per token) at 0.50x the training time."
+    )
+
+
+def test_an_axis_is_read_from_pairs_that_differ_in_it_alone(demo):
+    (effect,) = effects(demo, "precision", "loss", "train_seconds")
+    assert (effect.base, effect.value, len(effect.changes)) == ("fp32", "bf16", 4)
+    assert effect.changes == pytest.approx([0.01] * 4) and effect.cost_ratio == pytest.approx(0.5)
+    said = findings(demo)
+    assert any(s.startswith("precision bf16 against fp32: loss +0.0100 (mean of 4 pairs") for s in said)
+    assert any(s.startswith("model.n_layers 4 against 2: loss −0.2000 (mean of 4 pairs") for s in said)
+
+
+def test_pairs_are_not_confounded_by_missing_cells(tmp_path):
+    # bf16 was run on the large model only: group means would say that it lowers the loss.
+    runs = [
+        ({"model": "gpt_nano", "precision": "fp32"}, 3.0, 1.0),
+        ({"model": "gpt_tiny", "precision": "fp32"}, 2.0, 4.0),
+        ({"model": "gpt_tiny", "precision": "bf16"}, 2.1, 2.0),
+    ]
+    study = study_of(tmp_path, runs, {"model": ["gpt_nano", "gpt_tiny"], "precision": ["fp32", "bf16"]})
+    said = findings(study)
+    assert "precision bf16 against fp32: loss +0.1000 (one pair), 0.50x the training time." in said
+
+
+def test_axes_that_change_together_are_not_told_apart(tmp_path):
+    runs = [
+        ({"model": "gpt_nano", "optim.lr": 1e-3}, 3.0, 1.0),
+        ({"model": "gpt_tiny", "optim.lr": 1e-4}, 2.0, 4.0),
+    ]
+    study = study_of(tmp_path, runs, {"model": ["gpt_nano", "gpt_tiny"], "optim.lr": [1e-3, 1e-4]})
+    assert sum("No two finished runs differ in" in sentence for sentence in findings(study)) == 2
+    assert effects(study, "model", "loss", "train_seconds") == []
+
+
+def test_runs_that_differ_in_no_axis_are_not_compared(tmp_path):
+    runs = [({"precision": "fp32"}, 3.0, 1.0), ({"precision": "fp32"}, 2.0, 1.0), ({"precision": "bf16"}, 2.5, 1.0)]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]})
+    assert effects(study, "precision", "loss", "train_seconds") == []
+
+
+def test_runs_of_two_sweeps_are_not_paired(tmp_path):
+    axes = {"precision": ["fp32", "bf16"]}
+    study_of(tmp_path / "a", [({"precision": "fp32"}, 3.0, 1.0)], axes)
+    study_of(tmp_path / "b", [({"precision": "bf16"}, 2.0, 1.0)], axes, name="other")
+    second = read_json(tmp_path / "b" / "sweep" / "r0" / "record.json")
+    second["rows"][0]["run_id"] = "other"
+    write_json(tmp_path / "b" / "sweep" / "r0" / "record.json", second)
+    study = load_study([tmp_path / "a" / "sweep", tmp_path / "b" / "sweep"])
+    assert len(study.table) == 2 and effects(study, "precision", "loss", "train_seconds") == []
+
+
+def test_seeds_say_how_large_noise_is(tmp_path):
+    runs = [({"precision": p, "seed": s}, 3.0 + 0.02 * s, 1.0) for p in ("fp32", "bf16") for s in (0, 1)]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"], "seed": [0, 1]})
+    said = findings(study)
+    assert any("Seeds alone move the loss by 0.0141 (standard deviation within 2 cells)" in s for s in said)
+    assert not any("No cell has two finished seeds" in s for s in said)
+
+
+def test_one_seed_is_said_to_be_one_seed(demo):
+    assert "No cell has two finished seeds: differences of this size may be noise." in findings(demo)
+
+
+def test_what_did_not_finish_is_counted_by_state(demo):
+    assert "2 of 10 runs did not finish: 1 failed, 1 diverged." in findings(demo)
+    assert "1 cell was skipped before the start." in findings(demo)
+
+
+def test_without_finished_runs_it_says_so(tmp_path):
+    RunDir.create(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"))
+    assert findings(load_study([tmp_path / "demo"])) == [
+        "No run has finished with a loss yet.",
+        "1 of 1 runs are still to come: 1 queued.",
+    ]
+
+
+def test_a_single_run_is_not_called_the_best(tmp_path):
+    write_run(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"), 3.0)
+    assert findings(load_study([tmp_path / "demo"])) == [
+        "gpt_nano-l2-fp32-s0 is the only finished run: loss, 3.0000 nats per token, for 3.93 s of training time."
+    ]
+
+
+def test_of_many_values_only_the_best_and_the_worst_are_told(tmp_path):
+    runs = [({"optim.lr": i}, 3.0 + (i - 4) ** 2, 1.0) for i in range(10)]
+    said = findings(study_of(tmp_path, runs, {"optim.lr": list(range(10))}))
+    told = [sentence for sentence in said if sentence.startswith("optim.lr ")]
+    assert [re.match(r"optim.lr (\d)", sentence)[1] for sentence in told] == ["4", "9"]
+    assert "The other 7 values of optim.lr lie between these." in said
+
+
+def test_milestones_do_not_count_as_runs(tmp_path):
+    made = config("gpt_nano", 2, "fp32")
+    run = write_run(tmp_path / "demo" / "a", made, 3.0)
+    run.write_record([record_of(made, 3.5) | {"tokens": 500_000}, record_of(made, 3.0)])
+    assert headline(load_study([tmp_path / "demo"])).startswith("gpt_nano-l2-fp32-s0 at 1.00M tokens")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1, "1.00"), (950, "950"), (999.9, "1.00k"), (1234567, "1.23M"), (3.2e15, "3.20P"), (0.5, "0.500")],
+)
+def test_si_prefixes(value, text):
+    assert si(value) == text
+
+
+def test_formats_are_written_as_named():
+    assert format_number(1234.5678, ",.2f") == "1,234.57" and format_number(4.0, "") == "4"

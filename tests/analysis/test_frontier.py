@@ -1,0 +1,62 @@
+"""The frontier is exactly the set of rows that no other row dominates."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.analysis.frontier import frontier
+from lmexp.errors import UserError
+
+# Few distinct values, so that ties in one or both are common.
+VALUE = st.none() | st.integers(0, 5).map(float)
+ROW = st.tuples(VALUE, VALUE, st.sampled_from(["done", "done", "done", "failed"]))
+
+
+def by_definition(rows, up):
+    """O(n^2): a row stays unless another is as good on both and better on one."""
+    points = [
+        None if cost is None or quality is None or state != "done" else (cost, -quality if up else quality)
+        for cost, quality, state in rows
+    ]
+    known = [point for point in points if point is not None]
+    return [
+        point is not None and not any(q[0] <= point[0] and q[1] <= point[1] and q != point for q in known)
+        for point in points
+    ]
+
+
+@given(st.lists(ROW, max_size=30), st.booleans())
+def test_it_is_the_non_dominated_set(rows, up):
+    table = pd.DataFrame(rows, columns=["train_seconds", "loss", "state"])
+    table = table.astype({"train_seconds": "Float64", "loss": "Float64", "state": "string"})
+    marks = frontier(table, higher_is_better=up)
+    assert marks.tolist() == by_definition(rows, up)
+    assert marks.index.equals(table.index)
+
+
+@pytest.mark.parametrize(
+    ("quality", "best"),
+    [("loss", 0), ("perplexity", 0), ("accuracy", 1), ("score/boolq/acc", 1), ("score/wiki/perplexity", 0)],
+)
+def test_each_quality_has_its_own_good_direction(quality, best):
+    table = pd.DataFrame({"train_seconds": [1.0, 1.0], quality: [2.0, 3.0]})
+    assert frontier(table, quality).tolist() == [best == 0, best == 1]
+
+
+def test_rows_that_tie_on_both_stay_together():
+    table = pd.DataFrame({"train_seconds": [1.0, 1.0, 2.0], "loss": [3.0, 3.0, 3.0]})
+    assert frontier(table).tolist() == [True, True, False]
+
+
+def test_the_index_of_the_table_is_kept():
+    table = pd.DataFrame({"train_seconds": [2.0, 1.0], "loss": [4.0, 3.0]}, index=["b", "a"])
+    assert frontier(table).to_dict() == {"b": False, "a": True}
+
+
+def test_an_unknown_column_names_the_nearest():
+    table = pd.DataFrame({"train_seconds": [1.0], "loss": [1.0], "model": ["x"]})
+    with pytest.raises(UserError, match="Did you mean 'train_seconds'"):
+        frontier(table, cost="train_second")
+    with pytest.raises(UserError, match="'model' holds no numbers"):
+        frontier(table, quality="model")

@@ -1,0 +1,20 @@
+"""Runs that can be started by hand, without the queue."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmexp.launch.resolve import resolve_sweep
+from lmexp.runs.directory import RunDir
+
+
+@pytest.fixture
+def make_run(small: list[str], tmp_path: Path) -> Callable[..., RunDir]:
+    """Make the run directory of a small config, with overrides; `place` tells equal runs apart."""
+
+    def make(*words: str, place: str = "outputs") -> RunDir:
+        (planned,) = resolve_sweep(None, [*small, *words], tmp_path / place).runs
+        return RunDir.create(planned.run.path, planned.config)
+
+    return make
