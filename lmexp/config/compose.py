@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -107,17 +108,19 @@ class Composer:
         )
 
     def _compose_groups(self, words: tuple[str, ...]) -> DictConfig:
-        folders = [root / paths.CONF for root in self.roots if (root / paths.CONF).is_dir()]
-        search = [f"file://{folder}" for folder in folders[1:]]
-        overrides = list(words)
+        *users, shipped = [f"file://{root / paths.CONF}" for root in self.roots if (root / paths.CONF).is_dir()]
+        overrides, search = list(words), [shipped]  # never empty: Hydra then looks at the whole path anew
         if self.sweep_file is not None:
             # The folder above the sweeps' becomes a place to search, and the sweep file a choice in a group.
             name, folder = self.sweep_file.stem, self.sweep_file.parent
             search.append(f"file://{folder.parent}")
             overrides.insert(0, f"+{folder.name}@_global_={name}")
-        overrides.insert(0, f"hydra.searchpath=[{','.join(_quote(path) for path in search)}]")
+        overrides.insert(0, f"hydra.searchpath=[{','.join(map(_quote, search))}]")
         GlobalHydra.instance().clear()
-        with _translate(self, None), initialize_config_dir(str(folders[0]), version_base="1.3"):
+        with _translate(self, None), initialize_config_dir(shipped.removeprefix("file://"), version_base="1.3"):
+            path = GlobalHydra.instance().config_loader().get_search_path()
+            for folder_url in reversed(users):  # before ours: a user's choice hides a shipped one of its name
+                path.prepend("user", folder_url, SearchPathQuery(provider="main"))
             return compose("config", overrides=overrides)
 
     def _check(self, schema: type[S], plain: Any, above: tuple[str, ...]) -> S:

@@ -1,0 +1,71 @@
+"""Cells: grids, zips, points, exclusions, seeds, and words that narrow them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.config.cells import expand
+from lmexp.config.schema import SweepSpec
+from lmexp.errors import UserError
+
+values = st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True)
+
+
+@given(grid=st.dictionaries(st.sampled_from(["model.a", "model.b", "model.c"]), values), seeds=st.integers(1, 3))
+def test_a_grid_is_every_combination_once(grid: dict[str, list[int]], seeds: int):
+    cells = expand(SweepSpec(grid=grid, seeds=seeds), []).cells
+    assert len(cells) == seeds * math.prod(map(len, grid.values()))
+    assert len({tuple(sorted(cell.items())) for cell in cells}) == len(cells)
+    assert all(cell[key] in grid[key] for cell in cells for key in grid)
+
+
+def test_zipped_axes_advance_together_and_cross_the_grid():
+    spec = SweepSpec(grid={"p": ["x", "y"]}, zip={"a": [1, 2], "b": [10, 20]})
+    assert expand(spec, []).cells == [
+        {"p": "x", "a": 1, "b": 10}, {"p": "x", "a": 2, "b": 20},
+        {"p": "y", "a": 1, "b": 10}, {"p": "y", "a": 2, "b": 20},
+    ]  # fmt: skip
+
+
+def test_points_alone_are_the_cells_and_beside_a_grid_join_it():
+    assert expand(SweepSpec(points=[{"a": 1}, {"a": 2, "b": 3}]), []).cells == [{"a": 1}, {"a": 2, "b": 3}]
+    assert expand(SweepSpec(grid={"a": [1]}, points=[{"a": 1}, {"a": 5}]), []).cells == [{"a": 1}, {"a": 5}]
+
+
+def test_what_matches_all_values_of_an_exclusion_is_left_out():
+    spec = SweepSpec(grid={"a": [1, 2], "b": [1, 2]}, exclude=[{"a": 1, "b": 2}, {"a": 2, "c": 9}])
+    assert expand(spec, []).cells == [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 2, "b": 2}]
+
+
+def test_seeds_are_a_number_or_a_list():
+    assert [cell["seed"] for cell in expand(SweepSpec(seeds=2), []).cells] == [0, 1]
+    assert [cell["seed"] for cell in expand(SweepSpec(seeds=[7, 9]), []).cells] == [7, 9]
+
+
+def test_a_word_takes_the_place_of_an_axis():
+    spec = SweepSpec(grid={"model.a": [1, 2], "model.b": [3, 4]}, seeds=2)
+    narrowed = expand(spec, ["model.a=2", "seed=5"])
+    assert narrowed.cells == [{"model.b": 3}, {"model.b": 4}] and narrowed.fixed == ["model.a=2", "seed=5"]
+    swept = expand(spec, ["model.b=range(7,9)", "seed=0"])
+    assert [cell["model.b"] for cell in swept.cells] == [7, 8, 7, 8]
+
+
+def test_hydras_grammar_gives_values_of_their_types():
+    axes = expand(SweepSpec(), ["a=1,2.5", "b=x,'y z'", "c=true,null", "d=[1,2],[3]"]).axes
+    assert axes == {"a": [1, 2.5], "b": ["x", "y z"], "c": [True, None], "d": [[1, 2], [3]]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"zip": {"a": [1], "b": [1, 2]}}, "a has 1, b has 2"),
+        ({"grid": {"a": []}}, "the axis a has no values"),
+        ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "a is both in grid and in zip"),
+        ({"grid": {"a": [1]}, "exclude": [{"a": 1}]}, "everything in it is excluded"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(spec: dict, said: str):
+    with pytest.raises(UserError, match=said):
+        expand(SweepSpec.model_validate(spec), [])

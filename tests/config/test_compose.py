@@ -1,0 +1,144 @@
+"""Composition: every shipped config is valid, and a mistake is one line that helps."""
+
+from pathlib import Path
+
+import pytest
+
+from lmexp.config import paths
+from lmexp.config.cells import expand
+from lmexp.config.checks import check_config
+from lmexp.config.compose import Composer
+from lmexp.errors import UserError
+
+ROOTS = [paths.shipped_root()]
+GROUPS = sorted(paths.groups(ROOTS))
+CHOICES = [(group, choice) for group in GROUPS for choice in paths.group_choices(group, ROOTS)]
+MISSING = {
+    ("model", "gpt"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
+    ("data", "hub"): ["data.name=x"],
+    **{("data", name): ["data.path=x"] for name in ("text", "jsonl", "csv", "parquet")},
+}
+"""What a choice leaves to the user."""
+
+
+def compose(*words: str):
+    return Composer(ROOTS, words=list(words)).config({})
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids="=".join)
+def test_every_shipped_choice_composes_and_says_what_it_is(group: str, choice: str):
+    batch = ["batch.tokens=2048", "model.context=1024"] if group == "model" else []
+    check_config(compose(f"{group}={choice}", *batch, *MISSING.get((group, choice), [])))
+    assert paths.first_comment(paths.group_choices(group, ROOTS)[choice])
+
+
+@pytest.mark.parametrize("name", paths.sweep_files(ROOTS))
+def test_every_shipped_sweep_composes_and_says_what_it_is(name: str):
+    _, file = paths.find_sweep(name, ROOTS)
+    expansion = expand(Composer(ROOTS, file).sweep_spec(), ["data.path=x"] if name == "tinyshakespeare" else [])
+    composer = Composer(ROOTS, file, expansion.fixed)
+    for cell in expansion.cells:
+        check_config(composer.config(cell))
+    assert paths.first_comment(file) and composer.sweep_spec().question
+
+
+def test_the_schema_names_every_key_of_the_shipped_groups_and_a_run_reads_its_own_config_back(tmp_path: Path):
+    from lmexp.config.schema import RunInfo
+    from lmexp.runs.directory import RunDir
+
+    config = compose("model=gpt2").model_copy(update={"run": RunInfo(id="0" * 12, sweep="s", slug="x")})
+    assert RunDir.create(tmp_path / "x-0", config).read_config() == config
+
+
+MISTAKES = {
+    "model=gpt_tinny": "there is no model 'gpt_tinny'. Did you mean 'gpt_tiny'?",
+    "modle=gpt2": "modle is not a key of the config. Did you mean 'model'?",
+    "model.n_layer=3": "model.n_layer is not a key of the config. Did you mean 'model.n_layers'?",
+    "+model.depth=3": "model.depth is not a key of the config.",
+    "model.n_layers=two": "model.n_layers=two: input should be a valid integer",
+    "model.n_layers=0": "model.n_layers=0: input should be greater than 0",
+    "budget.tokens=0": "budget.tokens=0: input should be greater than 0",
+    "budget.tokens=2.5": "budget.tokens=2.5: input should be a valid integer",
+    "optim.lr=nan": "optim.lr=nan: input should be a finite number",
+    "data=text": "data.path must be given, as in data.path=...",
+    "data.source=web": "data.source=web: expected one of 'stdlib', 'files', 'hub'",
+    "model._target_=os.system": "model._target_=os.system: input should be 'lmexp.models.gpt.GPT'",
+    "model.d_ff=${model.width}": "model.d_ff: Interpolation key 'model.width' not found",
+    "model.n_layers": "'model.n_layers' is not an override",
+    "~model.bias": "model.bias",
+}
+
+
+@pytest.mark.parametrize("word", [word for word in MISTAKES if word != "~model.bias"])
+def test_a_mistake_is_one_line_that_names_the_key(word: str):
+    with pytest.raises(UserError) as caught:
+        compose(word)
+    message = str(caught.value)
+    assert MISTAKES[word] in message and "\n" not in message
+
+
+def test_a_mistake_in_a_sweep_file_names_the_file(tmp_path: Path):
+    file = tmp_path / "sweeps" / "mine.yaml"
+    file.parent.mkdir()
+    for body, said in {
+        "budget: {token: 5}": "budget.token is not a key of the config. Did you mean 'tokens'?",
+        "sweep: {grids: {seed: [1]}}": "sweep.grids is not a key of the config. Did you mean 'grid'?",
+        "sweep: {grid: {model.n_layer: [1]}}": "model.n_layer is not a key of the config.",
+        "sweep: {grid: {seed: 1}}": "sweep.grid.seed=1: input should be a valid list",
+    }.items():
+        file.write_text(f"# @package _global_\n{body}\n")
+        with pytest.raises(UserError) as caught:
+            composer = Composer(ROOTS, file)
+            composer.config(expand(composer.sweep_spec(), []).cells[0])
+        assert str(caught.value).endswith(said) or said in str(caught.value)
+        assert "mine.yaml: " in str(caught.value)
+    file.write_text("sweep: [1, 2\n")
+    with pytest.raises(UserError, match=r"mine\.yaml:2: not YAML"):
+        Composer(ROOTS, file)
+
+
+def test_numbers_may_be_written_as_people_write_them():
+    assert compose("budget.tokens=1e6").budget.tokens == compose("budget.tokens=1_000_000").budget.tokens == 1_000_000
+
+
+def test_interpolations_are_resolved():
+    assert compose("model.d_ff=${model.d_model}").model.d_ff == 128
+
+
+def test_a_users_own_folder_comes_first(tmp_path: Path):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("defaults: [gpt_nano, _self_]\nname: mine\nn_layers: 7\n")
+    (tmp_path / "conf" / "model" / "gpt_tiny.yaml").write_text("defaults: [gpt_nano, _self_]\nname: hidden\n")
+    roots = paths.search_roots(tmp_path)
+    assert Composer(roots, words=["model=mine"]).config({}).model.n_layers == 7
+    assert Composer(roots, words=["model=gpt_tiny"]).config({}).model.name == "hidden"
+    with pytest.raises(UserError, match="no folder conf/ or sweeps/"):
+        paths.search_roots(tmp_path / "conf")
+
+
+def test_lightnings_trainer_has_every_option_that_the_config_names():
+    import inspect
+
+    import pytorch_lightning as pl
+
+    from lmexp.config.schema import TrainerConfig
+
+    ours = set(TrainerConfig.model_fields) - {"log_every"}
+    assert ours <= set(inspect.signature(pl.Trainer.__init__).parameters)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.n_heads=3"], "model.d_model=128 is not divisible by model.n_heads=3"),
+        (["batch.tokens=1000"], "batch.tokens=1000 is not a multiple of model.context=256; 768 would be"),
+        (["batch.micro=3"], "batch.micro=3 does not divide the 16 sequences"),
+        (["trainer.devices=3"], "which 3 devices cannot share evenly"),
+        (["budget.tokens=5", "budget.flops=5"], "two budgets: budget.tokens and budget.flops"),
+        (["schedule=wsd", "schedule.warmup=0.9"], "are more than the whole budget"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(words: list[str], said: str):
+    with pytest.raises(UserError) as caught:
+        check_config(compose(*words))
+    assert said in str(caught.value)

@@ -1,0 +1,51 @@
+"""Identity: a hash of what determines the result, and of nothing else."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.config.identity import SLUG_LENGTH, run_id, slug
+from lmexp.config.schema import RunConfig
+
+Config = Callable[..., RunConfig]
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["logger=wandb", "launcher.slots=3", "hardware.dollars_per_hour=2", "data.path=elsewhere.txt", "model.name=x",
+     "checkpoint.every=0.1", "trainer.log_every=3", "trainer.profiler=simple"],
+)  # fmt: skip
+def test_what_cannot_change_the_result_is_not_in_it(config: Config, word: str):
+    assert run_id(config()) == run_id(config(word))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["seed=1", "model.n_layers=3", "precision=bf16", "optim.lr=2e-3", "budget.tokens=9999", "data.fingerprint=abc",
+     "tokenizer=char", "batch.tokens=512", "trainer.devices=2", "data.split=tail", "schedule=wsd"],
+)  # fmt: skip
+def test_what_can_change_the_result_is_in_it(config: Config, word: str):
+    assert run_id(config()) != run_id(config(word))
+
+
+def test_a_value_written_out_that_equals_its_default_changes_nothing(config: Config):
+    assert run_id(config()) == run_id(config("model.dropout=0.0"))
+
+
+def test_an_identity_is_the_same_on_every_machine_and_in_every_later_version(config: Config):
+    # If this fails, finished runs are lost to their users: a default changed its value, or a key its name.
+    assert run_id(config("data.fingerprint=abc", "model.vocab_size=257")) == "6535eb19d8d8"
+
+
+@given(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.floats() | st.none() | st.booleans()))
+def test_a_slug_is_short_and_plain(values: dict):
+    assert re.fullmatch(rf"[a-z0-9._-]{{1,{SLUG_LENGTH}}}", slug(values))
+
+
+def test_a_slug_says_what_was_swept():
+    assert slug({"model": "gpt_nano", "model.n_layers": 4, "precision": "bf16", "seed": 1}) == (
+        "gpt_nano-n_layers4-bf16-seed1"
+    )
