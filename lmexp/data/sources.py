@@ -39,7 +39,7 @@ def fingerprint(data: DataConfig) -> str:
 
 
 def documents(data: DataConfig) -> Iterator[str]:
-    """Yield the text of every document that is not empty, in an order that depends on the content alone.
+    """Yield the text of every document that is not empty, in an order that is the same on every machine.
 
     Raises UserError where the source is missing, is damaged, or holds no text at all.
     """

@@ -140,6 +140,8 @@ class Curve(StepCallback):
         }
         self.run.append_point(point)
         self.mirror.log(point)
+        if "loss" in values:
+            print(f"step {point['step']:,}  {tokens:,} tokens  validation loss {values['loss']:.4f}")
 
 
 class Evaluation(StepCallback):

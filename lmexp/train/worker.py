@@ -7,6 +7,7 @@ traceback in log.txt. Several processes of one run (started by torchrun) all com
 of them writes the files.
 """
 
+import logging
 import os
 import socket
 import threading
@@ -51,6 +52,7 @@ def main(path: Path) -> int:
     0 when the run is done; 1 when it failed, diverged or ran out of memory, which state.json tells.
     """
     run, started = RunDir(path), time.time()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and banners do not belong in a log
     leader = int(os.environ.get("RANK", "0")) == 0
     outcome: StateName = "done"
     reason: str | None = None
@@ -120,6 +122,13 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
         Saving(progress, config.checkpoint.every, last_checkpoint(run)),
         Rest(progress, meter),
     ]
+    if leader:
+        print(
+            f"{run.name}: {count.n_params:,} parameters, {length.steps:,} steps of {config.batch.tokens:,} tokens, "
+            f"{config.precision.name} on {world} x {detect(config.trainer.accelerator).name}"
+        )
+        if done_steps:
+            print(f"resuming after step {done_steps:,}")
     exit_code, record = 1, None
     try:
         with heartbeat(run, progress, curve) if leader else nullcontext():

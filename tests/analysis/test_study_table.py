@@ -107,6 +107,14 @@ def test_an_unreadable_run_does_not_hide_the_others(tmp_path):
     assert table["reason"].str.contains("cannot be read", na=False).sum() == 1
 
 
+def test_what_a_record_says_for_itself_stands_over_the_cell(tmp_path):
+    folder = write_study(tmp_path)
+    manifest = read_json(folder / "sweep.json")
+    manifest["cells"][0]["values"]["model"] = "models/nano.yaml"
+    write_json(folder / "sweep.json", manifest)
+    assert load_study([folder]).table["model"][0] == "gpt_nano"
+
+
 def test_axis_values_of_mixed_kinds_and_lists_are_text(tmp_path):
     folder = write_study(tmp_path)
     manifest = read_json(folder / "sweep.json")

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from lmexp.analysis.columns import column as column_of
+from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
 from lmexp.report.html import write_report
-from tests.report.synthetic import write_study
+from lmexp.runs.directory import RunDir
+from tests.report.synthetic import config, record_of, write_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "<script>alert(1)</script>"
@@ -84,6 +87,26 @@ def test_the_frontier_follows_the_choice_of_axes(page):
     page.locator("select[name=quality]").select_option("accuracy")
     expect(page.locator("#frontier svg")).to_contain_text("accuracy (share of tokens)")
     assert page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])').count() == 4
+
+
+def test_the_charts_frontier_is_exact_where_runs_tie(browser, tmp_path):
+    points = [(loss, seconds) for loss in (3.0, 2.5, 2.0) for seconds in (1.0, 2.0, 4.0)] * 2
+    for i, (loss, seconds) in enumerate(points):
+        made = config("gpt_nano", 2, "fp32", slug=f"r{i}")
+        run = RunDir.create(tmp_path / "ties" / f"r{i}", made)
+        run.write_record([record_of(made, loss) | {"run_id": f"r{i}", "train_seconds": seconds * loss}])
+        run.update_state(state="done")
+    study = load_study([tmp_path / "ties"])
+    page = browser.new_page()
+    page.goto(write_report(study, tmp_path).as_uri())
+    page.wait_for_function("window.views && window.views.frontier")
+    for cost in ("train_seconds", "wall_seconds", "train_flops"):
+        page.locator("select[name=cost]").select_option(cost)
+        expect(page.locator("#frontier svg")).to_contain_text(column_of(cost).heading)
+        filled = page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])')
+        shown = {mark.get_attribute("aria-label") for mark in filled.all()}
+        assert shown == set(study.table["slug"][frontier(study.table, "loss", cost)])
+    page.close()
 
 
 def test_the_colour_follows_the_choice_of_axis(page):

@@ -1,6 +1,7 @@
 """The doctor tells the truth about this machine, and about what it refuses."""
 
 import json
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -64,18 +65,24 @@ def test_every_preset_is_either_measured_or_refused_with_a_reason(result: dict[s
     assert bf16["peak_flops"] == result["precisions"]["bf16_true"]["peak_flops"]
 
 
-def test_the_peak_is_near_a_matmul_timed_by_torch_itself(result: dict[str, Any]) -> None:
-    """An independent clock, on a size in between: no factor is wrong. Room is for a machine that is busy."""
-    from torch.utils.benchmark import Timer
+def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that gives small products 3 s and large ones 2 s; the best size counts."""
+    monkeypatch.setitem(doctor.MATMUL_SIZES, "cpu", (10, 20))
+    clock = {10: 3.0, 20: 2.0}
+    monkeypatch.setattr(doctor, "_fastest_seconds", lambda actions, *_: {key: clock[key[1]] for key in actions})
+    assert doctor.matmul_peaks(["fp32", "bf16"], CPU) == {"fp32": 20**3, "bf16": 20**3}
 
-    if result["device"]["kind"] != "cpu":
-        pytest.skip("times a CPU")
-    n = 768
-    names = {"a": torch.randn(n, n), "b": torch.randn(n, n), "out": torch.empty(n, n)}
-    threads = result["measured"]["threads"]
-    timer = Timer("torch.mm(a, b, out=out)", globals=names, num_threads=threads)
-    fastest = min(timer.timeit(1).mean for _ in range(200))
-    assert 0.6 < 2 * n**3 / fastest / result["precisions"]["fp32"]["peak_flops"] < 1.6
+
+def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "COPY_BYTES", 1000)
+    monkeypatch.setattr(doctor, "_fastest_seconds", lambda *_: {"copy": 1e-6})
+    assert doctor.memory_bandwidth(CPU) == pytest.approx(2.0)
+
+
+def test_the_fastest_of_several_times_counts_and_the_first_does_not() -> None:
+    pauses = iter([0.0, 0.06, 0.03, 0.06])  # the first would be the fastest
+    seconds = doctor._fastest_seconds({"pause": lambda: time.sleep(next(pauses))}, CPU, budget=0.0)
+    assert 0.03 <= seconds["pause"] < 0.06
 
 
 def test_memory_speed_is_that_of_a_memory(result: dict[str, Any]) -> None:
