@@ -219,8 +219,8 @@ class _translate:
 
 
 def _dotted(cfg: DictConfig, above: str = "") -> Iterator[str]:
-    for key in cfg:
-        name = f"{above}{key}"
+    for key in map(str, cfg):
+        name = above + key
         yield name
         if OmegaConf.is_dict(cfg._get_node(key)) and not OmegaConf.is_missing(cfg, key):
             yield from _dotted(cfg[key], f"{name}.")

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 Line = tuple[str, str]
 
 
-def render(result: dict[str, Any]) -> Group:
-    """Return what `examine` found as aligned sections for a rich console."""
+def print_doctor(result: dict[str, Any], console: Console) -> None:
+    """Print what `examine` found, in aligned sections, and the one line to remember."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
@@ -18,7 +18,8 @@ def render(result: dict[str, Any]) -> Group:
         table.add_row(Text(title, style="bold"), "")
         for label, value in lines:
             table.add_row(Text(f"  {label}"), Text(value))
-    return Group(table, Text(verdict(result), style="bold"))
+    console.print(table)
+    console.print(Text(verdict(result), style="bold"))
 
 
 def verdict(result: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from lmexp.cost import doctor
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.doctor import cached_peaks, examine
 from lmexp.errors import UserError
-from lmexp.report.doctor import render, sections, verdict
+from lmexp.report.doctor import print_doctor, sections, verdict
 
 CPU = Device("cpu", "a CPU, 4 cores", 1, 16.0, None, native_bf16=True)
 OLD_CPU = Device("cpu", "an old CPU, 4 cores", 1, 16.0, None, native_bf16=False)
@@ -39,7 +39,7 @@ def result(outputs: Path) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     page = StringIO()
-    Console(width=300, file=page).print(render(result))
+    print_doctor(result, Console(width=300, file=page))
     return page.getvalue()
 
 

@@ -1,0 +1,146 @@
+"""The queue: what runs, what is skipped, what became of those that failed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from lmexp.launch.queue import run_sweep
+from lmexp.launch.resolve import PlannedRun, Sweep, resolve_sweep
+from lmexp.runs.directory import RunDir, State
+
+LONG = "budget.tokens=20_000_000"
+"""Far more than a test waits for."""
+
+
+class Notes:
+    """A listener that writes down what it is told."""
+
+    def __init__(self, when_started: Callable[[PlannedRun], None] = lambda planned: None) -> None:
+        self.told: list[str] = []
+        self.at_once = 0
+        self.when_started = when_started
+
+    def started(self, planned: PlannedRun) -> None:
+        self.told.append(f"started {planned.values}")
+        self.when_started(planned)
+
+    def ended(self, planned: PlannedRun, state: State) -> None:
+        self.told.append(f"{state.state} {planned.values}")
+
+    def waiting(self, running: Sequence[PlannedRun]) -> None:
+        self.at_once = max(self.at_once, len(running))
+
+
+@pytest.fixture
+def resolve(small: list[str], tmp_path: Path) -> Callable[..., Sweep]:
+    return lambda *words, name="s": resolve_sweep(None, [*small, *words], tmp_path / "outputs", name=name)
+
+
+Resolve = Callable[..., Sweep]
+
+
+def when_running(planned: PlannedRun, act: Callable[[State], None]) -> None:
+    """Act once the run's process has trained for a step."""
+    for _ in range(600):
+        state = planned.run.read_state()
+        if state.state == "running" and planned.run.read_curve():
+            return act(state)
+        time.sleep(0.1)
+    raise AssertionError(f"it never ran: {planned.run.log.read_text()}")
+
+
+def test_a_sweep_run_again_runs_nothing_again(resolve: Resolve):
+    first, again = Notes(), Notes()
+    assert [s.state for s in run_sweep(resolve("seed=0,1"), first)] == ["done", "done"]
+    before = {run.run.path: (run.run.path / "record.json").stat().st_mtime_ns for run in resolve("seed=0,1").runs}
+    run_sweep(resolve("seed=0,1"), again)
+    assert again.told == ["done {'seed': 0}", "done {'seed': 1}"]
+    assert before == {path: (path / "record.json").stat().st_mtime_ns for path in before}
+
+
+def test_widening_reordering_and_another_sweep_share_the_finished_runs(resolve: Resolve):
+    run_sweep(resolve("seed=0,1"), Notes())
+    wider, other = Notes(), Notes()
+    run_sweep(resolve("seed=2,1,0"), wider)
+    assert [told for told in wider.told if told.startswith("started")] == ["started {'seed': 2}"]
+    sweep = resolve("seed=1", name="other")
+    run_sweep(sweep, other)
+    assert other.told == ["done {'seed': 1}"] or other.told == ["done {}"]
+    assert sweep.runs[0].run.path.parent.name == "s"
+
+
+def test_a_run_that_raises_is_a_row_with_a_reason_and_the_others_go_on(resolve: Resolve):
+    sweep = resolve("seed=0,1,2")
+    broken = RunDir.create(sweep.runs[1].run.path, sweep.runs[1].config)
+    (broken.path / "checkpoints").write_text("in the way of its folder")
+    states = run_sweep(sweep, Notes())
+    assert [state.state for state in states] == ["done", "failed", "done"]
+    assert "Error" in (states[1].reason or "") and "Traceback" in broken.log.read_text()
+
+
+def test_a_run_that_is_killed_is_failed_with_the_signal_and_resumes_when_run_again(resolve: Resolve):
+    sweep = resolve("budget.tokens=200_000", "checkpoint.every=0.02", "evaluation.every=0.5")
+
+    def kill(planned: PlannedRun) -> None:
+        for _ in range(600):
+            if (planned.run.checkpoints / "last.ckpt").exists():
+                return os.kill(planned.run.read_state().pid or 0, signal.SIGKILL)
+            time.sleep(0.02)
+
+    (state,) = run_sweep(sweep, Notes(kill))
+    assert (state.state, state.reason) == ("failed", "the process was killed by signal 9")
+    (state,) = run_sweep(sweep, Notes())
+    assert state.state == "done" and state.attempts == 2
+    assert "resuming after step" in sweep.runs[0].run.log.read_text()
+
+
+def test_slots_run_at_once_share_the_cores_and_say_so(resolve: Resolve):
+    notes = Notes()
+    sweep = resolve("seed=0,1", "launcher.slots=2", "budget.tokens=100_000")
+    run_sweep(sweep, notes)
+    assert notes.at_once == 2
+    assert [run.run.read_record()[0]["exclusive"] for run in sweep.runs] == [False, False]
+
+
+def _coordinate(sweep: Sweep) -> None:
+    run_sweep(sweep, Notes())
+
+
+def test_stopping_from_the_keyboard_ends_the_runs_and_the_same_command_goes_on(resolve: Resolve):
+    sweep = resolve("seed=0,1", LONG)
+    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
+    process.start()
+    pids: list[int] = []
+    when_running(sweep.runs[0], lambda state: pids.append(state.pid or 0))
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(30)
+    states = [planned.run.read_state() for planned in sweep.runs]
+    assert [state.state for state in states] == ["cancelled", "cancelled"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it(resolve: Resolve):
+    sweep = resolve(LONG)
+    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
+    process.start()
+    when_running(sweep.runs[0], lambda state: None)
+    notes = Notes()
+    (state,) = run_sweep(sweep, notes)
+    assert state.state == "running" and not any(told.startswith("started") for told in notes.told)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(30)
+
+
+def test_several_devices_are_started_by_torchrun(resolve: Resolve):
+    sweep = resolve("trainer.devices=1,2")
+    states = run_sweep(sweep, Notes())
+    assert [state.state for state in states] == ["done", "done"], sweep.runs[1].run.log.read_text()
+    one, two = (planned.run.read_record()[0] for planned in sweep.runs)
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    assert one["loss"] == pytest.approx(two["loss"], abs=2e-5)
