@@ -264,9 +264,9 @@ def _run(
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
     from lmexp.analysis.planner import plan
+    from lmexp.launch.progress import Progress
     from lmexp.launch.queue import run_sweep
     from lmexp.launch.resolve import resolve_sweep
-    from lmexp.report.progress import Progress
     from lmexp.report.tables import plan_sentence
 
     resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say)

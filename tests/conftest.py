@@ -31,7 +31,7 @@ Lmexp = Callable[..., "subprocess.CompletedProcess[str]"]
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of 200 short documents, in one file, a paragraph each."""
     file = tmp_path_factory.mktemp("text") / "text.txt"
-    words = "the cat sat on a mat and saw one red bird fly over our old stone house".split()
+    words = "the cat sat on a mat and saw one red bird fly over our old stone house".split()  # noqa: SIM905
     documents = [" ".join(words[(i * k) % len(words)] for k in range(1, 30)) for i in range(200)]
     file.write_text("\n\n".join(f"{i}: {words}" for i, words in enumerate(documents)))
     return file

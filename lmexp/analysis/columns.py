@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from lmexp.runs.record import COLUMNS
+from lmexp.units import si
 
 SI = ".3s"
 """Three significant digits and a prefix: 1.23M."""
@@ -137,16 +138,6 @@ def format_number(value: float, spec: str) -> str:
     if spec:
         return format(value, spec)
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:g}"
-
-
-def si(value: float) -> str:
-    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950."""
-    if not value or not math.isfinite(value):
-        return f"{value:g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    thousands = min(max(int(exponent) // 3, 0), 8)
-    shift = int(exponent) - 3 * thousands
-    return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTPEZY'[thousands].strip()}"
 
 
 def in_words(name: str, value: float) -> str:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lmexp.analysis.manifest import read_manifest
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import Row
 
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from lmexp.analysis.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
 from lmexp.runs.record import COLUMNS, Row, identity_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")

@@ -58,6 +58,8 @@ def start(run: RunDir, processes: int, place: Place) -> Handle:
 
 class _Forked:
     def __init__(self, run: RunDir, place: Place) -> None:
+        # The server must not find a user's torch.py or data.py in the folder that the command runs in.
+        os.environ["PYTHONSAFEPATH"] = "1"
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["lmexp.train.worker"])
         self._process: ForkServerProcess = context.Process(
@@ -85,7 +87,9 @@ class _Torchrun:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | place.environment() | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"},
+                env=os.environ
+                | place.environment()
+                | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
             )
 
     def exit_code(self) -> int | None:

@@ -17,8 +17,9 @@ from lmexp.cost.device import Device, detect
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.local import Handle, Place, start
-from lmexp.launch.resolve import PlannedRun, Sweep, write_manifest
+from lmexp.launch.resolve import PlannedRun, Sweep, manifest_of
 from lmexp.runs.directory import RESULTS, RunDir, State
+from lmexp.runs.manifest import write_manifest
 
 POLL_SECONDS = 0.05
 SPARE_BYTES = 2_000_000
@@ -55,7 +56,8 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
     _check_disk(sweep, pending)
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-        write_manifest(sweep)
+        if sweep.axes:  # runs that were started one by one share a folder, and no axes
+            write_manifest(sweep.folder, manifest_of(sweep))
         for planned in pending:
             _enqueue(planned)
     except OSError as error:

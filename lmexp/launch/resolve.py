@@ -21,14 +21,11 @@ from lmexp.cost.horizon import Horizon, horizon
 from lmexp.data.sources import fingerprint
 from lmexp.data.store import Store, prepare
 from lmexp.errors import UserError
-from lmexp.files import write_json
 from lmexp.runs.directory import STORES, RunDir, runs_in
+from lmexp.runs.manifest import Cell, Manifest, SkippedCell
 from lmexp.runs.mirrors import check_logger
 
 Say = Callable[[str], None]
-
-
-MANIFEST = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,6 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A cell that cannot be run, and why."""
-
-    values: Values
-    reason: str
-
-
-@dataclass(frozen=True)
 class Sweep:
     """A sweep, ready to start."""
 
@@ -58,7 +47,7 @@ class Sweep:
     question: str | None
     axes: dict[str, list[Any]]
     runs: list[PlannedRun]
-    skipped: list[Skipped]
+    skipped: list[SkippedCell]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -96,12 +85,12 @@ def resolve_sweep(
 
     resolver = _Resolver(outputs=outputs, sweep=name, say=say)
     runs: list[PlannedRun] = []
-    skipped: list[Skipped] = []
+    skipped: list[SkippedCell] = []
     for values in expansion.cells:
         try:
             run = resolver.resolve(values, composer.config(values), expansion.axes)
         except UserError as problem:
-            skipped.append(Skipped(values, str(problem)))
+            skipped.append(SkippedCell(values=values, reason=str(problem)))
         else:
             # Two cells can be one run: say, an axis that a model does not use.
             if run.run.path not in {known.run.path for known in runs}:
@@ -205,25 +194,21 @@ def _check_text(config: RunConfig, store: Store) -> None:
         raise UserError("the validation split has no token to predict; raise data.validation")
 
 
-def write_manifest(sweep: Sweep) -> None:
-    """Write what the sweep consists of now, for status and report: `sweep.json` in its folder."""
-    write_json(
-        sweep.folder / MANIFEST,
-        {
-            "schema_version": 1,
-            "name": sweep.name,
-            "question": sweep.question,
-            "axes": sweep.axes,
-            "cells": [
-                {
-                    "run_id": planned.config.run.id if planned.config.run else None,
-                    "path": _relative(planned.run.path, sweep.folder),
-                    "values": planned.values,
-                }
-                for planned in sweep.runs
-            ],
-            "skipped": [{"values": cell.values, "reason": cell.reason} for cell in sweep.skipped],
-        },
+def manifest_of(sweep: Sweep) -> Manifest:
+    """Return what the sweep consists of now, for status and report."""
+    return Manifest(
+        name=sweep.name,
+        question=sweep.question,
+        axes=sweep.axes,
+        cells=[
+            Cell(
+                run_id=planned.config.run.id if planned.config.run else "",
+                path=_relative(planned.run.path, sweep.folder),
+                values=planned.values,
+            )
+            for planned in sweep.runs
+        ],
+        skipped=sweep.skipped,
     )
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.columns import si
 from lmexp.report.terminal import small_table
 from lmexp.runs.record import Row
+from lmexp.units import si
 
 
 def plan_sentence(name: str, rows: Sequence[Row]) -> str:
@@ -26,7 +26,9 @@ def plan_sentence(name: str, rows: Sequence[Row]) -> str:
 def print_plan(rows: Sequence[Row], headings: Mapping[str, str], console: Console) -> None:
     """Print a plan: a row a run, counts with SI prefixes, then the totals."""
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in headings, row)))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1 if console.width > 90 else 0, 0, 0))
+    table = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1 if console.width > 90 else 0, 0, 0)
+    )
     for axis in axes:
         table.add_column(Text(axis.rsplit(".", 1)[-1]), no_wrap=True)
     for heading in headings.values():

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from lmexp.analysis.columns import format_number, si
+from lmexp.analysis.columns import format_number
 from lmexp.analysis.findings import effects, findings, headline
 from lmexp.analysis.table import load_study
 from lmexp.files import read_json, write_json
 from lmexp.runs.directory import RunDir
+from lmexp.units import si
 from tests.report.synthetic import config, record_of, write_run, write_study
 
 

@@ -34,28 +34,52 @@ TEXT = ["train", *SMALL, "data=text", "data.split=tail", "data.validation=0.3"]
 
 WRONG = {
     "unknown model": (["train", "model=gpt_nona"], "there is no model 'gpt_nona'. Did you mean 'gpt_nano'?"),
-    "misspelt key": (["train", "model.n_layer=2"], "model.n_layer is not a key of the config. Did you mean 'model.n_layers'?"),
+    "misspelt key": (
+        ["train", "model.n_layer=2"],
+        "model.n_layer is not a key of the config. Did you mean 'model.n_layers'?",
+    ),
     "wrong type": (["train", "model.n_layers=two"], "model.n_layers=two: input should be a valid integer"),
     "heads that do not divide": (["train", "model.n_heads=3"], "model.d_model=128 is not divisible by model.n_heads=3"),
     "budget of zero": (["train", "budget.tokens=0"], "budget.tokens=0: input should be greater than 0"),
-    "budget below one step": ([*TEXT, "data.path=words.txt", "budget.tokens=9"], "less than one step of batch.tokens=256"),
-    "context longer than the text": ([*TEXT, "data.path=short.txt"], "model.context=32 is longer than the training text, which has"),
+    "budget below one step": (
+        [*TEXT, "data.path=words.txt", "budget.tokens=9"],
+        "less than one step of batch.tokens=256",
+    ),
+    "context longer than the text": (
+        [*TEXT, "data.path=short.txt"],
+        "model.context=32 is longer than the training text, which has",
+    ),
     "empty file": ([*TEXT, "data.path=empty.txt"], "empty.txt"),
     "missing file": ([*TEXT, "data.path=nowhere.txt"], "nowhere.txt"),
     "invalid UTF-8": ([*TEXT, "data.path=latin1.txt"], "latin1.txt"),
-    "vocabulary too large": ([*TEXT, "data.path=words.txt", "tokenizer=bpe", "tokenizer.vocab_size=5000"], "a vocabulary of 5000 is larger than the text supports"),
-    "precision that the device lacks": ([*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=tf32"], "precision=tf32: "),
-    "precision that Lightning would replace": ([*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=fp16"], "precision=fp16: "),
-    "all cells invalid": (["sweep", "invalid"], "none of the 4 cells can be run: model.d_model=30 is not divisible by model.n_heads=4"),
+    "vocabulary too large": (
+        [*TEXT, "data.path=words.txt", "tokenizer=bpe", "tokenizer.vocab_size=5000"],
+        "a vocabulary of 5000 is larger than the text supports",
+    ),
+    "precision that the device lacks": (
+        [*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=tf32"],
+        "precision=tf32: ",
+    ),
+    "precision that Lightning would replace": (
+        [*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=fp16"],
+        "precision=fp16: ",
+    ),
+    "all cells invalid": (
+        ["sweep", "invalid"],
+        "none of the 4 cells can be run: model.d_model=30 is not divisible by model.n_heads=4",
+    ),
     "unknown sweep": (["sweep", "invalids"], "there is no sweep 'invalids'. Did you mean 'invalid'?"),
-    "several values without -m": (["train", "seed=1,2"], "seed=1,2 names several runs; `lmexp train -m` sweeps over them"),
+    "several values without -m": (
+        ["train", "seed=1,2"],
+        "seed=1,2 names several runs; `lmexp train -m` sweeps over them",
+    ),
     "no override": (["train", "gpt_nano"], "'gpt_nano' is not an override"),
     "foreign code": (["train", "optim._target_=os.system"], "optim"),
     "report of nothing": (["report", "demo"], "demo"),
     "status of nothing": (["status", "demo"], "demo"),
     "generate from nothing": (["generate", "demo"], "demo"),
     "plan of a mistake": (["plan", "invalid"], "none of the 4 cells can be run"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", WRONG)

@@ -32,8 +32,14 @@ def test_logits_equal_transformers_gpt2_with_the_same_weights():
     names = {"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}
     copied = {f"transformer.{new}.{part}": weights[f"{old}.{part}"] for old, new in names.items()
               for part in ("weight", "bias") if f"{old}.{part}" in weights}  # fmt: skip
-    layers = {"norm_attention": "ln_1", "norm_feed_forward": "ln_2", "attention.qkv": "attn.c_attn",
-              "attention.out": "attn.c_proj", "feed_forward.up": "mlp.c_fc", "feed_forward.down": "mlp.c_proj"}  # fmt: skip
+    layers = {
+        "norm_attention": "ln_1",
+        "norm_feed_forward": "ln_2",
+        "attention.qkv": "attn.c_attn",
+        "attention.out": "attn.c_proj",
+        "feed_forward.up": "mlp.c_fc",
+        "feed_forward.down": "mlp.c_proj",
+    }
     for index in range(2):
         for old, new in layers.items():
             weight = weights[f"blocks.{index}.{old}.weight"]

@@ -1,13 +1,10 @@
 """A run, from its directory to its record."""
 
-import json
-import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -178,5 +175,5 @@ def test_the_final_model_gives_the_recorded_loss(make_run: MakeRun):
 def test_json_files_hold_neither_nan_nor_infinity(make_run: MakeRun):
     run = make_run()
     main(run.path)
-    for file in ("record.json", "state.json"):
-        json.loads((run.path / file).read_text(), parse_constant=lambda name: pytest.fail(f"{name} in {file}"))
+    for file in (run.path / "record.json", run.path / "state.json"):
+        assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", file.read_text()))

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from lmexp.analysis.columns import si
 from lmexp.launch.resolve import PlannedRun
 from lmexp.runs.directory import State
+from lmexp.units import duration, si
 
 LOOK_SECONDS = 0.5
 """How often the states of the running runs are read."""
@@ -28,9 +28,7 @@ class Progress:
         self._began = time.monotonic()
         self._looked = 0.0
         self._started: set[str] = set()
-        self._live = (
-            Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        )
+        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -65,9 +63,7 @@ class Progress:
             return
         self._looked = time.monotonic()
         states = [(planned, planned.run.read_state()) for planned in running]
-        under_way = sum(
-            planned.horizon.flops * state.tokens / planned.horizon.tokens for planned, state in states
-        )
+        under_way = sum(planned.horizon.flops * state.tokens / planned.horizon.tokens for planned, state in states)
         tokens = self.tokens_left - sum(state.tokens for _, state in states)
         lines = [_running(planned, state) for planned, state in states]
         left = self._seconds_left(under_way)
@@ -81,16 +77,6 @@ class Progress:
         if done <= 0 or elapsed < 5:
             return ""
         return f", about {duration(elapsed * (self.flops_left - under_way) / done)}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:

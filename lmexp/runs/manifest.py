@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from lmexp.errors import UserError
+from lmexp.files import write_json
 
 MANIFEST = "sweep.json"
 
@@ -42,6 +43,11 @@ class Manifest(BaseModel):
     axes: Axes = {}
     cells: list[Cell] = []
     skipped: list[SkippedCell] = []
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a sweep's manifest, atomically."""
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest | None:

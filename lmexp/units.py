@@ -1,0 +1,23 @@
+"""Numbers as people read them."""
+
+import math
+
+
+def si(value: float) -> str:
+    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    thousands = min(max(int(exponent) // 3, 0), 8)
+    shift = int(exponent) - 3 * thousands
+    return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTPEZY'[thousands].strip()}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
