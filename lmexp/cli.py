@@ -264,11 +264,13 @@ def _run(
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
     from lmexp.analysis.planner import plan
+    from lmexp.launch.local import warm_up
     from lmexp.launch.progress import Progress
     from lmexp.launch.queue import run_sweep
     from lmexp.launch.resolve import resolve_sweep
     from lmexp.report.tables import plan_sentence
 
+    warm_up()  # the import takes seconds, in which the sweep is resolved
     resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say)
     _warn(resolved)
     _say(plan_sentence(resolved.name, plan((p.values, p.config, p.horizon) for p in resolved.runs)))

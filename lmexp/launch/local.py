@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,14 @@ class Handle(Protocol):
         """End the whole process group: ask, wait a little, kill."""
 
 
+def warm_up() -> None:
+    """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
+    # It must not find a user's torch.py or data.py in the folder that the command runs in.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.worker"])
+    forkserver.ensure_running()
+
+
 def start(run: RunDir, processes: int, place: Place) -> Handle:
     """Start a run; what it prints goes to its log."""
     return _Forked(run, place) if processes == 1 else _Torchrun(run, processes, place)
@@ -58,11 +67,8 @@ def start(run: RunDir, processes: int, place: Place) -> Handle:
 
 class _Forked:
     def __init__(self, run: RunDir, place: Place) -> None:
-        # The server must not find a user's torch.py or data.py in the folder that the command runs in.
-        os.environ["PYTHONSAFEPATH"] = "1"
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["lmexp.train.worker"])
-        self._process: ForkServerProcess = context.Process(
+        warm_up()
+        self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
             target=_enter, args=(run.path, run.log, place.environment(), place.threads), daemon=False
         )
         self._process.start()

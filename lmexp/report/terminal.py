@@ -84,13 +84,16 @@ def study_table(
 
     keep = {quality, cost, sort, *study.varied}
     headings = _headings(study, texts)
-    widths = {name: max(map(cell_len, [headings[name], *cells])) for name, cells in texts.items()}
-    hidden = _fit(widths, [name for name in GIVE_WAY if name not in keep], width)
+    gap = GAP
+    if sum(_widths(headings, texts).values()) + gap * len(texts) > width:
+        # Before a column has to go, headings take two lines and the gaps shrink.
+        gap, headings = 1, {name: _folded(heading) for name, heading in headings.items()}
+    hidden = _fit(_widths(headings, texts), gap, [name for name in GIVE_WAY if name not in keep], width)
     result = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, GAP - 1, 0, 0),
+        padding=(0, gap - 1, 0, 0),
         caption=Text(_caption(study, quality, cost, hidden), style="dim"),
         caption_justify="left",
     )
@@ -151,16 +154,32 @@ def _headings(study: Study, names: Iterable[str]) -> dict[str, str]:
     return {name: column(name).short for name in names} | axis_headings(study.varied)
 
 
-def _fit(widths: dict[str, int], order: list[str], width: int) -> list[str]:
+def _widths(headings: dict[str, str], texts: dict[str, list[str]]) -> dict[str, int]:
+    """Return the cells that each column takes; a heading may have several lines."""
+    return {
+        name: max(cell_len(text) for text in [*headings[name].split("\n"), *cells]) for name, cells in texts.items()
+    }
+
+
+def _folded(heading: str) -> str:
+    """Break a long heading at its word boundary nearest the middle: `n_layers`, `bits/byte`, `train s`."""
+    breaks = [i + (heading[i] == "_") for i in range(1, len(heading) - 1) if heading[i] in "_/ "]
+    if len(heading) < 7 or not breaks:
+        return heading
+    at = min(breaks, key=lambda i: abs(i - len(heading) / 2))
+    return f"{heading[:at]}\n{heading[at:].strip()}"
+
+
+def _fit(widths: dict[str, int], gap: int, order: list[str], width: int) -> list[str]:
     """Return the columns that must go, in `order`, for the rest to fit into `width` cells."""
-    total = sum(cells + GAP for cells in widths.values())
+    total = sum(cells + gap for cells in widths.values())
     hidden: list[str] = []
     for name in order:
         if total <= width:
             break
         if name in widths:
             hidden.append(name)
-            total -= widths[name] + GAP
+            total -= widths[name] + gap
     return hidden
 
 

@@ -1,0 +1,130 @@
+"""A study as a user runs it: one command, then its files."""
+
+import csv
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import SMALL, Lmexp
+
+SWEEP = """# Two depths and two precisions of a very small model
+# @package _global_
+defaults:
+  - override /model: gpt_nano
+  - override /data: text
+  - override /tokenizer: byte
+  - _self_
+sweep:
+  question: Is depth or precision better worth its seconds?
+  grid:
+    model.n_layers: [1, 2]
+    precision: [fp32, bf16]
+model: {context: 32, d_model: 32}
+batch: {tokens: 256}
+budget: {tokens: 5120}
+trainer: {log_every: 5}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, text: Path) -> Path:
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(SWEEP)
+    (tmp_path / "text.txt").write_bytes(text.read_bytes())
+    return tmp_path
+
+
+DATA = ["data.path=text.txt", "data.document=paragraph"]
+
+
+def test_a_sweep_ends_with_table_frontier_answer_and_report(folder: Path, lmexp: Lmexp):
+    ended = lmexp("sweep", "mine", *DATA)
+    assert ended.returncode == 0, ended.stderr
+    for heading in ("loss", "ppl", "bits/byte", "tokens/s", "FLOPs", "GB", "train s", "on the frontier"):
+        assert heading in ended.stdout
+    assert "Is depth or precision better worth its seconds?" in ended.stdout
+    assert "precision bf16 against fp32: loss" in ended.stdout
+    assert ended.stdout.rstrip().endswith("outputs/mine/report.html")
+    assert "mine: 4 runs of " in ended.stderr  # the plan, before anything runs
+
+    sweep = folder / "outputs" / "mine"
+    assert b"mine" in (sweep / "report.html").read_bytes()
+    with (sweep / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(pd.read_parquet(sweep / "table.parquet")) == 4
+    assert {row["state"] for row in rows} == {"done"} and all(float(row["loss"]) > 0 for row in rows)
+    assert all(row["energy_kwh"] == "" for row in rows)  # not measured is empty, not 0
+
+
+def test_the_same_command_again_runs_nothing_and_says_the_same(folder: Path, lmexp: Lmexp):
+    first, again = lmexp("sweep", "mine", *DATA), lmexp("sweep", "mine", *DATA)
+    assert first.stdout == again.stdout
+    assert again.stderr.count("done before") == 4
+
+
+def test_json_is_one_document_on_standard_output(folder: Path, lmexp: Lmexp):
+    sweep = json.loads(lmexp("sweep", "mine", *DATA, "--json").stdout)
+    assert len(sweep["runs"]) == 4 and sweep["frontier"] and sweep["findings"]
+    assert json.loads(lmexp("report", "mine", "--json").stdout) == sweep
+    plan = json.loads(lmexp("plan", "mine", *DATA, "--json").stdout)
+    assert [run["n_params"] for run in plan["runs"]] == [run["n_params"] for run in sweep["runs"]]
+    status = json.loads(lmexp("status", "mine", "--json").stdout)
+    assert [run["state"] for run in status["runs"]] == ["done"] * 4
+    assert json.loads(lmexp("list", "sweeps", "--json").stdout)["mine"].startswith("Two depths")
+
+
+def test_an_ad_hoc_sweep_and_a_report_over_two(folder: Path, lmexp: Lmexp):
+    words = [*SMALL, "data=text", *DATA, "-m", "optim.lr=1e-3,1e-2"]
+    assert lmexp("train", *words, "--name", "rates").returncode == 0
+    assert lmexp("train", *words[:-1], "optim.lr=3e-3,1e-2", "--name", "more").returncode == 0
+    assert len(list(folder.glob("outputs/*/*/record.json"))) == 3  # the run that both have was run once
+    ended = lmexp("report", "rates", "more", "--cost", "train_flops", "--json")
+    assert len(json.loads(ended.stdout)["runs"]) == 3
+    assert (folder / "outputs" / "rates+more" / "report.html").exists()
+
+
+def test_generate_continues_a_text_the_same_for_the_same_seed(folder: Path, lmexp: Lmexp):
+    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
+    first, again, other = (
+        lmexp("generate", "gpt_nano", "the cat", "--tokens", "20", "--seed", seed).stdout for seed in ("1", "1", "2")
+    )
+    assert first.startswith("the cat") and first == again != other
+    greedy = json.loads(lmexp("generate", "gpt_nano", "the", "--temperature", "0", "--tokens", "5", "--json").stdout)
+    assert len(greedy["text"].encode()) <= 5 * 3  # five bytes, or five signs for what is no character
+
+
+def test_a_run_is_moved_to_another_machine_and_run_there(folder: Path, lmexp: Lmexp, tmp_path: Path):
+    import shutil
+    import subprocess
+    import sys
+
+    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
+    (run,) = (path.parent for path in folder.glob("outputs/train/*/record.json"))
+    there = tmp_path / "elsewhere" / "train" / run.name
+    there.mkdir(parents=True)
+    shutil.copy(run / "config.yaml", there)
+    subprocess.run([sys.executable, "-m", "lmexp.worker", str(there)], check=True, capture_output=True, timeout=120)
+    here_row, there_row = (json.loads((path / "record.json").read_text())["rows"][0] for path in (run, there))
+    assert here_row["data_fingerprint"] == there_row["data_fingerprint"]
+    assert here_row["loss"] == pytest.approx(there_row["loss"], abs=1e-4)
+
+
+def test_help_and_report_import_no_torch(lmexp: Lmexp, folder: Path):
+    import subprocess
+    import sys
+
+    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
+    for words in (["--help"], ["list", "models"], ["status", "train"], ["report", "train"]):
+        script = (
+            "import sys; from lmexp.cli import app; "
+            f"app({words!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+        )
+        ended = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert ended.returncode == 0, (words, ended.stderr)
+
+
+def test_every_verbs_help_has_an_example(lmexp: Lmexp):
+    for verb in ("train", "sweep", "plan", "status", "report", "prepare", "generate", "list", "doctor"):
+        assert "Example:" in lmexp(verb, "--help").stdout
