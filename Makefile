@@ -22,7 +22,7 @@ demo: setup  ## the demo study: 8 runs, a table, a report
 	$(BIN)/lmexp sweep demo
 
 test: setup  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 test-slow: setup  ## the slow ones, the browser's among them
 	$(BIN)/python -m pytest -m slow

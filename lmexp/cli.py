@@ -270,8 +270,8 @@ def _run(
     from lmexp.launch.resolve import resolve_sweep
     from lmexp.report.tables import plan_sentence
 
-    warm_up()  # the import takes seconds, in which the sweep is resolved
-    resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say)
+    # The server's import takes seconds, in which texts are tokenised and the other cells resolved.
+    resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say, when_valid=warm_up)
     _warn(resolved)
     _say(plan_sentence(resolved.name, plan((p.values, p.config, p.horizon) for p in resolved.runs)))
     try:

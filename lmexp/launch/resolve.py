@@ -58,6 +58,7 @@ def resolve_sweep(
     config_dir: Path | None = None,
     name: str | None = None,
     say: Say = lambda line: None,
+    when_valid: Callable[[], None] = lambda: None,
 ) -> Sweep:
     """Resolve a sweep file (or, without one, the words alone) into runs.
 
@@ -68,6 +69,7 @@ def resolve_sweep(
         config_dir: the user's own root of configs.
         name: what the sweep's folder is called; by default, as the sweep.
         say: told what takes long.
+        when_valid: called as soon as one cell is known to make sense, before its text is tokenised.
 
     Raises UserError when the sweep cannot be read or none of its cells can be run.
     """
@@ -83,7 +85,7 @@ def resolve_sweep(
     expansion = expand(spec, [w for w in words if not w.startswith("sweep.")])
     composer = Composer(roots, file, expansion.fixed)
 
-    resolver = _Resolver(outputs=outputs, sweep=name, say=say)
+    resolver = _Resolver(outputs, name, say, when_valid)
     runs: list[PlannedRun] = []
     skipped: list[SkippedCell] = []
     for values in expansion.cells:
@@ -114,8 +116,9 @@ def resolve_sweep(
 class _Resolver:
     """Resolves configs, reading each source and asking for each device once."""
 
-    def __init__(self, outputs: Path, sweep: str, say: Say) -> None:
+    def __init__(self, outputs: Path, sweep: str, say: Say, when_valid: Callable[[], None]) -> None:
         self.outputs, self.sweep, self.say = outputs, sweep, say
+        self._tell_valid: Callable[[], None] | None = when_valid
         self.warnings: list[str] = []
         self._devices: dict[str, Device] = {}
         self._fingerprints: dict[str, str | UserError] = {}
@@ -129,6 +132,9 @@ class _Resolver:
         check_logger(config.logger)
         self._check_device(config)
         config = self._with_fingerprint(config)
+        if self._tell_valid:
+            self._tell_valid()
+            self._tell_valid = None
         store = self._store(config)
         config = _with_vocabulary(config, store)
         _check_text(config, store)

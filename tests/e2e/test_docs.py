@@ -1,0 +1,58 @@
+"""What README and docs tell people to type works as written."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lmexp
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+pytestmark = pytest.mark.slow
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+COMMANDS = [
+    (page.name, line)
+    for page in PAGES
+    for block in blocks(page, "bash")
+    for line in block.splitlines()
+    if line.startswith("lmexp ")
+]
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
+def test_commands_in_the_docs_run(page: str, line: str, lmexp: Lmexp):
+    ended = lmexp(*shlex.split(line.split("  #")[0])[1:], timeout=250)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
+    readme = ROOT / "README.md"
+    (sweep,) = blocks(readme, "yaml")
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(sweep)
+    (tmp_path / "my_text.txt").write_text("\n".join(p.read_text() for p in sorted(ROOT.glob("lmexp/**/*.py"))))
+    (console,) = blocks(readme, "console")
+    for line in console.splitlines():
+        words = shlex.split(line.removeprefix("$ lmexp ").split("  #")[0])
+        ended = lmexp(*words, timeout=280)
+        assert ended.returncode == 0, (line, ended.stderr)
+    assert "7 of 7" in ended.stdout or "model.d_model" in ended.stdout
+
+
+def test_every_verb_of_the_readme_is_one(lmexp: Lmexp):
+    named = set(re.findall(r"^\| `lmexp (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    listed = set(re.findall(r"^\W+(\w+) {2,}\w", lmexp("--help").stdout, re.MULTILINE))
+    assert named and named <= listed
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} -> {target}"

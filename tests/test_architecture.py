@@ -1,0 +1,53 @@
+"""The one-way road: which room may import which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import lmexp
+
+PACKAGE = Path(lmexp.__file__).parent
+MAY_IMPORT = {
+    "config": set(),
+    "models": {"config"},
+    "data": {"config"},
+    "cost": {"config"},
+    "runs": {"config"},
+    "tasks": {"config", "models"},
+    "train": {"config", "models", "data", "cost", "runs", "tasks"},
+    "launch": {"config", "data", "cost", "runs"},
+    "analysis": {"config", "cost", "runs"},
+    "report": {"config", "cost", "runs", "analysis"},
+}
+"""Besides itself, and the small modules at the top: errors, files, units."""
+
+
+def imported_by(file: Path) -> set[str]:
+    """Return the names of all that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def test_every_room_is_in_the_table():
+    assert {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_those_before_it(room: str):
+    allowed = MAY_IMPORT[room] | {room, "errors", "files", "units", "__version__"}
+    for file in (PACKAGE / room).rglob("*.py"):
+        ours = {name.split(".")[1] for name in imported_by(file) if name.startswith("lmexp.")}
+        late = {"train"} if file.name == "local.py" else set()  # launch starts the worker, by importing it in the child
+        assert ours <= allowed | late, f"{file.relative_to(PACKAGE)} imports {ours - allowed}"
+
+
+def test_models_know_no_lightning_and_analysis_no_torch():
+    for room, banned in {"models": "pytorch_lightning", "analysis": "torch", "report": "torch"}.items():
+        for file in (PACKAGE / room).rglob("*.py"):
+            assert not any(name.split(".")[0] == banned for name in imported_by(file)), file
