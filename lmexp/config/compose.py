@@ -51,6 +51,21 @@ def swept_values(override: Override) -> list[Any]:
     ]
 
 
+ELSEWHERE = {
+    "trainer.accumulate_grad_batches": "batch.tokens and batch.micro",
+    "trainer.callbacks": "lmexp itself",
+    "trainer.default_root_dir": "--output-dir",
+    "trainer.gradient_clip_val": "optim.grad_clip",
+    "trainer.log_every_n_steps": "trainer.log_every",
+    "trainer.logger": "logger=wandb and its like",
+    "trainer.max_epochs": "budget.epochs",
+    "trainer.max_steps": "budget.tokens",
+    "trainer.precision": "precision=bf16 and its like",
+    "trainer.val_check_interval": "evaluation.every",
+}
+"""Lightning's options that lmexp sets, and what sets them."""
+
+
 @dataclass
 class Composer:
     """Composes configs from one set of roots, one sweep file or none, and the words of a command line."""
@@ -134,8 +149,7 @@ class Composer:
         keys, siblings = _locate(first["loc"], plain)
         key = ".".join([*above, *keys])
         if first["type"] == "extra_forbidden":
-            known = [name for name in siblings if name != keys[-1]]
-            return f"{self.place(key)}{key} is not a key of the config.{nearest(keys[-1], known)}"
+            return self.unknown(key, nearest(keys[-1], [name for name in siblings if name != keys[-1]]))
         if first["type"] == "missing":
             return f"{self.place(key)}{key} is missing"
         said = first["msg"][0].lower() + first["msg"][1:]
@@ -146,6 +160,12 @@ class Composer:
             tag = context["discriminator"].strip("'")
             return f"{key}.{tag}={context['tag']}: expected one of {context['expected_tags']}"
         return f"{self.place(key)}{key}{shown}: {said}"
+
+    def unknown(self, key: str, hint: str) -> str:
+        """Say that there is no such key, and what to write instead."""
+        if key in ELSEWHERE:
+            hint = f" It is set by {ELSEWHERE[key]}."
+        return f"{self.place(key)}{key} is not a key of the config.{hint}"
 
     def place(self, key: str) -> str:
         """Return `sweeps/demo.yaml: ` when the sweep file names `key`, else nothing: it was a word."""
@@ -204,7 +224,7 @@ class _translate:
             error = error.__cause__
         key = str(getattr(error, "full_key", None) or "")
         if key and type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
-            return f"{self.composer.place(key)}{key} is not a key of the config.{self._nearest_key(key)}"
+            return self.composer.unknown(key, self._nearest_key(key))
         first = str(error).strip().split("\n", 1)[0]
         return f"{self.composer.place(key)}{key}: {first}" if key else first
 
