@@ -76,6 +76,8 @@ def main(path: Path) -> int:
         print(reason)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns SIGTERM into the second
         outcome, reason = "cancelled", "stopped by a signal"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun stops the others when one of them fails
+            outcome, reason = "failed", "stopped by a signal, perhaps since another of its processes failed"
     except Exception as error:
         traceback.print_exc()
         outcome, reason = ("oom" if _is_out_of_memory(error) else "failed"), reason_of(error)
@@ -95,7 +97,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     count = count_model(config.model)
     sequences = config.batch.tokens // config.model.context
     length = horizon(config, store.tokens("train"))
-    done_steps = resumable_steps(run) if leader or last_checkpoint(run).exists() else 0
+    done_steps = resumable_steps(run, leader)
     progress = Progress(length.steps, config.batch.tokens, sequences, done_steps)
     if leader:
         run.keep_curve_up_to(progress.tokens)
