@@ -1,0 +1,93 @@
+"""Quality: one number, however the validation split is cut."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lmexp.config import paths
+from lmexp.config.compose import Composer
+from lmexp.config.schema import RunConfig
+from lmexp.tasks.base import IGNORED, Quality
+from lmexp.tasks.causal_lm import CausalLM
+
+CONFIG: RunConfig = Composer([paths.shipped_root()]).config({})
+CLASSES = 5
+
+
+class Table(nn.Module):
+    """A model that looks its logits up: the loss of each token is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Embedding(CLASSES, CLASSES)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.logits(tokens)
+
+
+@pytest.fixture(scope="module")
+def task() -> CausalLM:
+    torch.manual_seed(0)
+    return CausalLM(Table(), CONFIG)
+
+
+def batch_of(inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"inputs": inputs[None], "targets": targets[None]}
+
+
+@settings(deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 99), max_size=6, unique=True),
+    ignored=st.sets(st.integers(0, 99), max_size=30),
+    seed=st.integers(0, 9),
+)
+def test_the_loss_is_the_mean_over_all_targets_however_they_are_cut(
+    task: CausalLM, cuts: list[int], ignored: set[int], seed: int
+):
+    generator = torch.Generator().manual_seed(seed)
+    inputs, targets = torch.randint(0, CLASSES, (2, 100), generator=generator)
+    targets[list(ignored)] = IGNORED
+    edges = [0, *sorted(cuts), 100]
+    batches = [batch_of(inputs[a:b], targets[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    quality = task.evaluate(batches, text_bytes=50)
+
+    log_probabilities = task.model.logits.weight.double().log_softmax(-1)
+    kept = [i for i in range(100) if i not in ignored]
+    nll = -sum(float(log_probabilities[inputs[i], targets[i]]) for i in kept)
+    assert quality.tokens == len(kept)
+    assert quality.loss == pytest.approx(nll / len(kept), abs=1e-6)
+    assert quality.bits_per_byte == pytest.approx(nll / math.log(2) / 50, abs=1e-6)
+    right = sum(int(log_probabilities[inputs[i]].argmax()) == int(targets[i]) for i in kept)
+    assert quality.accuracy == right / len(kept)
+
+
+def test_perplexity_is_the_exponential_of_the_loss_and_never_overflows():
+    assert Quality.from_sums(2.0, 4, 0, None).perplexity == math.exp(0.5)
+    assert Quality.from_sums(1e9, 1, 0, None).perplexity == math.inf
+
+
+def test_a_text_of_unknown_bytes_has_no_bits_per_byte():
+    assert Quality.from_sums(2.0, 4, 0, None).bits_per_byte is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_leaves_the_model_in_the_mode_it_was_in(task: CausalLM, training: bool):
+    task.train(training)
+    task.evaluate([batch_of(torch.zeros(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))], 3)
+    assert task.training is training
+
+
+def test_weight_decay_is_on_matrices_only(config: Callable[..., RunConfig]):
+    from lmexp.models.build import build_model
+
+    resolved = config("model.vocab_size=257", "optim.weight_decay=0.3")
+    groups = CausalLM(build_model(resolved.model, 0), resolved).configure_optimizers().param_groups
+    assert {(group["weight_decay"], weight.ndim >= 2) for group in groups for weight in group["params"]} == {
+        (0.3, True),
+        (0.0, False),
+    }
