@@ -353,6 +353,11 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:  # `lmexp list models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as problem:  # a full disk, a file where a folder should be
+        if "--debug" in sys.argv:
+            raise
+        _say(f"error: {problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

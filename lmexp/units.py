@@ -3,6 +3,11 @@
 import math
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that would move a terminal's cursor or colour it."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def si(value: float) -> str:
     """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950."""
     if not value or not math.isfinite(value):

@@ -9,7 +9,7 @@ from lmexp.runs.record import Row
 
 
 def status(folder: Path) -> list[Row]:
-    """Return a row for each run of the sweep in `folder`: run, state, share done, loss, reason.
+    """Return a row for each run of the sweep in `folder`: run, state, share done, training loss, reason.
 
     A run whose process is gone says so, whatever its state file still claims.
     Raises UserError when nothing was started there.
@@ -22,13 +22,13 @@ def status(folder: Path) -> list[Row]:
     rows = []
     for run in runs:
         state = run.read_state()
-        lost = state.state == "running" and not state.alive
+        lost = state.state == "running" and not run.is_alive(state)
         rows.append(
             {
                 "run": run.path.resolve().name,
                 "state": "failed" if lost else state.state,
                 "share": state.tokens / state.tokens_total if state.tokens_total else None,
-                "loss": state.loss,
+                "train_loss": state.train_loss,
                 "attempts": state.attempts,
                 "reason": "its process is gone; run the sweep again to resume" if lost else state.reason,
             }

@@ -137,7 +137,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
             known = identity_columns(run.read_config())
         except UserError as error:  # one unreadable run must not hide the others
             where["reason"] = str(error)
-    if state.state == "running" and not state.alive:
+    if state.state == "running" and not run.is_alive(state):
         where["reason"] = where["reason"] or "its process is gone"
     return [{**known, **where}]
 

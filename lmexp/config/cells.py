@@ -1,6 +1,7 @@
 """From a sweep to its cells: the points of its axes, before they are runs."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,9 @@ from hydra.core.override_parser.types import Override
 
 from lmexp.config.compose import Values, parse_overrides, swept_values
 from lmexp.config.schema import SweepSpec
-from lmexp.errors import UserError
+from lmexp.errors import UserError, nearest
+
+MOST_CELLS = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
 
     A word of the command line that names an axis takes its place: `precision=bf16` narrows it to one value,
     `precision=bf16,tf32` sweeps these instead; `seed=3` replaces the seeds.
-    Raises UserError for zipped axes of unequal length, an empty axis, or an axis named twice.
+    Raises UserError for zipped axes of unequal length, an empty axis, an axis named twice, or words that name
+    some axes of a zip and not the others.
     """
     overrides = parse_overrides(words)
     swept = {o.key_or_group: swept_values(o) for o in overrides if o.is_sweep_override()}
@@ -36,12 +40,18 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
 
     grid = {key: values for key, values in spec.grid.items() if key not in said} | swept
     zipped = {key: values for key, values in spec.zip.items() if key not in said}
+    if 0 < len(zipped) < len(spec.zip):
+        named, others = next(key for key in spec.zip if key in said), ", ".join(zipped)
+        raise UserError(f"{named} is zipped with {others}: set all of them, or none")
     if "seed" not in said and spec.seeds is not None:
-        grid["seed"] = list(range(spec.seeds)) if isinstance(spec.seeds, int) else list(spec.seeds)
+        grid["seed"] = list(range(min(spec.seeds, MOST_CELLS + 1))) if isinstance(spec.seeds, int) else list(spec.seeds)
     _check_axes(grid, zipped)
 
     # Seeds vary fastest among equals, as the last axis of the grid does: arms that share one stay together.
     seeds = {"seed": grid.pop("seed")} if "seed" in grid else {}
+    count = math.prod(map(len, [*grid.values(), *seeds.values()])) * max([1, *map(len, zipped.values())])
+    if count > MOST_CELLS:
+        raise UserError(f"the sweep has {count:,} cells; {MOST_CELLS:,} are the most")
     crossed = [
         dict(zip(grid, point, strict=True)) | bundle
         for point in itertools.product(*grid.values())
@@ -51,13 +61,18 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     if points and not grid and not zipped:
         crossed = []  # a list of points alone: the empty product is not one of them
     cells: list[Values] = []
+    known: set[str] = set()
     for cell in crossed + points:
-        if any(_matches(cell, pattern) for pattern in spec.exclude):
-            continue
         for seed in seeds.get("seed", [None]):
             whole = cell if seed is None or "seed" in cell else cell | {"seed": seed}
-            if whole not in cells:
+            if repr(whole) not in known and not any(_matches(whole, pattern) for pattern in spec.exclude):
+                known.add(repr(whole))
                 cells.append(whole)
+    unknown = {key for pattern in spec.exclude for key in pattern} - {*grid, *zipped, *seeds, *said}
+    unknown -= {key for point in points for key in point}
+    if unknown:
+        key = min(unknown)
+        raise UserError(f"sweep.exclude: {key} is no axis of the sweep.{nearest(key, [*grid, *zipped, *seeds])}")
     if not cells:
         raise UserError("the sweep has no cells: everything in it is excluded")
     return Expansion(axes=_axes_of(cells), cells=cells, fixed=[_text(o) for o in fixed])

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
 from lmexp.config import paths
@@ -43,14 +43,45 @@ def parse_overrides(words: list[str]) -> list[Override]:
     return parsed
 
 
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """Tell the words that set parts of the sweep itself from those that its runs get.
+
+    Raises UserError for words that would have no effect, or another than they say.
+    """
+    of_sweep, of_runs = [], []
+    for override in parse_overrides(words):
+        word, key = override.input_line or "", override.key_or_group
+        if key.split(".")[0] == "hydra":
+            raise UserError(f"{word}: hydra.* has no effect; Hydra composes here, and lmexp launches")
+        if key.split(".")[0] in ("run", "schema_version"):
+            raise UserError(f"{word}: {key} is lmexp's own")
+        if key.split(".")[0] != "sweep":
+            of_runs.append(word)
+        elif "." not in key or override.is_sweep_override() or not _sets_a_value(override):
+            raise UserError(f"{word}: of a sweep, single keys can be set, as in sweep.seeds=3")
+        else:
+            of_sweep.append(word)
+    return of_sweep, of_runs
+
+
+def _sets_a_value(override: Override) -> bool:
+    return not (override.is_add() or override.is_force_add() or override.is_delete())
+
+
 def swept_values(override: Override) -> list[Any]:
     """Return the values of an override like `a=1,2` or `a=range(1,4)`, one for each cell."""
-    parser = OverridesParser.create()
-    return [
-        parser.parse_override(f"{override.key_or_group}={text}").value() for text in override.sweep_string_iterator()
-    ]
+    parser, word, values = OverridesParser.create(), override.input_line, []
+    try:
+        for text in override.sweep_string_iterator():
+            values.append(parser.parse_override(f"{override.key_or_group}={text}").value())
+            if len(values) > MOST_VALUES:
+                raise UserError(f"{word}: an axis has at most {MOST_VALUES:,} values")
+    except (HydraException, TypeError, ValueError):
+        raise UserError(f"{word}: write the values out, as in a=1,2 or a=range(1,4)") from None
+    return values
 
 
+MOST_VALUES = 10_000
 ELSEWHERE = {
     "trainer.accumulate_grad_batches": "batch.tokens and batch.micro",
     "trainer.callbacks": "lmexp itself",
@@ -82,8 +113,14 @@ class Composer:
 
     def sweep_spec(self) -> SweepSpec:
         """Return the study that the sweep file (and the words) describe."""
-        node = self._compose({}).get("sweep")
-        return self._check(SweepSpec, OmegaConf.to_container(node, resolve=True) if node else {}, ("sweep",))
+        cfg = self._compose({})
+        with _translate(self, cfg):
+            plain = OmegaConf.to_container(cfg, resolve=False)
+            node = OmegaConf.to_container(cfg["sweep"], resolve=True) if OmegaConf.is_dict(cfg.get("sweep")) else None
+        if node is None:
+            given = plain.get("sweep") if isinstance(plain, dict) else None
+            raise UserError(f"{self.place('sweep')}sweep={given!r}: expected a mapping with grid, zip, points or seeds")
+        return self._check(SweepSpec, node, ("sweep",))
 
     def config(self, values: Values) -> RunConfig:
         """Return the checked config of one cell. Raises UserError with one line."""
@@ -96,6 +133,9 @@ class Composer:
 
     def _compose(self, values: Values) -> DictConfig:
         words = parse_overrides(self.words)
+        for word in words:
+            if word.key_or_group in self._groups and not _sets_a_value(word):
+                raise UserError(f"{word.input_line}: a group has one choice; write {word.key_or_group}=...")
         chosen = [word for word in words if self._is_structural(word)]
         group_values = {key: value for key, value in values.items() if key in self._groups}
         group_words = tuple(
@@ -209,8 +249,9 @@ class _translate:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError | OSError):
-            raise UserError(self._explain(error)) from None
+        # Hydra raises ValueError and TypeError too for what it cannot read.
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            raise UserError(self._explain(error)) from error
 
     def _explain(self, error: BaseException) -> str:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:

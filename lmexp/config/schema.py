@@ -10,12 +10,21 @@ somebody else can be read, continued and sampled from without running anything b
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(gt=0)]
+
+def _no_boolean(value: Any) -> Any:
+    """YAML's true would pass for 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not true or false")
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(gt=0)]
+Seed = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, lt=2**32)]
 Dtype = Literal["fp32", "bf16", "fp16"]
 
 
@@ -293,7 +302,7 @@ class RunConfig(Section):
     """One resolved config: everything that one training run depends on."""
 
     schema_version: Literal[1] = 1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     model: ModelConfig
     data: DataConfig
     tokenizer: TokenizerConfig
@@ -325,5 +334,5 @@ class SweepSpec(Section):
     """Further cells, each named in full."""
     exclude: list[dict[str, Any]] = []
     """Cells that match all the values of one of these are left out."""
-    seeds: Count | list[Annotated[int, Field(ge=0)]] | None = None
+    seeds: Count | list[Seed] | None = None
     """How many seeds (0, 1, ...) or which."""

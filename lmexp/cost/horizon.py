@@ -7,6 +7,7 @@ from lmexp.cost.flops import count_model
 from lmexp.errors import UserError
 
 DEFAULT_TOKENS = 1_000_000
+MOST_TOKENS = 1e16
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Horizon:
     """Trained on in all: steps times the global batch."""
     flops: float
     """Training FLOPs in all."""
+    budget_share: float
+    """Share of the budget that whole steps spend, at most 1."""
 
 
 def horizon(config: RunConfig, train_tokens: int) -> Horizon:
@@ -37,10 +40,12 @@ def horizon(config: RunConfig, train_tokens: int) -> Horizon:
     else:
         tokens = budget.tokens or DEFAULT_TOKENS
         said = f"budget.tokens={tokens}"
+    if not tokens < MOST_TOKENS:
+        raise UserError(f"{said} is more than {MOST_TOKENS:.0e} tokens")
     steps = int(tokens // config.batch.tokens)
     if steps < 1:
         raise UserError(
             f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}"
         )
     spent = steps * config.batch.tokens
-    return Horizon(steps=steps, tokens=spent, flops=float(spent) * count.flops_per_token)
+    return Horizon(steps, spent, float(spent) * count.flops_per_token, spent / tokens)

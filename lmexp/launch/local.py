@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
@@ -31,15 +33,10 @@ class Place:
     """Names for CUDA_VISIBLE_DEVICES; none on a CPU."""
     threads: int
     """CPU threads for all the processes of the run."""
-    exclusive: bool
-    """Whether no other run of ours shares the place's devices."""
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables that tell a run where it is."""
-        told = {"LMEXP_EXCLUSIVE": "1" if self.exclusive else "0"}
-        if self.devices:
-            told["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices)
-        return told
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
 
 
 class Handle(Protocol):
@@ -48,8 +45,9 @@ class Handle(Protocol):
     def exit_code(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""
 
-    def stop(self) -> None:
-        """End the whole process group: ask, wait a little, kill."""
+    @property
+    def pid(self) -> int | None:
+        """The first process, which leads the group."""
 
 
 def warm_up() -> None:
@@ -76,9 +74,9 @@ class _Forked:
     def exit_code(self) -> int | None:
         return self._process.exitcode
 
-    def stop(self) -> None:
-        if self._process.pid is not None:
-            _stop_group(self._process.pid, lambda: self._process.exitcode is not None)
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
 
 class _Torchrun:
@@ -101,8 +99,9 @@ class _Torchrun:
     def exit_code(self) -> int | None:
         return self._process.poll()
 
-    def stop(self) -> None:
-        _stop_group(self._process.pid, lambda: self._process.poll() is not None)
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
 
 
 def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> None:
@@ -123,18 +122,13 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> 
     sys.exit(main(path))
 
 
-def _stop_group(group: int, ended: "Ended") -> None:
+def stop_all(handles: Sequence[Handle]) -> None:
+    """End the process groups of runs: ask all of them, wait a little, kill those that are left."""
     for how, wait in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 1.0)):
-        try:
-            os.killpg(group, how)
-        except ProcessLookupError:
-            return
+        for handle in handles:
+            with suppress(ProcessLookupError):
+                if handle.exit_code() is None and handle.pid:
+                    os.killpg(handle.pid, how)
         deadline = time.monotonic() + wait
-        while not ended() and time.monotonic() < deadline:
+        while any(handle.exit_code() is None for handle in handles) and time.monotonic() < deadline:
             time.sleep(0.05)
-
-
-class Ended(Protocol):
-    """Whether a process has ended."""
-
-    def __call__(self) -> bool: ...

@@ -92,5 +92,5 @@ def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
 
 def _running(planned: PlannedRun, state: State) -> str:
     share = state.tokens / planned.horizon.tokens
-    loss = f", loss {state.loss:.3f}" if state.loss is not None else ""
+    loss = f", train loss {state.train_loss:.3f}" if state.train_loss is not None else ""
     return f"  {escape(planned.run.name)}  {share:.0%}{loss}"

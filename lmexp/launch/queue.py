@@ -6,6 +6,7 @@ file, not from what it printed. A run that fails is a row with a reason; the oth
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
-from lmexp.launch.local import Handle, Place, start
+from lmexp.launch.local import Handle, Place, start, stop_all
 from lmexp.launch.resolve import PlannedRun, Sweep, manifest_of
 from lmexp.runs.directory import RESULTS, RunDir, State
 from lmexp.runs.manifest import write_manifest
 
 POLL_SECONDS = 0.05
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a sweep, and its runs with it."""
 SPARE_BYTES = 2_000_000
 """Disk that a run needs besides its weights: curve, log, config, tokenizer."""
 
@@ -56,7 +59,7 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
     _check_disk(sweep, pending)
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
-        if sweep.axes:  # runs that were started one by one share a folder, and no axes
+        if sweep.has_manifest:
             write_manifest(sweep.folder, manifest_of(sweep))
         for planned in pending:
             _enqueue(planned)
@@ -68,10 +71,15 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
 
     places = _Places(sweep.runs[0].config)
     running: list[_Running] = []
+    handlers = {which: signal.signal(which, _interrupt) for which in STOPPING}
     try:
         while pending or running:
             while pending and (place := places.take(world_size(pending[0].config))):
                 planned = pending.pop(0)
+                if not _is_pending(planned):  # another coordinator has come first
+                    places.give_back(place)
+                    listener.ended(planned, planned.run.read_state())
+                    continue
                 running.append(_Running(planned, start(planned.run, world_size(planned.config), place), place))
                 listener.started(planned)
             for one in [one for one in running if one.handle.exit_code() is not None]:
@@ -81,18 +89,27 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
             listener.waiting([one.planned for one in running])
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        for one in running:
-            one.handle.stop()
+        for which in STOPPING:  # an impatient second one must not leave runs behind
+            signal.signal(which, signal.SIG_IGN)
+        stop_all([one.handle for one in running])
         for planned in [*(one.planned for one in running), *pending]:
-            planned.run.update_state(state="cancelled", reason="stopped from the keyboard", pid=None)
+            planned.run.update_state(state="cancelled", reason="the sweep was stopped", pid=None)
         raise
+    finally:
+        for which, handler in handlers.items():
+            signal.signal(which, handler)
     return [planned.run.read_state() for planned in sweep.runs]
+
+
+def _interrupt(*_: object) -> None:
+    """Being asked to end is like being stopped from the keyboard: no run is left behind."""
+    raise KeyboardInterrupt
 
 
 def _is_pending(planned: PlannedRun) -> bool:
     """Whether a run is still to be done: new, or ended without a result."""
     state = planned.run.read_state()
-    return state.state not in RESULTS and not state.alive
+    return state.state not in RESULTS and not planned.run.is_alive(state)
 
 
 def _enqueue(planned: PlannedRun) -> None:
@@ -106,7 +123,7 @@ def _enqueue(planned: PlannedRun) -> None:
 def _settle(one: _Running) -> State:
     """Return the state of a run whose process has ended; one that left no word is marked failed."""
     state = one.planned.run.read_state()
-    if state.state not in ("queued", "running"):
+    if state.state not in ("queued", "running") or one.planned.run.is_alive(state):
         return state
     code = one.handle.exit_code() or 0
     how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
@@ -143,7 +160,6 @@ class _Places:
         self._threads = config.launcher.threads or max(1, cores // self._slots)
         self._free_slots = self._slots
         self._free_devices = _visible_devices(device) if self._cuda else []
-        self._shared = self._slots > 1 and not self._cuda
 
     def take(self, devices: int) -> Place | None:
         """Return a place for a run on so many devices, or None while there is none."""
@@ -151,7 +167,7 @@ class _Places:
             return None
         self._free_slots -= 1
         mine = tuple(self._free_devices.pop(0) for _ in range(devices)) if self._cuda else ()
-        return Place(devices=mine, threads=self._threads, exclusive=not self._shared)
+        return Place(devices=mine, threads=self._threads)
 
     def give_back(self, place: Place) -> None:
         """A run has left its place."""

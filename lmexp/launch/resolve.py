@@ -13,11 +13,12 @@ from typing import Any
 from lmexp.config import paths
 from lmexp.config.cells import expand
 from lmexp.config.checks import check_config
-from lmexp.config.compose import Composer, Values
+from lmexp.config.compose import Composer, Values, split_words
 from lmexp.config.identity import run_id, slug
 from lmexp.config.schema import RunConfig, RunInfo, SweepSpec
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.horizon import Horizon, horizon
+from lmexp.cost.memory import estimate_memory
 from lmexp.data.sources import fingerprint
 from lmexp.data.store import Store, prepare
 from lmexp.errors import UserError
@@ -37,6 +38,12 @@ class PlannedRun:
     horizon: Horizon
     run: RunDir
 
+    @property
+    def identity(self) -> str:
+        """The hash that the run is known by."""
+        assert self.config.run is not None, "a planned run is named"
+        return self.config.run.id
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -48,6 +55,8 @@ class Sweep:
     axes: dict[str, list[Any]]
     runs: list[PlannedRun]
     skipped: list[SkippedCell]
+    has_manifest: bool = True
+    """Whether its folder is one sweep's; runs that are started one by one share a folder."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -80,14 +89,16 @@ def resolve_sweep(
         name = name or found.replace("/", "-")
     name = slug({"name": name or "train"})
     # The spec is read with the words that hold for every cell, which may set parts of it.
-    whole = Composer(roots, file, [w for w in words if w.startswith("sweep.")])
-    spec = whole.sweep_spec() if file or whole.words else SweepSpec()
-    expansion = expand(spec, [w for w in words if not w.startswith("sweep.")])
+    of_sweep, of_runs = split_words(words)
+    whole = Composer(roots, file, of_sweep)
+    spec = whole.sweep_spec() if file or of_sweep else SweepSpec()
+    expansion = expand(spec, of_runs)
     composer = Composer(roots, file, expansion.fixed)
 
     resolver = _Resolver(outputs, name, say, when_valid)
     runs: list[PlannedRun] = []
     skipped: list[SkippedCell] = []
+    identities: set[str] = set()
     for values in expansion.cells:
         try:
             run = resolver.resolve(values, composer.config(values), expansion.axes)
@@ -95,7 +106,8 @@ def resolve_sweep(
             skipped.append(SkippedCell(values=values, reason=str(problem)))
         else:
             # Two cells can be one run: say, an axis that a model does not use.
-            if run.run.path not in {known.run.path for known in runs}:
+            if run.identity not in identities:
+                identities.add(run.identity)
                 runs.append(run)
     if not runs:
         reasons = list(dict.fromkeys(cell.reason for cell in skipped))
@@ -109,6 +121,7 @@ def resolve_sweep(
         axes=expansion.axes,
         runs=runs,
         skipped=skipped,
+        has_manifest=file is not None or bool(expansion.axes),
         warnings=resolver.warnings,
     )
 
@@ -137,8 +150,15 @@ class _Resolver:
             self._tell_valid = None
         store = self._store(config)
         config = _with_vocabulary(config, store)
+        self._check_memory(config)
         _check_text(config, store)
         length = horizon(config, store.tokens("train"))
+        if length.budget_share < 0.95:
+            self._warn(
+                f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
+                f"({config.model.name}, d_model {config.model.d_model}, {config.model.n_layers} layers); "
+                "a smaller batch.tokens spends more of it"
+            )
 
         identity = run_id(config)
         varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
@@ -155,8 +175,19 @@ class _Resolver:
         device = self._devices[accelerator]
         if reason := unsupported_precision(config.precision, device):
             raise UserError(f"precision={config.precision.name}: {reason}")
-        warning = slow_precision(config.precision, device)
-        if warning and warning not in self.warnings:
+        if warning := slow_precision(config.precision, device):
+            self._warn(warning)
+
+    def _check_memory(self, config: RunConfig) -> None:
+        device, needed = self._devices[config.trainer.accelerator], estimate_memory(config).total / 1e9
+        if device.memory_gb and needed > device.memory_gb:
+            raise UserError(
+                f"{config.model.name} needs {needed:,.0f} GB for weights, gradients and optimizer alone; "
+                f"{device.name} has {device.memory_gb:,.0f} GB"
+            )
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
             self.warnings.append(warning)
 
     def _with_fingerprint(self, config: RunConfig) -> RunConfig:
@@ -208,7 +239,7 @@ def manifest_of(sweep: Sweep) -> Manifest:
         axes=sweep.axes,
         cells=[
             Cell(
-                run_id=planned.config.run.id if planned.config.run else "",
+                run_id=planned.identity,
                 path=_relative(planned.run.path, sweep.folder),
                 values=planned.values,
             )

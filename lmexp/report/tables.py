@@ -44,13 +44,13 @@ def print_status(rows: Sequence[Row], console: Console) -> None:
     """Print what the runs of a sweep are doing, and how many are in each state."""
     console.print(
         small_table(
-            ("run", "state", "done", "loss", "reason"),
+            ("run", "state", "done", "train loss", "reason"),
             [
                 (
                     row["run"],
                     row["state"],
                     "" if row["share"] is None else f"{row['share']:.0%}",
-                    "" if row["loss"] is None else f"{row['loss']:.4f}",
+                    "" if row["train_loss"] is None else f"{row['train_loss']:.4f}",
                     row["reason"] or "",
                 )
                 for row in rows
@@ -59,6 +59,8 @@ def print_status(rows: Sequence[Row], console: Console) -> None:
     )
     states = [row["state"] for row in rows]
     console.print(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    if "running" not in states and set(states) & {"queued", "failed", "cancelled"}:
+        console.print("Nothing runs now; the same sweep command goes on from here.")
 
 
 def print_list(found: Mapping[str, str], console: Console) -> None:

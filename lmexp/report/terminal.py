@@ -19,6 +19,7 @@ from lmexp.analysis.columns import axis_headings, column, format_number, higher_
 from lmexp.analysis.findings import findings, name_of
 from lmexp.analysis.frontier import frontier, numbers
 from lmexp.analysis.table import Study
+from lmexp.units import printable
 
 MEASURES = (
     "loss", "perplexity", "bits_per_byte",
@@ -113,7 +114,7 @@ def small_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table
     for heading in headings:
         result.add_column(Text(heading), overflow="fold")
     for row in rows:
-        result.add_row(*(Text("–" if value is None or pd.isna(value) else str(value)) for value in row))
+        result.add_row(*(Text("–" if value is None or pd.isna(value) else printable(str(value))) for value in row))
     return result
 
 
@@ -145,7 +146,7 @@ def column_texts(table: pd.DataFrame, name: str) -> list[str]:
     """Return a column as text in its format; null is a dash."""
     values = table[name]
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        return ["–" if pd.isna(value) else str(value) for value in values]
+        return ["–" if pd.isna(value) else printable(str(value)) for value in values]
     spec = number_format(name, values.dropna().astype(float))
     return ["–" if pd.isna(value) else format_number(float(value), spec) for value in values]
 

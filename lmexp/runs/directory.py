@@ -10,21 +10,23 @@
 Readers need no lock: files are replaced whole, and a torn last line of the curve is dropped.
 """
 
+import fcntl
 import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_atomically, write_json
-from lmexp.runs.record import Row
+from lmexp.runs.record import Row, is_number, is_row
 
 StateName = Literal["queued", "running", "done", "failed", "oom", "diverged", "timeout", "preempted", "cancelled"]
 STATES: tuple[str, ...] = get_args(StateName)
@@ -50,22 +52,10 @@ class State:
     finished: float | None = None
     tokens: int = 0
     tokens_total: int = 0
-    loss: float | None = None
+    train_loss: float | None = None
 
-    @property
-    def alive(self) -> bool:
-        """Whether a running state's process still exists (here), or has been heard of lately (elsewhere)."""
-        if self.state != "running" or self.pid is None:
-            return False
-        if self.host == socket.gethostname():
-            try:
-                os.kill(self.pid, 0)
-            except ProcessLookupError:
-                return False
-            except PermissionError:
-                return True
-            return True
-        return time.time() - (self.heartbeat or 0) < STALE_SECONDS
+
+_STATE = TypeAdapter(State, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 @dataclass(frozen=True)
@@ -125,7 +115,7 @@ class RunDir:
             return RunConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RecursionError, OSError) as error:
             raise UserError(
                 f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
             ) from None
@@ -134,10 +124,10 @@ class RunDir:
         """Return the state; one that is missing or unreadable counts as queued, with the reason said."""
         try:
             known = read_json(self.path / "state.json")
-            return State(**{name: known[name] for name in State.__dataclass_fields__ if name in known})
+            return _STATE.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
         except FileNotFoundError:
             return State()
-        except (ValueError, TypeError):
+        except (ValueError, AttributeError, RecursionError, OSError):
             return State(reason="state.json could not be read")
 
     def write_state(self, state: State) -> None:
@@ -150,23 +140,50 @@ class RunDir:
         self.write_state(state)
         return state
 
+    def lock(self, patience: float = 0.0) -> IO[str] | None:
+        """Take the run for this process, until the file is closed or the process is gone.
+
+        Returns None if another has it and keeps it for `patience` seconds (who only looks has it for a moment).
+        """
+        file, deadline = (self.path / ".lock").open("a"), time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    file.close()
+                    return None
+                time.sleep(0.02)
+
+    def is_alive(self, state: State) -> bool:
+        """Whether the process of a running state exists: here by its lock, elsewhere by its heartbeat."""
+        if state.state != "running":
+            return False
+        if state.host != socket.gethostname():
+            return time.time() - (state.heartbeat or 0) < STALE_SECONDS
+        lock = self.lock()
+        if lock is not None:
+            lock.close()
+        return lock is None
+
     def append_point(self, point: dict[str, Any]) -> None:
         """Append a point to the curve, in one write."""
         with (self.path / "metrics.jsonl").open("ab") as file:
             file.write((json.dumps(point, allow_nan=False) + "\n").encode())
 
     def read_curve(self) -> list[dict[str, Any]]:
-        """Return the points of the curve; a torn last line is dropped."""
+        """Return the points of the curve; what is no point (a line torn by a kill, say) is dropped."""
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
-        except FileNotFoundError:
+        except OSError:
             return []
         points = []
         for line in lines:
-            try:
-                points.append(json.loads(line))
-            except ValueError:  # torn by a kill, then appended to by the run's next attempt
-                continue
+            with suppress(ValueError, RecursionError):
+                point = json.loads(line)
+                if isinstance(point, dict) and all(map(is_number, point.values())):
+                    points.append(point)
         return points
 
     def keep_curve_up_to(self, tokens: int) -> None:
@@ -183,9 +200,9 @@ class RunDir:
     def read_record(self) -> list[Row]:
         """Return the rows of the record; none when there is no record (yet)."""
         try:
-            rows: list[Row] = read_json(self.path / "record.json")["rows"]
-            return rows
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            rows = read_json(self.path / "record.json")["rows"]
+            return rows if rows and all(map(is_row, rows)) else []
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
 
 

@@ -100,6 +100,20 @@ def complete(values: Mapping[str, Any]) -> Row:
     return {name: values.get(name) for name in [*COLUMNS, *sorted(extra)]}
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value read from a file is a number that a table can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def is_row(row: Any) -> bool:
+    """Whether what was read from a file is a row: plain values under names, its run among them."""
+    return (
+        isinstance(row, dict)
+        and isinstance(row.get("run_id"), str)
+        and all(v is None or isinstance(v, str | bool) or is_number(v) for v in row.values())
+    )
+
+
 def identity_columns(config: RunConfig) -> Row:
     """Return the columns that a config alone determines; a run that failed has these and no others."""
     assert config.run is not None, "a run's config names its run"

@@ -69,10 +69,12 @@ def load_final(run: RunDir) -> tuple[RunConfig, nn.Module, Tokenizer]:
     """
     if not (run.final / WEIGHTS).is_file():
         raise UserError(f"{run.path} has no finished model: the run is {run.read_state().state}")
-    config = RunDir(run.final).read_config()
-    model = build_model(config.model, config.seed)
+    config, tokenizer = RunDir(run.final).read_config(), load_tokenizer(run.final / TOKENIZER)
     try:
+        model = build_model(config.model, config.seed)
         load_model(model, str(run.final / WEIGHTS))
     except Exception as error:
         raise UserError(f"{run.final / WEIGHTS} cannot be read: {reason_of(error)}") from None
-    return config, model.eval(), load_tokenizer(run.final / TOKENIZER)
+    if tokenizer.vocab_size > (config.model.vocab_size or 0):
+        raise UserError(f"{run.final}: the tokenizer has more entries than the model")
+    return config, model.eval(), tokenizer

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,8 +24,10 @@ from hydra.utils import get_class
 from torch.utils.data import DataLoader
 
 from lmexp.config.checks import accumulation, micro_batch
+from lmexp.config.identity import run_id
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import detect
+from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import count_model
 from lmexp.cost.horizon import horizon
 from lmexp.cost.memory import BYTES
@@ -32,7 +35,7 @@ from lmexp.cost.meters import MemoryMeter, StepMeter
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.order import Order
 from lmexp.data.store import prepare
-from lmexp.errors import reason_of
+from lmexp.errors import UserError, reason_of
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir, State, StateName
 from lmexp.runs.mirrors import Mirror, open_mirror
@@ -52,12 +55,18 @@ def main(path: Path) -> int:
     0 when the run is done; 1 when it failed, diverged or ran out of memory, which state.json tells.
     """
     run, started = RunDir(path), time.time()
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own, of torch's trees
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and banners do not belong in a log
     leader = int(os.environ.get("RANK", "0")) == 0
     outcome: StateName = "done"
     reason: str | None = None
+    lock = run.lock(patience=0.5) if leader else None
+    if leader and lock is None:
+        print("another process is training this run; it is left to it")
+        return 1
     try:
         config = run.read_config()
+        check_identity(config)
         if leader:
             before = run.read_state()
             run.write_state(
@@ -86,6 +95,12 @@ def main(path: Path) -> int:
     return 0 if outcome == "done" else 1
 
 
+def check_identity(config: RunConfig) -> None:
+    """Raise UserError when a config is not the one that its run is named after."""
+    if config.run is None or run_id(config) != config.run.id:
+        raise UserError("config.yaml was changed since its run was named: its hash is another")
+
+
 def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     """Train a run from where its last checkpoint stands, and write its final weights and its record.
 
@@ -106,6 +121,9 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     torch.set_float32_matmul_precision("high" if config.precision.compute == "tf32" else "highest")
     trainer = build_trainer(config, run)
     memory = MemoryMeter(trainer.strategy.root_device)
+    exclusive = (
+        Exclusive(os.environ.get("CUDA_VISIBLE_DEVICES", "0") if _on_cuda(trainer) else "cpu") if leader else None
+    )
     task: Task = get_class(config.task.target)(build_model(config.model, config.seed), config)
     meter = StepMeter(config.batch.tokens, _window(config, trainer), trainer.strategy.root_device)
 
@@ -158,6 +176,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
                     "steps": progress.steps,
                     "weights_gb": count.n_params * BYTES[config.precision.weights] / 1e9,
                 }
+                | {"exclusive": exclusive.release() if exclusive else None}
                 | meter.summary()
                 | memory.summary()
                 | _honesty_columns(config, task, trainer)
@@ -203,7 +222,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve) -> Iterator[None]:
             heartbeat=time.time(),
             tokens=progress.tokens,
             tokens_total=progress.total_steps * progress.batch_tokens,
-            loss=curve.train_loss,
+            train_loss=curve.train_loss,
         )
 
     tell()
@@ -219,7 +238,11 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve) -> Iterator[None]:
 
 def _window(config: RunConfig, trainer: pl.Trainer) -> int:
     """Return the steps of a timing window: on a GPU several, since each edge waits for the device."""
-    return config.trainer.log_every if trainer.strategy.root_device.type == "cuda" else 1
+    return config.trainer.log_every if _on_cuda(trainer) else 1
+
+
+def _on_cuda(trainer: pl.Trainer) -> bool:
+    return trainer.strategy.root_device.type == "cuda"
 
 
 def _quality_columns(quality: Quality) -> Row:
@@ -236,12 +259,10 @@ def _honesty_columns(config: RunConfig, task: Task, trainer: pl.Trainer) -> Row:
     states = trainer.optimizers[0].state.values()
     moments = [value for state in states for value in state.values() if torch.is_tensor(value) and value.ndim]
     compute = "tf32" if config.precision.compute == "tf32" else task.dtypes.get("dtype_compute")
-    told = os.environ.get("LMEXP_EXCLUSIVE")
     return {
         **task.dtypes,
         "dtype_compute": compute,
         "dtype_optimizer": str(moments[0].dtype).removeprefix("torch.") if moments else None,
-        "exclusive": None if told is None else told == "1",
         "world_size": trainer.world_size,
         "device_name": detect(config.trainer.accelerator).name,
     }

@@ -29,6 +29,13 @@ def test_zipped_axes_advance_together_and_cross_the_grid():
     ]  # fmt: skip
 
 
+def test_words_that_name_a_part_of_a_zip_are_refused():
+    spec = SweepSpec(zip={"a": [1, 2], "b": [10, 20]})
+    with pytest.raises(UserError, match="a is zipped with b: set all of them, or none"):
+        expand(spec, ["a=1"])
+    assert expand(spec, ["a=1", "b=3,4"]).cells == [{"b": 3}, {"b": 4}]
+
+
 def test_points_alone_are_the_cells_and_beside_a_grid_join_it():
     assert expand(SweepSpec(points=[{"a": 1}, {"a": 2, "b": 3}]), []).cells == [{"a": 1}, {"a": 2, "b": 3}]
     assert expand(SweepSpec(grid={"a": [1]}, points=[{"a": 1}, {"a": 5}]), []).cells == [{"a": 1}, {"a": 5}]
