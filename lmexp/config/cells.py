@@ -57,8 +57,13 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
         for point in itertools.product(*grid.values())
         for bundle in ([dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}])
     ]
-    points = [{key: value for key, value in point.items() if key not in said} for point in spec.points]
-    if points and not grid and not zipped:
+    swept_words = [dict(zip(swept, row, strict=True)) for row in itertools.product(*swept.values())]
+    points = [
+        {key: value for key, value in point.items() if key not in said} | words
+        for point in spec.points
+        for words in swept_words
+    ]
+    if points and not spec.grid and not zipped:
         crossed = []  # a list of points alone: the empty product is not one of them
     cells: list[Values] = []
     known: set[str] = set()

@@ -1,6 +1,6 @@
 """What the types cannot say: values that do not go together."""
 
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import RunConfig, SGDConfig
 from lmexp.errors import UserError
 
 
@@ -25,6 +25,10 @@ def check_config(config: RunConfig) -> None:
             f"batch.micro={batch.micro} does not divide the {sequences // processes} sequences "
             f"that each device has of a step"
         )
+    if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
+        raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
+    if config.trainer.num_nodes > 1:
+        raise UserError(f"trainer.num_nodes={config.trainer.num_nodes}: launcher=local has one node")
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
         first, second = budgets[:2]

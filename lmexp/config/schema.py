@@ -244,7 +244,7 @@ class TrainerConfig(Section):
     accelerator: str = "auto"
     devices: Count = 1
     """How many devices train a run together; which ones is the launcher's business."""
-    strategy: str = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     num_nodes: Count = 1
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None

@@ -7,6 +7,7 @@ device has caught up; on a CPU every step is a window.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,49 +23,63 @@ WARMUP_STEPS = 5
 
 @dataclass
 class StepMeter:
-    """Times optimizer steps in windows of `window` steps.
+    """Times optimizer steps, in windows that end where somebody reads a result from the device.
 
     Call `begin` when a step's first batch has arrived, `end` when the step is done, `rest` when whatever
     lies between two steps is over.
     """
 
     batch_tokens: int
-    window: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    step_seconds: list[float] = field(default_factory=list)
-    """Seconds per step: for each step its window's mean."""
+    clock: Callable[[], float] = time.perf_counter
+    windows: list[tuple[int, float]] = field(default_factory=list)
+    """Steps and seconds of each window."""
     wait_seconds: float = 0.0
-    _rested: float = field(default_factory=time.perf_counter, repr=False)
-    _open: list[float] = field(default_factory=list, repr=False)
+    train_seconds: float = 0.0
+    """Seconds in closed windows."""
+    _rested: float = field(default=0.0, repr=False)
+    _open: tuple[int, float] = field(default=(0, 0.0), repr=False)
 
     def begin(self) -> None:
         """A step's first batch is here: the time since `rest` was spent waiting for it."""
-        self.wait_seconds += time.perf_counter() - self._rested
+        self.wait_seconds += self.clock() - self._rested
 
-    def end(self, flush: bool) -> None:
-        """A step is done; `flush` closes the window early, as something else comes next."""
-        full = len(self._open) + 1 >= self.window
-        if (full or flush) and self.device.type == "cuda":
+    def end(self, read: bool) -> None:
+        """A step is done; `read` says that its results are read next, which closes the window.
+
+        A GPU runs behind the host: only there, after it has caught up, is the time of a window known.
+        """
+        if read and self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._open.append(time.perf_counter() - self._rested)
-        if full or flush:
-            mean = sum(self._open) / len(self._open)
-            self.step_seconds += [mean] * len(self._open)
-            self._open = []
+        steps, seconds = self._open
+        self._open = (steps + 1, seconds + self.clock() - self._rested)
+        if read or self.device.type == "cpu":
+            self.windows.append(self._open)
+            self.train_seconds += self._open[1]
+            self._open = (0, 0.0)
 
     def rest(self) -> None:
         """What lay between two steps is over: the next step's clock starts."""
-        self._rested = time.perf_counter()
+        self._rested = self.clock()
 
-    @property
-    def train_seconds(self) -> float:
-        """Seconds in steps so far."""
-        return sum(self.step_seconds) + sum(self._open)
+    def recent_tokens_per_second(self, steps: int) -> float | None:
+        """Return the throughput of about the last `steps` steps, in tokens per second."""
+        counted, seconds = 0, 0.0
+        for window_steps, window_seconds in reversed(self.windows):
+            counted, seconds = counted + window_steps, seconds + window_seconds
+            if counted >= steps:
+                break
+        return self.batch_tokens * counted / seconds if seconds else None
 
     def summary(self) -> dict[str, float | None]:
-        """Return the record's columns of speed; medians are null for a run of too few steps."""
-        # A very short run keeps its second half: half of it is more than nothing.
-        settled = self.step_seconds[min(WARMUP_STEPS, len(self.step_seconds) // 2) :]
+        """Return the record's columns of speed; medians over windows, those of the warm-up left out whole."""
+        settled, seen = [], 0
+        for steps, seconds in self.windows:
+            if seen >= WARMUP_STEPS:
+                settled.append(seconds / steps)
+            seen += steps
+        if not settled:  # a very short run: its second half is more than nothing
+            settled = [seconds / steps for steps, seconds in self.windows[len(self.windows) // 2 :]]
         if not settled:
             return {"train_seconds": self.train_seconds}
         middle = median(settled)
@@ -72,17 +87,22 @@ class StepMeter:
             "tokens_per_second": self.batch_tokens / middle,
             "step_ms_p50": middle * 1e3,
             "step_ms_p95": float(np.percentile(settled, 95)) * 1e3,
-            "data_wait_fraction": self.wait_seconds / self.train_seconds,
+            "data_wait_fraction": min(self.wait_seconds / self.train_seconds, 1.0),
             "train_seconds": self.train_seconds,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {"step_seconds": list(self.step_seconds), "wait_seconds": self.wait_seconds}
+        """Return what a checkpoint keeps; it is written between two windows."""
+        return {
+            "windows": list(self.windows),
+            "wait_seconds": self.wait_seconds,
+            "train_seconds": self.train_seconds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.step_seconds, self.wait_seconds = list(state["step_seconds"]), state["wait_seconds"]
+        self.windows = [(int(steps), float(seconds)) for steps, seconds in state["windows"]]
+        self.wait_seconds, self.train_seconds = state["wait_seconds"], state["train_seconds"]
 
 
 class MemoryMeter:
@@ -95,6 +115,7 @@ class MemoryMeter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
+            torch.cuda.init()  # torch refuses to reset the statistics of a device that nobody has used
             torch.cuda.reset_peak_memory_stats(device)
             return
         with suppress(OSError):  # no Linux, or not allowed: the peak is then the process's own

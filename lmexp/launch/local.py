@@ -7,7 +7,6 @@ torchrun from its run directory: Lightning's own launcher would run the sweep's 
 
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from lmexp.runs.directory import RunDir
 
@@ -123,12 +124,24 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> 
 
 
 def stop_all(handles: Sequence[Handle]) -> None:
-    """End the process groups of runs: ask all of them, wait a little, kill those that are left."""
-    for how, wait in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 1.0)):
-        for handle in handles:
-            with suppress(ProcessLookupError):
-                if handle.exit_code() is None and handle.pid:
-                    os.killpg(handle.pid, how)
-        deadline = time.monotonic() + wait
-        while any(handle.exit_code() is None for handle in handles) and time.monotonic() < deadline:
-            time.sleep(0.05)
+    """End runs with all their processes: ask them all, wait a little, kill those that are left."""
+    # torchrun puts each rank into a session of its own: the tree is asked, not the group.
+    processes = [process for handle in handles if handle.pid for process in _tree(handle.pid)]
+    for process in processes:
+        with suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, GRACE_SECONDS)
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    for handle in handles:
+        while handle.exit_code() is None:
+            time.sleep(0.01)
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.Error:
+        return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmexp.config import paths
 from lmexp.config.cells import expand
-from lmexp.config.checks import check_config
+from lmexp.config.checks import check_config, world_size
 from lmexp.config.compose import Composer, Values, split_words
 from lmexp.config.identity import run_id, slug
 from lmexp.config.schema import RunConfig, RunInfo, SweepSpec
@@ -173,6 +173,8 @@ class _Resolver:
         if accelerator not in self._devices:
             self._devices[accelerator] = detect(accelerator)
         device = self._devices[accelerator]
+        if device.kind != "cpu" and world_size(config) > device.count:
+            raise UserError(f"trainer.devices={config.trainer.devices}: this machine has {device.count}")
         if reason := unsupported_precision(config.precision, device):
             raise UserError(f"precision={config.precision.name}: {reason}")
         if warning := slow_precision(config.precision, device):

@@ -42,6 +42,8 @@ STALE_SECONDS = 60.0
 class State:
     """What a run is doing. Times are seconds since the epoch."""
 
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)  # of the check when it is read
+
     state: StateName = "queued"
     reason: str | None = None
     attempts: int = 0
@@ -55,7 +57,7 @@ class State:
     train_loss: float | None = None
 
 
-_STATE = TypeAdapter(State, config=ConfigDict(strict=True, allow_inf_nan=False))
+_STATE = TypeAdapter(State)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,8 +22,7 @@ def origin_columns(started: float) -> Row:
         "git_dirty": bool(_git("status", "--porcelain")) if sha else None,
         "packages": " ".join([f"python=={platform.python_version()}", *map(_pinned, PACKAGES)]),
         "host": platform.node(),
-        "started": _utc(started),
-        "finished": _utc(time.time()),
+        "started": utc(started),
         "schema_version": SCHEMA_VERSION,
     }
 
@@ -36,7 +34,8 @@ def _pinned(package: str) -> str:
         return f"{package}==?"
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Return a time in seconds since the epoch as ISO 8601, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
@@ -45,5 +44,8 @@ def _git(*words: str) -> str | None:
     root = Path(lmexp.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
-    asked = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+    try:
+        asked = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return None
     return asked.stdout.strip() if asked.returncode == 0 else None

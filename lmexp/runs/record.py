@@ -55,7 +55,7 @@ COLUMNS: dict[str, str] = {
     "data_wait_fraction": "share of training time spent waiting for data",
     "compile_seconds": "compiling",
     "train_seconds": "in training steps, warm-up included; validation and checkpoints excluded",
-    "wall_seconds": "from the start of the worker to the record",
+    "wall_seconds": "from the start of the worker (its last attempt) to the record",
     # space
     "peak_memory_gb": "GB (1e9 bytes): allocated on the device, or growth of the process on a CPU",
     "reserved_memory_gb": "GB (1e9 bytes) the allocator held; null on a CPU",

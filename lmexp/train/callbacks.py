@@ -79,7 +79,8 @@ class Clock(StepCallback):
         """Count the step, and close the window where something else comes next."""
         self.progress.steps += 1
         pauses = (self.config.evaluation.every, self.config.checkpoint.every)
-        self.meter.end(flush=any(self.progress.due(every) for every in pauses))
+        is_point = self.progress.is_point(self.config.trainer.log_every)
+        self.meter.end(read=is_point or any(map(self.progress.due, pauses)))
         if self.progress.done:
             trainer.should_stop = True
 
@@ -108,7 +109,7 @@ class Curve(StepCallback):
         """Write a point every so many steps, at the first and at the last."""
         loss, task.step_loss = task.step_loss, None
         progress = self.progress
-        if progress.steps != 1 and progress.steps % self.config.trainer.log_every and not progress.done:
+        if not progress.is_point(self.config.trainer.log_every):
             return
         assert loss is not None
         if trainer.world_size > 1:
@@ -117,13 +118,12 @@ class Curve(StepCallback):
         if not math.isfinite(value):
             raise Diverged(f"the training loss is {value} at step {progress.steps}")
         self.train_loss = value
-        seconds = self.meter.step_seconds[-self.config.trainer.log_every :]
         self.write(
             trainer,
             train_loss=value,
             grad_norm=None if task.grad_norm is None else float(task.grad_norm),
             lr=trainer.optimizers[0].param_groups[0]["lr"],
-            tokens_per_second=progress.batch_tokens * len(seconds) / sum(seconds) if seconds else None,
+            tokens_per_second=self.meter.recent_tokens_per_second(self.config.trainer.log_every),
         )
 
     def write(self, trainer: pl.Trainer, **values: float | None) -> None:
@@ -136,12 +136,13 @@ class Curve(StepCallback):
             "tokens": tokens,
             "flops": float(tokens) * self.flops_per_token,
             "seconds": round(self.meter.train_seconds, 4),
-            **{name: value for name, value in values.items() if value is not None},
+            # The first steps of fp16 overflow by design: JSON, and a curve, have no place for infinity.
+            **{name: value for name, value in values.items() if value is not None and math.isfinite(value)},
         }
         self.run.append_point(point)
         self.mirror.log(point)
-        if "loss" in values:
-            print(f"step {point['step']:,}  {tokens:,} tokens  validation loss {values['loss']:.4f}")
+        if "loss" in point:
+            print(f"step {point['step']:,}  {tokens:,} tokens  validation loss {point['loss']:.4f}")
 
 
 class Evaluation(StepCallback):
@@ -166,7 +167,7 @@ class Evaluation(StepCallback):
         self.curve.write(
             trainer,
             loss=quality.loss,
-            perplexity=quality.perplexity if math.isfinite(quality.perplexity) else None,
+            perplexity=quality.perplexity,
             bits_per_byte=quality.bits_per_byte,
             accuracy=quality.accuracy,
         )

@@ -39,6 +39,10 @@ class Progress:
         """Whether the budget is spent."""
         return self.steps >= self.total_steps
 
+    def is_point(self, every: int) -> bool:
+        """Whether the curve gets a point now: at the first step, at each `every`-th, and at the last."""
+        return self.steps == 1 or self.steps % every == 0 or self.done
+
     def due(self, every: float) -> bool:
         """Whether what happens at each share `every` of the budget, and at its end, happens now."""
         before = int((self.steps - 1) / self.total_steps / every + 1e-9)

@@ -21,9 +21,10 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from torch.utils.data import DataLoader
 
-from lmexp.config.checks import accumulation, micro_batch
+from lmexp.config.checks import accumulation, micro_batch, world_size
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import detect
@@ -39,7 +40,7 @@ from lmexp.errors import UserError, reason_of
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir, State, StateName
 from lmexp.runs.mirrors import Mirror, open_mirror
-from lmexp.runs.origin import origin_columns
+from lmexp.runs.origin import origin_columns, utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Quality, Task
 from lmexp.train.callbacks import Clock, Curve, Diverged, Evaluation, Rest, Saving
@@ -54,7 +55,7 @@ def main(path: Path) -> int:
 
     0 when the run is done; 1 when it failed, diverged or ran out of memory, which state.json tells.
     """
-    run, started = RunDir(path), time.time()
+    run, started = RunDir(path.resolve()), time.time()
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own, of torch's trees
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and banners do not belong in a log
     leader = int(os.environ.get("RANK", "0")) == 0
@@ -67,6 +68,11 @@ def main(path: Path) -> int:
     try:
         config = run.read_config()
         check_identity(config)
+        if world_size(config) != int(os.environ.get("WORLD_SIZE", "1")):
+            raise UserError(
+                f"this run has {world_size(config)} processes: start it with "
+                f"torchrun --nproc-per-node {config.trainer.devices} -m lmexp.worker {path}"
+            )
         if leader:
             before = run.read_state()
             run.write_state(
@@ -125,7 +131,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
         Exclusive(os.environ.get("CUDA_VISIBLE_DEVICES", "0") if _on_cuda(trainer) else "cpu") if leader else None
     )
     task: Task = get_class(config.task.target)(build_model(config.model, config.seed), config)
-    meter = StepMeter(config.batch.tokens, _window(config, trainer), trainer.strategy.root_device)
+    meter = StepMeter(config.batch.tokens, trainer.strategy.root_device)
 
     micro, rank, world = micro_batch(config), trainer.global_rank, trainer.world_size
     order = Order(store.tokens("train"), config.model.context, config.seed)
@@ -149,6 +155,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
         )
         if done_steps:
             print(f"resuming after step {done_steps:,}")
+    origin = origin_columns(started)  # of the code that runs, not of what it is when the run ends
     exit_code, record = 1, None
     try:
         with heartbeat(run, progress, curve) if leader else nullcontext():
@@ -174,6 +181,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
                     "tokens": progress.tokens,
                     "epochs": progress.tokens / store.tokens("train"),
                     "steps": progress.steps,
+                    "finished": utc(time.time()),
                     "weights_gb": count.n_params * BYTES[config.precision.weights] / 1e9,
                 }
                 | {"exclusive": exclusive.release() if exclusive else None}
@@ -185,9 +193,11 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
                     "data_fingerprint": store.fingerprint,
                     "tokenizer_fingerprint": store.tokenizer_fingerprint,
                 }
-                | origin_columns(started)
+                | origin
             )
             run.write_record([record])
+            # Said before the mirror closes, which may take seconds: whatever comes now, the run is done.
+            run.update_state(state="done", finished=time.time(), pid=None)
         exit_code = 0
     finally:
         mirror.finish(record, exit_code)
@@ -196,8 +206,11 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
 def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
     """Return Lightning's Trainer: its own options from the config, the rest set by lmexp."""
     options = config.trainer.model_dump(exclude={"log_every"})
+    # Named, so that inside a Slurm allocation Lightning neither checks its tasks nor requeues it by itself.
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     return pl.Trainer(
         **options,
+        plugins=[LightningEnvironment() if alone else TorchElasticEnvironment()],
         precision=config.precision.lightning,
         max_epochs=-1,  # the Clock stops the run when its budget is spent
         accumulate_grad_batches=accumulation(config),
@@ -234,11 +247,6 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve) -> Iterator[None]:
         stop.set()
         thread.join()
         tell()
-
-
-def _window(config: RunConfig, trainer: pl.Trainer) -> int:
-    """Return the steps of a timing window: on a GPU several, since each edge waits for the device."""
-    return config.trainer.log_every if _on_cuda(trainer) else 1
 
 
 def _on_cuda(trainer: pl.Trainer) -> bool:
@@ -278,7 +286,6 @@ def _price_columns(config: RunConfig, wall_seconds: float) -> Row:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
-    said = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("not enough memory" in said or "can't allocate memory" in said)
-    )
+    said = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
+    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return is_said or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -41,8 +41,24 @@ def test_points_alone_are_the_cells_and_beside_a_grid_join_it():
     assert expand(SweepSpec(grid={"a": [1]}, points=[{"a": 1}, {"a": 5}]), []).cells == [{"a": 1}, {"a": 5}]
 
 
+def test_points_are_crossed_with_what_words_sweep():
+    cells = expand(SweepSpec(points=[{"a": 1}, {"a": 2}]), ["b=3,4"]).cells
+    assert cells == [{"a": 1, "b": 3}, {"a": 1, "b": 4}, {"a": 2, "b": 3}, {"a": 2, "b": 4}]
+
+
+def test_an_exclusion_may_name_a_seed_but_no_stranger():
+    assert expand(SweepSpec(seeds=3, exclude=[{"seed": 1}]), []).cells == [{"seed": 0}, {"seed": 2}]
+    with pytest.raises(UserError, match="n_layer is no axis of the sweep"):
+        expand(SweepSpec(grid={"model.n_layers": [1]}, exclude=[{"model.n_layer": 1}]), [])
+
+
+def test_a_sweep_without_end_is_refused():
+    with pytest.raises(UserError, match="10,000 are the most"):
+        expand(SweepSpec(grid={"a": list(range(200)), "b": list(range(200))}), [])
+
+
 def test_what_matches_all_values_of_an_exclusion_is_left_out():
-    spec = SweepSpec(grid={"a": [1, 2], "b": [1, 2]}, exclude=[{"a": 1, "b": 2}, {"a": 2, "c": 9}])
+    spec = SweepSpec(grid={"a": [1, 2], "b": [1, 2]}, exclude=[{"a": 1, "b": 2}, {"a": 9, "b": 1}])
     assert expand(spec, []).cells == [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 2, "b": 2}]
 
 
