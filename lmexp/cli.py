@@ -140,8 +140,15 @@ def status(
 @app.command(epilog="Example: `lmexp report demo --cost train_flops`")
 def report(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sweeps that have been started.")],
-    quality: Annotated[str, typer.Option(help="Column that says how good a run is.")] = "loss",
-    cost: Annotated[str, typer.Option(help="Column that says what a run costs.")] = "train_seconds",
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="loss, perplexity, bits_per_byte, accuracy; bits_per_byte where tokenizers differ, else loss."
+        ),
+    ] = None,
+    cost: Annotated[
+        str, typer.Option(help="train_seconds, train_flops, wall_seconds, tokens, n_params, peak_memory_gb, dollars.")
+    ] = "train_seconds",
     sort: Annotated[str | None, typer.Option(help="Column to sort the table by; the quality.")] = None,
     output_dir: Outputs = OUTPUTS,
     as_json: AsJson = False,
@@ -280,7 +287,9 @@ def _run(
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    _report([resolved.folder], "loss", "train_seconds", None, as_json)
+    # A run that was started by itself may lie in another sweep's folder, where it was done before.
+    alone = sorted({planned.run.path.parent for planned in resolved.runs})
+    _report([resolved.folder] if resolved.has_manifest else alone, None, "train_seconds", None, as_json)
     failures = [
         (planned, state)
         for planned, state in zip(resolved.runs, states, strict=True)
@@ -292,7 +301,7 @@ def _run(
         raise typer.Exit(1)
 
 
-def _report(folders: list[Path], quality: str, cost: str, sort: str | None, as_json: bool) -> None:
+def _report(folders: list[Path], quality: str | None, cost: str, sort: str | None, as_json: bool) -> None:
     from lmexp.analysis.table import load_study
     from lmexp.report.document import study_document
     from lmexp.report.files import write_csv, write_parquet
@@ -300,6 +309,7 @@ def _report(folders: list[Path], quality: str, cost: str, sort: str | None, as_j
     from lmexp.report.terminal import print_study
 
     study = load_study(folders)
+    quality = quality or study.default_quality
     folder = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(f.name for f in folders)
     page = write_report(study, folder, quality, cost)
     write_csv(study.table, folder / "table.csv")

@@ -46,12 +46,13 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
     Raises UserError for a quality or cost that is no column of numbers.
     """
     sentences = [headline(study, quality, cost)]
+    sentences += _about_mixtures(study, quality)
     sentences += _nearly_as_good(study.table, quality, cost)
     runs = final_rows(study.table)
     runs = runs[np.isfinite(numbers(runs, quality))]
     for axis in study.axes:
         sentences += _about_axis(study, runs, axis, quality, cost)
-    if len(runs) > 1:
+    if len(runs) > 1 and study.axes:
         sentences += _about_seeds(study, runs, quality)
     return sentences + _about_the_rest(study)
 
@@ -195,6 +196,16 @@ def _cells(study: Study, runs: pd.DataFrame, axis: str) -> dict[Key, dict[Any, s
     for key, value in ambiguous:
         del groups[key][value]
     return groups
+
+
+def _about_mixtures(study: Study, quality: str) -> list[str]:
+    """Warn where rows stand side by side that do not compare."""
+    if not study.has_one_tokenizer:
+        advice = "" if quality == "bits_per_byte" else "; bits per byte do"
+        return [f"The runs cut text into different tokens: losses per token do not compare{advice}."]
+    if study.table["data_fingerprint"].nunique() > 1:
+        return ["The runs were scored on different texts: their qualities do not compare."]
+    return []
 
 
 def _about_seeds(study: Study, runs: pd.DataFrame, quality: str) -> list[str]:

@@ -40,7 +40,10 @@ def frontier(
 def numbers(table: pd.DataFrame, name: str) -> np.ndarray:
     """Return a column as float64, null as NaN. Raises UserError when it is missing or holds no numbers."""
     if name not in table:
-        raise UserError(f"there is no column '{name}'.{nearest(name, table.columns)}")
+        raise UserError(
+            f"there is no column '{name}'.{nearest(name, table.columns)} "
+            "Some are loss, bits_per_byte, accuracy, train_seconds, train_flops, peak_memory_gb"
+        )
     values = table[name]
     if values.isna().all():
         return np.full(len(table), np.nan)

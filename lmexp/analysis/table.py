@@ -60,6 +60,16 @@ class Study:
         """The axes that have more than one value."""
         return [axis for axis, values in self.axes.items() if len(values) > 1]
 
+    @property
+    def has_one_tokenizer(self) -> bool:
+        """Whether all finished runs cut text into the same tokens: only then do losses per token compare."""
+        return bool(self.table["tokenizer_fingerprint"].nunique() <= 1)
+
+    @property
+    def default_quality(self) -> str:
+        """The column that compares these runs fairly."""
+        return "loss" if self.has_one_tokenizer else "bits_per_byte"
+
     @cached_property
     def curves(self) -> pd.DataFrame:
         """All points of all curves, one a row: the columns of CURVE, then whatever else the points hold."""
@@ -99,6 +109,7 @@ def load_study(folders: list[Path]) -> Study:
         outside += sum(root / run.name not in listed for run in runs_in(folder))
         for axis, values in manifest.axes.items():
             axes[axis] = _union(axes.get(axis, []), values)
+    _tell_apart(rows)
     if not rows:
         raise UserError(f"no runs in {', '.join(str(folder) for folder in folders)} yet")
     return Study(
@@ -111,6 +122,16 @@ def load_study(folders: list[Path]) -> Study:
         members={name: frozenset(ids) for name, ids in members.items()},
         runs=runs,
     )
+
+
+def _tell_apart(rows: list[Row]) -> None:
+    """Add the beginning of its hash to the name of a run where several runs have one name."""
+    runs: dict[str, set[str]] = {}
+    for row in rows:
+        runs.setdefault(str(row.get("slug")), set()).add(row["run_id"])
+    for row in rows:
+        if len(runs[str(row.get("slug"))]) > 1:
+            row["slug"] = f"{row['slug']}-{row['run_id'][:6]}"
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.report.terminal import small_table
+from lmexp.report.terminal import column_widths, fit, small_table
 from lmexp.runs.record import Row
 from lmexp.units import si
 
@@ -24,19 +24,25 @@ def plan_sentence(name: str, rows: Sequence[Row]) -> str:
 
 
 def print_plan(rows: Sequence[Row], headings: Mapping[str, str], console: Console) -> None:
-    """Print a plan: a row a run, counts with SI prefixes, then the totals."""
+    """Print a plan: a row a run, counts with SI prefixes, then the totals.
+
+    Nothing is cut off: where the terminal is too narrow, what a cell costs goes, the axes and the totals stay.
+    """
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in headings, row)))
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1 if console.width > 90 else 0, 0, 0)
-    )
-    for axis in axes:
-        table.add_column(Text(axis.rsplit(".", 1)[-1]), no_wrap=True)
-    for heading in headings.values():
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in rows:
-        values = [_swept(row.get(axis)) for axis in axes]
-        table.add_row(*map(Text, values), *(_figure(key, row[key]) for key in headings))
+    texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
+    texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
+    titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | dict(headings)
+    gap = 2 if console.width > 90 else 1
+    hidden = fit(column_widths(titles, texts), gap, list(headings)[::-1], console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown = {key: cells for key, cells in texts.items() if key not in hidden}
+    for key in shown:
+        table.add_column(Text(titles[key]), justify="left" if key in axes else "right", overflow="fold")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
     console.print(table)
+    if hidden:
+        console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
     console.print(plan_sentence("total", rows))
 
 

@@ -86,10 +86,10 @@ def study_table(
     keep = {quality, cost, sort, *study.varied}
     headings = _headings(study, texts)
     gap = GAP
-    if sum(_widths(headings, texts).values()) + gap * len(texts) > width:
+    if sum(column_widths(headings, texts).values()) + gap * len(texts) > width:
         # Before a column has to go, headings take two lines and the gaps shrink.
         gap, headings = 1, {name: _folded(heading) for name, heading in headings.items()}
-    hidden = _fit(_widths(headings, texts), gap, [name for name in GIVE_WAY if name not in keep], width)
+    hidden = fit(column_widths(headings, texts), gap, [name for name in GIVE_WAY if name not in keep], width)
     result = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -155,7 +155,7 @@ def _headings(study: Study, names: Iterable[str]) -> dict[str, str]:
     return {name: column(name).short for name in names} | axis_headings(study.varied)
 
 
-def _widths(headings: dict[str, str], texts: dict[str, list[str]]) -> dict[str, int]:
+def column_widths(headings: dict[str, str], texts: dict[str, list[str]]) -> dict[str, int]:
     """Return the cells that each column takes; a heading may have several lines."""
     return {
         name: max(cell_len(text) for text in [*headings[name].split("\n"), *cells]) for name, cells in texts.items()
@@ -171,7 +171,7 @@ def _folded(heading: str) -> str:
     return f"{heading[:at]}\n{heading[at:].strip()}"
 
 
-def _fit(widths: dict[str, int], gap: int, order: list[str], width: int) -> list[str]:
+def fit(widths: dict[str, int], gap: int, order: list[str], width: int) -> list[str]:
     """Return the columns that must go, in `order`, for the rest to fit into `width` cells."""
     total = sum(cells + gap for cells in widths.values())
     hidden: list[str] = []

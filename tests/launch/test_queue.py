@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lmexp.launch.queue import run_sweep
@@ -111,18 +113,22 @@ def _coordinate(sweep: Sweep) -> None:
     run_sweep(sweep, Notes())
 
 
-def test_stopping_from_the_keyboard_ends_the_runs_and_the_same_command_goes_on(resolve: Resolve):
-    sweep = resolve("seed=0,1", LONG)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_stopping_the_sweep_ends_its_runs_with_all_their_processes(resolve: Resolve, how: int, devices: int):
+    sweep = resolve("seed=0,1", LONG, f"trainer.devices={devices}")
     process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
     process.start()
     pids: list[int] = []
     when_running(sweep.runs[0], lambda state: pids.append(state.pid or 0))
-    os.kill(process.pid or 0, signal.SIGINT)
+    os.kill(process.pid or 0, how)
+    os.kill(process.pid or 0, how)  # an impatient second time
     process.join(30)
     states = [planned.run.read_state() for planned in sweep.runs]
     assert [state.state for state in states] == ["cancelled", "cancelled"]
-    with pytest.raises(ProcessLookupError):
-        os.kill(pids[0], 0)
+    left = [p.info for p in psutil.process_iter(["pid", "cmdline", "status"]) if p.info["status"] != "zombie"]
+    assert pids[0] not in [info["pid"] for info in left]
+    assert str(sweep.runs[0].run.path) not in str([info["cmdline"] for info in left])
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(resolve: Resolve):
@@ -144,3 +150,33 @@ def test_several_devices_are_started_by_torchrun(resolve: Resolve):
     one, two = (planned.run.read_record()[0] for planned in sweep.runs)
     assert (one["world_size"], two["world_size"]) == (1, 2)
     assert one["loss"] == pytest.approx(two["loss"], abs=2e-5)
+
+
+def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):
+    sweep = resolve("seed=0,1,2", "budget.tokens=50_000")
+    both = [multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    states = [planned.run.read_state() for planned in sweep.runs]
+    assert [(state.state, state.attempts) for state in states] == [("done", 1)] * 3
+    for planned in sweep.runs:
+        steps = [point["step"] for point in planned.run.read_curve()]
+        assert steps == sorted(steps)
+
+
+def test_a_state_that_claims_to_run_without_a_process_is_run_again(resolve: Resolve):
+    sweep = resolve()
+    run = RunDir.create(sweep.runs[0].run.path, sweep.runs[0].config)
+    run.update_state(state="running", pid=1, host=socket.gethostname(), heartbeat=time.time())  # init's, not ours
+    assert run_sweep(sweep, Notes())[0].state == "done"
+
+
+def test_a_config_that_was_changed_is_not_trained_under_its_old_name(resolve: Resolve):
+    sweep = resolve()
+    run = RunDir.create(sweep.runs[0].run.path, sweep.runs[0].config)
+    file = run.path / "config.yaml"
+    file.write_text(file.read_text().replace("n_layers: 2", "n_layers: 1"))
+    (state,) = run_sweep(sweep, Notes())
+    assert state.state == "failed" and "config.yaml was changed" in (state.reason or "")
