@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,7 +94,8 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
             signal.signal(which, signal.SIG_IGN)
         stop_all([one.handle for one in running])
         for planned in [*(one.planned for one in running), *pending]:
-            planned.run.update_state(state="cancelled", reason="the sweep was stopped", pid=None)
+            if _is_pending(planned):  # neither done in the last moment nor another coordinator's
+                planned.run.update_state(state="cancelled", reason="the sweep was stopped", pid=None)
         raise
     finally:
         for which, handler in handlers.items():
@@ -114,10 +116,11 @@ def _is_pending(planned: PlannedRun) -> bool:
 
 def _enqueue(planned: PlannedRun) -> None:
     """Make the run's directory, or set an earlier attempt back to queued; its checkpoint stays."""
-    if (planned.run.path / "config.yaml").exists():
+    if not (planned.run.path / "config.yaml").exists():
+        with suppress(FileExistsError):  # another coordinator made it just now
+            RunDir.create(planned.run.path, planned.config)
+    elif planned.run.read_state().state != "queued":
         planned.run.update_state(state="queued", reason=None, pid=None)
-    else:
-        RunDir.create(planned.run.path, planned.config)
 
 
 def _settle(one: _Running) -> State:

@@ -100,9 +100,10 @@ class RunDir:
             run = cls(draft)
             write_atomically(draft / "config.yaml", dump_config(config))
             run.write_state(State())
-            if path.exists():
-                raise FileExistsError(path)
-            draft.rename(path)
+            try:
+                draft.rename(path)
+            except OSError as error:  # a folder that is not empty cannot be renamed over
+                raise (FileExistsError(path) if path.exists() else error) from None
         except BaseException:
             for file in draft.iterdir():
                 file.unlink()
@@ -159,11 +160,11 @@ class RunDir:
                 time.sleep(0.02)
 
     def is_alive(self, state: State) -> bool:
-        """Whether the process of a running state exists: here by its lock, elsewhere by its heartbeat."""
-        if state.state != "running":
-            return False
-        if state.host != socket.gethostname():
+        """Whether a process trains the run now: here by its lock, elsewhere by its heartbeat."""
+        if state.state == "running" and state.host not in (None, socket.gethostname()):
             return time.time() - (state.heartbeat or 0) < STALE_SECONDS
+        if not self.path.is_dir():
+            return False
         lock = self.lock()
         if lock is not None:
             lock.close()

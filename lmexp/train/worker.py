@@ -38,7 +38,7 @@ from lmexp.data.order import Order
 from lmexp.data.store import prepare
 from lmexp.errors import UserError, reason_of
 from lmexp.models.build import build_model
-from lmexp.runs.directory import STORES, RunDir, State, StateName
+from lmexp.runs.directory import RESULTS, STORES, RunDir, State, StateName
 from lmexp.runs.mirrors import Mirror, open_mirror
 from lmexp.runs.origin import origin_columns, utc
 from lmexp.runs.record import Row, complete, identity_columns
@@ -65,6 +65,9 @@ def main(path: Path) -> int:
     if leader and lock is None:
         print("another process is training this run; it is left to it")
         return 1
+    if run.read_state().state in RESULTS:  # another coordinator's process has just been faster
+        print("this run has its result already")
+        return 0
     try:
         config = run.read_config()
         check_identity(config)
@@ -232,6 +235,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve) -> Iterator[None]:
 
     def tell() -> None:
         run.update_state(
+            state="running",
             heartbeat=time.time(),
             tokens=progress.tokens,
             tokens_total=progress.total_steps * progress.batch_tokens,

@@ -19,7 +19,7 @@ from lmexp.train.worker import main
 
 MakeRun = Callable[..., RunDir]
 TIMINGS = ["tokens_per_second", "step_ms_p50", "step_ms_p95", "data_wait_fraction", "train_seconds", "wall_seconds",
-           "peak_memory_gb", "started", "finished", "slug", "sweep"]  # fmt: skip
+           "peak_memory_gb", "started", "exclusive", "finished", "slug", "sweep"]  # fmt: skip
 
 
 def record_of(run: RunDir) -> dict:
