@@ -10,7 +10,7 @@ from tests.conftest import Lmexp
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,7 +28,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
 def test_commands_in_the_docs_run(page: str, line: str, lmexp: Lmexp):
-    ended = lmexp(*shlex.split(line.split("  #")[0])[1:], timeout=250)
+    ended = lmexp(*shlex.split(line.split("  #")[0])[1:], timeout=900)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -41,7 +41,7 @@ def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
     (console,) = blocks(readme, "console")
     for line in console.splitlines():
         words = shlex.split(line.removeprefix("$ lmexp ").split("  #")[0])
-        ended = lmexp(*words, timeout=280)
+        ended = lmexp(*words, timeout=900)
         assert ended.returncode == 0, (line, ended.stderr)
     table = (tmp_path / "outputs" / "mine" / "table.csv").read_text().splitlines()
     assert len(table) == 1 + 8  # four widths, two precisions
