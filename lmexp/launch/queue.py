@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
-from lmexp.cost.device import Device, detect
+from lmexp.cost.device import Device, cores, detect
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.local import Handle, Place, start, stop_all
@@ -156,11 +156,10 @@ class _Places:
 
     def __init__(self, config: RunConfig) -> None:
         device = detect(config.trainer.accelerator)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._cuda = device.kind == "cuda"
         each = world_size(config) if self._cuda else 1
         self._slots = config.launcher.slots or (max(1, device.count // each) if self._cuda else 1)
-        self._threads = config.launcher.threads or max(1, cores // self._slots)
+        self._threads = config.launcher.threads or max(1, cores() // self._slots)
         self._free_slots = self._slots
         self._free_devices = _visible_devices(device) if self._cuda else []
 
