@@ -119,7 +119,10 @@ def _enqueue(planned: PlannedRun) -> None:
     if not (planned.run.path / "config.yaml").exists():
         with suppress(FileExistsError):  # another coordinator made it just now
             RunDir.create(planned.run.path, planned.config)
-    elif planned.run.read_state().state != "queued":
+        return
+    # The run is the same, but what cannot change its result may not be: logger, price, how often it is saved.
+    planned.run.write_config(planned.config)
+    if planned.run.read_state().state != "queued":
         planned.run.update_state(state="queued", reason=None, pid=None)
 
 

@@ -98,7 +98,7 @@ class RunDir:
         draft.mkdir()
         try:
             run = cls(draft)
-            write_atomically(draft / "config.yaml", dump_config(config))
+            run.write_config(config)
             run.write_state(State())
             try:
                 draft.rename(path)
@@ -122,6 +122,10 @@ class RunDir:
             raise UserError(
                 f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
             ) from None
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the resolved config."""
+        write_atomically(self.path / "config.yaml", dump_config(config))
 
     def read_state(self) -> State:
         """Return the state; one that is missing or unreadable counts as queued, with the reason said."""

@@ -14,6 +14,7 @@ import pytest
 from lmexp.launch.queue import run_sweep
 from lmexp.launch.resolve import PlannedRun, Sweep, resolve_sweep
 from lmexp.runs.directory import RunDir, State
+from lmexp.train.worker import main
 
 LONG = "budget.tokens=20_000_000"
 """Far more than a test waits for."""
@@ -173,10 +174,22 @@ def test_a_state_that_claims_to_run_without_a_process_is_run_again(resolve: Reso
     assert run_sweep(sweep, Notes())[0].state == "done"
 
 
+def test_a_run_that_is_resumed_takes_the_logger_and_the_price_of_now(resolve: Resolve):
+    before, now = resolve(), resolve("logger=tensorboard", "hardware.dollars_per_hour=3600")
+    RunDir.create(before.runs[0].run.path, before.runs[0].config).update_state(state="cancelled")
+    assert run_sweep(now, Notes())[0].state == "done"
+    (row,) = now.runs[0].run.read_record()
+    assert row["run_id"] == before.runs[0].identity
+    assert row["dollars"] == pytest.approx(row["wall_seconds"])  # a dollar a second
+    assert list((now.runs[0].run.path / "tensorboard").glob("events*"))
+
+
 def test_a_config_that_was_changed_is_not_trained_under_its_old_name(resolve: Resolve):
     sweep = resolve()
     run = RunDir.create(sweep.runs[0].run.path, sweep.runs[0].config)
     file = run.path / "config.yaml"
     file.write_text(file.read_text().replace("n_layers: 2", "n_layers: 1"))
-    (state,) = run_sweep(sweep, Notes())
-    assert state.state == "failed" and "config.yaml was changed" in (state.reason or "")
+    assert main(run.path) == 1  # by hand: refused
+    assert "config.yaml was changed" in (run.read_state().reason or "")
+    assert run_sweep(sweep, Notes())[0].state == "done"  # by its sweep: what it is named after
+    assert run.read_record()[0]["n_layers"] == 2
