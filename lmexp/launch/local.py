@@ -130,13 +130,28 @@ def stop_all(handles: Sequence[Handle]) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
-    _, left = psutil.wait_procs(processes, GRACE_SECONDS)
-    for process in left:
+    for process in _left_after(GRACE_SECONDS, processes):
         with suppress(psutil.Error):
             process.kill()
+    _left_after(GRACE_SECONDS, processes)  # a killed process holds its locks until the system has cleared it away
     for handle in handles:
         while handle.exit_code() is None:
             time.sleep(0.01)
+
+
+def _left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return the processes that still live, as soon as none does or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return left
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:  # a zombie has let go of everything; where no one reaps orphans it stays for ever
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def _tree(pid: int) -> list[psutil.Process]:
