@@ -24,6 +24,8 @@ from lmexp.runs.directory import RunDir
 
 GRACE_SECONDS = 5.0
 """Between asking a run to stop and killing it."""
+CLEARING_SECONDS = 10.0
+"""The longest wait for the system to clear a killed process away; it takes milliseconds, more under load."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def stop_all(handles: Sequence[Handle]) -> None:
     for process in _left_after(GRACE_SECONDS, processes):
         with suppress(psutil.Error):
             process.kill()
-    _left_after(GRACE_SECONDS, processes)  # a killed process holds its locks until the system has cleared it away
+    _left_after(CLEARING_SECONDS, processes)  # a killed process holds its locks until the system has cleared it away
     for handle in handles:
         while handle.exit_code() is None:
             time.sleep(0.01)
@@ -148,8 +150,9 @@ def _left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psu
 
 
 def _lives(process: psutil.Process) -> bool:
-    try:  # a zombie has let go of everything; where no one reaps orphans it stays for ever
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    # A zombie has let go of its locks once its threads are gone; where no one reaps orphans it stays for ever.
+    try:
+        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.Error:
         return False
 
