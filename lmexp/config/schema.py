@@ -25,7 +25,9 @@ def _no_boolean(value: Any) -> Any:
 Share = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 Count = Annotated[int, BeforeValidator(_no_boolean), Field(gt=0)]
 Seed = Annotated[int, BeforeValidator(_no_boolean), Field(ge=0, lt=2**32)]
+Positive = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0)]
 Dtype = Literal["fp32", "bf16", "fp16"]
+Compute = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 
 
 class Section(BaseModel):
@@ -200,6 +202,10 @@ class BudgetConfig(Section):
     """Tokens for each parameter, embeddings included."""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the training split."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of training steps; starting, validation and checkpoints come on top."""
+    dollars: Annotated[float, Field(gt=0)] | None = None
+    """Price of the training steps, at hardware.dollars_per_hour for each device."""
 
 
 class BatchConfig(Section):
@@ -207,8 +213,9 @@ class BatchConfig(Section):
 
     tokens: Count
     """Tokens for each optimizer step, over all devices; a multiple of the model's context."""
-    micro: Count | None = None
-    """Sequences for each forward pass and device; null means as many as the batch holds for the device."""
+    micro: Count | Literal["auto"] | None = None
+    """Sequences for each forward pass and device; null means as many as the batch holds for the device, auto
+    the largest divisor of that which fits into its memory."""
 
 
 class EvaluationConfig(Section):
@@ -228,14 +235,17 @@ class CheckpointConfig(Section):
 class PrecisionConfig(Section):
     """What each tensor is stored and multiplied in."""
 
-    name: Literal["fp32", "tf32", "bf16", "bf16_true", "fp16"]
+    name: Literal["fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"]
     weights: Dtype
     gradients: Dtype
     optimizer: Dtype
-    compute: Literal["fp32", "tf32", "bf16", "fp16"]
+    compute: Compute
     """What matrices are multiplied in."""
     lightning: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
     """The name of the Lightning precision plugin that does it."""
+    emulate: bool = False
+    """Whether fp8 products may be computed in float32 from operands rounded to 8 bits: to study its effect on
+    quality on a device that lacks it. Slow, and its speed says nothing."""
 
 
 class TrainerConfig(Section):
@@ -254,15 +264,35 @@ class TrainerConfig(Section):
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     enable_model_summary: bool = False
     enable_progress_bar: bool = False
+    compile: bool = False
+    """Whether torch.compile makes the model's kernels: tens of seconds once, then faster on GPUs."""
     log_every: Count = 10
     """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""
 
 
 class HardwareConfig(Section):
-    """What the device is called and what an hour of it costs."""
+    """What one device can do, by its datasheet, and what an hour of it costs.
+
+    `auto` stands for the file of conf/hardware/ that names the device found; what is set beside it prevails.
+    """
 
     name: str = "auto"
-    dollars_per_hour: Annotated[float, Field(ge=0)] | None = None
+    match: list[str] = []
+    """Patterns (as in a shell, case ignored) of the names that the driver gives the device; none fits any."""
+    memory_gb: Positive | None = None
+    """GB (1e9 bytes) of memory of one device."""
+    bandwidth_gb_per_second: Positive | None = None
+    """Peak memory bandwidth, 1e9 bytes per second."""
+    peak_flops: dict[Compute, Positive] = {}
+    """Dense matmul FLOP/s by what is multiplied; sparse figures, twice as high, do not belong here."""
+    peak_source: str | None = None
+    """The document that says so."""
+    watts: Positive | None = None
+    """Power under load of one device, where its energy cannot be counted: the board's rated power."""
+    dollars_per_hour: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0)] | None = None
+    """Price of one device; an example that a user overrides with their own."""
+    price_source: str | None = None
+    """Whose price, and when."""
 
 
 class LoggerConfig(Section):

@@ -1,0 +1,119 @@
+"""The hardware table: conf/hardware/, one small file for each part, with its dense peaks and where they are from.
+
+Read without Hydra and without torch, so that a plan or a report can ask it anywhere. A file names the devices
+that it describes by patterns, as in a shell; the user's files are asked before those that lmexp ships.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lmexp.config.paths import group_choices, shipped_root
+from lmexp.config.schema import HardwareConfig
+from lmexp.cost.device import Device
+from lmexp.errors import UserError, nearest
+
+AUTO, MEASURED = "auto", "measured"
+GIVEN = "the config"
+"""The source of a figure that the user set without naming one."""
+
+
+def known_hardware(roots: Sequence[Path] | None = None) -> dict[str, HardwareConfig]:
+    """Return every hardware file of the roots (those that lmexp ships, unless given) by name.
+
+    The first root's file hides a later one of its name. Raises UserError, with the file, for one that is wrong.
+    """
+    files = group_choices("hardware", list(roots or [shipped_root()]))
+    return dict(_read(tuple((name, file, file.stat().st_mtime_ns) for name, file in files.items())))
+
+
+def hardware_of(asked: HardwareConfig, device: Device, roots: Sequence[Path] | None = None) -> HardwareConfig:
+    """Return what a device is, for a config that asks for `auto`; any other config is its own answer.
+
+    For `auto` it is the file whose patterns fit the device's name, or `measured` where none does, and values
+    set beside auto prevail. A peak or a price so set loses the file's source with the file's value.
+    Raises UserError when several files of one root fit.
+    """
+    if asked.name != AUTO:
+        return asked
+    found = _file_for(device, list(roots or [shipped_root()]))
+    given = {key: value for key, value in asked if key != "name" and value not in (None, [], {})}
+    for value, source in (("peak_flops", "peak_source"), ("dollars_per_hour", "price_source")):
+        if value in given:
+            given.setdefault(source, GIVEN)
+    return found.model_copy(update=given)
+
+
+def fits(hardware: HardwareConfig, device: Device) -> bool:
+    """Whether the patterns allow this device; without patterns they allow any."""
+    return not hardware.match or _matches(hardware, device)
+
+
+def peak_of(hardware: HardwareConfig, compute: str) -> tuple[float, str] | None:
+    """Return the dense peak in FLOP/s of one device for what is multiplied, and its source; None if there is none."""
+    flops = {str(key): value for key, value in hardware.peak_flops.items()}.get(compute)
+    return None if flops is None else (flops, hardware.peak_source or GIVEN)
+
+
+def _matches(hardware: HardwareConfig, device: Device) -> bool:
+    return any(fnmatchcase(device.name.lower(), pattern.lower()) for pattern in hardware.match)
+
+
+def _file_for(device: Device, roots: list[Path]) -> HardwareConfig:
+    """Return the file that names the device: of the first root that has one, else `measured`."""
+    known = known_hardware(roots)
+    for root in roots:
+        names = group_choices("hardware", [root])
+        fitting = [name for name in names if _matches(known[name], device)]
+        if len(fitting) > 1:
+            first, second = fitting[:2]
+            raise UserError(
+                f"{device.name} fits hardware={first} and hardware={second}: choose one, or make their match stricter"
+            )
+        if fitting:
+            return known[fitting[0]]
+    return known.get(MEASURED, HardwareConfig(name=MEASURED))
+
+
+@lru_cache(maxsize=8)
+def _read(files: tuple[tuple[str, Path, int], ...]) -> dict[str, HardwareConfig]:
+    """Read and check files; their times of change are in the key, so an edited file is read anew."""
+    paths = {name: file for name, file, _ in files}
+    found = {}
+    for name, file in paths.items():
+        try:
+            found[name] = HardwareConfig.model_validate({"name": name} | _composed(name, paths, ()))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return found
+
+
+def _composed(name: str, paths: dict[str, Path], above: tuple[str, ...]) -> dict[str, Any]:
+    """Return a file's content over that of the files in its `defaults` list, as Hydra would compose them."""
+    file = paths[name]
+    try:
+        own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: not readable as YAML ({type(error).__name__})") from None
+    if not isinstance(own, dict):
+        raise UserError(f"{file}: a hardware file is a mapping of keys to values")
+    merged: dict[str, Any] = {}
+    content = {key: value for key, value in own.items() if key != "defaults"}
+    defaults = own.get("defaults") or []
+    if not isinstance(defaults, list) or not all(isinstance(base, str) for base in defaults):
+        raise UserError(f"{file}: its defaults are a list of names, as in [h100_sxm, _self_]")
+    for base in defaults if "_self_" in defaults else [*defaults, "_self_"]:
+        if base in above or base == name:
+            raise UserError(f"{file}: its defaults lead back to {base}")
+        if base != "_self_" and base not in paths:
+            raise UserError(f"{file}: there is no hardware '{base}'.{nearest(base, paths)}")
+        layer = content if base == "_self_" else _composed(base, paths, (*above, name))
+        peaks = {**(merged.get("peak_flops") or {}), **(layer.get("peak_flops") or {})}
+        merged |= layer | ({"peak_flops": peaks} if peaks else {})
+    return merged
