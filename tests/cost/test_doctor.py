@@ -1,7 +1,6 @@
 """The doctor tells the truth about this machine, and about what it refuses."""
 
 import json
-import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from rich.console import Console
 from lmexp.config.schema import PrecisionConfig
 from lmexp.cost import doctor
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
-from lmexp.cost.doctor import cached_peaks, examine
+from lmexp.cost.doctor import examine
+from lmexp.cost.peaks import key_of, read_peaks
 from lmexp.errors import UserError
 from lmexp.report.doctor import print_doctor, sections, verdict
 
@@ -53,7 +53,7 @@ def test_the_result_is_plain_json(result: dict[str, Any]) -> None:
 
 
 def test_every_preset_is_either_measured_or_refused_with_a_reason(result: dict[str, Any]) -> None:
-    assert list(result["precisions"]) == ["fp32", "tf32", "bf16", "bf16_true", "fp16"]
+    assert list(result["precisions"]) == ["fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"]
     for name, found in result["precisions"].items():
         assert found["available"] == (found["reason"] is None), name
         assert (found["peak_flops"] is not None) == found["available"], name
@@ -65,47 +65,15 @@ def test_every_preset_is_either_measured_or_refused_with_a_reason(result: dict[s
     assert bf16["peak_flops"] == result["precisions"]["bf16_true"]["peak_flops"]
 
 
-def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that gives small products 3 s and large ones 2 s; the best size counts."""
-    monkeypatch.setitem(doctor.MATMUL_SIZES, "cpu", (10, 20))
-    clock = {10: 3.0, 20: 2.0}
-    monkeypatch.setattr(doctor, "_fastest_seconds", lambda actions, *_: {key: clock[key[1]] for key in actions})
-    assert doctor.matmul_peaks(["fp32", "bf16"], CPU) == {"fp32": 20**3, "bf16": 20**3}
-
-
-def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "COPY_BYTES", 1000)
-    monkeypatch.setattr(doctor, "_fastest_seconds", lambda *_: {"copy": 1e-6})
-    assert doctor.memory_bandwidth(CPU) == pytest.approx(2.0)
-
-
-def test_the_fastest_of_several_times_counts_and_the_first_does_not() -> None:
-    pauses = iter([0.0, 0.06, 0.03, 0.06])  # the first would be the fastest
-    seconds = doctor._fastest_seconds({"pause": lambda: time.sleep(next(pauses))}, CPU, budget=0.0)
-    assert 0.03 <= seconds["pause"] < 0.06
-
-
 def test_memory_speed_is_that_of_a_memory(result: dict[str, Any]) -> None:
     assert 0.5 < result["measured"]["memory_gb_per_second"] < 20_000
-
-
-def test_measuring_leaves_torchs_matmul_precision_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "MATMUL_SECONDS", 0.0)
-    monkeypatch.setitem(doctor.MATMUL_SIZES, "cpu", (32,))
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        doctor.matmul_peaks(["fp32", "tf32"], CPU)
-        assert torch.get_float32_matmul_precision() == "medium"
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 # what is kept
 
 
-def test_peaks_are_kept_by_device(result: dict[str, Any], outputs: Path) -> None:
-    known = cached_peaks(outputs)[detect().name]
+def test_peaks_are_kept_by_device_and_threads(result: dict[str, Any], outputs: Path) -> None:
+    known = read_peaks(outputs, key_of(detect(), torch.get_num_threads()))["peak_flops"]
     assert known["bf16"] == result["precisions"]["bf16"]["peak_flops"]
     assert known["fp32"] == result["precisions"]["fp32"]["peak_flops"]
 
@@ -131,14 +99,15 @@ def test_peaks_of_another_machine_stay(tmp_path: Path, monkeypatch: pytest.Monke
     ours = {"peak_flops": {"fp32": 1e11}, "memory_gb_per_second": 1.0, "threads": 1}
     monkeypatch.setattr(doctor, "_measure", lambda device: ours)
     examine(tmp_path)
-    assert cached_peaks(tmp_path) == {"NVIDIA H200": {"bf16": 7e14}, detect().name: {"fp32": 1e11}}
+    assert read_peaks(tmp_path, "NVIDIA H200")["peak_flops"] == {"bf16": 7e14}
+    assert read_peaks(tmp_path, key_of(detect(), torch.get_num_threads()))["peak_flops"] == {"fp32": 1e11}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"a": 1}', '{"a": {}}'])
 def test_a_damaged_file_of_peaks_counts_as_none(content: str, tmp_path: Path) -> None:
     (tmp_path / ".doctor.json").write_text(content)
-    assert cached_peaks(tmp_path) == {}
-    assert cached_peaks(tmp_path / "nowhere") == {}
+    assert read_peaks(tmp_path, "a") == {}
+    assert read_peaks(tmp_path / "nowhere", "a") == {}
 
 
 # what fails
@@ -195,6 +164,8 @@ def test_a_machine_without_counters_says_that_energy_is_not_measured(monkeypatch
         ("tf32", TURING, "NVIDIA T4 has 7.5"),
         ("bf16", TURING, "NVIDIA T4 has 7.5; torch would only emulate it"),
         ("bf16_true", PASCAL, "NVIDIA P40 has 6.1"),
+        ("fp8", TURING, "capability 8.9 or above; NVIDIA T4 has 7.5"),
+        ("fp8", CPU, "precision.emulate=true studies its quality on any device"),
     ],
 )
 def test_a_precision_that_the_device_lacks_is_refused(name: str, device: Device, words: str) -> None:
@@ -208,7 +179,7 @@ def test_a_precision_that_the_device_lacks_is_refused(name: str, device: Device,
         (OLD_CPU, {"fp32", "bf16", "bf16_true"}),
         (MPS, {"fp32", "bf16", "bf16_true"}),
         (TURING, {"fp32", "fp16"}),
-        (HOPPER, {"fp32", "tf32", "bf16", "bf16_true", "fp16"}),
+        (HOPPER, {"fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"}),
     ],
 )
 def test_the_others_run(device: Device, names: set[str]) -> None:
@@ -280,4 +251,4 @@ def test_the_verdict_names_the_fastest(ratios: dict[str, float | None], words: s
 
 def test_presets_come_from_the_shipped_configs() -> None:
     assert all(isinstance(preset, PrecisionConfig) for preset in PRESETS.values())
-    assert set(PRESETS) == {"fp32", "tf32", "bf16", "bf16_true", "fp16"}
+    assert set(PRESETS) == {"fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"}

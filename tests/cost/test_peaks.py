@@ -1,0 +1,84 @@
+"""Measured peaks: of this device and these threads, kept, and measured only where asked."""
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmexp.cost import peaks
+from lmexp.cost.device import detect
+from lmexp.cost.peaks import key_of, measured_peak, read_peaks, remember_peaks
+
+CPU = detect("cpu")
+
+
+def test_a_peak_is_measured_once_and_only_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert measured_peak(tmp_path, CPU, "fp32", 1, measure=False) is None
+    first = measured_peak(tmp_path, CPU, "fp32", 1, measure=True)
+    assert first is not None and first > 1e9
+    monkeypatch.setattr(peaks, "matmul_peaks", lambda *asked, **how: pytest.fail("measured again"))
+    assert measured_peak(tmp_path, CPU, "fp32", 1, measure=True) == first
+
+
+def test_one_thread_is_not_held_against_the_peak_of_two(tmp_path: Path):
+    remember_peaks(tmp_path, key_of(CPU, 2), {"peak_flops": {"fp32": 2e11}})
+    assert measured_peak(tmp_path, CPU, "fp32", 1, measure=False) is None
+    assert measured_peak(tmp_path, CPU, "fp32", 2, measure=False) == 2e11
+
+
+def test_fp8_is_not_measured_by_a_matmul_that_does_not_do_it(tmp_path: Path):
+    assert measured_peak(tmp_path, CPU, "fp8", 1, measure=True) is None
+
+
+def test_what_is_learnt_joins_what_is_known(tmp_path: Path):
+    remember_peaks(tmp_path, "it", {"peak_flops": {"fp32": 1.0}, "memory_gb_per_second": 5.0})
+    remember_peaks(tmp_path, "it", {"peak_flops": {"bf16": 2.0}})
+    assert read_peaks(tmp_path, "it") == {"peak_flops": {"fp32": 1.0, "bf16": 2.0}, "memory_gb_per_second": 5.0}
+
+
+def _remember(folder: Path, number: int) -> None:
+    for again in range(5):
+        remember_peaks(folder, f"{number}-{again}", {"peak_flops": {"fp32": 1.0}})
+
+
+def test_runs_that_measure_at_the_same_time_lose_nothing(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    each = [context.Process(target=_remember, args=(tmp_path, number)) for number in range(4)]
+    for process in each:
+        process.start()
+    for process in each:
+        process.join(60)
+    assert all(read_peaks(tmp_path, f"{number}-{again}") for number in range(4) for again in range(5))
+
+
+def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that gives small products 3 s and large ones 2 s; the best size counts."""
+    monkeypatch.setitem(peaks.MATMUL_SIZES, "cpu", (10, 20))
+    clock = {10: 3.0, 20: 2.0}
+    monkeypatch.setattr(peaks, "_fastest_seconds", lambda actions, *_: {key: clock[key[1]] for key in actions})
+    assert peaks.matmul_peaks(["fp32", "bf16"], CPU) == {"fp32": 20**3, "bf16": 20**3}
+
+
+def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "COPY_BYTES", 1000)
+    monkeypatch.setattr(peaks, "_fastest_seconds", lambda *_: {"copy": 1e-6})
+    assert peaks.memory_bandwidth(CPU) == pytest.approx(2.0)
+
+
+def test_the_fastest_of_several_times_counts_and_the_first_does_not() -> None:
+    pauses = iter([0.0, 0.06, 0.03, 0.06])  # the first would be the fastest
+    seconds = peaks._fastest_seconds({"pause": lambda: time.sleep(next(pauses))}, CPU, budget=0.0)
+    assert 0.03 <= seconds["pause"] < 0.06
+
+
+def test_measuring_leaves_torchs_matmul_precision_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peaks.MATMUL_SIZES, "cpu", (32,))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        peaks.matmul_peaks(["fp32", "tf32"], CPU, seconds=0.0)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
