@@ -18,6 +18,7 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.launch.resolve import Sweep
+    from lmexp.runs.record import Row
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,28 +96,36 @@ def sweep(
     _run(name, overrides or [], None, output_dir, config_dir, as_json)
 
 
-@app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo model=gpt2,gpt2_xl`")
+@app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo --measure`")
 def plan(
     name: Annotated[str, typer.Argument(help="A sweep's name, or the path of its file.")],
     overrides: Words = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to know its speed.")
+    ] = False,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say what each cell of a sweep will take, without training anything."""
-    from lmexp.analysis.planner import PLAN_COLUMNS, plan
+    """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
+    from lmexp.analysis.planner import totals
+    from lmexp.launch.local import warm_up
     from lmexp.launch.resolve import resolve_sweep
-    from lmexp.report.tables import print_plan
+    from lmexp.launch.trials import measure as try_shapes
+    from lmexp.report.plan import print_plan
 
-    resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=_say)
-    rows = plan((p.values, p.config, p.horizon) for p in resolved.runs)
+    ready = warm_up if measure else (lambda: None)
+    resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=_say, when_valid=ready)
+    if measure:
+        try_shapes(resolved.runs, output_dir, _say)
+    rows = _plan(resolved, output_dir)
     if as_json:
         skipped = [{"values": cell.values, "reason": cell.reason} for cell in resolved.skipped]
-        _print_json({"sweep": resolved.name, "runs": rows, "skipped": skipped})
+        _print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped})
     else:
         _warn(resolved)
-        print_plan(rows, PLAN_COLUMNS, out)
+        print_plan(rows, out)
 
 
 @app.command(epilog="Example: `lmexp status demo`")
@@ -226,6 +235,36 @@ def generate(
     _write("\n")
 
 
+@app.command(epilog="Example: `lmexp bench train/gpt_nano --batch 1,4`, or `lmexp bench model=gpt_tiny`")
+def bench(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN | OVERRIDES...", help="A finished run, or overrides that describe a new model."),
+    ],
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(help="fp32, tf32, bf16, fp16, int8, int4; the trained one, int8 and int4."),
+    ] = None,
+    batch: Annotated[list[str], typer.Option(help="Sequences at once, as in 1,4.")] = ["1", "4"],  # noqa: B006
+    prompt: Annotated[list[str], typer.Option(help="Tokens of a prompt, as in 16,64.")] = ["16", "64"],  # noqa: B006
+    new: Annotated[int, typer.Option(help="Tokens to add to each prompt.")] = 32,
+    output_dir: Outputs = OUTPUTS,
+    config_dir: Configs = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Measure what using a model costs: speed, latency and memory, by batch, prompt and precision."""
+    from lmexp.inference.bench import bench, find_subject, parse_grid
+    from lmexp.report.bench import print_bench
+
+    grid = parse_grid(precision or [], batch, prompt, new)
+    found = bench(find_subject(words, output_dir, config_dir, _say), grid, output_dir, _say)
+    if as_json:
+        _print_json(found)
+    else:
+        print_bench(found, out)
+
+
 @app.command("list", epilog="Example: `lmexp list models`")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
@@ -270,17 +309,16 @@ def _run(
     as_json: bool,
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
-    from lmexp.analysis.planner import plan
     from lmexp.launch.local import warm_up
     from lmexp.launch.progress import Progress
     from lmexp.launch.queue import run_sweep
     from lmexp.launch.resolve import resolve_sweep
-    from lmexp.report.tables import plan_sentence
+    from lmexp.report.plan import plan_sentence
 
     # The server's import takes seconds, in which texts are tokenised and the other cells resolved.
     resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say, when_valid=warm_up)
     _warn(resolved)
-    _say(plan_sentence(resolved.name, plan((p.values, p.config, p.horizon) for p in resolved.runs)))
+    _say(plan_sentence(resolved.name, _plan(resolved, outputs)))
     try:
         with Progress(err, resolved.runs) as progress:
             states = run_sweep(resolved, progress)
@@ -319,6 +357,17 @@ def _report(folders: list[Path], quality: str | None, cost: str, sort: str | Non
     else:
         print_study(study, out, quality, cost, sort)
         out.print(f"\nreport: {page}", soft_wrap=True)
+
+
+def _plan(resolved: "Sweep", outputs: Path) -> "list[Row]":
+    from lmexp.analysis.planner import Cell, plan
+    from lmexp.launch.trials import known_trials
+
+    trials = known_trials(resolved.runs, outputs)
+    return plan(
+        Cell(planned.values, planned.config, planned.horizon, planned.device, trial)
+        for planned, trial in zip(resolved.runs, trials, strict=True)
+    )
 
 
 def _refuse_sweeps(words: list[str]) -> None:

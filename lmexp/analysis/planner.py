@@ -1,13 +1,18 @@
-"""What a sweep will take, said before anything runs: from configs alone."""
+"""What a sweep will take, said before it runs: counted from configs, and timed where its shapes were tried."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from lmexp.config.checks import world_size
 from lmexp.config.compose import Values
 from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device, devices_used
+from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import count_model
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.runs.record import Row
+from lmexp.runs.trials import Trial
 
 PLAN_COLUMNS = {
     "n_params": "params",
@@ -15,27 +20,101 @@ PLAN_COLUMNS = {
     "tokens": "tokens",
     "steps": "steps",
     "train_flops": "FLOPs",
-    "weights_gb": "weights",
-    "optimizer_gb": "optim",
+    "peak_memory_gb": "memory",
+    "train_seconds": "seconds",
+    "energy_kwh": "kWh",
+    "dollars": "dollars",
 }
-"""The columns of a plan that a terminal shows, with their headings. Activations are not in the memory."""
+"""The columns of a plan that a terminal shows, with their headings; those without any value are left out."""
+GIVE_WAY = ("flops_per_token", "steps", "tokens", "energy_kwh", "peak_memory_gb", "train_flops", "dollars")
+"""The order in which they leave a table that is too wide."""
+TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
 
 
-def plan(runs: Iterable[tuple[Values, RunConfig, Horizon]]) -> list[Row]:
-    """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes."""
+@dataclass(frozen=True)
+class Cell:
+    """What a plan needs to know of a run."""
+
+    values: Values
+    config: RunConfig
+    horizon: Horizon
+    device: Device
+    trial: Trial | None = None
+
+
+def plan(cells: Iterable[Cell]) -> list[Row]:
+    """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes.
+
+    Seconds, energy and money are those of the training steps alone: starting, evaluation and checkpoints come
+    on top. What nothing is known of is null.
+    """
     rows = []
-    for values, config, length in runs:
-        count, memory = count_model(config.model), estimate_memory(config)
+    for cell in cells:
+        config = cell.config
+        count, memory = count_model(config.model), estimate_memory(config, cell.device.kind)
+        steps = _steps(cell)
+        tokens = None if steps is None else steps * config.batch.tokens
+        seconds = _seconds(cell)
         figures: Row = {
             "n_params": count.n_params,
             "flops_per_token": count.flops_per_token,
-            "tokens": length.tokens,
-            "steps": length.steps,
-            "train_flops": length.flops,
+            **count.conventions(),
+            "tokens": tokens,
+            "steps": steps,
+            "train_flops": None if tokens is None else float(tokens) * count.flops_per_token,
             "weights_gb": memory.weights / 1e9,
             "gradients_gb": memory.gradients / 1e9,
             "optimizer_gb": memory.optimizer / 1e9,
+            "peak_memory_gb": memory.peak / 1e9,
+            "train_seconds": seconds,
+            **_energy(cell, steps, seconds),
+            "dollars": _dollars(cell, seconds),
         }
-        name = {"model": config.model.name, "precision": config.precision.name} if not values else {}
-        rows.append(name | dict(values) | figures)
+        name = {"model": config.model.name, "precision": config.precision.name} if not cell.values else {}
+        rows.append(name | dict(cell.values) | figures)
     return rows
+
+
+def totals(rows: Sequence[Row]) -> Row:
+    """Return the sums over all runs; null where a run's part is unknown."""
+    sums: Row = {}
+    for key in TOTALS:
+        parts = [row[key] for row in rows]
+        sums[key] = None if None in parts else sum(parts)
+    return sums
+
+
+def _steps(cell: Cell) -> int | None:
+    if cell.horizon.steps is not None:
+        return cell.horizon.steps
+    if cell.trial is None or cell.horizon.seconds is None:
+        return None
+    return cell.trial.steps_in(cell.horizon.seconds)
+
+
+def _seconds(cell: Cell) -> float | None:
+    if cell.horizon.seconds is not None:
+        return cell.horizon.seconds
+    if cell.trial is None or cell.horizon.steps is None:
+        return None
+    return cell.trial.seconds(cell.horizon.steps)
+
+
+def _energy(cell: Cell, steps: int | None, seconds: float | None) -> Row:
+    """Return kWh, from the trial's counter or from the rated power of the devices, and which it was."""
+    trial, watts = cell.trial, cell.config.hardware.watts
+    joules, source = None, None
+    if trial is not None and trial.joules_per_step is not None and steps is not None:
+        joules, source = trial.joules_per_step * steps, trial.energy_source
+    elif watts is not None and seconds is not None:
+        joules, source = watts * _devices(cell) * seconds, "estimated"
+    return {"energy_kwh": None if joules is None else joules / JOULES_PER_KWH, "energy_source": source}
+
+
+def _dollars(cell: Cell, seconds: float | None) -> float | None:
+    price = cell.config.hardware.dollars_per_hour
+    return None if price is None or seconds is None else price * _devices(cell) * seconds / 3600
+
+
+def _devices(cell: Cell) -> int:
+    return devices_used(cell.device.kind, world_size(cell.config))

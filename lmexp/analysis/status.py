@@ -27,7 +27,7 @@ def status(folder: Path) -> list[Row]:
             {
                 "run": run.path.resolve().name,
                 "state": "failed" if lost else state.state,
-                "share": state.tokens / state.tokens_total if state.tokens_total else None,
+                "share": state.share,
                 "train_loss": state.train_loss,
                 "attempts": state.attempts,
                 "reason": "its process is gone; run the sweep again to resume" if lost else state.reason,

@@ -20,7 +20,7 @@ import pandas as pd
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
-from lmexp.runs.record import COLUMNS, Row, identity_columns
+from lmexp.runs.record import COLUMNS, OPEN, Row, identity_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
@@ -189,9 +189,9 @@ def _curve_point(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def _frame(rows: list[Row], axes: Axes) -> pd.DataFrame:
-    """Return rows as a frame: the record's columns, scores, state and reason, then the other axes."""
-    scores = sorted({name for row in rows for name in row if name.startswith("score/")})
-    names = dict.fromkeys([*COLUMNS, *scores, "state", "reason", *axes])
+    """Return rows as a frame: the record's columns, parts and scores, state and reason, then the other axes."""
+    more = sorted({name for row in rows for name in row if name.startswith(OPEN)})
+    names = dict.fromkeys([*COLUMNS, *more, "state", "reason", *axes])
     return pd.DataFrame({name: _nullable([row.get(name) for row in rows]) for name in names})
 
 

@@ -20,7 +20,7 @@ def check_config(config: RunConfig) -> None:
         raise UserError(
             f"batch.tokens={batch.tokens} is {sequences} sequences, which {processes} devices cannot share evenly"
         )
-    if batch.micro is not None and (sequences // processes) % batch.micro:
+    if isinstance(batch.micro, int) and (sequences // processes) % batch.micro:
         raise UserError(
             f"batch.micro={batch.micro} does not divide the {sequences // processes} sequences "
             f"that each device has of a step"
@@ -29,6 +29,11 @@ def check_config(config: RunConfig) -> None:
         raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
     if config.trainer.num_nodes > 1:
         raise UserError(f"trainer.num_nodes={config.trainer.num_nodes}: launcher=local has one node")
+    if config.precision.compute == "fp8" and (model.d_model % 16 or model.d_feed_forward % 16):
+        raise UserError(
+            f"precision=fp8 multiplies in tiles of 16: model.d_model={model.d_model} and "
+            f"model.d_ff={model.d_feed_forward} must be multiples of it"
+        )
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
         first, second = budgets[:2]
@@ -46,12 +51,16 @@ def world_size(config: RunConfig) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
 
+def device_batch(config: RunConfig) -> int:
+    """Return the sequences that each device has of an optimizer step."""
+    return config.batch.tokens // config.model.context // world_size(config)
+
+
 def micro_batch(config: RunConfig) -> int:
-    """Return the sequences of one forward pass on one device."""
-    each = config.batch.tokens // config.model.context // world_size(config)
-    return config.batch.micro or each
+    """Return the sequences of one forward pass on one device; where `auto` is still to find them, the most."""
+    return config.batch.micro if isinstance(config.batch.micro, int) else device_batch(config)
 
 
 def accumulation(config: RunConfig) -> int:
     """Return how many forward passes on each device make one optimizer step."""
-    return config.batch.tokens // (micro_batch(config) * config.model.context * world_size(config))
+    return device_batch(config) // micro_batch(config)

@@ -33,6 +33,8 @@ NOT_IN_IDENTITY: dict[str, Any] = {
 def run_id(config: RunConfig) -> str:
     """Return the identity of a resolved config: hexadecimal digits, the same on every machine."""
     what = config.model_dump(mode="json", by_alias=True, exclude=NOT_IN_IDENTITY, exclude_defaults=True)
+    if config.budget.dollars is not None:  # there the price decides how long the run trains
+        what["dollars_per_hour"] = config.hardware.dollars_per_hour
     return hash_text(json.dumps(what, sort_keys=True, ensure_ascii=True), HASH_LENGTH)
 
 

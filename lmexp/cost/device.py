@@ -20,6 +20,8 @@ ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 """Lightning's accelerators that lmexp knows."""
 AMPERE = (8, 0)
 """The first compute capability with bf16 and TF32 in its tensor cores (NVIDIA A100 whitepaper, 2020)."""
+ADA = (8, 9)
+"""The first compute capability with fp8 in its tensor cores (NVIDIA Ada whitepaper, 2022)."""
 VOLTA = (7, 0)
 """The first compute capability with tensor cores, for fp16 (NVIDIA V100 whitepaper, 2017)."""
 
@@ -87,6 +89,11 @@ def unsupported_precision(precision: PrecisionConfig, device: Device) -> str | N
         return "fp16 with loss scaling is untested on MPS: use bf16 or fp32"
     if compute == "tf32" and (device.capability is None or device.capability < AMPERE):
         return f"tf32 needs an NVIDIA GPU of compute capability 8.0 or above{_but_has(device)}"
+    if compute == "fp8" and not precision.emulate and (device.capability is None or device.capability < ADA):
+        return (
+            f"fp8 needs an NVIDIA GPU of compute capability 8.9 or above{_but_has(device)}; "
+            "precision.emulate=true studies its quality on any device, slowly"
+        )
     if compute == "bf16" and device.kind == "cuda" and not device.native_bf16:
         return f"bf16 needs a GPU of compute capability 8.0 or above{_but_has(device)}; torch would only emulate it"
     return None
@@ -96,9 +103,16 @@ def slow_precision(precision: PrecisionConfig, device: Device) -> str | None:
     """Return why a preset that runs on a device is expected to be slow there, or None."""
     if precision.compute == "bf16" and device.kind == "cpu" and not device.native_bf16:
         return "this CPU has no bf16 instructions (avx512_bf16, amx_bf16): expect bf16 to be slower than fp32"
+    if precision.compute == "fp8" and precision.emulate:
+        return "emulated fp8 multiplies in float32: its quality is that of fp8, its speed is not"
     if precision.compute == "fp16" and device.capability is not None and device.capability < VOLTA:
         return f"{device.name} has no tensor cores: expect fp16 to be little faster than fp32, or slower"
     return None
+
+
+def devices_used(kind: str, processes: int) -> int:
+    """Return how many devices draw power and have a price: on a CPU several processes share one."""
+    return 1 if kind == "cpu" else processes
 
 
 def cores() -> int:

@@ -35,6 +35,28 @@ class ModelCount:
         """Training FLOPs per token: forward and backward."""
         return sum(self.parts.values())
 
+    def conventions(self) -> dict[str, int]:
+        """Return the training FLOPs per token as others count them, under the record's names.
+
+        - `6n`: six for every parameter, embeddings included (Hoffmann et al. 2022: C = 6 N D);
+        - `kaplan`: six for every parameter but embeddings and head, nothing for attention's scores
+          (Kaplan et al. 2020, section 2.1: C = 6 N a token);
+        - `causal`: ours, with half of attention's scores, as only half of them are used;
+        - `hardware`: what fused attention executes: its backward pass computes the scores again, 14 instead of
+          12 H h T (Dao et al. 2022, section 3.1);
+        - `recompute`: that, with the forward pass of every layer done again in the backward pass, as activation
+          checkpointing does (Korthikanti et al. 2022); the head is not.
+        """
+        scores, head = self.parts["attention_scores"], self.parts["head"]
+        total = self.flops_per_token
+        return {
+            "flops_per_token_6n": 6 * self.n_params,
+            "flops_per_token_kaplan": total - scores - head,
+            "flops_per_token_causal": total - scores // 2,
+            "flops_per_token_hardware": total + scores // 6,
+            "flops_per_token_recompute": total + scores // 6 + (total - head) // 3,
+        }
+
 
 def count_model(config: ModelConfig) -> ModelCount:
     """Count a model whose vocabulary is resolved. Raises ValueError when it is not."""

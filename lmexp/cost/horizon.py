@@ -1,8 +1,10 @@
-"""How long a run is: from its budget to optimizer steps."""
+"""How long a run is: from its budget to optimizer steps, or to seconds of training."""
 
 from dataclasses import dataclass
 
+from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
+from lmexp.cost.device import devices_used
 from lmexp.cost.flops import count_model
 from lmexp.errors import UserError
 
@@ -12,24 +14,31 @@ MOST_TOKENS = 1e16
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run."""
+    """The length of a run: steps, tokens and FLOPs, or seconds where the budget is time or money."""
 
-    steps: int
-    tokens: int
+    steps: int | None = None
+    tokens: int | None = None
     """Trained on in all: steps times the global batch."""
-    flops: float
+    flops: float | None = None
     """Training FLOPs in all."""
-    budget_share: float
+    seconds: float | None = None
+    """Seconds of training steps; how many steps fit into them, only the run shows."""
+    budget_share: float = 1.0
     """Share of the budget that whole steps spend, at most 1."""
 
 
-def horizon(config: RunConfig, train_tokens: int) -> Horizon:
-    """Return how many whole steps a run's budget pays for.
+def horizon(config: RunConfig, train_tokens: int, device_kind: str = "cpu") -> Horizon:
+    """Return how long a run's budget lasts.
 
-    `train_tokens` is the size of the training split, which a budget in epochs needs.
-    Raises UserError when the budget is less than one step.
+    `train_tokens` is the size of the training split, which a budget in epochs needs; `device_kind` decides how
+    many devices a budget in dollars pays for.
+    Raises UserError when the budget is less than one step, or is money and nothing has a price.
     """
     budget, count = config.budget, count_model(config.model)
+    if budget.seconds is not None:
+        return Horizon(seconds=budget.seconds)
+    if budget.dollars is not None:
+        return Horizon(seconds=3600 * budget.dollars / _price_of_an_hour(config, device_kind))
     if budget.flops is not None:
         tokens, said = budget.flops / count.flops_per_token, f"budget.flops={budget.flops:g}"
     elif budget.tokens_per_param is not None:
@@ -48,4 +57,15 @@ def horizon(config: RunConfig, train_tokens: int) -> Horizon:
             f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}"
         )
     spent = steps * config.batch.tokens
-    return Horizon(steps, spent, float(spent) * count.flops_per_token, spent / tokens)
+    return Horizon(steps, spent, float(spent) * count.flops_per_token, budget_share=spent / tokens)
+
+
+def _price_of_an_hour(config: RunConfig, device_kind: str) -> float:
+    """Return the dollars of an hour of all of a run's devices."""
+    price = config.hardware.dollars_per_hour
+    if not price:
+        raise UserError(
+            "budget.dollars needs a price: set hardware.dollars_per_hour, or choose hardware that has one "
+            "(`lmexp list hardware`)"
+        )
+    return price * devices_used(device_kind, world_size(config))

@@ -1,36 +1,218 @@
-"""Memory that a run's tensors take, from the config alone."""
+"""Memory that training takes at its most, from the config alone, by named parts.
+
+A step's memory rises and falls, and what is highest depends on the shape: the logits where the vocabulary is
+large, what the backward pass needs where the micro-batch is large, gradients and optimizer where the model is.
+So the estimate walks through a step and keeps the bytes of each phase:
+
+    loss            the forward pass is over, gradients of the step before still stand (Lightning drops them
+                    only now), logits and their float32 log-probabilities as well
+    loss_backward   gradients of the log-probabilities and of the logits, all in float32
+    head_backward   gradients of the logits, and of the head's weights
+    first_block     the last layer's backward pass, most of what the forward pass saved still there
+    last_block      the first layer's: all gradients but its own there, hardly anything saved
+    embedding       all gradients, and those of a tied embedding twice until they are added up
+    update          all gradients, and what the optimizer needs beside them
+
+What autograd saves was read off torch 2.13 and is held equal to it, to the byte, in a test. Evaluation takes
+less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host, which is
+not counted, as the meter does not (see cost/meters.py).
+"""
 
 from dataclasses import dataclass
 
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.checks import accumulation, device_batch, micro_batch
+from lmexp.config.schema import AdamConfig, GPTConfig, RunConfig
 from lmexp.cost.flops import count_model
 
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
+"""Of a value by what it is stored in, or of an activation by what matrices are multiplied in: fp8 saves bf16."""
+WIDE = 4
+"""Bytes of float32, in which losses are computed."""
+RUNTIME = {"fp32": 0, "bf16": 0, "bf16_true": 0}
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that training holds throughout; activations come on top."""
+    """Bytes of one process, by part; `peak` is what a record's peak_memory_gb shows."""
 
     weights: int
     gradients: int
     optimizer: int
+    activations: int
+    """What the forward pass of a micro-batch saves for the backward pass, logits and loss left out."""
+    casts: int
+    """Autocast's copies of the weights, which live as long as the activations."""
+    logits: int
+    """Log-probabilities that the loss saves."""
+    runtime: int
+    """What a process takes besides tensors: threads, kernels and their buffers; 0 on a GPU, where no one counts it."""
+    phases: dict[str, int]
+    """Bytes at each phase of a step, everything included."""
 
     @property
     def total(self) -> int:
-        """Their sum, in bytes."""
+        """Weights, gradients and optimizer: what no smaller micro-batch can save."""
         return self.weights + self.gradients + self.optimizer
 
+    @property
+    def peak(self) -> int:
+        """The most that training takes at any time."""
+        return max(self.phases.values())
 
-def estimate_memory(config: RunConfig) -> MemoryEstimate:
-    """Return the bytes of weights, gradients and optimizer state of a run.
 
-    Adam keeps two moments for each parameter, SGD one with momentum and none without.
+def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | None = None) -> MemoryEstimate:
+    """Return the memory of a run on a device of this kind (`cpu`, or a GPU), by part and by phase.
+
+    On a CPU the peak is the growth of the process; on a GPU what torch's allocator gives out, without its
+    rounding to 512 bytes, cuBLAS's workspace and the CUDA context. The figures for a CPU were held against
+    runs, those for a GPU were derived from the same structure and not measured.
+
+    Args:
+        micro: sequences of one forward pass, instead of the config's.
     """
-    count, precision = count_model(config.model).n_params, config.precision
-    moments = 2 if isinstance(config.optim, AdamConfig) else int(config.optim.momentum > 0)
+    sequences = micro if micro is not None else micro_batch(config)
+    accumulates = micro is not None and micro < device_batch(config) or micro is None and accumulation(config) > 1
+    step = _Step(config, config.model, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
+    runtime = RUNTIME.get(config.precision.name, 0) if device_kind == "cpu" else 0
+    fixed = step.weights + step.optimizer + runtime
     return MemoryEstimate(
-        weights=count * BYTES[precision.weights],
-        gradients=count * BYTES[precision.gradients],
-        optimizer=count * moments * BYTES[precision.optimizer],
+        weights=step.weights,
+        gradients=step.gradients,
+        optimizer=step.optimizer,
+        activations=step.activations,
+        casts=step.casts,
+        logits=step.log_probabilities,
+        runtime=runtime,
+        phases={name: fixed + size for name, size in step.phases().items()},
     )
+
+
+class _Step:
+    """The bytes of one optimizer step, of GPT, on one device."""
+
+    def __init__(self, run: RunConfig, model: GPTConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
+        precision, count = run.precision, count_model(model)
+        self.run, self.model, self.on_cpu, self.accumulates = run, model, on_cpu, accumulates
+        self.sequences, self.tokens = sequences, sequences * model.context
+        self.vocab = model.vocab_size or 0
+        self.weight = BYTES[precision.weights]  # bytes of a weight
+        self.gradient = BYTES[precision.gradients]
+        self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
+        self.stream = self.weight  # additions of a block's output to the stream promote to the wider
+        self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
+        self.weights = count.n_params * self.weight
+        self.gradients = count.n_params * self.gradient
+        moments = 2 if isinstance(run.optim, AdamConfig) else int(run.optim.momentum > 0)
+        self.optimizer = count.n_params * moments * BYTES[precision.optimizer]
+        self.block_params = (count.n_params_matmul - self.vocab * model.d_model) // model.n_layers
+        self.head = self.vocab * model.d_model  # parameters
+
+    # what the forward pass saves
+
+    @property
+    def norm(self) -> int:
+        """A norm's input, and mean and deviation of each token."""
+        statistics = self.stream if self.on_cpu else WIDE
+        return self.tokens * (self.model.d_model * self.stream + 2 * statistics)
+
+    @property
+    def attention(self) -> int:
+        """From the projections' input to the last one's."""
+        model, tokens, c = self.model, self.tokens, self.multiplied
+        ends = 2 * tokens * model.d_model * c  # inputs of the first and of the last projection
+        if self.is_unfused:  # in float32: queries, keys, values; scores, the mask of dropout, their product
+            return ends + 3 * tokens * model.d_model * WIDE + 3 * self.scores
+        # Queries, keys and values, and the softmax's denominators; the output is the last projection's input.
+        return ends + 3 * tokens * model.d_model * c + tokens * model.n_heads * WIDE
+
+    @property
+    def is_unfused(self) -> bool:
+        """The fused attention of CPUs knows no dropout: every score is then kept."""
+        return self.on_cpu and self.model.dropout > 0
+
+    @property
+    def scores(self) -> int:
+        """One float32 for each pair of positions and head."""
+        return self.tokens * self.model.context * self.model.n_heads * WIDE
+
+    @property
+    def feed_forward(self) -> int:
+        """Inputs of the first projection, of GELU and of the second projection."""
+        return self.tokens * (self.model.d_model + 2 * self.model.d_feed_forward) * self.multiplied
+
+    def dropout(self, element: int) -> int:
+        """A mask over the stream: of the values' own type on a CPU, of bytes on a GPU."""
+        mask = element if self.on_cpu else 1
+        return self.tokens * self.model.d_model * mask if self.model.dropout else 0
+
+    @property
+    def block(self) -> int:
+        """What one layer saves."""
+        return 2 * self.norm + self.attention + self.feed_forward + 2 * self.dropout(self.multiplied)
+
+    @property
+    def activations(self) -> int:
+        """What is saved in all: positions, the layers, the last norm, the head's input."""
+        head_input = self.tokens * self.model.d_model * self.multiplied
+        positions = 8 * self.model.context
+        return positions + self.dropout(self.stream) + self.model.n_layers * self.block + self.norm + head_input
+
+    @property
+    def casts(self) -> int:
+        """Weights of all matrices in autocast's type; torchao's fp8 layers keep none."""
+        if not self.is_autocast:
+            return 0
+        layers = 0 if self.run.precision.compute == "fp8" else self.model.n_layers * self.block_params
+        return (layers + self.head) * self.multiplied
+
+    @property
+    def log_probabilities(self) -> int:
+        """The loss's float32 log-probabilities, and the scalar it divides by."""
+        return self.tokens * self.vocab * WIDE + WIDE
+
+    # what stands at each phase, weights and optimizer left out
+
+    def phases(self) -> dict[str, int]:
+        """Return the bytes of each phase."""
+        model, tokens, c = self.model, self.tokens, self.multiplied
+        logits, wide_logits = tokens * self.vocab * c, tokens * self.vocab * WIDE
+        widened = wide_logits if c < WIDE else 0
+        saved = self.activations + self.casts
+        before = self.gradients if self.accumulates else 0  # of earlier micro-batches
+        stream = tokens * model.d_model
+        head = self.head * self.gradient
+        blocks = model.n_layers * self.block + self.dropout(self.stream)
+        block_gradients = self.block_params * self.gradient
+        # Of the second projection: its gradient takes the place of its input, and GELU's comes beside it.
+        inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
+        if self.is_unfused:
+            inside = max(inside, self.scores - self.feed_forward)
+        recast = self.head * c if self.is_autocast else 0  # the head's gradient before it is widened
+        block_casts = self.casts - (self.head * c if self.is_autocast else 0)
+        return {
+            "loss": self.gradients + saved + logits + widened + wide_logits,
+            "loss_backward": before + saved + 3 * wide_logits,
+            "head_backward": before + saved + max(widened + logits, logits + self.head * c, recast + head),
+            "first_block": before + blocks + block_casts + head + inside,
+            "last_block": self.gradients - (0 if self.accumulates else block_gradients)
+            + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0),
+            "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream,
+            "update": self.gradients + self._update(),
+        }  # fmt: skip
+
+    def _embedding_gradients(self) -> int:
+        """Return what the gradients of a tied embedding take while its two uses are added up."""
+        head = self.head * self.gradient
+        own = head if self.accumulates or self.model.tie_embeddings else 0
+        return own + (head if self.model.tie_embeddings and not self.is_autocast else 0)
+
+    def _update(self) -> int:
+        """Return what the optimizer's step takes beside its state."""
+        optim, precision = self.run.optim, self.run.precision
+        if isinstance(optim, AdamConfig):
+            unfused = precision.compute == "fp16"
+            return self.gradients if unfused else 0
+        copies = int(optim.weight_decay > 0) + int(optim.nesterov and optim.momentum > 0)
+        # A CPU goes from weight to weight, a GPU through all of them at once.
+        largest = max(self.head, self.model.d_model * self.model.d_feed_forward, 3 * self.model.d_model**2)
+        return copies * (largest * self.gradient if self.on_cpu else self.gradients)

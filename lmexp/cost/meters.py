@@ -25,8 +25,8 @@ WARMUP_STEPS = 5
 class StepMeter:
     """Times optimizer steps, in windows that end where somebody reads a result from the device.
 
-    Call `begin` when a step's first batch has arrived, `end` when the step is done, `rest` when whatever
-    lies between two steps is over.
+    Call `begin` when a step's first batch has arrived, `end` when the step is done, `close` where its results
+    are read next, `rest` when whatever lies between two steps is over.
     """
 
     batch_tokens: int
@@ -38,38 +38,58 @@ class StepMeter:
     train_seconds: float = 0.0
     """Seconds in closed windows."""
     _rested: float = field(default=0.0, repr=False)
+    _ended: float = field(default=0.0, repr=False)
     _open: tuple[int, float] = field(default=(0, 0.0), repr=False)
 
     def begin(self) -> None:
         """A step's first batch is here: the time since `rest` was spent waiting for it."""
         self.wait_seconds += self.clock() - self._rested
 
-    def end(self, read: bool) -> None:
-        """A step is done; `read` says that its results are read next, which closes the window.
-
-        A GPU runs behind the host: only there, after it has caught up, is the time of a window known.
-        """
-        if read and self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def end(self) -> None:
+        """A step is done; on a CPU, which does not run behind the host, it is a window."""
         steps, seconds = self._open
         self._open = (steps + 1, seconds + self.clock() - self._rested)
-        if read or self.device.type == "cpu":
-            self.windows.append(self._open)
-            self.train_seconds += self._open[1]
-            self._open = (0, 0.0)
+        self._ended = self.clock()
+        if self.device.type == "cpu":
+            self.close()
+
+    def close(self) -> None:
+        """Close the window.
+
+        A GPU runs behind the host: only here, after it has caught up, is the time of a window known.
+        """
+        steps, seconds = self._open
+        if not steps:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            seconds += self.clock() - self._ended
+        self.windows.append((steps, seconds))
+        self.train_seconds += seconds
+        self._open = (0, 0.0)
 
     def rest(self) -> None:
         """What lay between two steps is over: the next step's clock starts."""
         self._rested = self.clock()
 
-    def recent_tokens_per_second(self, steps: int) -> float | None:
-        """Return the throughput of about the last `steps` steps, in tokens per second."""
+    @property
+    def seconds(self) -> float:
+        """Seconds of training steps so far, the open window as far as the host has seen it."""
+        return self.train_seconds + self._open[1]
+
+    def recent_step_seconds(self, steps: int) -> float:
+        """Return the seconds of a step over about the last `steps` of them; 0 before the first window."""
         counted, seconds = 0, 0.0
         for window_steps, window_seconds in reversed(self.windows):
             counted, seconds = counted + window_steps, seconds + window_seconds
             if counted >= steps:
                 break
-        return self.batch_tokens * counted / seconds if seconds else None
+        return seconds / counted if counted else 0.0
+
+    def recent_tokens_per_second(self, steps: int) -> float | None:
+        """Return the throughput of about the last `steps` steps, in tokens per second."""
+        seconds = self.recent_step_seconds(steps)
+        return self.batch_tokens / seconds if seconds else None
 
     def summary(self) -> dict[str, float | None]:
         """Return the record's columns of speed; medians over windows, those of the warm-up left out whole."""

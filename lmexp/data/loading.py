@@ -18,7 +18,10 @@ from lmexp.data.store import Store
 from lmexp.errors import UserError
 
 Batch = dict[str, torch.Tensor]
-"""``inputs`` and ``targets``, both (sequences, T) int64; a target is the token after its input."""
+"""``inputs`` and ``targets``, both (sequences, T) int64; a target is the token after its input.
+
+Batches to train on also hold ``step_targets``, a scalar: the targets of the whole optimizer step, over all
+its micro-batches and ranks."""
 
 Item = TypeVar("Item")
 
@@ -54,6 +57,7 @@ class TrainBatches(IterableDataset[Batch]):
             raise ValueError(f"sample {first_sample} begins no batch of {batch_sequences}")
         self.store = store
         self.order = order
+        self.step_targets = torch.tensor(batch_sequences * order.context)
         self.micro = micro
         self.rank = rank
         self.world_size = world_size
@@ -64,7 +68,8 @@ class TrainBatches(IterableDataset[Batch]):
         # Batches follow each other without a gap, so one stride runs through all micro-batches of a rank.
         first = self.first_sample + self.rank * self.micro
         for sample in _this_workers(count(first, self.world_size * self.micro)):
-            yield _gather(tokens, self.order.starts(sample, self.micro), self.order.context)
+            batch = _gather(tokens, self.order.starts(sample, self.micro), self.order.context)
+            yield {**batch, "step_targets": self.step_targets}
 
 
 class ValidationBatches(IterableDataset[Batch]):

@@ -57,20 +57,20 @@ def warm_up() -> None:
     """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
     # It must not find a user's torch.py or data.py in the folder that the command runs in.
     os.environ["PYTHONSAFEPATH"] = "1"
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.worker"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.trial"])
     forkserver.ensure_running()
 
 
-def start(run: RunDir, processes: int, place: Place) -> Handle:
-    """Start a run; what it prints goes to its log."""
-    return _Forked(run, place) if processes == 1 else _Torchrun(run, processes, place)
+def start(run: RunDir, processes: int, place: Place, trial: bool = False) -> Handle:
+    """Start a run, or a trial of its shape; what it prints goes to its log."""
+    return _Forked(run, place, trial) if processes == 1 else _Torchrun(run, processes, place, trial)
 
 
 class _Forked:
-    def __init__(self, run: RunDir, place: Place) -> None:
+    def __init__(self, run: RunDir, place: Place, trial: bool) -> None:
         warm_up()
         self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
-            target=_enter, args=(run.path, run.log, place.environment(), place.threads), daemon=False
+            target=_enter, args=(run.path, run.log, place.environment(), place.threads, trial), daemon=False
         )
         self._process.start()
 
@@ -83,9 +83,10 @@ class _Forked:
 
 
 class _Torchrun:
-    def __init__(self, run: RunDir, processes: int, place: Place) -> None:
+    def __init__(self, run: RunDir, processes: int, place: Place, trial: bool) -> None:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += [f"--nproc-per-node={processes}", "-m", "lmexp.worker", str(run.path)]
+        command += ["--trial"] if trial else []
         threads = str(max(1, place.threads // processes))
         with run.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -107,8 +108,8 @@ class _Torchrun:
         return self._process.pid
 
 
-def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> None:
-    """Become the run: a session of its own, output to the log, devices and threads set; then train."""
+def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, trial: bool) -> None:
+    """Become the run: a session of its own, output to the log, devices and threads set; then train, or try."""
     os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
@@ -119,10 +120,11 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int) -> 
 
     import torch
 
-    from lmexp.train.worker import main
+    from lmexp.train import trial as trials
+    from lmexp.train import worker
 
     torch.set_num_threads(threads)
-    sys.exit(main(path))
+    sys.exit(trials.main(path) if trial else worker.main(path))
 
 
 def stop_all(handles: Sequence[Handle]) -> None:

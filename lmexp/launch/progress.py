@@ -21,9 +21,11 @@ class Progress:
     def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
         self.console = console
         self.total = len(runs)
-        self.flops_left = sum(planned.horizon.flops for planned in runs)
-        self.tokens_left = sum(planned.horizon.tokens for planned in runs)
-        self.flops_done = 0.0
+        self._weights = _weights(runs)
+        self._work_left = sum(self._weights.values())
+        self._work_done = 0.0
+        self._tokens = {planned.run.name: planned.horizon.tokens for planned in runs}
+        """Tokens of the runs that have not ended; None where a budget of time decides."""
         self.ended_runs = 0
         self._began = time.monotonic()
         self._looked = 0.0
@@ -46,11 +48,11 @@ class Progress:
     def ended(self, planned: PlannedRun, state: State) -> None:
         """Print what became of a run."""
         self.ended_runs += 1
-        self.flops_left -= planned.horizon.flops
-        self.tokens_left -= planned.horizon.tokens
+        self._tokens.pop(planned.run.name, None)
+        self._work_left -= self._weights[planned.run.name]
         earlier = planned.run.name not in self._started
         if not earlier:
-            self.flops_done += planned.horizon.flops
+            self._work_done += self._weights[planned.run.name]
         self.console.print(
             f"{self.ended_runs}/{self.total}  {escape(planned.run.name)}  {escape(_outcome(planned, state, earlier))}",
             highlight=False,
@@ -63,20 +65,25 @@ class Progress:
             return
         self._looked = time.monotonic()
         states = [(planned, planned.run.read_state()) for planned in running]
-        under_way = sum(planned.horizon.flops * state.tokens / planned.horizon.tokens for planned, state in states)
-        tokens = self.tokens_left - sum(state.tokens for _, state in states)
+        under_way = sum(self._weights[planned.run.name] * (state.share or 0) for planned, state in states)
         lines = [_running(planned, state) for planned, state in states]
-        left = self._seconds_left(under_way)
-        lines.append(f"{self.ended_runs}/{self.total} runs, {si(tokens)} tokens left{left}")
+        left = [self._tokens_left(states), self._seconds_left(under_way)]
+        lines.append(", ".join([f"{self.ended_runs}/{self.total} runs", *filter(None, left)]))
         self._live.update("\n".join(lines), refresh=True)
 
+    def _tokens_left(self, states: Sequence[tuple[PlannedRun, State]]) -> str:
+        known = [tokens for tokens in self._tokens.values() if tokens is not None]
+        if len(known) < len(self._tokens):
+            return ""
+        return f"{si(sum(known) - sum(state.tokens for _, state in states))} tokens left"
+
     def _seconds_left(self, under_way: float) -> str:
-        """Say how long the rest takes if it goes on as so far, by FLOPs; nothing while nobody can tell."""
-        done = self.flops_done + under_way
+        """Say how long the rest takes if it goes on as so far; nothing while nobody can tell."""
+        done = self._work_done + under_way
         elapsed = time.monotonic() - self._began
         if done <= 0 or elapsed < 5:
             return ""
-        return f", about {duration(elapsed * (self.flops_left - under_way) / done)}"
+        return f"about {duration(elapsed * (self._work_left - under_way) / done)}"
 
 
 def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
@@ -90,7 +97,15 @@ def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
     return f"{state.state}: {state.reason}"
 
 
+def _weights(runs: Sequence[PlannedRun]) -> dict[str, float]:
+    """Return how much of the whole each run is: by FLOPs, or by seconds where all budgets are of time."""
+    for each in ([planned.horizon.flops for planned in runs], [planned.horizon.seconds for planned in runs]):
+        if None not in each:
+            return {planned.run.name: size for planned, size in zip(runs, each, strict=True) if size is not None}
+    return {planned.run.name: 1.0 for planned in runs}
+
+
 def _running(planned: PlannedRun, state: State) -> str:
-    share = state.tokens / planned.horizon.tokens
+    share = state.share or 0.0
     loss = f", train loss {state.train_loss:.3f}" if state.train_loss is not None else ""
     return f"  {escape(planned.run.name)}  {share:.0%}{loss}"

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
-from lmexp.cost.device import Device, cores, detect
+from lmexp.cost.device import Device, cores
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.local import Handle, Place, start, stop_all
@@ -70,7 +70,7 @@ def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
         if planned not in pending:
             listener.ended(planned, planned.run.read_state())
 
-    places = _Places(sweep.runs[0].config)
+    places = Places(sweep.runs[0].config, sweep.runs[0].device)
     running: list[_Running] = []
     handlers = {which: signal.signal(which, _interrupt) for which in STOPPING}
     try:
@@ -154,16 +154,24 @@ def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
         )
 
 
-class _Places:
+def slots_of(config: RunConfig, device: Device) -> int:
+    """Return how many runs go at a time."""
+    at_once = device.count // world_size(config) if device.kind == "cuda" else 1
+    return config.launcher.slots or max(1, at_once)
+
+
+def threads_of(config: RunConfig, device: Device) -> int:
+    """Return the CPU threads that a run has."""
+    return config.launcher.threads or max(1, cores() // slots_of(config, device))
+
+
+class Places:
     """The devices and threads of this machine, given out to runs."""
 
-    def __init__(self, config: RunConfig) -> None:
-        device = detect(config.trainer.accelerator)
+    def __init__(self, config: RunConfig, device: Device) -> None:
         self._cuda = device.kind == "cuda"
-        each = world_size(config) if self._cuda else 1
-        self._slots = config.launcher.slots or (max(1, device.count // each) if self._cuda else 1)
-        self._threads = config.launcher.threads or max(1, cores() // self._slots)
-        self._free_slots = self._slots
+        self._threads = threads_of(config, device)
+        self._free_slots = slots_of(config, device)
         self._free_devices = _visible_devices(device) if self._cuda else []
 
     def take(self, devices: int) -> Place | None:

@@ -7,6 +7,7 @@ reason; when none can, that is a wrong input.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lmexp.config.compose import Composer, Values, split_words
 from lmexp.config.identity import run_id, slug
 from lmexp.config.schema import RunConfig, RunInfo, SweepSpec
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
+from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.sources import fingerprint
@@ -36,6 +38,7 @@ class PlannedRun:
     values: Values
     config: RunConfig
     horizon: Horizon
+    device: Device
     run: RunDir
 
     @property
@@ -95,7 +98,7 @@ def resolve_sweep(
     expansion = expand(spec, of_runs)
     composer = Composer(roots, file, expansion.fixed)
 
-    resolver = _Resolver(outputs, name, say, when_valid)
+    resolver = _Resolver(outputs, name, roots, say, when_valid)
     runs: list[PlannedRun] = []
     skipped: list[SkippedCell] = []
     identities: set[str] = set()
@@ -129,8 +132,8 @@ def resolve_sweep(
 class _Resolver:
     """Resolves configs, reading each source and asking for each device once."""
 
-    def __init__(self, outputs: Path, sweep: str, say: Say, when_valid: Callable[[], None]) -> None:
-        self.outputs, self.sweep, self.say = outputs, sweep, say
+    def __init__(self, outputs: Path, sweep: str, roots: list[Path], say: Say, when_valid: Callable[[], None]) -> None:
+        self.outputs, self.sweep, self.roots, self.say = outputs, sweep, roots, say
         self._tell_valid: Callable[[], None] | None = when_valid
         self.warnings: list[str] = []
         self._devices: dict[str, Device] = {}
@@ -143,7 +146,8 @@ class _Resolver:
     def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
         check_config(config)
         check_logger(config.logger)
-        self._check_device(config)
+        device = self._check_device(config)
+        config = self._with_hardware(config, device)
         config = self._with_fingerprint(config)
         if self._tell_valid:
             self._tell_valid()
@@ -152,7 +156,7 @@ class _Resolver:
         config = _with_vocabulary(config, store)
         self._check_memory(config)
         _check_text(config, store)
-        length = horizon(config, store.tokens("train"))
+        length = horizon(config, store.tokens("train"), device.kind)
         if length.budget_share < 0.95:
             self._warn(
                 f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
@@ -166,9 +170,9 @@ class _Resolver:
         info = RunInfo(id=identity, sweep=self.sweep, slug=words)
         config = config.model_copy(update={"run": info})
         path = self._known.get(identity, self.outputs / self.sweep / f"{words}-{identity}")
-        return PlannedRun(values=values, config=config, horizon=length, run=RunDir(path))
+        return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
 
-    def _check_device(self, config: RunConfig) -> None:
+    def _check_device(self, config: RunConfig) -> Device:
         accelerator = config.trainer.accelerator
         if accelerator not in self._devices:
             self._devices[accelerator] = detect(accelerator)
@@ -177,16 +181,34 @@ class _Resolver:
             raise UserError(f"trainer.devices={config.trainer.devices}: this machine has {device.count}")
         if reason := unsupported_precision(config.precision, device):
             raise UserError(f"precision={config.precision.name}: {reason}")
+        if config.precision.compute == "fp8" and find_spec("torchao") is None:
+            raise UserError("precision=fp8 needs torchao: pip install 'lmexp[quant]'")
         if warning := slow_precision(config.precision, device):
             self._warn(warning)
+        return device
+
+    def _with_hardware(self, config: RunConfig, device: Device) -> RunConfig:
+        """Fill in what is known of the device, where the config leaves that to be found."""
+        asked = config.hardware
+        if not fits(asked, device):
+            if device.kind == "cpu":
+                raise UserError(f"hardware={asked.name} is no CPU, and runs train on one here; hardware=auto fits")
+            self._warn(f"hardware={asked.name} does not know {device.name}; its figures are used as you ask")
+        return config.model_copy(update={"hardware": hardware_of(asked, device, self.roots)})
 
     def _check_memory(self, config: RunConfig) -> None:
-        device, needed = self._devices[config.trainer.accelerator], estimate_memory(config).total / 1e9
-        if device.memory_gb and needed > device.memory_gb:
+        """Refuse what cannot fit, by more than the estimate's uncertainty."""
+        device, smallest = self._devices[config.trainer.accelerator], 1 if config.batch.micro == "auto" else None
+        estimate = estimate_memory(config, device.kind, smallest)
+        has = f"{device.name} has {device.memory_gb:,.0f} GB"
+        if estimate.total > device.memory_gb * 1e9:
             raise UserError(
-                f"{config.model.name} needs {needed:,.0f} GB for weights, gradients and optimizer alone; "
-                f"{device.name} has {device.memory_gb:,.0f} GB"
+                f"{config.model.name} needs {estimate.total / 1e9:,.0f} GB for weights, gradients and optimizer "
+                f"alone; {has}"
             )
+        if 0.9 * estimate.peak > device.memory_gb * 1e9:
+            less = "" if smallest else ", or less by a smaller micro-batch: batch.micro=auto finds it"
+            raise UserError(f"{config.model.name} needs about {estimate.peak / 1e9:,.0f} GB{less}; {has}")
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:

@@ -53,7 +53,8 @@ class State:
     started: float | None = None
     finished: float | None = None
     tokens: int = 0
-    tokens_total: int = 0
+    share: float | None = None
+    """Share of the budget that is spent."""
     train_loss: float | None = None
 
 

@@ -20,14 +20,15 @@ def origin_columns(started: float) -> Row:
     return {
         "git_sha": sha,
         "git_dirty": bool(_git("status", "--porcelain")) if sha else None,
-        "packages": " ".join([f"python=={platform.python_version()}", *map(_pinned, PACKAGES)]),
+        "packages": " ".join([f"python=={platform.python_version()}", *map(pinned, PACKAGES)]),
         "host": platform.node(),
         "started": utc(started),
         "schema_version": SCHEMA_VERSION,
     }
 
 
-def _pinned(package: str) -> str:
+def pinned(package: str) -> str:
+    """Return `name==version` of an installed package."""
     try:
         return f"{package}=={version(package)}"
     except PackageNotFoundError:

@@ -42,32 +42,40 @@ COLUMNS: dict[str, str] = {
     "tokens": "trained on",
     "epochs": "passes over the training split",
     "flops_per_token": "training FLOPs per token",
+    "flops_per_token_6n": "by another convention: 6 for every parameter",
+    "flops_per_token_kaplan": "by another convention: 6 for every parameter but embeddings and head",
+    "flops_per_token_causal": "by another convention: half of attention's scores",
+    "flops_per_token_hardware": "by another convention: as fused attention executes it",
+    "flops_per_token_recompute": "by another convention: that, with every layer's forward pass done twice",
     "train_flops": "training FLOPs",
     "steps": "optimizer steps",
     "batch_tokens": "tokens per optimizer step, all devices",
+    "micro_batch": "sequences per forward pass and device",
     # speed
     "tokens_per_second": "training throughput, median of windows, warm-up dropped",
     "step_ms_p50": "median milliseconds per optimizer step",
     "step_ms_p95": "95th percentile of milliseconds per optimizer step",
-    "mfu": "model FLOPs utilisation: achieved over peak",
-    "peak_flops": "FLOP/s the device can do at this precision",
-    "peak_source": "where peak_flops comes from",
+    "mfu": "model FLOPs utilisation: achieved over the peak of all devices",
+    "peak_flops": "dense FLOP/s one device can do in what the run multiplies in",
+    "peak_source": "the datasheet, or `measured`: the best of square matmuls",
     "data_wait_fraction": "share of training time spent waiting for data",
-    "compile_seconds": "compiling",
+    "compile_seconds": "in torch.compile; null when nothing was compiled",
     "train_seconds": "in training steps, warm-up included; validation and checkpoints excluded",
-    "wall_seconds": "from the start of the worker (its last attempt) to the record",
+    "wall_seconds": "from the start of the worker to the record, and of earlier attempts to their last checkpoint",
     # space
     "peak_memory_gb": "GB (1e9 bytes): allocated on the device, or growth of the process on a CPU",
     "reserved_memory_gb": "GB (1e9 bytes) the allocator held; null on a CPU",
     "weights_gb": "GB (1e9 bytes) of weights",
     # price
-    "energy_kwh": "energy of the run",
-    "energy_source": "counter or estimate",
-    "dollars": "price of the run's wall seconds",
-    "dollars_per_hour": "price that was assumed",
+    "energy_kwh": "energy of all devices over the wall seconds",
+    "energy_source": "nvml or rapl: the device's counter; estimated: rated power times time",
+    "kwh_per_million_tokens": "energy for a million training tokens",
+    "dollars": "price of all devices over the wall seconds",
+    "dollars_per_million_tokens": "price of a million training tokens",
+    "dollars_per_hour": "price of one device that was assumed",
     # honesty
     "dtype_weights": "found on the live parameters",
-    "dtype_compute": "found on the logits of a forward pass",
+    "dtype_compute": "found on the operands of the matmuls of a forward pass",
     "dtype_grads": "found on the live gradients",
     "dtype_optimizer": "found on the live optimizer state",
     "exclusive": "whether nothing else of lmexp ran on the device",
@@ -85,16 +93,18 @@ COLUMNS: dict[str, str] = {
     "finished": "UTC",
     "schema_version": "of the record",
 }
-"""Every column of a record, in order, with its meaning and unit. Scores join as `score/<task>/<metric>`."""
+"""Every column of a record, in order, with its meaning and unit. Two kinds join, as open as tasks and models are:
+scores as `score/<task>/<metric>`, and the named parts of flops_per_token as `flops/<part>`."""
+OPEN = ("score/", "flops/")
 
 
 def complete(values: Mapping[str, Any]) -> Row:
-    """Return a full row in the order of COLUMNS: what is missing is null, scores come last.
+    """Return a full row in the order of COLUMNS: what is missing is null, parts and scores come last.
 
     Raises KeyError for a name that the contract does not have.
     """
     extra = [name for name in values if name not in COLUMNS]
-    unknown = [name for name in extra if not name.startswith("score/")]
+    unknown = [name for name in extra if not name.startswith(OPEN)]
     if unknown:
         raise KeyError(f"not columns of a record: {unknown}")
     return {name: values.get(name) for name in [*COLUMNS, *sorted(extra)]}

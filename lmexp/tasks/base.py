@@ -56,37 +56,29 @@ class Task(pl.LightningModule):
         self.model = model
         self.config = config
         self.step_loss: Tensor | None = None
-        """Summed loss of the micro-batches of the step under way, detached."""
+        """This process's part of the loss of the step under way, detached."""
         self.grad_norm: Tensor | None = None
         """The gradient's global norm at the last step, before clipping."""
-        self.dtypes: dict[str, str] = {}
-        """What tensors were stored and computed in, as found on the live objects of the first step."""
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
         raise NotImplementedError
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the mean loss over the targets of a micro-batch; Lightning averages the micro-batches.
+        """Return a micro-batch's part of the step's loss: the mean over all targets of the optimizer step.
 
-        Micro-batches of a language model hold equally many targets, so the average of their means is the
-        mean over the whole step.
+        `step_targets` counts those over all its micro-batches and processes, so each target weighs the same
+        wherever it was computed. Means of means would not do that where batches differ in their targets.
         """
         logits, targets = self.predict(batch)
-        if not self.dtypes:
-            self.dtypes["dtype_compute"] = _name(logits.dtype)
         # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
-        loss = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED)
+        nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+        loss = nll / batch["step_targets"]
         detached = loss.detach()
         self.step_loss = detached if self.step_loss is None else self.step_loss + detached
-        return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Note what gradients and weights are stored in, once."""
-        if "dtype_grads" not in self.dtypes:
-            weight = next(weight for weight in self.parameters() if weight.grad is not None)
-            assert weight.grad is not None
-            self.dtypes |= {"dtype_weights": _name(weight.dtype), "dtype_grads": _name(weight.grad.dtype)}
+        trainer = self._trainer
+        # Lightning divides by the micro-batches, and gradients are averaged over processes: undone here.
+        return loss if trainer is None else loss * (trainer.accumulate_grad_batches * trainer.world_size)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *ignored: Any, **also: Any) -> None:
         """Clip the gradient's global norm, and keep it for the curve.
@@ -145,8 +137,3 @@ class Task(pl.LightningModule):
             known |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
         optimizer: torch.optim.Optimizer = get_class(optim.target)(groups, **known)
         return optimizer
-
-
-def _name(dtype: torch.dtype) -> str:
-    """Return `float32` for torch.float32."""
-    return str(dtype).removeprefix("torch.")

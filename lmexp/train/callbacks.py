@@ -4,13 +4,17 @@
     Curve        writes points of the training loss, and notices when it is no longer a number
     Evaluation   scores the validation split
     Saving       keeps last.ckpt
+    Spending     counts wall time and energy, over all attempts
+    Witness      reads off what tensors are stored and multiplied in
     Rest         starts the next step's clock
 
 Lightning calls them after every forward pass; all but Clock act only when a whole optimizer step is done.
 """
 
 import math
+import time
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,14 @@ import pytorch_lightning as pl
 import torch
 
 from lmexp.config.schema import RunConfig
+from lmexp.cost.energy import EnergyMeter
 from lmexp.cost.meters import StepMeter
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import Batch, Quality, Task
 from lmexp.train.progress import Progress
 from lmexp.train.schedule import rate
+from lmexp.train.witness import ComputeWitness, stored_dtypes
 
 
 class Diverged(Exception):
@@ -77,10 +83,14 @@ class Clock(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Count the step, and close the window where something else comes next."""
-        self.progress.steps += 1
+        self.meter.end()
+        seconds = (self.meter.seconds, self.meter.recent_step_seconds(self.config.trainer.log_every))
+        if self.progress.length.seconds is not None and trainer.world_size > 1:
+            seconds = trainer.strategy.broadcast(seconds)  # one clock decides, or ranks would part ways
+        self.progress.advance(*seconds)
         pauses = (self.config.evaluation.every, self.config.checkpoint.every)
-        is_point = self.progress.is_point(self.config.trainer.log_every)
-        self.meter.end(read=is_point or any(map(self.progress.due, pauses)))
+        if self.progress.is_point(self.config.trainer.log_every) or any(map(self.progress.due, pauses)):
+            self.meter.close()
         if self.progress.done:
             trainer.should_stop = True
 
@@ -90,7 +100,7 @@ class Clock(StepCallback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.progress.steps = state_dict["progress"]["steps"]
+        self.progress.load_state_dict(state_dict["progress"])
         self.meter.load_state_dict(state_dict["meter"])
 
 
@@ -113,8 +123,8 @@ class Curve(StepCallback):
             return
         assert loss is not None
         if trainer.world_size > 1:
-            loss = trainer.strategy.reduce(loss, reduce_op="mean")
-        value = float(loss) / trainer.accumulate_grad_batches
+            loss = trainer.strategy.reduce(loss, reduce_op="sum")
+        value = float(loss)
         if not math.isfinite(value):
             raise Diverged(f"the training loss is {value} at step {progress.steps}")
         self.train_loss = value
@@ -192,6 +202,76 @@ class Saving(StepCallback):
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
             draft.replace(self.file)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has used up, of all that its result is made of."""
+
+    wall_seconds: float
+    joules: float | None
+    """Of all devices; None where nobody can tell."""
+    source: str | None
+    """How the energy was found."""
+
+
+class Spending(pl.Callback):
+    """Counts wall time and energy: of this attempt, and of earlier ones up to the checkpoint it goes on from."""
+
+    def __init__(self, energy: EnergyMeter, started: float) -> None:
+        """`started` is when this process began, in seconds since the epoch."""
+        self.energy, self.started = energy, started
+        self.trainer: pl.Trainer | None = None
+        self.before = Spent(0.0, 0.0, None)
+
+    def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
+        """Know the Trainer: other processes have meters of their own."""
+        self.trainer = trainer
+
+    def sample(self) -> None:
+        """Read the counter, which may begin again from 0 if it is read too seldom."""
+        self.energy.sample()
+
+    def total(self, trainer: pl.Trainer) -> Spent:
+        """Return what was spent, summed over processes; all of them must ask."""
+        joules = self.energy.joules()
+        counts = torch.tensor([joules or 0.0, float(joules is None)], dtype=torch.float64)
+        if trainer.world_size > 1:
+            counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
+        used, unknown = counts.tolist()
+        known = not unknown and self.before.joules is not None
+        return Spent(
+            wall_seconds=self.before.wall_seconds + time.time() - self.started,
+            joules=used + self.before.joules if known and self.before.joules is not None else None,
+            source=self.energy.source,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; Lightning asks every process."""
+        assert self.trainer is not None, "asked while a Trainer saves"
+        return asdict(self.total(self.trainer))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.before = Spent(**state_dict)
+
+
+class Witness(pl.Callback):
+    """Reads what tensors are stored and multiplied in off the live objects, at the end of training."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = batches
+        self.dtypes: dict[str, str | None] = {}
+
+    def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Lightning's hook: gradients and optimizer state still exist, where they were."""
+        assert isinstance(task, Task)
+        self.dtypes = stored_dtypes(task.model, trainer.optimizers[0])
+        one = {name: value[:1].to(task.device) for name, value in next(iter(self.batches)).items()}
+        plain = torch.compiler.set_stance("force_eager")
+        with torch.no_grad(), trainer.precision_plugin.forward_context(), plain, ComputeWitness() as seen:
+            task.predict(one)
+        self.dtypes["dtype_compute"] = seen.dtype
 
 
 class Rest(StepCallback):

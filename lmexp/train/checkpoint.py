@@ -28,25 +28,26 @@ def last_checkpoint(run: RunDir) -> Path:
     return run.checkpoints / "last.ckpt"
 
 
-def resumable_steps(run: RunDir, leader: bool) -> int:
-    """Return the optimizer steps that last.ckpt holds; 0 where there is none.
+def resumable_progress(run: RunDir, leader: bool) -> dict[str, float] | None:
+    """Return how far the run in last.ckpt had come, as Progress keeps it; None where there is none.
 
     One that cannot be read is set aside as last.ckpt.damaged, by the leader, and said; the run then starts
     over. Every process of a run comes to the same answer, whether it sees the file before or after.
     """
     file = last_checkpoint(run)
     if not file.exists():
-        return 0
+        return None
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        return int(content["callbacks"]["Clock"]["progress"]["steps"])
+        progress = content["callbacks"]["Clock"]["progress"]
+        return {name: float(progress[name]) for name in ("steps", "seconds", "step_seconds")}
     except Exception as error:  # what a damaged zip of pickles raises is anybody's guess
         if not leader:
-            return 0
+            return None
         aside = file.with_suffix(".ckpt.damaged")
         file.replace(aside)
         print(f"{file} cannot be read ({reason_of(error)}); set aside as {aside.name}; starting over")
-        return 0
+        return None
 
 
 def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -> None:

@@ -1,17 +1,32 @@
-"""How far a run has come: the one count of steps and tokens that everything else reads."""
+"""How far a run has come: the one count of steps, tokens and time that everything else reads."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+
+from lmexp.cost.horizon import Horizon
 
 
 @dataclass
 class Progress:
-    """Optimizer steps done, of those that the budget pays for."""
+    """Optimizer steps done, and the share of the budget that they spent.
 
-    total_steps: int
+    A budget of tokens ends after a number of steps that is known from the start; one of time ends where half
+    a step more would be beyond it. Everything that is planned along a run (rate, evaluations, checkpoints)
+    follows the share, so it happens alike under both.
+    """
+
+    length: Horizon
     batch_tokens: int
     sequences: int
     """Sequences for each optimizer step, over all devices."""
     steps: int = 0
+    seconds: float = 0.0
+    """Seconds of training steps that the state of training is worth; earlier attempts' included."""
+    step_seconds: float = 0.0
+    """What a step takes at present; 0 while nobody knows."""
+    share: float = 0.0
+    """Share of the budget that is spent."""
+    _share_before: float = 0.0
+    """What it was before the last step."""
 
     @property
     def tokens(self) -> int:
@@ -24,20 +39,20 @@ class Progress:
         return self.steps * self.sequences
 
     @property
-    def share(self) -> float:
-        """Share of the budget that is spent."""
-        return self.steps / self.total_steps
-
-    @property
     def share_after_step(self) -> float:
         """Share that will be spent once the step under way is done; the learning rate follows it, so that
         the first step moves and the last one has the final rate."""
-        return (self.steps + 1) / self.total_steps
+        return self._share_at(self.steps + 1, self.seconds + self.step_seconds)
 
     @property
     def done(self) -> bool:
         """Whether the budget is spent."""
-        return self.steps >= self.total_steps
+        return self.share >= 1
+
+    def advance(self, seconds: float, step_seconds: float) -> None:
+        """A step is done; `seconds` is the training time in all, `step_seconds` that of a step at present."""
+        self.steps, self.seconds, self.step_seconds = self.steps + 1, seconds, step_seconds
+        self._share_before, self.share = self.share, self._share_at(self.steps, seconds)
 
     def is_point(self, every: int) -> bool:
         """Whether the curve gets a point now: at the first step, at each `every`-th, and at the last."""
@@ -45,9 +60,21 @@ class Progress:
 
     def due(self, every: float) -> bool:
         """Whether what happens at each share `every` of the budget, and at its end, happens now."""
-        before = int((self.steps - 1) / self.total_steps / every + 1e-9)
-        return self.done or int(self.share / every + 1e-9) > before
+        return self.done or int(self.share / every + 1e-9) > int(self._share_before / every + 1e-9)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, float]:
         """Return what a checkpoint keeps."""
-        return asdict(self)
+        return {"steps": self.steps, "seconds": self.seconds, "step_seconds": self.step_seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from a checkpoint."""
+        self.steps = int(state["steps"])
+        self.seconds, self.step_seconds = float(state["seconds"]), float(state["step_seconds"])
+        self.share = self._share_before = self._share_at(self.steps, self.seconds)
+
+    def _share_at(self, steps: int, seconds: float) -> float:
+        if self.length.steps is not None:
+            return min(steps / self.length.steps, 1.0)
+        assert self.length.seconds is not None, "a horizon has steps or seconds"
+        left = self.length.seconds - seconds
+        return 1.0 if left <= self.step_seconds / 2 else seconds / self.length.seconds

@@ -23,7 +23,9 @@ def run(meter: StepMeter, clock: Clock, steps: int, wait: float, work: float, pa
         clock.now += wait
         meter.begin()
         clock.now += work
-        meter.end(read=step % every == 0)
+        meter.end()
+        if step % every == 0:
+            meter.close()
         clock.now += pause if step % every == 0 else 0
         meter.rest()
 
@@ -73,7 +75,9 @@ def test_a_device_that_runs_behind_the_host_is_waited_for_before_its_results_are
         meter.begin()
         clock.now += 0.001  # the host hands out the work
         device.busy_until = max(device.busy_until, clock.now) + 0.01
-        meter.end(read=step % every == 0)
+        meter.end()
+        if step % every == 0:
+            meter.close()
         if step % every == 0:
             device.wait()  # somebody reads the loss
         meter.rest()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmexp.launch.resolve import resolve_sweep
 from lmexp.runs.directory import RunDir
@@ -18,3 +19,10 @@ def make_run(small: list[str], tmp_path: Path) -> Callable[..., RunDir]:
         return RunDir.create(planned.run.path, planned.config)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests run side by side, and threads that outnumber the cores wait for each other; children count alike."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

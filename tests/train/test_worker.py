@@ -19,7 +19,7 @@ from lmexp.train.worker import main
 
 MakeRun = Callable[..., RunDir]
 TIMINGS = ["tokens_per_second", "step_ms_p50", "step_ms_p95", "data_wait_fraction", "train_seconds", "wall_seconds",
-           "peak_memory_gb", "started", "exclusive", "finished", "slug", "sweep"]  # fmt: skip
+           "peak_memory_gb", "started", "exclusive", "finished", "slug", "sweep", "mfu", "peak_flops"]  # fmt: skip
 
 
 def record_of(run: RunDir) -> dict:
@@ -32,15 +32,17 @@ def test_a_run_leaves_what_the_design_names(make_run: MakeRun):
     assert main(run.path) == 0
     state, row = run.read_state(), record_of(run)
     assert (state.state, state.reason, state.attempts, state.pid) == ("done", None, 1, None)
-    assert state.tokens == state.tokens_total == 5120
-    assert list(row) == list(COLUMNS)
+    assert state.tokens == 5120 and state.share == 1
+    assert [name for name in row if not name.startswith("flops/")] == list(COLUMNS)
     assert row["tokens"] == 5120 and row["steps"] == 20 and row["batch_tokens"] == 256
     assert row["train_flops"] == 5120 * count_model(run.read_config().model).flops_per_token
     assert row["perplexity"] == pytest.approx(2.718281828459045 ** row["loss"])
     assert row["dtype_weights"] == row["dtype_grads"] == row["dtype_optimizer"] == row["dtype_compute"] == "float32"
-    for measured in ("tokens_per_second", "step_ms_p50", "train_seconds", "wall_seconds", "peak_memory_gb"):
+    for measured in ("tokens_per_second", "step_ms_p50", "train_seconds", "wall_seconds", "peak_memory_gb", "mfu"):
         assert row[measured] > 0
-    for unmeasured in ("energy_kwh", "dollars", "mfu", "reserved_memory_gb"):
+    assert row["mfu"] == pytest.approx(row["tokens_per_second"] * row["flops_per_token"] / row["peak_flops"])
+    assert row["mfu"] < 1 and row["peak_source"] == "measured"
+    for unmeasured in ("energy_kwh", "dollars", "reserved_memory_gb", "compile_seconds", "kwh_per_million_tokens"):
         assert row[unmeasured] is None  # never 0
     assert {file.name for file in run.final.iterdir()} == {"model.safetensors", "config.yaml", "tokenizer.json"}
     assert not last_checkpoint(run).exists()

@@ -1,0 +1,76 @@
+"""A plan in the terminal: what each run takes, and all of them together."""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmexp.analysis.planner import GIVE_WAY, PLAN_COLUMNS, totals
+from lmexp.report.terminal import column_widths, fit
+from lmexp.runs.record import Row
+from lmexp.units import duration, si
+
+
+def plan_sentence(name: str, rows: Sequence[Row]) -> str:
+    """Return a plan in one line; what is not known of every run is not in it."""
+    sizes, total = sorted({row["n_params"] for row in rows}), totals(rows)
+    range_ = si(sizes[0]) if len(sizes) == 1 else f"{si(sizes[0])} to {si(sizes[-1])}"
+    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    said = [f"{runs} of {range_} parameters"]
+    if total["tokens"] is not None:
+        said.append(f"{si(total['tokens'])} tokens, {si(total['train_flops'])} FLOPs")
+    if total["train_seconds"] is not None:
+        said.append(f"{duration(total['train_seconds'])} of training steps")
+    said += [f"{total[key]:.3g} {unit}" for key, unit in (("energy_kwh", "kWh"), ("dollars", "dollars")) if total[key]]
+    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}"
+
+
+def print_plan(rows: Sequence[Row], console: Console) -> None:
+    """Print a plan: a row a run, counts with SI prefixes, then the totals.
+
+    Columns that nothing is known of are left out. Nothing is cut off: where the terminal is too narrow, some of
+    what a run takes goes, and is named; the axes and the totals stay.
+    """
+    headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
+    axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
+    texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
+    texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
+    titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings
+    gap = 2 if console.width > 90 else 1
+    hidden = fit(column_widths(titles, texts), gap, list(GIVE_WAY), console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown = {key: cells for key, cells in texts.items() if key not in hidden}
+    for key in shown:
+        table.add_column(Text(titles[key]), justify="left" if key in axes else "right", overflow="fold")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    if hidden:
+        console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
+    console.print(plan_sentence("total", rows))
+    if "train_seconds" not in headings:
+        console.print("No time yet: `lmexp plan NAME --measure` trains a few steps of each shape to know it.")
+    elif any(row["train_seconds"] is None for row in rows):
+        console.print("Some shapes were not measured: --measure does that.")
+
+
+def _figure(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if key == "steps":
+        return f"{value:,}"
+    if key in ("energy_kwh", "dollars"):
+        return f"{value:.3g}"
+    if key == "train_seconds":
+        return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+    return f"{si(value * 1e9)}B" if key.endswith("_gb") else si(value)
+
+
+def _swept(value: Any) -> str:
+    """Return a swept value; large numbers with an SI prefix, as in 10.0T."""
+    is_large = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e5
+    return si(float(value)) if is_large else str(value)

@@ -1,0 +1,234 @@
+"""Training a run: from its config to the row of its record.
+
+    open the token store -> task(model) -> Trainer.fit -> final weights -> figures
+
+The parts are put together in one place, `Training`, for the run itself and for a trial of a few steps.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from torch.utils.data import DataLoader
+
+from lmexp.config.checks import accumulation, micro_batch
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device, detect, devices_used
+from lmexp.cost.energy import open_meter
+from lmexp.cost.exclusive import Exclusive
+from lmexp.cost.flops import ModelCount, count_model
+from lmexp.cost.hardware import hardware_of
+from lmexp.cost.horizon import Horizon, horizon
+from lmexp.cost.meters import MemoryMeter, StepMeter
+from lmexp.data.loading import TrainBatches, ValidationBatches
+from lmexp.data.order import Order
+from lmexp.data.store import Store, prepare
+from lmexp.models.build import build_model
+from lmexp.runs.directory import STORES, RunDir
+from lmexp.runs.mirrors import Mirror, open_mirror
+from lmexp.runs.origin import origin_columns, utc
+from lmexp.runs.record import Row, complete, identity_columns
+from lmexp.tasks.base import Task
+from lmexp.train import figures
+from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest, Saving, Spending, Witness
+from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final
+from lmexp.train.float8 import convert
+from lmexp.train.progress import Progress
+
+HEARTBEAT_SECONDS = 2.0
+
+
+class Training:
+    """What one process of a run trains with."""
+
+    def __init__(self, run: RunDir, config: RunConfig, leader: bool) -> None:
+        """Build everything; on several devices each process does, and `leader` is the first of them."""
+        self.run, self.config, self.leader = run, config, leader
+        self.outputs = run.path.parent.parent
+        self.device: Device = detect(config.trainer.accelerator)
+        self.hardware = hardware_of(config.hardware, self.device)
+        self.count: ModelCount = count_model(config.model)
+        self.store: Store = prepare(config.data, config.tokenizer, self.outputs / STORES)
+        # tf32 is a way of multiplying float32, chosen for the whole process.
+        torch.set_float32_matmul_precision("high" if config.precision.compute == "tf32" else "highest")
+        self.trainer = build_trainer(config, run)
+        self.root_device = self.trainer.strategy.root_device
+        self.memory = MemoryMeter(self.root_device)
+        self.exclusive = Exclusive(self._places()) if leader else None
+        model = build_model(config.model, config.seed)
+        convert(model, config.precision)
+        if config.trainer.compile:
+            model.compile()
+        self.task: Task = get_class(config.task.target)(model, config)
+        self.meter = StepMeter(config.batch.tokens, self.root_device)
+
+    def progress(self, length: Horizon) -> Progress:
+        """Return the count of a run of this length, at its beginning."""
+        return Progress(length, self.config.batch.tokens, self.config.batch.tokens // self.config.model.context)
+
+    def fit(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: str | None = None) -> None:
+        """Train on the text's own order from where `progress` stands; Clock times it, Rest comes last."""
+        config, trainer = self.config, self.trainer
+        order = Order(self.store.tokens("train"), config.model.context, config.seed)
+        batches = TrainBatches(
+            self.store, order, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
+            progress.samples,
+        )  # fmt: skip
+        clock, rest = Clock(progress, self.meter, config), Rest(progress, self.meter)
+        trainer.callbacks += [clock, *callbacks, rest]  # type: ignore[attr-defined]  # set by a connector
+        loader = DataLoader(batches, batch_size=None)
+        trainer.fit(self.task, loader, ckpt_path=checkpoint, weights_only=True)
+
+    def release(self) -> bool | None:
+        """Give the devices back; return whether nothing else ran on them (the leader knows)."""
+        return self.exclusive.release() if self.exclusive else None
+
+    @property
+    def index(self) -> int:
+        """Which of the visible GPUs this process trains on; 0 on other devices."""
+        return self.root_device.index or 0
+
+    def _places(self) -> str:
+        return os.environ.get("CUDA_VISIBLE_DEVICES", "0") if self.root_device.type == "cuda" else "cpu"
+
+
+def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
+    """Train a run from where its last checkpoint stands, and write its final weights and its record.
+
+    Args:
+        started: when this process began, seconds since the epoch; wall_seconds counts from there.
+        leader: whether this is the first, or only, process of the run.
+    """
+    training = Training(run, config, leader)
+    trainer, store, meter = training.trainer, training.store, training.meter
+    world, rank, count = trainer.world_size, trainer.global_rank, training.count
+    progress = training.progress(horizon(config, store.tokens("train"), training.device.kind))
+    resumed = resumable_progress(run, leader)
+    if resumed:
+        progress.load_state_dict(resumed)
+    if leader:
+        run.keep_curve_up_to(progress.tokens)
+
+    energy = open_meter(training.device, training.index, training.hardware.watts, shares_machine=not leader)
+    spending = Spending(energy, started)
+    validation = ValidationBatches(store, config.model.context, micro_batch(config), rank, world)
+    mirror = open_mirror(config, run) if leader else Mirror("no")
+    curve = Curve(progress, meter, config, run, mirror, count.flops_per_token)
+    evaluation = Evaluation(progress, curve, config.evaluation.every, validation, store.bytes("validation"))
+    saving = Saving(progress, config.checkpoint.every, last_checkpoint(run))
+    witness = Witness(validation)
+    if leader:
+        print(
+            f"{run.name}: {count.n_params:,} parameters, {_length_in_words(progress)} of "
+            f"{config.batch.tokens:,} tokens, {config.precision.name} on {world} x {training.device.name}"
+        )
+        if progress.steps:
+            print(f"resuming after step {progress.steps:,}")
+    origin = origin_columns(started)  # of the code that runs, not of what it is when the run ends
+    exit_code, record = 1, None
+    try:
+        with heartbeat(run, progress, curve, spending) if leader else nullcontext():
+            callbacks = [curve, evaluation, saving, spending, witness]
+            training.fit(progress, callbacks, str(last_checkpoint(run)) if progress.steps else None)
+        assert evaluation.quality is not None, "the end of a budget is always scored"
+        spent, devices = spending.total(trainer), devices_used(training.device.kind, world)
+        if leader:
+            save_final(run, training.task.model, config, store)
+            exclusive = training.release()
+            record = complete(
+                identity_columns(config)
+                | figures.quality_columns(evaluation.quality)
+                | figures.work_columns(config, count, progress, store)
+                | meter.summary()
+                | training.memory.summary()
+                | witness.dtypes
+                | {
+                    "exclusive": exclusive,
+                    "compile_seconds": figures.compile_seconds(config),
+                    "world_size": world,
+                    "device_name": training.device.name,
+                    "data_fingerprint": store.fingerprint,
+                    "tokenizer_fingerprint": store.tokenizer_fingerprint,
+                    "finished": utc(time.time()),
+                }
+                | figures.price_columns(spent, training.hardware, devices, progress.tokens)
+                | origin
+            )
+            record |= _utilisation(training, record, exclusive)
+            run.write_record([record])
+            # Said before the mirror closes, which may take seconds: whatever comes now, the run is done.
+            run.update_state(state="done", finished=time.time(), pid=None)
+        exit_code = 0
+    finally:
+        training.release()
+        mirror.finish(record, exit_code)
+
+
+def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
+    """Return Lightning's Trainer: its own options from the config, the rest set by lmexp."""
+    options = config.trainer.model_dump(exclude={"log_every", "compile"})
+    # Named, so that inside a Slurm allocation Lightning neither checks its tasks nor requeues it by itself.
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return pl.Trainer(
+        **options,
+        plugins=[LightningEnvironment() if alone else TorchElasticEnvironment()],
+        precision=config.precision.lightning,
+        max_epochs=-1,  # the Clock stops the run when its budget is spent
+        accumulate_grad_batches=accumulation(config),
+        default_root_dir=run.path,
+        logger=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,  # the batches are cut by rank already
+    )
+
+
+@contextmanager
+def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending) -> Iterator[None]:
+    """Say every few seconds, in state.json, that the run is alive and how far it has come."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            tell()
+            spending.sample()
+
+    def tell() -> None:
+        run.update_state(
+            state="running",
+            heartbeat=time.time(),
+            tokens=progress.tokens,
+            share=progress.share,
+            train_loss=curve.train_loss,
+        )
+
+    tell()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        tell()
+
+
+def _utilisation(training: Training, record: Row, exclusive: bool | None) -> Row:
+    """Return the columns of MFU; a peak beyond belief is said in the log."""
+    found = figures.utilisation_columns(
+        training.config, training.hardware, training.device, training.outputs, record["tokens_per_second"],
+        training.trainer.world_size, may_measure=bool(exclusive),
+    )  # fmt: skip
+    if (found.get("mfu") or 0) > 1:
+        print(f"MFU is {found['mfu']:.2f}: more than the peak ({found['peak_source']}); that peak is too low")
+    return found
+
+
+def _length_in_words(progress: Progress) -> str:
+    length = progress.length
+    return f"{length.steps:,} steps" if length.steps is not None else f"{length.seconds:,.0f} seconds of steps"
