@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "runs": {"config"},
     "tasks": {"config", "models"},
     "train": {"config", "models", "data", "cost", "runs", "tasks"},
+    "inference": {"config", "models", "data", "cost", "runs", "tasks", "train"},
     "launch": {"config", "data", "cost", "runs"},
     "analysis": {"config", "cost", "runs"},
     "report": {"config", "cost", "runs", "analysis"},

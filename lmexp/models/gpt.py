@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.config.schema import GPTConfig
-from lmexp.models.layers import Block, init_normal
+from lmexp.models.layers import Block, KVCache, init_normal
 
 
 class GPT(nn.Module):
@@ -44,16 +44,29 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, cache: list[KVCache] | None = None, last_only: bool = False) -> Tensor:
         """Score the next token at every position: (B, T) int64 -> (B, T, vocab_size).
 
-        Raises ValueError when T is longer than the context.
+        Args:
+            cache: of `new_cache`; `tokens` then follow those seen with it before, and are added to it.
+            last_only: score the last position only, (B, 1, vocab_size): all that a continuation needs.
+
+        Raises ValueError when the tokens, cached ones included, are more than the context.
         """
-        length = tokens.shape[1]
-        if length > self.config.context:
-            raise ValueError(f"{length} tokens are more than the model's context of {self.config.context}")
-        positions = torch.arange(length, device=tokens.device)
+        start = cache[0].length if cache else 0
+        end = start + tokens.shape[1]
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
+        positions = torch.arange(start, end, device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
-        for block in self.blocks:
-            x = block(x)
+        for index, block in enumerate(self.blocks):
+            x = block(x, cache[index] if cache else None)
+        if last_only:
+            x = x[:, -1:]
         return self.head(self.norm(x))
+
+    def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
+        """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer."""
+        config, like = self.config, self.norm.weight
+        shape = (batch, config.n_heads, capacity or config.context, config.d_model // config.n_heads)
+        return [KVCache(like.new_empty(shape, requires_grad=False)) for _ in range(config.n_layers)]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from lmexp.models.layers import Decoder
+
 
 @torch.inference_mode()
 def sample(
@@ -18,6 +20,9 @@ def sample(
 ) -> Iterator[int]:
     """Yield `count` tokens that continue `prompt` (at least one token).
 
+    A model with a cache reads each token once. Past the context every token moves to another position with
+    every step, which makes what is cached worthless: from there on the whole context is read again each time.
+
     Args:
         context: the most tokens the model can look back on; older ones are dropped.
         temperature: divides the logits; 0 always takes the likeliest token.
@@ -25,8 +30,15 @@ def sample(
     """
     dice = torch.Generator().manual_seed(seed)
     tokens = torch.tensor([prompt])  # (1, T)
+    cache = model.new_cache(1, context) if isinstance(model, Decoder) else None
+    read = 0  # tokens that the cache holds
     for _ in range(count):
-        logits: Tensor = model(tokens[:, -context:])[0, -1].float()  # (V,)
+        if cache and tokens.shape[1] <= context:
+            scores: Tensor = model(tokens[:, read:], cache, last_only=True)
+            read = tokens.shape[1]
+        else:
+            scores = model(tokens[:, -context:])
+        logits = scores[0, -1].float()  # (V,)
         if temperature == 0:
             chosen = logits.argmax().view(1)
         else:
