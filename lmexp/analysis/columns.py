@@ -56,6 +56,11 @@ _KNOWN: dict[str, Column] = {
     "tokens": Column("training tokens", "tokens", "tokens", SI),
     "epochs": Column("epochs", "", "epochs"),
     "flops_per_token": Column("FLOPs per token", "FLOPs", "FLOPs/token", SI),
+    "flops_per_token_6n": Column("FLOPs per token, 6N", "FLOPs", "6N", SI),
+    "flops_per_token_kaplan": Column("FLOPs per token, Kaplan", "FLOPs", "Kaplan", SI),
+    "flops_per_token_causal": Column("FLOPs per token, causal", "FLOPs", "causal", SI),
+    "flops_per_token_hardware": Column("FLOPs per token, hardware", "FLOPs", "hardware", SI),
+    "flops_per_token_recompute": Column("FLOPs per token, recomputing", "FLOPs", "recomputing", SI),
     "train_flops": Column("training compute", "FLOPs", "FLOPs", SI),
     "batch_tokens": Column("batch", "tokens", "batch", SI),
     "tokens_per_second": Column("throughput", "tokens/s", "tokens/s", SI),
@@ -71,8 +76,10 @@ _KNOWN: dict[str, Column] = {
     "reserved_memory_gb": Column("reserved memory", "GB", "reserved GB"),
     "weights_gb": Column("weights", "GB", "weights GB"),
     "energy_kwh": Column("energy", "kWh", "kWh"),
+    "kwh_per_million_tokens": Column("energy per million tokens", "kWh", "kWh/1M tokens"),
     "dollars": Column("price", "dollars", "dollars"),
-    "dollars_per_hour": Column("price per hour", "dollars", "dollars/h"),
+    "dollars_per_million_tokens": Column("price per million tokens", "dollars", "dollars/1M tokens"),
+    "dollars_per_hour": Column("price of a device per hour", "dollars", "dollars/h"),
 }
 
 QUALITIES = ("loss", "perplexity", "bits_per_byte", "accuracy")
@@ -90,6 +97,9 @@ _LOWER_SCORES = {"loss", "perplexity", "bits_per_byte"}
 def column(name: str) -> Column:
     """Return how `name` is spoken of; a name that is not listed (an axis, a score) speaks for itself."""
     title = name.removeprefix("score/").replace("/", " ") if name.startswith("score/") else name
+    if name.startswith("flops/"):
+        part = name.removeprefix("flops/").replace("_", " ")
+        return Column(f"FLOPs per token, {part}", "FLOPs", part, SI)
     return _KNOWN.get(name) or Column(title=title, short=title)
 
 
@@ -104,6 +114,8 @@ def meaning(name: str) -> str:
     """Return the contract's words for a column, or nothing."""
     if name.startswith("score/"):
         return "score of a task: score/<task>/<metric>"
+    if name.startswith("flops/"):
+        return "training FLOPs per token of one part of the model"
     return COLUMNS.get(name, "")
 
 

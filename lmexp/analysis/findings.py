@@ -54,7 +54,7 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
         sentences += _about_axis(study, runs, axis, quality, cost)
     if len(runs) > 1 and study.axes:
         sentences += _about_seeds(study, runs, quality)
-    return sentences + _about_the_rest(study)
+    return sentences + _about_peaks(study.table) + _about_the_rest(study)
 
 
 def headline(study: Study, quality: str = "loss", cost: str = "train_seconds") -> str:
@@ -225,6 +225,15 @@ def _about_seeds(study: Study, runs: pd.DataFrame, quality: str) -> list[str]:
         f"Seeds alone move the {title} by {format_number(deviation, spec)} "
         f"(standard deviation within {cells}): smaller differences may be noise."
     ]
+
+
+def _about_peaks(table: pd.DataFrame) -> list[str]:
+    """Warn of utilisation that cannot be."""
+    above = int((numbers(table, "mfu") > 1).sum())
+    if not above:
+        return []
+    runs = "1 run has" if above == 1 else f"{above} runs have"
+    return [f"{runs} an MFU above 1: the peak that it is held against is too low."]
 
 
 def _about_the_rest(study: Study) -> list[str]:

@@ -82,6 +82,8 @@ def swept_values(override: Override) -> list[Any]:
 
 
 MOST_VALUES = 10_000
+MOST_SHOWN = 20
+"""Choices that a message names; of more, the nearest is enough."""
 ELSEWHERE = {
     "trainer.accumulate_grad_batches": "batch.tokens and batch.micro",
     "trainer.callbacks": "lmexp itself",
@@ -257,7 +259,8 @@ class _translate:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             group, _, name = str(error.missing_cfg_file).rpartition("/")
             known = [str(option) for option in error.options or []]
-            return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {', '.join(known)}"
+            shown = ", ".join(known) if len(known) <= MOST_SHOWN else f"{len(known)}, which `lmexp list` shows"
+            return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {shown}"
         if isinstance(error, MissingMandatoryValue):
             key = str(error.full_key or error).removeprefix("Missing mandatory value: ")
             return f"{key} must be given, as in {key}=..."

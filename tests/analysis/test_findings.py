@@ -152,3 +152,13 @@ def test_si_prefixes(value, text):
 
 def test_formats_are_written_as_named():
     assert format_number(1234.5678, ",.2f") == "1,234.57" and format_number(4.0, "") == "4"
+
+
+def test_an_mfu_beyond_belief_is_said(tmp_path):
+    study = study_of(tmp_path, [({}, 3.0, 10.0)], {})
+    assert not any("MFU" in said for said in findings(study))
+    (run,) = (tmp_path / "sweep").glob("r0")
+    (row,) = RunDir(run).read_record()
+    write_json(run / "record.json", {"rows": [row | {"mfu": 1.4}]})
+    said = findings(load_study([tmp_path / "sweep"]))
+    assert "1 run has an MFU above 1: the peak that it is held against is too low." in said

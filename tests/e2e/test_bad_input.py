@@ -64,6 +64,40 @@ WRONG = {
         [*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=fp16"],
         "precision=fp16: ",
     ),
+    "negative price": (
+        ["train", "hardware.dollars_per_hour=-1"],
+        "hardware.dollars_per_hour=-1: input should be greater than or equal to 0",
+    ),
+    "unknown hardware": (
+        ["train", "hardware=h100_sx"],
+        "there is no hardware 'h100_sx'. Did you mean 'h100_sxm'?",
+    ),
+    "hardware of another kind": (
+        [*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "hardware=h100_sxm"],
+        "hardware=h100_sxm is no CPU",
+    ),
+    "dollars without a price": (
+        [*TEXT, "data.path=words.txt", "budget.tokens=null", "budget.dollars=1"],
+        "budget.dollars needs a price",
+    ),
+    "FLOPs below one step": (
+        [*TEXT, "data.path=words.txt", "budget.tokens=null", "budget.flops=10"],
+        "less than one step of batch.tokens=256",
+    ),
+    "seconds of no length": (["train", "budget.seconds=0"], "budget.seconds=0: input should be greater than 0"),
+    "micro-batch that does not divide": (
+        ["train", *SMALL, "batch.micro=3"],
+        "batch.micro=3 does not divide the 8 sequences",
+    ),
+    "micro-batch that is no number": (["train", "batch.micro=most"], "batch.micro"),
+    "fp8 that nobody has": (
+        [*TEXT, "data.path=words.txt", "trainer.accelerator=cpu", "precision=fp8"],
+        "precision=fp8: fp8 needs an NVIDIA GPU",
+    ),
+    "a model larger than the machine": (
+        [*TEXT, "data.path=words.txt", "model.n_layers=10_000_000"],
+        "gpt_nano needs 2,",
+    ),
     "all cells invalid": (
         ["sweep", "invalid"],
         "none of the 4 cells can be run: model.d_model=30 is not divisible by model.n_heads=4",
