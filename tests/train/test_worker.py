@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lmexp.cost.device import detect
+from lmexp.cost.energy import why_no_energy
 from lmexp.cost.flops import count_model
 from lmexp.data.store import prepare
 from lmexp.runs.directory import STORES, RunDir
@@ -42,8 +44,10 @@ def test_a_run_leaves_what_the_design_names(make_run: MakeRun):
         assert row[measured] > 0
     assert row["mfu"] == pytest.approx(row["tokens_per_second"] * row["flops_per_token"] / row["peak_flops"])
     assert row["mfu"] < 1 and row["peak_source"] == "measured"
-    for unmeasured in ("energy_kwh", "dollars", "reserved_memory_gb", "compile_seconds", "kwh_per_million_tokens"):
+    for unmeasured in ("dollars", "dollars_per_million_tokens", "reserved_memory_gb", "compile_seconds"):
         assert row[unmeasured] is None  # never 0
+    for energy in ("energy_kwh", "kwh_per_million_tokens", "energy_source"):
+        assert (row[energy] is None) == (why_no_energy(detect("cpu")) is not None)
     assert {file.name for file in run.final.iterdir()} == {"model.safetensors", "config.yaml", "tokenizer.json"}
     assert not last_checkpoint(run).exists()
 
