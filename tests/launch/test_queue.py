@@ -153,6 +153,14 @@ def test_several_devices_are_started_by_torchrun(resolve: Resolve):
     assert one["loss"] == pytest.approx(two["loss"], abs=2e-5)
 
 
+def test_several_processes_end_a_budget_of_seconds_at_the_same_step(resolve: Resolve):
+    sweep = resolve("trainer.devices=2", "budget.tokens=null", "budget.seconds=2")
+    (state,) = run_sweep(sweep, Notes())
+    assert (state.state, state.share) == ("done", 1), sweep.runs[0].run.log.read_text()
+    (row,) = sweep.runs[0].run.read_record()
+    assert row["train_seconds"] == pytest.approx(2, abs=max(0.2, 2 * row["step_ms_p95"] / 1e3))
+
+
 def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):
     sweep = resolve("seed=0,1,2", "budget.tokens=50_000")
     both = [multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,)) for _ in range(2)]
