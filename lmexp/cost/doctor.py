@@ -211,15 +211,5 @@ def _wandb_login() -> bool:
 
 def _not_measured(device: Device) -> list[Result]:
     """Say which columns of a record stay empty here, and why."""
-    found = []
     why = why_no_energy(device)
-    if why:
-        found.append({"what": "energy_kwh", "why": why})
-    if device.kind == "cpu":
-        found.append(
-            {
-                "what": "reserved_memory_gb",
-                "why": "no allocator to ask on a CPU; peak_memory_gb is the growth of the process there",
-            }
-        )
-    return found
+    return [{"what": "energy_kwh", "why": why}] if why else []

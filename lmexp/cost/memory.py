@@ -4,6 +4,7 @@ A step's memory rises and falls, and what is highest depends on the shape: the l
 large, what the backward pass needs where the micro-batch is large, gradients and optimizer where the model is.
 So the estimate walks through a step and keeps the bytes of each phase:
 
+    scores          the last layer's attention, where dropout on a CPU has it keep every score
     loss            the forward pass is over, gradients of the step before still stand (Lightning drops them
                     only now), logits and their float32 log-probabilities as well
     loss_backward   gradients of the log-probabilities and of the logits, all in float32
@@ -14,13 +15,13 @@ So the estimate walks through a step and keeps the bytes of each phase:
     update          all gradients, and what the optimizer needs beside them
 
 What autograd saves was read off torch 2.13 and is held equal to it, to the byte, in a test. Evaluation takes
-less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host, which is
-not counted, as the meter does not (see cost/meters.py).
+less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host, which
+is left out, here as by the meter (see cost/meters.py).
 """
 
 from dataclasses import dataclass
 
-from lmexp.config.checks import accumulation, device_batch, micro_batch
+from lmexp.config.checks import device_batch, micro_batch, world_size
 from lmexp.config.schema import AdamConfig, GPTConfig, RunConfig
 from lmexp.cost.flops import count_model
 
@@ -28,7 +29,10 @@ BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 """Of a value by what it is stored in, or of an activation by what matrices are multiplied in: fp8 saves bf16."""
 WIDE = 4
 """Bytes of float32, in which losses are computed."""
-RUNTIME = {"fp32": 0, "bf16": 0, "bf16_true": 0}
+RUNTIME = {"fp32": 3_500_000, "tf32": 3_500_000, "bf16": 13_000_000, "fp16": 13_000_000, "fp8": 13_000_000}
+"""What a process on a CPU takes besides tensors, by what matrices are multiplied in: imports on first use, and
+kernels that oneDNN compiles. Seen in 48 runs on an x86 with AMX (benchmarks/memory.py): 3 to 12 MB in fp32, where
+it grows with the matrices, and 10 to 18 MB in bf16."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ class MemoryEstimate:
     logits: int
     """Log-probabilities that the loss saves."""
     runtime: int
-    """What a process takes besides tensors: threads, kernels and their buffers; 0 on a GPU, where no one counts it."""
+    """What the process of a CPU takes besides tensors; 0 on a GPU, whose allocator does not see it."""
+    exchange: int
+    """Buckets in which several processes add up their gradients (DDP), beside the gradients themselves."""
     phases: dict[str, int]
     """Bytes at each phase of a step, everything included."""
 
@@ -65,16 +71,19 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
 
     On a CPU the peak is the growth of the process; on a GPU what torch's allocator gives out, without its
     rounding to 512 bytes, cuBLAS's workspace and the CUDA context. The figures for a CPU were held against
-    runs, those for a GPU were derived from the same structure and not measured.
+    runs, of one process and of two; those for a GPU, and with it for fp16, tf32 and fp8, were derived from the
+    same structure and not measured. A GPU is taken to have a fused attention for the shape, which needs heads
+    of a multiple of 8. What torch.compile saves is not counted off.
 
     Args:
         micro: sequences of one forward pass, instead of the config's.
     """
-    sequences = micro if micro is not None else micro_batch(config)
-    accumulates = micro is not None and micro < device_batch(config) or micro is None and accumulation(config) > 1
+    sequences = micro or micro_batch(config)
+    accumulates = sequences < device_batch(config)
     step = _Step(config, config.model, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
-    runtime = RUNTIME.get(config.precision.name, 0) if device_kind == "cpu" else 0
-    fixed = step.weights + step.optimizer + runtime
+    runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else 0
+    exchange = step.gradients if world_size(config) > 1 else 0
+    fixed = step.weights + step.optimizer + runtime + exchange
     return MemoryEstimate(
         weights=step.weights,
         gradients=step.gradients,
@@ -83,6 +92,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
         casts=step.casts,
         logits=step.log_probabilities,
         runtime=runtime,
+        exchange=exchange,
         phases={name: fixed + size for name, size in step.phases().items()},
     )
 
@@ -98,6 +108,8 @@ class _Step:
         self.weight = BYTES[precision.weights]  # bytes of a weight
         self.gradient = BYTES[precision.gradients]
         self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
+        # Layers keep their input as they multiply it; those of torchao know no autocast of a CPU, and keep float32.
+        self.linear = WIDE if precision.compute == "fp8" and on_cpu else self.multiplied
         self.stream = self.weight  # additions of a block's output to the stream promote to the wider
         self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
         self.weights = count.n_params * self.weight
@@ -119,9 +131,11 @@ class _Step:
     def attention(self) -> int:
         """From the projections' input to the last one's."""
         model, tokens, c = self.model, self.tokens, self.multiplied
-        ends = 2 * tokens * model.d_model * c  # inputs of the first and of the last projection
+        ends = tokens * model.d_model * (self.linear + c)  # inputs of the first and of the last projection
         if self.is_unfused:  # in float32: queries, keys, values; scores, the mask of dropout, their product
-            return ends + 3 * tokens * model.d_model * WIDE + 3 * self.scores
+            # Values that need no copy, neither to widen nor to line up, hold on to queries and keys beside them.
+            is_view = c == WIDE and 1 in (self.sequences, model.n_heads)
+            return ends + (5 if is_view else 3) * tokens * model.d_model * WIDE + 3 * self.scores
         # Queries, keys and values, and the softmax's denominators; the output is the last projection's input.
         return ends + 3 * tokens * model.d_model * c + tokens * model.n_heads * WIDE
 
@@ -138,7 +152,7 @@ class _Step:
     @property
     def feed_forward(self) -> int:
         """Inputs of the first projection, of GELU and of the second projection."""
-        return self.tokens * (self.model.d_model + 2 * self.model.d_feed_forward) * self.multiplied
+        return self.tokens * (self.model.d_model * self.linear + 2 * self.model.d_feed_forward * self.multiplied)
 
     def dropout(self, element: int) -> int:
         """A mask over the stream: of the values' own type on a CPU, of bytes on a GPU."""
@@ -187,12 +201,14 @@ class _Step:
         inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
         if self.is_unfused:
             inside = max(inside, self.scores - self.feed_forward)
-        recast = self.head * c if self.is_autocast else 0  # the head's gradient before it is widened
         block_casts = self.casts - (self.head * c if self.is_autocast else 0)
+        # Where every score is kept, they are computed in float32 and narrowed to what the model computes in.
+        narrowed = self.scores // 2 if self.is_unfused and c < WIDE else 0
         return {
+            "scores": self.gradients + blocks + self.casts - self.feed_forward + narrowed,
             "loss": self.gradients + saved + logits + widened + wide_logits,
             "loss_backward": before + saved + 3 * wide_logits,
-            "head_backward": before + saved + max(widened + logits, logits + self.head * c, recast + head),
+            "head_backward": before + saved + logits + max(widened, self.head * c),
             "first_block": before + blocks + block_casts + head + inside,
             "last_block": self.gradients - (0 if self.accumulates else block_gradients)
             + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0),
@@ -203,8 +219,8 @@ class _Step:
     def _embedding_gradients(self) -> int:
         """Return what the gradients of a tied embedding take while its two uses are added up."""
         head = self.head * self.gradient
-        own = head if self.accumulates or self.model.tie_embeddings else 0
-        return own + (head if self.model.tie_embeddings and not self.is_autocast else 0)
+        tied = self.model.tie_embeddings
+        return head * (int(self.accumulates) + int(tied) + int(tied and not self.is_autocast))
 
     def _update(self) -> int:
         """Return what the optimizer's step takes beside its state."""

@@ -6,6 +6,8 @@ runs ahead of the device, so the clock is read only at the edges of windows of s
 device has caught up; on a CPU every step is a window.
 """
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 WARMUP_STEPS = 5
 """First steps left out of speed: allocators, caches and clocks settle in them."""
+MEMORY_STEPS = 3
+"""First steps whose memory is measured on a CPU: gradients of the step before stand from the second on, and what
+several processes exchange them through from the third."""
 
 
 @dataclass
@@ -126,10 +132,15 @@ class StepMeter:
 
 
 class MemoryMeter:
-    """The most memory that a run took since the meter was made.
+    """The most memory that a run took since the meter was made: what its tensors needed, and what was kept for them.
 
-    On CUDA what torch's allocator had given out and had reserved; on a CPU the growth of the process's own
-    pages (code and the memory-mapped tokens, which the system can drop, left out).
+    On CUDA both are the allocator's own account. On a CPU they are the growth of the process's own pages (code
+    and the memory-mapped tokens, which the system can drop, left out). malloc there keeps much of what tensors
+    give back, a third and more of a small model's memory and another share in each run. So until the third
+    optimizer step is done, which holds all that any later one does, it is told to return what is freed at once:
+    the peak of that time is what was needed. Such steps take longer; they belong to the warm-up, and afterwards
+    malloc is free to keep memory. The growth over the whole run, kept memory, evaluation and checkpoints
+    included, is what was reserved. Where malloc cannot be told (no glibc), both are that.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -138,6 +149,10 @@ class MemoryMeter:
             torch.cuda.init()  # torch refuses to reset the statistics of a device that nobody has used
             torch.cuda.reset_peak_memory_stats(device)
             return
+        self._needed: int | None = None
+        self._steps_left = MEMORY_STEPS
+        if _keep_freed_memory(False):
+            self._hook = register_optimizer_step_post_hook(self._on_step)
         with suppress(OSError):  # no Linux, or not allowed: the peak is then the process's own
             Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from here
         self._start = _process_memory()
@@ -149,12 +164,41 @@ class MemoryMeter:
                 "peak_memory_gb": torch.cuda.max_memory_allocated(self.device) / 1e9,
                 "reserved_memory_gb": torch.cuda.max_memory_reserved(self.device) / 1e9,
             }
+        reserved = self._growth()
+        if reserved is None:
+            return {}
+        needed = reserved if self._needed is None else self._needed
+        # Files are counted off by what they are now, so the later reading may come out a little lower.
+        return {"peak_memory_gb": needed / 1e9, "reserved_memory_gb": max(needed, reserved) / 1e9}
+
+    def _on_step(self, *ignored: Any) -> None:
+        self._steps_left -= 1
+        if not self._steps_left:
+            self._needed = self._growth()
+            _keep_freed_memory(True)
+            self._hook.remove()
+
+    def _growth(self) -> int | None:
+        """Return the bytes that the process's own pages have grown by at their most, None where nobody can tell."""
         now = _process_memory()
         if self._start is None or now is None:
-            return {}
-        peak_growth = now["VmHWM"] - self._start["VmRSS"]
+            return None
         files_growth = max(now["RssFile"] - self._start["RssFile"], 0)
-        return {"peak_memory_gb": max(peak_growth - files_growth, 0) / 1e9}
+        return max(now["VmHWM"] - self._start["VmRSS"] - files_growth, 0)
+
+
+def _keep_freed_memory(keep: bool) -> bool:
+    """Tell malloc whether to keep what is freed for later use, or to return it; False where it cannot be told.
+
+    What is larger than a threshold gets pages of its own, which go back when it is freed. Left alone, glibc
+    raises the threshold up to 32 MiB as a process frees such blocks: that is what `keep` sets for good.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    threshold = 32 * 2**20 if keep else 64 * 2**10
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    return bool(mallopt(mmap_threshold, threshold) and mallopt(trim_threshold, 2 * threshold))
 
 
 def _process_memory() -> dict[str, int] | None:

@@ -63,8 +63,8 @@ COLUMNS: dict[str, str] = {
     "train_seconds": "in training steps, warm-up included; validation and checkpoints excluded",
     "wall_seconds": "from the start of the worker to the record, and of earlier attempts to their last checkpoint",
     # space
-    "peak_memory_gb": "GB (1e9 bytes): allocated on the device, or growth of the process on a CPU",
-    "reserved_memory_gb": "GB (1e9 bytes) the allocator held; null on a CPU",
+    "peak_memory_gb": "GB (1e9 bytes) needed at once: allocated on a GPU; growth of the process on a CPU",
+    "reserved_memory_gb": "GB (1e9 bytes) held: by a GPU's allocator; growth of the process in all on a CPU",
     "weights_gb": "GB (1e9 bytes) of weights",
     # price
     "energy_kwh": "energy of all devices over the wall seconds",

@@ -18,8 +18,8 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect
 from lmexp.cost.memory import estimate_memory
 
-SPARE = 0.1
-"""Share of the free memory that is left free: the estimate is as good as that."""
+SPARE = {"cpu": 0.3, "cuda": 0.1, "mps": 0.3}
+"""Share of the free memory that is left free: what an estimate may be wrong by, and on a CPU what malloc keeps."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -53,7 +53,7 @@ def sizes_to_try(config: RunConfig) -> list[int | None]:
     each = device_batch(config)
     divisors = [size for size in range(each, 0, -1) if each % size == 0]
     device = detect(config.trainer.accelerator)
-    room = (1 - SPARE) * free_bytes(device) / (1 if device.kind != "cpu" else world_size(config))
+    room = (1 - SPARE[device.kind]) * free_bytes(device) / (1 if device.kind != "cpu" else world_size(config))
     fitting = [size for size in divisors if estimate_memory(config, device.kind, size).peak <= room] or [1]
     return list(fitting if world_size(config) == 1 else fitting[:1])
 

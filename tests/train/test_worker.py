@@ -21,7 +21,8 @@ from lmexp.train.worker import main
 
 MakeRun = Callable[..., RunDir]
 TIMINGS = ["tokens_per_second", "step_ms_p50", "step_ms_p95", "data_wait_fraction", "train_seconds", "wall_seconds",
-           "peak_memory_gb", "started", "exclusive", "finished", "slug", "sweep", "mfu", "peak_flops"]  # fmt: skip
+           "peak_memory_gb", "reserved_memory_gb", "started", "exclusive", "finished", "slug", "sweep", "mfu",
+           "peak_flops"]  # fmt: skip
 
 
 def record_of(run: RunDir) -> dict:
@@ -43,8 +44,9 @@ def test_a_run_leaves_what_the_design_names(make_run: MakeRun):
     for measured in ("tokens_per_second", "step_ms_p50", "train_seconds", "wall_seconds", "peak_memory_gb", "mfu"):
         assert row[measured] > 0
     assert row["mfu"] == pytest.approx(row["tokens_per_second"] * row["flops_per_token"] / row["peak_flops"])
+    assert row["reserved_memory_gb"] >= row["peak_memory_gb"]
     assert row["mfu"] < 1 and row["peak_source"] == "measured"
-    for unmeasured in ("dollars", "dollars_per_million_tokens", "reserved_memory_gb", "compile_seconds"):
+    for unmeasured in ("dollars", "dollars_per_million_tokens", "compile_seconds"):
         assert row[unmeasured] is None  # never 0
     for energy in ("energy_kwh", "kwh_per_million_tokens", "energy_source"):
         assert (row[energy] is None) == (why_no_energy(detect("cpu")) is not None)
