@@ -10,7 +10,7 @@ from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import count_model
 from lmexp.cost.horizon import Horizon
-from lmexp.cost.memory import estimate_memory
+from lmexp.cost.memory import estimate_memory, fitting_micro_batches
 from lmexp.runs.record import Row
 from lmexp.runs.trials import Trial
 
@@ -51,7 +51,7 @@ def plan(cells: Iterable[Cell]) -> list[Row]:
     rows = []
     for cell in cells:
         config = cell.config
-        count, memory = count_model(config.model), estimate_memory(config, cell.device.kind)
+        count, memory = count_model(config.model), estimate_memory(config, cell.device.kind, _micro_batch(cell))
         steps = _steps(cell)
         tokens = None if steps is None else steps * config.batch.tokens
         seconds = _seconds(cell)
@@ -82,6 +82,14 @@ def totals(rows: Sequence[Row]) -> Row:
         parts = [row[key] for row in rows]
         sums[key] = None if None in parts else sum(parts)
     return sums
+
+
+def _micro_batch(cell: Cell) -> int | None:
+    """Return the micro-batch that `auto` takes on a device that is free; None where the config has it."""
+    if cell.config.batch.micro != "auto":
+        return None
+    share = world_size(cell.config) if cell.device.kind == "cpu" else 1
+    return fitting_micro_batches(cell.config, cell.device.kind, cell.device.memory_gb * 1e9 / share)[0]
 
 
 def _steps(cell: Cell) -> int | None:

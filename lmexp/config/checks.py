@@ -34,6 +34,12 @@ def check_config(config: RunConfig) -> None:
             f"precision=fp8 multiplies in tiles of 16: model.d_model={model.d_model} and "
             f"model.d_ff={model.d_feed_forward} must be multiples of it"
         )
+    if config.precision.compute == "fp8" and not config.precision.emulate:
+        tokens = model.context * (1 if batch.micro == "auto" else micro_batch(config))
+        if tokens % 16:
+            raise UserError(
+                f"precision=fp8 multiplies in tiles of 16: a micro-batch of {tokens} tokens is no multiple of it"
+            )
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
         first, second = budgets[:2]

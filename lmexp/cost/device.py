@@ -38,7 +38,7 @@ class Device:
     memory_gb: float
     """GB (1e9 bytes) of one device."""
     capability: tuple[int, int] | None
-    """CUDA compute capability."""
+    """CUDA compute capability; None for what is not NVIDIA's."""
     native_bf16: bool
     """Whether it multiplies bf16 in instructions of its own."""
 
@@ -66,7 +66,7 @@ def detect(accelerator: str = "auto") -> Device:
             name=first.name,
             count=torch.cuda.device_count(),
             memory_gb=first.total_memory / 1e9,
-            capability=(first.major, first.minor),
+            capability=None if torch.version.hip else (first.major, first.minor),  # AMD's mean something else
             native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
     memory_gb = psutil.virtual_memory().total / 1e9
@@ -110,6 +110,15 @@ def slow_precision(precision: PrecisionConfig, device: Device) -> str | None:
     return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    import torch
+
+    said = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
+    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return is_said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
 def devices_used(kind: str, processes: int) -> int:
     """Return how many devices draw power and have a price: on a CPU several processes share one."""
     return 1 if kind == "cpu" else processes
@@ -125,7 +134,8 @@ def cores() -> int:
 def _but_has(device: Device) -> str:
     """Say what a device has instead."""
     if device.capability is None:
-        return f", and this is a {'CPU' if device.kind == 'cpu' else 'Mac'}"
+        others = {"cpu": "a CPU", "mps": "a Mac"}
+        return f", and this is {others.get(device.kind, device.name)}"
     return f"; {device.name} has {device.capability[0]}.{device.capability[1]}"
 
 

@@ -10,6 +10,7 @@ often than that. Where there is neither counter nor power, energy is unknown: No
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,19 +46,21 @@ class EnergyMeter:
         self._counter, self._watts, self._clock = counter, watts, clock
         self.source: Source | None = source if counter else ("estimated" if watts else None)
         self._joules = 0.0
+        self._lock = threading.Lock()
         self._last = self._read()
 
     def sample(self) -> None:
         """Add what was used since the last sample. A counter that fails once is not trusted again."""
-        if self.source is None:
-            return
-        try:
-            now = self._read()
-        except Exception:  # whatever a driver that went away raises
-            self.source = None
-            return
-        self._joules += now - self._last
-        self._last = now
+        with self._lock:  # a heartbeat and the end of a run may ask at once
+            if self.source is None:
+                return
+            try:
+                now = self._read()
+            except Exception:  # whatever a driver that went away raises
+                self.source = None
+                return
+            self._joules += now - self._last
+            self._last = now
 
     def joules(self) -> float | None:
         """Return the joules used so far, or None where nobody can tell."""

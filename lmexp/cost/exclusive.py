@@ -34,9 +34,14 @@ class Exclusive:
             self._locks.append(lock)
             self._marks.append(mark)
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other run has been on any of the places so far."""
+        return not (self._shared or any(mark.exists() for mark in self._marks))
+
     def release(self) -> bool:
         """Give the places back and return whether no other run was on any of them meanwhile."""
-        marked = any(mark.exists() for mark in self._marks)
+        alone = self.alone
         for lock in self._locks:
             lock.close()  # the kernel drops the lock, as it does when a run is killed
-        return not (self._shared or marked)
+        return alone

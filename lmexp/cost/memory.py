@@ -34,6 +34,9 @@ RUNTIME = {"fp32": 3_500_000, "tf32": 3_500_000, "bf16": 13_000_000, "fp16": 13_
 kernels that oneDNN compiles. Seen in 48 runs on an x86 with AMX (benchmarks/memory.py): 3 to 12 MB in fp32, where
 it grows with the matrices, and 10 to 18 MB in bf16."""
 
+SPARE = {"cpu": 0.3, "cuda": 0.1}
+"""Share of the memory that is left free: what an estimate may be wrong by, and on a CPU what malloc keeps."""
+
 
 @dataclass(frozen=True)
 class MemoryEstimate:
@@ -95,6 +98,16 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
         exchange=exchange,
         phases={name: fixed + size for name, size in step.phases().items()},
     )
+
+
+def fitting_micro_batches(config: RunConfig, device_kind: str, room: float) -> list[int]:
+    """Return the divisors of a device's share of the batch that fit into `room` bytes, less what is to be spared.
+
+    The largest comes first; where none fits, the smallest there is.
+    """
+    each, room = device_batch(config), (1 - SPARE.get(device_kind, 0.3)) * room
+    divisors = [size for size in range(each, 0, -1) if each % size == 0]
+    return [size for size in divisors if estimate_memory(config, device_kind, size).peak <= room] or [1]
 
 
 class _Step:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 WARMUP_STEPS = 5
 """First steps left out of speed: allocators, caches and clocks settle in them."""
@@ -67,8 +66,8 @@ class StepMeter:
         steps, seconds = self._open
         if not steps:
             return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            synchronise(self.device)
             seconds += self.clock() - self._ended
         self.windows.append((steps, seconds))
         self.train_seconds += seconds
@@ -131,6 +130,14 @@ class StepMeter:
         self.wait_seconds, self.train_seconds = state["wait_seconds"], state["train_seconds"]
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 class MemoryMeter:
     """The most memory that a run took since the meter was made: what its tensors needed, and what was kept for them.
 
@@ -151,11 +158,19 @@ class MemoryMeter:
             return
         self._needed: int | None = None
         self._steps_left = MEMORY_STEPS
-        if _keep_freed_memory(False):
-            self._hook = register_optimizer_step_post_hook(self._on_step)
+        self._can_tell = _keep_freed_memory(False)
         with suppress(OSError):  # no Linux, or not allowed: the peak is then the process's own
             Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from here
         self._start = _process_memory()
+
+    def step(self) -> None:
+        """An optimizer step is done; after a few, what is needed is known."""
+        if self.device.type == "cuda" or not self._can_tell or self._needed is not None:
+            return
+        self._steps_left -= 1
+        if not self._steps_left:
+            self._needed = self._growth()
+            _keep_freed_memory(True)
 
     def summary(self) -> dict[str, float | None]:
         """Return the record's columns of space, in GB (1e9 bytes)."""
@@ -170,13 +185,6 @@ class MemoryMeter:
         needed = reserved if self._needed is None else self._needed
         # Files are counted off by what they are now, so the later reading may come out a little lower.
         return {"peak_memory_gb": needed / 1e9, "reserved_memory_gb": max(needed, reserved) / 1e9}
-
-    def _on_step(self, *ignored: Any) -> None:
-        self._steps_left -= 1
-        if not self._steps_left:
-            self._needed = self._growth()
-            _keep_freed_memory(True)
-            self._hook.remove()
 
     def _growth(self) -> int | None:
         """Return the bytes that the process's own pages have grown by at their most, None where nobody can tell."""

@@ -10,6 +10,7 @@ weights is used with bf16 weights, for the float32 copy served the optimizer. It
 model so cast, and may differ from the record's in the third digit.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from lmexp.config import paths
 from lmexp.config.checks import check_config, micro_batch
 from lmexp.config.compose import Composer, parse_overrides
 from lmexp.config.schema import RunConfig
-from lmexp.cost.device import Device, detect, unsupported_precision
+from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import count_model
 from lmexp.cost.peaks import key_of, memory_bandwidth, read_peaks
@@ -186,7 +187,7 @@ def _measure(
             try:
                 rows.append(known | about | _row(model, config, shape, place, peak))
             except RuntimeError as error:
-                if "memory" not in str(error):  # torch says so in three ways, one a device
+                if not is_out_of_memory(error):
                     raise
                 failed.append({"precision": precision} | about | {"reason": "out of memory"})
     finally:
@@ -212,11 +213,12 @@ def _row(model: nn.Module, config: RunConfig, shape: Shape, device: torch.device
     }
 
 
-def _loss(model: nn.Module, config: RunConfig, store: Store, device: torch.device) -> float:
-    """Return the validation loss in nats per token, by the task's own scoring."""
+def _loss(model: nn.Module, config: RunConfig, store: Store, device: torch.device) -> float | None:
+    """Return the validation loss in nats per token, by the task's own scoring; None where it is no number."""
     task: Task = get_class(config.task.target)(model, config).to(device)
     batches = ValidationBatches(store, config.model.context, micro_batch(config))
-    return task.evaluate(batches, store.bytes("validation")).loss
+    loss = task.evaluate(batches, store.bytes("validation")).loss
+    return loss if math.isfinite(loss) else None
 
 
 def _validation(subject: Subject, outputs: Path, notes: list[str], say: Say) -> Store | None:

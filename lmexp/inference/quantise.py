@@ -15,15 +15,13 @@ Two things that a table must not hide:
   with weights of its own is converted.
 """
 
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from lmexp.errors import UserError
+from lmexp.train.float8 import quiet_import
 
 FLOATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What weights are stored in when a model computes in each; tf32 is a way of multiplying float32."""
@@ -69,7 +67,7 @@ def stored_bytes(tensor: Tensor) -> dict[int, int]:
 
 
 def _round_weights(model: nn.Module, precision: str) -> None:
-    with _quiet_import():
+    with quiet_import():
         try:
             from torchao.quantization import (  # type: ignore[import-untyped, unused-ignore]
                 Int8WeightOnlyConfig,
@@ -92,21 +90,3 @@ def _round_weights(model: nn.Module, precision: str) -> None:
             group = group if group >= SMALLEST_GROUP else layer.in_features
             int4 = torch.int4  # type: ignore[attr-defined]
             quantize_(layer, IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(group)))
-
-
-@contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Hold back what torchao's import says of GPU libraries that are not there, and of its own use of torch."""
-    names = ("torchao", "torch.utils._pytree")
-
-    def is_news(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        return not (text.startswith("Failed to load") or "is an Enum subclass" in text)
-
-    for name in names:
-        logging.getLogger(name).addFilter(is_news)
-    try:
-        yield
-    finally:
-        for name in names:
-            logging.getLogger(name).removeFilter(is_news)

@@ -200,13 +200,15 @@ class _Resolver:
         """Refuse what cannot fit, by more than the estimate's uncertainty."""
         device, smallest = self._devices[config.trainer.accelerator], 1 if config.batch.micro == "auto" else None
         estimate = estimate_memory(config, device.kind, smallest)
-        has = f"{device.name} has {device.memory_gb:,.0f} GB"
-        if estimate.total > device.memory_gb * 1e9:
+        has, share = f"{device.name} has {device.memory_gb:,.0f} GB", device.memory_gb
+        if device.kind == "cpu":
+            share /= world_size(config)
+        if estimate.total > share * 1e9:
             raise UserError(
                 f"{config.model.name} needs {estimate.total / 1e9:,.0f} GB for weights, gradients and optimizer "
                 f"alone; {has}"
             )
-        if 0.9 * estimate.peak > device.memory_gb * 1e9:
+        if 0.9 * estimate.peak > share * 1e9:
             less = "" if smallest else ", or less by a smaller micro-batch: batch.micro=auto finds it"
             raise UserError(f"{config.model.name} needs about {estimate.peak / 1e9:,.0f} GB{less}; {has}")
 

@@ -41,6 +41,9 @@ def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = lambda line: N
         except BaseException:
             stop_all([handle])
             raise
-        if read_trial(outputs, name) is None:
+        trial = read_trial(outputs, name)
+        if trial is None:
             reason = run.read_state().reason or f"ended with exit code {handle.exit_code()}"
             say(f"{planned.run.name} could not be measured: {reason}; its log: {run.log}")
+        elif not trial.exclusive:
+            say(f"warning: another run was on the device, so {planned.run.name} is planned at the speed of sharing it")

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lmexp.config.schema import RunConfig
 from lmexp.files import hash_text, read_json, write_json
-from lmexp.runs.directory import RunDir
+from lmexp.runs.directory import RunDir, State
 from lmexp.runs.origin import PACKAGES, pinned
 
 TRIALS = ".trials"
@@ -34,10 +34,10 @@ class Trial:
     joules_per_step: float | None
     """Counted, over all devices; None where no counter can be read."""
     energy_source: str | None
-    peak_memory_gb: float | None
-    """GB (1e9 bytes), as in a record."""
     measured: float
     """When, in seconds since the epoch."""
+    exclusive: bool = True
+    """Whether no run of lmexp was on the device meanwhile; speed is else that of sharing it."""
 
     def seconds(self, steps: int) -> float:
         """Return the training seconds that so many steps will take."""
@@ -60,7 +60,11 @@ def shape_of(config: RunConfig, device: str, threads: int) -> str:
         mode="json",
         by_alias=True,
         include={"model", "task", "batch", "precision", "trainer", "optim"},
-        exclude={"model": {"name"}, "optim": {"lr", "weight_decay"}},
+        exclude={
+            "model": {"name"},
+            "optim": {"lr", "weight_decay"},
+            "trainer": {"log_every", "profiler", "enable_model_summary", "enable_progress_bar"},
+        },
     )
     where = {"device": device, "threads": threads, "packages": [pinned(package) for package in PACKAGES]}
     return hash_text(json.dumps({**what, **where}, sort_keys=True), 12)
@@ -85,5 +89,6 @@ def trial_run(outputs: Path, shape: str, config: RunConfig) -> RunDir:
     if run.path.is_dir():
         (run.path / FILE).unlink(missing_ok=True)
         run.write_config(config)
+        run.write_state(State())
         return run
     return RunDir.create(run.path, config)

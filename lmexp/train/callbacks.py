@@ -24,7 +24,7 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.energy import EnergyMeter
-from lmexp.cost.meters import StepMeter
+from lmexp.cost.meters import WARMUP_STEPS, MemoryMeter, StepMeter
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import Batch, Quality, Task
@@ -58,9 +58,11 @@ class StepCallback(pl.Callback):
 class Clock(StepCallback):
     """Counts and times steps, sets the learning rate, stops when the budget is spent."""
 
-    def __init__(self, progress: Progress, meter: StepMeter, config: RunConfig) -> None:
+    def __init__(
+        self, progress: Progress, meter: StepMeter, config: RunConfig, memory: MemoryMeter | None = None
+    ) -> None:
         super().__init__(progress)
-        self.meter, self.config = meter, config
+        self.meter, self.config, self.memory = meter, config, memory
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Start the first step's clock, once everything is built."""
@@ -84,8 +86,16 @@ class Clock(StepCallback):
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Count the step, and close the window where something else comes next."""
         self.meter.end()
-        seconds = (self.meter.seconds, self.meter.recent_step_seconds(self.config.trainer.log_every))
-        if self.progress.length.seconds is not None and trainer.world_size > 1:
+        if self.memory is not None:
+            self.memory.step()
+        shared_clock = self.progress.length.seconds is not None and trainer.world_size > 1
+        if shared_clock:
+            self.meter.close()  # a broadcast waits for the device, and that is time of this step
+        # The first steps, which may compile, say nothing of the next.
+        settled = self.progress.steps >= WARMUP_STEPS
+        each = self.meter.recent_step_seconds(self.config.trainer.log_every) if settled else 0.0
+        seconds = (self.meter.seconds, each)
+        if shared_clock:
             seconds = trainer.strategy.broadcast(seconds)  # one clock decides, or ranks would part ways
         self.progress.advance(*seconds)
         pauses = (self.config.evaluation.every, self.config.checkpoint.every)
@@ -222,11 +232,15 @@ class Spending(pl.Callback):
         """`started` is when this process began, in seconds since the epoch."""
         self.energy, self.started = energy, started
         self.trainer: pl.Trainer | None = None
-        self.before = Spent(0.0, 0.0, None)
+        self.before = self.spent = Spent(0.0, 0.0, None)
 
     def setup(self, trainer: pl.Trainer, task: pl.LightningModule, stage: str) -> None:
         """Know the Trainer: other processes have meters of their own."""
         self.trainer = trainer
+
+    def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Add up what all processes used while they still hear each other."""
+        self.spent = self.total(trainer)
 
     def sample(self) -> None:
         """Read the counter, which may begin again from 0 if it is read too seldom."""
@@ -235,15 +249,18 @@ class Spending(pl.Callback):
     def total(self, trainer: pl.Trainer) -> Spent:
         """Return what was spent, summed over processes; all of them must ask."""
         joules = self.energy.joules()
-        counts = torch.tensor([joules or 0.0, float(joules is None)], dtype=torch.float64)
+        parts = [joules or 0.0, float(joules is None), float(self.energy.source == "estimated")]
+        counts = torch.tensor(parts, dtype=torch.float64)
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
-        used, unknown = counts.tolist()
-        known = not unknown and self.before.joules is not None
+        used, unknown, estimated = counts.tolist()
+        before = self.before.joules
+        # An estimate in any part, of a process or an earlier attempt, makes the whole one.
+        is_estimate = estimated or self.before.source not in (None, self.energy.source)
         return Spent(
             wall_seconds=self.before.wall_seconds + time.time() - self.started,
-            joules=used + self.before.joules if known and self.before.joules is not None else None,
-            source=self.energy.source,
+            joules=None if unknown or before is None else used + before,
+            source="estimated" if is_estimate else self.energy.source,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def resumable_progress(run: RunDir, leader: bool) -> dict[str, float] | None:
 
 
 def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -> None:
-    """Write final/ aside, then rename it into place, and drop last.ckpt."""
+    """Write final/ aside, then rename it into place."""
     draft = run.checkpoints / ".final"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -60,7 +60,6 @@ def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -
     store.tokenizer().save(draft / TOKENIZER)
     shutil.rmtree(run.final, ignore_errors=True)
     draft.rename(run.final)
-    last_checkpoint(run).unlink(missing_ok=True)
 
 
 def load_final(run: RunDir) -> tuple[RunConfig, nn.Module, Tokenizer]:

@@ -1,12 +1,13 @@
 """From what a run measured to the columns of its record."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from lmexp.config.checks import micro_batch
 from lmexp.config.schema import HardwareConfig, RunConfig
-from lmexp.cost.device import Device
+from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import ModelCount, count_model
 from lmexp.cost.hardware import peak_of
@@ -72,22 +73,23 @@ def utilisation_columns(
     device: Device,
     outputs: Path,
     tokens_per_second: float | None,
-    devices: int,
+    processes: int,
     may_measure: bool,
 ) -> Row:
     """Return MFU and the peak it is held against: the datasheet's, else the one measured here, else null.
 
     MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B), the FLOPs by
     the record's convention. `may_measure` says that nothing else runs here, so a missing peak can be measured:
-    on a CPU, that of the threads which this process has. Emulated fp8 has no peak.
+    on a CPU, that of the threads which each of its processes has. Emulated fp8 has no peak.
     """
     compute = config.precision.compute
     if config.precision.emulate:
         return {}
-    known = peak_of(hardware, compute)
+    known, devices = peak_of(hardware, compute), devices_used(device.kind, processes)
     if known is None:
-        measured = measured_peak(outputs, device, compute, torch.get_num_threads(), may_measure)
-        known = None if measured is None else (measured, "measured")
+        with suppress(RuntimeError, OSError):  # a full GPU, a full disk: no peak, and a record all the same
+            measured = measured_peak(outputs, device, compute, torch.get_num_threads(), may_measure)
+            known, devices = None if measured is None else (measured, "measured"), processes
     if known is None:
         return {}
     peak, source = known

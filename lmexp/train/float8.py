@@ -5,7 +5,8 @@ gradients of outputs; Micikevicius et al. 2022). The head stays as it is, as is 
 """
 
 import logging
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -16,9 +17,7 @@ def convert(model: nn.Module, precision: PrecisionConfig) -> None:
     """Replace a model's linear layers, in place, where the preset is fp8; weights and their names stay."""
     if precision.compute != "fp8":
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of kernels for other devices that torchao could not load
-        logging.getLogger("torchao").setLevel(logging.ERROR)
+    with quiet_import():
         from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
     convert_to_float8_training(
@@ -26,3 +25,21 @@ def convert(model: nn.Module, precision: PrecisionConfig) -> None:
         module_filter_fn=lambda _, name: not name.endswith("head"),
         config=Float8LinearConfig(emulate=precision.emulate),
     )
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Hold back what torchao's import says of GPU libraries that are not there, and of its own use of torch."""
+    names = ("torchao", "torch.utils._pytree")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not (text.startswith("Failed to load") or "is an Enum subclass" in text)
+
+    for name in names:
+        logging.getLogger(name).addFilter(is_news)
+    try:
+        yield
+    finally:
+        for name in names:
+            logging.getLogger(name).removeFilter(is_news)

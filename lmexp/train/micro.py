@@ -2,24 +2,23 @@
 
 The global batch is what was asked for, so a smaller micro-batch means more of them, not another result. The
 search begins with the largest divisor whose estimate fits the free memory and, should the device not have it
-after all, goes on with the next smaller one. Several devices take the estimate's word: one that ran out of
-memory would leave the others waiting for it.
+after all, goes on with the next smaller one; a GPU says so, while Linux ends a process that takes too much of the
+machine's own. Several devices take the estimate's word: one that ran out would leave the others waiting for it.
 """
 
 import gc
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
 import psutil
 import torch
 
-from lmexp.config.checks import device_batch, world_size
+from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
-from lmexp.cost.device import Device, detect
-from lmexp.cost.memory import estimate_memory
+from lmexp.cost.device import Device, detect, is_out_of_memory
+from lmexp.cost.memory import fitting_micro_batches
 
-SPARE = {"cpu": 0.3, "cuda": 0.1, "mps": 0.3}
-"""Share of the free memory that is left free: what an estimate may be wrong by, and on a CPU what malloc keeps."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -47,31 +46,36 @@ def with_micro(config: RunConfig, micro: int | None) -> RunConfig:
 
 
 def sizes_to_try(config: RunConfig) -> list[int | None]:
-    """Return micro-batches in sequences, the one to begin with first: more than one only for `auto`."""
+    """Return micro-batches in sequences, the one to begin with first: more than one only for `auto` on one device.
+
+    Several processes must come to one answer, so they go by the memory that the device has, not by what is free.
+    """
     if config.batch.micro != "auto":
         return [config.batch.micro]
-    each = device_batch(config)
-    divisors = [size for size in range(each, 0, -1) if each % size == 0]
-    device = detect(config.trainer.accelerator)
-    room = (1 - SPARE[device.kind]) * free_bytes(device) / (1 if device.kind != "cpu" else world_size(config))
-    fitting = [size for size in divisors if estimate_memory(config, device.kind, size).peak <= room] or [1]
-    return list(fitting if world_size(config) == 1 else fitting[:1])
+    device, processes = detect(config.trainer.accelerator), world_size(config)
+    if processes > 1:
+        share = processes if device.kind == "cpu" else 1
+        return list(fitting_micro_batches(config, device.kind, device.memory_gb * 1e9 / share)[:1])
+    return list(fitting_micro_batches(config, device.kind, free_bytes(device)))
 
 
 def free_bytes(device: Device) -> float:
-    """Return the bytes that a process can still take on a device, limits of its container included."""
+    """Return the bytes that this process can still take on its device, limits of its container included."""
     if device.kind == "cuda":
         return float(torch.cuda.mem_get_info()[0])
     free = float(psutil.virtual_memory().available)
-    try:  # cgroup v2, as in containers and under Slurm
-        limit, used = (CGROUP / "memory.max").read_text().strip(), (CGROUP / "memory.current").read_text()
+    return min([free, *(limit - used for limit, used in _container_limits())])
+
+
+def _container_limits() -> Iterator[tuple[float, float]]:
+    """Yield limit and use, in bytes, of each control group (v2) that this process is in; cached files do not count."""
+    try:
+        group = PurePosixPath(Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip())
     except OSError:
-        return free
-    return free if limit == "max" else min(free, float(limit) - float(used))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
-    said = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
-    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    return is_said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+        return
+    for folder in (CGROUP / str(part).lstrip("/") for part in (group, *group.parents)):
+        with suppress(OSError, ValueError, StopIteration):
+            limit = float((folder / "memory.max").read_text())  # ValueError: `max`, no limit
+            lines = (folder / "memory.stat").read_text().splitlines()
+            cached = next(float(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+            yield limit, float((folder / "memory.current").read_text()) - cached

@@ -18,12 +18,12 @@ from pytorch_lightning.plugins.environments import LightningEnvironment, TorchEl
 from torch.utils.data import DataLoader
 
 from lmexp.config.checks import accumulation, micro_batch
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, detect, devices_used
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import ModelCount, count_model
-from lmexp.cost.hardware import hardware_of
+from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.meters import MemoryMeter, StepMeter
 from lmexp.data.loading import TrainBatches, ValidationBatches
@@ -36,7 +36,7 @@ from lmexp.runs.origin import origin_columns, utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Task
 from lmexp.train import figures
-from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest, Saving, Spending, Witness
+from lmexp.train.callbacks import Clock, Curve, Diverged, Evaluation, Rest, Saving, Spending, Witness
 from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final
 from lmexp.train.float8 import convert
 from lmexp.train.progress import Progress
@@ -53,6 +53,11 @@ class Training:
         self.outputs = run.path.parent.parent
         self.device: Device = detect(config.trainer.accelerator)
         self.hardware = hardware_of(config.hardware, self.device)
+        if not fits(self.hardware, self.device):  # a run directory from elsewhere, or an emulated part
+            own = HardwareConfig(dollars_per_hour=config.hardware.dollars_per_hour, watts=config.hardware.watts)
+            self.hardware = hardware_of(own, self.device)
+        place = int(os.environ.get("LOCAL_RANK", "0"))  # which of the visible GPUs is this process's
+        self.energy = open_meter(self.device, place, self.hardware.watts, shares_machine=place > 0)
         self.count: ModelCount = count_model(config.model)
         self.store: Store = prepare(config.data, config.tokenizer, self.outputs / STORES)
         # tf32 is a way of multiplying float32, chosen for the whole process.
@@ -80,7 +85,7 @@ class Training:
             self.store, order, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
             progress.samples,
         )  # fmt: skip
-        clock, rest = Clock(progress, self.meter, config), Rest(progress, self.meter)
+        clock, rest = Clock(progress, self.meter, config, self.memory), Rest(progress, self.meter)
         trainer.callbacks += [clock, *callbacks, rest]  # type: ignore[attr-defined]  # set by a connector
         loader = DataLoader(batches, batch_size=None)
         trainer.fit(self.task, loader, ckpt_path=checkpoint, weights_only=True)
@@ -88,11 +93,6 @@ class Training:
     def release(self) -> bool | None:
         """Give the devices back; return whether nothing else ran on them (the leader knows)."""
         return self.exclusive.release() if self.exclusive else None
-
-    @property
-    def index(self) -> int:
-        """Which of the visible GPUs this process trains on; 0 on other devices."""
-        return self.root_device.index or 0
 
     def _places(self) -> str:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "0") if self.root_device.type == "cuda" else "cpu"
@@ -115,8 +115,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     if leader:
         run.keep_curve_up_to(progress.tokens)
 
-    energy = open_meter(training.device, training.index, training.hardware.watts, shares_machine=not leader)
-    spending = Spending(energy, started)
+    spending = Spending(training.energy, started)
     validation = ValidationBatches(store, config.model.context, micro_batch(config), rank, world)
     mirror = open_mirror(config, run) if leader else Mirror("no")
     curve = Curve(progress, meter, config, run, mirror, count.flops_per_token)
@@ -137,10 +136,9 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
             callbacks = [curve, evaluation, saving, spending, witness]
             training.fit(progress, callbacks, str(last_checkpoint(run)) if progress.steps else None)
         assert evaluation.quality is not None, "the end of a budget is always scored"
-        spent, devices = spending.total(trainer), devices_used(training.device.kind, world)
+        devices = devices_used(training.device.kind, world)
         if leader:
-            save_final(run, training.task.model, config, store)
-            exclusive = training.release()
+            exclusive = training.exclusive.alone if training.exclusive else None
             record = complete(
                 identity_columns(config)
                 | figures.quality_columns(evaluation.quality)
@@ -157,14 +155,22 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
                     "tokenizer_fingerprint": store.tokenizer_fingerprint,
                     "finished": utc(time.time()),
                 }
-                | figures.price_columns(spent, training.hardware, devices, progress.tokens)
+                | figures.price_columns(spending.spent, training.hardware, devices, progress.tokens)
                 | origin
             )
             record |= _utilisation(training, record, exclusive)
+            save_final(run, training.task.model, config, store)
             run.write_record([record])
+            last_checkpoint(run).unlink(missing_ok=True)
             # Said before the mirror closes, which may take seconds: whatever comes now, the run is done.
             run.update_state(state="done", finished=time.time(), pid=None)
         exit_code = 0
+        if torch.distributed.is_initialized():  # a process that leaves without a word may take the others with it
+            torch.distributed.destroy_process_group()
+    except Diverged as divergence:
+        if leader:  # before the mirror closes: torchrun may not wait for that
+            run.update_state(state="diverged", reason=str(divergence), finished=time.time(), pid=None)
+        raise
     finally:
         training.release()
         mirror.finish(record, exit_code)

@@ -3,12 +3,13 @@
 import math
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 from lmexp.config.schema import RunConfig
-from lmexp.cost.energy import open_meter
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.meters import WARMUP_STEPS, StepMeter
 from lmexp.errors import reason_of
@@ -34,7 +35,10 @@ def main(path: Path) -> int:
     run = RunDir(path.resolve())
     quieten()
     try:
-        fit_micro_batch(run.read_config(), lambda config: trial(run, config, is_leader()))
+        config = run.read_config()
+        often = config.trainer.model_copy(update={"log_every": min(config.trainer.log_every, WARMUP_STEPS)})
+        config = config.model_copy(update={"trainer": often})
+        fit_micro_batch(config, lambda fitting: trial(run, fitting, is_leader()))
     except Exception as error:
         traceback.print_exc()
         if is_leader():
@@ -47,22 +51,22 @@ def trial(run: RunDir, config: RunConfig, leader: bool) -> None:
     """Train until enough steps are measured, and write what they took."""
     training = Training(run, config, leader)
     progress = training.progress(Horizon(steps=10**9))
-    enough = Enough(progress, training, leader)
+    enough = Enough(progress, training)
     try:
         training.fit(progress, [enough])
     finally:
-        training.release()
+        alone = training.release()
     if leader and enough.result is not None:
-        write_trial(run, enough.result)
+        write_trial(run, replace(enough.result, exclusive=bool(alone)))
 
 
 class Enough(StepCallback):
     """Ends a trial, and keeps what it showed."""
 
-    def __init__(self, progress: Progress, training: Training, leader: bool) -> None:
+    def __init__(self, progress: Progress, training: Training) -> None:
         super().__init__(progress)
-        self.training, self.leader = training, leader
-        self.energy = open_meter(training.device, training.index, None, shares_machine=not leader)
+        self.training = training
+        self.energy = training.energy
         self.joules_at_start: float | None = None
         self.result: Trial | None = None
 
@@ -70,6 +74,8 @@ class Enough(StepCallback):
         """Stop when there are enough steps and seconds; one clock decides for all processes."""
         meter = self.training.meter
         task.step_loss = None
+        if not self.progress.is_point(self.training.config.trainer.log_every):  # within a window nothing is known
+            return
         warmed, measured = _windows(meter)
         if warmed is not None and self.joules_at_start is None:
             self.joules_at_start = self.energy.joules()
@@ -90,17 +96,15 @@ class Enough(StepCallback):
             warmup_steps=warm_steps,
             joules_per_step=joules,
             energy_source=self.energy.source if joules is not None else None,
-            peak_memory_gb=self.training.memory.summary().get("peak_memory_gb"),
             measured=time.time(),
         )
 
     def _joules_per_step(self, trainer: pl.Trainer, steps: int) -> float | None:
         """Return the joules of a step over all devices, or None where one cannot tell."""
-        used = self.energy.joules()
-        mine = math.nan if used is None or self.joules_at_start is None else used - self.joules_at_start
+        used, before = self.energy.joules(), self.joules_at_start
+        counted = self.energy.source != "estimated"  # from rated power a plan estimates for itself
+        mine = math.nan if used is None or before is None or not counted else used - before
         if trainer.world_size > 1:
-            import torch
-
             total = torch.tensor(mine, dtype=torch.float64, device=self.training.root_device)
             mine = float(trainer.strategy.reduce(total, reduce_op="sum"))
         return None if math.isnan(mine) else mine / steps

@@ -16,10 +16,11 @@ from pathlib import Path
 from lmexp.config.checks import world_size
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunConfig
+from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError, reason_of
 from lmexp.runs.directory import RESULTS, RunDir, State, StateName
 from lmexp.train.callbacks import Diverged
-from lmexp.train.micro import fit_micro_batch, is_out_of_memory
+from lmexp.train.micro import fit_micro_batch
 from lmexp.train.training import train
 
 
@@ -73,7 +74,8 @@ def main(path: Path) -> int:
         outcome, reason = ("oom" if is_out_of_memory(error) else "failed"), reason_of(error)
     if leader:
         run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
-    return 0 if outcome == "done" else 1
+    # Those behind the leader diverged as it did: it is not to be stopped for that, but to say it.
+    return 0 if outcome == "done" or (outcome == "diverged" and not leader) else 1
 
 
 def is_leader() -> bool:

@@ -17,7 +17,7 @@ GPU = Device("cuda", "a GPU", 8, 80.0, (9, 0), native_bf16=True)
 
 def a_trial(step_seconds: float = 0.1, warmup_seconds: float = 2.0, joules: float | None = None) -> Trial:
     source = "nvml" if joules is not None else None
-    return Trial(step_seconds, 20, warmup_seconds, 5, joules, source, None, 0.0)
+    return Trial(step_seconds, 20, warmup_seconds, 5, joules, source, 0.0)
 
 
 def cell(config: RunConfig, trial: Trial | None) -> Cell:

@@ -193,16 +193,13 @@ FRAGMENTS = """
 import torch
 from lmexp.cost.meters import MEMORY_STEPS, MemoryMeter
 
-weight = torch.nn.Parameter(torch.ones(1))
-optimizer = torch.optim.SGD([weight], lr=0.0)
-weight.grad = torch.ones(1)
 meter = MemoryMeter(torch.device("cpu"))
 for _ in range(MEMORY_STEPS):
     blocks = [torch.ones(250_000) for _ in range(100)]  # 1 MB each
     del blocks[::2]
     more = [torch.ones(300_000) for _ in range(40)]  # 1.2 MB each: they fit into none of the gaps
     del blocks, more
-    optimizer.step()
+    meter.step()
 large = torch.ones(50_000_000)  # 200 MB, after what was measured
 del large
 print(meter.summary())

@@ -154,11 +154,13 @@ def test_several_devices_are_started_by_torchrun(resolve: Resolve):
 
 
 def test_several_processes_end_a_budget_of_seconds_at_the_same_step(resolve: Resolve):
-    sweep = resolve("trainer.devices=2", "budget.tokens=null", "budget.seconds=2")
+    sweep = resolve("trainer.devices=2", "budget.tokens=null", "budget.seconds=2", "hardware.watts=100")
     (state,) = run_sweep(sweep, Notes())
     assert (state.state, state.share) == ("done", 1), sweep.runs[0].run.log.read_text()
     (row,) = sweep.runs[0].run.read_record()
     assert row["train_seconds"] == pytest.approx(2, abs=max(0.2, 2 * row["step_ms_p95"] / 1e3))
+    if row["energy_source"] == "estimated":  # one CPU, whatever the processes
+        assert row["energy_kwh"] == pytest.approx(100 * row["wall_seconds"] / 3.6e6, rel=0.2)
 
 
 def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):

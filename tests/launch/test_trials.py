@@ -8,6 +8,7 @@ import pytest
 from lmexp.analysis.planner import Cell, plan, totals
 from lmexp.cost.device import detect
 from lmexp.cost.energy import why_no_energy
+from lmexp.cost.exclusive import Exclusive
 from lmexp.launch.resolve import Sweep, resolve_sweep
 from lmexp.launch.trials import known_trials, measure
 from lmexp.runs.record import Row
@@ -88,6 +89,17 @@ def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(resolve: Resolv
     assert any(line.startswith(f"{broken.run.name} could not be measured: ") for line in said), said
     first, second = known_trials(sweep.runs, tmp_path / "outputs")
     assert first is None and second is not None
+
+
+def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
+    sweep = resolve()
+    other = Exclusive("cpu")
+    said: list[str] = []
+    try:
+        measure(sweep.runs, tmp_path / "outputs", said.append)
+    finally:
+        other.release()
+    assert "warning: another run was on the device" in said[-1]
 
 
 def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path):

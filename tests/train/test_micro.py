@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lmexp.cost.memory import SPARE, estimate_memory
 from lmexp.runs.directory import RunDir
 from lmexp.train import micro
 from lmexp.train.worker import main
@@ -28,8 +29,8 @@ def test_less_free_memory_gives_a_smaller_divisor_and_the_same_result(
     whole = make_run(*AUTO)
     main(whole.path)
     config = whole.read_config()
-    need = micro.estimate_memory(config, "cpu", 12).peak  # 12 does not divide 32; 8 does
-    monkeypatch.setattr(micro, "free_bytes", lambda device: 1.001 * need / (1 - micro.SPARE["cpu"]))
+    need = estimate_memory(config, "cpu", 12).peak  # 12 does not divide 32; 8 does
+    monkeypatch.setattr(micro, "free_bytes", lambda device: 1.001 * need / (1 - SPARE["cpu"]))
     assert micro.sizes_to_try(config) == [8, 4, 2, 1]
     run = make_run(*AUTO, place="elsewhere")
     assert main(run.path) == 0
