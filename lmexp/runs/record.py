@@ -61,7 +61,7 @@ COLUMNS: dict[str, str] = {
     "data_wait_fraction": "share of training time spent waiting for data",
     "compile_seconds": "in torch.compile; null when nothing was compiled",
     "train_seconds": "in training steps, warm-up included; validation and checkpoints excluded",
-    "wall_seconds": "from the worker's start to the end of training, scoring included; of earlier attempts to their last checkpoint",
+    "wall_seconds": "from the worker's start to the end of training; of earlier attempts to their last checkpoint",
     # space
     "peak_memory_gb": "GB (1e9 bytes) needed at once: allocated on a GPU; growth of the process on a CPU",
     "reserved_memory_gb": "GB (1e9 bytes) held: by a GPU's allocator; growth of the process in all on a CPU",
