@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 from hydra.utils import get_class
@@ -40,10 +39,10 @@ from lmexp.models.build import build_model
 from lmexp.models.layers import Decoder
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
+from lmexp.runs.record import Row
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
 
-Row = dict[str, Any]
 Say = Callable[[str], None]
 FILE = "bench.json"
 """The document, in a run's directory."""

@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lmexp.report.terminal import column_widths, fit
+from lmexp.runs.record import Row
 from lmexp.units import si
 
-Row = dict[str, Any]
 HEADINGS = {
     "precision": "precision",
     "batch": "batch",
