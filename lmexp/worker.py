@@ -12,4 +12,4 @@ if __name__ == "__main__":
         sys.exit("usage: python -m lmexp.worker RUN_DIR [--trial]")
     from lmexp.train import trial, worker
 
-    sys.exit((trial.main if sys.argv[2:] else worker.main)(Path(sys.argv[1])))
+    worker.leave((trial.main if sys.argv[2:] else worker.main)(Path(sys.argv[1])))

@@ -7,6 +7,7 @@ device has caught up; on a CPU every step is a window.
 """
 
 import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -159,6 +160,7 @@ class MemoryMeter:
         self._needed: int | None = None
         self._steps_left = MEMORY_STEPS
         self._can_tell = _keep_freed_memory(False)
+        _return_freed_memory()  # what others left here would be used again, and not be seen to grow
         with suppress(OSError):  # no Linux, or not allowed: the peak is then the process's own
             Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from here
         self._start = _process_memory()
@@ -201,12 +203,23 @@ def _keep_freed_memory(keep: bool) -> bool:
     What is larger than a threshold gets pages of its own, which go back when it is freed. Left alone, glibc
     raises the threshold up to 32 MiB as a process frees such blocks: that is what `keep` sets for good.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    mallopt = _of_malloc("mallopt")
     if mallopt is None:
         return False
     threshold = 32 * 2**20 if keep else 64 * 2**10
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     return bool(mallopt(mmap_threshold, threshold) and mallopt(trim_threshold, 2 * threshold))
+
+
+def _return_freed_memory() -> None:
+    """Give what is free already back to the system, as far as glibc is there to do so."""
+    gc.collect()
+    if malloc_trim := _of_malloc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_malloc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def _process_memory() -> dict[str, int] | None:

@@ -8,10 +8,12 @@ of them writes the files.
 import logging
 import os
 import socket
+import sys
 import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 from lmexp.config.checks import world_size
 from lmexp.config.identity import run_id
@@ -76,6 +78,19 @@ def main(path: Path) -> int:
         run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
     # Those behind the leader diverged as it did: it is not to be stopped for that, but to say it.
     return 0 if outcome == "done" or (outcome == "diverged" and not leader) else 1
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with `code`; one of several processes leaves without the interpreter's tear-down.
+
+    gloo's threads may still hold tensors of the last collective, and letting them go while the interpreter is
+    being torn down ends in SIGABRT now and then (pytorch/pytorch#179291); torchrun then stops the others.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def is_leader() -> bool:

@@ -214,6 +214,25 @@ def test_the_peak_does_not_hold_what_malloc_keeps():
     assert 0.19 < figures["reserved_memory_gb"] < 0.23
 
 
+LEFT_BY_OTHERS = """
+import torch
+from lmexp.cost.meters import MemoryMeter
+
+others = [torch.ones(5_000) for _ in range(5_000)]  # 20 kB each, 100 MB in all, none with pages of its own
+last = torch.ones(5_000)  # lies above them: malloc does not give them back by itself
+del others
+meter = MemoryMeter(torch.device("cpu"))
+ours = [torch.ones(5_000) for _ in range(2_500)]
+print(meter.summary())
+"""
+
+
+def test_memory_that_others_left_free_counts_when_it_is_used_again():
+    """As in a process that has imported much, or had another run before."""
+    result = subprocess.run([sys.executable, "-c", LEFT_BY_OTHERS], capture_output=True, text=True, check=True)
+    assert 0.049 < ast.literal_eval(result.stdout)["peak_memory_gb"] < 0.06
+
+
 def test_without_a_malloc_that_can_be_told_the_peak_is_all_that_was_reserved(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     meter = MemoryMeter(torch.device("cpu"))

@@ -27,6 +27,7 @@ from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest
 from lmexp.train.micro import with_micro
 from lmexp.train.progress import Progress
 from lmexp.train.training import build_trainer
+from lmexp.train.worker import leave
 
 SEQUENCES, STEPS, SCORED = 12, 2, 17
 """For each optimizer step; and to validate on, a number that no number of processes divides."""
@@ -85,3 +86,6 @@ if __name__ == "__main__":
         place = Path(sys.argv[2]) / str(size)
         place.mkdir(parents=True, exist_ok=True)
         main(read, place, size)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    leave(0)
