@@ -22,6 +22,6 @@ def test_compiling_changes_the_time_and_not_the_result(make_run: MakeRun):
     assert rows[False]["compile_seconds"] is None and rows[True]["compile_seconds"] > 0.5
     assert rows[True]["loss"] == pytest.approx(rows[False]["loss"], abs=1e-4)
     assert rows[True]["dtype_compute"] == "float32"
-    # Compiling falls into the warm-up: speed is that of the steps after it.
-    assert rows[True]["train_seconds"] > rows[True]["compile_seconds"] / 2
+    # Compiling is time of training, and falls into the warm-up: speed is that of the steps after it.
+    assert rows[True]["train_seconds"] > rows[False]["train_seconds"] + 0.5
     assert rows[True]["step_ms_p95"] < 1e3 * rows[True]["compile_seconds"] / 2
