@@ -30,6 +30,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(*paths: Path) -> None:
+    """Wait until files, and the names in folders, are on the disk; they then outlast a power cut.
+
+    Raises OSError when a file cannot be written out. A file system that has no such thing for folders is left alone.
+    """
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError:
+            if not path.is_dir():
+                raise
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
 from lmexp.config.compose import Values
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import RunConfig, SearchSpec
 from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import count_model
@@ -82,6 +82,12 @@ def totals(rows: Sequence[Row]) -> Row:
         parts = [row[key] for row in rows]
         sums[key] = None if None in parts else sum(parts)
     return sums
+
+
+def search_totals(rows: Sequence[Row], search: SearchSpec) -> Row:
+    """Return what a search takes at most, by what its corners take: every trial the largest, and none given up."""
+    most = {key: [row[key] for row in rows] for key in TOTALS}
+    return {key: None if None in parts else search.trials * max(parts) for key, parts in most.items()}
 
 
 def _micro_batch(cell: Cell) -> int | None:

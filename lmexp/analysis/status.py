@@ -2,35 +2,44 @@
 
 from pathlib import Path
 
-from lmexp.errors import UserError, nearest
-from lmexp.runs.directory import RunDir, runs_in
-from lmexp.runs.manifest import read_manifest
+from lmexp.runs.coordinators import has_coordinator
+from lmexp.runs.directory import State
+from lmexp.runs.find import runs_of
 from lmexp.runs.record import Row
+
+WAITS = {"queued", "preempted"}
 
 
 def status(folder: Path) -> list[Row]:
-    """Return a row for each run of the sweep in `folder`: run, state, share done, training loss, reason.
+    """Return a row for each run of the sweep in `folder`; seconds_left is None where nobody can tell.
 
     A run whose process is gone says so, whatever its state file still claims.
     Raises UserError when nothing was started there.
     """
-    manifest = read_manifest(folder)
-    runs = [RunDir(folder / cell.path) for cell in manifest.cells] if manifest else runs_in(folder)
-    if not runs:
-        known = [path.name for path in folder.parent.glob("[!.]*/")]
-        raise UserError(f"no sweep '{folder.name}' was started in {folder.parent}.{nearest(folder.name, known)}")
+    what_now = "it will be started again" if has_coordinator(folder) else "run the sweep again to resume"
     rows = []
-    for run in runs:
+    for run in runs_of(folder):
         state = run.read_state()
         lost = state.state == "running" and not run.is_alive(state)
+        runs = state.state == "running" and not lost
         rows.append(
             {
                 "run": run.path.resolve().name,
                 "state": "failed" if lost else state.state,
                 "share": state.share,
                 "train_loss": state.train_loss,
+                "tokens_per_second": state.tokens_per_second if runs else None,
+                "seconds_left": seconds_left(state) if runs else None,
                 "attempts": state.attempts,
-                "reason": "its process is gone; run the sweep again to resume" if lost else state.reason,
+                "job": state.job,
+                "reason": f"its process is gone; {what_now}" if lost else state.reason,
             }
         )
     return rows
+
+
+def seconds_left(state: State) -> float | None:
+    """Return the seconds of training that are left at the present speed, or None while that is unknown."""
+    if not (state.share and state.tokens and state.tokens_per_second):
+        return None
+    return state.tokens * (1 / state.share - 1) / state.tokens_per_second

@@ -20,7 +20,7 @@ import pandas as pd
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
-from lmexp.runs.record import COLUMNS, OPEN, Row, identity_columns
+from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, Row, identity_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
@@ -158,9 +158,21 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
             known = identity_columns(run.read_config())
         except UserError as error:  # one unreadable run must not hide the others
             where["reason"] = str(error)
+    if state.is_pruned:
+        known |= _last_score(run)
     if state.state == "running" and not run.is_alive(state):
         where["reason"] = where["reason"] or "its process is gone"
     return [{**known, **where}]
+
+
+def _last_score(run: RunDir) -> Row:
+    """Return what a search's run had when it was given up: its last evaluation, and the work until then."""
+    points = [point for point in run.read_curve() if "loss" in point]
+    if not points:
+        return {}
+    last = points[-1]
+    work = {"tokens": last.get("tokens"), "steps": last.get("step"), "train_flops": last.get("flops")}
+    return work | {name: last.get(name) for name in CURVE_QUALITIES}
 
 
 def _fill(row: Row, values: Values) -> None:

@@ -14,8 +14,10 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -25,15 +27,19 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.errors import UserError
-from lmexp.files import read_json, write_atomically, write_json
+from lmexp.files import flush_to_disk, read_json, write_atomically, write_json
 from lmexp.runs.record import Row, is_number, is_row
 
 StateName = Literal["queued", "running", "done", "failed", "oom", "diverged", "timeout", "preempted", "cancelled"]
 STATES: tuple[str, ...] = get_args(StateName)
 RESULTS = {"done", "oom", "diverged", "timeout"}
 """States that are an answer: running the sweep again leaves them as they are."""
+WAITING = {"queued", "running", "preempted"}
+"""States of runs that have not come to an end yet."""
 STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
+PRUNED = "pruned at "
+"""How the reason of a cancelled run begins that a search gave up."""
 STALE_SECONDS = 60.0
 """A running state whose heartbeat is older than this has lost its process."""
 
@@ -52,13 +58,48 @@ class State:
     heartbeat: float | None = None
     started: float | None = None
     finished: float | None = None
+    earlier: float = 0.0
+    """Seconds that earlier attempts took."""
     tokens: int = 0
     share: float | None = None
     """Share of the budget that is spent."""
     train_loss: float | None = None
+    tokens_per_second: float | None = None
+    """At present."""
+    job: str | None = None
+    """What a cluster's scheduler knows the run by, as in `slurm:1234_5`; None on this machine."""
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the run has taken so far, over all attempts."""
+        if self.started is None:
+            return self.earlier
+        until = self.finished or self.heartbeat or self.started
+        return self.earlier + max(until - self.started, 0.0)
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether a search gave the run up, which is an answer of its own kind: no failure, and no record."""
+        return self.state == "cancelled" and (self.reason or "").startswith(PRUNED)
 
 
 _STATE = TypeAdapter(State)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What ended one of a run's processes other than the first, which tells it for all of them."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    rank: int
+    outcome: StateName
+    reason: str
+    at: float
+    """Seconds since the epoch."""
+
+
+_FAILURE = TypeAdapter(Failure)
 
 
 @dataclass(frozen=True)
@@ -87,6 +128,19 @@ class RunDir:
         """The finished model: safetensors, config, tokenizer."""
         return self.checkpoints / "final"
 
+    def note_job(self, job: str) -> None:
+        """Write into the state which job of a scheduler has the run; where a process trains it, its job has done so."""
+        with self.idle() as state:
+            if state is not None:
+                self.update_state(job=job)
+
+    def last_saved(self) -> float | None:
+        """Return when the state of training was last saved, in seconds since the epoch; None where it is not kept."""
+        try:
+            return (self.checkpoints / "last.ckpt").stat().st_mtime
+        except OSError:
+            return None
+
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> "RunDir":
         """Make the directory, exclusively, with its config and a queued state.
@@ -95,9 +149,9 @@ class RunDir:
         Raises FileExistsError when it is there already; OSError when it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.parent / f".{path.name}.{os.getpid()}"
-        draft.mkdir()
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
+            draft.chmod(0o777 & ~_umask())
             run = cls(draft)
             run.write_config(config)
             run.write_state(State())
@@ -131,12 +185,27 @@ class RunDir:
     def read_state(self) -> State:
         """Return the state; one that is missing or unreadable counts as queued, with the reason said."""
         try:
-            known = read_json(self.path / "state.json")
-            return _STATE.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
-        except FileNotFoundError:
-            return State()
+            return self._read_state()
         except (ValueError, AttributeError, RecursionError, OSError):
             return State(reason="state.json could not be read")
+
+    def set_aside_damaged_state(self) -> str | None:
+        """Rename a state that is not one, before it is written anew, and return its new name; None if it is one."""
+        try:
+            self._read_state()
+        except OSError:
+            return None
+        except (ValueError, AttributeError, RecursionError):
+            file = self.path / "state.json"
+            return file.replace(file.with_suffix(".json.damaged")).name
+        return None
+
+    def _read_state(self) -> State:
+        try:
+            known = read_json(self.path / "state.json")
+        except FileNotFoundError:
+            return State()
+        return _STATE.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
 
     def write_state(self, state: State) -> None:
         """Replace the state."""
@@ -147,6 +216,54 @@ class RunDir:
         state = replace(self.read_state(), **changes)
         self.write_state(state)
         return state
+
+    @contextmanager
+    def idle(self) -> Iterator[State | None]:
+        """Keep everybody else from training the run, and give its state; None where a process trains it now."""
+        state = self.read_state()
+        lock = None if self._trains_elsewhere(state) else self.lock(patience=0.5)
+        if lock is None:
+            yield None
+            return
+        with lock:
+            yield self.read_state()
+
+    def settle(self, **changes: Any) -> State | None:
+        """Change the state of a run that nobody trains, and return it; None where a process trains it now.
+
+        A result stays as it is; so does a record, whatever the state says beside it.
+        """
+        with self.idle() as state:
+            if state is None or state.state in RESULTS:
+                return state
+            if self.read_record():  # whoever wrote it was killed before saying so
+                changes = {"state": "done", "reason": None, "pid": None}
+            return self.update_state(**changes)
+
+    def report_failure(self, rank: int, outcome: StateName, reason: str) -> None:
+        """Leave word of what ended a process other than the first; the first report stands."""
+        draft = self.path / f".failure.json.{rank}"
+        write_json(draft, asdict(Failure(rank, outcome, reason, time.time())))
+        with suppress(FileExistsError):
+            os.link(draft, self._failure)
+        draft.unlink()
+
+    def read_failure(self) -> Failure | None:
+        """Return the report of a process that failed, if there is one."""
+        try:
+            return _FAILURE.validate_python(read_json(self._failure))
+        except (ValueError, RecursionError, OSError):
+            return None
+
+    def clear_failure(self, before: float | None = None) -> None:
+        """Remove the report of an earlier attempt: whatever is there, or what is older than `before`."""
+        with suppress(FileNotFoundError):
+            if before is None or self._failure.stat().st_mtime < before:
+                self._failure.unlink()
+
+    @property
+    def _failure(self) -> Path:
+        return self.path / ".failure.json"
 
     def lock(self, patience: float = 0.0) -> IO[str] | None:
         """Take the run for this process, until the file is closed or the process is gone.
@@ -167,18 +284,36 @@ class RunDir:
     def is_alive(self, state: State) -> bool:
         """Whether a process trains the run now: here by its lock, elsewhere by its heartbeat."""
         if state.state == "running" and state.host not in (None, socket.gethostname()):
-            return time.time() - (state.heartbeat or 0) < STALE_SECONDS
+            return self._trains_elsewhere(state)
         if not self.path.is_dir():
             return False
-        lock = self.lock()
+        try:
+            lock = self.lock()
+        except PermissionError:  # who may only read goes by the heartbeat
+            return state.state == "running" and time.time() - (state.heartbeat or 0) < STALE_SECONDS
         if lock is not None:
             lock.close()
         return lock is None
+
+    def _trains_elsewhere(self, state: State) -> bool:
+        """Whether a process on another machine has given a sign of life."""
+        elsewhere = state.state == "running" and state.host not in (None, socket.gethostname())
+        return elsewhere and time.time() - (state.heartbeat or 0) < STALE_SECONDS
+
+    def is_under_way(self) -> bool:
+        """Whether the run is being trained, or waits for that."""
+        state = self.read_state()
+        return state.state in ("queued", "preempted") or self.is_alive(state)
 
     def append_point(self, point: dict[str, Any]) -> None:
         """Append a point to the curve, in one write."""
         with (self.path / "metrics.jsonl").open("ab") as file:
             file.write((json.dumps(point, allow_nan=False) + "\n").encode())
+
+    def flush_curve(self) -> None:
+        """Wait until the curve is on the disk: a checkpoint must not outlast the points before it."""
+        with suppress(FileNotFoundError):
+            flush_to_disk(self.path / "metrics.jsonl", self.path)
 
     def read_curve(self) -> list[dict[str, Any]]:
         """Return the points of the curve; what is no point (a line torn by a kill, say) is dropped."""
@@ -212,6 +347,13 @@ class RunDir:
             return rows if rows and all(map(is_row, rows)) else []
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def dump_config(config: RunConfig) -> str:

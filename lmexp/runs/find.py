@@ -4,6 +4,20 @@ from pathlib import Path
 
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.manifest import read_manifest
+
+
+def runs_of(folder: Path) -> list[RunDir]:
+    """Return the runs of the sweep in `folder`, those that another sweep ran first included.
+
+    Raises UserError when nothing was started there.
+    """
+    manifest = read_manifest(folder)
+    runs = [RunDir(folder / cell.path) for cell in manifest.cells] if manifest else runs_in(folder)
+    if not runs:
+        known = [path.name for path in folder.parent.glob("[!.]*/")]
+        raise UserError(f"no sweep '{folder.name}' was started in {folder.parent}.{nearest(folder.name, known)}")
+    return runs
 
 
 def find_run(word: str, outputs: Path) -> RunDir:

@@ -3,7 +3,7 @@
 The files in the run directory are the truth, and a mirror may fail without harm: at its first failure it
 says so in one line and is silent from then on. A mirror is always one whole: opened on a resumed run, it
 drops what an earlier attempt left in the run directory and is first told the curve so far. So `sync` is
-nothing but opening a mirror on a finished run and finishing it.
+nothing but opening a mirror on a finished run and finishing it (sync.py).
 
 All three show the curve against tokens. Only rank 0 opens a mirror.
 """
@@ -14,6 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,6 +25,7 @@ from lmexp.runs.record import Row
 
 T = TypeVar("T")
 Point = Mapping[str, Any]
+Say = Callable[[str], None]
 
 TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
 AXES = ("tokens", "step", "flops", "seconds")
@@ -32,10 +34,21 @@ CONNECT_SECONDS = 10.0
 """How long a mirror may wait for its server before the first step."""
 UPLOAD_SECONDS = 20.0
 """How long W&B may go on uploading after the last step; what is left lies on the disk for `wandb sync`."""
+HAS_PASSWORD = re.compile(r"//[^/\s]*:(?!\d*/).*@")
+"""In an address, as in http://me:secret@host; nothing but digits between a colon and a slash is a port."""
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
 
 
 class Copy(Protocol):
     """One library's copy of a run. Any of its methods may raise anything."""
+
+    place: str
+    """Where it is: a folder or an address."""
+    kept_offline: str | None
+    """Why it is on the disk only, where it was asked to be online."""
 
     def log(self, point: Point) -> None:
         """Add a point of the curve."""
@@ -47,15 +60,27 @@ class Copy(Protocol):
 class Mirror:
     """A copy of a run that cannot harm it; without a copy, nothing."""
 
-    def __init__(self, title: str, copy: Callable[[], Copy] | None = None) -> None:
-        self._title = title
-        self._stopped = copy is None
+    stopped: str | None = None
+    """Why it stopped, where it did."""
+
+    def __init__(self, title: str, copy: Callable[[], Copy] | None = None, say: Say = _print) -> None:
+        self._title, self._say = title, say
         self._copy = self._guarded(copy) if copy else None
+
+    @property
+    def place(self) -> str | None:
+        """Where the copy is, if there is one: a folder or an address."""
+        return self._copy.place if self._copy else None
+
+    @property
+    def kept_offline(self) -> str | None:
+        """Why the copy is on the disk only, where it was asked to be online."""
+        return self._copy.kept_offline if self._copy else None
 
     def log(self, point: Point) -> None:
         """Add a point of the curve, as it is in metrics.jsonl."""
         copy = self._copy
-        if copy and not self._stopped:
+        if copy and self.stopped is None:
             self._guarded(lambda: copy.log(point))
 
     def finish(self, record: Row | None, exit_code: int) -> None:
@@ -71,31 +96,42 @@ class Mirror:
         try:
             return action()
         except Exception as error:
-            if not self._stopped:
-                _say(f"the {self._title} mirror stopped: {_reason(error)}; the run goes on")
-            self._stopped = True
+            if self.stopped is None:
+                self.stopped = reason_of(error)
+                self._say(f"the {self._title} mirror stopped: {self.stopped}; the run goes on")
             return None
 
 
 def check_logger(logger: LoggerConfig) -> None:
-    """Raise UserError when the mirror that was asked for needs a package that is not installed.
+    """Raise UserError when the mirror needs a package that is not installed, or its address holds a password.
 
     To be called before any run starts. W&B comes with lmexp.
     """
+    if logger.uri and HAS_PASSWORD.search(logger.uri):
+        raise UserError(
+            "logger.uri holds a password, which would stand in the config.yaml of every run: leave it out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
     if logger.name in ("tensorboard", "mlflow") and not importlib.util.find_spec(logger.name):
         raise UserError(f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'")
 
 
-def open_mirror(config: RunConfig, run: RunDir) -> Mirror:
+def agents_run() -> str | None:
+    """Return the id of the run that a W&B agent wants filled, where one started this process."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+
+
+def open_mirror(config: RunConfig, run: RunDir, say: Say = _print) -> Mirror:
     """Open the mirror that the config names, and tell it the curve so far. Never raises an Exception.
 
     A run that resumes drops the points after its checkpoint first (`RunDir.keep_curve_up_to`).
+    `say` is told, in one line, when the mirror stops or has to stay offline.
     """
     logger = config.logger
     if logger.name == "none" or (logger.name == "wandb" and logger.mode == "disabled"):
         return Mirror(logger.name)
     kinds: dict[str, Callable[[RunConfig, RunDir], Copy]] = {
-        "wandb": WandbCopy,
+        "wandb": lambda config, run: WandbCopy(config, run, say),
         "tensorboard": TensorBoardCopy,
         "mlflow": MLflowCopy,
     }
@@ -106,13 +142,19 @@ def open_mirror(config: RunConfig, run: RunDir) -> Mirror:
             copy.log(point)
         return copy
 
-    return Mirror(TITLES[logger.name], copy_so_far)
+    return Mirror(TITLES[logger.name], copy_so_far, say)
 
 
 class WandbCopy:
-    """A W&B run, offline unless asked for online; online falls back to offline."""
+    """A W&B run, offline unless asked for online; online falls back to offline.
 
-    def __init__(self, config: RunConfig, run: RunDir) -> None:
+    It bears the run's own id, so a run that is mirrored again is the same run on the server. Under a W&B agent
+    it is the agent's run instead: the sweep waits for the loss of that one.
+    """
+
+    kept_offline: str | None = None
+
+    def __init__(self, config: RunConfig, run: RunDir, say: Say = _print) -> None:
         # Before the import, which reads them. Left to the user where the user has set them.
         os.environ.setdefault("WANDB_SILENT", "true")  # also keeps it from asking for a key in a terminal
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -123,12 +165,11 @@ class WandbCopy:
             except Exception as error:
                 self._end_service()
                 self._run = self._open("offline")
-                _say(
-                    f"W&B could not be reached ({_reason(error)}): "
-                    f"this run is kept offline, and `wandb sync {Path(self._run.dir).parent}` uploads it"
-                )
+                self.kept_offline = f"W&B could not be reached ({reason_of(error)})"
+                say(f"{self.kept_offline}: this run is kept offline, and `wandb sync {self._folder_of_run}` uploads it")
         else:
             self._run = self._open("offline")
+        self.place = self._run.url or self._folder_of_run
         for axis in AXES:
             self._run.define_metric(axis)
         self._run.define_metric("*", step_metric="tokens")
@@ -139,15 +180,13 @@ class WandbCopy:
         shutil.rmtree(self._folder / "wandb", ignore_errors=True)
         config, who = self._config, self._config.run
         assert who is not None, "a run's config names its run"
+        own = {"project": config.logger.project, "entity": config.logger.entity, "group": who.sweep, "id": who.id}
         return wandb.init(
             mode=mode,  # type: ignore[arg-type]
             dir=self._folder,
-            project=config.logger.project,
-            entity=config.logger.entity,
-            group=who.sweep,
             name=who.slug,
-            id=who.id,
             config=flat_config(config),
+            **({} if agents_run() else own),  # type: ignore[arg-type]
             settings=wandb.Settings(
                 silent=True,
                 console="off",  # standard output is the run's log, and ours
@@ -161,6 +200,10 @@ class WandbCopy:
                 x_save_requirements=False,
             ),
         )
+
+    @property
+    def _folder_of_run(self) -> str:
+        return str(Path(self._run.dir).parent)
 
     def _end_service(self) -> None:
         """End the process that writes and uploads: until then it holds the run's id, and may yet write."""
@@ -183,10 +226,13 @@ class WandbCopy:
 class TensorBoardCopy:
     """An event file in the run directory's `tensorboard`."""
 
+    kept_offline: str | None = None
+
     def __init__(self, config: RunConfig, run: RunDir) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / "tensorboard"
+        self.place = str(folder)
         shutil.rmtree(folder, ignore_errors=True)
         self._config = flat_config(config)
         self._opened = time.time()
@@ -224,8 +270,13 @@ class TensorBoardCopy:
 
 
 class MLflowCopy:
-    """An MLflow run on the server that `uri` names, or in the run directory's `mlruns`."""
+    """An MLflow run on the server that `uri` names, or in the run directory's `mlruns`.
 
+    A server gives out ids of its own. The run directory's `.mlflow` notes the run's, so that mirrored again it
+    takes its own place, and never that of somebody else's run of the same config.
+    """
+
+    kept_offline: str | None = None
     PARAMETERS_A_CALL = 100
     PARAMETER_LENGTH = 6000
     TAG_LENGTH = 5000
@@ -245,17 +296,25 @@ class MLflowCopy:
         folder = run.path / "mlruns"
         if config.logger.uri is None:
             shutil.rmtree(folder, ignore_errors=True)
+            (folder / ".trash").mkdir(parents=True)  # MLflow makes a store's folders once in a process
         self._client = MlflowClient(tracking_uri=config.logger.uri or folder.resolve().as_uri())
         self._opened = time.time()
         self._tokens = 0
         tags = {"sweep": who.sweep, "lmexp.run_id": who.id}
         opened = self._client.create_run(self._experiment(config.logger.project), run_name=who.slug, tags=tags)
         self._id = opened.info.run_id
+        self._take_place_of_last(run.path / ".mlflow")
+        self.place = str(folder) if config.logger.uri is None else f"{config.logger.uri} {self._id}"
         params = [
             Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in flat_config(config).items()
         ]
         for start in range(0, len(params), self.PARAMETERS_A_CALL):
             self._client.log_batch(self._id, params=params[start : start + self.PARAMETERS_A_CALL])
+
+    def _take_place_of_last(self, note: Path) -> None:
+        with suppress(Exception):  # none before, or on another server, or deleted by hand
+            self._client.delete_run(note.read_text())
+        note.write_text(self._id)
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -294,10 +353,7 @@ class MLflowCopy:
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:
-    """Return a config with dotted keys, without what is null.
-
-    The tracking server's address is left out: it may hold a password, and a mirror is often public.
-    """
+    """Return a config with dotted keys, without what is null."""
 
     def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
@@ -306,7 +362,7 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
             elif value is not None:
                 yield prefix + key, value
 
-    return dict(leaves(config.model_dump(mode="json", by_alias=True, exclude={"logger": {"uri"}})))
+    return dict(leaves(config.model_dump(mode="json", by_alias=True)))
 
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,12 +390,3 @@ def _final_numbers(record: Row) -> dict[str, float]:
 def _mlflow_name(name: str) -> str:
     """Return a name that MLflow takes: letters, digits, `_ - . : /` and spaces, at most 250."""
     return re.sub(r"[^\w\-. :/]", "_", name)[:250]
-
-
-def _reason(error: BaseException) -> str:
-    """Return an error as one line, without a password that an address in it may hold."""
-    return re.sub(r"//[^/@\s]+@", "//***@", reason_of(error))
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

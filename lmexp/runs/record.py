@@ -96,6 +96,14 @@ COLUMNS: dict[str, str] = {
 """Every column of a record, in order, with its meaning and unit. Two kinds join, as open as tasks and models are:
 scores as `score/<task>/<metric>`, and the named parts of flops_per_token as `flops/<part>`."""
 OPEN = ("score/", "flops/")
+WORDS = {
+    "run_id", "sweep", "slug", "model", "family", "task", "precision", "unit", "peak_source", "energy_source",
+    "dtype_weights", "dtype_compute", "dtype_grads", "dtype_optimizer", "exclusive", "device_name", "git_sha",
+    "git_dirty", "packages", "data_fingerprint", "tokenizer_fingerprint", "host", "started", "finished",
+}  # fmt: skip
+"""Columns that hold no numbers."""
+CURVE_QUALITIES = ("loss", "perplexity", "bits_per_byte", "accuracy")
+"""What every evaluation on the way writes into the curve."""
 
 
 def complete(values: Mapping[str, Any]) -> Row:

@@ -270,24 +270,42 @@ def test_mlflow_keeps_curve_config_and_record_in_the_run_directory(run: RunDir) 
 
 def test_mlflow_runs_of_one_project_share_an_experiment_on_a_server(run: RunDir, tmp_path: Path) -> None:
     uri = (tmp_path / "server").as_uri()
+    somebody_elses = RunDir(tmp_path / "elsewhere")  # of the same config
+    somebody_elses.path.mkdir()
+    mirror_whole_run(config_for(name="mlflow", uri=uri), somebody_elses)
     mirror_whole_run(config_for(name="mlflow", uri=uri), run)
-    mirror_whole_run(config_for(name="mlflow", uri=uri), run, exit_code=1)
+    mirror_whole_run(config_for(name="mlflow", uri=uri), run, exit_code=1)  # takes the place of the one before
     _, found = mlflow_runs(uri)
     assert sorted(one.info.status for one in found) == ["FAILED", "FINISHED"]
 
 
-def test_a_dead_mlflow_server_is_said_in_one_line_without_its_password(
+def test_a_dead_mlflow_server_is_said_in_one_line_without_the_password(
     run: RunDir, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    config = config_for(name="mlflow", uri="http://me:secret@127.0.0.1:9")
-    mirror_whole_run(config, run)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    mirror_whole_run(config_for(name="mlflow", uri="http://127.0.0.1:9"), run)
     out, err = capfd.readouterr()
     assert out.startswith("the MLflow mirror stopped: ")
     assert out.endswith("; the run goes on\n")
     assert out.count("\n") == 1
     assert "secret" not in out + err
-    assert "secret" not in json.dumps(flat_config(config))
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@host:5000", "https://me:@host", "postgresql://me:se:cr@et/@host/db"])
+@pytest.mark.parametrize("name", ["mlflow", "none"])  # a config.yaml has it either way
+def test_an_address_with_a_password_is_refused_and_not_repeated(name: str, uri: str) -> None:
+    with pytest.raises(UserError, match="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD") as refused:
+        check_logger(LoggerConfig(name=name, uri=uri))
+    assert "me:" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000/a@b", "http://me@host", "file:///home/a:b/c@d", "sqlite:///a.db", "databricks://a:b"]
+)
+def test_an_address_without_a_password_is_not_refused(uri: str) -> None:
+    check_logger(LoggerConfig(name="mlflow", uri=uri))
 
 
 # None of them harms a run

@@ -1,0 +1,123 @@
+"""Rebuilding mirrors: each run of a sweep told again, from the files in its run directory, as one clean whole.
+
+A run has one mirror however often it is rebuilt: what lies in its directory is replaced, and on a server it has
+the same id (W&B) or takes the place of the run that the directory made before (MLflow).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lmexp.config.schema import LoggerConfig, RunConfig
+from lmexp.errors import UserError
+from lmexp.runs.directory import WAITING, RunDir
+from lmexp.runs.find import runs_of
+from lmexp.runs.mirrors import Say, agents_run, check_logger, open_mirror
+from lmexp.runs.record import Row
+
+
+def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) -> list[Row]:
+    """Rebuild the mirror of each run of the sweep in `folder`, and return a row for each run.
+
+    A row holds `run`, `state`, `mirror` (the logger's name), `result`, `place` (where the mirror is) and `reason`.
+    The result is `mirrored`; `offline`, when it was to be online and is on the disk only; `stopped`, when the
+    mirror broke; or `skipped`, when there is nothing to show yet. Runs that did not end well are mirrored as
+    failed, with what there is of their curve.
+
+    Args:
+        logger: fields of the config's `logger` that are to be others than the run's own.
+        say: told of each run when it is through.
+
+    Raises UserError, before anything is written, when the sweep was not started or no mirror is named.
+    """
+    if agents_run():
+        raise UserError("WANDB_SWEEP_ID is set: a W&B agent's run is one run, and `sync` rebuilds many")
+    runs = [run for run in runs_of(folder) if run.path.is_dir()]  # of a sweep that was stopped early, not all are made
+    configs = [_with_logger(run.read_config(), logger) for run in runs]
+    if not any(map(_has_mirror, configs)):
+        raise UserError(f"the runs of {folder.name} have no mirror; name one, as in --logger wandb")
+    for config in configs:
+        check_logger(config.logger)
+    rows: list[Row] = []
+    unreachable: str | None = None
+    for run, config in zip(runs, configs, strict=True):
+        if unreachable and config.logger.name == "wandb" and config.logger.mode == "online":
+            # What could not be reached for one run is not waited for again by each of the others.
+            row = rebuild(run, _with_logger(config, {"mode": "offline"}))
+            if row["result"] == "mirrored":
+                row |= {"result": "offline", "reason": unreachable}
+        else:
+            row = rebuild(run, config)
+            unreachable = row["reason"] if row["result"] == "offline" else unreachable
+        rows.append(row)
+        say(f"{row['run']}: {row['result']}{': ' + row['reason'] if row['reason'] else ''}")
+    return rows
+
+
+def rebuild(run: RunDir, config: RunConfig) -> Row:
+    """Rebuild the mirror that `config` names from what the run directory holds; return its row. See `sync`."""
+    known = run.read_state()
+    row: Row = {"run": run.path.resolve().name, "state": known.state, "mirror": config.logger.name}
+    row |= {"result": "skipped", "place": None, "reason": None}
+    if not _has_mirror(config):
+        return row | {"reason": "it has no mirror"}
+    # A run that has just ended is still at work, too: it closes its own mirror.
+    lock = None if run.is_alive(known) else run.lock()
+    if lock is None:
+        return row | {"reason": "a process is at work on it"}
+    with lock:
+        state = row["state"] = "failed" if known.state == "running" else known.state  # its process is gone
+        if state in WAITING:
+            return row | {"reason": f"it is {state}"}
+        record = run.read_record()
+        if not record and not run.read_curve():
+            return row | {"reason": "it has no curve"}
+        mirror = open_mirror(config, run, say=lambda line: None)
+        mirror.finish(record[-1] if record else None, 0 if state == "done" else 1)
+    if mirror.stopped:
+        return row | {"result": "stopped", "reason": mirror.stopped}
+    kept = mirror.kept_offline
+    return row | {"result": "offline" if kept else "mirrored", "place": mirror.place, "reason": kept}
+
+
+def check_agent(configs: Sequence[RunConfig], is_search: bool = False) -> None:
+    """Raise UserError when a W&B agent asks for one run and the command has several, which would all be that one.
+
+    Of a search, `configs` are examples: how many there will be is not known before.
+    """
+    is_one = len(configs) == 1 and not is_search
+    if agents_run() and not is_one and any(config.logger.name == "wandb" for config in configs):
+        has = "searches, with a run for each trial" if is_search else f"has {len(configs)}"
+        raise UserError(f"a W&B agent's run is one run; this command {has}")
+
+
+def attach_to_agent(run: RunDir, config: RunConfig, say: Say) -> None:
+    """Give the W&B agent that started this process what an earlier command found; without an agent, do nothing.
+
+    To be called for a run that had its result before: nothing trains it, so nothing else fills the agent's run.
+    `config` is the run's, with the logger that is asked for now.
+    """
+    if not agents_run() or config.logger.name != "wandb":
+        return
+    row = rebuild(run, config)
+    say(f"{row['run']} has its result; the W&B agent's run is {row['result']} from it{_why(row)}")
+
+
+def _why(row: Row) -> str:
+    return f" ({row['reason']})" if row["reason"] else ""
+
+
+def _has_mirror(config: RunConfig) -> bool:
+    logger = config.logger
+    return logger.name != "none" and not (logger.name == "wandb" and logger.mode == "disabled")
+
+
+def _with_logger(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    try:
+        logger = LoggerConfig.model_validate(config.logger.model_dump() | dict(changes))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"logger.{first['loc'][0]}={first.get('input')!r}: {first['msg']}") from None
+    return config.model_copy(update={"logger": logger})
