@@ -4,12 +4,23 @@ It needs nothing else, so whatever can start a process can run a run: the local 
 scheduler, torchrun, a person.
 """
 
+import os
 import sys
 from pathlib import Path
+
+from lmexp.orphans import die_with
+from lmexp.train.stopping import Signals
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--trial"]):
         sys.exit("usage: python -m lmexp.worker RUN_DIR [--trial]")
-    from lmexp.train import trial, worker
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its processes behind
+        die_with(os.getppid())
+    if sys.argv[2:]:
+        from lmexp.train import trial, worker
 
-    worker.leave((trial.main if sys.argv[2:] else worker.main)(Path(sys.argv[1])))
+        worker.leave(trial.main(Path(sys.argv[1])))
+    with Signals() as signals:  # before the seconds that imports take
+        from lmexp.train import worker
+
+        worker.leave(worker.main(Path(sys.argv[1]), signals))

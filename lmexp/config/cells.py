@@ -2,16 +2,18 @@
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 
 from lmexp.config.compose import Values, parse_overrides, swept_values
-from lmexp.config.schema import SweepSpec
+from lmexp.config.schema import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 
 MOST_CELLS = 10_000
+MOST_CORNERS = 64
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,35 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     if not cells:
         raise UserError("the sweep has no cells: everything in it is excluded")
     return Expansion(axes=_axes_of(cells), cells=cells, fixed=[_text(o) for o in fixed])
+
+
+def search_space(search: SearchSpec, words: list[str]) -> SearchSpec:
+    """Return a search without the keys that words of the command line fix.
+
+    Raises UserError for words that sweep, and when nothing is left to search.
+    """
+    said = set()
+    for override in parse_overrides(words):
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line}: a search chooses its own values; give one, which fixes the key")
+        said.add(override.key_or_group)
+    space = {key: axis for key, axis in search.space.items() if key not in said}
+    if not space:
+        raise UserError("nothing is left to search: every key of sweep.search.space is fixed")
+    return search.model_copy(update={"space": space})
+
+
+def corners(search: SearchSpec) -> Iterator[Values]:
+    """Yield the corners of a search's space: every combination of ends and choices.
+
+    Of a space with more than MOST_CORNERS, only the first and the last.
+    """
+    ends = [axis.choices if isinstance(axis, Choices) else [axis.low, axis.high] for axis in search.space.values()]
+    if math.prod(map(len, ends)) <= MOST_CORNERS:
+        points: Iterable[tuple[Any, ...]] = itertools.product(*ends)
+    else:
+        points = [tuple(values[0] for values in ends), tuple(values[-1] for values in ends)]
+    return (dict(zip(search.space, point, strict=True)) for point in points)
 
 
 def _matches(cell: Values, pattern: Values) -> bool:

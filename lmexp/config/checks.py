@@ -1,6 +1,6 @@
 """What the types cannot say: values that do not go together."""
 
-from lmexp.config.schema import RunConfig, SGDConfig
+from lmexp.config.schema import RayLauncher, RunConfig, SGDConfig, SlurmLauncher
 from lmexp.errors import UserError
 
 
@@ -20,6 +20,13 @@ def check_config(config: RunConfig) -> None:
         raise UserError(
             f"batch.tokens={batch.tokens} is {sequences} sequences, which {processes} devices cannot share evenly"
         )
+    if config.trainer.strategy == "fsdp":
+        if processes == 1:
+            raise UserError("trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2 or more")
+        if config.precision.name in ("fp16", "fp8"):
+            raise UserError(
+                f"precision={config.precision.name}: trainer.strategy=fsdp goes with fp32, tf32, bf16 and bf16_true"
+            )
     if isinstance(batch.micro, int) and (sequences // processes) % batch.micro:
         raise UserError(
             f"batch.micro={batch.micro} does not divide the {sequences // processes} sequences "
@@ -27,8 +34,7 @@ def check_config(config: RunConfig) -> None:
         )
     if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
         raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
-    if config.trainer.num_nodes > 1:
-        raise UserError(f"trainer.num_nodes={config.trainer.num_nodes}: launcher=local has one node")
+    _check_places(config)
     if config.precision.compute == "fp8" and (model.d_model % 16 or model.d_feed_forward % 16):
         raise UserError(
             f"precision=fp8 multiplies in tiles of 16: model.d_model={model.d_model} and "
@@ -49,6 +55,34 @@ def check_config(config: RunConfig) -> None:
         raise UserError(
             f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} "
             "are more than the whole budget"
+        )
+
+
+def _check_places(config: RunConfig) -> None:
+    launcher, trainer = config.launcher, config.trainer
+    if trainer.num_nodes > 1 and not isinstance(launcher, SlurmLauncher):
+        raise UserError(f"trainer.num_nodes={trainer.num_nodes}: launcher={launcher.name} gives a run one node")
+    if isinstance(launcher, SlurmLauncher):  # which gives whole devices only
+        if launcher.signal_seconds >= 60 * launcher.minutes:
+            raise UserError(
+                f"launcher.signal_seconds={launcher.signal_seconds} leaves nothing of "
+                f"launcher.minutes={launcher.minutes}"
+            )
+        return
+    if isinstance(launcher, RayLauncher):
+        key, share = "gpus", launcher.gpus
+    else:
+        key, share = "devices_per_run", launcher.devices_per_run
+    if share is None or share.is_integer():
+        return
+    if share > 1:
+        raise UserError(f"launcher.{key}={share:g}: a whole number of devices, or less than one")
+    if world_size(config) > 1:
+        raise UserError(f"launcher.{key}={share:g} is a part of one device; the run has {world_size(config)} processes")
+    if launcher.exclusive:
+        raise UserError(
+            f"launcher.{key}={share:g} lets runs share a device, and slows each other: "
+            "launcher.exclusive=false says that this is meant"
         )
 
 

@@ -1,9 +1,9 @@
 """Who a run is: a hash of what determines its result, and a name that says what was swept.
 
 Left out of the hash is what cannot change the result: where files lie (a source counts by the hash of its
-content instead), logger, launcher, prices, names, how often state is saved. Values that equal their
-schema's default are left out too, so that a config key that joins later, with a default that does what was
-done before, changes no run's identity.
+content instead), logger, launcher, prices, names, how often state is saved. When a run counts as diverged is
+in it: that is a result. Values that equal their schema's default are left out too, so that a config key that
+joins later, with a default that does what was done before, changes no run's identity.
 """
 
 import json

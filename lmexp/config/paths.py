@@ -11,6 +11,8 @@ import lmexp
 from lmexp.errors import UserError, nearest
 
 CONF, SWEEPS = "conf", "sweeps"
+WANDB = "wandb"
+"""The folder in SWEEPS for sweeps that W&B drives: its files are read by `wandb sweep`, not by lmexp."""
 
 
 def shipped_root() -> Path:
@@ -35,7 +37,8 @@ def sweep_files(roots: list[Path]) -> dict[str, Path]:
     for root in reversed(roots):
         folder = root / SWEEPS
         for file in sorted(folder.rglob("*.yaml")):
-            found[file.relative_to(folder).with_suffix("").as_posix()] = file
+            if not _is_for_wandb(file, folder):
+                found[file.relative_to(folder).with_suffix("").as_posix()] = file
     return dict(sorted(found.items()))
 
 
@@ -48,11 +51,17 @@ def find_sweep(name: str, roots: list[Path]) -> tuple[str, Path]:
         file = Path(name).resolve()
         if not file.is_file():
             raise UserError(f"{name}: there is no such sweep file")
+        if any(_is_for_wandb(file, root / SWEEPS) for root in roots):
+            raise UserError(f"{name} is a sweep of W&B's: `wandb sweep {name}` registers it, and `wandb agent` runs it")
         return file.stem, file
     known = sweep_files(roots)
     if name not in known:
         raise UserError(f"there is no sweep '{name}'.{nearest(name, known)} `lmexp list sweeps` shows them")
     return name, known[name]
+
+
+def _is_for_wandb(file: Path, folder: Path) -> bool:
+    return file.is_relative_to(folder / WANDB)
 
 
 def group_choices(group: str, roots: list[Path]) -> dict[str, Path]:

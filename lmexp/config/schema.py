@@ -10,7 +10,7 @@ somebody else can be read, continued and sampled from without running anything b
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 SCHEMA_VERSION = 1
 
@@ -232,6 +232,15 @@ class CheckpointConfig(Section):
     """Share of the budget between two saves of last.ckpt."""
 
 
+class DivergenceConfig(Section):
+    """When a training loss that is still a number ends the run all the same."""
+
+    multiple: Positive | None = 1.5
+    """Of the first step's loss: what the training loss must not stay above; null lets it."""
+    share: Share = 0.05
+    """Share of the budget for which it may."""
+
+
 class PrecisionConfig(Section):
     """What each tensor is stored and multiplied in."""
 
@@ -254,7 +263,9 @@ class TrainerConfig(Section):
     accelerator: str = "auto"
     devices: Count = 1
     """How many devices train a run together; which ones is the launcher's business."""
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share a run. ddp, which auto means there, gives each the whole model; fsdp gives each a
+    part of every weight, its gradient and its optimizer state (torch's fully_shard)."""
     num_nodes: Count = 1
     deterministic: bool | Literal["warn"] | None = None
     benchmark: bool | None = None
@@ -308,14 +319,70 @@ class LoggerConfig(Section):
     """MLflow only: the tracking server; null means a folder in the run directory."""
 
 
-class LauncherConfig(Section):
-    """Where and how many runs go at once."""
+class LocalLauncher(Section):
+    """This machine: one process a run, slots of devices."""
 
     name: Literal["local"] = "local"
     slots: Count | None = None
-    """Runs at a time; null means one for each group of devices, and one on a CPU."""
+    """Runs at a time; null means as many as the devices allow, and one on a CPU."""
+    devices_per_run: Positive | None = None
+    """Devices that a run takes; null means trainer.devices. A fraction shares one device between runs."""
+    exclusive: bool = True
+    """Whether each run is to have its devices to itself; false is needed for a fraction of one."""
     threads: Count | None = None
     """CPU threads a run; null splits the cores evenly."""
+
+
+class ClusterLauncher(Section):
+    """A cluster: its nodes see the outputs under the same path and have the same lmexp."""
+
+    max_jobs: Count = 1000
+    """Runs that are handed over to the scheduler at a time."""
+    cpus: Count = 1
+    """CPU cores, and threads, a process of a run."""
+    memory_gb: Positive | None = None
+    """Host memory a node of a run, GB; null means the cluster's default."""
+
+
+class SlurmLauncher(ClusterLauncher):
+    """Slurm, through submitit; many runs of one shape are one array job."""
+
+    name: Literal["slurm"]
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gpus_per_node: Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)] | None = None
+    """GPUs of each node of a run; null asks for none, or one a process where trainer.accelerator is a GPU."""
+    constraint: str | None = None
+    minutes: Count = 60
+    """The job's time limit; a run that needs longer is saved before it and queued again under the same id."""
+    signal_seconds: Count = 60
+    """How long before the time limit, or a preemption, a run is told to save."""
+    requeues: Count = 100
+    """How often a run may reach its time limit."""
+    running_jobs: Count | None = None
+    """Jobs of one array that run at a time; null means as many as the cluster gives."""
+    setup: list[str] = []
+    """Shell lines before the run: `module load`, `source .../activate`."""
+    options: dict[str, str | int] = {}
+    """Further options of sbatch, as in {exclude: node7}."""
+
+
+class RayLauncher(ClusterLauncher):
+    """An existing Ray cluster."""
+
+    name: Literal["ray"]
+    address: str
+    """HOST:PORT of the cluster's head; `auto` would take whatever cluster was last seen on the machine."""
+    gpus: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0)] | None = None
+    """GPUs a run; a fraction shares one; null asks for none, or one a process where trainer.accelerator is a GPU."""
+    exclusive: bool = True
+    """Whether each run is to have its GPUs to itself; false is needed for a fraction of one."""
+    resources: dict[str, Positive] = {}
+    """Further resources of the cluster that a run takes, as in {a100: 1}."""
+
+
+LauncherConfig = Annotated[LocalLauncher | SlurmLauncher | RayLauncher, Field(discriminator="name")]
 
 
 class RunInfo(Section):
@@ -343,12 +410,110 @@ class RunConfig(Section):
     batch: BatchConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
     precision: PrecisionConfig
     trainer: TrainerConfig
     hardware: HardwareConfig = HardwareConfig()
     logger: LoggerConfig
-    launcher: LauncherConfig = LauncherConfig()
+    launcher: LauncherConfig = LocalLauncher()
     run: RunInfo | None = None
+
+
+class Interval(Section):
+    """Numbers from low to high, both included; whole ones where low, high and step are."""
+
+    low: Annotated[int | float, BeforeValidator(_no_boolean)]
+    high: Annotated[int | float, BeforeValidator(_no_boolean)]
+    log: bool = False
+    """Whether ratios count alike, not differences: from 1e-4 to 1e-3 is as far as from 1e-3 to 1e-2."""
+    step: Annotated[int | float, BeforeValidator(_no_boolean), Field(gt=0)] | None = None
+    """Distance of two neighbours; null means 1 where low and high are whole, else any number between them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Interval":
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be less than high={self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs a low above 0, and it is {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step do not go together")
+        if self.step is not None and self.step > self.high - self.low:
+            raise ValueError(f"step={self.step} is more than high - low")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its numbers are integers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step) if number is not None)
+
+
+class Choices(Section):
+    """A list of values."""
+
+    choices: Annotated[list[bool | int | float | str | None], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Choices":
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("a value is in it twice")
+        return self
+
+
+def _kind_of_axis(value: Any) -> str:
+    return "choices" if isinstance(value, Choices) or (isinstance(value, dict) and "choices" in value) else "interval"
+
+
+def _a_mapping(value: Any) -> Any:
+    if not isinstance(value, dict | Interval | Choices):
+        raise ValueError("write {low: ..., high: ...} or {choices: [...]}")
+    return value
+
+
+SearchAxis = Annotated[
+    Annotated[Interval, Tag("interval")] | Annotated[Choices, Tag("choices")],
+    Discriminator(_kind_of_axis),
+    BeforeValidator(_a_mapping),
+]
+"""The values of one key that a search draws from."""
+
+
+class Pruning(Section):
+    """Asynchronous successive halving (ASHA, Li et al. 2020): at each rung only the best of every few go on.
+
+    Rungs are shares of the budget: `from`, then `reduction` times as much each time, below 1.
+    """
+
+    reduction: Annotated[int, BeforeValidator(_no_boolean), Field(ge=2)] = 3
+    """Of how many trials that have reached a rung one goes on; before as many have reached it, all do."""
+    start: Annotated[float, BeforeValidator(_no_boolean), Field(gt=0, lt=1)] = Field(0.25, alias="from")
+    """The first rung."""
+
+    @property
+    def rungs(self) -> list[float]:
+        """The shares of the budget at which trials are compared."""
+        shares = [self.start]
+        while shares[-1] * self.reduction < 1 - 1e-9:
+            shares.append(shares[-1] * self.reduction)
+        return shares
+
+
+class SearchSpec(Section):
+    """The `sweep.search:` node: cells that are chosen one after another, by what the earlier ones gave."""
+
+    sampler: Literal["tpe", "random", "nsga2"] = "tpe"
+    """Who proposes: a tree-structured Parzen estimator (Bergstra et al. 2011), chance, or NSGA-II (Deb et al. 2002)."""
+    trials: Count
+    """In all, those of earlier calls included."""
+    objectives: Annotated[dict[str, Literal["minimize", "maximize"]], Field(min_length=1)] = {"loss": "minimize"}
+    """Columns of the record; of several, the search is for their frontier."""
+    space: Annotated[dict[str, SearchAxis], Field(min_length=1)]
+    """The keys that vary, and between which values."""
+    prune: Pruning | None = None
+    """When trials are given up early; null: never."""
+    parallel: Count | None = None
+    """Trials under way at a time; null means as many as there are places here, a fifth of the trials on a cluster."""
+    seed: Seed = 0
+    """Of the proposals: one trial at a time, the same seed proposes the same."""
 
 
 class SweepSpec(Section):
@@ -366,3 +531,12 @@ class SweepSpec(Section):
     """Cells that match all the values of one of these are left out."""
     seeds: Count | list[Seed] | None = None
     """How many seeds (0, 1, ...) or which."""
+    search: SearchSpec | None = None
+    """Instead of all these: cells that are chosen as results come in."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "SweepSpec":
+        beside = [name for name in ("grid", "zip", "points", "exclude", "seeds") if getattr(self, name)]
+        if self.search is not None and beside:
+            raise ValueError(f"search stands alone, and {beside[0]} is there too")
+        return self

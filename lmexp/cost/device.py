@@ -41,6 +41,8 @@ class Device:
     """CUDA compute capability; None for what is not NVIDIA's."""
     native_bf16: bool
     """Whether it multiplies bf16 in instructions of its own."""
+    elsewhere: bool = False
+    """Whether it is a node's of a cluster: what it can do, the run finds out there."""
 
 
 def detect(accelerator: str = "auto") -> Device:

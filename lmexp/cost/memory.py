@@ -40,7 +40,10 @@ SPARE = {"cpu": 0.3, "cuda": 0.1}
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one process, by part; `peak` is what a record's peak_memory_gb shows."""
+    """Bytes of one process, by part; `peak` is what a record's peak_memory_gb shows.
+
+    Where processes share the weights (FSDP), weights, gradients and optimizer are this one's share of them.
+    """
 
     weights: int
     gradients: int
@@ -54,7 +57,8 @@ class MemoryEstimate:
     runtime: int
     """What the process of a CPU takes besides tensors; 0 on a GPU, whose allocator does not see it."""
     exchange: int
-    """Buckets in which several processes add up their gradients (DDP), beside the gradients themselves."""
+    """What several processes take beside their own: buckets in which they add up gradients (DDP); where they share
+    the weights (FSDP), the layers that are gathered at a time, their gradients, and what is outside of layers."""
     phases: dict[str, int]
     """Bytes at each phase of a step, everything included."""
 
@@ -85,7 +89,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     accumulates = sequences < device_batch(config)
     step = _Step(config, config.model, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
     runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else 0
-    exchange = step.gradients if world_size(config) > 1 else 0
+    exchange = step.gathered if step.shards > 1 else step.gradients if world_size(config) > 1 else 0
     fixed = step.weights + step.optimizer + runtime + exchange
     return MemoryEstimate(
         weights=step.weights,
@@ -117,6 +121,7 @@ class _Step:
         precision, count = run.precision, count_model(model)
         self.run, self.model, self.on_cpu, self.accumulates = run, model, on_cpu, accumulates
         self.sequences, self.tokens = sequences, sequences * model.context
+        self.shards = world_size(run) if run.trainer.strategy == "fsdp" else 1
         self.vocab = model.vocab_size or 0
         self.weight = BYTES[precision.weights]  # bytes of a weight
         self.gradient = BYTES[precision.gradients]
@@ -125,12 +130,19 @@ class _Step:
         self.linear = WIDE if precision.compute == "fp8" and on_cpu else self.multiplied
         self.stream = self.weight  # additions of a block's output to the stream promote to the wider
         self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
-        self.weights = count.n_params * self.weight
-        self.gradients = count.n_params * self.gradient
+        self.params = -(-count.n_params // self.shards)  # that this process keeps
+        self.weights = self.params * self.weight
+        self.gradients = self.params * self.gradient
         moments = 2 if isinstance(run.optim, AdamConfig) else int(run.optim.momentum > 0)
-        self.optimizer = count.n_params * moments * BYTES[precision.optimizer]
+        self.optimizer = self.params * moments * BYTES[precision.optimizer]
         self.block_params = (count.n_params_matmul - self.vocab * model.d_model) // model.n_layers
         self.head = self.vocab * model.d_model  # parameters
+        self.outside = count.n_params - model.n_layers * self.block_params  # of layers
+
+    @property
+    def gathered(self) -> int:
+        """What FSDP gathers at a time: all that is outside of layers, and two layers, each with its gradients."""
+        return self.outside * self.weight + 2 * self.block_params * (self.weight + self.gradient)
 
     # what the forward pass saves
 
@@ -209,7 +221,9 @@ class _Step:
         stream = tokens * model.d_model
         head = self.head * self.gradient
         blocks = model.n_layers * self.block + self.dropout(self.stream)
-        block_gradients = self.block_params * self.gradient
+        block_gradients = self.block_params * self.gradient // self.shards
+        # Of what is outside of layers; they are shared out when the backward pass is over.
+        whole_gradients = self.outside * self.gradient if self.shards > 1 else 0
         # Of the second projection: its gradient takes the place of its input, and GELU's comes beside it.
         inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
         if self.is_unfused:
@@ -224,8 +238,8 @@ class _Step:
             "head_backward": before + saved + logits + max(widened, self.head * c),
             "first_block": before + blocks + block_casts + head + inside,
             "last_block": self.gradients - (0 if self.accumulates else block_gradients)
-            + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0),
-            "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream,
+            + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0) + whole_gradients,
+            "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream + whole_gradients,
             "update": self.gradients + self._update(),
         }  # fmt: skip
 

@@ -15,10 +15,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.models.layers import Block
 
 Batch = dict[str, Tensor]
 IGNORED = -100
@@ -64,6 +68,22 @@ class Task(pl.LightningModule):
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
         raise NotImplementedError
 
+    def configure_model(self) -> None:
+        """Leave each process its part of every weight, where the strategy is to shard them.
+
+        The layers are gathered one by one, forward and backward; what is outside of them (embeddings, head) stays
+        gathered in between. All processes must pass through the model equally often.
+        """
+        trainer = self._trainer
+        if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
+            return
+        if isinstance(self.model, FSDPModule):  # Lightning may ask again
+            return
+        mesh = trainer.strategy.device_mesh["data_parallel"]
+        for layer in [module for module in self.model.modules() if isinstance(module, Block)]:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(self.model, mesh=mesh)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return a micro-batch's part of the step's loss: the mean over all targets of the optimizer step.
 
@@ -86,8 +106,10 @@ class Task(pl.LightningModule):
         Lightning's own clipping refuses fused optimizers under autocast, for the sake of loss scaling, which
         only fp16 has; bf16 would lose its fused kernel, and the comparison with fp32 its fairness.
         """
-        largest = self.config.optim.grad_clip or math.inf
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters(), largest)
+        weights = list(self.parameters())
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all shards
+        nn.utils.clip_grads_with_norm_(weights, self.config.optim.grad_clip or math.inf, self.grad_norm)
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch], text_bytes: int | None) -> Quality:
@@ -98,24 +120,41 @@ class Task(pl.LightningModule):
         """
         was_training = self.training
         trainer = self._trainer  # None outside of a Trainer
-        computing = trainer.precision_plugin.forward_context if trainer is not None else nullcontext
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # mps has no float64
-        sums = torch.zeros(3, dtype=wide, device=self.device)  # nll, targets, correct
+        sums = torch.zeros(3, dtype=wide, device=self.device)
+        behind = self._behind(batches)
         self.eval()
         try:
             for batch in batches:
-                with computing():
-                    logits, targets = self.predict({k: v.to(self.device) for k, v in batch.items()})
-                nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
-                valid = targets != IGNORED
-                correct = (logits.argmax(-1) == targets) & valid
-                sums += torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+                sums += self._score(batch, wide)
+            for _ in range(behind):  # weights are gathered from all ranks for as long as one has batches left
+                self._score(batch, wide)
         finally:
             self.train(was_training)
+        if isinstance(self.model, FSDPModule):
+            self.model.reshard()  # what stays gathered for a backward pass
         if trainer is not None and trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         nll_sum, count, right = sums.tolist()
         return Quality.from_sums(nll_sum, int(count), int(right), text_bytes)
+
+    def _score(self, batch: Batch, wide: torch.dtype) -> Tensor:
+        """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest."""
+        trainer = self._trainer
+        with trainer.precision_plugin.forward_context() if trainer is not None else nullcontext():
+            logits, targets = self.predict({k: v.to(self.device) for k, v in batch.items()})
+        nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
+        valid = targets != IGNORED
+        correct = (logits.argmax(-1) == targets) & valid
+        return torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+
+    def _behind(self, batches: Iterable[Batch]) -> int:
+        """Return how many batches more than this rank another has, where ranks share the weights."""
+        if self._trainer is None or not isinstance(self.model, FSDPModule):
+            return 0
+        mine = sum(1 for _ in batches)
+        most = torch.tensor(mine, device=self.device)
+        return int(self._trainer.strategy.reduce(most, reduce_op="max")) - mine
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer that the config's `_target_` names.

@@ -1,9 +1,9 @@
 """What happens around each optimizer step, one callback a subject, in the order in which they run.
 
     Clock        counts and times steps, sets the learning rate, stops when the budget is spent
-    Curve        writes points of the training loss, and notices when it is no longer a number
+    Curve        writes points of the training loss, and notices when the run has diverged
     Evaluation   scores the validation split
-    Saving       keeps last.ckpt
+    Saving       keeps last.ckpt, and leaves when the run was asked to stop
     Spending     counts wall time and energy, over all attempts
     Witness      reads off what tensors are stored and multiplied in
     Rest         starts the next step's clock
@@ -21,20 +21,23 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.energy import EnergyMeter
 from lmexp.cost.meters import WARMUP_STEPS, MemoryMeter, StepMeter
+from lmexp.files import flush_to_disk
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import Batch, Quality, Task
 from lmexp.train.progress import Progress
 from lmexp.train.schedule import rate
+from lmexp.train.stopping import Signals, Stopped
 from lmexp.train.witness import ComputeWitness, stored_dtypes
 
 
 class Diverged(Exception):
-    """The loss is no longer a number: a result, not a mistake."""
+    """The loss is no longer a number, or stays far above where it began: a result, not a mistake."""
 
 
 class StepCallback(pl.Callback):
@@ -78,7 +81,7 @@ class Clock(StepCallback):
             return
         self.meter.begin()
         dice = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
-        torch.manual_seed(int(dice.generate_state(1, np.uint64)[0]))
+        _throw(int(dice.generate_state(1, np.uint64)[0]), task.device)
         now = self.config.optim.lr * rate(self.config.schedule, self.progress.share_after_step)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = now
@@ -114,16 +117,40 @@ class Clock(StepCallback):
         self.meter.load_state_dict(state_dict["meter"])
 
 
+def _throw(seed: int, device: torch.device) -> None:
+    """Seed what draws on a device; torch.manual_seed asks for every kind of device there may be, at each step."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 class Curve(StepCallback):
     """Writes the curve, to the run directory and to the mirror, and the run's state for those who watch."""
 
     def __init__(
-        self, progress: Progress, meter: StepMeter, config: RunConfig, run: RunDir, mirror: Mirror, flops: int
+        self,
+        progress: Progress,
+        meter: StepMeter,
+        config: RunConfig,
+        run: RunDir,
+        mirror: Mirror,
+        flops: int,
+        signals: Signals | None = None,
     ) -> None:
         super().__init__(progress)
         self.meter, self.config, self.run, self.mirror = meter, config, run, mirror
-        self.flops_per_token = flops
+        self.flops_per_token, self.signals = flops, signals or Signals()
         self.train_loss: float | None = None
+        self._first_loss: float | None = None
+        self._high_since: float | None = None
+        """The share of the budget since which the loss has been too high."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Throughput at present; None before the first step's time is known."""
+        return self.meter.recent_tokens_per_second(self.config.trainer.log_every)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Write a point every so many steps, at the first and at the last."""
@@ -132,9 +159,7 @@ class Curve(StepCallback):
         if not progress.is_point(self.config.trainer.log_every):
             return
         assert loss is not None
-        if trainer.world_size > 1:
-            loss = trainer.strategy.reduce(loss, reduce_op="sum")
-        value = float(loss)
+        value = float(loss) if trainer.world_size == 1 else self._over_processes(trainer, loss)
         if not math.isfinite(value):
             raise Diverged(f"the training loss is {value} at step {progress.steps}")
         self.train_loss = value
@@ -143,8 +168,42 @@ class Curve(StepCallback):
             train_loss=value,
             grad_norm=None if task.grad_norm is None else float(task.grad_norm),
             lr=trainer.optimizers[0].param_groups[0]["lr"],
-            tokens_per_second=self.meter.recent_tokens_per_second(self.config.trainer.log_every),
+            tokens_per_second=self.tokens_per_second,
         )
+        self._check_height(value)
+
+    def _over_processes(self, trainer: pl.Trainer, loss: Tensor) -> float:
+        """Return the loss over all processes, which tell each other in the same breath who was asked to stop."""
+        asked = [float(self.signals.asked == outcome) for outcome in ("cancelled", "preempted")]
+        told = trainer.strategy.reduce(torch.stack([loss, *loss.new_tensor(asked)]), reduce_op="sum")
+        value, cancelled, preempted = told.tolist()
+        self.signals.agreed = "cancelled" if cancelled else "preempted" if preempted else None
+        return value
+
+    def _check_height(self, loss: float) -> None:
+        """Raise Diverged when the loss has been too high for too long."""
+        limit, progress = self.config.divergence, self.progress
+        if progress.steps == 1:
+            self._first_loss = loss
+        first = self._first_loss  # unknown to a checkpoint of before this was kept
+        if first is None or limit.multiple is None or loss <= limit.multiple * first:
+            self._high_since = None
+            return
+        if self._high_since is None:
+            self._high_since = progress.share
+        if progress.share - self._high_since >= limit.share - 1e-9:
+            raise Diverged(
+                f"the training loss has been above {limit.multiple:g} times its first value "
+                f"({loss:.4g} > {limit.multiple:g} x {first:.4g}) for {100 * limit.share:g} % of the budget"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps, so that a resumed run is given up where an undisturbed one is."""
+        return {"first_loss": self._first_loss, "high_since": self._high_since}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._first_loss, self._high_since = state_dict["first_loss"], state_dict["high_since"]
 
     def write(self, trainer: pl.Trainer, **values: float | None) -> None:
         """Append a point at the present step; only the first of several processes writes."""
@@ -194,24 +253,41 @@ class Evaluation(StepCallback):
 
 
 class Saving(StepCallback):
-    """Keeps last.ckpt: replaced whole, so that there always is one that can be read."""
+    """Keeps last.ckpt: replaced whole, so that there always is one that can be read; the last one, if asked to stop."""
 
-    def __init__(self, progress: Progress, every: float, file: Path) -> None:
+    def __init__(self, progress: Progress, curve: Curve, every: float, file: Path) -> None:
         super().__init__(progress)
-        self.every, self.file = every, file
+        self.curve, self.signals, self.every, self.file = curve, curve.signals, every, file
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """From here on there is something to save."""
+        self.signals.train()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: Any) -> None:
         """Leave Lightning's own counters out: Progress is the one count, also of a resumed run."""
         checkpoint.pop("loops", None)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
-        """Save where it is due; the end has files of its own."""
-        if self.progress.done or not self.progress.due(self.every):
+        """Save where it is due or the run is to stop; the end has files of its own, and is not given up."""
+        if self.progress.done:
             return
+        stop = self.signals.asked if trainer.world_size == 1 else self.signals.agreed
+        if stop:
+            self.curve.meter.close()  # open only where neither a point nor a score has taken time since the step
+        if stop or self.progress.due(self.every):
+            self._save(trainer)
+        if stop:
+            self.signals.deaf = True
+            raise Stopped(stop, f"after step {self.progress.steps:,}; running the sweep again goes on from there")
+
+    def _save(self, trainer: pl.Trainer) -> None:
         draft = self.file.with_suffix(".draft")
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
+            flush_to_disk(draft)
+            self.curve.run.flush_curve()
             draft.replace(self.file)
+            flush_to_disk(self.file.parent)
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,26 @@ as safetensors beside the config and the tokenizer: all that it takes to use the
 """
 
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.cost.meters import StepMeter
 from lmexp.data.store import Store
 from lmexp.data.tokenizers import Tokenizer, load_tokenizer
 from lmexp.errors import UserError, reason_of
 from lmexp.files import write_atomically
 from lmexp.models.build import build_model
 from lmexp.runs.directory import RunDir, dump_config
+from lmexp.tasks.base import Task
+from lmexp.train.callbacks import Spent
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
 
@@ -28,26 +34,86 @@ def last_checkpoint(run: RunDir) -> Path:
     return run.checkpoints / "last.ckpt"
 
 
-def resumable_progress(run: RunDir, leader: bool) -> dict[str, float] | None:
+def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, float] | None:
     """Return how far the run in last.ckpt had come, as Progress keeps it; None where there is none.
 
-    One that cannot be read is set aside as last.ckpt.damaged, by the leader, and said; the run then starts
-    over. Every process of a run comes to the same answer, whether it sees the file before or after.
+    One that cannot be read, or does not fit the task and the trainer that are to go on from it, is set aside
+    as last.ckpt.damaged, by the leader, and said; the run then starts over. Every process of a run comes to
+    the same answer, whether it sees the file before or after.
     """
     file = last_checkpoint(run)
     if not file.exists():
         return None
     try:
+        with zipfile.ZipFile(file) as archive:
+            if broken := archive.testzip():  # torch.load does not look at the checksums that torch.save writes
+                raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        progress = content["callbacks"]["Clock"]["progress"]
-        return {name: float(progress[name]) for name in ("steps", "seconds", "step_seconds")}
+        _check_weights(content, task)
+        _check_optimizer(content["optimizer_states"], task)
+        return _check_rest(content, trainer)
     except Exception as error:  # what a damaged zip of pickles raises is anybody's guess
         if not leader:
             return None
         aside = file.with_suffix(".ckpt.damaged")
         file.replace(aside)
-        print(f"{file} cannot be read ({reason_of(error)}); set aside as {aside.name}; starting over")
+        print(f"{file} cannot be used ({reason_of(error)}); set aside as {aside.name}; starting over")
         return None
+
+
+def _check_weights(content: dict[str, Any], task: Task) -> None:
+    own, kept = ({n: value.shape for n, value in d.items()} for d in (task.state_dict(), content["state_dict"]))
+    if own != kept:
+        name = min(name for name in own.keys() | kept.keys() if own.get(name) != kept.get(name))
+        raise ValueError(f"its weights are not the model's: {name}")
+
+
+def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
+    """Weights go by their number in the optimizer or, where processes hold parts of them, in the model."""
+    (kept,), optimizer, config = states, task.configure_optimizers(), task.config.optim
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if task.config.trainer.strategy == "fsdp":
+        weights = list(task.parameters())
+    if [len(g["params"]) for g in kept["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+        raise ValueError("the optimizer has other weights")
+    if isinstance(config, AdamConfig):
+        moments = ["exp_avg", "exp_avg_sq"]
+    else:
+        moments = ["momentum_buffer"] if config.momentum else []
+    if moments and not kept["state"]:
+        raise ValueError("the optimizer's state is missing")
+    for which, state in kept["state"].items():
+        if any(state[moment].shape != weights[which].shape for moment in moments):
+            raise ValueError(f"the optimizer's state does not fit weight {which}")
+
+
+def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float]:
+    needed = ["lr_schedulers", "pytorch-lightning_version"]  # Lightning asks for these
+    if trainer.precision_plugin.state_dict():  # the scale of fp16's loss
+        needed.append(type(trainer.precision_plugin).__qualname__)
+    if missing := [name for name in needed if name not in content]:
+        raise ValueError(f"it has no {missing[0]}")
+    clock, spent = content["callbacks"]["Clock"], content["callbacks"]["Spending"]
+    StepMeter(1).load_state_dict(clock["meter"])
+    Spent(**spent)
+    return {name: float(clock["progress"][name]) for name in ("steps", "seconds", "step_seconds")}
+
+
+def whole(model: nn.Module, config: RunConfig) -> nn.Module:
+    """Return the model with all its weights, where processes hold a part of each; every one of them must ask.
+
+    Only the first gets them: the others get `model`, as does who holds all of it anyway.
+    """
+    if not isinstance(model, FSDPModule):
+        return model
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if not weights:
+        return model
+    full = build_model(config.model, config.seed).to(next(model.parameters()).dtype)
+    full.load_state_dict(weights)
+    return full
 
 
 def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -> None:

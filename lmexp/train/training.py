@@ -15,11 +15,12 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.utils.data import DataLoader
 
-from lmexp.config.checks import accumulation, micro_batch
+from lmexp.config.checks import accumulation, micro_batch, world_size
 from lmexp.config.schema import HardwareConfig, RunConfig
-from lmexp.cost.device import Device, detect, devices_used
+from lmexp.cost.device import Device, detect, devices_used, unsupported_precision
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import ModelCount, count_model
@@ -29,6 +30,8 @@ from lmexp.cost.meters import MemoryMeter, StepMeter
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.order import Order
 from lmexp.data.store import Store, prepare
+from lmexp.errors import UserError
+from lmexp.files import flush_to_disk
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors import Mirror, open_mirror
@@ -37,9 +40,10 @@ from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Task
 from lmexp.train import figures
 from lmexp.train.callbacks import Clock, Curve, Diverged, Evaluation, Rest, Saving, Spending, Witness
-from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final
+from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final, whole
 from lmexp.train.float8 import convert
 from lmexp.train.progress import Progress
+from lmexp.train.stopping import Signals, Stopped
 
 HEARTBEAT_SECONDS = 2.0
 
@@ -52,6 +56,8 @@ class Training:
         self.run, self.config, self.leader = run, config, leader
         self.outputs = run.path.parent.parent
         self.device: Device = detect(config.trainer.accelerator)
+        if reason := unsupported_precision(config.precision, self.device):  # on a cluster, known only here
+            raise UserError(f"precision={config.precision.name}: {reason}")
         self.hardware = hardware_of(config.hardware, self.device)
         if not fits(self.hardware, self.device):  # a run directory from elsewhere, or an emulated part
             own = HardwareConfig(dollars_per_hour=config.hardware.dollars_per_hour, watts=config.hardware.watts)
@@ -98,18 +104,19 @@ class Training:
         return os.environ.get("CUDA_VISIBLE_DEVICES", "0") if self.root_device.type == "cuda" else "cpu"
 
 
-def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
+def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals: Signals) -> None:
     """Train a run from where its last checkpoint stands, and write its final weights and its record.
 
     Args:
         started: when this process began, seconds since the epoch; wall_seconds counts from there.
         leader: whether this is the first, or only, process of the run.
+        signals: what asks it to stop.
     """
     training = Training(run, config, leader)
     trainer, store, meter = training.trainer, training.store, training.meter
     world, rank, count = trainer.world_size, trainer.global_rank, training.count
     progress = training.progress(horizon(config, store.tokens("train"), training.device.kind))
-    resumed = resumable_progress(run, leader)
+    resumed = resumable_progress(run, training.task, trainer, leader)
     if resumed:
         progress.load_state_dict(resumed)
     if leader:
@@ -118,9 +125,9 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
     spending = Spending(training.energy, started)
     validation = ValidationBatches(store, config.model.context, micro_batch(config), rank, world)
     mirror = open_mirror(config, run) if leader else Mirror("no")
-    curve = Curve(progress, meter, config, run, mirror, count.flops_per_token)
+    curve = Curve(progress, meter, config, run, mirror, count.flops_per_token, signals)
     evaluation = Evaluation(progress, curve, config.evaluation.every, validation, store.bytes("validation"))
-    saving = Saving(progress, config.checkpoint.every, last_checkpoint(run))
+    saving = Saving(progress, curve, config.checkpoint.every, last_checkpoint(run))
     witness = Witness(validation)
     if leader:
         print(
@@ -136,6 +143,8 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
             callbacks = [curve, evaluation, saving, spending, witness]
             training.fit(progress, callbacks, str(last_checkpoint(run)) if progress.steps else None)
         assert evaluation.quality is not None, "the end of a budget is always scored"
+        model = whole(training.task.model, config)
+        signals.finishing = True
         devices = devices_used(training.device.kind, world)
         if leader:
             exclusive = training.exclusive.alone if training.exclusive else None
@@ -159,17 +168,19 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
                 | origin
             )
             record |= _utilisation(training, record, exclusive)
-            save_final(run, training.task.model, config, store)
+            save_final(run, model, config, store)
+            flush_to_disk(*run.final.iterdir(), run.final, run.checkpoints)
             run.write_record([record])
-            last_checkpoint(run).unlink(missing_ok=True)
             # Said before the mirror closes, which may take seconds: whatever comes now, the run is done.
             run.update_state(state="done", finished=time.time(), pid=None)
+            last_checkpoint(run).unlink(missing_ok=True)
         exit_code = 0
         if torch.distributed.is_initialized():  # a process that leaves without a word may take the others with it
             torch.distributed.destroy_process_group()
-    except Diverged as divergence:
+    except (Diverged, Stopped) as end:
         if leader:  # before the mirror closes: torchrun may not wait for that
-            run.update_state(state="diverged", reason=str(divergence), finished=time.time(), pid=None)
+            outcome = end.outcome if isinstance(end, Stopped) else "diverged"
+            run.update_state(state=outcome, reason=str(end), finished=time.time(), pid=None)
         raise
     finally:
         training.release()
@@ -179,9 +190,11 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool) -> None:
 def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
     """Return Lightning's Trainer: its own options from the config, the rest set by lmexp."""
     options = config.trainer.model_dump(exclude={"log_every", "compile"})
+    if config.trainer.strategy == "fsdp":
+        options["strategy"] = ModelParallelStrategy(world_size(config), 1, save_distributed_checkpoint=False)
     # Named, so that inside a Slurm allocation Lightning neither checks its tasks nor requeues it by itself.
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    return pl.Trainer(
+    trainer = pl.Trainer(
         **options,
         plugins=[LightningEnvironment() if alone else TorchElasticEnvironment()],
         precision=config.precision.lightning,
@@ -192,6 +205,11 @@ def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
         enable_checkpointing=False,
         use_distributed_sampler=False,  # the batches are cut by rank already
     )
+    # Signals are lmexp's (stopping.py). Lightning's handler of SIGTERM would talk to the other processes in the
+    # middle of a step, and to learn of it all of them would wait for each other, device and all, at every batch.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
 
 
 @contextmanager
@@ -211,6 +229,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending)
             tokens=progress.tokens,
             share=progress.share,
             train_loss=curve.train_loss,
+            tokens_per_second=curve.tokens_per_second,
         )
 
     tell()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.config.cells import expand
-from lmexp.config.schema import SweepSpec
+from lmexp.config.cells import corners, expand, search_space
+from lmexp.config.schema import SearchSpec, SweepSpec
 from lmexp.errors import UserError
 
 values = st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True)
@@ -78,6 +78,31 @@ def test_a_word_takes_the_place_of_an_axis():
 def test_hydras_grammar_gives_values_of_their_types():
     axes = expand(SweepSpec(), ["a=1,2.5", "b=x,'y z'", "c=true,null", "d=[1,2],[3]"]).axes
     assert axes == {"a": [1, 2.5], "b": ["x", "y z"], "c": [True, None], "d": [[1, 2], [3]]}
+
+
+AXIS = st.one_of(
+    st.tuples(st.integers(1, 9), st.integers(10, 99)).map(lambda ends: {"low": ends[0], "high": ends[1]}),
+    st.lists(st.sampled_from(["x", "y", None, 1, 0.5]), min_size=1, max_size=3, unique=True).map(
+        lambda choices: {"choices": choices}
+    ),
+)
+
+
+@given(space=st.dictionaries(st.sampled_from(list("abcdefgh")), AXIS, min_size=1))
+def test_the_corners_of_a_space_are_its_ends_and_choices(space: dict[str, dict]):
+    search = SearchSpec.model_validate({"trials": 1, "space": space})
+    found = list(corners(search))
+    ends = {key: axis.get("choices") or [axis["low"], axis["high"]] for key, axis in space.items()}
+    assert all(list(corner) == list(space) and all(corner[key] in ends[key] for key in space) for corner in found)
+    assert len(found) == (count if (count := math.prod(map(len, ends.values()))) <= 64 else 2)
+    assert found[0] == {key: values[0] for key, values in ends.items()}
+    assert found[-1] == {key: values[-1] for key, values in ends.items()}
+
+
+def test_a_word_fixes_a_key_of_a_space():
+    search = SearchSpec.model_validate({"trials": 1, "space": {"a": {"low": 1, "high": 2}, "b": {"choices": [1]}}})
+    assert list(search_space(search, ["a=3", "c=1"]).space) == ["b"]
+    assert search_space(search, []) == search
 
 
 @pytest.mark.parametrize(

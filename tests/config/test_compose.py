@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lmexp.config import paths
-from lmexp.config.cells import expand
+from lmexp.config.cells import corners, expand
 from lmexp.config.checks import check_config
 from lmexp.config.compose import Composer
 from lmexp.errors import UserError
@@ -17,6 +17,7 @@ MISSING = {
     ("model", "gpt"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
     ("data", "hub"): ["data.name=x"],
     **{("data", name): ["data.path=x"] for name in ("text", "jsonl", "csv", "parquet")},
+    ("launcher", "ray"): ["launcher.address=head:6379"],
 }
 """What a choice leaves to the user."""
 
@@ -35,9 +36,10 @@ def test_every_shipped_choice_composes_and_says_what_it_is(group: str, choice: s
 @pytest.mark.parametrize("name", paths.sweep_files(ROOTS))
 def test_every_shipped_sweep_composes_and_says_what_it_is(name: str):
     _, file = paths.find_sweep(name, ROOTS)
-    expansion = expand(Composer(ROOTS, file).sweep_spec(), ["data.path=x"] if name == "tinyshakespeare" else [])
+    spec = Composer(ROOTS, file).sweep_spec()
+    expansion = expand(spec, ["data.path=x"] if name == "tinyshakespeare" else [])
     composer = Composer(ROOTS, file, expansion.fixed)
-    for cell in expansion.cells:
+    for cell in corners(spec.search) if spec.search else expansion.cells:
         check_config(composer.config(cell))
     assert paths.first_comment(file) and composer.sweep_spec().question
 
@@ -135,6 +137,9 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
         (["batch.tokens=1000"], "batch.tokens=1000 is not a multiple of model.context=256; 768 would be"),
         (["batch.micro=3"], "batch.micro=3 does not divide the 16 sequences"),
         (["trainer.devices=3"], "which 3 devices cannot share evenly"),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2"),
+        (["trainer.strategy=fsdp", "trainer.devices=2", "precision=fp16"], "trainer.strategy=fsdp goes with fp32"),
+        (["trainer.strategy=fsdp", "trainer.devices=2", "precision=fp8"], "trainer.strategy=fsdp goes with fp32"),
         (["budget.tokens=5", "budget.flops=5"], "two budgets: budget.tokens and budget.flops"),
         (["schedule=wsd", "schedule.warmup=0.9"], "are more than the whole budget"),
     ],

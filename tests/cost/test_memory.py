@@ -251,6 +251,26 @@ def test_memory_that_nobody_can_read_is_not_zero(monkeypatch: pytest.MonkeyPatch
     assert MemoryMeter(torch.device("cpu")).summary() == {}
 
 
+def test_processes_that_share_the_weights_take_their_share_of_them(config: Configure):
+    words = ("model=gpt_mini", "model.d_model=512", "model.vocab_size=257", "batch.tokens=1024", "batch.micro=1")
+    alone, both = (estimate_memory(config(*words, *more)) for more in ((), ("trainer.devices=2",)))
+    shared = [estimate_memory(config(*words, "trainer.strategy=fsdp", f"trainer.devices={n}")) for n in (2, 4)]
+    assert both.total == alone.total
+    assert [alone.total / each.total for each in shared] == pytest.approx([2, 4], rel=1e-5)
+    assert alone.activations == shared[0].activations and shared[0].exchange == shared[1].exchange
+    assert both.peak > alone.peak > shared[0].peak > shared[1].peak
+
+
+SHARED = "model=gpt_mini model.d_model=512 batch.micro=1 trainer.devices=2 trainer.strategy=fsdp"
+
+
+@pytest.mark.slow
+def test_the_record_of_processes_that_share_the_weights_shows_what_the_plan_said(tmp_path: Path):
+    from benchmarks.memory import measure
+
+    assert measure(SHARED, "fp32", tmp_path).ratio == pytest.approx(1, abs=0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
 @pytest.mark.parametrize("model", ["model=gpt_nano", "model=gpt_tiny", "model=gpt_tiny model.vocab_size=16384"])

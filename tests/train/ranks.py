@@ -1,4 +1,4 @@
-"""Started by torchrun in test_ranks.py: train two steps and score, on sequences of unequal length.
+"""Started by torchrun in test_ranks.py and test_sharded.py: train two steps and score, on sequences of unequal length.
 
     ranks.py CONFIG.yaml FOLDER MICRO[,MICRO...]
 
@@ -24,6 +24,7 @@ from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import IGNORED
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest
+from lmexp.train.checkpoint import whole
 from lmexp.train.micro import with_micro
 from lmexp.train.progress import Progress
 from lmexp.train.training import build_trainer
@@ -75,8 +76,9 @@ def main(config: RunConfig, folder: Path, micro: int) -> None:
     task = CausalLM(build_model(config.model, 0), config)
     steps = Steps(context, micro, trainer.global_rank, trainer.world_size)
     trainer.fit(task, DataLoader(steps, batch_size=None))
+    model = whole(task.model, config)
     if trainer.is_global_zero:
-        torch.save(task.model.state_dict(), folder / "weights.pt")
+        torch.save(model.state_dict(), folder / "weights.pt")
 
 
 if __name__ == "__main__":

@@ -19,13 +19,19 @@ WAYS = {1: (1, 4, 12), 2: (2, 3), 3: (1, 4)}
 @pytest.fixture(scope="module")
 def results(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path]:
     """Where each way of sharing out the same sequences left its curve and its weights."""
+    return shared_out(WAYS, small, tmp_path_factory.mktemp("ranks"))
+
+
+def shared_out(ways: dict[int, tuple[int, ...]], words: list[str], folder: Path) -> dict[tuple[int, int], Path]:
+    """Train on the same sequences in each of these ways; return where each left its curve and its weights."""
     from lmexp.config import paths
     from lmexp.config.compose import Composer
 
-    words = [*small, "model.vocab_size=257", f"batch.tokens={12 * 32}", "trainer.log_every=1", "optim=sgd",
+    words = [*words, "model.vocab_size=257", f"batch.tokens={12 * 32}", "trainer.log_every=1", "optim=sgd",
              "trainer.accelerator=cpu"]  # fmt: skip
-    folder, found = tmp_path_factory.mktemp("ranks"), {}
-    for world, sizes in WAYS.items():
+    found = {}
+    for world, sizes in ways.items():
+        (folder / str(world)).mkdir(parents=True)
         config: RunConfig = Composer(paths.search_roots(), words=[*words, f"trainer.devices={world}"]).config({})
         file = folder / f"{world}.yaml"
         file.write_text(dump_config(config))

@@ -1,0 +1,231 @@
+"""What is broken, or was never written out: it is noticed, said, and costs no more than it must."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmexp.runs.directory import RunDir, State
+from lmexp.train.callbacks import Curve, Saving
+from lmexp.train.checkpoint import last_checkpoint
+from lmexp.train.worker import main
+from tests.train.test_stopping import results
+from tests.train.test_worker import MakeRun
+
+DIVERGES = ["optim=sgd", "optim.lr=3", "optim.grad_clip=null", "schedule=constant", "trainer.log_every=1"]
+"""Its loss is too high from the second of 20 steps on, and stays a number."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, run: RunDir, step: int) -> None:
+    """Train the run until a signal is found to have come during this step."""
+    saved = Saving.on_step_end
+
+    def asked(self: Saving, trainer: Any, task: Any) -> None:
+        self.signals.asked = "cancelled" if self.progress.steps == step else None
+        saved(self, trainer, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Saving, "on_step_end", asked)
+        assert main(run.path) == 1 and f"after step {step};" in (run.read_state().reason or "")
+
+
+Content = dict[str, Any]
+
+
+def rewritten(change: Callable[[Content], None]) -> Callable[[Path], None]:
+    def damage(file: Path) -> None:
+        content = torch.load(file, weights_only=True)
+        change(content)
+        torch.save(content, file)
+
+    return damage
+
+
+def truncated(share: float, file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+
+
+def flipped(file: Path) -> None:
+    """One bit of one number."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def smaller(content: Content) -> None:
+    name = next(iter(content["state_dict"]))
+    content["state_dict"][name] = content["state_dict"][name][:-1]
+
+
+def other_moments(content: Content) -> None:
+    content["optimizer_states"][0]["state"][0]["exp_avg"] = torch.zeros(3)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "empty": partial(truncated, 0.0),
+    "half of it": partial(truncated, 0.5),
+    "all but its end": partial(truncated, 0.99),
+    "a flipped bit": flipped,
+    "no zip": lambda file: file.write_bytes(b"PK\x03\x04 half a zip") and None,
+    "a list": lambda file: torch.save([1, 2], file),
+    "nothing in it": rewritten(dict.clear),
+    "no weights": rewritten(lambda content: content.pop("state_dict") and None),
+    "a weight is missing": rewritten(lambda content: content["state_dict"].popitem() and None),
+    "a weight of another shape": rewritten(smaller),
+    "no optimizer": rewritten(lambda content: content.pop("optimizer_states") and None),
+    "no optimizer's state": rewritten(lambda content: content["optimizer_states"][0]["state"].clear()),
+    "a moment of another shape": rewritten(other_moments),
+    "no schedulers": rewritten(lambda content: content.pop("lr_schedulers") or None),
+    "no meter": rewritten(lambda content: content["callbacks"]["Clock"].pop("meter") and None),
+    "no time spent": rewritten(lambda content: content["callbacks"].pop("Spending") and None),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[str, Any]:
+    """The results of a run to which nothing happened, once there are some."""
+    return {}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_set_aside_and_the_run_starts_over(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, undisturbed: dict, damage: str
+):
+    run = make_run()
+    stop_after(monkeypatch, run, 7)
+    DAMAGES[damage](last_checkpoint(run))
+    capsys.readouterr()
+    assert main(run.path) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "last.ckpt.damaged" in line]
+    assert "cannot be used (" in line and line.endswith("; starting over")
+    assert [file.name for file in run.checkpoints.iterdir() if file.is_file()] == ["last.ckpt.damaged"]
+    if not undisturbed:
+        other = make_run(place="undisturbed")
+        assert main(other.path) == 0
+        undisturbed["results"] = results(other)
+    record, curve = results(run)
+    assert curve == undisturbed["results"][1]  # of one attempt, from its first point
+    assert {k: v for k, v in record.items() if k != "data_fingerprint"} == {
+        k: v for k, v in undisturbed["results"][0].items() if k != "data_fingerprint"
+    }
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["optim=sgd"], ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"], ["precision=bf16_true"]]
+)
+def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, words: list[str]):
+    run, other = make_run(*words), make_run(*words, place="undisturbed")
+    stop_after(monkeypatch, run, 7)
+    assert [main(run.path), main(other.path)] == [0, 0]
+    assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
+
+
+def test_a_checkpoint_from_before_divergence_was_kept_is_gone_on_from(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run()
+    stop_after(monkeypatch, run, 7)
+    rewritten(lambda content: content["callbacks"].pop("Curve") and None)(last_checkpoint(run))
+    assert main(run.path) == 0 and not list(run.checkpoints.glob("*.damaged"))
+
+
+def test_a_curve_of_rubbish_is_written_anew(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    run, other = make_run(), make_run(place="undisturbed")
+    stop_after(monkeypatch, run, 7)
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\x00\xff\x00\n{"step": 9, "tok')
+    assert [main(run.path), main(other.path)] == [0, 0]
+    assert results(run) == results(other)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"state": "asleep"}', "\x00\x00"])
+def test_a_state_that_is_none_is_set_aside_and_said(make_run: MakeRun, capsys: pytest.CaptureFixture, content: str):
+    run = make_run()
+    assert run.set_aside_damaged_state() is None
+    (run.path / "state.json").write_text(content)
+    assert main(run.path) == 0
+    assert capsys.readouterr().out.count("state.json could not be read; set aside as state.json.damaged\n") == 1
+    assert (run.path / "state.json.damaged").read_text() == content
+    assert (run.read_state().state, run.read_state().attempts) == ("done", 1)
+
+
+def test_a_loss_that_stays_high_is_a_result_wherever_the_run_was_stopped(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    words = [*DIVERGES, "divergence.share=0.15"]
+    run, stopped = make_run(*words), make_run(*words, place="stopped")
+    assert main(run.path) == 1
+    state = run.read_state()
+    assert state.state == "diverged" and not run.read_record()
+    assert (state.reason or "").startswith("the training loss has been above 1.5 times its first value (")
+    losses = [point["train_loss"] for point in run.read_curve() if "train_loss" in point]
+    assert (state.reason or "").endswith(f"({losses[-1]:.4g} > 1.5 x {losses[0]:.4g}) for 15 % of the budget")
+    high = [step for step, loss in enumerate(losses, 1) if loss > 1.5 * losses[0]]
+    assert high == [len(losses) - 3, len(losses) - 2, len(losses) - 1, len(losses)] and high[0] < 4 < high[-1]
+
+    stop_after(monkeypatch, stopped, 4)
+    assert main(stopped.path) == 1
+    assert stopped.read_state().reason == state.reason
+
+
+@pytest.mark.parametrize("word", ["divergence.multiple=null", "divergence.multiple=1e9", "divergence.share=1"])
+def test_a_loss_that_may_be_high_is_not(make_run: MakeRun, word: str):
+    run = make_run(*DIVERGES, word, "budget.tokens=1280", "evaluation.every=1")
+    assert main(run.path) == 0, run.read_state().reason
+
+
+def test_a_loss_that_comes_down_again_in_time_has_not_diverged(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    # Too high for three steps of four at a time, where six in a row are too many.
+    def high(self: Curve, loss: float) -> None:
+        check(self, 1.0 if self.progress.steps % 4 == 1 else 9.0)
+
+    check = Curve._check_height
+    monkeypatch.setattr(Curve, "_check_height", high)
+    run = make_run("trainer.log_every=1", "divergence.share=0.25")
+    assert main(run.path) == 0, run.read_state().reason
+    run = make_run("trainer.log_every=1", "divergence.share=0.1", place="less")
+    assert main(run.path) == 1 and run.read_state().state == "diverged"
+
+
+def test_what_a_later_file_relies_on_is_on_the_disk_before_it(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    happened: list[str] = []
+    flush, rename, append = os.fsync, Path.replace, RunDir.append_point
+
+    def flushed(handle: int) -> None:
+        happened.append(f"flush {Path(f'/proc/self/fd/{handle}').readlink().name}")
+        flush(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        happened.append(f"rename {Path(target).name}")
+        return rename(self, target)
+
+    def appended(self: RunDir, point: dict) -> None:
+        happened.append("append")
+        append(self, point)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    monkeypatch.setattr(RunDir, "append_point", appended)
+    run = make_run("checkpoint.every=0.5")
+    assert main(run.path) == 0
+    at = happened.index("rename last.ckpt")
+    assert {"flush last.draft", "flush metrics.jsonl"} <= set(happened[:at])
+    assert "append" not in happened[happened.index("flush metrics.jsonl") : at]
+    assert "flush checkpoints" in happened[at : at + 2]
+    at = happened.index("rename record.json")
+    for name in ("model.safetensors", "config.yaml", "tokenizer.json", "final", "checkpoints"):
+        assert f"flush {name}" in happened[happened.index("rename last.ckpt") : at], name
+    assert happened[at + 1] == f"flush {run.name}"
+
+
+def test_the_state_says_how_fast_a_run_is(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    told: list[State] = []
+    write = RunDir.write_state
+    monkeypatch.setattr(RunDir, "write_state", lambda self, state: (told.append(state), write(self, state))[1])
+    run = make_run()
+    assert main(run.path) == 0
+    assert told[0].tokens_per_second is None and (run.read_state().tokens_per_second or 0) > 0
