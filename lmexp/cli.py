@@ -17,6 +17,7 @@ from rich.console import Console
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
+    from lmexp.launch.policy import Policy
     from lmexp.launch.resolve import Sweep
     from lmexp.runs.record import Row
 
@@ -44,6 +45,18 @@ Configs = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a wrong input.")]
+OnFailure = Annotated[
+    str, typer.Option(help="continue; stop starts no further run; retry:N starts a run that raised again, N times.")
+]
+Timeout = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Stop a run that takes longer, as in 90s, 15m, 2h.")
+]
+MaxHours = Annotated[
+    float | None, typer.Option(min=0, help="Start no run that would bring all runs together to more hours.")
+]
+MaxDollars = Annotated[float | None, typer.Option(min=0, help="The same, in dollars.")]
+MaxFlops = Annotated[float | None, typer.Option(min=0, help="The same, in training FLOPs.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background, also when the terminal closes.")]
 OUTPUTS = Path("outputs")
 
 
@@ -70,6 +83,11 @@ def train(
         bool, typer.Option("-m", "--multirun", help="Sweep over overrides with several values, as in a=1,2.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Folder for the runs; `train`, or `multirun` with -m.")] = None,
+    on_failure: OnFailure = "continue",
+    timeout: Timeout = None,
+    max_hours: MaxHours = None,
+    max_dollars: MaxDollars = None,
+    max_flops: MaxFlops = None,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
@@ -80,20 +98,34 @@ def train(
     if not multirun:
         _refuse_sweeps(words)
     name = name or ("multirun" if multirun else "train")
-    _run(None, words, name, output_dir, config_dir, as_json)
+    policy = _policy(on_failure, timeout, max_hours, max_dollars, max_flops)
+    _run(None, words, name, output_dir, config_dir, policy, as_json)
 
 
 @app.command(epilog="Example: `lmexp sweep demo`, or `lmexp sweep demo precision=bf16 budget.tokens=1e6`")
 def sweep(
     name: Annotated[str, typer.Argument(help="A sweep's name (`lmexp list sweeps`), or the path of its file.")],
     overrides: Words = None,
+    on_failure: OnFailure = "continue",
+    timeout: Timeout = None,
+    max_hours: MaxHours = None,
+    max_dollars: MaxDollars = None,
+    max_flops: MaxFlops = None,
+    detach: Detach = False,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Run a sweep: check every cell, say the plan, run what is not done, report. Run it again to resume."""
-    _run(name, overrides or [], None, output_dir, config_dir, as_json)
+    policy = _policy(on_failure, timeout, max_hours, max_dollars, max_flops)
+    if detach:
+        from lmexp.launch.resolve import resolve_sweep
+
+        resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=_say)  # what is wrong is said here
+        _detach(resolved.name, resolved.folder, as_json)
+    else:
+        _run(name, overrides or [], None, output_dir, config_dir, policy, as_json)
 
 
 @app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo --measure`")
@@ -109,18 +141,27 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
-    from lmexp.analysis.planner import totals
-    from lmexp.launch.local import warm_up
+    from lmexp.analysis.planner import search_totals, totals
+    from lmexp.launch.processes import warm_up
     from lmexp.launch.resolve import resolve_sweep
     from lmexp.launch.trials import measure as try_shapes
-    from lmexp.report.plan import print_plan
+    from lmexp.report.plan import print_plan, print_search_plan
 
     ready = warm_up if measure else (lambda: None)
     resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=_say, when_valid=ready)
     if measure:
-        try_shapes(resolved.runs, output_dir, _say)
+        try_shapes(resolved.examples, output_dir, _say)
     rows = _plan(resolved, output_dir)
-    if as_json:
+    if resolved.search:
+        search = resolved.search.spec
+        if as_json:
+            spec = search.model_dump(mode="json", by_alias=True, exclude_none=True)
+            most = search_totals(rows, search)
+            _print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": most})
+        else:
+            _warn(resolved)
+            print_search_plan(resolved.name, search, rows, out)
+    elif as_json:
         skipped = [{"values": cell.values, "reason": cell.reason} for cell in resolved.skipped]
         _print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped})
     else:
@@ -128,22 +169,119 @@ def plan(
         print_plan(rows, out)
 
 
-@app.command(epilog="Example: `lmexp status demo`")
+@app.command(epilog="Example: `lmexp status demo --watch`")
 def status(
     name: Annotated[str, typer.Argument(help="A sweep that has been started.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it, until nothing runs any more.")] = False,
     output_dir: Outputs = OUTPUTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Say what each run of a sweep is doing."""
     from lmexp.analysis.status import status
-    from lmexp.report.tables import print_status
+    from lmexp.report.tables import print_status, watch_status
+    from lmexp.runs.coordinators import has_coordinator
 
+    if watch and as_json:
+        raise UserError("--watch shows a table; --json prints one document")
+    if watch:
+        try:
+            watch_status(lambda: status(output_dir / name), lambda: has_coordinator(output_dir / name), out)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        return
     rows = status(output_dir / name)
     if as_json:
         _print_json({"sweep": name, "runs": rows})
     else:
-        print_status(rows, out)
+        print_status(rows, lambda: has_coordinator(output_dir / name), out)
+
+
+@app.command(epilog="Example: `lmexp logs demo -f`, or `lmexp logs train/gpt_nano`")
+def logs(
+    run: Annotated[str, typer.Argument(help="A run: its directory, or a part of its name; or a sweep's name.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until it ends.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many lines to begin with.")] = 100,
+    output_dir: Outputs = OUTPUTS,
+    debug: Debug = False,
+) -> None:
+    """Print what a run printed, or what a detached sweep did."""
+    from lmexp.launch.control import LOG
+    from lmexp.runs.coordinators import has_coordinator
+    from lmexp.runs.find import find_run
+    from lmexp.runs.log import further_lines, last_lines
+    from lmexp.units import printable
+
+    folder = output_dir / run
+    if (folder / LOG).is_file():
+        file, ended = folder / LOG, lambda: not has_coordinator(folder)
+    else:
+        found = find_run(run, output_dir)
+        file, ended = found.log, lambda: not found.is_under_way()
+    seen, end = last_lines(file, lines)
+    for line in seen:
+        print(printable(line), flush=True)
+    if follow:
+        try:
+            for line in further_lines(file, end, ended):
+                print(printable(line), flush=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+@app.command(epilog="Example: `lmexp cancel demo`")
+def cancel(
+    name: Annotated[str, typer.Argument(help="A sweep that has been started.")],
+    output_dir: Outputs = OUTPUTS,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Stop a sweep and all its runs, wherever they were started; each is saved first, and goes on when run again."""
+    from lmexp.launch.control import cancel
+
+    cancelled = cancel(output_dir / name, _say)
+    if as_json:
+        _print_json({"sweep": name, "cancelled": [run.name for run in cancelled]})
+    else:
+        out.print(f"{len(cancelled)} runs cancelled; the same sweep command goes on from here", soft_wrap=True)
+
+
+@app.command(epilog="Example: `lmexp retry demo`, or `lmexp retry demo demo/gpt_nano --fresh`")
+def retry(
+    name: Annotated[str, typer.Argument(help="A sweep that has been started.")],
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]...", help="Which runs; else all without success.")
+    ] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only runs that are failed, cancelled, oom, diverged or timeout.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, not from the last checkpoint.")] = False,
+    on_failure: OnFailure = "continue",
+    timeout: Timeout = None,
+    max_hours: MaxHours = None,
+    max_dollars: MaxDollars = None,
+    max_flops: MaxFlops = None,
+    output_dir: Outputs = OUTPUTS,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run those of a sweep again that did not succeed, as their directories describe them."""
+    from lmexp.launch.control import RETRIED, set_back
+    from lmexp.launch.processes import warm_up
+    from lmexp.launch.resolve import resolve_runs
+
+    for word in state or []:
+        if word not in RETRIED:
+            raise UserError(f"--state {word}: {', '.join(RETRIED)}")
+    policy = _policy(on_failure, timeout, max_hours, max_dollars, max_flops)
+    chosen = set_back(output_dir / name, output_dir, runs or [], state or RETRIED, fresh)
+    if not chosen:
+        _say("nothing to retry: no run has ended without success")
+        if as_json:
+            _report([output_dir / name], None, "train_seconds", None, as_json)
+        return
+    warm_up()
+    _run_resolved(resolve_runs(output_dir / name, chosen, _say), [output_dir / name], policy, as_json)
 
 
 @app.command(epilog="Example: `lmexp report demo --cost train_flops`")
@@ -265,6 +403,28 @@ def bench(
         print_bench(found, out)
 
 
+@app.command(epilog="Example: `lmexp sync demo --logger wandb`")
+def sync(
+    name: Annotated[str, typer.Argument(help="A sweep that has been started.")],
+    logger: Annotated[str | None, typer.Option(help="wandb, tensorboard, mlflow; each run's own.")] = None,
+    mode: Annotated[str | None, typer.Option(help="W&B: offline, online.")] = None,
+    project: Annotated[str | None, typer.Option(help="W&B's project, or MLflow's experiment.")] = None,
+    output_dir: Outputs = OUTPUTS,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Rebuild clean mirrors (W&B, TensorBoard, MLflow) from the runs' own files."""
+    from lmexp.runs.sync import sync
+
+    changes = {key: value for key, value in (("name", logger), ("mode", mode), ("project", project)) if value}
+    rows = sync(output_dir / name, changes, _say)
+    if as_json:
+        _print_json({"sweep": name, "runs": rows})
+    results = {row["result"] for row in rows}
+    if "stopped" in results and not results & {"mirrored", "offline"}:
+        raise typer.Exit(1)
+
+
 @app.command("list", epilog="Example: `lmexp list models`")
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")],
@@ -306,37 +466,77 @@ def _run(
     folder: str | None,
     outputs: Path,
     config_dir: Path | None,
+    policy: "Policy",
     as_json: bool,
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
-    from lmexp.launch.local import warm_up
-    from lmexp.launch.progress import Progress
-    from lmexp.launch.queue import run_sweep
+    from lmexp.launch.processes import warm_up
     from lmexp.launch.resolve import resolve_sweep
-    from lmexp.report.plan import plan_sentence
+    from lmexp.runs.directory import RESULTS
+    from lmexp.runs.sync import attach_to_agent, check_agent
 
     # The server's import takes seconds, in which texts are tokenised and the other cells resolved.
     resolved = resolve_sweep(name, words, outputs, config_dir, folder, _say, when_valid=warm_up)
     _warn(resolved)
-    _say(plan_sentence(resolved.name, _plan(resolved, outputs)))
+    check_agent([planned.config for planned in resolved.examples], is_search=resolved.search is not None)
+    before = [planned for planned in resolved.runs if planned.run.read_state().state in RESULTS]
+    # A run that was started by itself may lie in another sweep's folder, where it was done before.
+    alone = sorted({planned.run.path.parent for planned in resolved.runs})
+    _run_resolved(resolved, [resolved.folder] if resolved.has_manifest else alone, policy, as_json)
+    for planned in before:
+        attach_to_agent(planned.run, planned.config, _say)
+
+
+def _run_resolved(resolved: "Sweep", folders: list[Path], policy: "Policy", as_json: bool) -> None:
+    """Run, report on the folders, and name what failed."""
+    from lmexp.launch.progress import Progress
+    from lmexp.launch.queue import run_sweep
+    from lmexp.report.plan import plan_sentence, search_sentence
+
+    rows = _plan(resolved, resolved.folder.parent)
+    search = resolved.search
+    _say(search_sentence(resolved.name, search.spec, rows) if search else plan_sentence(resolved.name, rows))
     try:
-        with Progress(err, resolved.runs) as progress:
-            states = run_sweep(resolved, progress)
+        with Progress(err, resolved) as progress:
+            states = run_sweep(resolved, progress, policy)
     except KeyboardInterrupt:
         _say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    # A run that was started by itself may lie in another sweep's folder, where it was done before.
-    alone = sorted({planned.run.path.parent for planned in resolved.runs})
-    _report([resolved.folder] if resolved.has_manifest else alone, None, "train_seconds", None, as_json)
+    _report(folders, None, "train_seconds", None, as_json)
     failures = [
         (planned, state)
         for planned, state in zip(resolved.runs, states, strict=True)
-        if state.state in ("failed", "cancelled")
+        if state.state in ("failed", "cancelled") and not state.is_pruned
     ]
     for planned, state in failures:
         _say(f"{planned.run.name} {state.state}: {state.reason}; its log: {planned.run.log}")
     if failures:
         raise typer.Exit(1)
+
+
+def _policy(
+    on_failure: str, timeout: str | None, hours: float | None, dollars: float | None, flops: float | None
+) -> "Policy":
+    from lmexp.launch.policy import Policy, parse_duration, parse_on_failure
+
+    stop, retries = parse_on_failure(on_failure)
+    seconds = None if timeout is None else parse_duration(timeout)
+    return Policy(stop, retries, seconds, hours, dollars, flops)
+
+
+def _detach(name: str, folder: Path, as_json: bool) -> None:
+    """Start this very command once more, in the background."""
+    from lmexp.launch.control import LOG, detach
+
+    pid, code = detach(folder, [word for word in sys.argv[1:] if word not in ("--detach", "--json")])
+    if as_json:
+        _print_json({"sweep": name, "pid": pid, "exit_code": code, "log": str(folder / LOG)})
+    elif code is None:
+        out.print(f"{name} goes on in the background as process {pid}: `lmexp status {name} --watch`, "
+                  f"`lmexp logs {name} -f`, `lmexp cancel {name}`", soft_wrap=True)  # fmt: skip
+    else:
+        out.print(f"{name} has ended already, with exit code {code}: `lmexp logs {name}`", soft_wrap=True)
+    raise typer.Exit(code or 0)
 
 
 def _report(folders: list[Path], quality: str | None, cost: str, sort: str | None, as_json: bool) -> None:
@@ -363,10 +563,10 @@ def _plan(resolved: "Sweep", outputs: Path) -> "list[Row]":
     from lmexp.analysis.planner import Cell, plan
     from lmexp.launch.trials import known_trials
 
-    trials = known_trials(resolved.runs, outputs)
+    trials = known_trials(resolved.examples, outputs)
     return plan(
         Cell(planned.values, planned.config, planned.horizon, planned.device, trial)
-        for planned, trial in zip(resolved.runs, trials, strict=True)
+        for planned, trial in zip(resolved.examples, trials, strict=True)
     )
 
 

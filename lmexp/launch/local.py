@@ -1,167 +1,133 @@
-"""Processes on this machine: one a run, each in a session of its own, with its own devices and threads.
+"""This machine as an engine: each run has a place among its devices, and processes of its own."""
 
-A run of one process is forked from a server that has imported torch and Lightning already, which takes
-tens of milliseconds where a fresh interpreter takes seconds. A run of several processes is started by
-torchrun from its run directory: Lightning's own launcher would run the sweep's command line again.
-"""
-
-import multiprocessing
-import os
-import subprocess
-import sys
+import math
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.context import ForkServerProcess
-from pathlib import Path
-from typing import Protocol
+from pathlib import Path, PurePosixPath
 
-import psutil
+from lmexp.config.checks import world_size
+from lmexp.cost.device import Device
+from lmexp.launch.places import Place, Places
+from lmexp.launch.processes import Process, start, stop_all
+from lmexp.launch.resolve import PlannedRun
+from lmexp.runs.directory import State, StateName
 
-from lmexp.runs.directory import RunDir
+RECENT_SECONDS = 60.0
+"""A run is gone within this time of a process of its being ended: torchrun gives the others half a minute."""
 
-GRACE_SECONDS = 5.0
-"""Between asking a run to stop and killing it."""
-CLEARING_SECONDS = 10.0
-"""The longest wait for the system to clear a killed process away; it takes milliseconds, more under load."""
+
+class Memory:
+    """Watches for processes that the system ends for want of memory, among those that share ours."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        """Find what counts them; `root` is the file system's."""
+        found = ((file, count) for file in _counters(root) if (count := _count(file)) is not None)
+        self._counter: Path | None
+        self._counter, self._ended = next(found, (None, 0))
+        self._ended_at = -math.inf
+
+    def look(self) -> None:
+        """See whether there are more of them; what is not looked at often is seen late."""
+        ended = _count(self._counter) if self._counter else None
+        if ended is not None and ended > self._ended:
+            self._ended, self._ended_at = ended, time.monotonic()
+
+    @property
+    def was_short(self) -> bool:
+        """Whether one has been ended within the last minute."""
+        return time.monotonic() - self._ended_at < RECENT_SECONDS
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a run runs."""
+class LocalHandle:
+    """A run on this machine."""
 
-    devices: tuple[str, ...]
-    """Names for CUDA_VISIBLE_DEVICES; none on a CPU."""
-    threads: int
-    """CPU threads for all the processes of the run."""
-
-    def environment(self) -> dict[str, str]:
-        """Return the environment variables that tell a run where it is."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
-
-
-class Handle(Protocol):
-    """A started run."""
+    process: Process
+    processes: int
+    """How many train it; more than one are torchrun's."""
+    place: Place
+    memory: Memory
+    job: None = None
 
     def exit_code(self) -> int | None:
         """Return the exit code, negative for a signal, or None while it runs."""
+        self.memory.look()
+        return self.process.exit_code()
 
     @property
-    def pid(self) -> int | None:
-        """The first process, which leads the group."""
+    def was_killed(self) -> bool:
+        """Whether it ended as by SIGKILL; of one of its processes, torchrun says no more than that it failed."""
+        code = self.process.exit_code()
+        return code == -signal.SIGKILL or (self.processes > 1 and code == 1)
 
 
-def warm_up() -> None:
-    """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
-    # It must not find a user's torch.py or data.py in the folder that the command runs in.
-    os.environ["PYTHONSAFEPATH"] = "1"
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.trial"])
-    forkserver.ensure_running()
+class LocalEngine:
+    """Runs on this machine."""
+
+    def __init__(self, device: Device) -> None:
+        self._places = Places(device)
+        self._reserved: list[Place] = []
+        self._memory = Memory()
+
+    def adopt(self, planned: PlannedRun, state: State) -> None:
+        """No scheduler of this machine keeps runs for later."""
+
+    def reserve(self, planned: PlannedRun) -> bool:
+        """Take a place for a run that is to be started next; False while there is none."""
+        place = self._places.take(planned.config)
+        if place:
+            self._reserved.append(place)
+        return place is not None
+
+    def start(self, runs: Sequence[PlannedRun]) -> Iterator[LocalHandle]:
+        """Start runs that have places, in order, each as it is asked for."""
+        for planned in runs:
+            place, processes = self._reserved.pop(0), world_size(planned.config)
+            process = start(planned.run, processes, place)
+            yield LocalHandle(process, processes, place, self._memory)
+
+    def release(self, handle: LocalHandle) -> None:
+        """A run has ended: its place is free."""
+        self._places.give_back(handle.place)
+
+    def why(self, handle: LocalHandle) -> tuple[StateName, str] | None:
+        """Say so where the run was killed just after the system has ended a process for want of memory."""
+        self._memory.look()  # it may have come to pass between the last look and the end
+        if handle.was_killed and self._memory.was_short:
+            return "oom", "the system ended it for want of memory"
+        return None
+
+    def stop(self, handles: Sequence[LocalHandle]) -> None:
+        """End runs with all their processes, and return when they are gone."""
+        stop_all([handle.process for handle in handles])
+
+    def close(self) -> None:
+        """The fork server goes with the process."""
 
 
-def start(run: RunDir, processes: int, place: Place, trial: bool = False) -> Handle:
-    """Start a run, or a trial of its shape; what it prints goes to its log."""
-    return _Forked(run, place, trial) if processes == 1 else _Torchrun(run, processes, place, trial)
+def _counters(root: Path) -> Iterator[Path]:
+    """Yield the files that may count processes ended for want of memory: of our control group, else of the machine.
+
+    A group without a count of its own (or, in a container, under a name from outside it) is a part of one above it.
+    """
+    with suppress(OSError):
+        lines = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
+        group = next((path for _, kinds, path in lines if "memory" in kinds.split(",")), None)
+        folder, file = root / "sys/fs/cgroup/memory", "memory.oom_control"  # version 1
+        if group is None:
+            group = next((path for number, _, path in lines if number == "0"), "/")
+            folder, file = root / "sys/fs/cgroup", "memory.events"  # version 2
+        for part in (PurePosixPath(group), *PurePosixPath(group).parents):
+            yield folder / str(part).lstrip("/") / file
+    yield root / "proc/vmstat"
 
 
-class _Forked:
-    def __init__(self, run: RunDir, place: Place, trial: bool) -> None:
-        warm_up()
-        self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
-            target=_enter, args=(run.path, run.log, place.environment(), place.threads, trial), daemon=False
-        )
-        self._process.start()
-
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-
-class _Torchrun:
-    def __init__(self, run: RunDir, processes: int, place: Place, trial: bool) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={processes}", "-m", "lmexp.worker", str(run.path)]
-        command += ["--trial"] if trial else []
-        threads = str(max(1, place.threads // processes))
-        with run.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=os.environ
-                | place.environment()
-                | {"OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
-            )
-
-    def exit_code(self) -> int | None:
-        return self._process.poll()
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid
-
-
-def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, trial: bool) -> None:
-    """Become the run: a session of its own, output to the log, devices and threads set; then train, or try."""
-    os.setsid()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    os.environ.update(environment)  # before the first word to CUDA, which the server has not spoken
-
-    import torch
-
-    from lmexp.train import trial as trials
-    from lmexp.train import worker
-
-    torch.set_num_threads(threads)
-    sys.exit(trials.main(path) if trial else worker.main(path))
-
-
-def stop_all(handles: Sequence[Handle]) -> None:
-    """End runs with all their processes: ask them all, wait a little, kill those that are left."""
-    # torchrun puts each rank into a session of its own: the tree is asked, not the group.
-    processes = [process for handle in handles if handle.pid for process in _tree(handle.pid)]
-    for process in processes:
-        with suppress(psutil.Error):
-            process.terminate()
-    for process in _left_after(GRACE_SECONDS, processes):
-        with suppress(psutil.Error):
-            process.kill()
-    _left_after(CLEARING_SECONDS, processes)  # a killed process holds its locks until the system has cleared it away
-    for handle in handles:
-        while handle.exit_code() is None:
-            time.sleep(0.01)
-
-
-def _left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Return the processes that still live, as soon as none does or after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return left
-
-
-def _lives(process: psutil.Process) -> bool:
-    # A zombie has let go of its locks once its threads are gone; where no one reaps orphans it stays for ever.
-    try:
-        return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
-    except psutil.Error:
-        return False
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        first = psutil.Process(pid)
-        return [first, *first.children(recursive=True)]
-    except psutil.Error:
-        return []
+def _count(file: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        for line in file.read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None

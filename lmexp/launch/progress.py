@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from lmexp.launch.resolve import PlannedRun
+from lmexp.launch.resolve import PlannedRun, Sweep
 from lmexp.runs.directory import State
 from lmexp.units import duration, si
 
@@ -18,11 +18,12 @@ LOOK_SECONDS = 0.5
 class Progress:
     """Prints a line for each run that ends; on a terminal, a live line below them for those that run."""
 
-    def __init__(self, console: Console, runs: Sequence[PlannedRun]) -> None:
-        self.console = console
-        self.total = len(runs)
-        self._weights = _weights(runs)
-        self._work_left = sum(self._weights.values())
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        runs = sweep.runs
+        self.console, self._sweep = console, sweep
+        self._weights = {} if sweep.search else _weights(runs)
+        """Of the whole; the trials of a search count 1 each."""
+        self._work_left = float(sweep.search.spec.trials) if sweep.search else sum(self._weights.values())
         self._work_done = 0.0
         self._tokens = {planned.run.name: planned.horizon.tokens for planned in runs}
         """Tokens of the runs that have not ended; None where a budget of time decides."""
@@ -31,6 +32,14 @@ class Progress:
         self._looked = 0.0
         self._started: set[str] = set()
         self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+
+    @property
+    def total(self) -> int:
+        """How many runs will have ended, as far as is known."""
+        search = self._sweep.search
+        if search is None:
+            return len(self._sweep.runs)
+        return max(search.spec.trials - len(self._sweep.skipped), self.ended_runs)
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -49,14 +58,21 @@ class Progress:
         """Print what became of a run."""
         self.ended_runs += 1
         self._tokens.pop(planned.run.name, None)
-        self._work_left -= self._weights[planned.run.name]
+        weight = self._weights.get(planned.run.name, 1.0)
+        self._work_left -= weight
         earlier = planned.run.name not in self._started
         if not earlier:
-            self._work_done += self._weights[planned.run.name]
+            self._work_done += weight
         self.console.print(
             f"{self.ended_runs}/{self.total}  {escape(planned.run.name)}  {escape(_outcome(planned, state, earlier))}",
             highlight=False,
             soft_wrap=True,
+        )
+
+    def again(self, planned: PlannedRun, why: str) -> None:
+        """Say that a run will be started once more."""
+        self.console.print(
+            f"{escape(planned.run.name)} is started again: {escape(why)}", highlight=False, soft_wrap=True
         )
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
@@ -65,7 +81,7 @@ class Progress:
             return
         self._looked = time.monotonic()
         states = [(planned, planned.run.read_state()) for planned in running]
-        under_way = sum(self._weights[planned.run.name] * (state.share or 0) for planned, state in states)
+        under_way = sum(self._weights.get(planned.run.name, 1.0) * (state.share or 0) for planned, state in states)
         lines = [_running(planned, state) for planned, state in states]
         left = [self._tokens_left(states), self._seconds_left(under_way)]
         lines.append(", ".join([f"{self.ended_runs}/{self.total} runs", *filter(None, left)]))
@@ -73,7 +89,7 @@ class Progress:
 
     def _tokens_left(self, states: Sequence[tuple[PlannedRun, State]]) -> str:
         known = [tokens for tokens in self._tokens.values() if tokens is not None]
-        if len(known) < len(self._tokens):
+        if not known or len(known) < len(self._tokens):
             return ""
         return f"{si(sum(known) - sum(state.tokens for _, state in states))} tokens left"
 

@@ -1,29 +1,36 @@
 """The queue: which run starts next, what became of those that ended.
 
-One coordinator starts each run as soon as a place is free, and learns what became of it from its state
-file, not from what it printed. A run that fails is a row with a reason; the others go on.
+One coordinator starts each run as soon as there is a place, and learns what became of it from its state file, not from
+what it printed. A run that fails is a row with a reason; the others go on. A run whose process vanished is started
+again, and goes on from its checkpoint. Several coordinators can be at work on one sweep: what another one runs is
+waited for, and taken over should it vanish.
 """
 
-import os
 import shutil
 import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
 
-from lmexp.config.checks import world_size
-from lmexp.config.schema import RunConfig
-from lmexp.cost.device import Device, cores
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
-from lmexp.launch.local import Handle, Place, start, stop_all
+from lmexp.launch.caps import Ledger
+from lmexp.launch.engine import Engine, Handle
+from lmexp.launch.engines import open_engine
+from lmexp.launch.policy import LOST_RETRIES, Policy
 from lmexp.launch.resolve import PlannedRun, Sweep, manifest_of
-from lmexp.runs.directory import RESULTS, RunDir, State
+from lmexp.launch.source import Listed, Source, enqueue, is_pending
+from lmexp.launch.trials import known_trials
+from lmexp.runs.coordinators import asked_to_stop, coordinating
+from lmexp.runs.directory import RESULTS, WAITING, State, StateName
 from lmexp.runs.manifest import write_manifest
 
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.2
+"""How often time limits, other coordinators' runs and requests to stop are looked at."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a sweep, and its runs with it."""
 SPARE_BYTES = 2_000_000
@@ -39,6 +46,9 @@ class Listener(Protocol):
     def ended(self, planned: PlannedRun, state: State) -> None:
         """A run ended, or was found to have ended earlier."""
 
+    def again(self, planned: PlannedRun, why: str) -> None:
+        """A run will be started once more."""
+
     def waiting(self, running: Sequence[PlannedRun]) -> None:
         """Nothing happened just now."""
 
@@ -47,95 +57,282 @@ class Listener(Protocol):
 class _Running:
     planned: PlannedRun
     handle: Handle
-    place: Place
+    since: float
+    """When it was started, by the monotonic clock."""
+    checkpoint: float | None
+    """When its last checkpoint was written, as it was started."""
 
 
-def run_sweep(sweep: Sweep, listener: Listener) -> list[State]:
+@dataclass
+class _Tries:
+    """How often a run was started again."""
+
+    failed: int = 0
+    lost: int = 0
+    """In a row, without a new checkpoint."""
+
+
+def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) -> list[State]:
     """Run what a sweep has not run yet, and return the state of every run, in the sweep's order.
 
-    A run that another process is working on is left to it. Raises UserError, before anything starts, when
-    the outputs cannot be written; on KeyboardInterrupt the running ones are stopped and marked cancelled.
+    Raises UserError, before anything starts, when the outputs cannot be written; on KeyboardInterrupt, or when asked to
+    stop by `lmexp cancel`, the running ones are stopped and marked cancelled, and KeyboardInterrupt is raised.
     """
-    pending = [planned for planned in sweep.runs if _is_pending(planned)]
-    _check_disk(sweep, pending)
+    began = time.time()
+    policy = policy or Policy()
+    ledger = Ledger(policy, lambda planned: known_trials([planned], sweep.folder.parent)[0])
+    ledger.check(sweep.examples)
+    pending = [planned for planned in sweep.runs if is_pending(planned)]
+    # Of a search, nobody knows the runs yet; they are at least as many of its smallest.
+    _check_disk(sweep, pending if sweep.search is None else sweep.search.corners[:1] * sweep.search.spec.trials)
+    engine = open_engine(sweep)
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
         if sweep.has_manifest:
             write_manifest(sweep.folder, manifest_of(sweep))
         for planned in pending:
-            _enqueue(planned)
+            enqueue(planned)
     except OSError as error:
         raise UserError(f"cannot write in {sweep.folder}: {error.strerror or error}") from None
-    for planned in sweep.runs:
-        if planned not in pending:
-            listener.ended(planned, planned.run.read_state())
-
-    places = Places(sweep.runs[0].config, sweep.runs[0].device)
-    running: list[_Running] = []
-    handlers = {which: signal.signal(which, _interrupt) for which in STOPPING}
-    try:
-        while pending or running:
-            while pending and (place := places.take(world_size(pending[0].config))):
-                planned = pending.pop(0)
-                if not _is_pending(planned):  # another coordinator has come first
-                    places.give_back(place)
-                    listener.ended(planned, planned.run.read_state())
-                    continue
-                running.append(_Running(planned, start(planned.run, world_size(planned.config), place), place))
-                listener.started(planned)
-            for one in [one for one in running if one.handle.exit_code() is not None]:
-                running.remove(one)
-                places.give_back(one.place)
-                listener.ended(one.planned, _settle(one))
-            listener.waiting([one.planned for one in running])
-            time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        for which in STOPPING:  # an impatient second one must not leave runs behind
-            signal.signal(which, signal.SIG_IGN)
-        stop_all([one.handle for one in running])
-        for planned in [*(one.planned for one in running), *pending]:
-            if _is_pending(planned):  # neither done in the last moment nor another coordinator's
-                planned.run.update_state(state="cancelled", reason="the sweep was stopped", pid=None)
-        raise
-    finally:
-        for which, handler in handlers.items():
-            signal.signal(which, handler)
+    with coordinating(sweep.folder):
+        source = _source(sweep)
+        for planned in sweep.runs:
+            ledger.ended(planned, planned.run.read_state())
+        Coordinator(source, engine, listener, policy, ledger, sweep.folder, began).run()
+    if not sweep.runs:
+        raise UserError(f"none of the {len(sweep.skipped)} trials could be run: {sweep.skipped[0].reason}")
     return [planned.run.read_state() for planned in sweep.runs]
 
 
-def _interrupt(*_: object) -> None:
-    """Being asked to end is like being stopped from the keyboard: no run is left behind."""
-    raise KeyboardInterrupt
+def _source(sweep: Sweep) -> Source:
+    if sweep.search is None:
+        return Listed(sweep.runs)
+    from lmexp.launch.search import Search  # imports Optuna, which is an extra
+
+    return Search(sweep)
 
 
-def _is_pending(planned: PlannedRun) -> bool:
-    """Whether a run is still to be done: new, or ended without a result."""
-    state = planned.run.read_state()
-    return state.state not in RESULTS and not planned.run.is_alive(state)
+class Coordinator:
+    """Starts the runs of a source, and sees them to their end."""
 
+    def __init__(
+        self,
+        source: Source,
+        engine: Engine[Any],
+        listener: Listener,
+        policy: Policy,
+        ledger: Ledger,
+        folder: Path,
+        began: float,
+    ) -> None:
+        """`folder` is the sweep's; who asks it to stop after `began` (seconds since the epoch) means this one, too."""
+        self._source, self._engine, self._listener = source, engine, listener
+        self._policy, self._ledger, self._folder, self._began = policy, ledger, folder, began
+        self._looked = 0.0
+        self._running: list[_Running] = []
+        self._elsewhere: list[PlannedRun] = []
+        """Runs that another coordinator, or a person, has under way."""
+        self._tries: dict[str, _Tries] = {}
+        self._closed: str | None = None
+        """Why no further run is started."""
+        self._starting = self._interrupted = False
 
-def _enqueue(planned: PlannedRun) -> None:
-    """Make the run's directory, or set an earlier attempt back to queued; its checkpoint stays."""
-    if not (planned.run.path / "config.yaml").exists():
-        with suppress(FileExistsError):  # another coordinator made it just now
-            RunDir.create(planned.run.path, planned.config)
-        return
-    # The run is the same, but what cannot change its result may not be: logger, price, how often it is saved.
-    planned.run.write_config(planned.config)
-    if planned.run.read_state().state != "queued":
-        planned.run.update_state(state="queued", reason=None, pid=None)
+    def run(self) -> None:
+        """Run until everything has ended. Raises KeyboardInterrupt when stopped, after stopping the runs."""
+        # What is ignored stays so: `nohup` means it.
+        heeded = [which for which in STOPPING if signal.getsignal(which) is not signal.SIG_IGN]
+        handlers = {which: signal.signal(which, self._interrupt) for which in heeded}
+        try:
+            while self._running or self._elsewhere or not (self._closed or self._source.exhausted):
+                self._fill()
+                for one in [one for one in self._running if one.handle.exit_code() is not None]:
+                    self._settle(one)
+                if time.monotonic() - self._looked >= LOOK_SECONDS:
+                    self._looked = time.monotonic()
+                    self._stop_some()
+                    self._look()
+                self._listener.waiting([one.planned for one in self._running])
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # whatever it is, no run is left behind
+            for which in STOPPING:  # not by an impatient second signal either
+                signal.signal(which, signal.SIG_IGN)
+            self._stop_all()
+            raise
+        finally:
+            for which, handler in handlers.items():
+                signal.signal(which, handler)
+            self._engine.close()
 
+    def _fill(self) -> None:
+        """Start what has a place."""
+        batch: list[PlannedRun] = []
+        while not self._closed and (planned := self._source.peek()) is not None:
+            state = planned.run.read_state()
+            if self._source.has_answer(planned, state):
+                self._end(self._source.pop(), state)
+            elif handle := self._engine.adopt(planned, state):
+                self._begin(self._source.pop(), handle)
+            elif planned.run.is_alive(state):
+                self._elsewhere.append(self._source.pop())
+            elif why := self._ledger.refuses(planned, [*self._under_way, *batch]):
+                self._close(why)
+            elif self._engine.reserve(planned):
+                batch.append(self._source.pop())
+            else:
+                break
+        if not batch:
+            return
+        for planned in batch:
+            planned.run.clear_failure()
+            if planned.run.read_state().job:  # one that has ended
+                planned.run.update_state(job=None)
+        self._starting = True  # what is started just now would not be stopped
+        try:
+            waiting = iter(batch)
+            for handle in self._engine.start(batch):
+                self._begin(next(waiting), handle)
+        finally:
+            self._starting = False
+        if self._interrupted:
+            raise KeyboardInterrupt
 
-def _settle(one: _Running) -> State:
-    """Return the state of a run whose process has ended; one that left no word is marked failed."""
-    state = one.planned.run.read_state()
-    if state.state not in ("queued", "running") or one.planned.run.is_alive(state):
-        return state
-    code = one.handle.exit_code() or 0
-    how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
-    return one.planned.run.update_state(
-        state="failed", reason=f"the process was {how}" if code < 0 else f"the process {how}", pid=None
-    )
+    @property
+    def _under_way(self) -> list[PlannedRun]:
+        """What this and other coordinators have under way."""
+        return [*(one.planned for one in self._running), *self._elsewhere]
+
+    def _begin(self, planned: PlannedRun, handle: Handle) -> None:
+        self._running.append(_Running(planned, handle, time.monotonic(), planned.run.last_saved()))
+        self._listener.started(planned)
+
+    def _end(self, planned: PlannedRun, state: State) -> None:
+        """A run has a result, or will not get one."""
+        self._ledger.ended(planned, state)
+        self._source.ended(planned, state)
+        self._listener.ended(planned, state)
+        if state.state == "failed" and self._policy.stop_at_failure:
+            self._close(f"not started: {planned.run.name} failed")
+
+    def _close(self, why: str) -> None:
+        """Start nothing more; what runs goes on."""
+        self._closed = why
+        for planned in self._source.rest:
+            if state := planned.run.settle(state="queued", reason=why, pid=None):
+                self._listener.ended(planned, state)
+
+    def _settle(self, one: _Running) -> None:
+        """Take a run whose process has ended off the list, and see what became of it."""
+        state, why, code = one.planned.run.read_state(), self._engine.why(one.handle), one.handle.exit_code() or 0
+        self._running.remove(one)
+        self._engine.release(one.handle)
+        try:
+            self._conclude(one, state, why, code)
+        except OSError as error:  # its directory is gone, or cannot be written: that is this run's end, and no other's
+            reason = f"its directory cannot be written: {error.strerror or error}"
+            self._end(one.planned, replace(state, state="failed", reason=reason))
+
+    def _conclude(self, one: _Running, state: State, why: tuple[StateName, str] | None, code: int) -> None:
+        """Find out what became of a run; start it again where that is called for."""
+        planned, tries = one.planned, self._tries.setdefault(one.planned.run.name, _Tries())
+        if state.state in ("queued", "running"):
+            is_ours = state.job is not None and state.job == one.handle.job  # then it has ended, with all its processes
+            failure = planned.run.read_failure()
+            if not is_ours and planned.run.is_alive(state):  # another coordinator's process came first
+                self._elsewhere.append(planned)
+                return
+            if failure or why:
+                outcome, reason = (failure.outcome, failure.reason) if failure else why or ("failed", "")
+                state = planned.run.update_state(state=outcome, reason=reason, pid=None)
+            else:
+                progressed = planned.run.last_saved() != one.checkpoint
+                tries.lost = 1 if progressed else tries.lost + 1
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
+                if tries.lost <= LOST_RETRIES:
+                    self._again(planned, f"its process {how}")
+                    return
+                state = planned.run.update_state(
+                    state="failed", reason=f"the process {how}, {tries.lost} times without getting further", pid=None
+                )
+        elif state.state == "preempted" and why and why[0] == "cancelled":  # while it waited to go on
+            state = planned.run.update_state(state=why[0], reason=why[1])
+        if state.state == "failed" and tries.failed < self._policy.retries:
+            tries.failed += 1
+            self._again(planned, f"retry {tries.failed} of {self._policy.retries}, after: {state.reason}")
+        elif state.state == "preempted":
+            self._again(planned, "it was preempted")
+        else:
+            self._end(planned, state)
+
+    def _again(self, planned: PlannedRun, why: str) -> None:
+        """Line a run up once more, unless it has a result by now, or somebody else trains it."""
+        state = planned.run.settle(state="queued", reason=self._closed or why, pid=None, job=None)
+        if state is None:
+            self._elsewhere.append(planned)
+        elif state.state in RESULTS:
+            self._end(planned, state)
+        else:
+            self._ledger.ended(planned, state)
+            if self._closed:
+                self._listener.ended(planned, state)
+            else:
+                self._listener.again(planned, why)
+            self._source.put_back(planned)
+
+    def _stop_some(self) -> None:
+        """Stop the runs that take too long, and those that are not worth finishing."""
+        stopped: list[tuple[_Running, StateName, str]] = []
+        for one in self._running:
+            if self._policy.timeout is not None and self._age(one) > self._policy.timeout:
+                limit = f"it ran longer than the {self._policy.timeout:g} s of --timeout"
+                stopped.append((one, "timeout", limit))
+            elif why := self._source.hopeless(one.planned):
+                stopped.append((one, "cancelled", why))
+        stopped = [each for each in stopped if each[0].planned.run.read_state().state not in RESULTS]
+        if not stopped:
+            return
+        self._engine.stop([one.handle for one, _, _ in stopped])
+        for one, outcome, reason in stopped:
+            self._running.remove(one)
+            self._engine.release(one.handle)
+            state = one.planned.run.read_state()
+            if state.state not in RESULTS:  # in the last moment
+                state = one.planned.run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
+            self._end(one.planned, state)
+
+    def _age(self, one: _Running) -> float:
+        """Return the seconds that a run has been running; a scheduler may have kept it waiting before."""
+        state = one.planned.run.read_state()
+        if state.job is None:
+            return time.monotonic() - one.since
+        return time.time() - (state.started or time.time()) if state.state == "running" else 0.0
+
+    def _stop_all(self) -> None:
+        """Stop everything that this coordinator has started, and say so of what it has not."""
+        self._engine.stop([one.handle for one in self._running])
+        for planned in [*(one.planned for one in self._running), *self._source.rest]:
+            with suppress(OSError):
+                if planned.run.read_state().state in WAITING:
+                    planned.run.settle(state="cancelled", reason="the sweep was stopped", pid=None, job=None)
+
+    def _look(self) -> None:
+        """See what others do."""
+        if asked_to_stop(self._folder, self._began):
+            raise KeyboardInterrupt
+        for planned in list(self._elsewhere):
+            state = planned.run.read_state()
+            if planned.run.is_alive(state):
+                continue
+            self._elsewhere.remove(planned)
+            if state.state in WAITING:
+                self._again(planned, "the process that another coordinator had started for it is gone")
+            else:
+                self._end(planned, state)
+
+    def _interrupt(self, *_: object) -> None:
+        """Being asked to end is like being stopped from the keyboard: no run is left behind."""
+        if not self._starting:
+            raise KeyboardInterrupt
+        self._interrupted = True
 
 
 def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
@@ -152,43 +349,3 @@ def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
             f"the disk of {sweep.folder.parent} has {free / 1e6:.0f} MB free; "
             f"{len(pending)} runs need about {needed / 1e6:.0f} MB"
         )
-
-
-def slots_of(config: RunConfig, device: Device) -> int:
-    """Return how many runs go at a time."""
-    at_once = device.count // world_size(config) if device.kind == "cuda" else 1
-    return config.launcher.slots or max(1, at_once)
-
-
-def threads_of(config: RunConfig, device: Device) -> int:
-    """Return the CPU threads that a run has."""
-    return config.launcher.threads or max(1, cores() // slots_of(config, device))
-
-
-class Places:
-    """The devices and threads of this machine, given out to runs."""
-
-    def __init__(self, config: RunConfig, device: Device) -> None:
-        self._cuda = device.kind == "cuda"
-        self._threads = threads_of(config, device)
-        self._free_slots = slots_of(config, device)
-        self._free_devices = _visible_devices(device) if self._cuda else []
-
-    def take(self, devices: int) -> Place | None:
-        """Return a place for a run on so many devices, or None while there is none."""
-        if self._free_slots == 0 or (self._cuda and len(self._free_devices) < devices):
-            return None
-        self._free_slots -= 1
-        mine = tuple(self._free_devices.pop(0) for _ in range(devices)) if self._cuda else ()
-        return Place(devices=mine, threads=self._threads)
-
-    def give_back(self, place: Place) -> None:
-        """A run has left its place."""
-        self._free_slots += 1
-        self._free_devices += place.devices
-
-
-def _visible_devices(device: Device) -> list[str]:
-    """Return the names of the GPUs that this process may use: indices, or whatever it was given."""
-    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name.strip() for name in outer.split(",")] if outer else [str(i) for i in range(device.count)]

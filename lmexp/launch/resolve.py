@@ -5,28 +5,33 @@ checked, every text is tokenised, every horizon computed. A cell that cannot be 
 reason; when none can, that is a wrong input.
 """
 
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmexp.config import paths
-from lmexp.config.cells import expand
+from lmexp.config.cells import corners, expand, search_space
 from lmexp.config.checks import check_config, world_size
 from lmexp.config.compose import Composer, Values, split_words
-from lmexp.config.identity import run_id, slug
-from lmexp.config.schema import RunConfig, RunInfo, SweepSpec
+from lmexp.config.identity import HASH_LENGTH, run_id, slug
+from lmexp.config.schema import Choices, LocalLauncher, RunConfig, RunInfo, SearchSpec, SweepSpec
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.sources import fingerprint
 from lmexp.data.store import Store, prepare
-from lmexp.errors import UserError
+from lmexp.errors import UserError, nearest
+from lmexp.files import hash_text
+from lmexp.launch.places import devices_of
 from lmexp.runs.directory import STORES, RunDir, runs_in
-from lmexp.runs.manifest import Cell, Manifest, SkippedCell
+from lmexp.runs.manifest import Cell, Manifest, SkippedCell, read_manifest
 from lmexp.runs.mirrors import check_logger
+from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, WORDS
 
 Say = Callable[[str], None]
 
@@ -49,8 +54,23 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """What a search goes by: its spec, and how a cell that it proposes becomes a run."""
+
+    spec: SearchSpec
+    """Without the keys that the command line fixes."""
+    identity: str
+    """Hash of what its results depend on: the space, the objectives, and all that its runs share."""
+    corners: list[PlannedRun]
+    """The corners of the space that can be run, by their work, the least first."""
+    resolve: Callable[[Values], PlannedRun]
+    """Raises UserError for a cell that cannot be run."""
+    say: Say
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """A sweep, ready to start."""
+    """A sweep, ready to start. What a search has proposed joins its runs, cells and axes as it goes."""
 
     name: str
     folder: Path
@@ -61,6 +81,16 @@ class Sweep:
     has_manifest: bool = True
     """Whether its folder is one sweep's; runs that are started one by one share a folder."""
     warnings: list[str] = field(default_factory=list)
+    search: Searched | None = None
+    """None where the runs are known from the start."""
+
+    @property
+    def examples(self) -> list[PlannedRun]:
+        """Runs to go by before any has started: all of them, or the least and the most work that a search can take."""
+        if self.search is None:
+            return self.runs
+        least, most = self.search.corners[0], self.search.corners[-1]
+        return [least, most] if most is not least else [least]
 
 
 def resolve_sweep(
@@ -81,7 +111,7 @@ def resolve_sweep(
         config_dir: the user's own root of configs.
         name: what the sweep's folder is called; by default, as the sweep.
         say: told what takes long.
-        when_valid: called as soon as one cell is known to make sense, before its text is tokenised.
+        when_valid: called as soon as one cell is known to make sense on this machine, before its text is tokenised.
 
     Raises UserError when the sweep cannot be read or none of its cells can be run.
     """
@@ -95,10 +125,22 @@ def resolve_sweep(
     of_sweep, of_runs = split_words(words)
     whole = Composer(roots, file, of_sweep)
     spec = whole.sweep_spec() if file or of_sweep else SweepSpec()
+    resolver = _Resolver(outputs, name, roots, say, when_valid)
+    if spec.search is not None:
+        search = search_space(spec.search, of_runs)
+        return Sweep(
+            name=name,
+            folder=outputs / name,
+            question=spec.question,
+            axes={key: [] for key in search.space},
+            runs=[],
+            skipped=[],
+            warnings=resolver.warnings,
+            search=_resolve_search(search, Composer(roots, file, of_runs), resolver),
+        )
     expansion = expand(spec, of_runs)
     composer = Composer(roots, file, expansion.fixed)
 
-    resolver = _Resolver(outputs, name, roots, say, when_valid)
     runs: list[PlannedRun] = []
     skipped: list[SkippedCell] = []
     identities: set[str] = set()
@@ -129,6 +171,78 @@ def resolve_sweep(
     )
 
 
+def resolve_runs(folder: Path, runs: Sequence[RunDir], say: Say = lambda line: None) -> Sweep:
+    """Return runs that exist as a sweep that can start, from nothing but their directories.
+
+    Raises UserError when one of them cannot be read, or cannot run here.
+    """
+    manifest = read_manifest(folder)
+    values = {cell.run_id: cell.values for cell in manifest.cells} if manifest else {}
+    resolver = _Resolver(folder.parent, folder.name, paths.search_roots(), say, lambda: None)
+    planned = []
+    for run in runs:
+        config = run.read_config()
+        if config.run is None:
+            raise UserError(f"{run.path}: its config does not name the run")
+        planned.append(resolver.resolve_run(values.get(config.run.id, {}), config, run))
+    question = manifest.question if manifest else None
+    return Sweep(folder.name, folder, question, {}, planned, [], has_manifest=False, warnings=resolver.warnings)
+
+
+def _resolve_search(search: SearchSpec, composer: Composer, resolver: "_Resolver") -> Searched:
+    """Check a search and the corners of its space. Raises UserError when none of them can be run."""
+    _check_search(search)
+    ends = {
+        key: axis.choices if isinstance(axis, Choices) else [axis.low, axis.high] for key, axis in search.space.items()
+    }
+
+    def resolve(values: Values) -> PlannedRun:
+        return resolver.resolve(values, composer.config(values), ends)
+
+    found: list[PlannedRun] = []
+    problems: list[str] = []
+    for values in corners(search):
+        config = composer.config(values)  # a bound or a choice that no config can have is a wrong input
+        _check_rungs(search, config)
+        try:
+            found.append(resolver.resolve(values, config, ends))
+        except UserError as problem:
+            problems.append(str(problem))
+    if not found:
+        raise UserError(f"no corner of the search's space can be run: {problems[0]}")
+    what = search.model_dump(mode="json", include={"space", "objectives"})
+    return Searched(
+        spec=search,
+        identity=hash_text(json.dumps([found[0].identity, what], sort_keys=True), HASH_LENGTH),
+        corners=sorted(found, key=lambda planned: planned.horizon.flops or planned.horizon.seconds or 0.0),
+        resolve=resolve,
+        say=resolver.say,
+    )
+
+
+def _check_search(search: SearchSpec) -> None:
+    if find_spec("optuna") is None:
+        raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")
+    numbers = [name for name in COLUMNS if name not in WORDS]
+    for name in search.objectives:
+        if name not in numbers and not name.startswith(OPEN):
+            raise UserError(f"sweep.search.objectives: {name} is no column of numbers.{nearest(name, numbers)}")
+    if search.prune and (len(search.objectives) > 1 or next(iter(search.objectives)) not in CURVE_QUALITIES):
+        raise UserError(
+            f"sweep.search.prune compares trials on their way: it needs a single objective, "
+            f"one of {', '.join(CURVE_QUALITIES)}"
+        )
+
+
+def _check_rungs(search: SearchSpec, config: RunConfig) -> None:
+    every = config.evaluation.every
+    if search.prune and every > search.prune.start + 1e-9:
+        raise UserError(
+            f"sweep.search.prune.from={search.prune.start:g} comes before the first evaluation: set "
+            f"evaluation.every={search.prune.start:g} or less, or prune.from={every:g}"
+        )
+
+
 class _Resolver:
     """Resolves configs, reading each source and asking for each device once."""
 
@@ -144,26 +258,8 @@ class _Resolver:
         self._known = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
 
     def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
-        check_config(config)
-        check_logger(config.logger)
-        device = self._check_device(config)
-        config = self._with_hardware(config, device)
-        config = self._with_fingerprint(config)
-        if self._tell_valid:
-            self._tell_valid()
-            self._tell_valid = None
-        store = self._store(config)
-        config = _with_vocabulary(config, store)
-        self._check_memory(config)
-        _check_text(config, store)
-        length = horizon(config, store.tokens("train"), device.kind)
-        if length.budget_share < 0.95:
-            self._warn(
-                f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
-                f"({config.model.name}, d_model {config.model.d_model}, {config.model.n_layers} layers); "
-                "a smaller batch.tokens spends more of it"
-            )
-
+        """Return the run of a cell. Raises UserError when it cannot be run."""
+        config, length, device = self._runnable(config, read_source=True)
         identity = run_id(config)
         varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
         words = slug(varied or {"model": config.model.name, "precision": config.precision.name})
@@ -172,13 +268,46 @@ class _Resolver:
         path = self._known.get(identity, self.outputs / self.sweep / f"{words}-{identity}")
         return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
 
+    def resolve_run(self, values: Values, config: RunConfig, run: RunDir) -> PlannedRun:
+        """Return a run that has its directory already. Raises UserError when it cannot be run."""
+        config, length, device = self._runnable(config, read_source=False)
+        return PlannedRun(values=values, config=config, horizon=length, device=device, run=run)
+
+    def _runnable(self, config: RunConfig, read_source: bool) -> tuple[RunConfig, Horizon, Device]:
+        """Check a config against this machine and its text, and fill in what is found there."""
+        check_config(config)
+        check_logger(config.logger)
+        device = self._check_device(config)
+        config = self._with_hardware(config, device)
+        if read_source:
+            config = self._with_fingerprint(config)
+        if self._tell_valid and not device.elsewhere:
+            self._tell_valid()
+            self._tell_valid = None
+        store = self._store(config)
+        config = _with_vocabulary(config, store)
+        self._check_memory(config, device)
+        _check_text(config, store)
+        length = horizon(config, store.tokens("train"), device.kind)
+        if length.budget_share < 0.95:
+            self._warn(
+                f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
+                f"({config.model.name}, d_model {config.model.d_model}, {config.model.n_layers} layers); "
+                "a smaller batch.tokens spends more of it"
+            )
+        return config, length, device
+
     def _check_device(self, config: RunConfig) -> Device:
         accelerator = config.trainer.accelerator
+        if not isinstance(config.launcher, LocalLauncher):
+            return _device_elsewhere(config)
         if accelerator not in self._devices:
             self._devices[accelerator] = detect(accelerator)
         device = self._devices[accelerator]
         if device.kind != "cpu" and world_size(config) > device.count:
             raise UserError(f"trainer.devices={config.trainer.devices}: this machine has {device.count}")
+        if device.kind == "cuda" and (asked := devices_of(config)) > device.count:
+            raise UserError(f"launcher.devices_per_run={asked:g}: this machine has {device.count}")
         if reason := unsupported_precision(config.precision, device):
             raise UserError(f"precision={config.precision.name}: {reason}")
         if config.precision.compute == "fp8" and find_spec("torchao") is None:
@@ -190,19 +319,24 @@ class _Resolver:
     def _with_hardware(self, config: RunConfig, device: Device) -> RunConfig:
         """Fill in what is known of the device, where the config leaves that to be found."""
         asked = config.hardware
+        if device.elsewhere:  # `auto` is found out there
+            return config
         if not fits(asked, device):
             if device.kind == "cpu":
                 raise UserError(f"hardware={asked.name} is no CPU, and runs train on one here; hardware=auto fits")
             self._warn(f"hardware={asked.name} does not know {device.name}; its figures are used as you ask")
         return config.model_copy(update={"hardware": hardware_of(asked, device, self.roots)})
 
-    def _check_memory(self, config: RunConfig) -> None:
+    def _check_memory(self, config: RunConfig, device: Device) -> None:
         """Refuse what cannot fit, by more than the estimate's uncertainty."""
-        device, smallest = self._devices[config.trainer.accelerator], 1 if config.batch.micro == "auto" else None
+        smallest = 1 if config.batch.micro == "auto" else None
         estimate = estimate_memory(config, device.kind, smallest)
         has, share = f"{device.name} has {device.memory_gb:,.0f} GB", device.memory_gb
         if device.kind == "cpu":
             share /= world_size(config)
+        elif (part := devices_of(config)) < 1:
+            share *= part
+            has += f", and {part:g} of it is the run's"
         if estimate.total > share * 1e9:
             raise UserError(
                 f"{config.model.name} needs {estimate.total / 1e9:,.0f} GB for weights, gradients and optimizer "
@@ -239,6 +373,14 @@ class _Resolver:
         if isinstance(kept[key], UserError):
             raise kept[key]
         return kept[key]
+
+
+def _device_elsewhere(config: RunConfig) -> Device:
+    """Return what is known of a cluster's device: its kind by the accelerator, the rest by the hardware named."""
+    kind: Literal["cpu", "cuda"] = "cpu" if config.trainer.accelerator == "cpu" else "cuda"
+    memory = config.hardware.memory_gb or math.inf
+    name = config.hardware.name if config.hardware.name != "auto" else f"a {kind} device of {config.launcher.name}"
+    return Device(kind, name, config.trainer.devices, memory, None, native_bf16=True, elsewhere=True)
 
 
 def _with_vocabulary(config: RunConfig, store: Store) -> RunConfig:

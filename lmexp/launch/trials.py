@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lmexp.config.checks import world_size
-from lmexp.launch.local import start, stop_all
-from lmexp.launch.queue import POLL_SECONDS, Places, threads_of
+from lmexp.errors import UserError
+from lmexp.launch.places import Places, threads_of
+from lmexp.launch.processes import start, stop_all
 from lmexp.launch.resolve import PlannedRun
 from lmexp.runs.trials import Trial, read_trial, shape_of, trial_run
+
+POLL_SECONDS = 0.05
 
 Say = Callable[[str], None]
 
@@ -26,13 +29,16 @@ def known_trials(runs: Sequence[PlannedRun], outputs: Path) -> list[Trial | None
 def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = lambda line: None) -> None:
     """Try each distinct shape of `runs`, one after another, alone on the machine.
 
-    One that fails is said, with its reason and its log, and left without a result.
+    One that fails is said, with its reason and its log, and left without a result. Raises UserError when the runs are
+    a cluster's.
     """
+    if runs and runs[0].device.elsewhere:
+        raise UserError(f"this machine can be measured, and not one of launcher={runs[0].config.launcher.name}")
     shapes = {shape(planned): planned for planned in runs}
     for number, (name, planned) in enumerate(shapes.items(), 1):
         say(f"measuring shape {number} of {len(shapes)}: {planned.run.name}")
         run = trial_run(outputs, name, planned.config)
-        place = Places(planned.config, planned.device).take(world_size(planned.config))
+        place = Places(planned.device).take(planned.config)
         assert place is not None, "nothing else has a place yet"
         handle = start(run, world_size(planned.config), place, trial=True)
         try:

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.planner import GIVE_WAY, PLAN_COLUMNS, totals
+from lmexp.analysis.planner import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
+from lmexp.config.schema import Choices, SearchAxis, SearchSpec
 from lmexp.report.terminal import column_widths, fit
 from lmexp.runs.record import Row
 from lmexp.units import duration, si
@@ -17,16 +18,37 @@ from lmexp.units import duration, si
 
 def plan_sentence(name: str, rows: Sequence[Row]) -> str:
     """Return a plan in one line; what is not known of every run is not in it."""
-    sizes, total = sorted({row["n_params"] for row in rows}), totals(rows)
-    range_ = si(sizes[0]) if len(sizes) == 1 else f"{si(sizes[0])} to {si(sizes[-1])}"
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
-    said = [f"{runs} of {range_} parameters"]
+    said = [f"{runs} of {_range('n_params', rows)} parameters", *_sums(totals(rows))]
+    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}"
+
+
+def search_sentence(name: str, search: SearchSpec, rows: Sequence[Row]) -> str:
+    """Return the plan of a search in one line, from the corners of its space that take the least and the most work."""
+    space = [f"{key.rsplit('.', 1)[-1]} {_extent(axis)}" for key, axis in search.space.items()]
+    trials = "1 trial" if search.trials == 1 else f"{search.trials} trials"
+    most = ", ".join(_sums(search_totals(rows, search)))
+    what = f"{trials} by {search.sampler} over {', '.join(space)}, of {_range('n_params', rows)} parameters"
+    return f"{name}: {what}{f'; at most {most} in all' if most else ''}"
+
+
+def _extent(axis: SearchAxis) -> str:
+    return "/".join(map(str, axis.choices)) if isinstance(axis, Choices) else f"{axis.low} to {axis.high}"
+
+
+def _range(key: str, rows: Sequence[Row]) -> str:
+    sizes = sorted({row[key] for row in rows})
+    return si(sizes[0]) if len(sizes) == 1 else f"{si(sizes[0])} to {si(sizes[-1])}"
+
+
+def _sums(total: Row) -> list[str]:
+    said = []
     if total["tokens"] is not None:
         said.append(f"{si(total['tokens'])} tokens, {si(total['train_flops'])} FLOPs")
     if total["train_seconds"] is not None:
         said.append(f"{duration(total['train_seconds'])} of training steps")
     said += [f"{total[key]:.3g} {unit}" for key, unit in (("energy_kwh", "kWh"), ("dollars", "dollars")) if total[key]]
-    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}"
+    return said
 
 
 def print_plan(rows: Sequence[Row], console: Console) -> None:
@@ -35,6 +57,19 @@ def print_plan(rows: Sequence[Row], console: Console) -> None:
     Columns that nothing is known of are left out. Nothing is cut off: where the terminal is too narrow, some of
     what a run takes goes, and is named; the axes and the totals stay.
     """
+    _print_rows(rows, console)
+    console.print(plan_sentence("total", rows))
+    _print_unknown(rows, console)
+
+
+def print_search_plan(name: str, search: SearchSpec, rows: Sequence[Row], console: Console) -> None:
+    """Print the plan of a search: the corners of its space that take the least and the most work, and its bound."""
+    _print_rows(rows, console)
+    console.print(search_sentence(name, search, rows))
+    _print_unknown(rows, console)
+
+
+def _print_rows(rows: Sequence[Row], console: Console) -> None:
     headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
     texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
@@ -51,8 +86,10 @@ def print_plan(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
     if hidden:
         console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
-    console.print(plan_sentence("total", rows))
-    if "train_seconds" not in headings:
+
+
+def _print_unknown(rows: Sequence[Row], console: Console) -> None:
+    if all(row["train_seconds"] is None for row in rows):
         console.print("No time yet: `lmexp plan NAME --measure` trains a few steps of each shape to know it.")
     elif any(row["train_seconds"] is None for row in rows):
         console.print("Some shapes were not measured: --measure does that.")

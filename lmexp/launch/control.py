@@ -1,0 +1,113 @@
+"""Changing what a sweep does from outside: cancel its runs, set runs back, go on in the background."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lmexp.errors import UserError
+from lmexp.launch.processes import stop_process
+from lmexp.runs.coordinators import ask_to_stop, has_coordinator
+from lmexp.runs.directory import WAITING, RunDir, State
+from lmexp.runs.find import find_run, runs_of
+
+Say = Callable[[str], None]
+LOG = "sweep.log"
+"""What a coordinator in the background prints, in the sweep's folder."""
+PATIENCE = 60.0
+"""The longest wait, in seconds, for coordinators to stop, or for one to start."""
+RETRIED = ("failed", "cancelled", "oom", "diverged", "timeout")
+
+
+def cancel(folder: Path, say: Say) -> list[RunDir]:
+    """Stop the coordinators of a sweep and all its runs, and return the runs that were cancelled.
+
+    Runs that a killed coordinator left behind are stopped too, on this machine and in Slurm. Raises UserError when
+    nothing was started there.
+    """
+    runs = runs_of(folder)
+    waiting = [run for run in runs if run.read_state().state in WAITING]
+    ask_to_stop(folder)
+    deadline = time.monotonic() + PATIENCE
+    while has_coordinator(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if has_coordinator(folder):
+        say("a coordinator of this sweep has not stopped yet; it was asked to")
+    jobs = [state.job for run in waiting if (state := run.read_state()).job and state.state in WAITING]
+    if jobs:
+        _cancel_jobs(jobs)
+    for run in waiting:
+        state = run.read_state()
+        if run.is_alive(state):
+            if state.host not in (None, socket.gethostname()) or state.pid is None:
+                say(f"{run.name} runs on {state.host}, where it cannot be reached from here")
+                continue
+            stop_process(state.pid)
+        if run.read_state().state in WAITING:
+            run.settle(state="cancelled", reason="cancelled", pid=None, job=None)
+    return [run for run in waiting if run.read_state().state == "cancelled"]
+
+
+def _cancel_jobs(jobs: Sequence[str]) -> None:
+    if slurm := [job.removeprefix("slurm:") for job in jobs if job.startswith("slurm:")]:
+        from lmexp.launch.slurm import cancel_jobs
+
+        cancel_jobs(slurm)
+
+
+def set_back(folder: Path, outputs: Path, words: Sequence[str], states: Sequence[str], fresh: bool) -> list[RunDir]:
+    """Set runs of a sweep back to queued, and return them.
+
+    Args:
+        words: which of its runs, as `find_run` understands them; none means all that are in one of `states`.
+        states: what a run must have come to.
+        fresh: whether they start over, and not from their last checkpoint.
+
+    Raises UserError when a word names no run of the sweep, or one that is done or under way.
+    """
+    known = runs_of(folder)
+    runs = [find_run(word, outputs) for word in words] or [
+        run for run in known if (state := run.read_state()).state in states and not state.is_pruned
+    ]
+    paths = {run.path.resolve() for run in known}
+    for run in runs:
+        state = run.read_state()
+        if run.path.resolve() not in paths:
+            raise UserError(f"{run.name} is no run of {folder.name}")
+        if state.state == "done":
+            raise UserError(f"{run.name} is done; there is nothing to retry")
+        if run.is_alive(state):
+            raise UserError(f"{run.name} is running")
+        if state.job and state.state in WAITING:
+            raise UserError(f"{run.name} waits in its scheduler's queue as {state.job}; cancel it first")
+    for run in runs:
+        if fresh:
+            (run.checkpoints / "last.ckpt").unlink(missing_ok=True)
+        run.clear_failure()
+        state = run.read_state()
+        run.write_state(State(attempts=state.attempts, earlier=state.spent))
+    return runs
+
+
+def detach(folder: Path, command: Sequence[str]) -> tuple[int, int | None]:
+    """Start an lmexp command in the background, with its output in the folder's log.
+
+    Returns its process id, once it coordinates the sweep, or has ended: then with its exit code.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmexp.cli", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal that closes does not end it
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
+        )
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and not has_coordinator(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return process.pid, process.poll()

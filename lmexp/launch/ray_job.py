@@ -1,0 +1,54 @@
+"""What a Ray task does on its node: train one run, in a process of its own that does not outlive Ray's.
+
+Ray finds this module by its name: each node has lmexp installed.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import ray
+
+from lmexp.launch.processes import stop_process, worker_command, worker_environment
+from lmexp.orphans import die_with
+from lmexp.runs.directory import RunDir
+
+POLL_SECONDS = 0.1
+
+
+def train(path: Path, processes: int, threads: int) -> int:
+    """Run the worker, `threads` a process, to its end, and return its exit code, negative for a signal.
+
+    When the task is cancelled, the worker is asked to save and leave, and killed if it does not.
+    """
+    run = RunDir(path)
+    run.note_job(f"ray:{ray.get_runtime_context().get_task_id()}")
+    asked: list[int] = []
+    # Ray cancels a task by SIGINT to its main thread, which is lost on a node that was started in the background.
+    before = signal.signal(signal.SIGINT, lambda which, frame: asked.append(which))
+    try:
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                worker_command(path, processes),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=worker_environment(threads),
+                preexec_fn=partial(_enter, os.getpid()),
+            )
+        while (code := process.poll()) is None:
+            if asked:
+                stop_process(process.pid)
+            time.sleep(POLL_SECONDS)
+        return code
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _enter(parent: int) -> None:
+    die_with(parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which Ray blocks

@@ -1,0 +1,318 @@
+"""Slurm as an engine: runs become jobs, those of one shape an array; what became of them Slurm is asked, sparingly.
+
+A job outlives the coordinator that submitted it. Its id stands in the run's state, so that the next coordinator takes
+it over instead of submitting the run again.
+"""
+
+import math
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from lmexp.config.schema import RunConfig, SlurmLauncher
+from lmexp.errors import UserError
+from lmexp.launch.resolve import PlannedRun, Sweep
+from lmexp.runs.directory import RESULTS, State, StateName
+
+ASK_SECONDS = 2.0
+"""The least time between two questions to Slurm, which answers for all jobs at once."""
+ANSWER_SECONDS = 60.0
+"""The longest wait for an answer."""
+GONE_SECONDS = 40.0
+"""The longest wait for cancelled jobs to be gone; Slurm gives them KillWait, 30 seconds unless it is set, to end."""
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
+}  # fmt: skip
+"""Slurm's words for jobs that will not run again; a job in any other state will, or does."""
+OURS = "slurm:"
+"""How a job of Slurm's begins in the state of its run."""
+UNKNOWN = ""
+"""The state of a job that Slurm has forgotten: it has ended."""
+
+
+class Jobs:
+    """What Slurm says of some jobs."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, str | None] = {}
+        """By the ids of the jobs; None for those that Slurm has not been asked about yet."""
+        self._asked_at = -math.inf
+
+    def watch(self, job: str, state: str | None = None) -> None:
+        """Ask about a job from now on."""
+        self._states.setdefault(job, state)
+
+    def forget(self, job: str) -> None:
+        """Ask no longer."""
+        self._states.pop(job, None)
+
+    def state(self, job: str) -> str:
+        """Return a job's state in Slurm's words, a few seconds old at most; while Slurm does not answer, the last."""
+        known = self._states[job]
+        is_old = time.monotonic() - self._asked_at > ASK_SECONDS
+        if known is None or (is_old and not _has_ended(known)):
+            answers = ask(job for job, state in self._states.items() if not _has_ended(state))
+            for asked, state in self._states.items():
+                self._states[asked] = answers.get(asked, "PENDING" if state is None else state)
+            self._asked_at = time.monotonic()
+        state = self._states[job]
+        assert state is not None, "it has just been asked about"
+        return state
+
+
+@dataclass(frozen=True)
+class SlurmHandle:
+    """A run that was handed over to Slurm."""
+
+    planned: PlannedRun
+    jobs: Jobs
+    id: str | None
+    """Its job's; None when Slurm refused it."""
+    refusal: str | None = None
+
+    @property
+    def job(self) -> str | None:
+        """Its job, as in its state; None when Slurm refused it."""
+        return f"{OURS}{self.id}" if self.id else None
+
+    def exit_code(self) -> int | None:
+        """Return 0 or 1, or None while Slurm has the job: running, waiting for its turn, queued again."""
+        if self.id is None:
+            return 1
+        state = self.jobs.state(self.id)
+        return int(state != "COMPLETED") if _has_ended(state) else None
+
+
+class SlurmEngine:
+    """Runs in Slurm."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        """Raises UserError when Slurm or submitit is missing, or when Slurm refuses what a run asks for."""
+        if missing := [command for command in ("sbatch", "squeue", "scancel") if shutil.which(command) is None]:
+            raise UserError(f"launcher=slurm: there is no {missing[0]} here; start it where Slurm's commands are")
+        if find_spec("submitit") is None:
+            raise UserError("launcher=slurm needs submitit: pip install 'lmexp[slurm]'")
+        self._folder = sweep.folder.absolute() / ".slurm"
+        self._name = f"lmexp-{sweep.name}"
+        self._jobs = Jobs()
+        self._under_way = 0
+        for planned in sweep.runs:  # one question answers for all that are to be adopted
+            if job := _job_of(planned.run.read_state()):
+                self._jobs.watch(job)
+        left = (planned for planned in sweep.examples if planned.run.read_state().state not in RESULTS)
+        for shape, _ in _by_shape(left):
+            _try_out(shape)
+
+    def adopt(self, planned: PlannedRun, state: State) -> SlurmHandle | None:
+        """Return a handle of a run that an earlier coordinator has submitted, if Slurm still has its job."""
+        job = _job_of(state)
+        if job is None:
+            return None
+        self._jobs.watch(job)
+        if _has_ended(self._jobs.state(job)):
+            self._jobs.forget(job)
+            return None
+        self._under_way += 1
+        return SlurmHandle(planned, self._jobs, job)
+
+    def reserve(self, planned: PlannedRun) -> bool:
+        """Take a place for a run that is to be submitted next; False while `max_jobs` are under way."""
+        if self._under_way >= _launcher(planned).max_jobs:
+            return False
+        self._under_way += 1
+        return True
+
+    def start(self, runs: Sequence[PlannedRun]) -> list[SlurmHandle]:
+        """Submit runs, those of one shape as one array; one that Slurm refuses gets a handle that has ended."""
+        handles: dict[str, SlurmHandle] = {}
+        for shape, group in _by_shape(runs):
+            handles |= {handle.planned.identity: handle for handle in self._submit(shape, group)}
+        return [handles[planned.identity] for planned in runs]
+
+    def release(self, handle: SlurmHandle) -> None:
+        """A run has ended: its place is free."""
+        self._under_way -= 1
+        if handle.id:
+            self._jobs.forget(handle.id)
+
+    def why(self, handle: SlurmHandle) -> tuple[StateName, str] | None:
+        """Return state and reason of a run that ended without a word, where Slurm knows them."""
+        if handle.id is None:
+            return "failed", f"Slurm refused its job: {handle.refusal}"
+        match self._jobs.state(handle.id):
+            case "OUT_OF_MEMORY":
+                return "oom", "Slurm ended its job for want of memory: launcher.memory_gb"
+            case "TIMEOUT" | "DEADLINE":
+                return "timeout", f"its job reached the limit of {_launcher(handle.planned).minutes} minutes unsaved"
+            case "CANCELLED":
+                return "cancelled", "its Slurm job was cancelled"
+            case "FAILED" if handle.planned.run.read_state().state == "queued":
+                return "failed", f"its job ended before it began: {self._last_words(handle.id)}"
+        return None
+
+    def stop(self, handles: Sequence[SlurmHandle]) -> None:
+        """Cancel the jobs of runs, and return when they are gone; a run is asked first, and saves."""
+        cancel_jobs([handle.id for handle in handles if handle.id])
+
+    def close(self) -> None:
+        """Jobs belong to Slurm."""
+
+    def _submit(self, shape: dict[str, str | int], runs: Sequence[PlannedRun]) -> list[SlurmHandle]:
+        import submitit
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        from lmexp.launch.slurm_job import SlurmRun
+
+        config, launcher = runs[0].config, _launcher(runs[0])
+        executor = submitit.SlurmExecutor(self._folder, max_num_timeout=launcher.requeues)
+        executor.update_parameters(
+            job_name=self._name,
+            time=launcher.minutes,
+            nodes=config.trainer.num_nodes,
+            ntasks_per_node=1,
+            signal_delay_s=launcher.signal_seconds,
+            array_parallelism=launcher.running_jobs or len(runs),
+            setup=["export PYTHONSAFEPATH=1", *launcher.setup],  # as for the local runs
+            # srun asks for one core unless it is told again
+            srun_args=[f"--cpus-per-task={shape['cpus-per-task']}"],
+            additional_parameters=shape,
+        )
+        limit = f"{launcher.requeues + 1} times {launcher.minutes} minutes"
+        calls = [
+            SlurmRun(
+                planned.run.path.absolute(), config.trainer.devices, config.trainer.num_nodes, launcher.cpus, limit
+            )
+            for planned in runs
+        ]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with executor.batch():
+                submitted = [executor.submit(call) for call in calls]
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
+            return [SlurmHandle(planned, self._jobs, None, _last_line(str(error))) for planned in runs]
+        for planned, job in zip(runs, submitted, strict=True):
+            planned.run.note_job(f"{OURS}{job.job_id}")
+            self._jobs.watch(job.job_id, "PENDING")
+        return [SlurmHandle(planned, self._jobs, job.job_id) for planned, job in zip(runs, submitted, strict=True)]
+
+    def _last_words(self, job: str) -> str:
+        file = self._folder / f"{job}_0_log.err"
+        try:
+            return _last_line(file.read_text(encoding="utf-8", errors="replace")) or "without a word"
+        except OSError:
+            return f"it left no {file}"
+
+
+def ask(jobs: Iterable[str]) -> dict[str, str]:
+    """Return the states of jobs in Slurm's words, in one question to each of its two memories; {} without an answer."""
+    jobs = set(jobs)
+    if not jobs:
+        return {}
+    arrays = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    squeue = _run("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={arrays}")
+    if squeue.returncode and "Invalid job id" not in squeue.stderr:
+        return {}
+    found = _states(squeue.stdout, jobs)
+    if gone := jobs - set(found):
+        # What accounting, where there is any, has not heard of the end yet has ended all the same.
+        sacct = "" if shutil.which("sacct") is None else _run(
+            "sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={','.join(gone)}"
+        ).stdout  # fmt: skip
+        known = {job: state for job, state in _states(sacct, gone).items() if state in ENDED}
+        found |= dict.fromkeys(gone, UNKNOWN) | known
+    return found
+
+
+def cancel_jobs(jobs: Sequence[str]) -> None:
+    """Cancel jobs, and return when they are gone; they are told by SIGTERM first, and killed if they do not heed it.
+
+    Raises UserError where Slurm's commands are missing.
+    """
+    if not jobs:
+        return
+    if shutil.which("scancel") is None:
+        raise UserError(f"{len(jobs)} runs are in Slurm, and there is no scancel here to cancel them with")
+    _run("scancel", *jobs)
+    deadline = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < deadline:
+        states = ask(jobs)
+        if states and all(map(_has_ended, states.values())):
+            return
+        time.sleep(ASK_SECONDS / 4)
+
+
+def shape_of(config: RunConfig) -> dict[str, str | int]:
+    """Return what a run asks of Slurm, as options of sbatch; runs that ask for the same can share an array."""
+    launcher, trainer = config.launcher, config.trainer
+    assert isinstance(launcher, SlurmLauncher)
+    gpus = launcher.gpus_per_node
+    if gpus is None and trainer.accelerator in ("gpu", "cuda"):
+        gpus = trainer.devices
+    asked: dict[str, Any] = {
+        "partition": launcher.partition,
+        "account": launcher.account,
+        "qos": launcher.qos,
+        "constraint": launcher.constraint,
+        "time": launcher.minutes,
+        "nodes": trainer.num_nodes,
+        "cpus-per-task": launcher.cpus * trainer.devices,
+        "gpus-per-node": gpus or None,
+        "mem": f"{math.ceil(launcher.memory_gb * 1e9 / 2**20)}M" if launcher.memory_gb else None,  # Slurm's M is 2**20
+        "requeue": True,
+    }
+    return {key: value for key, value in asked.items() if value is not None} | launcher.options
+
+
+def _try_out(shape: dict[str, str | int]) -> None:
+    """Raise UserError when Slurm would refuse a job; none is submitted."""
+    options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in shape.items()]
+    tried = _run("sbatch", "--test-only", *options, "--wrap=true")
+    if tried.returncode:
+        raise UserError(f"launcher=slurm: {_last_line(tried.stderr) or 'sbatch gives no reason'}")
+
+
+def _by_shape(runs: Iterable[PlannedRun]) -> list[tuple[dict[str, str | int], list[PlannedRun]]]:
+    """Return runs in groups that ask the same of Slurm and of submitit, in order."""
+    groups: dict[str, tuple[dict[str, str | int], list[PlannedRun]]] = {}
+    for planned in runs:
+        shape, launcher = shape_of(planned.config), _launcher(planned)
+        groups.setdefault(f"{shape} {launcher.model_dump_json()}", (shape, []))[1].append(planned)
+    return list(groups.values())
+
+
+def _launcher(planned: PlannedRun) -> SlurmLauncher:
+    assert isinstance(planned.config.launcher, SlurmLauncher)
+    return planned.config.launcher
+
+
+def _job_of(state: State) -> str | None:
+    return state.job.removeprefix(OURS) if state.job and state.job.startswith(OURS) else None
+
+
+def _has_ended(state: str | None) -> bool:
+    return state is not None and (state == UNKNOWN or state in ENDED)
+
+
+def _states(lines: str, jobs: set[str]) -> dict[str, str]:
+    """Return the states among lines of `ID|STATE`, where a cancelled job's goes on with `by` whom."""
+    found = {
+        job: (state.split() or [UNKNOWN])[0] for job, _, state in (line.partition("|") for line in lines.split("\n"))
+    }
+    return {job: state for job, state in found.items() if job in jobs}
+
+
+def _last_line(text: str) -> str:
+    """Return the last line of what a program has said, without the words in which sbatch wraps its reason."""
+    last = (text.strip().splitlines() or [""])[-1]
+    return last.removeprefix("sbatch: error: Batch job submission failed: ").removeprefix("allocation failure: ")
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, 1, "", f"{words[0]} did not answer")

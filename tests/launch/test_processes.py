@@ -1,0 +1,67 @@
+"""Processes: ended with all that they hold."""
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmexp.launch import processes
+from lmexp.launch.control import PATIENCE
+
+STUBBORN = """
+import fcntl, signal, sys, threading, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(8):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+held = bytearray(b"x") * 500_000_000
+file = open(sys.argv[1], "a")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_that_had_to_be_killed_has_let_go_of_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    words = ["sh", "-c", f"{sys.executable} {tmp_path / 'stubborn.py'} {tmp_path / '.lock'} & wait"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        processes.stop_all([_Started(process)])
+        with (tmp_path / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_run_has_half_a_minute_to_save_before_it_is_killed():
+    assert processes.GRACE_SECONDS == 30 < PATIENCE, "who cancels a sweep waits for longer"
+
+
+def test_one_process_is_the_worker_itself_and_several_are_torchruns():
+    worker = ["-m", "lmexp.worker", "run"]
+    assert processes.worker_command(Path("run"), 1) == [sys.executable, *worker]
+    assert processes.worker_command(Path("run"), 1, trial=True) == [sys.executable, *worker, "--trial"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    assert processes.worker_command(Path("run"), 2) == [
+        *torchrun, "--standalone", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR2", "--nproc-per-node=2", *worker,
+    ]  # fmt: skip
+    assert processes.worker_command(Path("run"), 1, ["--nnodes=2"], signals="SIGTERM,SIGINT") == [
+        *torchrun, "--nnodes=2", "--signals-to-handle=SIGTERM,SIGINT", "--nproc-per-node=1", *worker,
+    ]  # fmt: skip
+    assert processes.worker_environment(3)["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_job_on_a_node_starts_its_worker_without_importing_torch():
+    code = "import sys, lmexp.launch.processes; print({'torch', 'pytorch_lightning', 'numpy'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+class _Started:
+    """A handle on a process that is no run."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process, self.pid = process, process.pid
+
+    def exit_code(self) -> int | None:
+        return self.process.poll()
