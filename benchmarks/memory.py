@@ -11,8 +11,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmexp.config.checks import world_size
 from lmexp.cost.memory import MemoryEstimate, estimate_memory
-from lmexp.launch.local import Place, start, warm_up
+from lmexp.launch.places import Place
+from lmexp.launch.processes import start, warm_up
 from lmexp.launch.resolve import resolve_sweep
 from lmexp.runs.directory import RunDir
 
@@ -33,6 +35,7 @@ MODELS = {
     "model=gpt_mini batch.micro=1": 1024,
     "model=gpt_mini model.d_model=512 model.n_layers=4": 1024,
     "model=gpt_mini optim=sgd": 1024,
+    "model=gpt_mini model.d_model=512 batch.micro=1 trainer.devices=2 trainer.strategy=fsdp": 1024,
     "model=gpt_small": 1024,
     "model=gpt_small optim=sgd batch.micro=1": 1024,
 }
@@ -67,7 +70,8 @@ def measure(model: str, precision: str, folder: Path) -> Cell:
     ]  # fmt: skip
     [planned] = resolve_sweep(None, words, folder / "outputs").runs
     run = RunDir.create(planned.run.path, planned.config)
-    handle = start(run, 1, Place(devices=(), threads=2))
+    processes = world_size(planned.config)
+    handle = start(run, processes, Place(devices=(), threads=2 // processes))
     while handle.exit_code() is None:
         time.sleep(0.02)
     record = run.read_record()[0]

@@ -1,0 +1,189 @@
+"""What lmexp adds to an optimizer step: the run's own path against bare Lightning and a bare loop in torch.
+
+All train the same weights on the same batches with the same optimizer, in turn, in one process on one thread: a
+model whose step is next to nothing, and one whose step takes about 50 ms. The time of a step is that from one
+request for a batch to the next, so it holds everything that comes between, heartbeat and points of the curve
+included; the first steps, evaluation, checkpoints and start are left out: python benchmarks/overhead.py [rounds]
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from lmexp.config.schema import RunConfig
+from lmexp.data.loading import Batch, TrainBatches
+from lmexp.data.order import Order
+from lmexp.data.store import Store, prepare
+from lmexp.launch.resolve import resolve_sweep
+from lmexp.models.build import build_model
+from lmexp.runs.directory import STORES, RunDir
+from lmexp.tasks.causal_lm import CausalLM
+from lmexp.train import training, worker
+
+ROUNDS = 5
+LEFT_OUT = 20
+"""First steps, in which memory is measured and caches fill."""
+WINDOW = 10
+"""Steps of a window: as many as lie between two points of the curve, so that each window has one."""
+MODELS = {
+    "tiny": (["model=gpt_nano", "model.context=32", "model.d_model=32", "batch.tokens=256"], 420),
+    "50 ms": (["model=gpt_tiny", "batch.tokens=768"], 120),
+}
+"""Overrides, and steps of a run."""
+
+
+class Stamped(TrainBatches):
+    """Batches that note when each was asked for."""
+
+    stamps: list[float] = []  # noqa: RUF012  the run's own path makes the object, and leaves no other place
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        Stamped.stamps.clear()
+        for batch in super().__iter__():
+            Stamped.stamps.append(time.perf_counter())
+            yield batch
+
+
+@dataclass
+class Subject:
+    """What all arms train."""
+
+    config: RunConfig
+    store: Store
+    steps: int
+    made: int = 0
+
+    def loader(self) -> DataLoader[Batch]:
+        """Return the batches, from the first."""
+        sequences = self.config.batch.tokens // self.config.model.context
+        order = Order(self.store.tokens("train"), self.config.model.context, self.config.seed)
+        return DataLoader(Stamped(self.store, order, sequences, sequences), batch_size=None)
+
+    def model(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Return fresh weights and their optimizer."""
+        model = build_model(self.config.model, self.config.seed)
+        return model, CausalLM(model, self.config).configure_optimizers()
+
+
+def loss_of(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean loss of a batch."""
+    return F.cross_entropy(model(batch["inputs"]).flatten(0, 1), batch["targets"].flatten())
+
+
+def bare_torch(subject: Subject) -> None:
+    """Train as the shortest loop does."""
+    model, optimizer = subject.model()
+    for batch in islice(subject.loader(), subject.steps):
+        loss_of(model, batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), subject.config.optim.grad_clip or 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+class Bare(pl.LightningModule):
+    """The shortest LightningModule."""
+
+    def __init__(self, subject: Subject) -> None:
+        super().__init__()
+        self.model, self.optimizer = subject.model()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss."""
+        return loss_of(self.model, batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimizer."""
+        return self.optimizer
+
+
+def bare_lightning(subject: Subject) -> None:
+    """Train with a Trainer that logs, saves and shows nothing."""
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=subject.steps, max_epochs=-1, gradient_clip_val=subject.config.optim.grad_clip,
+        plugins=[LightningEnvironment()], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Bare(subject), subject.loader())
+
+
+def lmexp(subject: Subject, logger: str = "none") -> None:
+    """Train as a run does."""
+    subject.made += 1
+    config = subject.config
+    config = config.model_copy(update={"logger": config.logger.model_copy(update={"name": logger})})
+    assert config.run is not None, "it was resolved"
+    sweep = subject.store.path.parents[1] / "overhead"
+    run = RunDir.create(sweep / f"{logger}{subject.made}-{config.run.id}", config)
+    with redirect_stdout(StringIO()):
+        if worker.main(run.path):
+            raise SystemExit(f"the run failed: {run.read_state().reason}")
+
+
+ARMS: dict[str, Callable[[Subject], None]] = {
+    "torch": bare_torch,
+    "Lightning": bare_lightning,
+    "lmexp": lmexp,
+    "lmexp, W&B offline": lambda subject: lmexp(subject, "wandb"),
+}
+
+
+def step_ms(arm: Callable[[Subject], None], subject: Subject) -> float:
+    """Train, and return the median over windows of a step's milliseconds."""
+    arm(subject)
+    stamps = Stamped.stamps[LEFT_OUT:]
+    windows = zip(stamps[::WINDOW], stamps[WINDOW::WINDOW], strict=False)
+    return median((end - begin) / WINDOW * 1e3 for begin, end in windows)
+
+
+def main() -> None:
+    """Print, for each model and arm, the median over rounds, and of the ratio to torch in the same round."""
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+    worker.quieten()
+    torch.set_num_threads(1)
+    training.TrainBatches = Stamped  # type: ignore[misc]  # the run's own path asks for its batches by this name
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text.txt"
+        text.write_text("\n".join(f"line {i} of a text that nobody will read, {i * i % 9973}" for i in range(20_000)))
+        for name, (words, steps) in MODELS.items():
+            common = [
+                "tokenizer=byte", "data=text", f"data.path={text}", "data.document=line", "trainer.accelerator=cpu",
+                "evaluation.every=1", "checkpoint.every=1", "launcher.threads=1",
+            ]  # fmt: skip
+            outputs = Path(folder) / "outputs"
+            tokens = int(words[-1].partition("=")[2])
+            [planned] = resolve_sweep(None, [*common, *words, f"budget.tokens={steps * tokens}"], outputs).runs
+            config = planned.config
+            subject = Subject(config, prepare(config.data, config.tokenizer, outputs / STORES), steps)
+            lmexp(subject)  # does not count: a run tells malloc to keep memory, and all are to have that
+            seen: dict[str, list[float]] = {arm: [] for arm in ARMS}
+            for _ in range(rounds):
+                for arm, train in ARMS.items():
+                    seen[arm].append(step_ms(train, subject))
+            for arm, ms in seen.items():
+                pairs = list(zip(ms, seen["torch"], strict=True))
+                added, ratio = median(a - b for a, b in pairs), median(a / b for a, b in pairs)
+                low, high = min(a / b for a, b in pairs), max(a / b for a, b in pairs)
+                print(
+                    f"{name:6} {arm:20} {median(ms):7.2f} ms a step   {added:+.2f} ms   "
+                    f"{ratio:.3f} of torch's ({low:.3f} to {high:.3f})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
