@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -28,21 +30,22 @@ FILE = """
 sweep:
   grid:
     seed: [1, 2, 3, 4]
-    optim.lr: [1e-3, 3e-3]
-budget: {tokens: 128000}
-checkpoint: {every: 0.04}
-evaluation: {every: 0.25}
-launcher: {slots: 2, threads: 1}
+    optim.lr: {rates}
+budget: {{tokens: {tokens}}}
+checkpoint: {{every: 0.04}}
+evaluation: {{every: 0.25}}
+launcher: {{slots: 2, threads: 1}}
 """
+SMALL, LARGE = FILE.format(rates=[1e-3], tokens=64000), FILE.format(rates=[1e-3, 3e-3], tokens=128000)
 
 
 class Study:
     """A sweep's command in a folder, that can be started, killed and asked what it left."""
 
-    def __init__(self, folder: Path, words: list[str]) -> None:
+    def __init__(self, folder: Path, words: list[str], file: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "chaos.yaml").write_text("# @package _global_\n" + FILE)
-        self.folder, self.words = folder, words
+        (folder / "chaos.yaml").write_text("# @package _global_\n" + file)
+        self.folder, self.words, self.file = folder, words, file
 
     def start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "lmexp.cli", *SWEEP, *self.words]
@@ -115,27 +118,43 @@ def torment(study: Study, kills: int, dice: random.Random) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Study:
-    study = Study(tmp_path_factory.mktemp("undisturbed"), [w for w in small if not w.startswith("budget")])
-    assert study.start().wait(timeout=280) == 0, (study.folder / "said.txt").read_text()
-    return study
+def undisturbed(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Study]:
+    """Return the study of a file that nobody has disturbed; each is run once."""
+
+    @cache
+    def run(file: str) -> Study:
+        words = [word for word in small if not word.startswith("budget")]
+        study = Study(tmp_path_factory.mktemp("undisturbed"), words, file)
+        assert study.start().wait(timeout=280) == 0, (study.folder / "said.txt").read_text()
+        return study
+
+    return run
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(1500)])])
-def test_killed_at_random_moments_a_study_comes_to_the_same_end(undisturbed: Study, kills: int, tmp_path: Path):
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.mark.parametrize("file, kills", [(SMALL, 4), pytest.param(LARGE, 60, marks=SLOW)], ids=["4", "60"])
+def test_killed_at_random_moments_a_study_comes_to_the_same_end(
+    undisturbed: Callable[[str], Study], file: str, kills: int, tmp_path: Path
+):
     seed = int(os.environ.get("CHAOS_SEED", random.SystemRandom().randrange(10**6)))
     print(f"CHAOS_SEED={seed}")
-    study = Study(tmp_path / "tormented", undisturbed.words)
+    calm = undisturbed(file)
+    study = Study(tmp_path / "tormented", calm.words, file)
     torment(study, kills, random.Random(seed))
-    assert study.results() == undisturbed.results()
+    assert study.results() == calm.results()
     assert all(run.read_state().state == "done" for run in study.runs)
     assert not study.workers()
 
 
 @pytest.mark.slow
-def test_a_study_whose_files_were_torn_starts_over_what_it_must(undisturbed: Study, tmp_path: Path, lmexp: Lmexp):
+def test_a_study_whose_files_were_torn_starts_over_what_it_must(
+    undisturbed: Callable[[str], Study], tmp_path: Path, lmexp: Lmexp
+):
     """As after a power cut on a disk that does not keep its word."""
-    study = Study(tmp_path / "torn", undisturbed.words)
+    calm = undisturbed(LARGE)
+    study = Study(tmp_path / "torn", calm.words, LARGE)
     first = study.start()
     while not any(run.last_saved() for run in study.runs):
         time.sleep(0.1)
@@ -152,5 +171,5 @@ def test_a_study_whose_files_were_torn_starts_over_what_it_must(undisturbed: Stu
     (study.runs[-1].path / "state.json").write_bytes(b"")
     (study.runs[-2].path / "state.json").write_text(json.dumps({"state": "asleep"}))
     assert study.start().wait(timeout=280) == 0, (study.folder / "said.txt").read_text()
-    assert study.results() == undisturbed.results()
+    assert study.results() == calm.results()
     assert "set aside" in saved.log.read_text()
