@@ -18,18 +18,19 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 COMMANDS = [
-    (page.name, line)
+    lines
     for page in PAGES
     for block in blocks(page, "bash")
-    for line in block.splitlines()
-    if line.startswith("lmexp ")
+    if (lines := [line for line in block.splitlines() if line.startswith("lmexp ")])
 ]
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
-def test_commands_in_the_docs_run(page: str, line: str, lmexp: Lmexp):
-    ended = lmexp(*shlex.split(line.split("  #")[0])[1:], timeout=900)
-    assert ended.returncode == 0, ended.stderr
+@pytest.mark.parametrize("lines", COMMANDS, ids=[lines[0] for lines in COMMANDS])
+def test_commands_in_the_docs_run(lines: list[str], lmexp: Lmexp):
+    """Those of one block one after another, in one folder."""
+    for line in lines:
+        ended = lmexp(*shlex.split(line.split("  #")[0])[1:], timeout=900)
+        assert ended.returncode == 0, (line, ended.stderr)
 
 
 def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
