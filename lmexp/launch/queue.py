@@ -147,9 +147,10 @@ class Coordinator:
                 self._fill()
                 for one in [one for one in self._running if one.handle.exit_code() is not None]:
                     self._settle(one)
+                self._stop(self._hopeless())
                 if time.monotonic() - self._looked >= LOOK_SECONDS:
                     self._looked = time.monotonic()
-                    self._stop_some()
+                    self._stop(self._late())
                     self._look()
                 self._listener.waiting([one.planned for one in self._running])
                 time.sleep(POLL_SECONDS)
@@ -278,20 +279,28 @@ class Coordinator:
                 self._listener.again(planned, why)
             self._source.put_back(planned)
 
-    def _stop_some(self) -> None:
-        """Stop the runs that take too long, and those that are not worth finishing."""
-        stopped: list[tuple[_Running, StateName, str]] = []
-        for one in self._running:
-            if self._policy.timeout is not None and self._age(one) > self._policy.timeout:
-                limit = f"it ran longer than the {self._policy.timeout:g} s of --timeout"
-                stopped.append((one, "timeout", limit))
-            elif why := self._source.hopeless(one.planned):
-                stopped.append((one, "cancelled", why))
-        stopped = [each for each in stopped if each[0].planned.run.read_state().state not in RESULTS]
+    def _hopeless(self) -> dict[str, tuple[StateName, str]]:
+        """Return the runs that are not worth finishing, by name, with what that makes of them."""
+        found = {one.planned.run.name: self._source.hopeless(one.planned) for one in self._running}
+        return {name: ("cancelled", why) for name, why in found.items() if why}
+
+    def _late(self) -> dict[str, tuple[StateName, str]]:
+        """Return the runs that take too long, by name, with what that makes of them."""
+        limit = self._policy.timeout
+        if limit is None:
+            return {}
+        late = [one.planned.run.name for one in self._running if self._age(one) > limit]
+        return dict.fromkeys(late, ("timeout", f"it ran longer than the {limit:g} s of --timeout"))
+
+    def _stop(self, named: dict[str, tuple[StateName, str]]) -> None:
+        """Stop runs, at once, and give them these states and reasons; what has a result by now is left to end."""
+        stopped = [one for one in self._running if one.planned.run.name in named]
+        stopped = [one for one in stopped if one.planned.run.read_state().state not in RESULTS]
         if not stopped:
             return
-        self._engine.stop([one.handle for one, _, _ in stopped])
-        for one, outcome, reason in stopped:
+        self._engine.stop([one.handle for one in stopped])
+        for one in stopped:
+            outcome, reason = named[one.planned.run.name]
             self._running.remove(one)
             self._engine.release(one.handle)
             state = one.planned.run.read_state()
