@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from lmexp.config.compose import Values, parse_overrides, swept_values
-from lmexp.config.schema import Choices, SearchSpec, SweepSpec
+from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 
 MOST_CELLS = 10_000

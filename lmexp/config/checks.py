@@ -1,24 +1,27 @@
 """What the types cannot say: values that do not go together."""
 
-from lmexp.config.schema import RayLauncher, RunConfig, SGDConfig, SlurmLauncher
+from lmexp.config.launchers import RayLauncher, SlurmLauncher
+from lmexp.config.models import EncDecConfig, GPTConfig, LlamaSection, ModelConfig, MoEConfig, Reads, TransformerSection
+from lmexp.config.schema import RunConfig, SGDConfig
 from lmexp.errors import UserError
 
 
 def check_config(config: RunConfig) -> None:
     """Raise UserError for the first thing in a config that cannot be run anywhere."""
     model, batch = config.model, config.batch
-    if model.d_model % model.n_heads:
-        raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
-    if batch.tokens % model.context:
+    check_model(model)
+    check_task(config)
+    each = model.sequence_tokens
+    if batch.tokens % each:
+        key = "model.context" if each == model.context else "a source and a target together,"
         raise UserError(
-            f"batch.tokens={batch.tokens} is not a multiple of model.context={model.context}; "
-            f"{max(batch.tokens // model.context, 1) * model.context} would be"
+            f"batch.tokens={batch.tokens} is not a multiple of {key}={each}; "
+            f"{max(batch.tokens // each, 1) * each} would be"
         )
-    processes = world_size(config)
-    sequences = batch.tokens // model.context
-    if sequences % processes:
+    processes, total = world_size(config), sequences(config)
+    if total % processes:
         raise UserError(
-            f"batch.tokens={batch.tokens} is {sequences} sequences, which {processes} devices cannot share evenly"
+            f"batch.tokens={batch.tokens} is {total} sequences, which {processes} devices cannot share evenly"
         )
     if config.trainer.strategy == "fsdp":
         if processes == 1:
@@ -27,15 +30,21 @@ def check_config(config: RunConfig) -> None:
             raise UserError(
                 f"precision={config.precision.name}: trainer.strategy=fsdp goes with fp32, tf32, bf16 and bf16_true"
             )
-    if isinstance(batch.micro, int) and (sequences // processes) % batch.micro:
+    if isinstance(batch.micro, int) and (total // processes) % batch.micro:
         raise UserError(
-            f"batch.micro={batch.micro} does not divide the {sequences // processes} sequences "
+            f"batch.micro={batch.micro} does not divide the {total // processes} sequences "
             f"that each device has of a step"
         )
     if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
         raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
     _check_places(config)
-    if config.precision.compute == "fp8" and (model.d_model % 16 or model.d_feed_forward % 16):
+    if config.precision.compute == "fp8" and not isinstance(model, GPTConfig):
+        raise UserError(f"precision=fp8 is there for models of gpt, and {model.name} is of {model.family}")
+    if (
+        config.precision.compute == "fp8"
+        and isinstance(model, GPTConfig)
+        and (model.d_model % 16 or model.d_feed_forward % 16)
+    ):
         raise UserError(
             f"precision=fp8 multiplies in tiles of 16: model.d_model={model.d_model} and "
             f"model.d_ff={model.d_feed_forward} must be multiples of it"
@@ -56,6 +65,54 @@ def check_config(config: RunConfig) -> None:
             f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} "
             "are more than the whole budget"
         )
+
+
+def check_model(model: ModelConfig) -> None:
+    """Raise UserError for the first size of a model that does not go with another."""
+    if isinstance(model, TransformerSection) and not isinstance(model, LlamaSection) and model.d_model % model.n_heads:
+        raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
+    if isinstance(model, LlamaSection):
+        if model.head_size is None and model.d_model % model.n_heads:
+            raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
+        if model.d_head % 2:
+            raise UserError(f"rotary positions turn pairs of values: a head's width of {model.d_head} is odd")
+        if model.n_heads % model.kv_heads:
+            raise UserError(f"model.n_heads={model.n_heads} is not a multiple of model.n_kv_heads={model.kv_heads}")
+    if isinstance(model, MoEConfig) and model.experts_per_token > model.n_experts:
+        raise UserError(
+            f"model.experts_per_token={model.experts_per_token} are more than the {model.n_experts} experts"
+        )
+    if isinstance(model, EncDecConfig) and model.positions == "sinusoidal" and model.d_model % 2:
+        raise UserError(f"sinusoidal positions come in pairs: model.d_model={model.d_model} is odd")
+
+
+def check_task(config: RunConfig) -> None:
+    """Raise UserError when a task asks for another kind of model, or of data."""
+    if config.init.freeze and config.task.name not in ("classify", "tag"):
+        raise UserError(
+            f"init.freeze=true trains a head over labels alone, and task={config.task.name} has none: "
+            "it goes with task=classify and task=tag"
+        )
+    model, task, data = config.model, config.task, config.data
+    reads = READS[task.name]
+    if model.reads not in reads:
+        families = {"left_to_right": "gpt, llama, moe, lstm", "both_ways": "bert", "source_to_target": "encdec"}
+        fitting = ", ".join(families[way] for way in reads)
+        raise UserError(f"task={task.name} needs a model of {fitting} (or hf), and {model.name} is of {model.family}")
+    if data.holds != HOLDS[task.name]:
+        raise UserError(f"task={task.name} needs {HOLDS[task.name]}, and data.source={data.source} has {data.holds}")
+
+
+READS: dict[str, tuple[Reads, ...]] = {
+    "causal_lm": ("left_to_right",),
+    "masked_lm": ("both_ways",),
+    "seq2seq": ("source_to_target",),
+    "classify": ("both_ways", "left_to_right"),
+    "tag": ("both_ways", "left_to_right"),
+}
+"""What the positions of a task's model may depend on."""
+HOLDS = {"causal_lm": "text", "masked_lm": "text", "seq2seq": "pairs", "classify": "labels", "tag": "tags"}
+"""What a task's data are."""
 
 
 def _check_places(config: RunConfig) -> None:
@@ -91,9 +148,14 @@ def world_size(config: RunConfig) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
 
+def sequences(config: RunConfig) -> int:
+    """Return the sequences of an optimizer step, over all devices."""
+    return config.batch.tokens // config.model.sequence_tokens
+
+
 def device_batch(config: RunConfig) -> int:
     """Return the sequences that each device has of an optimizer step."""
-    return config.batch.tokens // config.model.context // world_size(config)
+    return sequences(config) // world_size(config)
 
 
 def micro_batch(config: RunConfig) -> int:

@@ -23,7 +23,8 @@ from omegaconf.errors import MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
 from lmexp.config import paths
-from lmexp.config.schema import RunConfig, SweepSpec
+from lmexp.config.schema import RunConfig
+from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError, nearest
 
 Values = dict[str, Any]
@@ -85,6 +86,16 @@ MOST_VALUES = 10_000
 MOST_SHOWN = 20
 """Choices that a message names; of more, the nearest is enough."""
 ELSEWHERE = {
+    "model.dff": "model.d_ff",
+    "model.dropout_rate": "model.dropout",
+    "model.input_positions": "model.input_context",
+    "model.num_heads": "model.n_heads",
+    "model.num_layers": "model.n_layers",
+    "model.pe_input": "model.input_context",
+    "model.pe_target": "model.context",
+    "model.rate": "model.dropout",
+    "model.target_positions": "model.context",
+    "model.target_vocab_size": "model.vocab_size",
     "trainer.accumulate_grad_batches": "batch.tokens and batch.micro",
     "trainer.callbacks": "lmexp itself",
     "trainer.default_root_dir": "--output-dir",
@@ -96,7 +107,7 @@ ELSEWHERE = {
     "trainer.precision": "precision=bf16 and its like",
     "trainer.val_check_interval": "evaluation.every",
 }
-"""Lightning's options that lmexp sets, and what sets them."""
+"""Names that others have for a key, Lightning's options among them, and what sets it here."""
 
 
 @dataclass
@@ -107,6 +118,7 @@ class Composer:
     sweep_file: Path | None = None
     words: list[str] = field(default_factory=list)
     _composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict, repr=False)
+    _lacking: dict[tuple[str, ...], "Composer"] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.sweep_file is not None:
@@ -150,7 +162,8 @@ class Composer:
         plain = {word.key_or_group: word.value() for word in words if not self._is_structural(word)}
         for key, value in (plain | {k: v for k, v in values.items() if k not in self._groups}).items():
             with _translate(self, cfg):
-                OmegaConf.update(cfg, key, value, merge=True)
+                # What goes into a mapping is the schema's to check: some are open.
+                OmegaConf.update(cfg, key, value, merge=True, force_add=isinstance(value, dict))
         return cfg
 
     def _is_structural(self, word: Override) -> bool:
@@ -171,7 +184,7 @@ class Composer:
             # The folder above the sweeps' becomes a place to search, and the sweep file a choice in a group.
             name, folder = self.sweep_file.stem, self.sweep_file.parent
             search.append(f"file://{folder.parent}")
-            overrides.insert(0, f"+{folder.name}@_global_={name}")
+            overrides.insert(0, f"+{folder.name}@_global_={_quote(name)}")
         overrides.insert(0, f"hydra.searchpath=[{','.join(map(_quote, search))}]")
         GlobalHydra.instance().clear()
         with _translate(self, None), initialize_config_dir(shipped.removeprefix("file://"), version_base="1.3"):
@@ -199,9 +212,16 @@ class Composer:
         shown = "" if isinstance(value, dict | list) else f"={value}"
         if first["type"] == "union_tag_invalid":
             context = first["ctx"]
-            tag = context["discriminator"].strip("'")
+            tag = context["discriminator"].split(" | ")[-1].strip("'")  # a field, and the name that YAML has for it
             return f"{key}.{tag}={context['tag']}: expected one of {context['expected_tags']}"
         return f"{self.place(key)}{key}{shown}: {said}"
+
+    def without(self, sections: list[str]) -> "Composer":
+        """Return one that lacks the words about these sections."""
+        kept = [word for word in self.words if parse_overrides([word])[0].key_or_group.split(".")[0] not in sections]
+        if kept == self.words:
+            return self
+        return self._lacking.setdefault(tuple(kept), Composer(self.roots, self.sweep_file, kept))
 
     def unknown(self, key: str, hint: str) -> str:
         """Say that there is no such key, and what to write instead."""

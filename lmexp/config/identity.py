@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from lmexp.config.models import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.files import hash_text
 
@@ -25,26 +26,45 @@ NOT_IN_IDENTITY: dict[str, Any] = {
     "hardware": True,
     "checkpoint": True,
     "model": {"name"},
-    "data": {"path"},
+    "data": {"path", "target_path", "validation_path", "validation_target_path"},
+    "init": {"run", "pretrain"},
     "trainer": {"profiler", "enable_model_summary", "enable_progress_bar", "log_every"},
 }
 
 
 def run_id(config: RunConfig) -> str:
     """Return the identity of a resolved config: hexadecimal digits, the same on every machine."""
-    what = config.model_dump(mode="json", by_alias=True, exclude=NOT_IN_IDENTITY, exclude_defaults=True)
+    left_out = NOT_IN_IDENTITY | _by_content(config)
+    what = config.model_dump(mode="json", by_alias=True, exclude=left_out, exclude_defaults=True)
     if config.budget.dollars is not None:  # there the price decides how long the run trains
         what["dollars_per_hour"] = config.hardware.dollars_per_hour
     return hash_text(json.dumps(what, sort_keys=True, ensure_ascii=True), HASH_LENGTH)
 
 
+def _by_content(config: RunConfig) -> dict[str, Any]:
+    """Return what is left out where a hash of the content stands for it: names and places of what others made."""
+    found: dict[str, Any] = {}
+    if config.data.clean.stop_words_fingerprint:
+        found["data"] = dict.fromkeys(NOT_IN_IDENTITY["data"], True) | {"clean": {"stop_words"}}
+    for key in ("tokenizer", "target_tokenizer"):
+        if getattr(getattr(config, key), "fingerprint", None):
+            found[key] = {"name", "revision", "path"}
+    if isinstance(config.model, HFConfig):
+        # Its size follows from the rest, by a count that may be mended.
+        found["model"] = {"name", "size"} | ({"pretrained", "revision"} if config.model.fingerprint else set())
+    return found
+
+
 def slug(values: dict[str, Any]) -> str:
     """Return the swept values as a short name of [a-z0-9._-], such as `gpt_nano-n_layers4-bf16-seed1`.
 
-    A group's choice stands for itself; any other value follows the last part of its key.
+    A group's choice stands for itself; any other value follows the last part of its key. What is null, and lists and
+    mappings, which would make no name, are left out.
     """
     words = []
     for key, value in values.items():
+        if value is None or isinstance(value, list | dict):
+            continue
         is_choice = "." not in key and isinstance(value, str)
         words.append(str(value) if is_choice else f"{key.rsplit('.', 1)[-1]}{value}")
     text = re.sub(r"[^a-z0-9._-]+", "_", "-".join(words).lower()).strip("._-")

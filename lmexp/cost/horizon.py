@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import devices_used
-from lmexp.cost.flops import count_model
+from lmexp.cost.flops import count_run
 from lmexp.errors import UserError
 
 DEFAULT_TOKENS = 1_000_000
@@ -27,14 +27,14 @@ class Horizon:
     """Share of the budget that whole steps spend, at most 1."""
 
 
-def horizon(config: RunConfig, train_tokens: int, device_kind: str = "cpu") -> Horizon:
+def horizon(config: RunConfig, epoch_tokens: int, device_kind: str = "cpu") -> Horizon:
     """Return how long a run's budget lasts.
 
-    `train_tokens` is the size of the training split, which a budget in epochs needs; `device_kind` decides how
-    many devices a budget in dollars pays for.
+    `epoch_tokens` are the positions of one pass over the training split, which a budget in epochs needs;
+    `device_kind` decides how many devices a budget in dollars pays for.
     Raises UserError when the budget is less than one step, or is money and nothing has a price.
     """
-    budget, count = config.budget, count_model(config.model)
+    budget, count = config.budget, count_run(config)
     if budget.seconds is not None:
         return Horizon(seconds=budget.seconds)
     if budget.dollars is not None:
@@ -45,7 +45,7 @@ def horizon(config: RunConfig, train_tokens: int, device_kind: str = "cpu") -> H
         tokens = budget.tokens_per_param * count.n_params
         said = f"budget.tokens_per_param={budget.tokens_per_param:g}"
     elif budget.epochs is not None:
-        tokens, said = budget.epochs * train_tokens, f"budget.epochs={budget.epochs:g}"
+        tokens, said = budget.epochs * epoch_tokens, f"budget.epochs={budget.epochs:g}"
     else:
         tokens = budget.tokens or DEFAULT_TOKENS
         said = f"budget.tokens={tokens}"

@@ -14,16 +14,29 @@ So the estimate walks through a step and keeps the bytes of each phase:
     embedding       all gradients, and those of a tied embedding twice until they are added up
     update          all gradients, and what the optimizer needs beside them
 
-What autograd saves was read off torch 2.13 and is held equal to it, to the byte, in a test. Evaluation takes
-less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host, which
+So it is for GPT, where what autograd saves was read off torch 2.13 and is held equal to it, to the byte, in a test.
+For the other families, and heads over labels, the phases are fewer and only what is large is counted of what is
+saved: see `saved_bytes`, which a test holds to within a fifth of what autograd saves, in float32 a tenth. Evaluation
+takes less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host, which
 is left out, here as by the meter (see cost/meters.py).
 """
 
 from dataclasses import dataclass
 
 from lmexp.config.checks import device_batch, micro_batch, world_size
-from lmexp.config.schema import AdamConfig, GPTConfig, RunConfig
-from lmexp.cost.flops import count_model
+from lmexp.config.models import (
+    BertConfig,
+    EncDecConfig,
+    GPTConfig,
+    HFConfig,
+    LlamaSection,
+    LSTMConfig,
+    ModelConfig,
+    MoEConfig,
+)
+from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.tasks import ClassifyConfig, TagConfig
+from lmexp.cost.flops import count_run
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 """Of a value by what it is stored in, or of an activation by what matrices are multiplied in: fp8 saves bf16."""
@@ -87,7 +100,8 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     """
     sequences = micro or micro_batch(config)
     accumulates = sequences < device_batch(config)
-    step = _Step(config, config.model, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
+    by_heart = isinstance(config.model, GPTConfig) and not isinstance(config.task, ClassifyConfig | TagConfig)
+    step = (_GPTStep if by_heart else _Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
     runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else 0
     exchange = step.gathered if step.shards > 1 else step.gradients if world_size(config) > 1 else 0
     fixed = step.weights + step.optimizer + runtime + exchange
@@ -114,30 +128,143 @@ def fitting_micro_batches(config: RunConfig, device_kind: str, room: float) -> l
     return [size for size in divisors if estimate_memory(config, device_kind, size).peak <= room] or [1]
 
 
-class _Step:
-    """The bytes of one optimizer step, of GPT, on one device."""
+def saved_bytes(model: ModelConfig, value: int, stream: int, on_cpu: bool) -> int:
+    """Return how much a forward pass keeps for the backward pass, for each sequence, logits left out.
 
-    def __init__(self, run: RunConfig, model: GPTConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
-        precision, count = run.precision, count_model(model)
-        self.run, self.model, self.on_cpu, self.accumulates = run, model, on_cpu, accumulates
-        self.sequences, self.tokens = sequences, sequences * model.context
+    Per position and layer: what goes into each matmul, norm and activation, and the masks of dropout. Attention is
+    fused and keeps none of its scores, but where a CPU is to drop some: then all, and in float32. Of a Hugging Face
+    model only the size is known: it is taken for a GPT without dropout, which is about right for Llama and OPT there.
+    Others keep more: GPT-2, whose GELU is not fused, five times as much with its dropout on a CPU at 128 tokens.
+
+    Args:
+        value: bytes of what goes into and comes out of a matmul.
+        stream: bytes of what results are added to; where that is wider, autocast narrows it for each matrix anew.
+    """
+    width, layers, context = model.d_model or 0, model.n_layers or 0, model.context
+    if isinstance(model, HFConfig):
+        return context * (layers * (14 * value + 2 * stream) + value + stream) * width
+
+    def read_by(matrices: int) -> int:
+        """What one input of several matrices takes."""
+        return width * value * (matrices if value < stream else 1)
+
+    mask, first_mask = (width * (each if on_cpu else 1) if model.dropout else 0 for each in (value, stream))
+    if isinstance(model, LSTMConfig):
+        # oneDNN's workspace, but for its padding; or gates, state and its tangent.
+        layer = width * (17 * value // 2 + 7 * WIDE) if on_cpu else 6 * width * value
+        return context * (layers * (layer + width * value) + model.embedding_width * value + (layers - 1) * mask)
+    hidden = model.d_feed_forward * value
+    if isinstance(model, EncDecConfig):  # whose attention has no dropout, and whose ReLU keeps only what comes out
+        block = read_by(3) + 4 * width * value + read_by(1) + hidden + 2 * (width * stream + mask)
+        looks = read_by(1) + 2 * width * value + width * stream + mask  # a query and a mixture
+        # Keys and values of the source, which all layers read off one memory, unless each narrows it for itself.
+        looked_at = layers * 2 * width * value + (layers if value < stream else 1) * read_by(2)
+        ends = first_mask + (width * stream if model.pre_norm else 0)
+        source, target = layers * block + looked_at + ends, layers * (block + looks) + width * value + ends
+        return model.source_context * source + context * target
+    is_unfused = on_cpu and model.dropout > 0
+    scores = 3 * model.n_heads * context * WIDE  # and the mask of dropout, and their product
+    if isinstance(model, LlamaSection):
+
+        def norm(size: int, element: int) -> int:
+            """A CPU's is not fused: it widens, and keeps what it has divided."""
+            return size * (WIDE + element if on_cpu else element)
+
+        queries, keys = model.n_heads * model.d_head, model.kv_heads * model.d_head
+        heads = 3 * queries * WIDE + scores if is_unfused else (queries + 2 * keys) * value
+        if model.qk_norm:
+            heads += norm(queries + keys, value) + (0 if is_unfused else queries * value)
+        if isinstance(model, MoEConfig):
+            used, shared = model.experts_per_token, model.n_shared_experts
+            feed_forward = used * (read_by(2) + width * value) + 4 * (used + shared) * hidden + width * WIDE
+            feed_forward += read_by(2) if shared and value < WIDE else 0  # the router reads in float32
+        else:
+            feed_forward = read_by(2) + 4 * hidden
+        block = 2 * norm(width, stream) + read_by(3) + heads + queries * value + feed_forward + 2 * mask
+        return context * (layers * block + norm(width, stream) + width * value + first_mask)
+    heads = 3 * width * WIDE + scores if is_unfused else 3 * width * value
+    is_bert = isinstance(model, BertConfig)  # its queries, keys and values are three matrices, its head has a layer
+    attention = read_by(3 if is_bert else 1) + heads + width * value
+    block = attention + read_by(1) + 2 * hidden + 2 * (width * stream + mask)
+    return context * (layers * block + width * ((4 if is_bert else 1) * value + stream) + first_mask)
+
+
+class _Step:
+    """The bytes of one optimizer step on one device, of any family."""
+
+    def __init__(self, run: RunConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
+        precision, model, task = run.precision, run.model, run.task
+        self.count = count_run(run)
+        self.run, self.on_cpu, self.accumulates, self.sequences = run, on_cpu, accumulates, sequences
         self.shards = world_size(run) if run.trainer.strategy == "fsdp" else 1
-        self.vocab = model.vocab_size or 0
         self.weight = BYTES[precision.weights]  # bytes of a weight
         self.gradient = BYTES[precision.gradients]
         self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
-        # Layers keep their input as they multiply it; those of torchao know no autocast of a CPU, and keep float32.
-        self.linear = WIDE if precision.compute == "fp8" and on_cpu else self.multiplied
-        self.stream = self.weight  # additions of a block's output to the stream promote to the wider
         self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
-        self.params = -(-count.n_params // self.shards)  # that this process keeps
+        self.params = -(-self.count.n_params // self.shards)  # that this process keeps
         self.weights = self.params * self.weight
-        self.gradients = self.params * self.gradient
+        trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
+        self.gradients = trained * self.gradient
         moments = 2 if isinstance(run.optim, AdamConfig) else int(run.optim.momentum > 0)
-        self.optimizer = self.params * moments * BYTES[precision.optimizer]
-        self.block_params = (count.n_params_matmul - self.vocab * model.d_model) // model.n_layers
-        self.head = self.vocab * model.d_model  # parameters
-        self.outside = count.n_params - model.n_layers * self.block_params  # of layers
+        self.optimizer = trained * moments * BYTES[precision.optimizer]
+        self.classes = model.vocab_size or 0
+        self.predictions = sequences * model.context
+        if isinstance(task, ClassifyConfig | TagConfig):
+            self.classes = len(task.labels or [])
+        if isinstance(task, ClassifyConfig):
+            self.predictions = sequences
+
+    @property
+    def gathered(self) -> int:
+        """What FSDP gathers at a time: a fair share for two layers and all that is outside of them, with gradients."""
+        two_layers = 2 * self.count.n_params // (self.run.model.n_layers or 1)
+        return self.count.n_params_embedding * self.weight + two_layers * (self.weight + self.gradient)
+
+    @property
+    def activations(self) -> int:
+        """What the forward pass saves, logits left out."""
+        if self.count.n_params_frozen:  # all that is kept is what the head reads
+            return self.predictions * (self.run.model.d_model or 0) * self.multiplied
+        return self.sequences * saved_bytes(self.run.model, self.multiplied, self.weight, self.on_cpu)
+
+    @property
+    def casts(self) -> int:
+        """Copies of the weights in autocast's type."""
+        idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by are cast all the same
+        return (self.count.n_params_matmul + idle) * self.multiplied if self.is_autocast else 0
+
+    @property
+    def log_probabilities(self) -> int:
+        """The loss's float32 log-probabilities."""
+        return self.predictions * self.classes * WIDE
+
+    def phases(self) -> dict[str, int]:
+        """Return the bytes of each phase, weights and optimizer left out."""
+        logits, wide = self.predictions * self.classes * self.multiplied, self.log_probabilities
+        saved = self.activations + self.casts
+        before = self.gradients if self.accumulates else 0
+        return {
+            "loss": self.gradients + saved + logits + 2 * wide,
+            "loss_backward": before + saved + 3 * wide,
+            "backward": self.gradients + saved,
+            "update": self.gradients,
+        }
+
+
+class _GPTStep(_Step):
+    """The same of GPT with a head over its vocabulary, tensor by tensor."""
+
+    def __init__(self, run: RunConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
+        super().__init__(run, sequences, on_cpu, accumulates)
+        assert isinstance(run.model, GPTConfig)
+        self.model = run.model
+        self.tokens, self.vocab = self.predictions, self.classes
+        # Layers keep their input as they multiply it; those of torchao know no autocast of a CPU, and keep float32.
+        self.linear = WIDE if run.precision.compute == "fp8" and on_cpu else self.multiplied
+        self.stream = self.weight  # additions of a block's output to the stream promote to the wider
+        self.head = self.vocab * self.model.d_model  # parameters
+        self.block_params = (self.count.n_params_matmul - self.head) // self.model.n_layers
+        self.outside = self.count.n_params - self.model.n_layers * self.block_params  # of layers
 
     @property
     def gathered(self) -> int:

@@ -7,15 +7,17 @@ Attention is dense in every layer, also at GPT-3's sizes, which alternate with b
 """
 
 import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from lmexp.config.schema import GPTConfig
+from lmexp.config.models import GPTConfig
+from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Block, KVCache, init_normal
 
 
-class GPT(nn.Module):
+class GPT(LanguageModel):
     """A language model that maps tokens to logits over the next token.
 
     Weights are drawn from torch's global generator: seed it for a model that can be made again.
@@ -44,15 +46,8 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
-    def forward(self, tokens: Tensor, cache: list[KVCache] | None = None, last_only: bool = False) -> Tensor:
-        """Score the next token at every position: (B, T) int64 -> (B, T, vocab_size).
-
-        Args:
-            cache: of `new_cache`; `tokens` then follow those seen with it before, and are added to it.
-            last_only: score the last position only, (B, 1, vocab_size): all that a continuation needs.
-
-        Raises ValueError when the tokens, cached ones included, are more than the context.
-        """
+    def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
+        """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
         start = cache[0].length if cache else 0
         end = start + tokens.shape[1]
         if end > self.config.context:
@@ -61,9 +56,24 @@ class GPT(nn.Module):
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, cache[index] if cache else None)
-        if last_only:
-            x = x[:, -1:]
-        return self.head(self.norm(x))
+        return self.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """See LanguageModel.logits."""
+        return self.head(hidden)
+
+    @property
+    def width(self) -> int:
+        """See LanguageModel.width."""
+        return self.config.d_model
+
+    def drop_head(self) -> None:
+        """See LanguageModel.drop_head."""
+        del self.head
+
+    def layers(self) -> Iterable[nn.Module]:
+        """See LanguageModel.layers."""
+        return self.blocks
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
         """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer."""

@@ -1,6 +1,7 @@
 """Layers that model families share. Shapes: B sequences, T positions, C = d_model, H heads of D."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -43,18 +44,172 @@ class KVCache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def select(self, rows: Tensor) -> None:
+        """Keep these of the B sequences, in this order, some several times or not at all: (B',) int64."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
 
-@runtime_checkable
-class Decoder(Protocol):
-    """A model that continues a text token by token and need not read again what it has read."""
 
-    def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
-        """Return an empty cache for `batch` sequences of up to `capacity` tokens, one entry a layer."""
-        ...
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2021, section 3.4.2): pairs of a head's values are turned by angles that grow with
+    the position, so that products of queries and keys depend on distances alone.
 
-    def __call__(self, tokens: Tensor, cache: list[KVCache] | None = None, last_only: bool = False) -> Tensor:
-        """Score the next token after each of `tokens` (B, T), which follow those in the cache."""
-        ...
+    The pairs are the i-th value of the first half and the i-th of the second, as in Llama's published weights.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_size: int, positions: int, theta: float) -> None:
+        super().__init__()
+        self.head_size, self.positions, self.theta = head_size, positions, theta
+        cos, sin = self._tables()
+        self.register_buffer("cos", cos, persistent=False)  # (positions, D) each
+        self.register_buffer("sin", sin, persistent=False)
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        """Turn queries or keys (B, H, T, D) of the positions from `start` on, in float32."""
+        cos, sin = (table[start : start + x.shape[2]] for table in (self.cos, self.sin))
+        first, second = x.chunk(2, dim=-1)
+        return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        wavelengths = self.theta ** (torch.arange(0, self.head_size, 2, dtype=torch.float32) / self.head_size)
+        angles = torch.outer(torch.arange(self.positions, dtype=torch.float32), 1 / wavelengths).repeat(1, 2)
+        return angles.cos(), angles.sin()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow the model to another device, and stay in float32 where it goes to another type."""
+        super()._apply(fn, recurse)
+        cos, sin = self._tables()
+        self.cos, self.sin = cos.to(self.cos.device), sin.to(self.sin.device)
+        return self
+
+
+class RMSNorm(nn.RMSNorm):
+    """Divides by the root mean square (Zhang and Sennrich 2019), computed in float32, in the type of what comes in.
+
+    Under autocast that may be another than the weight's, for which torch has no fused kernel.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2), of a sequence on itself or on another one.
+
+    Keys and values may have fewer heads than queries, each read by several of them (Ainslie et al. 2023).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        n_kv_heads: int | None = None,
+        head_size: int | None = None,
+        qk_norm_eps: float | None = None,
+    ) -> None:
+        """`qk_norm_eps`, where given, normalises the queries and keys of each head (Dehghani et al. 2023)."""
+        super().__init__()
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
+        self.head_size, self.dropout = head_size or d_model // n_heads, dropout
+        self.query = nn.Linear(d_model, self.n_heads * self.head_size, bias=bias)
+        self.key = nn.Linear(d_model, self.n_kv_heads * self.head_size, bias=bias)
+        self.value = nn.Linear(d_model, self.n_kv_heads * self.head_size, bias=bias)
+        self.out = nn.Linear(self.n_heads * self.head_size, d_model, bias=bias)
+        norms = [nn.Identity() if qk_norm_eps is None else RMSNorm(self.head_size, qk_norm_eps) for _ in range(2)]
+        self.norm_query, self.norm_key = norms
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        rotary: Rotary | None = None,
+        cache: "KVCache | None" = None,
+        window: int | None = None,
+    ) -> Tensor:
+        """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C).
+
+        Args:
+            mask: bool, broadcast to (B, H, T, S), True where a position may look; besides `is_causal` and `window`.
+            is_causal: whether a position sees itself and those before it only.
+            window: how many of these it sees, itself included; None: all.
+        """
+        before = cache.length if cache is not None else 0
+        query, key, value = self._heads(self.query, x), *self.keys_and_values(x)
+        query, key = self.norm_query(query), self.norm_key(key)
+        if rotary is not None:
+            query, key = rotary(query, before), rotary(key, before)
+        if cache is not None:
+            key, value = cache.append(key, value)
+        return self.attend(query, key, value, *_causal_mask(x.shape[1], before, mask, is_causal, window, x.device))
+
+    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of what is looked at: (B, S, C) -> twice (B, H_kv, S, D)."""
+        return self._heads(self.key, memory), self._heads(self.value, memory)
+
+    def look_at(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mix another sequence's values into each position: (B, T, C), twice (B, H_kv, S, D) -> (B, T, C)."""
+        return self.attend(self._heads(self.query, x), keys, values, mask, False)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+        """Return the heads' mixture by torch's fused kernel, projected: (B, H, T, D), ... -> (B, T, C)."""
+        is_grouped = self.n_kv_heads < self.n_heads
+        # Of torch's kernels on CUDA, the flash one alone knows groups, and it takes neither masks nor float32: what
+        # is left then holds all T x T scores. Copies of keys and values are cheaper, and other fused kernels read them.
+        if is_grouped and (mask is not None or query.dtype == torch.float32):
+            key, value = (heads.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for heads in (key, value))
+            is_grouped = False
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=is_causal,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=is_grouped,
+        )
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, projection: nn.Module, x: Tensor) -> Tensor:
+        """Project and cut into heads: (B, T, C) -> (B, H, T, D)."""
+        return projection(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+
+def _causal_mask(
+    length: int, before: int, mask: Tensor | None, is_causal: bool, window: int | None, device: torch.device
+) -> tuple[Tensor | None, bool]:
+    """Return the mask of `length` positions that follow `before` others, and whether the kernel's own triangle does.
+
+    That triangle is aligned with the first key, so it serves only where nothing comes before.
+    """
+    narrow = window is not None and window < before + length
+    if not is_causal or (length == 1 and not narrow):
+        return mask, False
+    if mask is None and not before and not narrow:
+        return None, True
+    sees = torch.ones(length, before + length, dtype=torch.bool, device=device).tril(before)
+    if window is not None and narrow:
+        sees = sees.triu(before - window + 1)
+    return sees if mask is None else sees & mask, False
+
+
+class SwiGLU(nn.Module):
+    """A feed-forward layer whose hidden values are gated (Shazeer 2020): three matrices, no biases."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(d_model, d_ff, bias=False)
+        self.up = nn.Linear(d_model, d_ff, bias=False)
+        self.down = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each position by itself: (..., C) -> (..., C)."""
+        return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
 class CausalSelfAttention(nn.Module):
@@ -78,17 +233,13 @@ class CausalSelfAttention(nn.Module):
         before = cache.length if cache is not None else 0
         if cache is not None:
             key, value = cache.append(key, value)  # each (B, H, before + T, D)
-        # A single new token sees everything. Several see all that is cached and a triangle of themselves;
-        # `is_causal` alone would align that triangle with the first position instead of the last.
-        mask = None
-        if before and length > 1:
-            mask = torch.ones(length, before + length, dtype=torch.bool, device=x.device).tril(before)
+        mask, is_causal = _causal_mask(length, before, None, True, None, x.device)
         mixed = F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
-            is_causal=not before,
+            is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))

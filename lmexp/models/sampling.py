@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from lmexp.models.layers import Decoder
+from lmexp.models.base import Decoder
 
 
 @torch.inference_mode()
@@ -16,6 +16,7 @@ def sample(
     context: int,
     temperature: float = 1.0,
     top_k: int | None = None,
+    top_p: float = 1.0,
     seed: int = 0,
 ) -> Iterator[int]:
     """Yield `count` tokens that continue `prompt` (at least one token).
@@ -27,6 +28,7 @@ def sample(
         context: the most tokens the model can look back on; older ones are dropped.
         temperature: divides the logits; 0 always takes the likeliest token.
         top_k: draw from the k likeliest tokens only.
+        top_p: of these, from the fewest that together have this probability (Holtzman et al. 2020, section 3.1).
     """
     dice = torch.Generator().manual_seed(seed)
     tokens = torch.tensor([prompt])  # (1, T)
@@ -44,6 +46,19 @@ def sample(
         else:
             if top_k is not None and top_k < len(logits):
                 logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-            chosen = torch.multinomial((logits / temperature).softmax(-1), 1, generator=dice)
+            likely = nucleus((logits / temperature).softmax(-1), top_p)
+            chosen = torch.multinomial(likely, 1, generator=dice)
         tokens = torch.cat([tokens, chosen.view(1, 1)], dim=1)
         yield int(chosen)
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Return probabilities (V,) with 0 for all but the fewest tokens, the likeliest, that together reach `top_p`.
+
+    The one that gets there is among them, so there always is one; of equally likely tokens the first counts first.
+    """
+    if top_p >= 1:
+        return probabilities
+    falling, order = probabilities.sort(descending=True, stable=True)
+    reached = falling.cumsum(-1) - falling >= top_p  # by those before it
+    return torch.zeros_like(probabilities).scatter(-1, order, falling.masked_fill(reached, 0))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmexp.config.cells import corners, expand, search_space
-from lmexp.config.schema import SearchSpec, SweepSpec
+from lmexp.config.sweeps import SearchSpec, SweepSpec
 from lmexp.errors import UserError
 
 values = st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True)

@@ -15,11 +15,34 @@ GROUPS = sorted(paths.groups(ROOTS))
 CHOICES = [(group, choice) for group in GROUPS for choice in paths.group_choices(group, ROOTS)]
 MISSING = {
     ("model", "gpt"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
+    ("model", "llama"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
+    ("model", "moe"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1", "model.n_experts=2"],
+    ("model", "bert"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
+    ("model", "encdec"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
+    ("model", "lstm"): ["model.n_layers=1", "model.d_model=4"],
+    ("model", "hf_config"): ["model.model_type=gpt2"],
+    ("model", "hf_pretrained"): ["model.pretrained=x"],
     ("data", "hub"): ["data.name=x"],
-    **{("data", name): ["data.path=x"] for name in ("text", "jsonl", "csv", "parquet")},
+    **{("data", f"hub_{kind}"): ["data.name=x"] for kind in ("pairs", "labels", "tags")},
+    **{("data", name): ["data.path=x"] for name in ("text", "jsonl", "csv", "parquet", "pairs", "labels", "tags")},
+    ("tokenizer", "hf"): ["tokenizer.name=x"],
     ("launcher", "ray"): ["launcher.address=head:6379"],
 }
 """What a choice leaves to the user."""
+FITTING = {
+    "left_to_right": ["task=causal_lm"],
+    "both_ways": ["task=masked_lm", "model=bert_nano"],
+    "source_to_target": ["task=seq2seq", "data=reverse", "model=encdec_nano"],
+    "labels": ["task=classify", "data=sentiment"],
+    "tags": ["task=tag", "data=roles"],
+}
+"""The other choices that go with a model that reads so, or with a task of such data."""
+HOLDING = {
+    "text": [],
+    "pairs": ["task=seq2seq", "model=encdec_nano"],
+    "labels": ["task=classify"],
+    "tags": ["task=tag"],
+}
 
 
 def compose(*words: str):
@@ -28,8 +51,15 @@ def compose(*words: str):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids="=".join)
 def test_every_shipped_choice_composes_and_says_what_it_is(group: str, choice: str):
-    batch = ["batch.tokens=2048", "model.context=1024"] if group == "model" else []
-    check_config(compose(f"{group}={choice}", *batch, *MISSING.get((group, choice), [])))
+    words = [f"{group}={choice}", *MISSING.get((group, choice), [])]
+    if group == "model":
+        words += ["batch.tokens=4096", "model.context=1024"]
+        words += [word for word in FITTING[compose(*words).model.reads] if not word.startswith("model=")]
+    elif group == "task":
+        words += next(fitting for fitting in FITTING.values() if fitting[0] == f"task={choice}")
+    elif group == "data":
+        words += HOLDING[compose(*words).data.holds]
+    check_config(compose(*words))
     assert paths.first_comment(paths.group_choices(group, ROOTS)[choice])
 
 
@@ -65,8 +95,8 @@ MISTAKES = {
     "budget.tokens=2.5": "budget.tokens=2.5: input should be a valid integer",
     "optim.lr=nan": "optim.lr=nan: input should be a finite number",
     "data=text": "data.path must be given, as in data.path=...",
-    "data.source=web": "data.source=web: expected one of 'stdlib', 'files', 'hub'",
-    "model._target_=os.system": "model._target_=os.system: input should be 'lmexp.models.gpt.GPT'",
+    "data.source=web": "data.source=web: expected one of 'stdlib', 'files', 'hub', 'pairs'",
+    "model._target_=os.system": "model._target_=os.system: expected one of 'lmexp.models.gpt.GPT', ",
     "model.d_ff=${model.width}": "model.d_ff: Interpolation key 'model.width' not found",
     "model.n_layers": "'model.n_layers' is not an override",
 }

@@ -5,9 +5,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmexp.config.schema import GPTConfig
+from lmexp.config.models import GPTConfig, MoEConfig
+from lmexp.config.tasks import ClassifyConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.gpt import GPT
+from tests.models.test_encdec import tiny as tiny_encdec
+from tests.models.test_lstm import tiny as tiny_lstm
 
 SHAPES = [
     {"n_layers": 1, "d_model": 16, "n_heads": 1, "context": 8, "vocab_size": 11},
@@ -55,6 +58,39 @@ def test_other_conventions_are_what_their_papers_count():
     assert said["flops_per_token_hardware"] == count.flops_per_token + 2 * layers * width * length
     forward_of_layers = (count.flops_per_token - 6 * vocab * width) // 3
     assert said["flops_per_token_recompute"] == said["flops_per_token_hardware"] + forward_of_layers
+
+
+def test_of_an_encoder_decoder_only_what_targets_see_of_each_other_is_half_masked():
+    config = tiny_encdec(n_layers=2, d_model=24, d_ff=40, context=7, input_context=9)  # 16 tokens a pair
+    count = count_model(config)
+    ours, said = 16 * count.flops_per_token, {name: 16 * flops for name, flops in count.conventions().items()}
+    target, source, across = (12 * 2 * 24 * pairs for pairs in (7 * 7, 9 * 9, 7 * 9))
+    assert ours - said["flops_per_token_causal"] == target / 2
+    assert said["flops_per_token_hardware"] - ours == (target + source + across) / 6
+    encoder = decoder = 4 * 24 * 24 + 2 * 24 * 40  # matrices of a layer, but for those that look at the source
+    looking = looked_at = 2 * 24 * 24
+    assert said["flops_per_token_kaplan"] == 6 * 2 * (9 * (encoder + looked_at) + 7 * (decoder + looking))
+
+
+def test_an_encoder_decoder_has_no_head_over_labels():
+    task = ClassifyConfig.model_validate({"_target_": "lmexp.tasks.classify.Classify", "labels": ["a", "b"]})
+    with pytest.raises(ValueError, match="predicts tokens, not labels"):
+        count_model(tiny_encdec(), task)
+
+
+def test_an_lstms_bridge_to_its_table_is_of_the_head_and_it_has_no_scores():
+    count = count_model(tiny_lstm(n_layers=2, d_model=24, d_embedding=10, context=16))
+    said, bridge_and_table = count.conventions(), 6 * (24 * 10 + 10 * 61)
+    assert said["flops_per_token_kaplan"] == count.flops_per_token - bridge_and_table
+    assert said["flops_per_token_causal"] == said["flops_per_token_hardware"] == count.flops_per_token
+
+
+def test_six_times_n_counts_the_experts_that_a_token_goes_through():
+    shape = {"name": "t", "n_layers": 3, "d_model": 48, "n_heads": 4, "context": 32, "vocab_size": 100, "d_ff": 64}
+    config = MoEConfig.model_validate({"_target_": "lmexp.models.moe.MoE", **shape, "n_experts": 8})
+    count, expert = count_model(config), 3 * 48 * 64
+    used = count.n_params - 3 * (8 - 2) * expert
+    assert count.conventions()["flops_per_token_6n"] == 6 * used
 
 
 def test_conventions_differ_by_three_times_for_a_long_context_and_a_large_vocabulary():

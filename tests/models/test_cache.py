@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmexp.config.schema import GPTConfig
+from lmexp.config.models import GPTConfig
+from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
-from lmexp.models.layers import Decoder
 from lmexp.models.sampling import sample
 from tests.models.test_gpt import tiny
 

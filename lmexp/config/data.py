@@ -1,0 +1,253 @@
+"""Data and tokenizer configs: where text comes from, how it is split, what a token is."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lmexp.config.base import Count, Section, Seed
+
+Holds = Literal["text", "pairs", "labels", "tags"]
+"""What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
+
+
+class CleanConfig(Section):
+    """What is done to every text before it is split or tokenised, in this order. By default nothing is."""
+
+    unicode: Literal["nfc", "nfkc"] | None = None
+    """Unicode normal form (Unicode Standard Annex 15); nfkc also folds what merely looks different."""
+    lowercase: bool = False
+    stop_words: str | None = None
+    """Words to leave out: `english`, `chinese`, or a file with one a line."""
+    stop_words_fingerprint: str | None = None
+    """Hash of that file's content, filled in when the config is resolved; stands for its path in identities."""
+    min_characters: Count | None = None
+    """Shorter documents are left out."""
+    max_characters: Count | None = None
+    """Longer documents are left out."""
+    deduplicate: bool = False
+    """Whether of equal documents only the first stays."""
+
+
+class DataSection(Section):
+    """What every source shares: how its documents are split."""
+
+    clean: CleanConfig = CleanConfig()
+    split: Literal["hash", "tail"] = "hash"
+    """hash: each document goes to a side by a hash of its text; tail: the last part of the text validates."""
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of documents (hash) or of characters (tail) that validates."""
+    fingerprint: str | None = None
+    """Hash of the source's content, filled in when the config is resolved; stands for the paths in identities."""
+
+    @property
+    def holds(self) -> Holds:
+        """What the source holds."""
+        return "text"
+
+
+class StdlibData(DataSection):
+    """The Python standard library's own source and documentation, found beside the interpreter."""
+
+    source: Literal["stdlib"]
+
+
+class FileData(DataSection):
+    """Local files."""
+
+    source: Literal["files"]
+    path: str
+    """A file, a folder or a glob; relative to the folder the command runs in."""
+    format: Literal["txt", "jsonl", "csv", "parquet"]
+    field: str = "text"
+    """The column or key that holds the text (jsonl, csv, parquet)."""
+    document: Literal["file", "paragraph", "line"] = "file"
+    """What one document is in txt files; a paragraph ends at an empty line."""
+
+
+class HubData(DataSection):
+    """A Hugging Face dataset, by name and revision, or a local folder of one."""
+
+    source: Literal["hub"]
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    """Commit, tag or branch; a study that is to be repeated names a commit."""
+    subset: str = "train"
+    """The dataset's own split that is read; ours is made from it."""
+    field: str = "text"
+
+
+class ExampleSection(DataSection):
+    """What every source of examples shares; `split: tail` keeps the last examples for validation."""
+
+    truncate: bool = False
+    """Whether a text that is longer than the model's context is cut; how many were is said. Else it is an error."""
+
+
+class ExampleFiles(ExampleSection):
+    """Local files of examples."""
+
+    path: str
+    """A file, a folder or a glob; relative to the folder the command runs in."""
+    validation_path: str | None = None
+    """The same, for validation; null splits `path`."""
+
+
+class PairData(ExampleFiles):
+    """Pairs of a source and a target text: two parallel text files, or two columns of one."""
+
+    source: Literal["pairs"]
+    target_path: str | None = None
+    """The targets' text file, line by line beside `path`; null: both are columns of `path`."""
+    validation_target_path: str | None = None
+    format: Literal["txt", "tsv", "csv", "jsonl", "parquet"] = "tsv"
+    source_field: str = "source"
+    """The column or key of the source text; of a tsv without a header, a number from 0."""
+    target_field: str = "target"
+
+    @property
+    def holds(self) -> Holds:
+        """Pairs."""
+        return "pairs"
+
+
+class LabelData(ExampleFiles):
+    """Texts with one label each."""
+
+    source: Literal["labels"]
+    format: Literal["tsv", "csv", "jsonl", "parquet"] = "csv"
+    field: str = "text"
+    """The column or key of the text; of a tsv without a header, a number from 0."""
+    label_field: str = "label"
+
+    @property
+    def holds(self) -> Holds:
+        """Labels."""
+        return "labels"
+
+
+class TagData(ExampleFiles):
+    """Sentences as a word and its tag a line (IOB2), with an empty line between sentences, as in CoNLL files."""
+
+    source: Literal["tags"]
+    word_column: int = 0
+    """Columns are separated by white space; -1 is the last."""
+    tag_column: int = -1
+
+    @property
+    def holds(self) -> Holds:
+        """Tags."""
+        return "tags"
+
+
+class HubExamples(ExampleSection):
+    """Examples of a Hugging Face dataset, by name and revision, or of a local folder of one."""
+
+    source: Literal["hub_examples"]
+    examples: Literal["pairs", "labels", "tags"]
+    """What they are."""
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    subset: str = "train"
+    validation_subset: str | None = None
+    """The dataset's own split that validates; null splits `subset`."""
+    field: str = "text"
+    """The column of the text, of the source text, or of the list of words; a dot reaches into a mapping, as in
+    translation.de."""
+    target_field: str = "label"
+    """The column of the label, of the target text, or of the list of tags. Numbers are named by the dataset's own
+    features."""
+
+    @property
+    def holds(self) -> Holds:
+        """What `examples` says."""
+        return self.examples
+
+
+class GeneratedData(ExampleSection):
+    """Examples made by a known rule: the best that a model can do is known, and no file is needed."""
+
+    source: Literal["generated"]
+    rule: Literal["reverse", "numbers", "dates", "roles", "sentiment"]
+    """reverse: a word, and it backwards; numbers: digits, and the number in words; dates: a date as people write it,
+    and as ISO 8601 has it (all pairs); roles: sentences with the semantic role of each phrase (tags); sentiment:
+    verdicts with negations, and whether they praise (labels)."""
+    count: Count = 10_000
+    """How many examples."""
+    seed: Seed = 0
+
+    @property
+    def holds(self) -> Holds:
+        """By the rule."""
+        if self.rule == "roles":
+            return "tags"
+        return "labels" if self.rule == "sentiment" else "pairs"
+
+
+DataConfig = Annotated[
+    StdlibData | FileData | HubData | PairData | LabelData | TagData | HubExamples | GeneratedData,
+    Field(discriminator="source"),
+]
+
+
+class ByteTokenizerConfig(Section):
+    """One token a UTF-8 byte, and one that begins a document."""
+
+    kind: Literal["byte"]
+
+
+class CharTokenizerConfig(Section):
+    """One token for each character that occurs in the text, and one that begins a document."""
+
+    kind: Literal["char"]
+
+
+class BPETokenizerConfig(Section):
+    """Byte-level byte-pair encoding, trained on the training split."""
+
+    kind: Literal["bpe"]
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)]
+    """Entries, the 256 bytes and the document token included."""
+
+
+class WordPieceTokenizerConfig(Section):
+    """WordPiece (Schuster and Nakajima 2012), as BERT has it, trained on the training split.
+
+    Characters that the training split does not have become one token for the unknown: what is decoded may differ
+    from what was encoded, in white space too.
+    """
+
+    kind: Literal["wordpiece"]
+    vocab_size: Annotated[int, Field(ge=100, le=1_000_000)]
+
+
+class HFTokenizerConfig(Section):
+    """A fast tokenizer of the Hugging Face libraries, as it is."""
+
+    kind: Literal["hf"]
+    name: str
+    """A folder with a tokenizer.json, or a name on the hub."""
+    revision: str | None = None
+    fingerprint: str | None = None
+    """Hash of its tokenizer.json, filled in when the config is resolved; stands for the folder in identities."""
+
+
+class SavedTokenizerConfig(Section):
+    """The tokenizer that another run has used, from its tokenizer.json."""
+
+    kind: Literal["saved"]
+    path: str
+    fingerprint: str | None = None
+    """Hash of it, filled in when the config is resolved; stands for the path in identities."""
+
+
+TokenizerConfig = Annotated[
+    ByteTokenizerConfig
+    | CharTokenizerConfig
+    | BPETokenizerConfig
+    | WordPieceTokenizerConfig
+    | HFTokenizerConfig
+    | SavedTokenizerConfig,
+    Field(discriminator="kind"),
+]

@@ -1,0 +1,86 @@
+"""What is checked before weights of the transformers library become ours: its config's settings, and the weights."""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lmexp.errors import UserError, nearest
+
+INDIFFERENT = {
+    "_attn_implementation_autoset",
+    "_name_or_path",
+    "architectures",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "dtype",
+    "eos_token_id",
+    "finetuning_task",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "max_sequence_length",
+    "output_attentions",
+    "output_hidden_states",
+    "pad_token_id",
+    "problem_type",
+    "return_dict",
+    "task_specific_params",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+"""Settings of every architecture that change no logits."""
+
+
+def check_settings(settings: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], read: Set[str]) -> None:
+    """Raise UserError for the first setting that asks for what the architecture here does not do, or that is unknown.
+
+    Args:
+        fixed: of each setting that must have one of some values, those, its default first.
+        read: settings that may have any value: they are read, or change no logits.
+    """
+    for key, allowed in fixed.items():
+        value = settings.get(key, allowed[0])
+        if value not in allowed:
+            choices = " or ".join(str(choice) for choice in allowed)
+            raise UserError(f"config.json: {key}={value} is not supported, only {choices}")
+    known = read | fixed.keys() | INDIFFERENT
+    for key in settings:
+        if key not in known:
+            raise UserError(f"config.json: the setting '{key}' is unknown here.{nearest(key, known)}")
+
+
+def required(settings: Mapping[str, Any], key: str) -> Any:
+    """Return a setting's value. Raises UserError when it is not there."""
+    if key not in settings:
+        raise UserError(f"config.json: the setting '{key}' is missing")
+    return settings[key]
+
+
+def one_dropout(settings: Mapping[str, Any], keys: Sequence[str]) -> float:
+    """Return the dropout that several settings share (0.1 by default). Raises UserError where they differ."""
+    first, *others = ((key, float(settings.get(key, 0.1))) for key in keys)
+    for key, rate in others:
+        if rate != first[1]:
+            raise UserError(
+                f"config.json: {key}={rate} differs from {first[0]}={first[1]}; here one dropout is for all"
+            )
+    return first[1]
+
+
+def check_weights(weights: Mapping[str, Tensor], model: type[nn.Module], config: Any) -> None:
+    """Raise UserError for the first weight that is missing, misshapen or too many for a model of `config`."""
+    with torch.device("meta"):
+        expected = model(config).state_dict()
+    for name, weight in expected.items():
+        if name not in weights:
+            raise UserError(f"the weights lack '{name}' (by its name here)")
+        if weights[name].shape != weight.shape:
+            here, there = tuple(weights[name].shape), tuple(weight.shape)
+            raise UserError(f"the weight '{name}' is {here}, and {there} by the config")
+    for name in weights:
+        if name not in expected:
+            raise UserError(f"the weight '{name}' is unknown here")
