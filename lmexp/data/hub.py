@@ -1,4 +1,4 @@
-"""Documents out of a Hugging Face dataset, from the hub or from a local folder laid out like one.
+"""Documents and examples out of a Hugging Face dataset, from the hub or from a local folder laid out like one.
 
 The revision is resolved to a commit first, by one request that fails at once where there is no network
 (`load_dataset` alone would retry for half a minute), and that very commit is then loaded. Datasets that
@@ -6,22 +6,22 @@ bring their own loading scripts are not run: nothing here executes downloaded co
 """
 
 import json
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmexp.config.schema import HubData
+from lmexp.config.data import HubData, HubExamples
+from lmexp.data.example_files import Example, Place, as_label, check_tag
 from lmexp.data.local_files import as_text, missing_field
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files, hash_text
+from lmexp.hub import commit_of
 
-_SECONDS = 10  # for the hub to answer; it takes well under one
+HubSource = HubData | HubExamples
 
 
-def fingerprint(data: HubData) -> str:
-    """Return the SHA-256 over name, config, subset and commit; of a local folder, over its files' content.
+def fingerprint(data: HubSource) -> str:
+    """Return the SHA-256 over name, config, subsets and commit; of a local folder, over its files' content.
 
     Raises UserError when the dataset is unknown or the hub cannot be reached.
     """
@@ -29,17 +29,13 @@ def fingerprint(data: HubData) -> str:
         name, version = "", hash_files(_local_files(data))
     else:
         name, version = data.name, _commit(data)
-    return hash_text(json.dumps([name, data.config, data.subset, version]))
+    validation = [data.validation_subset] if isinstance(data, HubExamples) else []
+    return hash_text(json.dumps([name, data.config, data.subset, version, *validation]))
 
 
 def documents(data: HubData) -> Iterator[str]:
     """Yield the texts of `data.subset`, row by row, in the dataset's own order. Raises UserError."""
-    builder = _builder(data)
-    try:
-        builder.download_and_prepare()
-        rows = builder.as_dataset(split=data.subset)
-    except Exception as error:  # a third party's many ways to fail: each is one message here
-        raise _cannot_load(data, error) from error
+    rows = _rows(data, data.subset)
     if data.field not in rows.column_names:
         raise missing_field(data.name, data.field, rows.column_names)
     number = 0
@@ -49,15 +45,102 @@ def documents(data: HubData) -> Iterator[str]:
             yield as_text(value, f"{data.name}: row {number} of {data.subset}", data.field)
 
 
-def _is_local(data: HubData) -> bool:
+def examples(data: HubExamples, subset: str) -> Iterator[Example]:
+    """Yield the examples of a subset, row by row, in the dataset's own order. Raises UserError."""
+    rows = _rows(data, subset)
+    source, target = (_Column(data.name, rows.features, field) for field in (data.field, data.target_field))
+    place = Place(f"{data.name}: row ", f" of {subset}")
+    number = 0
+    for batch in rows.select_columns(sorted({source.name, target.name})).iter(batch_size=1000):
+        for left, right in zip(batch[source.name], batch[target.name], strict=True):
+            number += 1
+            where = f"{place.before}{number}{place.after}"
+            left, right = source.value(left, where), target.value(right, where)
+            if data.examples == "tags":
+                yield Example(place, number, *_tagged(data, left, right, where))
+            elif data.examples == "labels":
+                label = as_label(right, where, data.target_field)
+                yield Example(place, number, as_text(left, where, data.field), label)
+            else:
+                texts = as_text(left, where, data.field), as_text(right, where, data.target_field)
+                yield Example(place, number, *texts, is_pair=True)
+
+
+class _Column:
+    """A column, or what a dotted name reaches inside of one; numbers that the dataset has names for get them."""
+
+    def __init__(self, dataset: str, features: Any, field: str) -> None:
+        """Raises UserError when there is no such column."""
+        self.name, self.inside = field, list[str]()
+        if field not in features:
+            self.name, *self.inside = field.split(".")
+        if self.name not in features:
+            raise missing_field(dataset, field, features)
+        self.field = field
+        self._names = _names(features, self.name, self.inside)
+
+    def value(self, cell: Any, where: str) -> Any:
+        """Return what is meant in a cell of the column."""
+        for key in self.inside:
+            if not isinstance(cell, dict):
+                raise UserError(f"{where}: no '{self.field}': what '{key}' is to be found in is no mapping")
+            if key not in cell:
+                raise missing_field(where, self.field, [f"{self.name}.{name}" for name in cell])
+            cell = cell[key]
+        if self._names is None:
+            return cell
+        if isinstance(cell, list):
+            return [self._named(number, where) for number in cell]
+        return self._named(cell, where)
+
+    def _named(self, number: Any, where: str) -> str:
+        assert self._names is not None, "asked only where there are names"
+        if not isinstance(number, int) or not 0 <= number < len(self._names):
+            raise UserError(f"{where}: '{self.field}' is {number}, which stands for none of {len(self._names)} names")
+        return self._names[number]
+
+
+def _names(features: Any, name: str, inside: list[str]) -> list[str] | None:
+    """Return the names that a ClassLabel, or a list of it, gives to numbers."""
+    feature = features[name]
+    for key in inside:
+        feature = feature.get(key) if isinstance(feature, dict) else None
+    while feature is not None and not hasattr(feature, "names") and hasattr(feature, "feature"):
+        feature = feature.feature  # of a list's elements
+    return list(feature.names) if hasattr(feature, "names") else None
+
+
+def _tagged(data: HubExamples, words: Any, tags: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    for values, field in ((words, data.field), (tags, data.target_field)):
+        if not isinstance(values, list):
+            raise UserError(f"{where}: '{field}' must be a list, found {type(values).__name__}")
+        for value in values:
+            as_text(value, where, field)
+    if len(words) != len(tags):
+        raise UserError(f"{where}: {len(words)} words in '{data.field}', {len(tags)} tags in '{data.target_field}'")
+    for before, tag in zip([None, *tags], tags, strict=False):
+        check_tag(tag, before, where)
+    return tuple(words), tuple(tags)
+
+
+def _rows(data: HubSource, subset: str) -> Any:
+    builder = _builder(data)
+    try:
+        builder.download_and_prepare()
+        return builder.as_dataset(split=subset)
+    except Exception as error:  # a third party's many ways to fail: each is one message here
+        raise _cannot_load(data, error) from error
+
+
+def _is_local(data: HubSource) -> bool:
     return Path(data.name).is_dir()
 
 
-def _cannot_load(data: HubData, error: Exception) -> UserError:
+def _cannot_load(data: HubSource, error: Exception) -> UserError:
     return UserError(f"cannot load the Hugging Face dataset '{data.name}': {reason_of(error)}")
 
 
-def _builder(data: HubData) -> Any:
+def _builder(data: HubSource) -> Any:
     """Return the `datasets` builder of exactly the commit that was asked for."""
     commit = None if _is_local(data) else _commit(data)
     import datasets
@@ -71,45 +154,11 @@ def _builder(data: HubData) -> Any:
     return builder
 
 
-def _local_files(data: HubData) -> list[Path]:
+def _local_files(data: HubSource) -> list[Path]:
     files = _builder(data).config.data_files or {}
     return sorted((Path(str(name)) for names in files.values() for name in names), key=Path.as_posix)
 
 
-def _commit(data: HubData) -> str:
+def _commit(data: HubSource) -> str:
     """Return the commit that `data.revision` stands for, as the hub says now."""
-    if data.name.startswith((".", "/", "~")) or data.name.count("/") > 1:
-        raise UserError(f"{data.name}: no such folder")
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    is_commit = re.fullmatch(r"[0-9a-f]{40}", data.revision or "") is not None
-    try:
-        commit = HfApi().dataset_info(data.name, revision=data.revision, timeout=_SECONDS).sha
-    except OfflineModeIsEnabled as error:
-        if is_commit and data.revision:
-            return data.revision  # a commit needs no resolving, and the cache may have it
-        raise UserError(
-            f"HF_HUB_OFFLINE is set, so the dataset '{data.name}' needs data.revision=<commit> to be found"
-        ) from error
-    except GatedRepoError as error:
-        raise UserError(f"the dataset '{data.name}' is gated: accept its terms on the hub and set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise UserError(f"the dataset '{data.name}' has no revision '{data.revision}'") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(f"there is no dataset '{data.name}' on the Hugging Face hub, or it is private") from error
-    except Exception as error:
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        raise UserError(
-            f"cannot reach {endpoint} for the dataset '{data.name}': {reason_of(error)}. "
-            "Without a network, use data=stdlib or local files"
-        ) from error
-    if commit is None:
-        raise UserError(f"the hub names no commit for the dataset '{data.name}'")
-    return commit
+    return commit_of("dataset", data.name, data.revision, "data", "use data=stdlib or local files")

@@ -1,4 +1,4 @@
-"""Documents out of local txt, jsonl, csv and parquet files.
+"""Documents and rows out of local txt, jsonl, csv, tsv and parquet files.
 
 Files are read as bytes and decoded here, line by line or as a whole, for two reasons: Python's text mode
 would translate line endings, and a byte that is not UTF-8 can be named by file, line and offset.
@@ -9,31 +9,34 @@ import csv
 import glob
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmexp.config.schema import FileData
+from lmexp.config.data import FileData
 from lmexp.errors import UserError, nearest
 
 
-def find(data: FileData) -> list[Path]:
-    """Return the files that `data.path` names, sorted by their path. Raises UserError when there are none."""
-    path = Path(data.path).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = [file for file in path.rglob(f"*.{data.format}") if file.is_file()]
+def find(path: str, suffix: str) -> list[Path]:
+    """Return the files that `path` names, sorted by their path; of a folder, those with the suffix.
+
+    Raises UserError when there are none.
+    """
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        files = [file for file in place.rglob(f"*.{suffix}") if file.is_file()]
         if not files:
-            raise UserError(f"{data.path}: no .{data.format} file in this folder")
+            raise UserError(f"{path}: no .{suffix} file in this folder")
     else:
-        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute too)
+        files = [Path(name) for name in glob.glob(str(place), recursive=True)]  # noqa: PTH207 (absolute too)
         files = [file for file in files if file.is_file()]
-        if not files and glob.has_magic(data.path):
-            raise UserError(f"{data.path}: no file matches")
+        if not files and glob.has_magic(path):
+            raise UserError(f"{path}: no file matches")
         if not files:
-            beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(f"{data.path}: no such file or folder.{nearest(path.name, beside)}")
+            beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+            raise UserError(f"{path}: no such file or folder.{nearest(place.name, beside)}")
     return sorted(files, key=Path.as_posix)
 
 
@@ -42,15 +45,27 @@ def documents(data: FileData) -> Iterator[str]:
 
     Raises UserError naming the file and the line, row or byte; OSError when a file cannot be read.
     """
-    for path in find(data):
+    for path in find(data.path, data.format):
         if data.format == "txt":
             yield from _txt(path, data.document)
-        elif data.format == "jsonl":
-            yield from _jsonl(path, data.field)
-        elif data.format == "csv":
-            yield from _csv(path, data.field)
-        else:
-            yield from _parquet(path, data.field)
+            continue
+        before, after = place_of(path, data.format)
+        for number, (value,) in rows(path, data.format, [data.field]):
+            yield as_text(value, f"{before}{number}{after}", data.field)
+
+
+def rows(path: Path, format: str, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the values of `fields` in every row of a file, with its line (of parquet its row) from 1.
+
+    Raises UserError naming the file and the line, row or byte; OSError when the file cannot be read.
+    """
+    readers = {"jsonl": _jsonl, "csv": _csv, "tsv": _tsv, "parquet": _parquet}
+    return readers[format](path, fields)
+
+
+def place_of(path: Path, format: str) -> tuple[str, str]:
+    """Return what stands before and after a row's number where its place is said."""
+    return (f"{path}: row ", "") if format == "parquet" else (f"{path}:", "")
 
 
 def missing_field(where: str, field: str, known: Iterable[str]) -> UserError:
@@ -90,13 +105,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             offset += len(raw)
 
 
-def _data_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield lines as _lines does, less a byte order mark, which is no part of a JSON or CSV text."""
+def data_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield lines as _lines does, less a byte order mark, which is no part of what is in a table or a list."""
     for number, line in _lines(path):
         yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
-def _without_ending(line: str) -> str:
+def without_ending(line: str) -> str:
+    """Return a line less the line feed, and the carriage return before it, that end it."""
     return line.removesuffix("\n").removesuffix("\r")
 
 
@@ -107,20 +123,20 @@ def _txt(path: Path, document: str) -> Iterator[str]:
             yield _decode(file.read(), path, offset=0, line=1)
     elif document == "line":
         for _, line in _lines(path):
-            yield _without_ending(line)
+            yield without_ending(line)
     else:
         paragraph: list[str] = []
         for _, line in _lines(path):
             if line.strip():
                 paragraph.append(line)
             elif paragraph:
-                yield _without_ending("".join(paragraph))
+                yield without_ending("".join(paragraph))
                 paragraph = []
-        yield _without_ending("".join(paragraph))
+        yield without_ending("".join(paragraph))
 
 
-def _jsonl(path: Path, field: str) -> Iterator[str]:
-    for number, line in _data_lines(path):
+def _jsonl(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+    for number, line in data_lines(path):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -130,33 +146,62 @@ def _jsonl(path: Path, field: str) -> Iterator[str]:
             raise UserError(f"{where}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
             raise UserError(f"{where}: every line must be a JSON object, found {type(row).__name__}")
-        if field not in row:
-            raise missing_field(where, field, row)
-        yield as_text(row[field], where, field)
+        for field in fields:
+            if field not in row:
+                raise missing_field(where, field, row)
+        yield number, [row[field] for field in fields]
 
 
-def _csv(path: Path, field: str) -> Iterator[str]:
+def _csv(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
     csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, is shorter than many documents
     # strict: a quote that is never closed would otherwise swallow the rest of the file in silence.
-    rows = csv.reader((line for _, line in _data_lines(path)), strict=True)
+    reader = csv.reader((line for _, line in data_lines(path)), strict=True)
     try:
-        header = next(rows, None)
+        header = next(reader, None)
         if header is None:
             return
-        if field not in header:
-            raise missing_field(str(path), field, header)
-        column = header.index(field)
-        for row in rows:
+        columns = _indices(path, header, fields)
+        read = reader.line_num
+        for row in reader:
+            first, read = read + 1, reader.line_num  # a quoted field may span lines
             if not row:
                 continue
             if len(row) != len(header):
-                raise UserError(f"{path}:{rows.line_num}: the row has {len(row)} fields, the header {len(header)}")
-            yield row[column]
+                raise UserError(f"{path}:{first}: the row has {len(row)} fields, the header {len(header)}")
+            yield first, [row[column] for column in columns]
     except csv.Error as error:
-        raise UserError(f"{path}:{rows.line_num}: not valid CSV: {error}") from error
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
 
-def _parquet(path: Path, field: str) -> Iterator[str]:
+def _tsv(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+    """Yield rows whose fields a tab separates; there is no quoting. Fields that are all numbers mean no header."""
+    columns: list[int] | None = None
+    width = 0
+    for number, line in data_lines(path):
+        row = without_ending(line).split("\t")
+        if columns is None:
+            width = len(row)
+            if not all(field.isdecimal() for field in fields):
+                columns = _indices(path, row, fields)
+                continue
+            columns = [int(field) for field in fields]
+            if max(columns) >= width:
+                raise UserError(f"{path}:{number}: no column {max(columns)}: the line has {width} fields, from 0")
+        if not line.strip():
+            continue
+        if len(row) != width:
+            raise UserError(f"{path}:{number}: the line has {len(row)} fields, the first has {width}")
+        yield number, [row[column] for column in columns]
+
+
+def _indices(path: Path, header: list[str], fields: Sequence[str]) -> list[int]:
+    for field in fields:
+        if field not in header:
+            raise missing_field(str(path), field, header)
+    return [header.index(field) for field in fields]
+
+
+def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -164,13 +209,15 @@ def _parquet(path: Path, field: str) -> Iterator[str]:
     with path.open("rb") as handle:
         try:
             file = pq.ParquetFile(handle)
-            if field not in file.schema_arrow.names:
-                raise missing_field(str(path), field, file.schema_arrow.names)
+            for field in fields:
+                if field not in file.schema_arrow.names:
+                    raise missing_field(str(path), field, file.schema_arrow.names)
             # A row group may hold gigabytes; batches of it bound the memory.
-            for batch in file.iter_batches(batch_size=1000, columns=[field]):
-                for value in batch.column(0).to_pylist():
+            for batch in file.iter_batches(batch_size=1000, columns=list(dict.fromkeys(fields))):
+                columns = [batch.column(field).to_pylist() for field in fields]
+                for values in zip(*columns, strict=True):
                     row += 1
-                    yield as_text(value, f"{path}: row {row}", field)
+                    yield row, list(values)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = str(error).split("\n", 1)[0]
             raise UserError(f"{path}: not a sound parquet file after row {row}: {reason}") from error

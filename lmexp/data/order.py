@@ -1,9 +1,10 @@
-"""Which stretch of the training text is the i-th sample: a pure function of (seed, i).
+"""Which stretch of the training text, or which example, is the i-th sample: a pure function of (seed, i).
 
 The text is cut into windows of `context` inputs and, one further, `context` targets. An epoch takes every
 window once, in an order of its own; each epoch also shifts the cuts by an offset of its own, so that the
-model does not meet the same windows again. As nothing depends on what was asked before, a run that stops
-and resumes, or that runs on another number of devices, sees the same tokens in the same order.
+model does not meet the same windows again. Examples are taken once an epoch, in an order of its own. As nothing depends
+on what was asked before, a run that stops and resumes, or that runs on another number of devices, sees the same samples
+in the same order.
 
 Random bits come straight from numpy's PCG64, whose stream is guaranteed never to change between versions
 of numpy (NEP 19); `Generator.permutation` is not.
@@ -14,46 +15,68 @@ import numpy as np
 from lmexp.errors import UserError
 
 
-class Order:
+class Endless:
+    """Epochs of `size` samples without end, each with a content of its own."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._cached: tuple[int, np.ndarray] | None = None  # the epoch asked for last
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Return samples `first` to `first + count`, (count,) int64, over epochs if need be."""
+        taken = np.empty(count, np.int64)
+        filled = 0
+        while filled < count:
+            epoch, inside = divmod(first + filled, self.size)
+            if self._cached is None or self._cached[0] != epoch:
+                self._cached = epoch, self.epoch(epoch)
+            part = self._cached[1][inside : inside + count - filled]
+            taken[filled : filled + len(part)] = part
+            filled += len(part)
+        return taken
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Return one epoch's samples, (size,) int64."""
+        raise NotImplementedError
+
+
+class Permutations(Endless):
+    """The numbers of `size` examples, once an epoch, in an order of its own."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__(size)
+        self.seed = seed
+
+    def epoch(self, number: int) -> np.ndarray:
+        """See Endless."""
+        return np.argsort(_bits(self.seed, number).random_raw(self.size), kind="stable")
+
+
+class Order(Endless):
     """Token offsets of the samples of a training text, for ever.
 
-    Every epoch has the same number of windows, `windows_per_epoch`. One window less than fits is taken,
-    which leaves room for every offset in [0, context); a text of a single window is taken as it is.
+    Every epoch has the same number of windows. One window less than fits is taken, which leaves room for every
+    offset in [0, context); a text of a single window is taken as it is.
     """
 
     def __init__(self, n_tokens: int, context: int, seed: int) -> None:
         """Raises UserError when the text is shorter than one window, which is context + 1 tokens."""
         if n_tokens < context + 1:
             raise UserError(
-                f"the training text has {n_tokens} tokens, fewer than one window of context + 1 = "
-                f"{context + 1}; set a smaller model.context"
+                f"model.context={context} is longer than the training text, which has {n_tokens} tokens: "
+                f"a window is context + 1 = {context + 1}; set a smaller one"
             )
-        self.n_tokens = n_tokens
-        self.context = context
-        self.seed = seed
-        self.windows_per_epoch = max(1, (n_tokens - 1) // context - 1)
-        self._cached: tuple[int, np.ndarray] | None = None  # the epoch asked for last
+        super().__init__(max(1, (n_tokens - 1) // context - 1))
+        self.n_tokens, self.context, self.seed = n_tokens, context, seed
 
-    def starts(self, first: int, count: int) -> np.ndarray:
-        """Return the offsets (count,), int64, of samples `first` to `first + count`, over epochs if need be.
+    def epoch(self, number: int) -> np.ndarray:
+        """Return the offsets of one epoch's windows: one at s has the inputs s .. s + context - 1, and the targets
+        that follow each."""
+        bits = _bits(self.seed, number)
+        spare = self.n_tokens - 1 - self.size * self.context
+        offset = int(bits.random_raw()) % (min(spare, self.context - 1) + 1)
+        return offset + np.argsort(bits.random_raw(self.size), kind="stable") * self.context
 
-        A sample that starts at s has the inputs s .. s + context - 1 and the targets s + 1 .. s + context.
-        """
-        offsets = np.empty(count, np.int64)
-        filled = 0
-        while filled < count:
-            epoch, window = divmod(first + filled, self.windows_per_epoch)
-            part = self._epoch(epoch)[window : window + count - filled]
-            offsets[filled : filled + len(part)] = part
-            filled += len(part)
-        return offsets
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        """Return the offsets of one epoch's windows, in its order."""
-        if self._cached is None or self._cached[0] != epoch:
-            bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(epoch,)))
-            spare = self.n_tokens - 1 - self.windows_per_epoch * self.context
-            offset = int(bits.random_raw()) % (min(spare, self.context - 1) + 1)
-            permutation = np.argsort(bits.random_raw(self.windows_per_epoch), kind="stable")
-            self._cached = epoch, offset + permutation * self.context
-        return self._cached[1]
+def _bits(seed: int, epoch: int) -> np.random.PCG64:
+    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,)))

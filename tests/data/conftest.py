@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmexp.config.schema import BPETokenizerConfig, ByteTokenizerConfig, FileData, StdlibData
+from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, FileData, StdlibData
 from lmexp.data.store import Store, prepare
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmexp.config.schema import HubData
-from lmexp.data.sources import documents, fingerprint
+from lmexp.config.data import HubData, HubExamples
+from lmexp.data.sources import documents, examples, fingerprint
 from lmexp.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
 )
 def test_without_a_network_the_answer_is_short_and_quick(environment, message):
     code = """
-from lmexp.config.schema import HubData
+from lmexp.config.data import HubData
 from lmexp.data.sources import fingerprint
 from lmexp.errors import UserError
 try:
@@ -89,3 +89,76 @@ except UserError as error:
     assert message in done.stdout
     assert done.stdout.count("\n") == 1
     assert time.monotonic() - start < 15
+
+
+@pytest.fixture
+def typed(tmp_path, folder):
+    """Return a dataset folder whose features have names for numbers, and a mapping."""
+    import datasets
+
+    names = datasets.ClassLabel(names=["neg", "pos"])
+    tags = datasets.ClassLabel(names=["O", "B-A", "I-A"])
+    features = datasets.Features(
+        {
+            "text": datasets.Value("string"),
+            "label": names,
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(tags),
+            "translation": {"de": datasets.Value("string"), "en": datasets.Value("string")},
+        }
+    )
+    rows = {
+        "text": ["good", "bad"],
+        "label": [1, 0],
+        "tokens": [["a", "b"], ["c"]],
+        "ner_tags": [[1, 2], [0]],
+        "translation": [{"de": "eins", "en": "one"}, {"de": "zwei", "en": "two"}],
+    }
+    path = tmp_path / "typed"
+    path.mkdir()
+    for subset, label in (("train", [1, 0]), ("test", [0, -1])):
+        table = datasets.Dataset.from_dict(rows | {"label": label}, features=features)
+        table.to_parquet(path / f"{subset}.parquet")
+    return path
+
+
+def example_config(name, kind, **options) -> HubExamples:
+    return HubExamples(source="hub_examples", examples=kind, name=str(name), **options)
+
+
+def test_the_columns_of_a_dataset_are_examples_with_the_names_of_its_features(typed):
+    def read(kind, **options):
+        return [(row.source, row.target) for row in examples(example_config(typed, kind, **options))]
+
+    assert read("labels") == [("good", "pos"), ("bad", "neg")]
+    assert read("tags", field="tokens", target_field="ner_tags") == [(("a", "b"), ("B-A", "I-A")), (("c",), ("O",))]
+    pairs = read("pairs", field="translation.de", target_field="translation.en")
+    assert pairs == [("eins", "one"), ("zwei", "two")]
+
+
+def test_a_subset_of_its_own_validates(typed):
+    config = example_config(typed, "pairs", field="text", target_field="text", validation_subset="test")
+    validating = list(examples(config, validating=True))
+    assert [row.where for row in validating] == [f"{typed}: row 1 of test", f"{typed}: row 2 of test"]
+    assert fingerprint(config) != fingerprint(config.model_copy(update={"validation_subset": None}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("labels", {"subset": "test"}, r"row 2 of test: 'label' is -1, which stands for none of 2 names"),
+        ("labels", {"target_field": "labels"}, r"no column 'labels'; there are: .* Did you mean 'label'"),
+        (
+            "pairs",
+            {"field": "translation.fr"},
+            r"row 1 of train: no column 'translation.fr'; there are: translation.de",
+        ),
+        ("pairs", {"field": "text.de"}, r"row 1 of train: no 'text.de'"),
+        ("pairs", {"field": "tokens"}, r"row 1 of train: 'tokens' must be a text, found list"),
+        ("tags", {"target_field": "ner_tags"}, r"row 1 of train: 'text' must be a list, found str"),
+        ("tags", {"field": "ner_tags", "target_field": "tokens"}, r"row 1 of train: 'a' is no tag of IOB2"),
+    ],
+)
+def test_a_wrong_column_is_named_with_its_row(typed, kind, options, message):
+    with pytest.raises(UserError, match=message):
+        list(examples(example_config(typed, kind, **options)))

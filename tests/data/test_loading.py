@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from lmexp.data.feeds import Windows
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.order import Order
 from lmexp.errors import UserError
@@ -17,8 +18,11 @@ SEVERAL = settings(max_examples=40, deadline=None, suppress_health_check=[Health
 
 
 def train(store, batch=12, micro=2, rank=0, world=1, first=0) -> TrainBatches:
-    order = Order(store.tokens("train"), CONTEXT, seed=5)
-    return TrainBatches(store, order, batch, micro, rank, world, first)
+    return TrainBatches(Windows(store, CONTEXT, seed=5), batch, micro, rank, world, first)
+
+
+def validation(store, context, batch, rank=0, world=1) -> ValidationBatches:
+    return ValidationBatches(Windows(store, context, seed=5), batch, rank, world)
 
 
 def rows(batches) -> list[tuple[int, ...]]:
@@ -37,7 +41,7 @@ def test_a_batch_holds_inputs_and_the_tokens_that_follow_them(store):
     order = Order(store.tokens("train"), CONTEXT, seed=5)
     for i, batch in enumerate(islice(train(store), 100)):
         for key, shift in (("inputs", 0), ("targets", 1)):
-            starts = order.starts(2 * i, 2)
+            starts = order.take(2 * i, 2)
             assert batch[key].dtype == torch.int64 and batch[key].is_contiguous()
             assert batch[key].tolist() == [tokens[s + shift : s + shift + CONTEXT].tolist() for s in starts]
 
@@ -52,7 +56,7 @@ def test_a_step_sees_the_same_sequences_on_any_number_of_devices(store, world, m
     streams = [iter(train(store, batch, micro, rank, world)) for rank in range(world)]
     for step in range(steps):
         seen = [row for stream in streams for row in rows(islice(stream, each))]
-        starts = order.starts(step * batch, batch)
+        starts = order.take(step * batch, batch)
         assert sorted(seen) == sorted(tuple(tokens[s : s + CONTEXT + 1].tolist()) for s in starts)
 
 
@@ -75,7 +79,7 @@ def test_a_run_that_stops_and_resumes_sees_what_an_undisturbed_one_sees(store, c
         assert before + rows(islice(resumed, (45 - cut) * each)) == undisturbed
 
 
-@pytest.mark.parametrize("batches", [lambda s: train(s), lambda s: ValidationBatches(s, CONTEXT, 2)])
+@pytest.mark.parametrize("batches", [lambda s: train(s), lambda s: validation(s, CONTEXT, 2)])
 def test_loader_workers_do_not_change_the_order(store, batches):
     alone = rows(islice(DataLoader(batches(store), batch_size=None), 6))
     helped = rows(islice(DataLoader(batches(store), batch_size=None, num_workers=2), 6))
@@ -98,15 +102,13 @@ def test_validation_predicts_every_token_but_the_first_exactly_once(byte_store, 
     stream = store.array("validation").tolist()
     windows = -(-(tokens - 1) // context)
     if windows < world:
-        with pytest.raises(UserError, match=f"has {windows} windows of {context} tokens, too few for {world}"):
-            ValidationBatches(store, context, batch, 0, world)
+        with pytest.raises(UserError, match=f"has {windows} samples, too few for {world}"):
+            validation(store, context, batch, 0, world)
         return
     found: dict[int, list[tuple[int, int]]] = {}
     sizes = []
     for rank in range(world):
-        shares = ValidationBatches(store, context, batch, rank, world)
-        batches = list(shares)
-        assert len(batches) == len(shares)
+        batches = list(validation(store, context, batch, rank, world))
         sizes.append(sum(len(b["inputs"]) for b in batches))
         for b in batches:
             assert b["inputs"].shape == b["targets"].shape and 0 < len(b["inputs"]) <= batch
@@ -121,5 +123,5 @@ def test_validation_predicts_every_token_but_the_first_exactly_once(byte_store, 
 
 
 def test_the_last_short_window_is_a_batch_of_its_own(byte_store):
-    shapes = [tuple(b["inputs"].shape) for b in ValidationBatches(byte_store(100, 46), CONTEXT, 4)]
+    shapes = [tuple(b["inputs"].shape) for b in validation(byte_store(100, 46), CONTEXT, 4)]
     assert shapes == [(4, 8), (1, 8), (1, 5)]

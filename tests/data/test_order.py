@@ -15,8 +15,8 @@ TEXTS = st.tuples(st.integers(1, 50), st.integers(1, 3000), st.integers(0, 2**32
 
 @given(TEXTS, st.integers(0, 5))
 def test_an_epoch_takes_every_window_once_without_overlap(order, epoch):
-    n = order.windows_per_epoch
-    starts = np.sort(order.starts(epoch * n, n))
+    n = order.size
+    starts = np.sort(order.take(epoch * n, n))
     assert (np.diff(starts) == order.context).all()
     assert starts[0] >= 0
     assert starts[-1] + order.context < order.n_tokens
@@ -24,42 +24,42 @@ def test_an_epoch_takes_every_window_once_without_overlap(order, epoch):
 
 @given(TEXTS)
 def test_an_epoch_leaves_less_than_two_windows_out(order):
-    assert order.n_tokens - 1 - order.windows_per_epoch * order.context < 2 * order.context
+    assert order.n_tokens - 1 - order.size * order.context < 2 * order.context
 
 
 @given(TEXTS, st.integers(0, 200), st.lists(st.integers(0, 40), max_size=6))
 def test_samples_do_not_depend_on_how_they_are_asked_for(order, first, counts):
-    whole = order.starts(first, sum(counts))
+    whole = order.take(first, sum(counts))
     fresh = Order(order.n_tokens, order.context, order.seed)
     parts, at = [np.empty(0, np.int64)], first + sum(counts)
     for count in reversed(counts):  # backwards, so that the cached epoch is of no help
         at -= count
-        parts.insert(0, fresh.starts(at, count))
+        parts.insert(0, fresh.take(at, count))
     assert np.concatenate(parts).tolist() == whole.tolist()
     assert whole.dtype == np.int64
 
 
 def test_epochs_and_seeds_have_orders_and_offsets_of_their_own():
     order, other = Order(100_001, 100, seed=0), Order(100_001, 100, seed=1)
-    epochs = [order.starts(e * 999, 999) for e in range(20)] + [other.starts(0, 999)]
+    epochs = [order.take(e * 999, 999) for e in range(20)] + [other.take(0, 999)]
     assert len({tuple(np.argsort(epoch)) for epoch in epochs}) == 21
     assert len({int(epoch.min()) for epoch in epochs}) > 10
 
 
 def test_windows_are_shuffled_well():
-    starts = Order(1_000_001, 100, seed=3).starts(0, 9999)
+    starts = Order(1_000_001, 100, seed=3).take(0, 9999)
     assert abs(np.corrcoef(starts, np.arange(9999))[0, 1]) < 0.05
 
 
 def test_offsets_reach_every_phase_of_a_window():
     order = Order(401, 8, seed=0)
-    offsets = {int(order.starts(e * order.windows_per_epoch, 49).min()) for e in range(200)}
+    offsets = {int(order.take(e * order.size, 49).min()) for e in range(200)}
     assert offsets == set(range(8))
 
 
 def test_the_shortest_text_is_one_window():
-    assert Order(9, 8, seed=0).starts(0, 3).tolist() == [0, 0, 0]
-    with pytest.raises(UserError, match="8 tokens, fewer than one window of context \\+ 1 = 9"):
+    assert Order(9, 8, seed=0).take(0, 3).tolist() == [0, 0, 0]
+    with pytest.raises(UserError, match="training text, which has 8 tokens: a window is context \\+ 1 = 9"):
         Order(8, 8, seed=0)
 
 
@@ -67,4 +67,4 @@ GOLDEN = [6, 76, 56, 46, 86, 16, 36, 66, 26, 8, 38, 88]
 
 
 def test_the_order_is_the_one_that_earlier_versions_gave():
-    assert Order(101, 10, seed=7).starts(0, 12).tolist() == GOLDEN
+    assert Order(101, 10, seed=7).take(0, 12).tolist() == GOLDEN

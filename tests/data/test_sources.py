@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmexp.config.schema import FileData, StdlibData
+from lmexp.config.data import FileData, StdlibData
 from lmexp.data.sources import documents, fingerprint, library_files
 from lmexp.errors import UserError
 

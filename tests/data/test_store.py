@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmexp.config.schema import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig, StdlibData
+from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig, StdlibData
 from lmexp.data.sources import documents, fingerprint
 from lmexp.data.split import SPLITS, hashed_side
 from lmexp.data.store import Store, prepare
@@ -24,7 +24,7 @@ LINES = [f"line {i} caf\u00e9 <|endoftext|>" for i in range(200)]
 WRITER = """
 import resource, sys, time
 from pathlib import Path
-from lmexp.config.schema import ByteTokenizerConfig, FileData
+from lmexp.config.data import ByteTokenizerConfig, FileData
 from lmexp.data.store import prepare
 from lmexp.errors import UserError
 
@@ -206,3 +206,15 @@ def test_damage_is_noticed_when_a_store_is_opened(lines, tmp_path):
         Store.open(store.path)
     with pytest.raises(UserError, match="no token store here"):
         Store.open(tmp_path / "nothing")
+
+
+def test_a_store_knows_its_document_token_and_mask_and_so_does_one_from_before_masks(lines, tmp_path):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    assert (store.bos_id, store.mask_id) == (256, 257)
+    manifest = store.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({k: v for k, v in content.items() if k not in ("bos_id", "own_mask_id")}))
+    assert Store.open(store.path) == store
+    manifest.write_text(json.dumps(content | {"own_mask_id": None}))
+    with pytest.raises(UserError, match=r"no token for what is hidden, which task=masked_lm needs"):
+        _ = Store.open(store.path).mask_id

@@ -4,12 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmexp.config.schema import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig
+from lmexp.config.data import (
+    BPETokenizerConfig,
+    ByteTokenizerConfig,
+    CharTokenizerConfig,
+    HFTokenizerConfig,
+    WordPieceTokenizerConfig,
+)
 from lmexp.data import tokenizers
-from lmexp.data.tokenizers import DOCUMENT_TOKEN, CharTokenizer, build_tokenizer, load_tokenizer
+from lmexp.data.scripts import separated
+from lmexp.data.tokenizers import DOCUMENT_TOKEN, CharTokenizer, build_tokenizer, load_tokenizer, with_fingerprint
 from lmexp.errors import UserError
 
 SENTENCES = "the cat sat on the mat, isn't it? 1234 cats; d\u00e9j\u00e0 vu  \n\tthe end. the cats' mats " * 20
@@ -19,6 +26,14 @@ BYTE = build_tokenizer(ByteTokenizerConfig(kind="byte"), DOCUMENTS)
 CHAR = build_tokenizer(CharTokenizerConfig(kind="char"), DOCUMENTS)
 BPE = build_tokenizer(BPETokenizerConfig(kind="bpe", vocab_size=290), DOCUMENTS)
 ALL = pytest.mark.parametrize("tokenizer", [BYTE, CHAR, BPE], ids=["byte", "char", "bpe"])
+CHINESE = (
+    "\u5b66\u800c\u65f6\u4e60\u4e4b\uff0c\u4e0d\u4ea6\u8bf4\u4e4e\uff1f\u6709\u670b\u81ea\u8fdc\u65b9\u6765\u3002" * 20
+)
+CHINESE_DOCUMENTS = [("train", CHINESE), ("train", "the cat \u5b66\u4e60 2024\u5e74 " * 20)]
+CHINESE_CHAR = build_tokenizer(CharTokenizerConfig(kind="char"), CHINESE_DOCUMENTS)
+CHINESE_BPE = build_tokenizer(BPETokenizerConfig(kind="bpe", vocab_size=315), CHINESE_DOCUMENTS)
+WORDPIECE_CONFIG = WordPieceTokenizerConfig.model_construct(kind="wordpiece", vocab_size=60)
+WORDPIECE = build_tokenizer(WORDPIECE_CONFIG, DOCUMENTS)
 
 WORDS = st.text(alphabet="thecas1_' \n\t.\r\u00e9\u00a0\u2028\x1c", max_size=40)
 
@@ -173,3 +188,184 @@ def test_a_damaged_file_is_named(tmp_path, content, message):
         load_tokenizer(path)
     with pytest.raises(UserError, match="cannot be read: No such file"):
         load_tokenizer(tmp_path / "missing.json")
+
+
+@given(st.text(alphabet=CHINESE_CHAR.characters))
+def test_chinese_text_comes_back_by_byte_character_and_bpe(text):
+    for tokenizer in (BYTE, CHINESE_CHAR, CHINESE_BPE):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(CHINESE_CHAR.encode(text)) == len(text)
+
+
+def test_bpe_spells_a_chinese_character_that_it_never_met_in_bytes():
+    assert len(CHINESE_BPE.encode("\u9f98")) == 3
+    assert CHINESE_BPE.decode(CHINESE_BPE.encode("\u9f98\U00020000")) == "\u9f98\U00020000"
+
+
+@pytest.mark.parametrize("tokenizer", [BYTE, CHAR, BPE, WORDPIECE], ids=lambda tokenizer: tokenizer.kind)
+def test_the_mask_is_the_id_past_the_vocabulary(tokenizer):
+    assert tokenizer.mask_id == tokenizer.vocab_size
+
+
+@settings(deadline=None)  # the library's first batch starts its threads
+@given(st.lists(st.text(alphabet="the ca1'\u5b66\u4e60\u3002\u00e9-", min_size=1, max_size=4), max_size=6))
+def test_words_begin_at_the_token_with_their_first_character(words):
+    words = ["".join(word.split()) or "x" for word in words]
+    for tokenizer in (BYTE, BPE, CHINESE_BPE):
+        ((ids, starts),) = tokenizer.encode_words([words])
+        assert tokenizer.decode(ids) == "".join(separated(words))
+        assert len(starts) == len(words)
+        for word, start in zip(words, starts, strict=True):
+            begins = b"".join(tokenizer.pieces[i] for i in ids[start:]).removeprefix(b" ")
+            assert begins.startswith(word.encode())
+
+
+def test_a_token_never_crosses_from_one_word_into_the_next():
+    text = "\u5b66\u800c\u65f6\u4e60\u4e4b"
+    assert len(CHINESE_BPE.encode(text)) < 5
+    ((_, starts),) = CHINESE_BPE.encode_words([list(text)])
+    assert len(set(starts.tolist())) == 5
+
+
+def test_wordpiece_spells_words_as_bert_does():
+    from transformers import BertTokenizerFast  # an implementation that is not ours
+
+    vocabulary = {token: i for i, token in enumerate(WORDPIECE.tokens)}
+    reference = BertTokenizerFast(vocab=vocabulary, do_lower_case=False, strip_accents=False)
+    for text in (SENTENCES, "The cat!? zz\u5b66\u4e60cat\tmat", "unaffable (cats)", "a\u0000b\u200b"):
+        assert WORDPIECE.encode(text).tolist() == reference.encode(text, add_special_tokens=False)
+
+
+def test_wordpiece_is_trained_on_the_training_split_and_knows_the_unknown():
+    assert (WORDPIECE.vocab_size, WORDPIECE.bos_id) == (60, 59)
+    assert "the" in WORDPIECE.tokens and "cat" in WORDPIECE.tokens
+    assert not any("z" in token for token in WORDPIECE.tokens)
+    assert WORDPIECE.decode(WORDPIECE.encode("the zebra sat")) == "the [UNK] sat"
+    assert WORDPIECE.decode([WORDPIECE.bos_id]) == DOCUMENT_TOKEN
+    assert WORDPIECE.bos_id not in WORDPIECE.encode(f"{DOCUMENT_TOKEN} [UNK]")
+
+
+def test_wordpiece_training_is_deterministic():
+    assert {build_tokenizer(WORDPIECE_CONFIG, DOCUMENTS).fingerprint for _ in range(5)} == {WORDPIECE.fingerprint}
+
+
+def test_wordpiece_writes_chinese_without_spaces():
+    tokenizer = build_tokenizer(
+        WordPieceTokenizerConfig.model_construct(kind="wordpiece", vocab_size=43), CHINESE_DOCUMENTS
+    )
+    text = "\u5b66\u4e60\u3002\u6709 the cat \u670b"
+    assert tokenizer.decode(tokenizer.encode(text)) == "\u5b66\u4e60\u3002\u6709the cat\u670b"
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "message"),
+    [(100_000, r"larger than the text supports: \d+ entries found"), (20, r"set tokenizer\.vocab_size=\d+ or higher")],
+)
+def test_a_size_that_wordpiece_cannot_have_is_refused_with_one_that_it_can(vocab_size, message):
+    config = WordPieceTokenizerConfig.model_construct(kind="wordpiece", vocab_size=vocab_size)
+    with pytest.raises(UserError, match=message) as raised:
+        build_tokenizer(config, DOCUMENTS)
+    possible = int(str(raised.value).split("tokenizer.vocab_size=")[1].split()[0])
+    possible_config = config.model_copy(update={"vocab_size": possible})
+    assert build_tokenizer(possible_config, DOCUMENTS).vocab_size == possible
+
+
+@pytest.fixture
+def hf(tmp_path):
+    """Return a function that writes a tokenizer as others have them into a folder, and the config that reads it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    def write(model, special: dict[str, str], described: bool = True) -> HFTokenizerConfig:
+        tokenizer = Tokenizer(model)
+        if isinstance(model, models.BPE):
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.add_special_tokens(list(special.values()))
+        first = next(iter(special.values()))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{first} $A", special_tokens=[(first, tokenizer.token_to_id(first))]
+        )
+        tokenizer.enable_truncation(4)
+        tokenizer.enable_padding(length=8)
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+        if described:
+            roles = {role: token if role == "mask_token" else {"content": token} for role, token in special.items()}
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"x": "evil.py"}} | roles))
+        return HFTokenizerConfig(kind="hf", name=str(tmp_path))
+
+    return write
+
+
+def bert_like():
+    from tokenizers import models
+
+    return models.WordPiece(vocab={"[UNK]": 0, "the": 1, "cat": 2, "##s": 3, ".": 4}, unk_token="[UNK]")
+
+
+def gpt_like():
+    from tokenizers import models
+
+    return models.BPE(vocab={t: i for i, t in enumerate(BPE.tokens)}, merges=BPE.merges)
+
+
+def test_a_tokenizer_of_others_keeps_its_ids_and_its_special_tokens(hf):
+    config = hf(bert_like(), {"cls_token": "[CLS]", "mask_token": "[MASK]"})
+    tokenizer = build_tokenizer(config, [])
+    assert tokenizer.encode("the cats . the cats .").tolist() == [1, 2, 3, 4, 1, 2, 3, 4]  # uncut, unpadded, bare
+    assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.mask_id) == (7, 5, 6)
+    assert not {5, 6} & set(tokenizer.encode("[CLS] the [MASK]").tolist())
+    assert [starts.tolist() for _, starts in tokenizer.encode_words([["cats", "the"], []])] == [[0, 2], []]
+
+
+def test_a_byte_level_tokenizer_of_others_gives_the_ids_of_ours(hf):
+    tokenizer = build_tokenizer(hf(gpt_like(), {"eos_token": "</s>"}), [])
+    assert tokenizer.encode(SENTENCES).tolist() == BPE.encode(SENTENCES).tolist()
+    assert tokenizer.decode(tokenizer.encode("d\u00e9j\u00e0 vu\n")) == "d\u00e9j\u00e0 vu\n"
+    words = [["the", "qq", "\u5b66", "\u4e60", "cat"], ["x"]]
+    for (ids, starts), (expected, places) in zip(tokenizer.encode_words(words), BPE.encode_words(words), strict=True):
+        assert (ids.tolist(), starts.tolist()) == (expected.tolist(), places.tolist())
+    with pytest.raises(UserError, match="no token for what is hidden"):
+        _ = tokenizer.mask_id
+
+
+@pytest.mark.parametrize(
+    ("special", "begins"),
+    [
+        ({"eos_token": "</s>", "cls_token": "[CLS]", "bos_token": "<s>"}, "<s>"),
+        ({"eos_token": "</s>", "cls_token": "[CLS]"}, "[CLS]"),
+        ({"eos_token": "</s>"}, "</s>"),
+    ],
+)
+@pytest.mark.parametrize("described", [True, False])
+def test_a_document_begins_with_its_bos_or_cls_or_eos(hf, special, begins, described):
+    tokenizer = build_tokenizer(hf(bert_like(), special, described), [])
+    assert tokenizer.decode([tokenizer.bos_id]) == begins
+
+
+def test_a_tokenizer_of_others_is_saved_and_known_by_its_content(hf, tmp_path):
+    config = hf(bert_like(), {"cls_token": "[CLS]", "mask_token": "[MASK]"})
+    known = with_fingerprint(config)
+    tokenizer = build_tokenizer(known, [])
+    tokenizer.save(tmp_path / "saved.json")
+    again = load_tokenizer(tmp_path / "saved.json")
+    assert again.fingerprint == tokenizer.fingerprint == known.fingerprint
+    assert (again.bos_id, again.mask_id, again.encode("cats").tolist()) == (5, 6, [2, 3])
+    hf(gpt_like(), {"cls_token": "[CLS]"})
+    assert with_fingerprint(config).fingerprint != known.fingerprint
+    with pytest.raises(UserError, match="has changed since this config was resolved"):
+        build_tokenizer(known, [])
+
+
+def test_a_folder_that_holds_no_tokenizer_is_one_message(hf, tmp_path):
+    config = HFTokenizerConfig(kind="hf", name=str(tmp_path))
+    with pytest.raises(UserError, match=r"no tokenizer\.json in this folder"):
+        build_tokenizer(config, [])
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"not a tokenizer of Hugging Face|no token to begin"):
+        build_tokenizer(config, [])
+    with pytest.raises(UserError, match="no token to begin a document with: no bos, cls or eos"):
+        build_tokenizer(hf(bert_like(), {"mask_token": "[MASK]"}), [])
+    with pytest.raises(UserError, match="no such folder"):
+        build_tokenizer(HFTokenizerConfig(kind="hf", name=str(tmp_path / "nothing")), [])

@@ -1,0 +1,316 @@
+"""From a store to batches: what a task sees of a text, or of examples, as a pure function of the sample's number.
+
+Training samples are numbered for ever, and the i-th is the same whatever came before it: a run that stops and
+resumes, or that runs on another number of devices, sees the same samples in the same order. A sample takes
+`sequence_tokens` positions. Windows of a text fill them; examples are padded, so that what is counted as work is what
+is computed.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from lmexp.config.hf import special_tokens
+from lmexp.config.models import EncDecConfig, HFConfig, ModelConfig
+from lmexp.config.schema import RunConfig
+from lmexp.config.tasks import ClassifyConfig, MaskedLMConfig, Seq2SeqConfig, TagConfig
+from lmexp.data.examples import ExampleStore
+from lmexp.data.order import Order, Permutations
+from lmexp.data.split import Split
+from lmexp.data.store import Store
+from lmexp.errors import UserError
+
+Batch = dict[str, torch.Tensor]
+"""What a task predicts from: see the feeds. `targets` are IGNORED where nothing is to be predicted."""
+IGNORED = -100
+MASKED, REPLACED = 0.8, 0.1
+"""Of the tokens that a masked language model predicts, the shares shown as the mask and as another token
+(Devlin et al. 2018, section 3.1); the others are shown as they are."""
+
+
+class Feed(Protocol):
+    """Samples of one task out of one store."""
+
+    epoch_tokens: int
+    """Positions in one pass over the training split."""
+    validation_samples: int
+    cut: int
+    """Texts that are longer than the context, and are cut."""
+    text_bytes: int | None
+    """UTF-8 bytes of all that is predicted in validation; None where bits a byte would mean nothing."""
+
+    def batch(self, first: int, count: int) -> Batch:
+        """Return training samples `first` to `first + count`."""
+
+    def targets(self, first: int, count: int) -> int:
+        """Return how many targets these have."""
+
+    def validation(self, samples: np.ndarray) -> Iterator[Batch]:
+        """Yield validation samples by their numbers, in as many batches as their lengths ask for."""
+
+
+def open_feed(config: RunConfig, store: Store | ExampleStore) -> Feed:
+    """Return what the run's task sees of a store. Raises UserError where that is not enough, or too long."""
+    if isinstance(store, ExampleStore):
+        if isinstance(config.task, Seq2SeqConfig):
+            return Pairs(store, config)
+        return Labelled(store, config)
+    if isinstance(config.task, MaskedLMConfig):
+        return MaskedWindows(store, config.model.context, config.seed, config.task.share)
+    return Windows(store, config.model.context, config.seed)
+
+
+class Windows:
+    """Windows of a text: `inputs` and `targets`, both (B, T) int64; a target is the token after its input.
+
+    In validation every token but the first is a target exactly once, and the last window is as short as what is left.
+    """
+
+    def __init__(self, store: Store, context: int, seed: int) -> None:
+        """Raises UserError when the text is shorter than a window, or has nothing to validate on."""
+        self.store, self.context = store, context
+        self.order = Order(store.tokens("train"), context, seed)
+        if store.tokens("validation") < 2:
+            raise UserError("the validation split has no token to predict; raise data.validation")
+        self.epoch_tokens = store.tokens("train")
+        self.cut = 0
+        self._last = store.tokens("validation") - 1
+        self.validation_samples = -(-self._last // context)
+        self.text_bytes: int | None = store.bytes("validation")
+
+    def batch(self, first: int, count: int) -> Batch:
+        """See Feed."""
+        return _windows(self.store.array("train"), self.order.take(first, count), self.context)
+
+    def targets(self, first: int, count: int) -> int:
+        """See Feed: every position has one."""
+        return count * self.context
+
+    def validation(self, samples: np.ndarray) -> Iterator[Batch]:
+        """See Feed; the last window of all is a batch of its own where it is shorter: no padding, no duplicates."""
+        text = self.store.array("validation")
+        starts = samples * self.context
+        short = starts + self.context > self._last
+        if not short.all():
+            yield _windows(text, starts[~short], self.context)
+        for start in starts[short]:
+            yield _windows(text, np.array([start]), self._last - int(start))
+
+
+class MaskedWindows:
+    """Windows of a text in which some tokens are hidden: `inputs` and `targets`, both (B, T) int64.
+
+    Which tokens, and what stands in their place, is a function of the seed and the sample's number; in validation of
+    the number alone, so that every run is asked the same. The same number of tokens in every window is predicted.
+    """
+
+    def __init__(self, store: Store, context: int, seed: int, share: float) -> None:
+        """Raises UserError when the text has no window for either side."""
+        self.store, self.context, self.seed = store, context, seed
+        self.order = Order(store.tokens("train"), context, seed)
+        self.epoch_tokens = store.tokens("train")
+        self.validation_samples = store.tokens("validation") // context
+        if not self.validation_samples:
+            raise UserError(f"the validation split is shorter than model.context={context}; raise data.validation")
+        self.cut = 0
+        self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
+        self.hidden = max(1, round(share * context))
+        """Tokens of a window that are predicted."""
+        special = [store.bos_id, store.mask_id]
+        self._ordinary = np.setdiff1d(np.arange(store.vocab_size, dtype=np.int64), special)
+
+    def batch(self, first: int, count: int) -> Batch:
+        """See Feed."""
+        tokens = _stretches(self.store.array("train"), self.order.take(first, count), self.context)
+        return self._hide(tokens, [(self.seed, 0, first + i) for i in range(count)])
+
+    def targets(self, first: int, count: int) -> int:
+        """See Feed."""
+        return count * self.hidden
+
+    def validation(self, samples: np.ndarray) -> Iterator[Batch]:
+        """See Feed; what is left after the last whole window is not read."""
+        tokens = _stretches(self.store.array("validation"), samples * self.context, self.context)
+        yield self._hide(tokens, [(0, 1, int(i)) for i in samples])
+
+    def _hide(self, tokens: np.ndarray, keys: list[tuple[int, int, int]]) -> Batch:
+        inputs, targets = tokens.copy(), np.full_like(tokens, IGNORED)
+        for row, key in enumerate(keys):
+            # Raw bits, whose stream numpy guarantees; one generator a sample, so that none depends on another.
+            bits = np.random.PCG64(np.random.SeedSequence(key[0], spawn_key=key[1:]))
+            where = np.argsort(bits.random_raw(self.context), kind="stable")[: self.hidden]
+            dice = bits.random_raw(self.hidden) / 2.0**64
+            others = self._ordinary[bits.random_raw(self.hidden) % np.uint64(len(self._ordinary))]
+            targets[row, where] = tokens[row, where]
+            masked, replaced = dice < MASKED, (dice >= MASKED) & (dice < MASKED + REPLACED)
+            inputs[row, where[masked]] = self.store.mask_id
+            inputs[row, where[replaced]] = others[replaced]
+        return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+
+
+class _Examples:
+    """Examples in an order of their own for each epoch, padded to one length."""
+
+    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
+        self.store, self.config = store, config
+        self.order = Permutations(store.documents("train"), config.seed)
+        self.epoch_tokens = store.documents("train") * config.model.sequence_tokens
+        self.validation_samples = store.documents("validation")
+        self.text_bytes: int | None = None
+
+    def batch(self, first: int, count: int) -> Batch:
+        """See Feed."""
+        return self.gather("train", self.order.take(first, count))
+
+    def targets(self, first: int, count: int) -> int:
+        """See Feed."""
+        return int(self.count_targets(self.order.take(first, count)))
+
+    def validation(self, samples: np.ndarray) -> Iterator[Batch]:
+        """See Feed."""
+        yield self.gather("validation", samples)
+
+    def gather(self, split: Split, examples: np.ndarray) -> Batch:
+        """Return examples by their numbers."""
+        raise NotImplementedError
+
+    def count_targets(self, examples: np.ndarray) -> int:
+        """Return the targets of training examples."""
+        raise NotImplementedError
+
+
+class Labelled(_Examples):
+    """Texts with one label each, or one for each word: `inputs` (B, T) int64, `valid` (B, T) bool, `targets`.
+
+    Targets are (B,) int64 of labels, or (B, T) of tags, at the first token of each word. Each text begins with the
+    document token, off which an encoder reads the label.
+    """
+
+    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
+        """Raises UserError when a text is longer than the context, and is not to be cut."""
+        super().__init__(store, config)
+        self.room = config.model.context - 1  # beside the document token
+        self.cut = _check_lengths(store, "source", self.room, "model.context", config)
+        # A model that was trained on other data may have more labels, and others before these.
+        task = config.task
+        assert isinstance(task, ClassifyConfig | TagConfig)
+        known = task.labels or store.labels
+        self._numbers = np.array([known.index(label) for label in store.labels], np.int64)
+        self._tags: np.ndarray | None = None
+        """How many words each training example has, once somebody asks."""
+
+    def gather(self, split: Split, examples: np.ndarray) -> Batch:
+        """See _Examples."""
+        context = self.config.model.context
+        inputs = np.zeros((len(examples), context), np.int64)
+        valid = np.zeros((len(examples), context), bool)
+        source = self.store.source(split)
+        answers = self.store.target(split) if self.store.holds == "tags" else None
+        tags = np.full((len(examples), context), IGNORED, np.int64)
+        for row, example in enumerate(examples):
+            tokens = source[example][: self.room]
+            inputs[row, 0], inputs[row, 1 : 1 + len(tokens)] = self.store.bos_id, tokens
+            valid[row, : 1 + len(tokens)] = True
+            if answers is not None:
+                mine = answers[example][: self.room]
+                tags[row, 1 : 1 + len(tokens)] = np.where(mine == IGNORED, IGNORED, self._numbers[np.maximum(mine, 0)])
+        targets = tags if answers is not None else self._numbers[self.store.label(split)[examples]]
+        return {name: torch.from_numpy(array) for name, array in _named(inputs, valid, targets).items()}
+
+    def count_targets(self, examples: np.ndarray) -> int:
+        """See _Examples."""
+        if self.store.holds == "labels":
+            return len(examples)
+        if self._tags is None:
+            tags = self.store.target("train")
+            self._tags = np.array([(tags[i][: self.room] != IGNORED).sum() for i in range(self.order.size)])
+        return int(self._tags[examples].sum())
+
+
+class Pairs(_Examples):
+    """Pairs of texts: `sources` (B, S) int64, `source_valid` (B, S) bool, `inputs` and `targets` (B, T) int64.
+
+    The decoder's input begins with the document token, and its last target is that token. A pretrained model of
+    transformers keeps its own ways: another token may start and end its targets, and what ends these ends sources.
+    """
+
+    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
+        """Raises UserError when a source or a target is longer than its context, and is not to be cut."""
+        super().__init__(store, config)
+        self.start, self.end, self.source_end = ends_of_pairs(config.model, store.target_bos_id)
+        self.source_room, key = source_context(config.model)
+        self.source_room -= self.source_end is not None
+        self.room = config.model.context - 1  # beside the token that ends it
+        self.cut = _check_lengths(store, "source", self.source_room, key, config)
+        self.cut += _check_lengths(store, "target", self.room, "model.context", config)
+        self.text_bytes = None if self.cut else store.bytes("validation")
+
+    def gather(self, split: Split, examples: np.ndarray) -> Batch:
+        """See _Examples."""
+        context, rows = self.config.model.context, len(examples)
+        ending = [] if self.source_end is None else [self.source_end]
+        sources = np.zeros((rows, self.source_room + len(ending)), np.int64)
+        source_valid = np.zeros(sources.shape, bool)
+        inputs = np.zeros((rows, context), np.int64)
+        targets = np.full((rows, context), IGNORED, np.int64)
+        source, target = self.store.source(split), self.store.target(split)
+        for row, example in enumerate(examples):
+            tokens, answer = [*source[example][: self.source_room], *ending], target[example][: self.room]
+            sources[row, : len(tokens)], source_valid[row, : len(tokens)] = tokens, True
+            inputs[row, 0], inputs[row, 1 : 1 + len(answer)] = self.start, answer
+            targets[row, : len(answer)], targets[row, len(answer)] = answer, self.end
+        arrays = {"sources": sources, "source_valid": source_valid, "inputs": inputs, "targets": targets}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def count_targets(self, examples: np.ndarray) -> int:
+        """See _Examples: the tokens of the targets, and one that ends each."""
+        lengths = np.minimum(self.store.target("train").lengths[examples], self.room)
+        return int(lengths.sum()) + len(examples)
+
+
+def ends_of_pairs(model: ModelConfig, document: int) -> tuple[int, int, int | None]:
+    """Return the tokens that start and that end a target, and what ends a source, if anything does; see Pairs."""
+    if isinstance(model, HFConfig) and model.fingerprint is not None:
+        start, end = special_tokens(model)
+        return start, end, end
+    return document, document, None
+
+
+def source_context(model: ModelConfig) -> tuple[int, str]:
+    """Return the most tokens of a source, and the key that says so."""
+    if isinstance(model, EncDecConfig):
+        return model.source_context, "model.input_context"
+    return model.context, "model.context"
+
+
+def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: RunConfig) -> int:
+    """Return how many texts of both splits are longer than `room` tokens. Raises UserError unless they may be cut."""
+    cut = 0
+    for split in ("train", "validation"):
+        lengths = (store.source if side == "source" else store.target)(split).lengths
+        too_long = np.flatnonzero(lengths > room)
+        if len(too_long) and not getattr(config.data, "truncate", False):
+            first = int(too_long[0])
+            raise UserError(
+                f"{store.where(split, first)}: the {side} has {int(lengths[first])} tokens, more than the {room} that "
+                f"{key} leaves, and {len(too_long) - 1} more are too long; data.truncate=true cuts them"
+            )
+        cut += len(too_long)
+    return cut
+
+
+def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    return {"inputs": inputs, "valid": valid, "targets": targets}
+
+
+def _stretches(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
+    """Return the stretches of `length` tokens that begin at `starts`: (B, length) int64."""
+    return tokens[starts[:, None] + np.arange(length)].astype(np.int64)
+
+
+def _windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
+    """Return the windows of `length` targets that begin at `starts`."""
+    both = _stretches(tokens, starts, length + 1)
+    return {name: torch.from_numpy(side.copy()) for name, side in (("inputs", both[:, :-1]), ("targets", both[:, 1:]))}

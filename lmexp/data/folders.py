@@ -1,0 +1,197 @@
+"""A store is a folder that is made once: named by a hash of what it was made from, written aside, renamed when whole.
+
+It is written under a lock, so fifty runs that start together tokenise once, and none reads half a store. Its manifest
+is written last of its files, and says what each of them must be.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+from filelock import FileLock
+
+from lmexp.config.data import DataConfig, TokenizerConfig
+from lmexp.data import sources, tokenizers
+from lmexp.errors import UserError
+from lmexp.files import flush_to_disk, hash_text, read_json
+
+Say = Callable[[str], None]
+Item = TypeVar("Item")
+
+DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}
+"""How a token may be stored, and the largest vocabulary that each can hold."""
+
+_BATCH_CHARACTERS = 1 << 22  # texts encoded together: enough for all cores, little beside a model
+_BATCH_TEXTS = 10_000
+
+
+def made_once(
+    data: DataConfig,
+    tokenizers_: tuple[TokenizerConfig, ...],
+    version: int,
+    root: Path,
+    write: Callable[[DataConfig, tuple[TokenizerConfig, ...], Path], None],
+) -> Path:
+    """Return the folder under `root` that holds `data` under these tokenizers; have it written where there is none.
+
+    When the fingerprints are set and the folder exists, the source is not touched. `write` is given the configs with
+    all fingerprints, and the folder to fill. Raises UserError: a wrong source, a source that has changed since its
+    fingerprint was taken, or a folder that cannot be written.
+    """
+    resolved = sources.with_fingerprints(data)
+    known = tuple(tokenizers.with_fingerprint(config) for config in tokenizers_)
+    path = root / key(resolved, known, version)
+    if not _is_complete(path):
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{path.name}.lock"):
+                if not _is_complete(path):  # another process may have made it while this one waited
+                    _check_unchanged(data)
+                    _make(path, lambda folder: write(resolved, known, folder))
+        except OSError as error:
+            raise UserError(f"cannot write the token store in {root}: {error.strerror or error}") from error
+    return path
+
+
+def key(data: DataConfig, tokenizers_: tuple[TokenizerConfig, ...], version: int) -> str:
+    """Return the folder's name: a hash of all that the tokens depend on, fingerprints filled in.
+
+    A fingerprint stands for paths and revisions. Defaults are left out, so that a field added later does not orphan
+    the stores there are.
+    """
+    elsewhere = {"path", "target_path", "validation_path", "validation_target_path", "revision", "fingerprint"}
+    not_in_key: dict[str, Any] = dict.fromkeys([*elsewhere, "truncate"], True)
+    if data.clean.stop_words_fingerprint:
+        not_in_key["clean"] = {"stop_words"}
+    made_from = {
+        "format_version": version,
+        "data": data.model_dump(mode="json", exclude=not_in_key, exclude_defaults=True),
+        "fingerprint": data.fingerprint,
+    }
+    for name, config in zip(("tokenizer", "target_tokenizer"), tokenizers_, strict=False):
+        by_content = {"name", "revision"} if getattr(config, "fingerprint", None) else None
+        made_from[name] = config.model_dump(mode="json", exclude=by_content, exclude_defaults=True)
+    return hash_text(json.dumps(made_from, sort_keys=True), 16)
+
+
+def read_manifest(path: Path, version: int, holds: Iterable[str]) -> dict[str, Any]:
+    """Return the manifest of the folder at `path`. Raises UserError when it is missing, of another format or kind, or
+    damaged."""
+    try:
+        manifest = read_json(path / "manifest.json")
+        found = manifest.pop("format_version")
+        if found != version:
+            raise UserError(f"{path}: a token store of format {found}; this lmexp reads {version}")
+        if manifest.get("holds", "text") not in holds:
+            raise UserError(f"{path}: a store of {manifest['holds']}, not of {' or '.join(holds)}")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no token store here; `lmexp prepare` makes one") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged_manifest(path) from error
+    return dict(manifest)
+
+
+def damaged_manifest(path: Path) -> UserError:
+    """Return the error for a manifest that does not say what it must."""
+    return UserError(f"{path}: the manifest is damaged; delete the folder and prepare again")
+
+
+def check_sizes(sizes: Mapping[Path, int]) -> None:
+    """Raise UserError for the first file that does not have the bytes it must have."""
+    for file, expected in sizes.items():
+        size = file.stat().st_size if file.exists() else 0
+        if size != expected:
+            raise UserError(f"{file}: damaged, {size} bytes instead of {expected}; delete the folder and prepare again")
+
+
+def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield items in groups worth encoding together."""
+    batch: list[Item] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += characters(item)
+        if held >= _BATCH_CHARACTERS or len(batch) >= _BATCH_TEXTS:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Return the narrowest type that holds every token of a vocabulary."""
+    return next(name for name, largest in DTYPES.items() if vocab_size <= largest)
+
+
+class RowWriter:
+    """Appends rows of unequal length to one file, and keeps where each begins, the count and the hash."""
+
+    def __init__(self, stream: BinaryIO, dtype: str) -> None:
+        self._stream = stream
+        self._dtype = np.dtype(dtype)
+        self._hash = hashlib.sha256()
+        self.bounds = array("q", [0])
+
+    def add(self, row: np.ndarray) -> None:
+        """Append a row."""
+        raw = row.astype(self._dtype).tobytes()
+        self._stream.write(raw)
+        self._hash.update(raw)
+        self.bounds.append(self.bounds[-1] + len(row))
+
+    @property
+    def size(self) -> int:
+        """Values in all rows."""
+        return self.bounds[-1]
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written."""
+        return self._hash.hexdigest()
+
+    def save_bounds(self, path: Path) -> None:
+        """Write where each row begins, and the end: (rows + 1,) int64."""
+        np.save(path, np.asarray(self.bounds, np.int64))
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / "manifest.json").exists()
+
+
+def _check_unchanged(data: DataConfig) -> None:
+    """Raise UserError when what `data` names no longer has the fingerprints it bears."""
+    clean = data.clean
+    fresh = data.model_copy(
+        update={"fingerprint": None, "clean": clean.model_copy(update={"stop_words_fingerprint": None})}
+    )
+    for what, taken in (("data", data.fingerprint), ("list of stop words", clean.stop_words_fingerprint)):
+        if not taken:
+            continue
+        now = sources.with_fingerprints(fresh)
+        if taken != (now.fingerprint if what == "data" else now.clean.stop_words_fingerprint):
+            raise UserError(
+                f"the {what} has changed since this config was resolved: its content no longer has "
+                f"the fingerprint {taken[:12]}"
+            )
+
+
+def _make(path: Path, write: Callable[[Path], None]) -> None:
+    """Write the folder aside, then rename it to `path`. The caller holds the lock."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    aside.mkdir()
+    try:
+        write(aside)
+        flush_to_disk(*aside.iterdir(), aside)
+        aside.rename(path)
+        flush_to_disk(path.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise

@@ -1,0 +1,140 @@
+"""From what a run says of its data to a store on disk: of text, or of examples."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmexp.config.data import HFTokenizerConfig, SavedTokenizerConfig, TokenizerConfig
+from lmexp.config.models import EncDecConfig, HFConfig
+from lmexp.config.schema import RunConfig
+from lmexp.config.tasks import ClassifyConfig, MaskedLMConfig, Seq2SeqConfig, TagConfig
+from lmexp.cost import hf
+from lmexp.data import sources, store, tokenizers
+from lmexp.data.examples import ExampleStore, prepare_examples
+from lmexp.data.store import Store
+from lmexp.data.tokenizers import load_tokenizer
+from lmexp.errors import UserError
+
+AnyStore = Store | ExampleStore
+T = TypeVar("T")
+
+
+class Settler:
+    """Fills into configs what their texts, tokenizers and pretrained models decide; looks at each of these once."""
+
+    def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
+        """Stores lie under `root`; `say` is told of progress in short sentences."""
+        self.root, self.say = root, say
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def identified(self, config: RunConfig) -> RunConfig:
+        """Fill in what every input is known by: hashes of contents, and paths from the root. Raises UserError.
+
+        Of a model of transformers, also what the library knows of it, so that it can be built without its folder.
+        """
+        data = sources.with_absolute_paths(config.data)
+        changes: dict[str, Any] = {
+            "data": self._once("data", data.model_dump_json(), lambda: sources.with_fingerprints(data)),
+            "tokenizer": self._tokenizer(config.tokenizer),
+        }
+        if config.target_tokenizer is not None:
+            changes["target_tokenizer"] = self._tokenizer(config.target_tokenizer)
+        if isinstance(config.model, HFConfig):
+            model = config.model
+            changes["model"] = self._once("model", model.model_dump_json(), lambda: _described(model))
+        return config.model_copy(update=changes)
+
+    def store(self, config: RunConfig) -> AnyStore:
+        """Return the store of a run's data; see `prepare`."""
+        sections = config.data, config.tokenizer, config.target_tokenizer
+        key = " ".join(section.model_dump_json() for section in sections if section is not None)
+        return self._once("store", key, lambda: prepare(config, self.root, self.say))
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """Fill in what an identified config's data decide; see `with_store`."""
+        config = with_store(config, self.store(config))
+        model = config.model
+        if isinstance(model, HFConfig) and model.size is None:
+            size = self._once("size", model.model_dump_json(), lambda: hf.measure(model))
+            config = config.model_copy(update={"model": model.model_copy(update={"size": size})})
+        return config
+
+    def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
+        if isinstance(config, HFTokenizerConfig) and Path(config.name).expanduser().is_dir():
+            config = config.model_copy(update={"name": str(Path(config.name).expanduser().absolute())})
+        return self._once("tokenizer", config.model_dump_json(), lambda: tokenizers.with_fingerprint(config))
+
+    def _once(self, what: str, key: str, make: Callable[[], T]) -> T:
+        """Make a value once; what was wrong with it is kept, and raised again for each that asks."""
+        if (what, key) not in self._known:
+            try:
+                self._known[what, key] = make()
+            except UserError as problem:
+                self._known[what, key] = problem
+        found: T = self._known[what, key]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+
+def _described(model: HFConfig) -> HFConfig:
+    """Return a model of transformers with its fingerprint, where it is pretrained, and what the library knows of it."""
+    if model.pretrained is not None and model.fingerprint is None:
+        if (folder := Path(model.pretrained).expanduser()).is_dir():
+            model = model.model_copy(update={"pretrained": str(folder.absolute())})
+        model = model.model_copy(update={"fingerprint": hf.fingerprint(model)})
+    return hf.describe(model)
+
+
+def prepare(config: RunConfig, root: Path, say: Callable[[str], None] | None = None) -> AnyStore:
+    """Return the store of a run's data under `root`; make it first, once, where there is none yet.
+
+    `say` is told of progress in short sentences. Raises UserError: a wrong source, a source that has changed since its
+    fingerprint was taken, a vocabulary too large for the text, or a folder that cannot be written.
+    """
+    if config.data.holds == "text":
+        return store.prepare(config.data, config.tokenizer, root, say)
+    return prepare_examples(config.data, config.tokenizer, config.target_tokenizer, root, say)
+
+
+def with_store(config: RunConfig, store: AnyStore) -> RunConfig:
+    """Fill in what a run's data decide: the rows of the embeddings, and the labels.
+
+    Raises UserError when the model has fewer rows than its tokenizer entries.
+    """
+    model, task = config.model, config.task
+    needed = store.vocab_size
+    if isinstance(task, MaskedLMConfig) and isinstance(store, Store):
+        needed = max(needed, store.mask_id + 1)
+    if isinstance(store, ExampleStore) and isinstance(task, Seq2SeqConfig):
+        if isinstance(model, EncDecConfig):
+            rows = _rows("model.input_vocab_size", model.input_vocab_size, store.vocab_size)
+            model = model.model_copy(update={"input_vocab_size": rows})
+        needed = store.target_vocab_size
+    model = model.model_copy(update={"vocab_size": _rows("model.vocab_size", model.vocab_size, needed)})
+    if isinstance(model, EncDecConfig) and model.share_embeddings and model.vocab_size != model.input_vocab_size:
+        raise UserError("model.share_embeddings=true needs one tokenizer for both sides: target_tokenizer=null")
+    if isinstance(store, ExampleStore) and isinstance(task, ClassifyConfig | TagConfig):
+        if len(store.labels) < 2:
+            raise UserError(f"all examples have the label {store.labels[0]!r}: there is nothing to tell apart")
+        task = task.model_copy(update={"labels": list(store.labels)})
+    return config.model_copy(update={"model": model, "task": task})
+
+
+def begin_with(config: RunConfig, theirs: RunConfig, tokenizer: Path) -> RunConfig:
+    """Return a config with the model and the tokenizer of the run whose weights it begins with.
+
+    `tokenizer` is that run's tokenizer.json.
+    """
+    known = load_tokenizer(tokenizer).fingerprint
+    saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer.absolute()), fingerprint=known)
+    model = theirs.model
+    if isinstance(model, HFConfig):  # the weights are that run's
+        model = model.model_copy(update={"pretrained": None, "revision": None})
+    return config.model_copy(update={"model": model, "tokenizer": saved})
+
+
+def _rows(key: str, asked: int | None, needed: int) -> int:
+    if asked is not None and asked < needed:
+        raise UserError(f"{key}={asked} is less than the tokenizer's {needed}")
+    return asked or needed

@@ -1,0 +1,28 @@
+"""Which characters belong to scripts that are written without spaces between words."""
+
+import re
+from itertools import pairwise
+
+UNSPACED = (
+    "\u2e80-\u2fdf"  # radicals
+    "\u3000-\u30ff"  # punctuation of Chinese and Japanese, hiragana, katakana
+    "\u31c0-\u31ff"  # strokes, more katakana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Chinese characters
+    "\ufe30-\ufe4f\uff01-\uff60\uffe0-\uffe6"  # compatibility and full-width forms
+    "\U00020000-\U0003ffff"  # rarer Chinese characters
+)
+"""Ranges for a regex's character class: Chinese and Japanese, by the blocks of Unicode 15. Korean puts spaces."""
+
+IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+
+
+def separated(words: list[str]) -> list[str]:
+    """Return words with a space in front of each that needs one to stand apart from the word before it.
+
+    None is put before the first, nor where one of the two characters that meet is Chinese or Japanese: there no
+    space is written, and the change of script shows the border. Joined, the result is the sentence as people write it.
+    """
+    return words[:1] + [
+        word if IS_UNSPACED.match(before[-1:]) or IS_UNSPACED.match(word) else f" {word}"
+        for before, word in pairwise(words)
+    ]

@@ -1,0 +1,265 @@
+"""What examples come out of local files, each with its place, and what is said when they are wrong."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lmexp.config.data import LabelData, PairData, StdlibData, TagData
+from lmexp.data.scripts import separated
+from lmexp.data.sources import examples, fingerprint, with_absolute_paths
+from lmexp.data.split import SplitExamples
+from lmexp.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Work in an empty folder, and write files there."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(**contents: str | bytes) -> None:
+        for name, content in contents.items():
+            path = tmp_path / name.replace("_", ".")
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return write
+
+
+def pairs(path="a.tsv", **options) -> PairData:
+    return PairData(source="pairs", path=path, **options)
+
+
+def parallel(**options) -> PairData:
+    return pairs("s.txt", target_path="t.txt", format="txt", **options)
+
+
+def labels(path="a.csv", **options) -> LabelData:
+    return LabelData(source="labels", path=path, **options)
+
+
+def tags(path="a.conll", **options) -> TagData:
+    return TagData(source="tags", path=path, **options)
+
+
+def read(data) -> list[tuple]:
+    return [(example.where, example.source, example.target) for example in examples(data)]
+
+
+def test_parallel_files_are_paired_line_by_line(write):
+    write(s_txt="\ufeffone\r\n\u4f60\u597d\nlast", t_txt="1\n2\n3\n")
+    assert read(parallel()) == [("s.txt:1", "one", "1"), ("s.txt:2", "\u4f60\u597d", "2"), ("s.txt:3", "last", "3")]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "line", "longer", "shorter"), [(3, 5, 4, "t", "s"), (5, 3, 4, "s", "t"), (2, 0, 1, "s", "t")]
+)
+def test_unequal_parallel_files_are_both_named_with_their_lines(write, source, target, line, longer, shorter):
+    write(s_txt="x\n" * source, t_txt="y\n" * target)
+    expected = f"{longer}.txt:{line}: no such line in {shorter}.txt: s.txt has {source} lines and t.txt has {target}"
+    with pytest.raises(UserError, match=expected.replace(".", r"\.")):
+        read(parallel())
+
+
+def test_folders_of_parallel_files_are_paired_in_sorted_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for side in ("s", "t"):
+        (tmp_path / side).mkdir()
+        for name in ("b", "a"):
+            (tmp_path / side / f"{name}.txt").write_text(f"{side}{name}\n")
+    data = pairs("s", target_path="t", format="txt")
+    assert [row[1:] for row in read(data)] == [("sa", "ta"), ("sb", "tb")]
+    (tmp_path / "t" / "c.txt").write_text("x\n")
+    with pytest.raises(UserError, match="s is 2 files and t is 3"):
+        read(data)
+
+
+def test_every_format_of_two_columns_gives_the_same_pairs(write, tmp_path):
+    rows = [("a, b", 'say "x"'), ("\u4f60\u597d", "hello")]
+    write(
+        a_tsv="id\ttarget\tsource\n" + "".join(f"1\t{target}\t{source}\n" for source, target in rows),
+        b_tsv="".join(f"1\t{target}\t{source}\n" for source, target in rows),
+        a_csv="source,target\n" + '"a, b","say ""x"""\n\u4f60\u597d,hello\n',
+        a_jsonl="".join(json.dumps({"target": target, "source": source}) + "\n" for source, target in rows),
+    )
+    pq.write_table(
+        pa.table({"target": [target for _, target in rows], "source": [source for source, _ in rows]}), "a.parquet"
+    )
+    places = {
+        "a.tsv": ["a.tsv:2", "a.tsv:3"],
+        "b.tsv": ["b.tsv:1", "b.tsv:2"],
+        "a.csv": ["a.csv:2", "a.csv:3"],
+        "a.jsonl": ["a.jsonl:1", "a.jsonl:2"],
+        "a.parquet": ["a.parquet: row 1", "a.parquet: row 2"],
+    }
+    for path, where in places.items():
+        fields = {"source_field": "2", "target_field": "1"} if path == "b.tsv" else {}
+        data = pairs(path, format=path.split(".")[1], **fields)
+        assert read(data) == [(place, *row) for place, row in zip(where, rows, strict=True)]
+
+
+def test_a_row_of_csv_is_placed_at_its_first_line(write):
+    write(a_csv='text,label\n"two\nlines",x\nnext,y\n')
+    assert [row[0] for row in read(labels())] == ["a.csv:2", "a.csv:4"]
+
+
+def test_labels_are_names_whatever_they_are_written_as(write):
+    write(a_jsonl='{"text": "a", "label": 1}\n{"text": "b", "label": "1 "}\n{"text": "c", "label": true}\n')
+    assert [row[2] for row in read(labels("a.jsonl", format="jsonl"))] == ["1", "1", "true"]
+
+
+def test_a_tagged_file_is_a_word_and_its_tag_a_line(write):
+    write(
+        a_conll="-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\nBlackburn\tNNP I-PER\r\n. . O\n",
+        b_conll="O \u3000\nB-LOC \u5317\nI-LOC \u4eac",
+    )
+    assert read(tags()) == [
+        ("a.conll:3", ("EU", "rejects"), ("B-ORG", "O")),
+        ("a.conll:7", ("Peter", "Blackburn", "."), ("B-PER", "I-PER", "O")),
+    ]
+    assert read(tags("b.conll", word_column=1, tag_column=0)) == [
+        ("b.conll:1", ("\u3000", "\u5317", "\u4eac"), ("O", "B-LOC", "I-LOC"))
+    ]
+
+
+@pytest.mark.parametrize("before", ["a O", "a B-X", "a B-Y\nb O", "a B-Y\n", "a B-YY"])
+def test_a_tag_that_starts_inside_a_span_is_named_by_file_and_line(write, before):
+    write(a_conll=f"{before}\nc I-Y\n")
+    line = before.count("\n") + 2
+    with pytest.raises(UserError, match=rf"a\.conll:{line}: the tag I-Y .*starts inside a span.* begins with B-Y"):
+        read(tags())
+
+
+@pytest.mark.parametrize("content", ["a B-Y\nb I-Y\nc I-Y\n", "a B-Y\nb B-Y\nc I-Y\n"])
+def test_a_span_may_go_on(write, content):
+    write(a_conll=content)
+    assert len(read(tags())) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "content", "message"),
+    [
+        (tags(), "a O\nb\n", r"a\.conll:2: the word 'b' has no tag: the line has one column"),
+        (tags(), "a b O\nc O\n", r"a\.conll:2: 2 columns, where the file's first line has 3"),
+        (tags(tag_column=5), "a O\n", r"a\.conll:1: no column 5: the line has 2 columns"),
+        (tags(), "a O\n\nb NN\n", r"a\.conll:3: 'NN' is no tag of IOB2"),
+        (tags(), "a B-\n", r"a\.conll:1: 'B-' is no tag of IOB2"),
+        (tags(), b"a O\nb\xff O\n", r"a\.conll:2: not valid UTF-8"),
+        (pairs(), "source\ttargets\nx\ty\n", r"a\.tsv: no column 'target'; there are: source, targets"),
+        (pairs(), "source\ttarget\nx\ty\nz\n", r"a\.tsv:3: the line has 1 fields, the first has 2"),
+        (pairs(source_field="0", target_field="2"), "x\ty\n", r"a\.tsv:1: no column 2: the line has 2 fields"),
+        (labels(), "text,label\nx,a\ny,\n", r"a\.csv:3: 'label' is empty"),
+        (labels(), "text,label\nx\n", r"a\.csv:2: the row has 1 fields"),
+        (labels("a.jsonl", format="jsonl"), '{"text": 1, "label": 1}\n', r"a\.jsonl:1: 'text' must be a text"),
+        (labels("a.jsonl", format="jsonl"), '{"text": "x", "label": null}\n', r":1: 'label' must be a text, found n"),
+        (pairs(format="txt"), "x\n", r"set data\.target_path"),
+        (pairs(target_path="b.tsv"), "x\n", r"only text files lie in parallel"),
+        (pairs(validation_target_path="b.tsv"), "x\n", r"data\.validation_path is not"),
+        (
+            parallel(validation_path="b.txt"),
+            "x\n",
+            r"data\.validation_target_path is not set: training and validation both",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_by_file_and_line(write, data, content, message):
+    write(**{data.path.replace(".", "_"): content})
+    with pytest.raises(UserError, match=message) as raised:
+        read(data)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_source_of_text_holds_no_examples():
+    with pytest.raises(UserError, match=r"data\.source=stdlib holds text, not examples"):
+        next(examples(StdlibData(source="stdlib")))
+
+
+def test_the_fingerprint_follows_every_file_and_what_it_is_for(write, tmp_path, monkeypatch):
+    write(s_txt="1\n", t_txt="2\n", v_txt="1\n", w_txt="2\n")
+    both = {"validation_path": "v.txt", "validation_target_path": "w.txt"}
+    swapped = pairs("t.txt", target_path="s.txt", format="txt")
+    prints = [fingerprint(data) for data in (parallel(), swapped, parallel(**both))]
+    assert len(set(prints)) == 3
+    absolute = with_absolute_paths(parallel(**both))
+    monkeypatch.chdir("/")
+    assert fingerprint(absolute) == prints[2]
+    for name in ("s", "t", "v", "w"):
+        before = fingerprint(absolute)
+        (tmp_path / f"{name}.txt").write_text("other\n")
+        assert fingerprint(absolute) != before
+
+
+def test_by_hash_no_source_text_is_on_both_sides(write):
+    write(a_tsv="source\ttarget\n" + "".join(f"s{i % 50}\tt{i}\n" for i in range(200)))
+    found = SplitExamples(pairs(validation=0.3))
+    sides = {split: {example.source for side, example in found if side == split} for split in found.count}
+    assert not sides["train"] & sides["validation"]
+    assert sum(found.count.values()) == 200
+    assert 20 < found.count["validation"] < 110
+
+
+def test_by_tail_the_last_examples_validate(write):
+    write(a_tsv="source\ttarget\n" + "".join(f"s{i}\tt\n" for i in range(10)))
+    assert [split for split, _ in SplitExamples(pairs(split="tail", validation=0.25))] == ["train"] * 7 + [
+        "validation"
+    ] * 3
+
+
+def test_a_file_of_its_own_validates_as_a_whole(write):
+    write(a_csv="text,label\nx,b\ny,a\nx,b\n", v_csv="text,label\nx,a\n")
+    found = SplitExamples(labels(validation_path="v.csv"))
+    assert (found.count, found.labels) == ({"train": 3, "validation": 1}, ["a", "b"])
+    assert [example.where for split, example in found if split == "validation"] == ["v.csv:2"]
+
+
+def test_a_label_that_training_lacks_is_named_where_it_is(write):
+    write(a_csv="text,label\nx,a\ny,b\n", v_csv="text,label\nx,a\ny,c\nz,c\n")
+    with pytest.raises(UserError, match=r"v\.csv:3: the label 'c' occurs in the validation split and never in"):
+        SplitExamples(labels(validation_path="v.csv"))
+
+
+def test_a_tag_that_training_lacks_is_named_where_it_is(write):
+    write(a_conll="a O\nb B-X\n", v_conll="a O\n\nb B-X\nc I-X\n")
+    with pytest.raises(UserError, match=r"v\.conll:3: the tag 'I-X' occurs in the validation split and never"):
+        SplitExamples(tags(validation_path="v.conll"))
+
+
+def test_o_is_the_first_tag_and_needs_no_training(write):
+    write(a_conll="a B-X\nb I-X\nc B-A\n", v_conll="a O\n")
+    assert SplitExamples(tags(validation_path="v.conll")).labels == ["O", "B-A", "B-X", "I-X"]
+
+
+def test_blank_examples_are_left_out_and_counted(write):
+    write(a_tsv="source\ttarget\na\tb\n \tb\nc\t\n\n\t\nd\te\n")
+    found = SplitExamples(pairs(split="tail", validation=0.5))
+    assert (found.count, found.left_out) == ({"train": 1, "validation": 1}, 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "content", "message"),
+    [
+        (labels(), "text,label\nx,a\n", r"a\.csv: the (validation|training) split has no examples: none of 1"),
+        (labels(split="tail"), "text,label\nx,a\n", r"a\.csv: the training split has no examples: none of 1"),
+        (labels(), "text,label\n", r"a\.csv: the source holds no examples"),
+        (labels(), "text,label\n ,a\n", r"holds no examples: all 1 are blank, or left out by data\.clean"),
+        (labels(validation_path="v.csv"), "text,label\nx,a\n", "the validation split has no examples: its source"),
+    ],
+)  # fmt: skip
+def test_a_split_without_examples_is_refused(write, data, content, message):
+    write(a_csv=content, v_csv="text,label\n")
+    with pytest.raises(UserError, match=message):
+        SplitExamples(data)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("the cat sat .", "the cat sat ."),
+        ("\u6211 \u7231 \u5317\u4eac \u3002", "\u6211\u7231\u5317\u4eac\u3002"),
+        ("\u6211 \u7528 my phone \u6253 2 \u6b21", "\u6211\u7528my phone\u62532\u6b21"),
+        ("\ud55c\uad6d \ub9d0", "\ud55c\uad6d \ub9d0"),
+        ("", ""),
+    ],
+)
+def test_words_are_joined_by_a_space_unless_chinese_or_japanese_meets(words, sentence):
+    assert "".join(separated(words.split())) == sentence

@@ -1,0 +1,99 @@
+"""Tokenizers as transformers reads them: the same ids, whatever the text."""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmexp.config.data import BPETokenizerConfig, HFTokenizerConfig, WordPieceTokenizerConfig
+from lmexp.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, build_tokenizer
+
+WORDS = "The cat's mat, the 12 cats' hats\n\n\tin it: naïve 中文 hats! हिंदी <|endoftext|> [UNK] [MASK] <|mask|> \r\n "
+TEXTS = [("train", WORDS * 20), ("train", "the cat sat on a hat; the hat sat on the cat. " * 20)]
+
+
+def hf(folder: Path) -> Tokenizer:
+    """A tokenizer of others, which puts tokens around texts, cuts them off and changes their letters."""
+    from tokenizers import Tokenizer as LibraryTokenizer
+    from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+    made = LibraryTokenizer(models.BPE(unk_token="<unk>"))
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "</s>", "<unk>", "<mask>"]
+    made.train_from_iterator([text for _, text in TEXTS], trainers.BpeTrainer(special_tokens=special, vocab_size=150))
+    made.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    made.enable_truncation(5)
+    made.enable_padding(length=9)
+    made.save(str(folder / "tokenizer.json"))
+    return build_tokenizer(HFTokenizerConfig.model_validate({"kind": "hf", "name": str(folder)}), [])
+
+
+MAKE: dict[str, Callable[[], Tokenizer]] = {
+    "byte": ByteTokenizer,
+    "char": lambda: CharTokenizer(WORDS + "".join(map(chr, range(300))) + "\u0301\u200d\U0001f600"),
+    "bpe": lambda: build_tokenizer(BPETokenizerConfig(kind="bpe", vocab_size=280), TEXTS),  # type: ignore[arg-type]
+    "wordpiece": lambda: build_tokenizer(WordPieceTokenizerConfig(kind="wordpiece", vocab_size=105), TEXTS),  # type: ignore[arg-type]
+    "hf": lambda: hf(Path(mkdtemp())),
+}
+
+
+@cache
+def both(kind: str, with_mask: bool = True) -> tuple[Tokenizer, Any]:
+    from transformers import AutoTokenizer
+
+    ours, folder = MAKE[kind](), Path(mkdtemp())
+    for name, content in ours.library_files(with_mask).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2"}))  # as beside a model
+    return ours, AutoTokenizer.from_pretrained(folder)
+
+
+def texts_of(kind: str) -> st.SearchStrategy[str]:
+    known = list(CharTokenizer(MAKE[kind]().characters).characters) if kind == "char" else None  # type: ignore[attr-defined]
+    letters = st.sampled_from(known) if known else st.characters(exclude_categories=["Cs"])
+    pieces = st.sampled_from(
+        [word + " " for word in WORDS.split()] + ["<|endoftext|>", "<s>", "  ", "\n", "\r\n", "\t"]
+    )
+    return st.lists(st.one_of(pieces, st.text(letters, max_size=8)), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_ids_are_the_same_there(kind: str, data: st.DataObject):
+    ours, theirs = both(kind)
+    text = data.draw(texts_of(kind))
+    assert theirs(text)["input_ids"] == ours.encode(text).tolist()
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_lossless_ones_give_the_text_back_there_too(kind: str, data: st.DataObject):
+    ours, theirs = both(kind)
+    text = data.draw(texts_of(kind))
+    assert theirs.decode(ours.encode(text).tolist()) == text
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_documents_begin_and_end_with_our_token_and_the_mask_is_ours(kind: str):
+    ours, theirs = both(kind)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (ours.bos_id, ours.bos_id)
+    assert theirs.mask_token_id == ours.mask_id
+    assert theirs.decode([ours.bos_id]) == ours.decode([ours.bos_id])
+    assert len(theirs) == max(ours.vocab_size, ours.mask_id + 1)
+    ours, theirs = both(kind, with_mask=False)
+    assert theirs.mask_token_id is None and len(theirs) == ours.vocab_size
+
+
+def test_an_unknown_character_is_refused_there_too():
+    theirs = both("char")[1]
+    with pytest.raises(Exception, match="Missing"):
+        theirs("ж")
