@@ -4,6 +4,7 @@
     state.json      what is happening: see State
     metrics.jsonl   the curve, one JSON object a line, append-only
     record.json     the row or rows, once, when they are true
+    scores.json     what the final weights were scored on, with details; joins the rows when they are read
     log.txt         all that the run printed
     checkpoints/    last.ckpt while it runs, then final/
 
@@ -38,6 +39,8 @@ WAITING = {"queued", "running", "preempted"}
 """States of runs that have not come to an end yet."""
 STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
+SCORES = "scores.json"
+"""What the final weights were scored on; see scores.py."""
 PRUNED = "pruned at "
 """How the reason of a cancelled run begins that a search gave up."""
 STALE_SECONDS = 60.0
@@ -341,12 +344,28 @@ class RunDir:
         write_json(self.path / "record.json", {"schema_version": SCHEMA_VERSION, "rows": rows})
 
     def read_record(self) -> list[Row]:
-        """Return the rows of the record; none when there is no record (yet)."""
+        """Return the rows of the record, with what the final weights were scored on since; none without a record."""
         try:
-            rows = read_json(self.path / "record.json")["rows"]
-            return rows if rows and all(map(is_row, rows)) else []
+            rows: list[Row] = read_json(self.path / "record.json")["rows"]
+            if not rows or not all(map(is_row, rows)):
+                return []
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
+        known = read_scores(self.path) or {}
+        later = {f"score/{task}/{metric}": v for task, of in known.items() for metric, v in of["scores"].items()}
+        return [*rows[:-1], rows[-1] | later]
+
+
+def read_scores(path: Path) -> dict[str, Any] | None:
+    """Return the content of a run's scores.json, by task (see scores.py): empty without one, None if damaged."""
+    try:
+        known: dict[str, Any] = read_json(path / SCORES)
+        good = all(is_number(value) for of in known.values() for value in of["scores"].values())
+        return known if good else None
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _umask() -> int:

@@ -24,7 +24,7 @@ COLUMNS: dict[str, str] = {
     "seed": "seed of weights and of the order of data",
     "unit": "what is resampled: the trunk that milestones share, else the run",
     # size
-    "n_params": "trainable parameters",
+    "n_params": "parameters",
     "n_params_active": "parameters that one token uses",
     "n_params_embedding": "parameters of embeddings (a tied head counts here)",
     "n_params_matmul": "parameters that multiply each token, output head included",
@@ -34,15 +34,15 @@ COLUMNS: dict[str, str] = {
     "context": "longest sequence, tokens",
     "vocab_size": "rows of the embedding",
     # quality
-    "loss": "validation, nats per token",
-    "perplexity": "exp(loss)",
+    "loss": "validation, nats per target: per token, per label or tag",
+    "perplexity": "exp(loss); null for labels and tags",
     "bits_per_byte": "validation, bits per UTF-8 byte of the text",
-    "accuracy": "share of validation tokens predicted exactly",
+    "accuracy": "share of validation targets predicted exactly",
     # work
     "tokens": "trained on",
     "epochs": "passes over the training split",
     "flops_per_token": "training FLOPs per token",
-    "flops_per_token_6n": "by another convention: 6 for every parameter",
+    "flops_per_token_6n": "by another convention: 6 for every parameter that a token uses",
     "flops_per_token_kaplan": "by another convention: 6 for every parameter but embeddings and head",
     "flops_per_token_causal": "by another convention: half of attention's scores",
     "flops_per_token_hardware": "by another convention: as fused attention executes it",

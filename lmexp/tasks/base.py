@@ -7,10 +7,10 @@ number for every batch size.)
 """
 
 import math
-from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -22,40 +22,58 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from lmexp.config.schema import AdamConfig, RunConfig
-from lmexp.models.layers import Block
-
-Batch = dict[str, Tensor]
-IGNORED = -100
-"""The target where nothing is to be predicted."""
+from lmexp.data.feeds import IGNORED, Batch, Feed
+from lmexp.models.base import LanguageModel
+from lmexp.models.labels import LabelModel
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Validation quality. `loss` is in nats per token, `bits_per_byte` in bits per UTF-8 byte of text."""
+    """Validation quality. `loss` is in nats per target, `bits_per_byte` in bits per UTF-8 byte of text."""
 
     loss: float
-    perplexity: float
+    perplexity: float | None
+    """None where targets are labels, not tokens."""
     bits_per_byte: float | None
     accuracy: float
     tokens: int
 
     @classmethod
-    def from_sums(cls, nll: float, tokens: int, correct: int, text_bytes: int | None) -> "Quality":
-        """Divide, once: `nll` is the summed negative log-likelihood of `tokens` tokens, in nats."""
+    def from_sums(
+        cls, nll: float, tokens: int, correct: int, text_bytes: int | None, of_text: bool = True
+    ) -> "Quality":
+        """Divide, once: `nll` is the summed negative log-likelihood of `tokens` targets, in nats.
+
+        `of_text` says that these are tokens of a text.
+        """
         loss = nll / tokens
+        perplexity = math.exp(loss) if loss < 700 else math.inf
         return cls(
             loss=loss,
-            perplexity=math.exp(loss) if loss < 700 else math.inf,
+            perplexity=perplexity if of_text else None,
             bits_per_byte=nll / math.log(2) / text_bytes if text_bytes else None,
             accuracy=correct / tokens,
             tokens=tokens,
         )
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A task's own scores, beside the loss."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    """By metric; where they have no unit, 1 is best."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What does not fit into one number, as JSON holds it."""
+
+
 class Task(pl.LightningModule):
     """A model, what it is trained to predict, and how well it does."""
 
-    def __init__(self, model: nn.Module, config: RunConfig) -> None:
+    predicts_text: ClassVar[bool] = True
+    """Whether the targets are tokens of a text; else they are labels, which have no perplexity."""
+
+    def __init__(self, model: LanguageModel | LabelModel, config: RunConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -67,6 +85,18 @@ class Task(pl.LightningModule):
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
         raise NotImplementedError
+
+    def judge(self, feed: Feed, batch: int) -> Judged:
+        """Return the task's own scores over the validation split of `feed`, `batch` samples at a time.
+
+        By itself a language model has none besides its loss. The whole model must be here, in one process.
+        """
+        return Judged()
+
+    def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the summed negative log-likelihood of a micro-batch's targets, as training has it; see `predict`."""
+        # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
+        return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
 
     def configure_model(self) -> None:
         """Leave each process its part of every weight, where the strategy is to shard them.
@@ -80,7 +110,7 @@ class Task(pl.LightningModule):
         if isinstance(self.model, FSDPModule):  # Lightning may ask again
             return
         mesh = trainer.strategy.device_mesh["data_parallel"]
-        for layer in [module for module in self.model.modules() if isinstance(module, Block)]:
+        for layer in self.model.layers():
             fully_shard(layer, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
 
@@ -89,16 +119,18 @@ class Task(pl.LightningModule):
 
         `step_targets` counts those over all its micro-batches and processes, so each target weighs the same
         wherever it was computed. Means of means would not do that where batches differ in their targets.
+        `step_loss`, which the curve shows, is that alone; a model's auxiliary loss trains, and is not shown.
         """
         logits, targets = self.predict(batch)
-        # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
-        nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
-        loss = nll / batch["step_targets"]
+        loss = self.step_nll(logits, targets) / batch["step_targets"]
         detached = loss.detach()
         self.step_loss = detached if self.step_loss is None else self.step_loss + detached
         trainer = self._trainer
         # Lightning divides by the micro-batches, and gradients are averaged over processes: undone here.
-        return loss if trainer is None else loss * (trainer.accumulate_grad_batches * trainer.world_size)
+        loss = loss if trainer is None else loss * (trainer.accumulate_grad_batches * trainer.world_size)
+        # Not undone here: what keeps experts balanced is a mean over micro-batches and processes, each its own.
+        auxiliary = self.model.auxiliary_loss()
+        return loss if auxiliary is None else loss + auxiliary
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *ignored: Any, **also: Any) -> None:
         """Clip the gradient's global norm, and keep it for the curve.
@@ -111,42 +143,52 @@ class Task(pl.LightningModule):
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all shards
         nn.utils.clip_grads_with_norm_(weights, self.config.optim.grad_clip or math.inf, self.grad_norm)
 
-    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch], text_bytes: int | None) -> Quality:
         """Score every target of `batches`, over all ranks, and divide once.
 
         `text_bytes` is the number of UTF-8 bytes of the text that all ranks together score.
         Works within a Trainer and without one; leaves the module in the mode it was in.
         """
-        was_training = self.training
         trainer = self._trainer  # None outside of a Trainer
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # mps has no float64
         sums = torch.zeros(3, dtype=wide, device=self.device)
         behind = self._behind(batches)
-        self.eval()
-        try:
+        with self.at_rest():
             for batch in batches:
                 sums += self._score(batch, wide)
             for _ in range(behind):  # weights are gathered from all ranks for as long as one has batches left
                 self._score(batch, wide)
-        finally:
-            self.train(was_training)
         if isinstance(self.model, FSDPModule):
             self.model.reshard()  # what stays gathered for a backward pass
         if trainer is not None and trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         nll_sum, count, right = sums.tolist()
-        return Quality.from_sums(nll_sum, int(count), int(right), text_bytes)
+        return Quality.from_sums(nll_sum, int(count), int(right), text_bytes, self.predicts_text)
 
     def _score(self, batch: Batch, wide: torch.dtype) -> Tensor:
         """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest."""
-        trainer = self._trainer
-        with trainer.precision_plugin.forward_context() if trainer is not None else nullcontext():
+        with self.as_trained():
             logits, targets = self.predict({k: v.to(self.device) for k, v in batch.items()})
         nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
         valid = targets != IGNORED
         correct = (logits.argmax(-1) == targets) & valid
         return torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+
+    def as_trained(self) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes in what it was trained in; outside of a Trainer, as it is."""
+        trainer = self._trainer
+        return trainer.precision_plugin.forward_context() if trainer is not None else nullcontext()
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Put the module into evaluation mode, without gradients, and back into the mode it was in."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
 
     def _behind(self, batches: Iterable[Batch]) -> int:
         """Return how many batches more than this rank another has, where ranks share the weights."""

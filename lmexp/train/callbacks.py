@@ -136,7 +136,7 @@ class Curve(StepCallback):
         config: RunConfig,
         run: RunDir,
         mirror: Mirror,
-        flops: int,
+        flops: float,
         signals: Signals | None = None,
     ) -> None:
         super().__init__(progress)
@@ -228,7 +228,7 @@ class Evaluation(StepCallback):
     """Scores the whole validation split at each share of the budget, and at its end."""
 
     def __init__(
-        self, progress: Progress, curve: Curve, every: float, batches: Iterable[Batch], text_bytes: int
+        self, progress: Progress, curve: Curve, every: float, batches: Iterable[Batch], text_bytes: int | None
     ) -> None:
         super().__init__(progress)
         self.curve, self.every, self.batches, self.text_bytes = curve, every, batches, text_bytes

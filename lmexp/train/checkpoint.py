@@ -6,6 +6,7 @@ as safetensors beside the config and the tokenizer: all that it takes to use the
 
 import shutil
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from torch.distributed.fsdp import FSDPModule
 
 from lmexp.config.schema import AdamConfig, RunConfig
 from lmexp.cost.meters import StepMeter
-from lmexp.data.store import Store
 from lmexp.data.tokenizers import Tokenizer, load_tokenizer
 from lmexp.errors import UserError, reason_of
 from lmexp.files import write_atomically
-from lmexp.models.build import build_model
+from lmexp.models.build import build_model, without_weights
+from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir, dump_config
 from lmexp.tasks.base import Task
 from lmexp.train.callbacks import Spent
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
+TARGET_TOKENIZER = "target_tokenizer.json"
+"""Of a model of pairs whose sides have one each."""
 
 
 def last_checkpoint(run: RunDir) -> Path:
@@ -99,6 +102,18 @@ def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float
     return {name: float(clock["progress"][name]) for name in ("steps", "seconds", "step_seconds")}
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run, ready to be used."""
+
+    config: RunConfig
+    model: nn.Module
+    """On the CPU, in evaluation mode."""
+    tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    """Of the targets of pairs; the sources' own where both have one."""
+
+
 def whole(model: nn.Module, config: RunConfig) -> nn.Module:
     """Return the model with all its weights, where processes hold a part of each; every one of them must ask.
 
@@ -111,36 +126,64 @@ def whole(model: nn.Module, config: RunConfig) -> nn.Module:
     weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     if not weights:
         return model
-    full = build_model(config.model, config.seed).to(next(model.parameters()).dtype)
+    full = build_shape(config).to(next(model.parameters()).dtype)
     full.load_state_dict(weights)
     return full
 
 
-def save_final(run: RunDir, model: nn.Module, config: RunConfig, store: Store) -> None:
-    """Write final/ aside, then rename it into place."""
+def save_final(
+    run: RunDir, model: nn.Module, config: RunConfig, tokenizer: Tokenizer, target_tokenizer: Tokenizer | None = None
+) -> None:
+    """Write final/ aside, then rename it into place; `target_tokenizer` is that of targets with one of their own."""
     draft = run.checkpoints / ".final"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     save_model(model, str(draft / WEIGHTS))
     write_atomically(draft / CONFIG, dump_config(config))
-    store.tokenizer().save(draft / TOKENIZER)
+    tokenizer.save(draft / TOKENIZER)
+    if target_tokenizer is not None:
+        target_tokenizer.save(draft / TARGET_TOKENIZER)
     shutil.rmtree(run.final, ignore_errors=True)
     draft.rename(run.final)
 
 
-def load_final(run: RunDir) -> tuple[RunConfig, nn.Module, Tokenizer]:
-    """Return a finished run's config, model (on the CPU, in evaluation mode) and tokenizer.
+def load_weights(model: nn.Module, run: Path, freeze: bool) -> None:
+    """Give a model the weights of a finished run of the same shape; a head over labels stays as it is.
 
-    Raises UserError when the run has no finished model, or its files do not fit together.
+    Raises UserError when the run has no finished model, or a weight is missing or of another shape.
     """
+    theirs, body = _body(load_final(RunDir(run)).model), _body(model)
+    weights, own = theirs.state_dict(), body.state_dict()
+    for name, weight in own.items():
+        if name not in weights or weights[name].shape != weight.shape:
+            raise UserError(f"init.run={run} has no weights for {name}, {tuple(weight.shape)}")
+    body.load_state_dict({name: weights[name] for name in own})
+    if freeze:
+        body.requires_grad_(False)
+
+
+def _body(model: nn.Module) -> nn.Module:
+    return model.body if isinstance(model, LabelModel) else model
+
+
+def build_shape(config: RunConfig) -> nn.Module:
+    """Return a run's model for weights that are about to be loaded; those of a pretrained one are not looked for."""
+    return build_model(without_weights(config.model), config.seed, config.task)
+
+
+def load_final(run: RunDir) -> Loaded:
+    """Return a finished run. Raises UserError when it has no finished model, or its files do not fit together."""
     if not (run.final / WEIGHTS).is_file():
         raise UserError(f"{run.path} has no finished model: the run is {run.read_state().state}")
     config, tokenizer = RunDir(run.final).read_config(), load_tokenizer(run.final / TOKENIZER)
+    target = run.final / TARGET_TOKENIZER
+    target_tokenizer = load_tokenizer(target) if target.is_file() else tokenizer
     try:
-        model = build_model(config.model, config.seed)
+        model = build_shape(config)
         load_model(model, str(run.final / WEIGHTS))
     except Exception as error:
         raise UserError(f"{run.final / WEIGHTS} cannot be read: {reason_of(error)}") from None
-    if tokenizer.vocab_size > (config.model.vocab_size or 0):
+    rows = getattr(config.model, "input_vocab_size", None) or config.model.vocab_size or 0
+    if tokenizer.vocab_size > rows or target_tokenizer.vocab_size > (config.model.vocab_size or 0):
         raise UserError(f"{run.final}: the tokenizer has more entries than the model")
-    return config, model.eval(), tokenizer
+    return Loaded(config, model.eval(), tokenizer, target_tokenizer)

@@ -9,11 +9,10 @@ from lmexp.config.checks import micro_batch
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
-from lmexp.cost.flops import ModelCount, count_model
+from lmexp.cost.flops import ModelCount, count_run
 from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory import BYTES
 from lmexp.cost.peaks import measured_peak
-from lmexp.data.store import Store
 from lmexp.runs.record import Row
 from lmexp.tasks.base import Quality
 from lmexp.train.callbacks import Spent
@@ -22,7 +21,7 @@ from lmexp.train.progress import Progress
 
 def quality_columns(quality: Quality) -> Row:
     """Return how good the model is; a perplexity beyond numbers is null."""
-    finite = quality.perplexity if quality.perplexity != float("inf") else None
+    finite = None if quality.perplexity == float("inf") else quality.perplexity
     return {
         "loss": quality.loss,
         "perplexity": finite,
@@ -31,8 +30,8 @@ def quality_columns(quality: Quality) -> Row:
     }
 
 
-def work_columns(config: RunConfig, count: ModelCount, progress: Progress, store: Store) -> Row:
-    """Return the model's size and the work that its training was."""
+def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch_tokens: int) -> Row:
+    """Return the model's size and the work that its training was, in passes of `epoch_tokens` too."""
     return {
         "n_params": count.n_params,
         "n_params_active": count.n_params_active,
@@ -44,7 +43,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, store
         **{f"flops/{part}": flops for part, flops in count.parts.items()},
         "train_flops": float(progress.tokens) * count.flops_per_token,
         "tokens": progress.tokens,
-        "epochs": progress.tokens / store.tokens("train"),
+        "epochs": progress.tokens / epoch_tokens,
         "steps": progress.steps,
         "micro_batch": micro_batch(config),
     }
@@ -93,7 +92,7 @@ def utilisation_columns(
     if known is None:
         return {}
     peak, source = known
-    achieved = None if tokens_per_second is None else tokens_per_second * count_model(config.model).flops_per_token
+    achieved = None if tokens_per_second is None else tokens_per_second * count_run(config).flops_per_token
     return {
         "peak_flops": peak,
         "peak_source": source,

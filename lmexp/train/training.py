@@ -10,37 +10,41 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
 from torch.utils.data import DataLoader
 
-from lmexp.config.checks import accumulation, micro_batch, world_size
+from lmexp.config.checks import accumulation, micro_batch, sequences, world_size
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, detect, devices_used, unsupported_precision
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
-from lmexp.cost.flops import ModelCount, count_model
+from lmexp.cost.flops import ModelCount, count_run
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.meters import MemoryMeter, StepMeter
+from lmexp.data.examples import ExampleStore
+from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import TrainBatches, ValidationBatches
-from lmexp.data.order import Order
-from lmexp.data.store import Store, prepare
+from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk
-from lmexp.models.build import build_model
+from lmexp.models.build import build_model, without_weights
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors import Mirror, open_mirror
 from lmexp.runs.origin import origin_columns, utc
 from lmexp.runs.record import Row, complete, identity_columns
-from lmexp.tasks.base import Task
+from lmexp.runs.scores import add_scores
+from lmexp.tasks.base import Judged, Task
 from lmexp.train import figures
 from lmexp.train.callbacks import Clock, Curve, Diverged, Evaluation, Rest, Saving, Spending, Witness
-from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final, whole
+from lmexp.train.checkpoint import last_checkpoint, load_weights, resumable_progress, save_final, whole
 from lmexp.train.float8 import convert
 from lmexp.train.progress import Progress
 from lmexp.train.stopping import Signals, Stopped
@@ -64,15 +68,19 @@ class Training:
             self.hardware = hardware_of(own, self.device)
         place = int(os.environ.get("LOCAL_RANK", "0"))  # which of the visible GPUs is this process's
         self.energy = open_meter(self.device, place, self.hardware.watts, shares_machine=place > 0)
-        self.count: ModelCount = count_model(config.model)
-        self.store: Store = prepare(config.data, config.tokenizer, self.outputs / STORES)
+        self.count: ModelCount = count_run(config)
+        self.store: AnyStore = prepare(config, self.outputs / STORES)
+        self.feed: Feed = open_feed(config, self.store)
         # tf32 is a way of multiplying float32, chosen for the whole process.
         torch.set_float32_matmul_precision("high" if config.precision.compute == "tf32" else "highest")
         self.trainer = build_trainer(config, run)
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
         self.exclusive = Exclusive(self._places()) if leader else None
-        model = build_model(config.model, config.seed)
+        shape = config.model if config.init.run is None else without_weights(config.model)
+        model = build_model(shape, config.seed, config.task)
+        if config.init.run is not None:
+            load_weights(model, Path(config.init.run), config.init.freeze)
         convert(model, config.precision)
         if config.trainer.compile:
             model.compile()
@@ -81,20 +89,27 @@ class Training:
 
     def progress(self, length: Horizon) -> Progress:
         """Return the count of a run of this length, at its beginning."""
-        return Progress(length, self.config.batch.tokens, self.config.batch.tokens // self.config.model.context)
+        return Progress(length, self.config.batch.tokens, sequences(self.config))
 
     def fit(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: str | None = None) -> None:
         """Train on the text's own order from where `progress` stands; Clock times it, Rest comes last."""
         config, trainer = self.config, self.trainer
-        order = Order(self.store.tokens("train"), config.model.context, config.seed)
         batches = TrainBatches(
-            self.store, order, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
+            self.feed, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
             progress.samples,
         )  # fmt: skip
         clock, rest = Clock(progress, self.meter, config, self.memory), Rest(progress, self.meter)
         trainer.callbacks += [clock, *callbacks, rest]  # type: ignore[attr-defined]  # set by a connector
         loader = DataLoader(batches, batch_size=None)
         trainer.fit(self.task, loader, ckpt_path=checkpoint, weights_only=True)
+
+    def judge(self, model: nn.Module) -> Judged:
+        """Return the task's own scores of the whole model, as one process has it; see `whole`."""
+        task = self.task
+        if model is not task.model:  # put together out of its parts
+            task = get_class(self.config.task.target)(model.to(self.root_device), self.config)
+            task.trainer = self.trainer
+        return task.judge(self.feed, micro_batch(self.config))
 
     def release(self) -> bool | None:
         """Give the devices back; return whether nothing else ran on them (the leader knows)."""
@@ -115,7 +130,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
     training = Training(run, config, leader)
     trainer, store, meter = training.trainer, training.store, training.meter
     world, rank, count = trainer.world_size, trainer.global_rank, training.count
-    progress = training.progress(horizon(config, store.tokens("train"), training.device.kind))
+    progress = training.progress(horizon(config, training.feed.epoch_tokens, training.device.kind))
     resumed = resumable_progress(run, training.task, trainer, leader)
     if resumed:
         progress.load_state_dict(resumed)
@@ -123,10 +138,10 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
         run.keep_curve_up_to(progress.tokens)
 
     spending = Spending(training.energy, started)
-    validation = ValidationBatches(store, config.model.context, micro_batch(config), rank, world)
+    validation = ValidationBatches(training.feed, micro_batch(config), rank, world)
     mirror = open_mirror(config, run) if leader else Mirror("no")
     curve = Curve(progress, meter, config, run, mirror, count.flops_per_token, signals)
-    evaluation = Evaluation(progress, curve, config.evaluation.every, validation, store.bytes("validation"))
+    evaluation = Evaluation(progress, curve, config.evaluation.every, validation, training.feed.text_bytes)
     saving = Saving(progress, curve, config.checkpoint.every, last_checkpoint(run))
     witness = Witness(validation)
     if leader:
@@ -142,16 +157,18 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
         with heartbeat(run, progress, curve, spending) if leader else nullcontext():
             callbacks = [curve, evaluation, saving, spending, witness]
             training.fit(progress, callbacks, str(last_checkpoint(run)) if progress.steps else None)
-        assert evaluation.quality is not None, "the end of a budget is always scored"
-        model = whole(training.task.model, config)
-        signals.finishing = True
+            assert evaluation.quality is not None, "the end of a budget is always scored"
+            model = whole(training.task.model, config)
+            signals.finishing = True
+            judged = training.judge(model) if leader else Judged()
         devices = devices_used(training.device.kind, world)
         if leader:
             exclusive = training.exclusive.alone if training.exclusive else None
             record = complete(
                 identity_columns(config)
                 | figures.quality_columns(evaluation.quality)
-                | figures.work_columns(config, count, progress, store)
+                | {f"score/{config.task.name}/{metric}": value for metric, value in judged.scores.items()}
+                | figures.work_columns(config, count, progress, training.feed.epoch_tokens)
                 | meter.summary()
                 | training.memory.summary()
                 | witness.dtypes
@@ -168,8 +185,13 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
                 | origin
             )
             record |= _utilisation(training, record, exclusive)
-            save_final(run, model, config, store)
+            target_tokenizer = None
+            if isinstance(store, ExampleStore) and not store.shares_tokenizer:
+                target_tokenizer = store.target_tokenizer()
+            save_final(run, model, config, store.tokenizer(), target_tokenizer)
             flush_to_disk(*run.final.iterdir(), run.final, run.checkpoints)
+            if judged.scores:
+                add_scores(run, config.task.name, judged.scores, judged.details)
             run.write_record([record])
             # Said before the mirror closes, which may take seconds: whatever comes now, the run is done.
             run.update_state(state="done", finished=time.time(), pid=None)

@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
+from lmexp.config.data import ByteTokenizerConfig, StdlibData
+from lmexp.config.models import GPTConfig
 from lmexp.config.schema import (
     AdamConfig,
     BatchConfig,
     BudgetConfig,
-    ByteTokenizerConfig,
-    CausalLMConfig,
-    GPTConfig,
     LoggerConfig,
     PrecisionConfig,
     RunConfig,
     RunInfo,
     ScheduleConfig,
-    StdlibData,
     TrainerConfig,
 )
+from lmexp.config.tasks import CausalLMConfig
 from lmexp.errors import UserError
 from lmexp.runs import mirrors
 from lmexp.runs.directory import RunDir

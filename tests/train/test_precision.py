@@ -107,5 +107,5 @@ def test_a_finished_fp8_run_is_a_plain_model_to_those_who_use_it(make_run: MakeR
 
     run = make_run(*words_for("fp8"))
     main(run.path)
-    _, model, _ = load_final(run)
+    model = load_final(run).model
     assert {type(m).__name__ for m in model.modules() if isinstance(m, torch.nn.Linear)} == {"Linear"}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lmexp.data.feeds import Windows
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.store import Store, prepare
 from lmexp.launch.resolve import resolve_sweep
@@ -87,15 +88,16 @@ def test_the_run_is_that_of_one_process(train: Train):
 
 def test_processes_may_have_unequally_many_batches_to_score(train: Train):
     run = train(*ACCUMULATING, *FSDP)
-    first, second = (len(ValidationBatches(store_of(run), 32, 2, rank, 2)) for rank in range(2))
+    first, second = (len(list(ValidationBatches(Windows(store_of(run), 32, 0), 2, rank, 2))) for rank in range(2))
     assert first != second and run.read_record()  # its loss is compared above
 
 
 def test_the_final_model_is_whole(train: Train):
     run = train(*ACCUMULATING, *FSDP)
-    config, model, tokenizer = load_final(run)
+    loaded = load_final(run)
+    config, model, tokenizer = loaded.config, loaded.model, loaded.tokenizer
     store = store_of(run)
-    quality = CausalLM(model, config).evaluate(ValidationBatches(store, 32, 7), store.bytes("validation"))
+    quality = CausalLM(model, config).evaluate(ValidationBatches(Windows(store, 32, 0), 7), store.bytes("validation"))
     assert quality.loss == pytest.approx(run.read_record()[0]["loss"], abs=1e-6)
     assert len(list(sample(model, tokenizer.encode("the cat").tolist(), 8, config.model.context))) == 8
     assert not last_checkpoint(run).exists()

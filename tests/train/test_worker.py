@@ -166,16 +166,18 @@ def test_a_diverging_run_is_a_result_with_a_reason(make_run: MakeRun):
 
 
 def test_the_final_model_gives_the_recorded_loss(make_run: MakeRun):
+    from lmexp.data.feeds import Windows
     from lmexp.data.loading import ValidationBatches
     from lmexp.tasks.causal_lm import CausalLM
 
     run = make_run()
     main(run.path)
-    config, model, _ = load_final(run)
+    loaded = load_final(run)
+    config, model = loaded.config, loaded.model
     store = prepare(config.data, config.tokenizer, run.path.parent.parent / STORES)
     for batch in (1, 7):
         task = CausalLM(model, config)
-        quality = task.evaluate(ValidationBatches(store, 32, batch), store.bytes("validation"))
+        quality = task.evaluate(ValidationBatches(Windows(store, 32, 0), batch), store.bytes("validation"))
         assert quality.loss == pytest.approx(record_of(run)["loss"], abs=1e-6)
         assert quality.tokens == store.tokens("validation") - 1
 

@@ -1,0 +1,28 @@
+"""Scores of a finished run, besides its loss: what training leaves in the record, and what `eval` finds out later.
+
+scores.json holds them by task, each with details that fit into no column: a confusion matrix, spans by type, texts that
+were written. Whoever reads the record gets the scores as columns `score/<task>/<metric>`.
+"""
+
+import math
+from typing import Any
+
+from filelock import FileLock
+
+from lmexp.errors import UserError
+from lmexp.files import write_json
+from lmexp.runs.directory import SCORES, RunDir, read_scores
+
+
+def add_scores(run: RunDir, task: str, scores: dict[str, float], details: dict[str, Any]) -> None:
+    """Keep a run's scores on a task, in place of what was known of it; scores that are no numbers are left out.
+
+    Raises UserError when scores.json is there and cannot be read: it is left as it is.
+    """
+    file = run.path / SCORES
+    with FileLock(run.path / f".{SCORES}.lock"):
+        known = read_scores(run.path)
+        if known is None:
+            raise UserError(f"{file} cannot be read; move it away to score the run anew")
+        numbers = {name: float(value) for name, value in scores.items() if math.isfinite(value)}
+        write_json(file, known | {task: {"scores": numbers, "details": details}})

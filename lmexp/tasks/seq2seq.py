@@ -1,0 +1,70 @@
+"""Sequence to sequence: predict a target text from a source text, and write it."""
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from lmexp.config.tasks import Seq2SeqConfig
+from lmexp.data.feeds import IGNORED, Feed, Pairs
+from lmexp.models.decoding import SourceDecoder, decode
+from lmexp.tasks.base import Batch, Judged, Task
+
+
+class Seq2Seq(Task):
+    """The next token of a target, from its source and the target so far, whatever was predicted of that.
+
+    Batches hold `sources` (B, S) int64, `source_valid` (B, S) bool, False where a token is padding, `inputs` and
+    `targets`, both (B, T) int64; an input is the token before its target, the first what starts a target.
+    """
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See Task.predict; N = B * T."""
+        logits = self.model(batch["sources"], batch["source_valid"], batch["inputs"])  # (B, T, V)
+        return logits.flatten(0, 1), batch["targets"].flatten()
+
+    def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See Task.step_nll; with label smoothing: a share of each target goes to all tokens alike."""
+        smoothing = self.options.label_smoothing
+        return F.cross_entropy(
+            logits.float(), targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+
+    def judge(self, feed: Feed, batch: int) -> Judged:
+        """Write targets to the first `task.scored` sources and return texts.scores of them, and how these come about.
+
+        In details also the first ten, each with its source and its reference.
+        """
+        from lmexp.tasks import texts  # takes seconds, which only who writes pays
+
+        assert isinstance(feed, Pairs)
+        tokenizer, count = feed.store.target_tokenizer(), min(self.options.scored, feed.validation_samples)
+        written: list[str] = []
+        for first in range(0, count, batch):
+            samples = feed.gather("validation", np.arange(first, min(first + batch, count)))
+            written += map(tokenizer.decode, self.generate(samples, feed.end, feed.room + 1))
+        references = feed.store.references("validation")[:count]
+        sources = feed.store.texts("validation")[:10]
+        shown = [
+            {"source": source, "written": text, "reference": reference}
+            for source, text, reference in zip(sources, written, references, strict=False)
+        ]
+        about = texts.details(references) | {"texts": count, "first": shown}
+        return Judged(texts.scores(written, references), about)
+
+    def generate(self, batch: Batch, eos: int, limit: int) -> list[list[int]]:
+        """Write a target to each source of a batch: its tokens, without `eos`, which ends it.
+
+        `limit` is the most tokens, the end included. `targets` are not looked at.
+        """
+        assert isinstance(self.model, SourceDecoder)
+        sources, valid, start = (batch[key].to(self.device) for key in ("sources", "source_valid", "inputs"))
+        beams, penalty = self.options.beams, self.options.length_penalty
+        with self.at_rest(), self.as_trained():
+            return decode(self.model, sources, valid, start[:, 0], eos, limit, beams, penalty)
+
+    @property
+    def options(self) -> Seq2SeqConfig:
+        """The task's part of the config."""
+        options = self.config.task
+        assert isinstance(options, Seq2SeqConfig)
+        return options

@@ -1,0 +1,53 @@
+"""Tagging: predict a tag for each word of a sentence, and so its spans (entities, semantic roles)."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from lmexp.data.feeds import IGNORED, Feed
+from lmexp.tasks.base import Batch, Judged, Task
+from lmexp.tasks.classify import guesses, labels_of
+from lmexp.tasks.spans import count_spans, total
+
+
+class Tag(Task):
+    """An IOB2 tag for each word, at the word's first token.
+
+    Batches hold `inputs` (B, T) int64, `valid` (B, T) bool, False where a token is padding, and `targets` (B, T) int64,
+    IGNORED where no word begins. A row is a sentence.
+    """
+
+    predicts_text = False
+
+    def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See Task.predict; N = B * T."""
+        logits = self.model(batch["inputs"], batch["valid"])  # (B, T, tags)
+        return logits.flatten(0, 1), batch["targets"].flatten()
+
+    def judge(self, feed: Feed, batch: int) -> Judged:
+        """Return precision, recall and F1 over all spans, by the rules in spans.py.
+
+        In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.
+        """
+        found = count_spans(self._sentences(feed, batch))
+        micro = total(found.values())
+        each = {
+            kind: {
+                "precision": of.precision,
+                "recall": of.recall,
+                "f1": of.f1,
+                "spans": of.right,
+                "guessed": of.guessed,
+            }
+            for kind, of in found.items()
+        }
+        scores = {"span_precision": micro.precision, "span_recall": micro.recall, "span_f1": micro.f1}
+        return Judged(scores, {"spans": each})
+
+    def _sentences(self, feed: Feed, batch: int) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield the right tags of each sentence and those guessed."""
+        labels = labels_of(self)
+        for guessed, right in guesses(self, feed, batch):
+            for guessed_row, right_row in zip(guessed, right, strict=True):
+                words = right_row != IGNORED
+                yield [labels[i] for i in right_row[words]], [labels[i] for i in guessed_row[words]]

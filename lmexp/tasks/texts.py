@@ -1,0 +1,65 @@
+"""Scores of written texts against references, by the field's own packages.
+
+BLEU (Papineni et al. 2002) and chrF (Popovic 2015) are sacrebleu's, of the whole corpus, from 0 to 100. ROUGE (Lin
+2004) is torchmetrics', the mean over texts of the F1 score, from 0 to 1 and without stemming. One reference a text.
+A text below four tokens has no 4-gram: BLEU of such texts alone is 0, however right they are.
+"""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+
+from sacrebleu.metrics import BLEU, CHRF
+from torchmetrics.functional.text.rouge import rouge_score
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese characters: CJK unified ideographs, their extensions and compatibility forms (Unicode blocks)."""
+MARKS = "".join(chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("M"))
+"""Characters that belong to the letter before them: vowel signs of Hindi, accents. None is special in a regex."""
+WORD = re.compile(f"[{HAN}]|[^\\W_{HAN}](?:[^\\W_{HAN}]|[{MARKS}])*")
+"""What ROUGE counts: a Chinese character, or a run of other letters and digits with their marks. For English that is
+ROUGE's own rule, which knows a to z and 0 to 9 alone."""
+
+
+def scores(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Score texts against their references: bleu and chrf from 0 to 100, rouge1, rouge2, rougeL and exact_match to 1.
+
+    Raises ValueError when there are none, or not one reference for each text.
+    """
+    if not references or len(generated) != len(references):
+        raise ValueError(f"{len(generated)} texts cannot be scored against {len(references)} references")
+    bleu, chrf = _metrics(references)
+    rouge = rouge_score(generated, references, rouge_keys=ROUGE, normalizer=_normal, tokenizer=WORD.findall)
+    equal = sum(text.strip() == reference.strip() for text, reference in zip(generated, references, strict=True))
+    return {
+        "bleu": bleu.corpus_score(generated, None).score,
+        "chrf": chrf.corpus_score(generated, None).score,
+        **{name: float(rouge[f"{name}_fmeasure"]) for name in ROUGE},
+        "exact_match": equal / len(references),
+    }
+
+
+def details(references: Sequence[str]) -> dict[str, str]:
+    """Say how `scores` come about: sacrebleu's signatures, with tokenizer (tok) and version, and ROUGE's rule."""
+    bleu, chrf = _metrics(references)
+    return {
+        "bleu": str(bleu.get_signature()),
+        "chrf": str(chrf.get_signature()),
+        "rouge": "F1, mean of texts, lower-cased, composed (NFC), no stemming; words: runs of letters with their marks "
+        "and digits, Chinese characters",
+    }
+
+
+def _normal(text: str) -> str:
+    """Return a text in lower case, its letters composed with their marks where Unicode has such letters."""
+    return unicodedata.normalize("NFC", text.lower())
+
+
+def _metrics(references: Sequence[str]) -> tuple[BLEU, CHRF]:
+    """Return sacrebleu's metrics; BLEU cuts Chinese into characters where most of the references' letters are that."""
+    letters = [character for text in references for character in text if character.isalpha()]
+    chinese = sum(re.match(f"[{HAN}]", character) is not None for character in letters)
+    tokenize = "zh" if 2 * chinese > len(letters) else "13a"
+    return BLEU(tokenize=tokenize, references=[references]), CHRF(references=[references])
