@@ -29,14 +29,15 @@ from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_prec
 from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import count_model
 from lmexp.cost.peaks import key_of, memory_bandwidth, read_peaks
+from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import ValidationBatches
-from lmexp.data.store import Store, prepare
+from lmexp.data.prepare import prepare
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.measure import Shape, read_bytes_per_step, speed_columns, time_generation, weights_bytes
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert, stored_as
+from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
-from lmexp.models.layers import Decoder
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.record import Row
@@ -64,7 +65,7 @@ class Subject:
 
     def load(self) -> nn.Module:
         """Return the model as it was trained, in float32 on the CPU. Raises UserError for damaged files."""
-        model = build_model(self.config.model, self.config.seed) if self.run is None else load_final(self.run)[1]
+        model = build_model(self.config.model, self.config.seed) if self.run is None else load_final(self.run).model
         return model.eval()
 
 
@@ -94,7 +95,7 @@ def find_subject(words: list[str], outputs: Path, config_dir: Path | None, say: 
     """Return what `words` name: one finished run, or overrides that describe a model. Raises UserError."""
     if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir()):
         run = find_run(words[0], outputs)
-        return Subject(run.name, load_final(run)[0], run)
+        return Subject(run.name, load_final(run).config, run)
     for override in parse_overrides(words):
         if override.is_sweep_override() or override.key_or_group.split(".")[0] in ("hydra", "run", "sweep"):
             raise UserError(f"{override.input_line}: bench measures one model, or one run by its name")
@@ -102,7 +103,7 @@ def find_subject(words: list[str], outputs: Path, config_dir: Path | None, say: 
     check_config(config)
     # Only a tokenizer whose size the config does not name needs the text.
     size = config.model.vocab_size or getattr(config.tokenizer, "vocab_size", None)
-    size = size or prepare(config.data, config.tokenizer, outputs / STORES, say).vocab_size
+    size = size or prepare(config, outputs / STORES, say).vocab_size
     model = config.model.model_copy(update={"vocab_size": size})
     return Subject(model.name, config.model_copy(update={"model": model}), None)
 
@@ -157,7 +158,7 @@ def _measure(
     subject: Subject,
     precision: str,
     shapes: list[Shape],
-    validation: Store | None,
+    validation: Feed | None,
     device: Device,
     peak: float | None,
 ) -> tuple[list[Row], list[Row]]:
@@ -212,21 +213,21 @@ def _row(model: nn.Module, config: RunConfig, shape: Shape, device: torch.device
     }
 
 
-def _loss(model: nn.Module, config: RunConfig, store: Store, device: torch.device) -> float | None:
+def _loss(model: nn.Module, config: RunConfig, feed: Feed, device: torch.device) -> float | None:
     """Return the validation loss in nats per token, by the task's own scoring; None where it is no number."""
     task: Task = get_class(config.task.target)(model, config).to(device)
-    batches = ValidationBatches(store, config.model.context, micro_batch(config))
-    loss = task.evaluate(batches, store.bytes("validation")).loss
+    batches = ValidationBatches(feed, micro_batch(config))
+    loss = task.evaluate(batches, feed.text_bytes).loss
     return loss if math.isfinite(loss) else None
 
 
-def _validation(subject: Subject, outputs: Path, notes: list[str], say: Say) -> Store | None:
+def _validation(subject: Subject, outputs: Path, notes: list[str], say: Say) -> Feed | None:
     """Return the text that a run was validated on, or None, with a note that says why there is none."""
     if subject.run is None:
         notes.append("The weights are random, so there is no loss.")
         return None
     try:
-        return prepare(subject.config.data, subject.config.tokenizer, outputs / STORES, say)
+        return open_feed(subject.config, prepare(subject.config, outputs / STORES, say))
     except UserError as problem:
         notes.append(f"No loss, for the text is not there: {problem}")
         return None

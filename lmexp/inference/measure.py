@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.inference.quantise import stored_bytes
-from lmexp.models.layers import Decoder
+from lmexp.models.base import Decoder
 
 SECONDS = 10.0
 """The most that one row is measured for; a row that is slower than that has one round, whatever it takes."""
@@ -133,8 +133,15 @@ def read_bytes_per_step(model: nn.Module, shape: Shape, kv_cache_bytes: int) -> 
                 multiplied |= stored_bytes(tensor)
     rows = [table.weight[0].nbytes for table in lookups if table.weight.data_ptr() not in multiplied]
     # The prefill fills `prompt` positions; the first of new - 1 steps reads one more, the last new - 1 more.
-    filled = shape.prompt + shape.new / 2
-    return sum(multiplied.values()) + shape.batch * sum(rows) + kv_cache_bytes * filled / (shape.prompt + shape.new)
+    filled = (shape.prompt + shape.new / 2) / (shape.prompt + shape.new) if _cache_grows(model) else 1
+    return sum(multiplied.values()) + shape.batch * sum(rows) + kv_cache_bytes * filled
+
+
+def _cache_grows(model: nn.Module) -> bool:
+    """Return whether more tokens take a larger cache: keys and values do, the state of an LSTM does not."""
+    assert isinstance(model, Decoder)
+    one, two = (sum(layer.nbytes for layer in model.new_cache(1, capacity)) for capacity in (1, 2))
+    return one == 0 or two > one  # one that holds nothing yet is filled as it goes
 
 
 def _addresses(model: nn.Module) -> dict[int, int]:

@@ -1,0 +1,257 @@
+"""The quality of a finished run or a pretrained model: on what it was trained for, or on other data or tasks.
+
+The model and its tokenizer stay what they are; what changes is the text that is scored. The scores of a run join its
+record (runs/scores.py).
+"""
+
+import copy
+import math
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from lmexp.config import paths
+from lmexp.config.checks import check_model, check_task, micro_batch
+from lmexp.config.compose import Composer, parse_overrides
+from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
+from lmexp.config.schema import RunConfig
+from lmexp.config.tasks import ClassifyConfig, TagConfig, TaskConfig
+from lmexp.cost.device import detect
+from lmexp.data.feeds import open_feed
+from lmexp.data.loading import ValidationBatches
+from lmexp.data.prepare import Settler
+from lmexp.data.tokenizers import load_tokenizer
+from lmexp.errors import UserError, nearest
+from lmexp.files import write_json
+from lmexp.inference.quantise import FLOATS, INTEGERS, convert
+from lmexp.inference.subject import PREFIX, load_subject
+from lmexp.runs.directory import SCORES, STORES, RunDir
+from lmexp.runs.find import find_run
+from lmexp.runs.scores import add_scores
+from lmexp.tasks.base import Task
+from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
+
+Say = Callable[[str], None]
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+SECTIONS = ("data", "task")
+"""What may be other than it was in training."""
+BATCH = 16
+"""Sequences at a time of a pretrained model, whose config says nothing of it."""
+
+
+def evaluate(
+    subject: str,
+    words: list[str],
+    outputs: Path,
+    config_dir: Path | None = None,
+    name: str | None = None,
+    predicts: str | None = None,
+    precision: str | None = None,
+    examples: int | None = None,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Score a subject on the validation split of its own data, or of what `words` say, and keep the scores.
+
+    Args:
+        subject: see load_subject.
+        words: overrides of `data` and `task`; of a pretrained model, of `model` too.
+        name: the scores are known as `score/<name>/<metric>`; by default the task's name.
+        precision: of FLOATS or INTEGERS, what the weights are converted to before; None: float32, as they are kept.
+        examples: how many samples of the split, from the first on; None: all.
+
+    Returns `subject`, `name`, `scores`, `details` (the task's own), `about` (what was scored, and how) and `file`.
+    Raises UserError.
+    """
+    check_name(name)
+    if precision is not None and precision not in (*FLOATS, *INTEGERS):
+        choices = [*FLOATS, *INTEGERS]
+        raise UserError(f"--precision {precision}: expected one of {', '.join(choices)}.{nearest(precision, choices)}")
+    if examples is not None and examples < 1:
+        raise UserError(f"--examples {examples}: at least 1")
+    is_pretrained = subject.startswith(PREFIX)
+    of_model = tuple(word for word in words if is_pretrained and _key(word).split(".")[0] == "model")
+    loaded = load_subject(subject, outputs, config_dir, predicts, of_model, say)
+    run = None if is_pretrained else find_run(subject, outputs)
+    config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
+    check_model(config.model)
+    check_task(config)
+    _check_head(subject, config.task, loaded.config.task)
+
+    settler = Settler(outputs / STORES, say)
+    config = _same_model(settler.settled(settler.identified(config)), loaded.config)
+    store = settler.store(config)
+    feed = copy.copy(open_feed(config, store))
+    if feed.cut:
+        say(f"data.truncate cuts {feed.cut:,} texts to the context of {config.model.name}")
+    if examples is not None and examples < feed.validation_samples:
+        feed.validation_samples, feed.text_bytes = examples, None
+    else:
+        examples = None
+    task, batch = _task(loaded.model, config, precision), micro_batch(config) if run else BATCH
+    quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes)
+    judged = task.judge(feed, batch)
+    known: dict[str, float | None] = {
+        "loss": quality.loss,
+        "perplexity": quality.perplexity,
+        "bits_per_byte": quality.bits_per_byte,
+        "accuracy": quality.accuracy,
+    }
+    known |= judged.scores
+    scores = {metric: value for metric, value in known.items() if value is not None}
+    if not math.isfinite(quality.loss):
+        raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
+    about = {
+        "task": config.task.name,
+        "data": config.data.model_dump(mode="json", exclude_defaults=True),
+        "data_fingerprint": store.fingerprint,
+        "targets": quality.tokens,
+        "samples": feed.validation_samples,
+        "precision": precision or "fp32",
+        "device_name": detect(config.trainer.accelerator).name,
+    }
+    parts = [name or config.task.name, precision if name is None else None, f"first{examples}" if examples else None]
+    return keep(subject, "-".join(part for part in parts if part), scores, judged.details, about, outputs)
+
+
+def evaluate_by_harness(
+    subject: str,
+    tasks: list[str],
+    folder: Path | None,
+    limit: int | None,
+    trust_code: bool,
+    words: list[str],
+    outputs: Path,
+    config_dir: Path | None = None,
+    say: Say = lambda line: None,
+) -> list[dict[str, Any]]:
+    """Score a causal subject on tasks of lm-eval, and keep the scores; one document a task, see `evaluate`.
+
+    Args:
+        folder: of task files of the user's own.
+        limit: how many documents of each task, from the first on; None: all.
+        trust_code: whether task files may run Python of their own.
+        words: overrides of a pretrained model's config.
+
+    Raises UserError.
+    """
+    from lmexp.inference import harness
+
+    loaded = load_subject(subject, outputs, config_dir, None, tuple(words), say)
+    found = harness.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
+    about = {"lm_eval": version("lm_eval"), "limit": limit}
+    return [
+        keep(subject, task if limit is None else f"{task}-first{limit}", scores, {}, about, outputs)
+        for task, scores in found.items()
+    ]
+
+
+def keep(
+    subject: str, name: str, scores: dict[str, float], details: dict[str, Any], about: dict[str, Any], outputs: Path
+) -> dict[str, Any]:
+    """Keep scores with the run that they are of, or among outputs, and return them as one document."""
+    if subject.startswith(PREFIX):
+        slug = re.sub(r"[^a-z0-9._-]+", "_", subject.removeprefix(PREFIX).lower()).strip("._-")
+        run = RunDir(outputs / "eval" / slug[-80:])
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "subject.json", {"subject": subject})
+    else:
+        run = find_run(subject, outputs)
+    add_scores(run, name, scores, details | {"about": about})
+    return {
+        "subject": subject,
+        "name": name,
+        "scores": scores,
+        "details": details,
+        "about": about,
+        "file": str(run.path / SCORES),
+    }
+
+
+def check_name(name: str | None) -> None:
+    """Raise UserError for a name that cannot stand in a column's."""
+    if name is not None and not NAME.fullmatch(name):
+        raise UserError(f"--as {name}: small letters, digits, and . _ - between them, as in --as news")
+
+
+def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
+    """Return the task around a model, on this machine's device, in a precision."""
+    device = detect(config.trainer.accelerator if config.trainer.accelerator == "cpu" else "auto")
+    model = model.to(device.kind)
+    if precision is not None:
+        compute = config.precision.compute
+        convert(model, precision, "bf16" if compute == "fp8" else compute)
+    task: Task = get_class(config.task.target)(model, config)
+    return task.to(device.kind)
+
+
+def _other(config: RunConfig, words: list[str], config_dir: Path | None, run: RunDir | None) -> RunConfig:
+    """Return a config with other data or another task, and the tokenizer that the model knows. Raises UserError."""
+    keys = [_key(word) for word in words]
+    for key, word in zip(keys, words, strict=True):
+        if key.split(".")[0] not in SECTIONS:
+            raise UserError(f"{word}: eval takes other data=... and another task=...; the model stays what it is")
+    if not words:
+        return config
+    changes: dict[str, Any] = {}
+    if "data" in keys or "task" in keys:
+        whole = [word for word in words if _key(word).split(".")[0] in keys]
+        composed = Composer(paths.search_roots(config_dir), words=whole).config({})
+        changes = {section: getattr(composed, section) for section in SECTIONS if section in keys}
+    for section, schema in (("data", DataConfig), ("task", TaskConfig)):
+        if section not in keys and any(key.startswith(f"{section}.") for key in keys):
+            changes[section] = _changed(getattr(config, section), schema, words, section)
+    if "data" in changes and run is not None:
+        changes["tokenizer"] = _saved(run.final / TOKENIZER)
+        target = run.final / TARGET_TOKENIZER
+        changes["target_tokenizer"] = _saved(target) if target.is_file() else None
+    return config.model_copy(update=changes)
+
+
+def _changed(section: Any, schema: Any, words: list[str], name: str) -> Any:
+    """Return a section of the run's own config with some of its values changed."""
+    plain = section.model_dump(mode="json", by_alias=True) | ({"fingerprint": None} if name == "data" else {})
+    overrides = [word.split(".", 1)[1] for word in words if _key(word).startswith(f"{name}.")]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(plain, OmegaConf.from_dotlist(overrides)))
+    try:
+        return TypeAdapter(schema).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part in merged)
+        raise UserError(f"{name}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def _check_head(subject: str, task: TaskConfig, trained: TaskConfig) -> None:
+    """Raise UserError for a task that asks for another head than the model has."""
+    heads = {"classify": "labels", "tag": "tags"}
+    if heads.get(task.name) != heads.get(trained.name):
+        raise UserError(
+            f"{subject} was trained for task={trained.name} and has no head for task={task.name}; "
+            f"train one on its weights with init.run={subject} task={task.name}"
+        )
+
+
+def _saved(path: Path) -> TokenizerConfig:
+    return SavedTokenizerConfig(kind="saved", path=str(path.absolute()), fingerprint=load_tokenizer(path).fingerprint)
+
+
+def _same_model(config: RunConfig, trained: RunConfig) -> RunConfig:
+    """Return a settled config with the model as it was trained: other data need no more rows or labels than it has."""
+    task, before = config.task, trained.task
+    if isinstance(task, ClassifyConfig | TagConfig):
+        assert isinstance(before, ClassifyConfig | TagConfig)
+        known = before.labels or []
+        if unknown := [label for label in task.labels or [] if label not in known]:
+            raise UserError(f"the label {unknown[0]} is none of this model's: {', '.join(known)}")
+        config = config.model_copy(update={"task": task.model_copy(update={"labels": known})})
+    return config.model_copy(update={"model": trained.model})
+
+
+def _key(word: str) -> str:
+    return str(parse_overrides([word])[0].key_or_group)

@@ -1,0 +1,162 @@
+"""How likely a model finds a sentence, word by word.
+
+Words are what stands between white space; in scripts that put none between words (Chinese, Japanese), each character
+is one. A word's log-probability is the sum over its tokens, and a sentence's plausibility the geometric mean of its
+words' probabilities, so that sentences of unequal length compare.
+"""
+
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmexp.data.feeds import ends_of_pairs, source_context
+from lmexp.data.scripts import UNSPACED
+from lmexp.errors import UserError
+from lmexp.models.base import LanguageModel
+from lmexp.models.labels import LabelModel
+from lmexp.tasks.masked_lm import pseudo_log_likelihood
+from lmexp.train.checkpoint import Loaded
+
+WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and the natural logarithm of its probability."""
+
+    text: str
+    log_probability: float
+
+    @property
+    def surprisal(self) -> float:
+        """Minus its log-probability, in bits."""
+        return -self.log_probability / math.log(2)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence as a model finds it; logarithms are natural ones."""
+
+    text: str
+    tokens: int
+    words: list[Word]
+
+    @property
+    def log_probability(self) -> float:
+        """Of all words; of an encoder, the pseudo-log-likelihood."""
+        return math.fsum(word.log_probability for word in self.words)
+
+    @property
+    def plausibility(self) -> float:
+        """Geometric mean of the words' probabilities, at most 1."""
+        return math.exp(self.log_probability / len(self.words))
+
+    @property
+    def perplexity(self) -> float:
+        """exp of minus the mean log-probability of a token."""
+        return math.exp(min(-self.log_probability / self.tokens, 700.0))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits for each UTF-8 byte."""
+        return -self.log_probability / math.log(2) / len(self.text.encode())
+
+    def document(self) -> dict[str, Any]:
+        """Return the sentence as JSON has it."""
+        words = [
+            {"word": word.text, "log_probability": word.log_probability, "surprisal_bits": word.surprisal}
+            for word in self.words
+        ]
+        return {
+            "text": self.text,
+            "log_probability": self.log_probability,
+            "plausibility": self.plausibility,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "words": words,
+        }
+
+
+def read_sentences(given: list[str], file: str | None) -> list[str]:
+    """Return the sentences given, and those of a file (`-`: standard input), one a line, blank ones left out.
+
+    Raises UserError when there are none, or the file cannot be read.
+    """
+    lines: list[str] = []
+    if file is not None:
+        try:
+            raw = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+            lines = raw.decode("utf-8-sig").splitlines()
+        except OSError as error:
+            raise UserError(f"--file {file}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"--file {file}: not UTF-8 at byte {error.start}") from None
+    found = [*given, *(line for line in lines if line.strip())]
+    if not found:
+        raise UserError('no sentence to score: give one, as in lmexp score RUN "a sentence", or --file')
+    return found
+
+
+def score(loaded: Loaded, text: str, source: str | None = None) -> Sentence:
+    """Score one sentence, as a document of its own, or as the target of `source`.
+
+    A decoder gives each token's probability given all before it; an encoder given all others, each hidden in turn
+    (pseudo_log_likelihood); an encoder-decoder given the source and all before it, what ends the target left out.
+    Raises UserError: a sentence without words or longer than the context, a model with a head over labels, or a source
+    that is missing or not asked for.
+    """
+    config, tokenizer = loaded.config, loaded.target_tokenizer
+    if isinstance(loaded.model, LabelModel):
+        raise UserError(f"task={config.task.name} predicts labels, not text: `lmexp generate` shows them")
+    wants_source = config.model.reads == "source_to_target"
+    if wants_source != (source is not None):
+        raise UserError("an encoder-decoder needs --source" if wants_source else "--source is for encoder-decoders")
+    ids = [int(token) for token in tokenizer.encode(text)]
+    words = [(found.start(), found.end()) for found in WORD.finditer(text)]
+    if not ids or not words:
+        raise UserError(f"{text!r} has no word to score")
+    room = config.model.context - (config.model.reads == "both_ways")
+    if len(ids) > room:
+        raise UserError(f"the sentence has {len(ids)} tokens, more than the {room} that model.context leaves")
+    each = _token_scores(loaded, ids, source)
+    sums = [0.0] * len(words)
+    for span, log_probability in zip(tokenizer.spans(text), each, strict=True):
+        sums[_word_of(text, span, words)] += log_probability
+    return Sentence(text, len(ids), [Word(text[a:b], total) for (a, b), total in zip(words, sums, strict=True)])
+
+
+def _word_of(text: str, span: tuple[int, int], words: list[tuple[int, int]]) -> int:
+    """Return which word a token is of: that of its first character that is no space, or the next."""
+    start = next((place for place in range(*span) if not text[place].isspace()), span[1])
+    return next((number for number, (_, end) in enumerate(words) if start < end), len(words) - 1)
+
+
+@torch.inference_mode()
+def _token_scores(loaded: Loaded, ids: list[int], source: str | None) -> list[float]:
+    """Return the log-probability of each token, in nats."""
+    model, config = loaded.model, loaded.config.model
+    bos = loaded.target_tokenizer.bos_id
+    if config.reads == "both_ways":
+        mask = loaded.tokenizer.mask_id
+        if mask >= (config.vocab_size or 0):
+            raise UserError(f"{config.name} was not trained with a mask, so it cannot score what is hidden")
+        assert isinstance(model, LanguageModel)
+        return pseudo_log_likelihood(model, ids, mask, bos)
+    targets = torch.tensor([ids])
+    if source is not None:
+        start, _, source_end = ends_of_pairs(config, bos)
+        sources = [*map(int, loaded.tokenizer.encode(source)), *([] if source_end is None else [source_end])]
+        room, key = source_context(config)
+        if not 0 < len(sources) <= room:
+            raise UserError(f"the source has {len(sources)} tokens; from 1 to {key}={room} can be read")
+        logits = model(torch.tensor([sources]), None, torch.tensor([[start, *ids[:-1]]]))
+    else:
+        logits = model(torch.tensor([[bos, *ids[:-1]]]))
+    each: list[float] = logits.float().log_softmax(-1).gather(-1, targets[..., None])[0, :, 0].tolist()
+    return each

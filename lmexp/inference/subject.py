@@ -1,0 +1,91 @@
+"""What is put to use: a finished run by its name, or a pretrained model of Hugging Face as `hf:NAME`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lmexp.config import paths
+from lmexp.config.compose import Composer
+from lmexp.config.hf import published_settings, quiet
+from lmexp.config.models import HFConfig
+from lmexp.config.schema import RunConfig
+from lmexp.cost import hf
+from lmexp.data.prepare import Settler
+from lmexp.data.tokenizers import build_tokenizer
+from lmexp.errors import UserError
+from lmexp.models.build import build_model
+from lmexp.runs.directory import STORES
+from lmexp.runs.find import find_run
+from lmexp.train.checkpoint import Loaded, load_final
+
+PREFIX = "hf:"
+MOST = 1024
+"""Tokens of the context that a pretrained model is used with, unless it has fewer positions or the user says so."""
+TASKS: dict[str, str] = {"causal": "causal_lm", "masked": "masked_lm", "seq2seq": "seq2seq"}
+
+
+def load_subject(
+    name: str,
+    outputs: Path,
+    config_dir: Path | None = None,
+    predicts: str | None = None,
+    words: tuple[str, ...] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Loaded:
+    """Return a finished run, or the pretrained model that `hf:FOLDER` or `hf:NAME` stands for, with its tokenizer.
+
+    Args:
+        name: a run as find_run knows it, or `hf:` and a folder or a name on the hub.
+        predicts: which head the pretrained model has; by default as its published config says.
+        words: further overrides of a pretrained model's config, as in `model.context=512`.
+
+    Raises UserError.
+    """
+    if not name.startswith(PREFIX):
+        return load_final(find_run(name, outputs))
+    config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)
+    settler = Settler(outputs / STORES, say)
+    config = settler.identified(config)
+    tokenizer = build_tokenizer(config.tokenizer, ())
+    rows = config.model.vocab_size or 0
+    if tokenizer.vocab_size > rows:
+        raise UserError(f"{name}: the tokenizer has {tokenizer.vocab_size} entries, and the model {rows}")
+    model = build_model(config.model, config.seed, config.task).eval()
+    return Loaded(config, model, tokenizer, tokenizer)
+
+
+def pretrained_config(
+    name: str, config_dir: Path | None, predicts: str | None, words: tuple[str, ...] = ()
+) -> RunConfig:
+    """Return the config of a pretrained model, by its folder or its name on the hub. Raises UserError."""
+    if predicts is not None and predicts not in TASKS:
+        raise UserError(f"--predicts {predicts}: expected one of {', '.join(TASKS)}")
+    plain = HFConfig(target="lmexp.models.hf.HFModel", name="hf", predicts="causal", pretrained=name, context=1)
+    hf.fingerprint(plain)  # says in one line what is wrong with the name, or with its weights
+    with quiet():
+        known = published_settings(plain)
+    predicts = predicts or _head(known)
+    positions = known.get("max_position_embeddings") or known.get("n_positions") or MOST
+    chosen = [
+        "model=hf_pretrained",
+        f"model.pretrained={_quoted(name)}",
+        f"model.predicts={predicts}",
+        f"model.context={min(int(positions), MOST)}",
+        "tokenizer=hf",
+        f"tokenizer.name={_quoted(name)}",
+        f"task={TASKS[predicts]}",
+    ]
+    return Composer(paths.search_roots(config_dir), words=[*chosen, *words]).config({})
+
+
+def _head(settings: dict[str, object]) -> str:
+    """Return what a published config's model predicts."""
+    named = settings.get("architectures")
+    architectures = " ".join(map(str, named)) if isinstance(named, list) else ""
+    if settings.get("is_encoder_decoder"):
+        return "seq2seq"
+    return "masked" if "MaskedLM" in architectures or "ForPreTraining" in architectures else "causal"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a value of Hydra's grammar, whatever it holds."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,154 @@
+"""Quality found out later: the number that training found, on other data, in other precisions, from other folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmexp.errors import UserError
+from lmexp.inference.evaluate import evaluate
+from lmexp.inference.exchange import export_run, import_run
+from lmexp.launch.resolve import resolve_sweep
+from lmexp.runs.directory import RunDir
+from lmexp.train.worker import main
+
+COMMON = ["model.d_model=16", "batch.tokens=768", "budget.tokens=7680", "launcher.threads=1", "trainer.log_every=5"]
+RUNS = {
+    "lm": ["model=gpt_nano", "model.context=32", "tokenizer=bpe", "tokenizer.vocab_size=300"],
+    "masked": ["model=bert_nano", "model.context=32", "task=masked_lm", "tokenizer=wordpiece"],
+    "labels": ["model=bert_nano", "model.context=96", "task=classify", "data=sentiment", "data.count=200"],
+    "tags": ["model=gpt_nano", "model.context=96", "task=tag", "data=roles", "data.count=200", "tokenizer=char"],
+    "pairs": ["model=encdec_nano", "model.context=16", "task=seq2seq", "data=reverse", "data.count=300"],
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs with a finished run of each kind, each in a folder of its name."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    for name, words in RUNS.items():
+        of_text = [] if "task=classify" in words or "data.count" in " ".join(words) else ["data=text"]
+        of_text += [f"data.path={text}", "data.document=paragraph"] if of_text else []
+        plain = [] if any(word.startswith("tokenizer") for word in words) else ["tokenizer=byte"]
+        size = ["tokenizer.vocab_size=101"] if name == "masked" else []
+        (planned,) = resolve_sweep(None, [*COMMON, *of_text, *plain, *words, *size], outputs, name=name).runs
+        run = RunDir.create(planned.run.path, planned.config)
+        assert main(run.path) == 0, run.read_state().reason
+    return outputs
+
+
+def run_of(outputs: Path, name: str) -> RunDir:
+    return RunDir(next((outputs / name).glob("*/config.yaml")).parent)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_finished_run_has_the_quality_that_its_training_found(outputs: Path, name: str):
+    run = run_of(outputs, name)
+    before = json.loads((run.path / "record.json").read_text())["rows"][0]
+    found = evaluate(str(run.path), [], outputs)
+    assert found["scores"]["loss"] == pytest.approx(before["loss"], abs=1e-6)
+    assert found["scores"]["accuracy"] == pytest.approx(before["accuracy"], abs=1e-6)
+    for metric, value in found["scores"].items():
+        if (column := f"score/{before['task']}/{metric}") in before:
+            assert value == pytest.approx(before[column], abs=1e-6)
+    (row,) = run.read_record()
+    assert row[f"score/{before['task']}/loss"] == found["scores"]["loss"]
+    assert {name: row[name] for name in before if not name.startswith("score/")} == {
+        name: value for name, value in before.items() if not name.startswith("score/")
+    }
+
+
+def test_other_data_are_cut_by_the_runs_own_tokenizer(outputs: Path, tmp_path: Path):
+    (tmp_path / "other.txt").write_text("\n".join(f"one red bird and {i} cats sat on our mat" for i in range(400)))
+    words = ["data=text", f"data.path={tmp_path}/other.txt", "data.document=line", "data.validation=0.5"]
+    found = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs, name="birds")
+    row = run_of(outputs, "lm").read_record()[0]
+    assert row["score/birds/loss"] == found["scores"]["loss"] != row["loss"]
+    assert found["scores"]["bits_per_byte"] > 0 and found["about"]["data"]["path"].endswith("other.txt")
+
+
+def test_a_file_of_examples_is_scored_whole_also_where_it_lacks_a_label(outputs: Path, tmp_path: Path):
+    (tmp_path / "test.csv").write_text("text,label\n" + "the food is good,positive\n" * 30 + "it is bad,negative\n")
+    (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"the food is good {i},positive\n" for i in range(30)))
+    words = ["data=labels", f"data.path={tmp_path}/test.csv", f"data.validation_path={tmp_path}/one.csv"]
+    found = evaluate(f"{run_of(outputs, 'labels').path}", words, outputs, name="mine")
+    assert found["about"]["samples"] == 30
+    assert sum(map(sum, found["details"]["confusion"])) == 30 and found["details"]["confusion"][0] == [0, 0]
+
+
+def test_labels_go_by_their_names_whatever_the_order_in_the_file(outputs: Path, tmp_path: Path):
+    run = run_of(outputs, "tags")
+    config = run.read_config()
+    known = config.task.labels
+    assert known[0] == "O" and "B-V" in known
+    (tmp_path / "few.conll").write_text("She O\nslept B-V\n\n" * 20 + "He O\nran B-V\n\n" * 20)
+    words = ["data=tags", f"data.path={tmp_path}/few.conll", f"data.validation_path={tmp_path}/few.conll"]
+    with pytest.raises(UserError, match="is not among"):  # capitals, which its characters do not have
+        evaluate(str(run.path), words, outputs, name="few")
+    (tmp_path / "few.conll").write_text("the O\ncook B-V\n\n" * 20)
+    found = evaluate(str(run.path), words, outputs, name="few")
+    spans = found["details"]["spans"]
+    assert spans["V"]["spans"] == 20 and sum(of["spans"] for of in spans.values()) == 20
+
+
+def test_fewer_samples_or_another_precision_have_names_of_their_own(outputs: Path):
+    path = str(run_of(outputs, "lm").path)
+    whole, few = evaluate(path, [], outputs), evaluate(path, [], outputs, examples=3)
+    assert few["name"] == "causal_lm-first3" and few["about"]["targets"] == 3 * 32 < whole["about"]["targets"]
+    half = evaluate(path, [], outputs, precision="bf16")
+    assert half["name"] == "causal_lm-bf16"
+    assert 0 < abs(half["scores"]["loss"] - whole["scores"]["loss"]) < 0.02
+
+
+@pytest.mark.parametrize("name", ["lm", "masked"])
+def test_out_to_transformers_and_back_it_is_the_same_model(outputs: Path, tmp_path: Path, name: str):
+    run = run_of(outputs, name)
+    words = [f"{key}={value}" for key, value in (
+        ("data", "text"), ("data.path", run.read_config().data.path), ("data.document", "paragraph"),
+    )]  # fmt: skip
+    expected = evaluate(str(run.path), [], outputs)["scores"]
+    folder = export_run(str(run.path), tmp_path / "model", outputs)
+    theirs = evaluate(f"hf:{folder}", [*words, "model.context=32"], outputs, name="x")["scores"]
+    back = import_run(folder, outputs)
+    again = evaluate(str(back.path), words, outputs, name="x")["scores"]
+    assert theirs["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert again["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+    assert import_run(folder, outputs).path == back.path
+    row = back.read_record()[0]
+    assert row["loss"] is None and row["n_params"] == run.read_record()[0]["n_params"]
+
+
+WRONG = {
+    "another head": ("labels", ["task=tag", "data=roles"], {}, "has no head for task=tag"),
+    "no head over labels": ("lm", ["task=classify", "data=sentiment"], {}, "has no head for task=classify"),
+    "data of another kind": ("lm", ["data=roles"], {}, "task=causal_lm needs text"),
+    "a label that it does not know": ("labels", ["data=labels", "data.path={folder}/odd.csv"], {}, "the label odd"),
+    "another model": ("lm", ["model=gpt2"], {}, "the model stays what it is"),
+    "no such key": ("lm", ["data.cont=3"], {}, "data.cont"),
+    "no such precision": ("lm", [], {"precision": "int9"}, "Did you mean 'int8'"),
+    "a name that no column can have": ("lm", [], {"name": "a/b"}, "small letters"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_scored_is_said_in_one_line_and_leaves_nothing(outputs: Path, tmp_path: Path, case: str):
+    name, words, options, said = WRONG[case]
+    (tmp_path / "odd.csv").write_text(
+        "text,label\n" + "".join(f"food {i} is good,odd\nbad {i},negative\n" for i in range(99))
+    )
+    run = run_of(outputs, name)
+    before = (run.path / "scores.json").read_bytes() if (run.path / "scores.json").exists() else None
+    with pytest.raises(UserError, match=said) as caught:
+        evaluate(str(run.path), [word.format(folder=tmp_path) for word in words], outputs, **options)
+    assert "\n" not in str(caught.value)
+    assert before == ((run.path / "scores.json").read_bytes() if before is not None else None)
+
+
+def test_damaged_scores_are_left_alone_and_hide_nothing(outputs: Path):
+    run = run_of(outputs, "masked")
+    (run.path / "scores.json").write_text('{"torn": ')
+    assert run.read_record()[0]["loss"] > 0
+    with pytest.raises(UserError, match=r"scores\.json cannot be read"):
+        evaluate(str(run.path), [], outputs)
+    assert (run.path / "scores.json").read_text() == '{"torn": '
+    (run.path / "scores.json").unlink()
