@@ -9,9 +9,10 @@ terminal, the charts and the page's script print the same digits.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from lmexp.runs.record import COLUMNS
 from lmexp.units import si
@@ -82,6 +83,8 @@ _KNOWN: dict[str, Column] = {
     "dollars_per_hour": Column("price of a device per hour", "dollars", "dollars/h"),
 }
 
+MOST_AXES = 5
+"""More columns of settings than these leave no room for results."""
 QUALITIES = ("loss", "perplexity", "bits_per_byte", "accuracy")
 """Columns that say how good a model is; scores join them."""
 COSTS = (
@@ -108,6 +111,22 @@ def axis_headings(axes: Iterable[str]) -> dict[str, str]:
     axes = list(axes)
     last = Counter(axis.rsplit(".", 1)[-1] for axis in axes)
     return {axis: end if last[end := axis.rsplit(".", 1)[-1]] == 1 else axis for axis in axes}
+
+
+def telling(axes: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the axes that a table shows: all, or of more than MOST_AXES those that it takes to tell its cells apart.
+
+    An axis adds nothing where those before it determine its value, as when one point sets several keys.
+    """
+    if len(axes) <= MOST_AXES:
+        return list(axes)
+    kept: list[str] = []
+    groups = 1
+    for axis in axes:
+        finer = len({tuple(str(cell.get(name)) for name in [*kept, axis]) for cell in cells})
+        if finer > groups:
+            kept, groups = [*kept, axis], finer
+    return kept
 
 
 def meaning(name: str) -> str:

@@ -41,20 +41,26 @@ class Effect:
 
 
 def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -> list[str]:
-    """Return the study's answer as plain sentences, the headline first.
+    """Return the study's answer as plain sentences, the headline first; of several tasks, each with its name.
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
+    several = study.tasks if len(study.tasks) > 1 else []
+    by_task = [f"{task}: {said}" for task in several for said in _of_one_task(study.of_task(task), quality, cost)]
+    return (by_task or _of_one_task(study, quality, cost)) + _about_the_rest(study)
+
+
+def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
     sentences = [headline(study, quality, cost)]
     sentences += _about_mixtures(study, quality)
     sentences += _nearly_as_good(study.table, quality, cost)
     runs = final_rows(study.table)
     runs = runs[np.isfinite(numbers(runs, quality))]
-    for axis in study.axes:
+    for axis in study.varied:
         sentences += _about_axis(study, runs, axis, quality, cost)
     if len(runs) > 1 and study.axes:
         sentences += _about_seeds(study, runs, quality)
-    return sentences + _about_peaks(study.table) + _about_the_rest(study)
+    return sentences + _about_peaks(study.table)
 
 
 def headline(study: Study, quality: str = "loss", cost: str = "train_seconds") -> str:
@@ -179,7 +185,7 @@ def _cells(study: Study, runs: pd.DataFrame, axis: str) -> dict[Key, dict[Any, s
 
     Where two runs of a sweep have all axes in common, something else tells them apart: neither counts.
     """
-    others = [name for name in study.axes if name != axis]
+    others = [name for name in study.varied if name != axis]
     settings = {name: [_cell_value(value) for value in runs[name]] for name in [axis, *others]}
     groups: dict[Key, dict[Any, str]] = {}
     ambiguous: set[tuple[Key, Any]] = set()
@@ -203,7 +209,7 @@ def _about_mixtures(study: Study, quality: str) -> list[str]:
     if not study.has_one_tokenizer:
         advice = "" if quality == "bits_per_byte" else "; bits per byte do"
         return [f"The runs cut text into different tokens: losses per token do not compare{advice}."]
-    if study.table["data_fingerprint"].nunique() > 1:
+    if (study.table.groupby("tokenizer_fingerprint")["data_fingerprint"].nunique() > 1).any():
         return ["The runs were scored on different texts: their qualities do not compare."]
     return []
 

@@ -1,4 +1,4 @@
-"""The frontier: the rows that no other row beats on both quality and cost.
+"""The frontier: the rows that no other row of their task beats on both quality and cost.
 
 Exact, by one sort: going up in cost, a row stays when it is the best of its cost and better than everything
 cheaper. Rows that tie on both stay together, for neither beats the other.
@@ -19,7 +19,8 @@ def frontier(
 ) -> pd.Series:
     """Return for each row whether it is on the frontier of `quality` against `cost`, in O(n log n).
 
-    Less cost is better. The direction of `quality` is the column's own (columns.higher_is_better) unless
+    What is predicted must be the same for a comparison: where the table has a `task`, each task has a frontier of its
+    own. Less cost is better. The direction of `quality` is the column's own (columns.higher_is_better) unless
     it is given. Rows without one of the two numbers are never on it; nor, where the table has a `state`, are
     rows of runs that are not done.
 
@@ -33,7 +34,10 @@ def frontier(
         known &= (table["state"] == "done").to_numpy(dtype=bool, na_value=False)
 
     marks = np.zeros(len(table), dtype=bool)
-    marks[known] = _undominated(spent[known], lost[known])
+    tasks = table["task"].fillna("").astype(str).to_numpy() if "task" in table else np.zeros(len(table))
+    for task in np.unique(tasks[known]):
+        here = known & (tasks == task)
+        marks[here] = _undominated(spent[here], lost[here])
     return pd.Series(marks, index=table.index, name="frontier")
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
 from lmexp.config.compose import Values
-from lmexp.config.schema import RunConfig, SearchSpec
+from lmexp.config.schema import RunConfig
+from lmexp.config.sweeps import SearchSpec
 from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
-from lmexp.cost.flops import count_model
+from lmexp.cost.flops import count_run
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.memory import estimate_memory, fitting_micro_batches
 from lmexp.runs.record import Row
@@ -51,7 +52,10 @@ def plan(cells: Iterable[Cell]) -> list[Row]:
     rows = []
     for cell in cells:
         config = cell.config
-        count, memory = count_model(config.model), estimate_memory(config, cell.device.kind, _micro_batch(cell))
+        count, memory = (
+            count_run(config),
+            estimate_memory(config, cell.device.kind, _micro_batch(cell)),
+        )
         steps = _steps(cell)
         tokens = None if steps is None else steps * config.batch.tokens
         seconds = _seconds(cell)

@@ -10,13 +10,14 @@ Curves are read only when somebody asks for them: a table of 10,000 runs needs n
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lmexp.analysis.columns import telling
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
@@ -55,20 +56,36 @@ class Study:
         """What the study is to find out."""
         return " ".join(self.questions) or None
 
-    @property
+    @cached_property
     def varied(self) -> list[str]:
-        """The axes that have more than one value."""
-        return [axis for axis, values in self.axes.items() if len(values) > 1]
+        """The axes that have more than one value; of very many, those that tell the runs apart."""
+        axes = [axis for axis, values in self.axes.items() if len(values) > 1]
+        cells = zip(*(self.table[axis] for axis in axes), strict=True)
+        return telling(axes, [dict(zip(axes, cell, strict=True)) for cell in cells])
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks of the runs; what is predicted differs, so runs are compared within a task only."""
+        return [str(task) for task in self.table["task"].dropna().unique()]
+
+    def of_task(self, task: str) -> "Study":
+        """Return the part of the study that is of one task."""
+        return replace(self, table=self.table[(self.table["task"] == task).to_numpy(dtype=bool, na_value=False)])
 
     @property
     def has_one_tokenizer(self) -> bool:
-        """Whether all finished runs cut text into the same tokens: only then do losses per token compare."""
-        return bool(self.table["tokenizer_fingerprint"].nunique() <= 1)
+        """Whether runs of a task cut text into the same tokens: only then do losses per token compare.
+
+        Those per label always do.
+        """
+        of_text = self.table[self.table["perplexity"].notna()]
+        return bool((of_text.groupby("task")["tokenizer_fingerprint"].nunique() <= 1).all())
 
     @property
     def default_quality(self) -> str:
         """The column that compares these runs fairly."""
-        return "loss" if self.has_one_tokenizer else "bits_per_byte"
+        has_bits = self.table.loc[self.table["loss"].notna(), "bits_per_byte"].notna().all()
+        return "bits_per_byte" if has_bits and not self.has_one_tokenizer else "loss"
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
-from lmexp.config.schema import LocalLauncher, RayLauncher, RunConfig
+from lmexp.config.launchers import LocalLauncher, RayLauncher
+from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, cores
 
 NEARLY = 1e-9

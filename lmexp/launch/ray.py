@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lmexp.config.schema import RayLauncher, RunConfig
+from lmexp.config.launchers import RayLauncher
+from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.launch.processes import CLEARING_SECONDS, GRACE_SECONDS
 from lmexp.launch.resolve import PlannedRun, Sweep

@@ -7,8 +7,9 @@ reason; when none can, that is a wrong input.
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -18,22 +19,27 @@ from lmexp.config.cells import corners, expand, search_space
 from lmexp.config.checks import check_config, world_size
 from lmexp.config.compose import Composer, Values, split_words
 from lmexp.config.identity import HASH_LENGTH, run_id, slug
-from lmexp.config.schema import Choices, LocalLauncher, RunConfig, RunInfo, SearchSpec, SweepSpec
+from lmexp.config.launchers import LocalLauncher
+from lmexp.config.schema import InitConfig, RunConfig, RunInfo
+from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
-from lmexp.data.sources import fingerprint
-from lmexp.data.store import Store, prepare
+from lmexp.data.feeds import open_feed
+from lmexp.data.prepare import Settler, begin_with
 from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.launch.places import devices_of
 from lmexp.runs.directory import STORES, RunDir, runs_in
+from lmexp.runs.find import find_run
 from lmexp.runs.manifest import Cell, Manifest, SkippedCell, read_manifest
 from lmexp.runs.mirrors import check_logger
 from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, WORDS
 
 Say = Callable[[str], None]
+INIT = "init"
+"""The axis that tells runs with weights of a sweep's own from those without, where init.pretrain varies."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class PlannedRun:
     horizon: Horizon
     device: Device
     run: RunDir
+    needs: "PlannedRun | None" = None
+    """The run of this sweep whose weights it begins with; None where there is none, or it was there before."""
 
     @property
     def identity(self) -> str:
@@ -120,7 +128,7 @@ def resolve_sweep(
     if sweep is not None:
         found, file = paths.find_sweep(sweep, roots)
         name = name or found.replace("/", "-")
-    name = slug({"name": name or "train"})
+    name = folder_name(name or "train")
     # The spec is read with the words that hold for every cell, which may set parts of it.
     of_sweep, of_runs = split_words(words)
     whole = Composer(roots, file, of_sweep)
@@ -146,14 +154,20 @@ def resolve_sweep(
     identities: set[str] = set()
     for values in expansion.cells:
         try:
-            run = resolver.resolve(values, composer.config(values), expansion.axes)
+            chain = resolver.resolve_cell(values, composer, expansion.axes)
         except UserError as problem:
             skipped.append(SkippedCell(values=values, reason=str(problem)))
         else:
-            # Two cells can be one run: say, an axis that a model does not use.
-            if run.identity not in identities:
-                identities.add(run.identity)
-                runs.append(run)
+            # Two cells can be one run: say, an axis that a model does not use, or one pretrained model for several.
+            for run in chain:
+                if run.identity not in identities:
+                    identities.add(run.identity)
+                    runs.append(run)
+    axes = dict(expansion.axes)
+    if any(run.needs for run in runs):  # two kinds of runs, which the table tells apart by what they predict
+        chains = axes.pop("init.pretrain", [])
+        axes |= {INIT: ["scratch", "pretrained"]} if len(chains) > 1 else {}
+        axes["task"] = list(dict.fromkeys(run.config.task.name for run in runs))
     if not runs:
         reasons = list(dict.fromkeys(cell.reason for cell in skipped))
         more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
@@ -163,12 +177,18 @@ def resolve_sweep(
         name=name,
         folder=outputs / name,
         question=spec.question,
-        axes=expansion.axes,
+        axes=axes,
         runs=runs,
         skipped=skipped,
         has_manifest=file is not None or bool(expansion.axes),
         warnings=resolver.warnings,
     )
+
+
+def folder_name(name: str) -> str:
+    """Return a sweep's name as its folder's: as slugs are, and by its hash where that would leave nothing of it."""
+    plain = slug({"name": name})
+    return plain if re.search("[a-z0-9]", name.lower()) else f"sweep-{hash_text(name, 6)}"
 
 
 def resolve_runs(folder: Path, runs: Sequence[RunDir], say: Say = lambda line: None) -> Sweep:
@@ -251,21 +271,49 @@ class _Resolver:
         self._tell_valid: Callable[[], None] | None = when_valid
         self.warnings: list[str] = []
         self._devices: dict[str, Device] = {}
-        self._fingerprints: dict[str, str | UserError] = {}
-        self._stores: dict[str, Store | UserError] = {}
+        self._settler = Settler(outputs / STORES, say)
         # A run is known by its hash wherever it lies; the sweep's own folder comes last and wins.
         folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
         self._known = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
 
+    def resolve_cell(self, values: Values, composer: Composer, axes: dict[str, list[Any]]) -> list[PlannedRun]:
+        """Return the run of a cell, after the one that is to give it its weights, if the sweep trains that first.
+
+        Raises UserError when one of them cannot be run.
+        """
+        config = composer.config(values)
+        own = {key: value for key, value in values.items() if key != "init.pretrain"}
+        if "init.pretrain" in axes:  # too long for a name or a table
+            own[INIT] = "pretrained" if config.init.pretrain else "scratch"
+        axes = axes | {INIT: ["scratch", "pretrained"][: len(axes.get("init.pretrain", []))], "task": ["", ""]}
+        if not config.init.pretrain:
+            return [self.resolve(own, config, axes)]
+        if config.init.run is not None:
+            raise UserError("init.run and init.pretrain both say what the weights begin as; set one of them")
+        pretrain = config.init.pretrain
+        groups = [key for key in pretrain if "." not in key]  # what was set in another choice of these does not apply
+        kept = {key: value for key, value in values.items() if key.split(".")[0] not in groups}
+        before = composer.without(groups).config(kept | pretrain).model_copy(update={"init": InitConfig()})
+        varied = {key: value for key, value in own.items() if key.split(".")[0] != INIT}
+        first = self.resolve(varied | {"task": before.task.name}, before, axes)
+        init = config.init.model_copy(update={"run": str(first.run.path.absolute()), "run_id": first.identity})
+        tokenizer = self._settler.store(first.config).path / "tokenizer.json"
+        config = begin_with(config.model_copy(update={"init": init}), first.config, tokenizer)
+        named = own | {"task": config.task.name}
+        return [first, replace(self.resolve(named, config, axes), needs=first)]
+
     def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
         """Return the run of a cell. Raises UserError when it cannot be run."""
+        if config.init.run is not None and config.init.run_id is None:
+            config = self._with_init(config)
         config, length, device = self._runnable(config, read_source=True)
         identity = run_id(config)
         varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
         words = slug(varied or {"model": config.model.name, "precision": config.precision.name})
         info = RunInfo(id=identity, sweep=self.sweep, slug=words)
         config = config.model_copy(update={"run": info})
-        path = self._known.get(identity, self.outputs / self.sweep / f"{words}-{identity}")
+        # Cells that share a run, as several may one that gives them their weights, have one directory.
+        path = self._known.setdefault(identity, self.outputs / self.sweep / f"{words}-{identity}")
         return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
 
     def resolve_run(self, values: Values, config: RunConfig, run: RunDir) -> PlannedRun:
@@ -280,15 +328,16 @@ class _Resolver:
         device = self._check_device(config)
         config = self._with_hardware(config, device)
         if read_source:
-            config = self._with_fingerprint(config)
+            config = self._settler.identified(config)
         if self._tell_valid and not device.elsewhere:
             self._tell_valid()
             self._tell_valid = None
-        store = self._store(config)
-        config = _with_vocabulary(config, store)
+        config = self._settler.settled(config)
         self._check_memory(config, device)
-        _check_text(config, store)
-        length = horizon(config, store.tokens("train"), device.kind)
+        feed = open_feed(config, self._settler.store(config))
+        if cut := feed.cut:
+            self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
+        length = horizon(config, feed.epoch_tokens, device.kind)
         if length.budget_share < 0.95:
             self._warn(
                 f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
@@ -296,6 +345,19 @@ class _Resolver:
                 "a smaller batch.tokens spends more of it"
             )
         return config, length, device
+
+    def _with_init(self, config: RunConfig) -> RunConfig:
+        """Fill in whose weights a run begins with, and its model and tokenizer."""
+        assert config.init.run is not None
+        run = find_run(config.init.run, self.outputs)
+        if not run.final.is_dir():
+            raise UserError(
+                f"init.run={config.init.run}: {run.name} has no finished model, it is {run.read_state().state}"
+            )
+        theirs = RunDir(run.final).read_config()
+        assert theirs.run is not None, "a run's config is named"
+        init = config.init.model_copy(update={"run": str(run.path.absolute()), "run_id": theirs.run.id})
+        return begin_with(config.model_copy(update={"init": init}), theirs, run.final / "tokenizer.json")
 
     def _check_device(self, config: RunConfig) -> Device:
         accelerator = config.trainer.accelerator
@@ -350,30 +412,6 @@ class _Resolver:
         if warning not in self.warnings:
             self.warnings.append(warning)
 
-    def _with_fingerprint(self, config: RunConfig) -> RunConfig:
-        data = config.data
-        if data.source == "files":
-            data = data.model_copy(update={"path": str(Path(data.path).expanduser().absolute())})
-        print_ = self._once(self._fingerprints, data.model_dump_json(), lambda: fingerprint(data))
-        return config.model_copy(update={"data": data.model_copy(update={"fingerprint": print_})})
-
-    def _store(self, config: RunConfig) -> Store:
-        key = config.data.model_dump_json() + config.tokenizer.model_dump_json()
-        root = self.outputs / STORES
-        return self._once(self._stores, key, lambda: prepare(config.data, config.tokenizer, root, self.say))
-
-    @staticmethod
-    def _once(kept: dict[str, Any], key: str, make: Callable[[], Any]) -> Any:
-        """Make a value once; what was wrong with it is kept and raised again for each cell."""
-        if key not in kept:
-            try:
-                kept[key] = make()
-            except UserError as problem:
-                kept[key] = problem
-        if isinstance(kept[key], UserError):
-            raise kept[key]
-        return kept[key]
-
 
 def _device_elsewhere(config: RunConfig) -> Device:
     """Return what is known of a cluster's device: its kind by the accelerator, the rest by the hardware named."""
@@ -381,22 +419,6 @@ def _device_elsewhere(config: RunConfig) -> Device:
     memory = config.hardware.memory_gb or math.inf
     name = config.hardware.name if config.hardware.name != "auto" else f"a {kind} device of {config.launcher.name}"
     return Device(kind, name, config.trainer.devices, memory, None, native_bf16=True, elsewhere=True)
-
-
-def _with_vocabulary(config: RunConfig, store: Store) -> RunConfig:
-    asked = config.model.vocab_size
-    if asked is not None and asked < store.vocab_size:
-        raise UserError(f"model.vocab_size={asked} is less than the tokenizer's {store.vocab_size}")
-    model = config.model.model_copy(update={"vocab_size": asked or store.vocab_size})
-    return config.model_copy(update={"model": model})
-
-
-def _check_text(config: RunConfig, store: Store) -> None:
-    context, tokens = config.model.context, store.tokens("train")
-    if tokens < context + 1:
-        raise UserError(f"model.context={context} is longer than the training text, which has {tokens} tokens")
-    if store.tokens("validation") < 2:
-        raise UserError("the validation split has no token to predict; raise data.validation")
 
 
 def manifest_of(sweep: Sweep) -> Manifest:

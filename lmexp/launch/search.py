@@ -22,7 +22,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lmexp.config.schema import Choices, LocalLauncher, SearchAxis, SearchSpec
+from lmexp.config.launchers import LocalLauncher
+from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.launch.halving import Halving

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from lmexp.config.schema import RunConfig, SlurmLauncher
+from lmexp.config.launchers import SlurmLauncher
+from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.launch.resolve import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State, StateName

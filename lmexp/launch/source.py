@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from lmexp.launch.resolve import PlannedRun
-from lmexp.runs.directory import RESULTS, RunDir, State
+from lmexp.runs.directory import RESULTS, WAITING, RunDir, State
 
 
 class Source(Protocol):
@@ -46,8 +46,12 @@ class Listed:
         self._left = deque(runs)
 
     def peek(self) -> PlannedRun | None:
-        """Return the next run."""
-        return self._left[0] if self._left else None
+        """Return the next run; those that wait for another one's weights let others pass."""
+        for _ in range(len(self._left)):
+            if _is_ready(self._left[0]):
+                return self._left[0]
+            self._left.rotate(-1)
+        return None
 
     def pop(self) -> PlannedRun:
         """Give out the next run."""
@@ -76,6 +80,14 @@ class Listed:
     def exhausted(self) -> bool:
         """Whether none is left."""
         return not self._left
+
+
+def _is_ready(planned: PlannedRun) -> bool:
+    """Whether a run can start, or has nothing to wait for any more: the one whose weights it needs has ended."""
+    if planned.needs is None:
+        return True
+    state = planned.needs.run.read_state()
+    return state.state not in WAITING
 
 
 def is_pending(planned: PlannedRun) -> bool:

@@ -106,8 +106,8 @@ def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         # nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they
         # do in analysis/frontier.py.
         .transform_calculate(lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y")
-        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0])
-        .transform_joinaggregate(cheapest="min(x)", groupby=["lost"])
+        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0], groupby=["task"])
+        .transform_joinaggregate(cheapest="min(x)", groupby=["lost", "task"])
         .transform_calculate(frontier="datum.lost === datum.best && datum.x === datum.cheapest")
     )
     x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=24), axis=_axis(grid=False))
@@ -122,7 +122,11 @@ def frontier_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         description=alt.Description("slug:N"),
     )
     choices = choose_quality, choose_cost, groups.choose
-    layers = [steps.encode(x=x, y=y), marks.encode(x=x, y=y).add_params(*choices), _below("cost", costs)]
+    layers = [
+        steps.encode(x=x, y=y, detail="task:N"),
+        marks.encode(x=x, y=y).add_params(*choices),
+        _below("cost", costs),
+    ]
     title = _lookup("quality", {name: column(name).heading for name in qualities})
     return _styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")
 

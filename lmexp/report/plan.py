@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lmexp.analysis.columns import telling
 from lmexp.analysis.planner import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
-from lmexp.config.schema import Choices, SearchAxis, SearchSpec
+from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.report.terminal import column_widths, fit
 from lmexp.runs.record import Row
 from lmexp.units import duration, si
@@ -72,6 +73,7 @@ def print_search_plan(name: str, search: SearchSpec, rows: Sequence[Row], consol
 def _print_rows(rows: Sequence[Row], console: Console) -> None:
     headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
+    axes = telling(axes, rows)
     texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
     texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
     titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings
@@ -108,6 +110,8 @@ def _figure(key: str, value: float | None) -> str:
 
 
 def _swept(value: Any) -> str:
-    """Return a swept value; large numbers with an SI prefix, as in 10.0T."""
+    """Return a swept value; large numbers with an SI prefix, as in 10.0T; a dash for null."""
+    if value is None:
+        return "–"
     is_large = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e5
     return si(float(value)) if is_large else str(value)

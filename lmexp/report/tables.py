@@ -90,6 +90,41 @@ def print_list(found: Mapping[str, str], console: Console) -> None:
         console.print(Text(f"{name:<{width}}  {line}"), soft_wrap=True)
 
 
+def print_scores(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was scored, each metric with its value, and where these are kept."""
+    about = found["about"]
+    if "targets" in about:
+        what = (
+            f"{about['targets']:,} targets of {about['samples']:,} samples, task {about['task']}, {about['precision']}"
+        )
+        console.print(Text(f"{found['subject']}: {what}"), soft_wrap=True)
+    rows = [(f"score/{found['name']}/{metric}", f"{value:.6g}") for metric, value in found["scores"].items()]
+    console.print(small_table(("", "value"), rows))
+    console.print(Text(f"kept in {found['file']}"), soft_wrap=True)
+
+
+def print_sentences(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the words of one sentence and then the sentence, or several sentences, one a row."""
+    if len(found) == 1:
+        words = [
+            (word["word"], f"{word['log_probability']:.3f}", f"{word['surprisal_bits']:.2f}")
+            for word in found[0]["words"]
+        ]
+        console.print(small_table(("word", "log p", "bits"), words))
+        console.print()
+    rows = [
+        (
+            f"{one['plausibility']:.3g}",
+            f"{one['log_probability']:.3f}",
+            f"{one['perplexity']:,.2f}",
+            f"{one['bits_per_byte']:.3f}",
+            one["text"],
+        )
+        for one in found
+    ]
+    console.print(small_table(("plausibility", "log p", "ppl", "bits/byte", "sentence"), rows))
+
+
 def print_store(found: Mapping[str, Any], console: Console) -> None:
     """Print what a token store holds."""
     console.print(

@@ -25,6 +25,8 @@ MEASURES = (
     "loss", "perplexity", "bits_per_byte",
     "tokens_per_second", "train_flops", "peak_memory_gb", "train_seconds",
 )  # fmt: skip
+SCORES = ("score/seq2seq/bleu", "score/classify/f1_macro", "score/tag/span_f1")
+"""The one score of each task that stands beside its loss; table.csv has all."""
 GIVE_WAY = (
     "perplexity",
     "peak_memory_gb",
@@ -74,12 +76,14 @@ def study_table(
 ) -> Table:
     """Return all rows side by side, at most `width` cells wide where that is possible.
 
-    Rows are sorted by `sort` (`quality` unless it is given), the best first; rows without a number come last.
+    Rows are sorted by task, and within it by `sort` (`quality` unless it is given), the best first; rows without a
+    number come last.
     """
     table = study.table
     marks = frontier(table, quality, cost)
     order = _order(table, sort or quality)
-    measures = list(dict.fromkeys([quality, *MEASURES, cost]))
+    measured = [name for name in (*SCORES, *MEASURES) if name in table and table[name].notna().any()]
+    measures = list(dict.fromkeys([quality, *measured, cost]))
     texts = {name: [cells[i] for i in order] for name, cells in _cells(study, measures).items()}
     texts = {"": [MARK if marks.iloc[i] else "" for i in order], **texts}
 
@@ -124,16 +128,20 @@ def unfinished(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(table: pd.DataFrame, sort: str) -> np.ndarray:
-    """Return the positions of rows from best to worst, those without a number last."""
+    """Return the positions of rows, task by task, from best to worst, those without a number last."""
     values = numbers(table, sort)
     ranked = -values if higher_is_better(sort) else values
-    return np.argsort(np.where(np.isnan(ranked), np.inf, ranked), kind="stable")
+    tasks = pd.factorize(table["task"])[0]
+    return np.lexsort((np.where(np.isnan(ranked), np.inf, ranked), np.where(tasks < 0, tasks.max() + 1, tasks)))
 
 
 def _cells(study: Study, measures: list[str]) -> dict[str, list[str]]:
     """Return the texts of what could be shown: axes (or the run, where there are none), measures, state."""
     table = study.table
-    names = [*(study.varied or ["slug"]), *[name for name in measures if name not in study.varied]]
+    whose = study.varied or ["slug"]
+    if len(study.tasks) > 1 and "task" not in whose:
+        whose = ["task", *whose]
+    names = [*whose, *[name for name in measures if name not in study.varied]]
     if len(unfinished(table)):
         names.append("state")
     cells = {name: column_texts(table, name) for name in names}

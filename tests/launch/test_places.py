@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lmexp.config import paths
 from lmexp.config.checks import check_config
 from lmexp.config.compose import Composer
-from lmexp.config.schema import LocalLauncher, RunConfig
+from lmexp.config.launchers import LocalLauncher
+from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, cores
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
-from lmexp.config.schema import Choices, Interval, SearchAxis, SearchSpec
+from lmexp.config.sweeps import Choices, Interval, SearchAxis, SearchSpec
 from lmexp.errors import UserError
 from lmexp.launch import resolve as resolving
 from lmexp.launch.halving import Halving
