@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "launch": {"config", "data", "cost", "runs"},
     "analysis": {"config", "cost", "runs"},
     "report": {"config", "cost", "runs", "analysis"},
+    "cli": {"config", "data", "cost", "runs", "inference", "launch", "analysis", "report"},
 }
 """Besides itself, and the small modules at the top: errors, files, hub, orphans, units."""
 

@@ -1,0 +1,70 @@
+"""Verbs that lead to a decision: plan before, report after."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, warn
+from lmexp.cli.showing import plan_rows, show_report
+
+
+@app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo --measure`", rich_help_panel=DECIDE)
+def plan(
+    name: Annotated[str, typer.Argument(help="A sweep's name, or the path of its file.")],
+    overrides: Words = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to know its speed.")
+    ] = False,
+    output_dir: Outputs = OUTPUTS,
+    config_dir: Configs = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
+    from lmexp.analysis.planner import search_totals, totals
+    from lmexp.launch.processes import warm_up
+    from lmexp.launch.resolve import resolve_sweep
+    from lmexp.launch.trials import measure as try_shapes
+    from lmexp.report.plan import print_plan, print_search_plan
+
+    ready = warm_up if measure else (lambda: None)
+    resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=say, when_valid=ready)
+    if measure:
+        try_shapes(resolved.examples, output_dir, say)
+    rows = plan_rows(resolved, output_dir)
+    if resolved.search:
+        search = resolved.search.spec
+        if as_json:
+            spec = search.model_dump(mode="json", by_alias=True, exclude_none=True)
+            most = search_totals(rows, search)
+            print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": most})
+        else:
+            warn(resolved)
+            print_search_plan(resolved.name, search, rows, out)
+    elif as_json:
+        skipped = [{"values": cell.values, "reason": cell.reason} for cell in resolved.skipped]
+        print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped})
+    else:
+        warn(resolved)
+        print_plan(rows, out)
+
+
+@app.command(epilog="Example: `lmexp report demo --cost train_flops`", rich_help_panel=DECIDE)
+def report(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sweeps that have been started.")],
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="loss, perplexity, bits_per_byte, accuracy; bits_per_byte where tokenizers differ, else loss."
+        ),
+    ] = None,
+    cost: Annotated[
+        str, typer.Option(help="train_seconds, train_flops, wall_seconds, tokens, n_params, peak_memory_gb, dollars.")
+    ] = "train_seconds",
+    sort: Annotated[str | None, typer.Option(help="Column to sort the table by; the quality.")] = None,
+    output_dir: Outputs = OUTPUTS,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare runs: the table and the frontier here; report.html, table.csv and table.parquet on disk."""
+    show_report([output_dir / name for name in names], quality, cost, sort, as_json)
