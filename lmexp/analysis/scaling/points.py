@@ -1,0 +1,97 @@
+"""What a law is fitted to: sizes, tokens, FLOPs and losses of runs, as plain arrays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lmexp.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+Texts = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Runs, one an entry of every array; all numbers are float64, so that 6ND cannot overflow."""
+
+    params: Floats
+    """(n,) parameters N."""
+    tokens: Floats
+    """(n,) training tokens D."""
+    flops: Floats
+    """(n,) training FLOPs C, in one convention."""
+    loss: Floats
+    """(n,) validation loss in nats per token."""
+    unit: Texts
+    """(n,) what is independent of what: a run, or the trunk that milestones share. The bootstrap resamples units."""
+    precision: Texts | None = None
+    """(n,) name of the precision, where the study has several."""
+    costs: dict[str, Floats] = field(default_factory=dict)
+    """(n,) each, what else was paid: `train_seconds`, `dollars`, ...; NaN where it was not measured."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that are not here: the reason, and how many."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of the fit must know about the points."""
+    source: str = ""
+    """Where they come from, in words."""
+
+    def __post_init__(self) -> None:
+        """Cast to float64 and check. Raises UserError for lengths that differ and numbers that cannot be."""
+        for name in ("params", "tokens", "flops", "loss"):
+            object.__setattr__(self, name, self._numbers(name, getattr(self, name)))
+        object.__setattr__(self, "unit", self._texts("unit", self.unit))
+        if self.precision is not None:
+            object.__setattr__(self, "precision", self._texts("precision", self.precision))
+        costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
+        object.__setattr__(self, "costs", costs)
+
+    def _numbers(self, name: str, values: npt.ArrayLike, may_miss: bool = False) -> Floats:
+        """Return a column as float64 (n,): finite and above 0, or NaN where it may be missing."""
+        numbers = np.asarray(values, dtype=np.float64)
+        self._check_length(name, numbers.shape)
+        good = np.isfinite(numbers) & (numbers > 0)
+        if may_miss:
+            good |= np.isnan(numbers)
+        if not good.all():
+            bad = int(np.flatnonzero(~good)[0])
+            raise UserError(f"point {bad + 1}{self._where}: {name} is {numbers[bad]:g}; it must be finite and above 0")
+        return numbers
+
+    def _texts(self, name: str, values: npt.ArrayLike) -> Texts:
+        """Return a column as text (n,)."""
+        texts = np.asarray(values, dtype=np.str_)
+        self._check_length(name, texts.shape)
+        return texts
+
+    def _check_length(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise UserError unless `shape` is that of `params`, with one axis."""
+        if shape != (len(self.params),):
+            raise UserError(f"{name}{self._where} has shape {shape}, params has {len(self.params)} entries")
+
+    @property
+    def _where(self) -> str:
+        return f" of {self.source}" if self.source else ""
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    @property
+    def n_units(self) -> int:
+        """How many independent units the points come from."""
+        return len(np.unique(self.unit))
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> "Points":
+        """Return the points that `mask` (n,) marks; what was left out, warnings and source stay."""
+        costs: Mapping[str, Floats] = {name: values[mask] for name, values in self.costs.items()}
+        return replace(
+            self,
+            params=self.params[mask],
+            tokens=self.tokens[mask],
+            flops=self.flops[mask],
+            loss=self.loss[mask],
+            unit=self.unit[mask],
+            precision=None if self.precision is None else self.precision[mask],
+            costs=dict(costs),
+        )
