@@ -15,38 +15,49 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to know its speed.")
     ] = False,
+    max_dollars: Annotated[float | None, typer.Option(help="Propose what fits into so many dollars.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="The same, in hours of all runs together.")] = None,
+    max_flops: Annotated[float | None, typer.Option(help="The same, in training FLOPs.")] = None,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
+    from lmexp.analysis.affordable import caps_of
     from lmexp.analysis.planner import search_totals, totals
+    from lmexp.cli.proposing import Asked, affordable
     from lmexp.launch.processes import warm_up
     from lmexp.launch.resolve import resolve_sweep
     from lmexp.launch.trials import measure as try_shapes
-    from lmexp.report.plan import print_plan, print_search_plan
+    from lmexp.report.plan import print_affordable, print_plan, print_search_plan
 
+    caps = caps_of(max_dollars, max_hours, max_flops)
     ready = warm_up if measure else (lambda: None)
     resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=say, when_valid=ready)
     if measure:
         try_shapes(resolved.examples, output_dir, say)
     rows = plan_rows(resolved, output_dir)
+    asked = Asked(name, overrides or [], output_dir, config_dir)
+    found = affordable(asked, resolved, rows, caps) if caps else None
+    more = {"affordable": found} if found else {}
     if resolved.search:
         search = resolved.search.spec
         if as_json:
             spec = search.model_dump(mode="json", by_alias=True, exclude_none=True)
             most = search_totals(rows, search)
-            print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": most})
+            print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": most} | more)
         else:
             warn(resolved)
             print_search_plan(resolved.name, search, rows, out)
     elif as_json:
         skipped = [{"values": cell.values, "reason": cell.reason} for cell in resolved.skipped]
-        print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped})
+        print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped} | more)
     else:
         warn(resolved)
         print_plan(rows, out)
+    if found and not as_json:
+        print_affordable(found, len(rows), out)
 
 
 @app.command(epilog="Example: `lmexp report demo --cost train_flops`", rich_help_panel=DECIDE)

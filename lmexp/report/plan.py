@@ -115,3 +115,26 @@ def _swept(value: Any) -> str:
         return "–"
     is_large = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e5
     return si(float(value)) if is_large else str(value)
+
+
+def print_affordable(found: dict[str, Any], runs: int, console: Console) -> None:
+    """Print what of a sweep fits under a cap: each proposal with its plan's totals and its command."""
+    if found["fits"]:
+        console.print(f"All of it fits: {found['share']:.0%} of the cap.")
+        return
+    console.print(f"Not all of it fits: it takes {found['share']:.3g} times the cap.")
+    for proposal in found["proposals"]:
+        console.print()
+        if proposal["kind"] == "trials":
+            console.print(f"{proposal['trials']} trials fit, should each be the dearest:")
+        elif proposal["kind"] == "scale":
+            console.print(f"All {runs} runs fit on {proposal['factor']:.3g} of their budgets: {_said(proposal)}:")
+        else:
+            gone = "; ".join(f"{axis} {', '.join(map(_swept, v))}" for axis, v in proposal["dropped"].items())
+            kept = f"{proposal['runs']} of {runs} runs fit as they are, without {gone}: {_said(proposal)}:"
+            console.print(kept, markup=False)
+        console.print(f"  {proposal['command']}", soft_wrap=True, markup=False)
+
+
+def _said(proposal: dict[str, Any]) -> str:
+    return ", ".join(_sums(proposal["total"]))

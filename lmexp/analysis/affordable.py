@@ -1,0 +1,198 @@
+"""What of a sweep fits under a cap: fewer cells, or all of them with shorter budgets.
+
+Fewer cells: whole values of axes go, never single cells, so what stays is crossed as before and every comparison
+keeps both its sides. The order is fixed:
+
+1. seeds go, the last first, down to two: a third seed narrows an interval, a value of an axis is a question;
+2. values of the other axes go, down to two of each: where one is enough, the one that leaves the most cells, and of
+   these the most work; else those first whose cells save the most apiece, mostly the largest;
+3. only then the second seed goes, and with it the noise floor;
+4. and last, whole axes.
+
+What fits again at the end comes back. Which values were dropped is said, for a law that is fitted to a narrower range
+of sizes reaches less far.
+
+Shorter budgets: one factor for all cells. Every question stays, and each is answered for shorter runs.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmexp.config.compose import Values
+from lmexp.config.schema import BudgetConfig
+from lmexp.config.sweeps import SweepSpec
+from lmexp.cost.horizon import DEFAULT_TOKENS
+from lmexp.errors import UserError
+from lmexp.runs.record import Row
+
+LEAST_SCALE = 0.1
+"""A run on less than a tenth of its budget answers another question: no such factor is proposed."""
+SEED = "seed"
+
+Caps = dict[str, float]
+"""The most that all runs together may take: column of a plan -> limit in its unit."""
+Level = tuple[str, Any]
+"""An axis and one of its values."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part of a sweep that fits."""
+
+    kept: list[int]
+    """Positions of the cells that stay."""
+    dropped: list[Level]
+    """The values of axes that went."""
+
+
+def caps_of(dollars: float | None, hours: float | None, flops: float | None) -> Caps:
+    """Return the caps that were given. Raises UserError for one that is not a number above 0."""
+    given = {"dollars": dollars, "hours": hours, "flops": flops}
+    for name, value in given.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise UserError(f"--max-{name} {value:g}: a number above 0, as in --max-{name} 50")
+    limits = {"dollars": dollars, "train_seconds": None if hours is None else 3600 * hours, "train_flops": flops}
+    return {column: value for column, value in limits.items() if value is not None}
+
+
+def check_known(name: str, rows: Sequence[Row], caps: Caps) -> None:
+    """Raise UserError where what is capped is not known of every run, with the way to know it."""
+    for column in caps:
+        unknown = sum(row[column] is None for row in rows)
+        if not unknown:
+            continue
+        if column == "dollars" and all(row["train_seconds"] is not None for row in rows):
+            raise UserError(
+                "--max-dollars needs a price: set hardware.dollars_per_hour, or choose hardware that has one "
+                "(`lmexp list hardware`)"
+            )
+        what = {"dollars": "price", "train_seconds": "time", "train_flops": "number of steps"}[column]
+        raise UserError(
+            f"the {what} of {unknown} of {len(rows)} runs is not known: `lmexp plan {name} --measure` "
+            "trains a few steps of each shape to know it"
+        )
+
+
+def load(rows: Sequence[Row], caps: Caps) -> float:
+    """Return what rows take, as a share of the cap that they come nearest to; at most 1 fits."""
+    return max(math.fsum(row[column] for row in rows) / limit for column, limit in caps.items())
+
+
+def cut(cells: Sequence[Values], rows: Sequence[Row], caps: Caps) -> Cut | None:
+    """Return the part of a sweep that fits, by the rules at the top; None where not even the cheapest cell does."""
+    kept, dropped = list(range(len(cells))), list[Level]()
+    while load([rows[i] for i in kept], caps) > 1:
+        level = _next_to_go(cells, rows, caps, kept)
+        if level is None:
+            break
+        dropped.append(level)
+        kept = _without(cells, dropped)
+    if load([rows[i] for i in kept], caps) > 1:
+        cheapest = min(range(len(cells)), key=lambda i: load([rows[i]], caps))
+        dropped = [level for level in _levels(cells, range(len(cells))) if not _matches(cells[cheapest], level)]
+        kept = _without(cells, dropped)
+        return Cut(kept, dropped) if load([rows[i] for i in kept], caps) <= 1 else None
+    for level in list(reversed(dropped)):
+        fewer = [other for other in dropped if other != level]
+        more = _without(cells, fewer)
+        if load([rows[i] for i in more], caps) <= 1:
+            kept, dropped = more, fewer
+    return Cut(kept, dropped)
+
+
+def _next_to_go(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: list[int]) -> Level | None:
+    """Return the value of an axis that goes next, or None when one cell is left."""
+    levels = _levels(cells, kept)
+    counts: dict[str, int] = {}
+    for axis, _ in levels:
+        counts[axis] = counts.get(axis, 0) + 1
+    for floor in (2, 1):
+        if counts.get(SEED, 0) > floor:
+            return [level for level in levels if level[0] == SEED][-1]
+        others = [level for level in levels if level[0] != SEED and counts[level[0]] > floor]
+        if others:
+            return max(others, key=lambda level: _merit(cells, rows, caps, kept, level))
+    return None
+
+
+def _merit(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: list[int],
+           level: Level) -> tuple[bool, float, float]:  # fmt: skip
+    """Return how well it would do to drop a value: whether the rest fits, then by the second rule at the top."""
+    rest = [i for i in kept if not _matches(cells[i], level)]
+    left = load([rows[i] for i in rest], caps) if rest else 0.0
+    if rest and left <= 1:
+        return True, len(rest), left
+    saved = load([rows[i] for i in kept], caps) - left
+    return False, saved / (len(kept) - len(rest)), 0.0
+
+
+def _levels(cells: Sequence[Values], kept: Sequence[int]) -> list[Level]:
+    """Return the axes' values that some kept cell has, each once, of axes that have several."""
+    found: dict[str, list[Any]] = {}
+    for i in kept:
+        for axis, value in cells[i].items():
+            values = found.setdefault(axis, [])
+            if value not in values:
+                values.append(value)
+    return [(axis, value) for axis, values in found.items() if len(values) > 1 for value in values]
+
+
+def _without(cells: Sequence[Values], dropped: Sequence[Level]) -> list[int]:
+    return [i for i, cell in enumerate(cells) if not any(_matches(cell, level) for level in dropped)]
+
+
+def _matches(cell: Values, level: Level) -> bool:
+    return level[0] in cell and bool(cell[level[0]] == level[1])
+
+
+def exclusion(spec: SweepSpec, dropped: Sequence[Level]) -> str:
+    """Return the word that leaves values of axes out of a sweep, beside what it leaves out by itself."""
+    patterns: list[Values] = [*spec.exclude, *({axis: value} for axis, value in dropped)]
+    return f"sweep.exclude={written(patterns)}"
+
+
+def scaled_budget(spec: SweepSpec, axes: Mapping[str, list[Any]], budgets: Sequence[BudgetConfig],
+                  factor: float) -> list[str] | None:  # fmt: skip
+    """Return the words that multiply the budget of every cell by `factor`, rounded down.
+
+    None where no words can: budgets that are zipped with other axes, listed point by point, or of several kinds.
+    """
+    swept = [axis for axis in axes if axis == "budget" or axis.startswith("budget.")]
+    if swept:
+        key = swept[0]
+        of_points = any(axis in point for point in spec.points for axis in swept)
+        if len(swept) > 1 or key == "budget" or key in spec.zip or of_points:
+            return None
+        return [f"{key}={','.join(_times(key, value, factor) for value in axes[key])}"]
+    kinds = [budget.model_dump(exclude_none=True) or {"tokens": DEFAULT_TOKENS} for budget in budgets]
+    if any(kind != kinds[0] for kind in kinds):
+        return None
+    ((name, value),) = kinds[0].items()
+    return [f"budget.{name}={_times(name, value, factor)}"]
+
+
+def _times(key: str, value: float, factor: float) -> str:
+    """Return a budget times a factor, rounded down to a whole token, or to four digits."""
+    scaled = value * factor
+    if key.endswith("budget.tokens") or key == "tokens":
+        return str(max(math.floor(scaled), 1))
+    digit = 10.0 ** (math.floor(math.log10(scaled)) - 3)
+    return f"{math.floor(scaled / digit) * digit:.4g}"
+
+
+def written(value: Any) -> str:
+    """Return a value in Hydra's override grammar, as in [{model.d_model:64}]."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(written, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return short if float(short := f"{value:g}") == value and isinstance(value, float) else repr(value)
+    text = str(value)
+    is_plain = text.replace("_", "").replace(".", "").isalnum() and not text[0].isdigit()
+    is_plain &= text.lower() not in ("null", "true", "false", "nan", "inf")
+    return text if is_plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,64 @@
+"""`plan --max-...`: what is proposed is a command, and that command's own plan is within the cap."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lmexp.cli.proposing import Asked, affordable
+from lmexp.config.identity import run_id
+from lmexp.errors import UserError
+
+SWEEP = """# A study of six runs
+# @package _global_
+defaults: [{override /model: gpt_nano}, {override /data: text}, {override /tokenizer: byte}, _self_]
+sweep:
+  grid: {model.d_model: [32, 64, 128]}
+  seeds: 2
+model: {context: 32}
+batch: {tokens: 256}
+budget: {tokens: 51_200}
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "six.yaml").write_text(SWEEP)
+    return Asked("six", [f"data.path={text}", "data.document=paragraph"], Path("outputs"), None)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+def test_the_plan_of_the_proposed_command_is_within_the_cap(asked: Asked, share: float):
+    resolved, rows = asked.plan(asked.words)
+    most = share * sum(row["train_flops"] for row in rows)
+    found = affordable(asked, resolved, rows, {"train_flops": most})
+    assert [proposal["kind"] for proposal in found["proposals"]] == ["subset", "scale"]
+    for proposal in found["proposals"]:
+        verb, name, *words = shlex.split(proposal["command"])[1:]
+        assert (verb, name) == ("sweep", "six")
+        again, planned = asked.plan(words)
+        assert 0 < sum(row["train_flops"] for row in planned) <= most
+        if proposal["kind"] == "subset":  # what stays is the very same run
+            before = {run_id(planned.config) for planned in resolved.runs}
+            assert {run_id(planned.config) for planned in again.runs} < before
+        else:
+            assert len(again.runs) == len(resolved.runs)
+
+
+def test_what_fits_is_left_as_it_is(asked: Asked):
+    resolved, rows = asked.plan(asked.words)
+    assert affordable(asked, resolved, rows, {"train_flops": 1e15})["fits"]
+
+
+def test_a_cap_below_the_cheapest_run_is_refused_with_its_cost(asked: Asked):
+    resolved, rows = asked.plan(asked.words)
+    with pytest.raises(UserError, match="nothing of six fits: the cheapest run takes"):
+        affordable(asked, resolved, rows, {"train_flops": 1e3})
+
+
+def test_dollars_without_a_speed_are_refused(asked: Asked):
+    resolved, rows = asked.plan(asked.words)
+    with pytest.raises(UserError, match="price of 6 of 6 runs is not known: `lmexp plan six --measure`"):
+        affordable(asked, resolved, rows, {"dollars": 1.0})
