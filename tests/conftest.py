@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
@@ -33,6 +34,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Runs mark the device they use in the temporary folder: tests side by side must not see each other's."""
     folder = tmp_path_factory.mktemp("tmp")
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run side by side, one process a core: threads that wait for each other there make them twice as slow."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
