@@ -14,6 +14,8 @@ UNSPACED = (
 """Ranges for a regex's character class: Chinese and Japanese, by the blocks of Unicode 15. Korean puts spaces."""
 
 IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
+"""What stands between white space; in scripts that put none between words, each character."""
 
 
 def separated(words: list[str]) -> list[str]:

@@ -1,11 +1,13 @@
 """What a model writes: the rest of a text, the target of a source, or the labels of one."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from lmexp.config.tasks import ClassifyConfig, TagConfig
 from lmexp.data.feeds import ends_of_pairs, source_context
+from lmexp.data.scripts import WORD
 from lmexp.data.tokenizers import Tokenizer
 from lmexp.errors import UserError
 from lmexp.models.decoding import SourceDecoder, decode
@@ -28,7 +30,8 @@ def write(
 
     A decoder continues `words`, by at most `tokens` tokens; see sample. `temperature` is 0.8 unless it is given.
     An encoder-decoder writes the target of the source `words`, by beam search, greedily with one beam (the default).
-    A model with a head over labels gives the likeliest labels of `words`, one a line, or a tag for each word.
+    A model with a head over labels gives the likeliest labels of `words`, one a line, or a tag for each word; without
+    any space, each character of Chinese or Japanese is one.
 
     Raises UserError for an encoder, which continues nothing, and for options that do not go with the model.
     """
@@ -45,6 +48,8 @@ def write(
         return iter([_target(loaded, words, tokens, 1 if beams is None else beams)])
     if beams is not None:
         raise UserError("--beams is for encoder-decoders; this model draws, by --temperature, --top-k and --top-p")
+    if temperature is not None and not 0 <= temperature < math.inf:
+        raise UserError(f"--temperature {temperature:g}: a number from 0 on")
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"--top-p {top_p:g}: more than 0, and 1 at most")
     prompt = [loaded.tokenizer.bos_id, *map(int, loaded.tokenizer.encode(words))]
@@ -88,7 +93,8 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     """Return lines: a text's labels with their probabilities, the likeliest first; or each word with its tag."""
     task, tokenizer = loaded.config.task, loaded.tokenizer
     assert isinstance(task, ClassifyConfig | TagConfig) and task.labels is not None
-    words = text.split()
+    # Who puts spaces says what the words are; a text of Chinese or Japanese without any is cut into characters.
+    words = text.split() if len(text.split()) > 1 else WORD.findall(text)
     if isinstance(task, TagConfig):
         ids, starts = tokenizer.encode_words([words])[0]
     else:

@@ -6,7 +6,6 @@ words' probabilities, so that sentences of unequal length compare.
 """
 
 import math
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,12 @@ from typing import Any
 import torch
 
 from lmexp.data.feeds import ends_of_pairs, source_context
-from lmexp.data.scripts import UNSPACED
+from lmexp.data.scripts import WORD
 from lmexp.errors import UserError
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
 from lmexp.tasks.masked_lm import pseudo_log_likelihood
 from lmexp.train.checkpoint import Loaded
-
-WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 
 
 @dataclass(frozen=True)

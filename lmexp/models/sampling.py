@@ -26,7 +26,7 @@ def sample(
 
     Args:
         context: the most tokens the model can look back on; older ones are dropped.
-        temperature: divides the logits; 0 always takes the likeliest token.
+        temperature: divides the logits, finite; 0 always takes the likeliest token.
         top_k: draw from the k likeliest tokens only.
         top_p: of these, from the fewest that together have this probability (Holtzman et al. 2020, section 3.1).
     """
@@ -40,13 +40,14 @@ def sample(
             read = tokens.shape[1]
         else:
             scores = model(tokens[:, -context:])
-        logits = scores[0, -1].float()  # (V,)
+        logits = scores[0, -1].double()  # (V,)
         if temperature == 0:
             chosen = logits.argmax().view(1)
         else:
             if top_k is not None and top_k < len(logits):
                 logits[logits < logits.topk(top_k).values[-1]] = -torch.inf
-            likely = nucleus((logits / temperature).softmax(-1), top_p)
+            # Less the largest, so that one next to no temperature does not overflow.
+            likely = nucleus(((logits - logits.max()) / temperature).softmax(-1), top_p)
             chosen = torch.multinomial(likely, 1, generator=dice)
         tokens = torch.cat([tokens, chosen.view(1, 1)], dim=1)
         yield int(chosen)

@@ -47,6 +47,14 @@ def loaded(family: str = "gpt", kind: str = "byte", task: str = "causal_lm", **s
     return Loaded(config, model, tokenizer, tokenizer)
 
 
+def loaded_tagger() -> Loaded:
+    """Return a model with a fresh head over two tags."""
+    tokenizer = tokenizer_of("byte")
+    words = ["model=bert_nano", "model.context=96", "model.vocab_size=257", "task=tag", "task.labels=[O,B-A]"]
+    config = Composer(paths.search_roots(), words=words).config({})
+    return Loaded(config, build_model(config.model, 0, config.task).eval(), tokenizer, tokenizer)
+
+
 CASES = {kind: loaded(kind=kind) for kind in ("byte", "char", "bpe", "wordpiece")}
 ALPHABET = sorted(set(TEXT) - {"\n"})
 
@@ -135,6 +143,16 @@ def test_characters_are_written_whole_and_nothing_is_lost():
     assert "".join(write(subject, "我", 60, temperature=1.0, seed=2)) != whole
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("我们在这里", list("我们在这里")), ("我们 在 这里", ["我们", "在", "这里"]), ("the cat", ["the", "cat"])],
+)
+def test_words_that_get_tags_are_those_between_spaces_or_else_chinese_characters(text: str, words: list[str]):
+    lines = list(write(loaded_tagger(), text))
+    assert [line.split("\t")[0] for line in lines] == words
+    assert {line.split("\t")[1] for line in lines} <= {"O\n", "B-A\n"}
+
+
 def test_options_that_do_not_go_with_a_model_are_refused():
     pairs = loaded("encdec", task="seq2seq", input_vocab_size=257)
     assert isinstance("".join(write(pairs, "abc", 10, beams=3)), str)
@@ -142,6 +160,10 @@ def test_options_that_do_not_go_with_a_model_are_refused():
         (CASES["byte"], {"beams": 2}, "--beams is for encoder-decoders"),
         (CASES["byte"], {"top_p": 0.0}, "--top-p 0: more than 0"),
         (CASES["byte"], {"top_p": 1.5}, "--top-p 1.5"),
+        (CASES["byte"], {"top_p": math.nan}, "--top-p nan"),
+        (CASES["byte"], {"temperature": math.nan}, "--temperature nan: a number from 0 on"),
+        (CASES["byte"], {"temperature": math.inf}, "--temperature inf"),
+        (CASES["byte"], {"temperature": -1.0}, "--temperature -1"),
         (pairs, {"temperature": 0.5}, "--temperature: an encoder-decoder"),
         (pairs, {"beams": 0}, "--beams 0"),
         (loaded("bert", task="masked_lm"), {}, "sees both ways"),

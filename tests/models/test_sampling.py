@@ -41,6 +41,12 @@ def test_a_nucleus_of_next_to_nothing_is_the_likeliest_token_as_is_no_temperatur
     assert list(sample(model, [1, 2], 10, CONTEXT, temperature=1.5, seed=3)) != greedy
 
 
+def test_next_to_no_temperature_is_none():
+    model = build_model(tiny(), 0).eval()
+    greedy = list(sample(model, [1, 2], 10, CONTEXT, temperature=0))
+    assert list(sample(model, [1, 2], 10, CONTEXT, temperature=1e-300, top_k=5)) == greedy
+
+
 def test_only_tokens_of_the_nucleus_are_drawn():
     model = build_model(tiny(), 0).eval()
     likely = nucleus(model(torch.tensor([[1, 2]]))[0, -1].softmax(-1).detach(), 0.5)
