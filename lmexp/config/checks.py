@@ -13,10 +13,9 @@ def check_config(config: RunConfig) -> None:
     check_task(config)
     each = model.sequence_tokens
     if batch.tokens % each:
-        key = "model.context" if each == model.context else "a source and a target together,"
+        key = f"model.context={each}" if each == model.context else f"a source and a target together, {each} tokens"
         raise UserError(
-            f"batch.tokens={batch.tokens} is not a multiple of {key}={each}; "
-            f"{max(batch.tokens // each, 1) * each} would be"
+            f"batch.tokens={batch.tokens} is not a multiple of {key}; {max(batch.tokens // each, 1) * each} would be"
         )
     processes, total = world_size(config), sequences(config)
     if total % processes:

@@ -89,6 +89,8 @@ ELSEWHERE = {
     "model.dff": "model.d_ff",
     "model.dropout_rate": "model.dropout",
     "model.input_positions": "model.input_context",
+    "model.max_position_embeddings": "model.context",
+    "model.maximum_position_encoding": "model.input_context and model.context",
     "model.num_heads": "model.n_heads",
     "model.num_layers": "model.n_layers",
     "model.pe_input": "model.input_context",

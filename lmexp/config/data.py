@@ -1,13 +1,21 @@
 """Data and tokenizer configs: where text comes from, how it is split, what a token is."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lmexp.config.base import Count, Section, Seed
 
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
+
+
+def _as_name(value: Any) -> Any:
+    """A column may be called, or be, a number, which YAML and the command line take for one."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ColumnName = Annotated[str, BeforeValidator(_as_name)]
 
 
 class CleanConfig(Section):
@@ -58,7 +66,7 @@ class FileData(DataSection):
     path: str
     """A file, a folder or a glob; relative to the folder the command runs in."""
     format: Literal["txt", "jsonl", "csv", "parquet"]
-    field: str = "text"
+    field: ColumnName = "text"
     """The column or key that holds the text (jsonl, csv, parquet)."""
     document: Literal["file", "paragraph", "line"] = "file"
     """What one document is in txt files; a paragraph ends at an empty line."""
@@ -74,7 +82,7 @@ class HubData(DataSection):
     """Commit, tag or branch; a study that is to be repeated names a commit."""
     subset: str = "train"
     """The dataset's own split that is read; ours is made from it."""
-    field: str = "text"
+    field: ColumnName = "text"
 
 
 class ExampleSection(DataSection):
@@ -101,9 +109,9 @@ class PairData(ExampleFiles):
     """The targets' text file, line by line beside `path`; null: both are columns of `path`."""
     validation_target_path: str | None = None
     format: Literal["txt", "tsv", "csv", "jsonl", "parquet"] = "tsv"
-    source_field: str = "source"
+    source_field: ColumnName = "source"
     """The column or key of the source text; of a tsv without a header, a number from 0."""
-    target_field: str = "target"
+    target_field: ColumnName = "target"
 
     @property
     def holds(self) -> Holds:
@@ -116,9 +124,9 @@ class LabelData(ExampleFiles):
 
     source: Literal["labels"]
     format: Literal["tsv", "csv", "jsonl", "parquet"] = "csv"
-    field: str = "text"
+    field: ColumnName = "text"
     """The column or key of the text; of a tsv without a header, a number from 0."""
-    label_field: str = "label"
+    label_field: ColumnName = "label"
 
     @property
     def holds(self) -> Holds:
@@ -152,10 +160,10 @@ class HubExamples(ExampleSection):
     subset: str = "train"
     validation_subset: str | None = None
     """The dataset's own split that validates; null splits `subset`."""
-    field: str = "text"
+    field: ColumnName = "text"
     """The column of the text, of the source text, or of the list of words; a dot reaches into a mapping, as in
     translation.de."""
-    target_field: str = "label"
+    target_field: ColumnName = "label"
     """The column of the label, of the target text, or of the list of tags. Numbers are named by the dataset's own
     features."""
 
@@ -211,6 +219,10 @@ class BPETokenizerConfig(Section):
     """Entries, the 256 bytes and the document token included."""
 
 
+WORDPIECE_LEAST = 100
+"""Entries; fewer would hardly be more than the characters."""
+
+
 class WordPieceTokenizerConfig(Section):
     """WordPiece (Schuster and Nakajima 2012), as BERT has it, trained on the training split.
 
@@ -219,7 +231,7 @@ class WordPieceTokenizerConfig(Section):
     """
 
     kind: Literal["wordpiece"]
-    vocab_size: Annotated[int, Field(ge=100, le=1_000_000)]
+    vocab_size: Annotated[int, Field(ge=WORDPIECE_LEAST, le=1_000_000)]
 
 
 class HFTokenizerConfig(Section):

@@ -44,6 +44,8 @@ from lmexp.files import hash_text, write_json
 FORMAT_VERSION = 1
 NO_TAG = -100
 """What stands for the tag of a token that is not its word's first."""
+MOST_SHOWN = 10
+"""Labels that a message names."""
 
 Holds = Literal["pairs", "labels", "tags"]
 Rows = Literal["source", "target", "text", "reference"]
@@ -242,6 +244,9 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     total = sum(examples.count.values())
     skipped = f" ({examples.left_out:,} blank or left out)" if examples.left_out else ""
     say(f"{total:,} examples{skipped}, {examples.characters / 1e6:,.1f} million characters; building the tokenizer")
+    if missing := examples.unvalidated:
+        shown = ", ".join(missing[:MOST_SHOWN]) + (", ..." if len(missing) > MOST_SHOWN else "")
+        say(f"warning: the validation split lacks {len(missing)} of {len(examples.labels)} labels: {shown}")
     if len(configs) == 1:
         source = target = build_tokenizer(configs[0], _SplitTexts(examples, None))
     else:

@@ -198,6 +198,8 @@ def _indices(path: Path, header: list[str], fields: Sequence[str]) -> list[int]:
     for field in fields:
         if field not in header:
             raise missing_field(str(path), field, header)
+        if header.count(field) > 1:
+            raise UserError(f"{path}:1: {header.count(field)} columns are called '{field}': which one is not said")
     return [header.index(field) for field in fields]
 
 
@@ -212,6 +214,8 @@ def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]
             for field in fields:
                 if field not in file.schema_arrow.names:
                     raise missing_field(str(path), field, file.schema_arrow.names)
+                if file.schema_arrow.names.count(field) > 1:
+                    raise UserError(f"{path}: several columns are called '{field}': which one is not said")
             # A row group may hold gigabytes; batches of it bound the memory.
             for batch in file.iter_batches(batch_size=1000, columns=list(dict.fromkeys(fields))):
                 columns = [batch.column(field).to_pylist() for field in fields]

@@ -107,6 +107,8 @@ class SplitExamples:
         self._check(known, first_at)
         self.labels: list[str] = self._in_order(known)
         """The labels by name, or the tags, O first; of pairs, none."""
+        self.unvalidated = [label for label in self.labels if label not in first_at and label != "O"]
+        """Those that training has and validation lacks, so that no score says how well they are learned."""
 
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
         own = sources.has_validation(self.data)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lmexp.config.data import (
+    WORDPIECE_LEAST,
     BPETokenizerConfig,
     ByteTokenizerConfig,
     HFTokenizerConfig,
@@ -525,9 +526,9 @@ def _train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> Wor
     vocabulary = json.loads(model.to_str())["model"]["vocab"]
     found = len(vocabulary) + 1
     if found < vocab_size:
+        remedy = f"set tokenizer.vocab_size={found} or lower" if found >= WORDPIECE_LEAST else "use tokenizer=char"
         raise UserError(
-            f"a vocabulary of {vocab_size} is larger than the text supports: {found} entries found; "
-            f"set tokenizer.vocab_size={found} or lower"
+            f"a vocabulary of {vocab_size} is larger than the text supports: {found} entries found; {remedy}"
         )
     return WordPieceTokenizer(sorted(vocabulary, key=vocabulary.get))
 

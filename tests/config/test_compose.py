@@ -165,6 +165,10 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
     [
         (["model.n_heads=3"], "model.d_model=128 is not divisible by model.n_heads=3"),
         (["batch.tokens=1000"], "batch.tokens=1000 is not a multiple of model.context=256; 768 would be"),
+        (
+            ["model=encdec_nano", "task=seq2seq", "data=reverse", "model.input_context=20", "batch.tokens=1000"],
+            "batch.tokens=1000 is not a multiple of a source and a target together, 84 tokens; 924 would be",
+        ),
         (["batch.micro=3"], "batch.micro=3 does not divide the 16 sequences"),
         (["trainer.devices=3"], "which 3 devices cannot share evenly"),
         (["trainer.strategy=fsdp"], "trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2"),

@@ -5,6 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from lmexp.config.data import LabelData, PairData, StdlibData, TagData
 from lmexp.data.scripts import separated
@@ -98,6 +99,14 @@ def test_every_format_of_two_columns_gives_the_same_pairs(write, tmp_path):
         assert read(data) == [(place, *row) for place, row in zip(where, rows, strict=True)]
 
 
+def test_columns_without_names_are_numbers_as_they_are_written_in_yaml(write):
+    write(a_tsv="1\tx\ty\n")
+    data = PairData.model_validate({"source": "pairs", "path": "a.tsv", "source_field": 2, "target_field": 1})
+    assert read(data) == [("a.tsv:1", "y", "x")]
+    with pytest.raises(ValidationError, match="valid string"):
+        PairData.model_validate({"source": "pairs", "path": "a.tsv", "source_field": True})
+
+
 def test_a_row_of_csv_is_placed_at_its_first_line(write):
     write(a_csv='text,label\n"two\nlines",x\nnext,y\n')
     assert [row[0] for row in read(labels())] == ["a.csv:2", "a.csv:4"]
@@ -145,6 +154,8 @@ def test_a_span_may_go_on(write, content):
         (tags(), "a O\n\nb NN\n", r"a\.conll:3: 'NN' is no tag of IOB2"),
         (tags(), "a B-\n", r"a\.conll:1: 'B-' is no tag of IOB2"),
         (tags(), b"a O\nb\xff O\n", r"a\.conll:2: not valid UTF-8"),
+        (pairs(), "source\ttarget\tsource\nx\ty\tz\n", r"a\.tsv:1: 2 columns are called 'source'"),
+        (labels(), "text,label,label\nx,a,b\n", r"a\.csv:1: 2 columns are called 'label'"),
         (pairs(), "source\ttargets\nx\ty\n", r"a\.tsv: no column 'target'; there are: source, targets"),
         (pairs(), "source\ttarget\nx\ty\nz\n", r"a\.tsv:3: the line has 1 fields, the first has 2"),
         (pairs(source_field="0", target_field="2"), "x\ty\n", r"a\.tsv:1: no column 2: the line has 2 fields"),
@@ -216,6 +227,12 @@ def test_a_label_that_training_lacks_is_named_where_it_is(write):
     write(a_csv="text,label\nx,a\ny,b\n", v_csv="text,label\nx,a\ny,c\nz,c\n")
     with pytest.raises(UserError, match=r"v\.csv:3: the label 'c' occurs in the validation split and never in"):
         SplitExamples(labels(validation_path="v.csv"))
+
+
+def test_labels_that_validation_lacks_are_known(write):
+    write(a_csv="text,label\nx,c\ny,b\nz,a\n", v_csv="text,label\nx,b\n", a_conll="a O\nb B-X\n", v_conll="b B-X\n")
+    assert SplitExamples(labels(validation_path="v.csv")).unvalidated == ["a", "c"]
+    assert SplitExamples(tags(validation_path="v.conll")).unvalidated == []
 
 
 def test_a_tag_that_training_lacks_is_named_where_it_is(write):

@@ -101,7 +101,9 @@ def test_labels_are_numbers_in_the_order_of_their_names(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\none,neg\ntwo \u4e8c,pos\nthree,mid\n")
     (tmp_path / "v.csv").write_text("text,label\nfour,pos\n")
     data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
-    store = prepare_examples(data, BYTE, None, tmp_path / "stores")
+    said: list[str] = []
+    store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
+    assert "warning: the validation split lacks 2 of 3 labels: mid, neg" in said
     assert store.labels == ["mid", "neg", "pos"]
     assert (store.label("train").tolist(), store.label("validation").tolist()) == ([1, 2, 0], [2])
     assert list(store.texts("train")) == ["one", "two \u4e8c", "three"]

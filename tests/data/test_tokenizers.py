@@ -263,11 +263,19 @@ def test_wordpiece_writes_chinese_without_spaces():
 )
 def test_a_size_that_wordpiece_cannot_have_is_refused_with_one_that_it_can(vocab_size, message):
     config = WordPieceTokenizerConfig.model_construct(kind="wordpiece", vocab_size=vocab_size)
+    words = " ".join(f"{one}{two}" for one in "abcdefghijkl" for two in "mnopqrstuvwxyz")
+    documents = [*DOCUMENTS, ("train", f"{words} {words}")]
     with pytest.raises(UserError, match=message) as raised:
-        build_tokenizer(config, DOCUMENTS)
+        build_tokenizer(config, documents)
     possible = int(str(raised.value).split("tokenizer.vocab_size=")[1].split()[0])
     possible_config = config.model_copy(update={"vocab_size": possible})
-    assert build_tokenizer(possible_config, DOCUMENTS).vocab_size == possible
+    assert build_tokenizer(possible_config, documents).vocab_size == possible
+
+
+def test_a_text_that_supports_fewer_entries_than_wordpiece_may_have_is_sent_to_characters():
+    config = WordPieceTokenizerConfig(kind="wordpiece", vocab_size=100)
+    with pytest.raises(UserError, match="entries found; use tokenizer=char"):
+        build_tokenizer(config, [("train", "the cat " * 9)])
 
 
 @pytest.fixture
