@@ -1,0 +1,281 @@
+"""The laws as data: what each says, its published constants, and what follows from it.
+
+Every law here is a case of one form in parameters N and tokens D, with some of its six numbers held fixed:
+
+    L = E + (A N^-alpha + B D^-beta)^gamma
+
+Chinchilla's has gamma = 1; Kaplan's has E = 0 and beta = 1, under other names. A law in one variable has the first
+term only, and then N stands for that variable. So loss, optimum and serving are written once, for the form; a law
+adds the names of its own parameters and the way between them and the form. How the form is fitted: surface.py.
+
+A theta is an array whose last axis holds a law's parameters in the order of `Law.parameters`; the axes before it
+are those of a batch, and broadcast with N and D: theta (B, 1, k) with N (n,) gives losses (B, n).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lmexp.errors import UserError, nearest
+
+Floats = npt.NDArray[np.float64]
+
+FLOPS_PER_TOKEN = 6.0
+"""Training FLOPs are this times N D: 2 in the forward pass and 4 in the backward (Kaplan et al. 2020, section 2.1)."""
+SERVING_FLOPS_PER_TOKEN = 2.0
+"""FLOPs per parameter for a token that is served: the forward pass."""
+
+
+class Form(NamedTuple):
+    """The six numbers of L = E + (A N^-alpha + B D^-beta)^gamma; each an array of one shape, or a constant."""
+
+    E: npt.ArrayLike
+    A: npt.ArrayLike
+    alpha: npt.ArrayLike
+    B: npt.ArrayLike = 0.0
+    beta: npt.ArrayLike = 1.0
+    gamma: npt.ArrayLike = 1.0
+
+
+class Optimal(NamedTuple):
+    """The best use of a budget: parameters, tokens, and the loss that they give."""
+
+    params: Floats
+    tokens: Floats
+    loss: Floats
+
+
+@dataclass(frozen=True)
+class Law:
+    """One way in which loss falls with what is spent."""
+
+    name: str
+    formula: str
+    parameters: tuple[str, ...]
+    """Names of what is fitted, in the order of a theta."""
+    inputs: tuple[str, ...]
+    """What the loss depends on: columns of Points, or costs in it."""
+    free: tuple[str, ...]
+    """The numbers of the form that are fitted; the others are held at E 0, beta 1, gamma 1."""
+    to_form: Callable[..., Form]
+    """From the parameters, as arguments, to the form."""
+    from_form: Callable[[Form], tuple[npt.ArrayLike, ...]]
+    """And back."""
+
+    def form(self, theta: npt.ArrayLike) -> Form:
+        """Return the form of a theta (..., k), every number (...)."""
+        theta = np.asarray(theta, dtype=np.float64)
+        return self.to_form(*np.moveaxis(theta, -1, 0))
+
+    def theta(self, form: Form) -> Floats:
+        """Return the theta (..., k) of a form."""
+        return np.stack(np.broadcast_arrays(*self.from_form(form)), axis=-1).astype(np.float64)
+
+    def loss(self, theta: npt.ArrayLike, *inputs: npt.ArrayLike) -> Floats:
+        """Return the loss at `inputs`, N and D or the one variable of the law; theta (..., k) broadcasts with them.
+
+        Raises UserError when the law takes another number of inputs.
+        """
+        if len(inputs) != len(self.inputs):
+            raise UserError(f"the law {self.name} takes {' and '.join(self.inputs)}, {len(inputs)} values were given")
+        f = self.form(theta)
+        values = [np.asarray(value, dtype=np.float64) for value in inputs]
+        reducible = f.A * values[0] ** -np.asarray(f.alpha)
+        if len(values) == 2:
+            reducible = reducible + f.B * values[1] ** -np.asarray(f.beta)
+        return np.asarray(f.E + reducible**f.gamma)
+
+    @property
+    def has_optimum(self) -> bool:
+        """Whether the law trades parameters for tokens."""
+        return self.inputs == ("params", "tokens")
+
+    def optimum(self, theta: npt.ArrayLike, flops: npt.ArrayLike, flops_per_token: float = FLOPS_PER_TOKEN) -> Optimal:
+        """Return N*, D* and the loss there under C = flops_per_token N D; theta (..., k) broadcasts with C.
+
+        In closed form, for gamma moves no optimum: N* = G (C/6)^(beta/(alpha+beta)), D* = (C/6)/N*, with
+        G = (alpha A/(beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, equation 4).
+        Raises UserError when the law has one input only.
+        """
+        self._check_optimum()
+        f = self.form(theta)
+        product = np.asarray(flops, dtype=np.float64) / flops_per_token
+        both = np.add(f.alpha, f.beta)
+        scale = (np.multiply(f.alpha, f.A) / np.multiply(f.beta, f.B)) ** (1 / both)
+        params = scale * product ** (f.beta / both)
+        tokens = product / params
+        return Optimal(params, tokens, self.loss(theta, params, tokens))
+
+    def for_serving(self, theta: npt.ArrayLike, loss: npt.ArrayLike, served: npt.ArrayLike) -> Optimal:
+        """Return the N and D of least 6ND + 2NT that reach `loss`, where T = `served` tokens are served afterwards.
+
+        Where the law never reaches the loss, N and D are NaN. Source: Sardana et al. 2023, equation 2: at the
+        optimum beta B D^-beta / (alpha A N^-alpha) = D / (D + T/3). With p the share of N's term in what is
+        reducible, N and D follow from p, the left side falls and the right side rises with p: one root, bisected.
+        Raises UserError when the law has one input only.
+        """
+        self._check_optimum()
+        f = self.form(theta)
+        with np.errstate(invalid="ignore"):
+            reducible = (np.asarray(loss, dtype=np.float64) - f.E) ** (1 / np.asarray(f.gamma))
+        third = np.asarray(served, dtype=np.float64) * SERVING_FLOPS_PER_TOKEN / FLOPS_PER_TOKEN
+
+        def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:
+            """Return N, D, and how far the left side is above the right, in logs."""
+            share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
+            params = (f.A / (share * reducible)) ** (1 / np.asarray(f.alpha))
+            tokens = (f.B / (rest * reducible)) ** (1 / np.asarray(f.beta))
+            return params, tokens, np.log(np.divide(f.beta, f.alpha)) - logit + np.log1p(third / tokens)
+
+        shape = np.broadcast_shapes(reducible.shape, third.shape)
+        low, high = np.full(shape, -50.0), np.full(shape, 50.0)
+        for _ in range(60):  # halves 100 to below 1e-16
+            middle = (low + high) / 2
+            above = sizes(middle)[2] > 0
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        params, tokens, _ = sizes((low + high) / 2)
+        reached = np.broadcast_to(np.asarray(loss, dtype=np.float64), params.shape)
+        return Optimal(params, tokens, np.where(np.isfinite(params), reached, np.nan))
+
+    def _check_optimum(self) -> None:
+        if not self.has_optimum:
+            raise UserError(f"the law {self.name} is of {self.inputs[0]} alone: it has no best size for a budget")
+
+
+chinchilla = Law(
+    name="chinchilla",
+    formula="L = E + A N^-alpha + B D^-beta",
+    parameters=("E", "A", "B", "alpha", "beta"),
+    inputs=("params", "tokens"),
+    free=("E", "A", "alpha", "B", "beta"),
+    to_form=lambda E, A, B, alpha, beta: Form(E, A, alpha, B, beta),
+    from_form=lambda f: (f.E, f.A, f.B, f.alpha, f.beta),
+)
+"""Hoffmann et al. 2022, section 3.3: approach 3."""
+
+extra = Law(
+    name="extra",
+    formula="L = E + (A N^-alpha + B D^-beta)^gamma",
+    parameters=("E", "A", "B", "alpha", "beta", "gamma"),
+    inputs=("params", "tokens"),
+    free=("E", "A", "alpha", "B", "beta", "gamma"),
+    to_form=lambda E, A, B, alpha, beta, gamma: Form(E, A, alpha, B, beta, gamma),
+    from_form=lambda f: (f.E, f.A, f.B, f.alpha, f.beta, f.gamma),
+)
+"""Chinchilla's with one exponent more, which often foretells the largest compute better."""
+
+kaplan = Law(
+    name="kaplan",
+    formula="L = ((Nc/N)^(alpha_N/alpha_D) + Dc/D)^alpha_D",
+    parameters=("Nc", "Dc", "alpha_N", "alpha_D"),
+    inputs=("params", "tokens"),
+    free=("A", "alpha", "B", "gamma"),
+    to_form=lambda Nc, Dc, alpha_N, alpha_D: Form(0.0, Nc ** (alpha_N / alpha_D), alpha_N / alpha_D, Dc, 1.0, alpha_D),
+    from_form=lambda f: (
+        np.asarray(f.A) ** (1 / np.asarray(f.alpha)),
+        f.B,
+        np.multiply(f.alpha, f.gamma),
+        f.gamma,
+    ),
+)
+"""Kaplan et al. 2020, equation 1.5; N there is without embeddings."""
+
+
+def _kaplan_alone(name: str, column: str, letter: str) -> Law:
+    """Return Kaplan's law in one of N and D, the other being plenty."""
+    return Law(
+        name=name,
+        formula=f"L = ({letter}c/{letter})^alpha_{letter}",
+        parameters=(f"{letter}c", f"alpha_{letter}"),
+        inputs=(column,),
+        free=("A", "alpha"),
+        to_form=lambda scale, alpha: Form(0.0, scale**alpha, alpha),
+        from_form=lambda f: (np.asarray(f.A) ** (1 / np.asarray(f.alpha)), f.alpha),
+    )
+
+
+kaplan_params = _kaplan_alone("kaplan_params", "params", "N")
+"""Kaplan et al. 2020, equation 1.1: for models trained on so many tokens that more would not help."""
+kaplan_tokens = _kaplan_alone("kaplan_tokens", "tokens", "D")
+"""Kaplan et al. 2020, equation 1.2: for models so large that a larger one would not help."""
+
+
+def power(column: str) -> Law:
+    """Return the power law with a floor in one column of the points: flops, train_seconds, dollars, ..."""
+    return Law(
+        name=f"power_{column}",
+        formula=f"L = E + A {column}^-alpha",
+        parameters=("E", "A", "alpha"),
+        inputs=(column,),
+        free=("E", "A", "alpha"),
+        to_form=lambda E, A, alpha: Form(E, A, alpha),
+        from_form=lambda f: (f.E, f.A, f.alpha),
+    )
+
+
+LAWS = {law.name: law for law in (chinchilla, extra, kaplan, kaplan_params, kaplan_tokens)}
+"""The laws of parameters and tokens, by name; `power` gives those of one cost."""
+DEFAULT_LAWS = (chinchilla, extra, kaplan)
+"""What `fit` fits unless told otherwise: chinchilla and extra always stand side by side."""
+
+
+def law_named(name: str) -> Law:
+    """Return a law by its name; `power_dollars` is the power law with a floor in dollars.
+
+    Raises UserError for a name that is no law.
+    """
+    if name.startswith("power_"):
+        return power(name.removeprefix("power_"))
+    if name not in LAWS:
+        raise UserError(f"there is no law '{name}'.{nearest(name, LAWS)} There are {', '.join(LAWS)}, power_COLUMN")
+    return LAWS[name]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Published constants of a law."""
+
+    law: Law
+    values: tuple[float, ...]
+    """In the order of the law's parameters."""
+    source: str
+
+    @property
+    def theta(self) -> Floats:
+        """The constants as a theta (k,)."""
+        return np.array(self.values)
+
+
+KNOWN = {
+    "hoffmann": Known(
+        chinchilla,
+        (1.69, 406.4, 410.7, 0.336, 0.283),
+        "Hoffmann et al. 2022, section 3.3, with the exponents to three digits that its source gives "
+        "(Besiroglu et al. 2024, section 2)",
+    ),
+    "hoffmann_rounded": Known(
+        chinchilla, (1.69, 406.4, 410.7, 0.34, 0.28), "Hoffmann et al. 2022, equation 10: exponents to two digits"
+    ),
+    "epoch": Known(chinchilla, (1.8172, 482.01, 2085.43, 0.3478, 0.3658), "Besiroglu et al. 2024, table 1"),
+    "kaplan": Known(kaplan, (6.4e13, 1.8e13, 0.076, 0.103), "Kaplan et al. 2020, table 2, L(N, D)"),
+    "kaplan_params": Known(kaplan_params, (8.8e13, 0.076), "Kaplan et al. 2020, equation 1.1"),
+    "kaplan_tokens": Known(kaplan_tokens, (5.4e13, 0.095), "Kaplan et al. 2020, equation 1.2"),
+}
+"""Published parameters by name; made on other data, so they compare and orient, and foretell nothing here."""
+
+REPETITION_DECAY = 15.39
+"""R of Muennighoff et al. 2023, section 6: how many repetitions until a repeated token is worth 1/e of a new one."""
+
+
+def effective_tokens(unique: npt.ArrayLike, tokens: npt.ArrayLike, decay: float = REPETITION_DECAY) -> Floats:
+    """Return what D tokens, seen in several epochs over U unique ones, are worth in unique tokens.
+
+    D' = U (1 + R (1 - exp(-(D/U - 1)/R))), and D where D <= U (Muennighoff et al. 2023, equation 5). R is not fitted
+    here: a study identifies it only with many epochs at many sizes.
+    """
+    unique = np.minimum(np.asarray(unique, dtype=np.float64), tokens)
+    repetitions = np.asarray(tokens, dtype=np.float64) / unique - 1
+    return np.asarray(unique * (1 + decay * -np.expm1(-repetitions / decay)))
