@@ -1,0 +1,273 @@
+"""Where points come from: a study's records, any table with sizes, tokens (or FLOPs) and losses, a file of one.
+
+A column may go by any of its usual names, or is named. Of parameters N, tokens D and FLOPs C two are enough: the third
+is then C = 6ND, and the source says so. What cannot be meant, a million parameters written as 1, a word among numbers,
+two tasks under one law, is refused with its place. Runs without a result are no points, and are counted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lmexp.analysis.columns import higher_is_better
+from lmexp.analysis.scaling.points import Floats, Points
+from lmexp.analysis.table import Study
+from lmexp.errors import UserError, nearest, reason_of
+from lmexp.units import printable
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "params": ("n_params", "params", "parameters", "n", "num_params", "nparams", "model_size"),
+    "tokens": ("tokens", "d", "n_tokens", "num_tokens", "train_tokens", "training_tokens"),
+    "flops": ("train_flops", "flops", "c", "training_flops", "training_flop", "total_flops", "compute"),
+    "loss": ("loss", "l", "val_loss", "validation_loss", "valid_loss", "eval_loss", "test_loss", "final_loss"),
+}
+"""What each quantity is called in the tables of the field, upper or lower case; the first that a table has is taken."""
+BY_HAND = {"params": "--params", "tokens": "--tokens", "flops": "--compute", "loss": "--loss"}
+"""The option that names each quantity's column."""
+SIX_ND = "6ND"
+"""Instead of a column of FLOPs: six for every parameter and token."""
+COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
+"""Other columns that a law of loss against cost can be fitted to."""
+MOST_POINTS = 10_000
+"""A fit of more would take minutes and hundreds of megabytes, and no study has them."""
+LEAST = {"params": 100.0, "tokens": 100.0, "flops": 1e4}
+"""Smaller numbers are in thousands, millions or billions."""
+PLAUSIBLE = (0.5, 100.0)
+"""FLOPs per parameter and token: 2 forward and 4 backward, less where parameters are looked up, more with attention."""
+SAME = 1.05
+"""FLOPs per parameter and token within this factor of each other count as one convention."""
+HIGH_LOSS = 20.0
+"""In nats per token nothing is as bad: a uniform guess among 200,000 tokens is 12.2."""
+
+
+def points_of_csv(file: Path, columns: Mapping[str, str] | None = None) -> Points:
+    """Read the points of a CSV (also .tsv) or Parquet file; `columns` names what goes by no usual name.
+
+    Raises UserError when there is no such file, it cannot be read, has no rows or too many, lacks a column, or a
+    number is none: the line is named.
+    """
+    frame = _read(file)
+    lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
+    written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # an empty line is no row
+    return points_of_frame(frame[written], columns, source=str(file), lines=lines[written])
+
+
+def points_of_frame(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str] | None = None,
+    source: str = "the table",
+    lines: npt.NDArray[np.int64] | None = None,
+) -> Points:
+    """Return the points of a table with one run, or one milestone, a row.
+
+    A column `state` keeps out what is not done; `unit`, or else `run_id`, says which rows are of one run.
+    `columns` maps params, tokens, flops, loss to names of columns; flops also to 6ND. `lines` (n,) is where the rows
+    stand in their file; else they are counted from 1. Raises UserError as points_of_csv does.
+    """
+    if frame.empty:
+        raise UserError(f"{source} has no rows")
+    named = _columns(frame, columns or {}, source)
+    left_out: dict[str, int] = {}
+    lines = np.arange(len(frame)) + 1 if lines is None else lines
+    if "state" in frame:
+        state = frame["state"].fillna("no state").astype(str).to_numpy()
+        left_out = {printable(name): int((state == name).sum()) for name in sorted(set(state) - {"done"})}
+        frame, lines = frame[state == "done"], lines[state == "done"]
+    if len(frame) > MOST_POINTS:
+        raise UserError(
+            f"{source} has {len(frame):,} rows, a fit takes at most {MOST_POINTS:,}: keep the last row of each run"
+        )
+    table = _Table(source, lines)
+    known = {key: table.numbers(frame, name) for key, name in named.items() if name != SIX_ND}
+    complete = np.ones(len(frame), dtype=bool)
+    for key, values in known.items():
+        for words, bad in ((f"no {key}", np.isnan(values)), (f"infinite {key}", np.isinf(values))):
+            if count := int((bad & complete).sum()):
+                left_out[words] = count
+                complete &= ~bad
+    if not complete.any():
+        raise UserError(f"{source} has no finished row with numbers to fit: {_tally(left_out)}")
+    known, frame = {key: values[complete] for key, values in known.items()}, frame[complete]
+    table = _Table(source, lines[complete])
+    for key, values in known.items():
+        table.check(key, named[key], values)
+    sizes, said = _completed(known, named, table)
+
+    unit = next((frame[name] for name in ("unit", "run_id") if _has(frame, name)), None)
+    alone = pd.Series([f"row {line}" for line in table.lines])
+    units = alone if unit is None else unit.astype("string").reset_index(drop=True).fillna(alone)
+    high = float(known["loss"].max())
+    several = _has(frame, "precision") and frame["precision"].nunique() > 1
+    return Points(
+        **sizes,
+        unit=units.to_numpy(dtype=np.str_),
+        precision=frame["precision"].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
+        costs={name: table.costs(frame, name) for name in COSTS if _has(frame, name)},
+        left_out=left_out,
+        warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > HIGH_LOSS else (),
+        source=f"{source}: {said}",
+    )
+
+
+def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> Points:
+    """Return the finished rows of a study, milestones included; runs that did not finish are counted.
+
+    The loss is per token, or in bits per byte where tokenizers differ. Raises UserError for several tasks or texts,
+    and as points_of_csv does.
+    """
+    table = study.table
+    done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    tasks = [str(task) for task in done["task"].dropna().unique()]
+    if len(tasks) > 1:
+        raise UserError(f"{study.name} has several tasks ({', '.join(tasks)}): a law is of one; fit one task's sweep")
+    columns = {"loss": study.default_quality} | dict(columns or {})
+    if columns["loss"] in ("loss", "perplexity") and not study.has_one_tokenizer:
+        raise UserError(f"{study.name} has several tokenizers: losses per token do not compare; --loss bits_per_byte")
+    if (done.groupby("tokenizer_fingerprint")["data_fingerprint"].nunique() > 1).any():
+        raise UserError(f"{study.name} was trained and scored on different texts: a law is of one; fit each by itself")
+    points = points_of_frame(table, columns, source=study.name)
+    return replace(points, warnings=points.warnings + _mixtures(study, done))
+
+
+def _mixtures(study: Study, done: pd.DataFrame) -> tuple[str, ...]:
+    """Say what varies that no law knows of: it counts as noise."""
+    families = [str(name) for name in done["family"].dropna().unique()]
+    warnings = []
+    if len(families) > 1:
+        warnings.append(f"One law for several families ({', '.join(families)}): their differences count as noise.")
+    sizes = ("model", "budget", "seed", "precision")
+    others = [axis for axis in study.varied if axis.split(".")[0] not in sizes and done[axis].nunique() > 1]
+    if others:
+        warnings.append(f"No law knows of {', '.join(others)}: what it changes counts as noise.")
+    return tuple(warnings)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Where rows stand, for messages."""
+
+    source: str
+    lines: npt.NDArray[np.int64]
+    """(n,) the line of each row."""
+
+    def numbers(self, frame: pd.DataFrame, name: str) -> Floats:
+        """Return a column as float64 (n,), missing as NaN. Raises UserError for text, with its line."""
+        values = frame[name]
+        if pd.api.types.is_bool_dtype(values):
+            raise UserError(f"{self.source}: column '{printable(name)}' holds true and false, no numbers")
+        found = pd.to_numeric(values, errors="coerce")
+        words = (found.isna() & values.notna()).to_numpy(dtype=bool)
+        if words.any():
+            first = int(np.flatnonzero(words)[0])
+            if str(values.iloc[first]).strip().lower() not in ("nan", "na", "inf", "-inf"):
+                text = printable(str(values.iloc[first]))[:40]
+                raise UserError(f"{self.source}, line {self.lines[first]}: {printable(name)} is '{text}', no number")
+        return found.to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def costs(self, frame: pd.DataFrame, name: str) -> Floats:
+        """Return a column of costs (n,); what is not above 0 was not measured."""
+        values = self.numbers(frame, name)
+        return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+    def check(self, key: str, name: str, values: Floats) -> None:
+        """Raise UserError for a finite number that cannot be meant."""
+        place = f"{self.source}, line {{}}: {printable(name)} is {{:g}}"
+        if (values <= 0).any():
+            first = int(np.flatnonzero(values <= 0)[0])
+            raise UserError(f"{place.format(self.lines[first], values[first])}; it must be above 0")
+        if key in LEAST and (values < LEAST[key]).any():
+            first = int(np.flatnonzero(values < LEAST[key])[0])
+            raise UserError(
+                f"{place.format(self.lines[first], values[first])}; is it in millions or billions? Plain numbers are "
+                "needed, all in one unit"
+            )
+
+
+def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -> tuple[dict[str, Floats], str]:
+    """Return all four quantities, a third size from two by C = 6ND, and the words that say what was taken."""
+    sizes = dict(known)  # two of the three at least: _columns saw to it
+    if "flops" not in sizes:
+        sizes["flops"] = 6 * sizes["params"] * sizes["tokens"]
+    elif "tokens" not in sizes:
+        sizes["tokens"] = sizes["flops"] / (6 * sizes["params"])
+    elif "params" not in sizes:
+        sizes["params"] = sizes["flops"] / (6 * sizes["tokens"])
+    n, d, c = (sizes[key] for key in ("params", "tokens", "flops"))
+    letters = {"params": f"{named.get('flops')}/6D", "tokens": f"{named.get('flops')}/6N", "flops": SIX_ND}
+    letters |= {key: name for key, name in named.items() if key in known}
+    ratio = _convention(c / (n * d), table) if len(known) == len(NAMES) else ""
+    said = f"N = {letters['params']}, D = {letters['tokens']}, C = {letters['flops']}{ratio}, L = {named['loss']}"
+    return sizes, printable(said)
+
+
+def _convention(factor: Floats, table: _Table) -> str:
+    """Return what the FLOPs per parameter and token are. Raises UserError where they cannot be."""
+    bad = (factor < PLAUSIBLE[0]) | (factor > PLAUSIBLE[1])
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise UserError(
+            f"{table.source}, line {table.lines[first]}: FLOPs are {factor[first]:.3g} N D, and should be "
+            f"about 6 N D: do units differ between the columns? --compute {SIX_ND} computes them"
+        )
+    low, high = float(factor.min()), float(factor.max())
+    if high / low <= SAME:
+        return f" ({np.median(factor):.2f} N D)"
+    return f" ({low:.2f} to {high:.2f} N D)"
+
+
+def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[str, str]:
+    """Return the column of each quantity that the table has. Raises UserError for a name that it has not."""
+    names = [str(name) for name in frame.columns]
+    folded = {name.strip().lower().replace(" ", "_"): name for name in reversed(names)}
+    found = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
+    for key, name in columns.items():
+        if name not in names and (key, name) != ("flops", SIX_ND):
+            raise UserError(f"{source} has no column '{printable(name)}'.{nearest(name, names)}")
+        found[key] = name
+    if "loss" not in found:
+        shown = printable(", ".join(names))
+        raise UserError(f"{source} has no column for the loss; name it with {BY_HAND['loss']}. It has: {shown[:200]}")
+    if higher_is_better(found["loss"]):
+        raise UserError(f"the laws are of a loss, which falls: more {printable(found['loss'])} is better")
+    if len(found) < 3 or (len(found) == 3 and found.get("flops") == SIX_ND):
+        options = ", ".join(BY_HAND[key] for key in NAMES if key not in found)
+        shown = printable(", ".join(names))
+        raise UserError(
+            f"{source} needs two of params, tokens and flops beside the loss; name them with {options}. "
+            f"It has: {shown[:200]}"
+        )
+    return found
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Read a file as a table. Raises UserError when that cannot be done."""
+    if file.is_dir() or not file.exists():
+        raise UserError(f"there is no file {file}")
+    try:
+        if file.suffix.lower() == ".parquet":
+            return pd.read_parquet(file)
+        with file.open(encoding="utf-8-sig") as opened:
+            heading = opened.readline()
+        separator = max(",;\t", key=heading.count)
+        frame = pd.read_csv(file, sep=separator, encoding="utf-8-sig", low_memory=False, skip_blank_lines=False)
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is no text in UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{file} is empty") from None
+    except (ValueError, OSError) as problem:  # pandas' and pyarrow's own are ValueErrors
+        raise UserError(f"{file} cannot be read as a table: {reason_of(problem)}") from None
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise UserError(f"{file} has rows of more fields than its heading")
+    return frame
+
+
+def _has(frame: pd.DataFrame, name: str) -> bool:
+    return name in frame and bool(frame[name].notna().any())
+
+
+def _tally(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {words}" for words, count in counts.items())
