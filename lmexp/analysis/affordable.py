@@ -23,6 +23,7 @@ from typing import Any
 from lmexp.config.compose import Values
 from lmexp.config.schema import BudgetConfig
 from lmexp.config.sweeps import SweepSpec
+from lmexp.config.words import written
 from lmexp.cost.horizon import DEFAULT_TOKENS
 from lmexp.errors import UserError
 from lmexp.runs.record import Row
@@ -180,19 +181,3 @@ def _times(key: str, value: float, factor: float) -> str:
         return str(max(math.floor(scaled), 1))
     digit = 10.0 ** (math.floor(math.log10(scaled)) - 3)
     return f"{math.floor(scaled / digit) * digit:.4g}"
-
-
-def written(value: Any) -> str:
-    """Return a value in Hydra's override grammar, as in [{model.d_model:64}]."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(written, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return short if float(short := f"{value:g}") == value and isinstance(value, float) else repr(value)
-    text = str(value)
-    is_plain = text.replace("_", "").replace(".", "").isalnum() and not text[0].isdigit()
-    is_plain &= text.lower() not in ("null", "true", "false", "nan", "inf")
-    return text if is_plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,252 @@
+"""From what a model is for to the family that suits it, with the reason and who showed it; then what a study says.
+
+The words are general, and each has its source. The numbers beside them are a study's own: for each family the best
+run at matched cost, which is the most FLOPs that every family has a run for.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lmexp.analysis.columns import column, higher_is_better
+from lmexp.analysis.frontier import numbers
+from lmexp.analysis.table import Study
+from lmexp.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A family, and why it suits a purpose."""
+
+    family: str
+    why: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a model is for."""
+
+    name: str
+    words: tuple[str, ...]
+    """What people call it."""
+    what: str
+    task: str
+    """The task of conf/task that trains it."""
+    qualities: tuple[str, ...]
+    """Columns that it is judged by; the first that a study has counts."""
+    families: tuple[Suggestion, ...]
+    """The first one first."""
+    command: str
+    """A run that works without any file."""
+    sweep: str
+    """A shipped sweep that compares."""
+
+
+_LSTM = Suggestion(
+    "lstm",
+    "its state does not grow with the text, so memory and the time of a token stay the same: where these are tight. "
+    "Transformers use the far context better",
+    "Zaremba et al. 2014; Kaplan et al. 2020, figure 7",
+)
+PURPOSES = (
+    Purpose(
+        "generating",
+        ("generate", "writing", "completion", "continuing", "chat", "code"),
+        "continuing a text",
+        "causal_lm",
+        ("loss",),
+        (
+            Suggestion(
+                "llama",
+                "reads left to right as it writes; rotary positions, RMSNorm and SwiGLU, and grouped heads for a small cache",
+                "Touvron et al. 2023; Shazeer 2020; Ainslie et al. 2023",
+            ),
+            Suggestion(
+                "gpt",
+                "the same with learned positions and GELU: the plainest, and simple to run anywhere",
+                "Radford et al. 2019",
+            ),
+            Suggestion(
+                "moe",
+                "more parameters at the same FLOPs a token: where memory is plenty and compute is not",
+                "Shazeer et al. 2017; Jiang et al. 2024",
+            ),
+            _LSTM,
+        ),
+        "lmexp train model=llama_nano",
+        "families",
+    ),
+    Purpose(
+        "judging",
+        ("judge", "classifying", "classify", "sentiment", "verdict", "plausibility", "scoring"),
+        "a verdict on a whole text: sentiment, topic, right or wrong",
+        "classify",
+        ("score/classify/f1_macro", "accuracy"),
+        (
+            Suggestion(
+                "bert",
+                "sees the text from both sides at once; pretrained as a masked model, then given a small head",
+                "Devlin et al. 2018, sections 3 and 4.1",
+            ),
+            Suggestion(
+                "gpt",
+                "where one model is to write too, or a pretrained one is at hand; it sees each word from the left only",
+                "Radford et al. 2018, section 3.2",
+            ),
+            _LSTM,
+        ),
+        "lmexp train model=bert_nano task=classify data=sentiment tokenizer=byte",
+        "bert_vs_gpt",
+    ),
+    Purpose(
+        "labelling",
+        ("label", "tagging", "tag", "ner", "entities", "roles", "pos"),
+        "a label for each word: entities, roles, parts of speech",
+        "tag",
+        ("score/tag/span_f1", "accuracy"),
+        (
+            Suggestion(
+                "bert",
+                "a word's label often hangs on what follows it, and an encoder sees that",
+                "Devlin et al. 2018, section 5.3",
+            ),
+            Suggestion(
+                "gpt",
+                "where a pretrained one is at hand; it labels a word before it has seen the next",
+                "Radford et al. 2018",
+            ),
+            _LSTM,
+        ),
+        "lmexp train model=bert_nano task=tag data=roles tokenizer=byte",
+        "tagging",
+    ),
+    Purpose(
+        "translating",
+        ("translate", "translation", "summarising", "summarizing", "rewriting", "seq2seq", "pairs"),
+        "another text for a text: translation, summary, correction",
+        "seq2seq",
+        ("score/seq2seq/bleu", "score/seq2seq/chrf", "loss"),
+        (
+            Suggestion(
+                "encdec",
+                "an encoder reads the whole source, and every step of the decoder attends to it",
+                "Vaswani et al. 2017; Raffel et al. 2020, table 2",
+            ),
+            Suggestion(
+                "hf",
+                "a pretrained encoder-decoder (T5, BART, Marian): pairs are dear, and pretraining saves many of them",
+                "Raffel et al. 2020; Lewis et al. 2020",
+            ),
+        ),
+        "lmexp train model=encdec_nano model.context=16 task=seq2seq data=reverse tokenizer=char batch.tokens=1024",
+        "translation",
+    ),
+    Purpose(
+        "filling",
+        ("fill", "masked", "pretraining", "representing", "embedding"),
+        "words that are missing from a text; the pretraining of encoders",
+        "masked_lm",
+        ("loss",),
+        (
+            Suggestion(
+                "bert", "trained on just that: a masked word from both its sides", "Devlin et al. 2018, section 3.1"
+            ),
+            Suggestion(
+                "hf",
+                "a pretrained encoder: it has seen more text than most can pay for",
+                "Liu et al. 2019; Warner et al. 2024",
+            ),
+        ),
+        "lmexp train model=bert_nano task=masked_lm tokenizer=byte",
+        "families",
+    ),
+)
+
+
+def purpose_of(word: str) -> Purpose:
+    """Return the purpose that a word means. Raises UserError, with the nearest, for one that is not known."""
+    asked = word.strip().lower()
+    for purpose in PURPOSES:
+        if asked in (purpose.name, purpose.task, *purpose.words):
+            return purpose
+    known = [name for purpose in PURPOSES for name in (purpose.name, *purpose.words)]
+    names = ", ".join(purpose.name for purpose in PURPOSES)
+    raise UserError(f"--for {word}: {names}.{nearest(asked, known)}")
+
+
+def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
+    """Return what to use for a purpose and why, and what a study's own rows say of it (`study`; null without one)."""
+    return {
+        "for": purpose.name,
+        "what": purpose.what,
+        "task": purpose.task,
+        "families": [asdict(family) for family in purpose.families],
+        "command": purpose.command,
+        "sweep": purpose.sweep,
+        "study": None if study is None else _evidence(purpose, study),
+    }
+
+
+def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
+    """Return the best run of each family at matched cost, the best first; `families` is empty where there is none."""
+    table = study.of_task(purpose.task).table
+    done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    flops = numbers(done, "train_flops")
+    empty: dict[str, Any] = {"name": study.name, "rows": 0, "quality": None, "most_flops": None, "families": []}
+    quality = _quality(purpose, study.of_task(purpose.task), done)
+    if quality is None:
+        return empty
+    values = numbers(done, quality)
+    families = done["family"].fillna("").astype(str).to_numpy()
+    known = np.isfinite(values) & np.isfinite(flops)
+    if not known.any():
+        return empty
+    names = sorted(set(families[known]))
+    most = min(float(flops[known & (families == name)].max()) for name in names)
+    best = []
+    for name in names:
+        fair = np.flatnonzero(known & (families == name) & (flops <= most * (1 + 1e-9)))
+        ranked = -values[fair] if higher_is_better(quality) else values[fair]
+        row: Mapping[str, Any] = done.iloc[int(fair[np.argmin(ranked)])].to_dict()
+        shown = ("slug", "model", "precision", "n_params", "tokens", "train_flops", "train_seconds", "peak_memory_gb")
+        best.append({"family": name, quality: float(row[quality])} | {key: _plain(row[key]) for key in shown})
+    best.sort(key=lambda found: float(found[quality]), reverse=higher_is_better(quality))
+    return {"name": study.name, "rows": int(known.sum()), "quality": quality, "most_flops": most, "families": best}
+
+
+def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
+    """Return the column that the rows of this task are judged by, or None without any."""
+    for name in purpose.qualities:
+        fair = "bits_per_byte" if name == "loss" and not study.has_one_tokenizer else name
+        if fair in done and np.isfinite(numbers(done, fair)).any():
+            return fair
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a cell as JSON has it."""
+    if value is None or value != value or str(value) == "<NA>":
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def sentences(found: Mapping[str, Any]) -> list[str]:
+    """Return what the study says, in words."""
+    study = found["study"]
+    if study is None:
+        return [
+            f"No study was given: `lmexp sweep {found['sweep']}` makes rows, `lmexp advise NAME --for ...` reads them."
+        ]
+    if not study["families"]:
+        return [
+            f"{study['name']} has no finished run of the task {found['task']}: `lmexp sweep {found['sweep']}` would."
+        ]
+    if len(study["families"]) == 1:
+        return [f"{study['name']} has only {study['families'][0]['family']} for this, so it compares no families."]
+    first = study["families"][0]
+    named = column(study["quality"]).title
+    said = f"{study['name']}: at the same FLOPs {first['family']} has the best {named}, of {study['rows']} rows."
+    return [said, "Each family by its best run: another learning rate or size may turn a small difference."]
