@@ -30,14 +30,14 @@ SERVING_FLOPS_PER_TOKEN = 2.0
 
 
 class Form(NamedTuple):
-    """The six numbers of L = E + (A N^-alpha + B D^-beta)^gamma; each an array of one shape, or a constant."""
+    """The six numbers of L = E + (A N^-alpha + B D^-beta)^gamma; arrays that broadcast."""
 
-    E: npt.ArrayLike
-    A: npt.ArrayLike
-    alpha: npt.ArrayLike
-    B: npt.ArrayLike = 0.0
-    beta: npt.ArrayLike = 1.0
-    gamma: npt.ArrayLike = 1.0
+    E: Floats
+    A: Floats
+    alpha: Floats
+    B: Floats = np.zeros(())
+    beta: Floats = np.ones(())
+    gamma: Floats = np.ones(())
 
 
 class Optimal(NamedTuple):
@@ -62,7 +62,7 @@ class Law:
     """The numbers of the form that are fitted; the others are held at E 0, beta 1, gamma 1."""
     to_form: Callable[..., Form]
     """From the parameters, as arguments, to the form."""
-    from_form: Callable[[Form], tuple[npt.ArrayLike, ...]]
+    from_form: Callable[[Form], tuple[Floats, ...]]
     """And back."""
 
     def form(self, theta: npt.ArrayLike) -> Form:
@@ -83,9 +83,9 @@ class Law:
             raise UserError(f"the law {self.name} takes {' and '.join(self.inputs)}, {len(inputs)} values were given")
         f = self.form(theta)
         values = [np.asarray(value, dtype=np.float64) for value in inputs]
-        reducible = f.A * values[0] ** -np.asarray(f.alpha)
+        reducible = f.A * values[0] ** -f.alpha
         if len(values) == 2:
-            reducible = reducible + f.B * values[1] ** -np.asarray(f.beta)
+            reducible = reducible + f.B * values[1] ** -f.beta
         return np.asarray(f.E + reducible**f.gamma)
 
     @property
@@ -103,8 +103,8 @@ class Law:
         self._check_optimum()
         f = self.form(theta)
         product = np.asarray(flops, dtype=np.float64) / flops_per_token
-        both = np.add(f.alpha, f.beta)
-        scale = (np.multiply(f.alpha, f.A) / np.multiply(f.beta, f.B)) ** (1 / both)
+        both = f.alpha + f.beta
+        scale = (f.alpha * f.A / (f.beta * f.B)) ** (1 / both)
         params = scale * product ** (f.beta / both)
         tokens = product / params
         return Optimal(params, tokens, self.loss(theta, params, tokens))
@@ -120,15 +120,15 @@ class Law:
         self._check_optimum()
         f = self.form(theta)
         with np.errstate(invalid="ignore"):
-            reducible = (np.asarray(loss, dtype=np.float64) - f.E) ** (1 / np.asarray(f.gamma))
+            reducible = (np.asarray(loss, dtype=np.float64) - f.E) ** (1 / f.gamma)
         third = np.asarray(served, dtype=np.float64) * SERVING_FLOPS_PER_TOKEN / FLOPS_PER_TOKEN
 
         def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:
             """Return N, D, and how far the left side is above the right, in logs."""
             share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
-            params = (f.A / (share * reducible)) ** (1 / np.asarray(f.alpha))
-            tokens = (f.B / (rest * reducible)) ** (1 / np.asarray(f.beta))
-            return params, tokens, np.log(np.divide(f.beta, f.alpha)) - logit + np.log1p(third / tokens)
+            params = (f.A / (share * reducible)) ** (1 / f.alpha)
+            tokens = (f.B / (rest * reducible)) ** (1 / f.beta)
+            return params, tokens, np.log(f.beta / f.alpha) - logit + np.log1p(third / tokens)
 
         shape = np.broadcast_shapes(reducible.shape, third.shape)
         low, high = np.full(shape, -50.0), np.full(shape, 50.0)
@@ -173,11 +173,13 @@ kaplan = Law(
     parameters=("Nc", "Dc", "alpha_N", "alpha_D"),
     inputs=("params", "tokens"),
     free=("A", "alpha", "B", "gamma"),
-    to_form=lambda Nc, Dc, alpha_N, alpha_D: Form(0.0, Nc ** (alpha_N / alpha_D), alpha_N / alpha_D, Dc, 1.0, alpha_D),
+    to_form=lambda Nc, Dc, alpha_N, alpha_D: Form(
+        0.0, Nc ** (alpha_N / alpha_D), alpha_N / alpha_D, Dc, np.ones(()), alpha_D
+    ),
     from_form=lambda f: (
-        np.asarray(f.A) ** (1 / np.asarray(f.alpha)),
+        f.A ** (1 / f.alpha),
         f.B,
-        np.multiply(f.alpha, f.gamma),
+        f.alpha * f.gamma,
         f.gamma,
     ),
 )
@@ -192,8 +194,8 @@ def _kaplan_alone(name: str, column: str, letter: str) -> Law:
         parameters=(f"{letter}c", f"alpha_{letter}"),
         inputs=(column,),
         free=("A", "alpha"),
-        to_form=lambda scale, alpha: Form(0.0, scale**alpha, alpha),
-        from_form=lambda f: (np.asarray(f.A) ** (1 / np.asarray(f.alpha)), f.alpha),
+        to_form=lambda scale, alpha: Form(np.zeros(()), scale**alpha, alpha),
+        from_form=lambda f: (f.A ** (1 / f.alpha), f.alpha),
     )
 
 
@@ -253,8 +255,7 @@ KNOWN = {
     "hoffmann": Known(
         chinchilla,
         (1.69, 406.4, 410.7, 0.336, 0.283),
-        "Hoffmann et al. 2022, section 3.3, with the exponents to three digits that its source gives "
-        "(Besiroglu et al. 2024, section 2)",
+        "Hoffmann et al. 2022, approach 3, with the exponents to three digits as Sardana et al. 2023 use them",
     ),
     "hoffmann_rounded": Known(
         chinchilla, (1.69, 406.4, 410.7, 0.34, 0.28), "Hoffmann et al. 2022, equation 10: exponents to two digits"

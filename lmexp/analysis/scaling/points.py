@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.errors import UserError
+from lmexp.errors import UserError, nearest
 
 Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
@@ -81,6 +81,13 @@ class Points:
     def n_units(self) -> int:
         """How many independent units the points come from."""
         return len(np.unique(self.unit))
+
+    def column(self, name: str) -> Floats:
+        """Return a column or a cost by its name (n,). Raises UserError for one that is not here."""
+        known = {"params": self.params, "tokens": self.tokens, "flops": self.flops, "loss": self.loss, **self.costs}
+        if name not in known:
+            raise UserError(f"there is no '{name}'{self._where}.{nearest(name, known)} There are {', '.join(known)}")
+        return known[name]
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Points":
         """Return the points that `mask` (n,) marks; what was left out, warnings and source stay."""

@@ -1,0 +1,228 @@
+"""The form of all laws as the solver sees it: ln L, its gradient and its Hessian, for a batch of parameters.
+
+    ln L = ln(E + S^gamma),  S = exp(a - alpha x) + exp(b - beta y)
+
+where x and y are ln N and ln D less their means: without that the condition number of Chinchilla's law on its own
+runs is 4e6, with it 4e3. A unit of N or D moves the means and nothing else. The free ones of these are solved for:
+
+    E   itself, so that it may be 0;    a, b   ln A and ln B at the centre;    alpha, beta;    g = ln gamma
+
+and, where precision is an axis, what shifts x (precision.py): x + h(phi), with the parameters phi after the others.
+Parameters are an array (batch, k), everything at a point is (batch, n).
+
+The Hessian is of the objective and never of each point: with q = ln L, m = gamma ln S, sigma = S^gamma / L,
+
+    dq/dE = 1/L,   dq/dt = sigma dm/dt,   Hess q = (sigma (dm dm' + Hess m) on all but E) - dq dq'
+    Hess ln S = p_N p_D v v' + second derivatives of the exponents,   v = d(a - alpha x) - d(b - beta y)
+
+so that a weighted sum of Hessians over the points is a few matrix products.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from lmexp.analysis.scaling.laws import Form, Law
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.precision import Precisions
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.intp]
+
+WORKING = {"E": "E", "A": "a", "alpha": "alpha", "B": "b", "beta": "beta", "gamma": "g"}
+"""What stands for each number of the form here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """A law at given points: what the solver needs to know of both."""
+
+    law: Law
+    log_inputs: tuple[Floats, ...]
+    """(n,) each: ln N and ln D, or the logarithm of the one variable."""
+    log_loss: Floats
+    """(n,) ln of the measured loss."""
+    precisions: Precisions | None = None
+    """What each precision makes of N, where it is an axis."""
+
+    @classmethod
+    def of(cls, law: Law, points: Points, precisions: Precisions | None = None) -> "Surface":
+        """Return the surface of a law at points that have all of its inputs."""
+        inputs = tuple(np.log(points.column(name)) for name in law.inputs)
+        return cls(law, inputs, np.log(points.loss), precisions)
+
+    def __len__(self) -> int:
+        return len(self.log_loss)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The working parameters, in order."""
+        shifts = self.precisions.parameters if self.precisions else ()
+        return (*(WORKING[name] for name in self.law.free), *shifts)
+
+    @cached_property
+    def centres(self) -> tuple[float, ...]:
+        """The means of the logarithms of the inputs."""
+        return tuple(float(values.mean()) for values in self.log_inputs)
+
+    @cached_property
+    def centred(self) -> tuple[Floats, ...]:
+        """(n,) each: the logarithms of the inputs less their means."""
+        return tuple(values - centre for values, centre in zip(self.log_inputs, self.centres, strict=True))
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the first working parameter is E, which must not fall below 0."""
+        return self.names[0] == "E"
+
+    def at(self, rows: Ints) -> "Surface":
+        """Return the surface at some of its points, with the centres that those have."""
+        precisions = self.precisions.at(rows) if self.precisions else None
+        return Surface(self.law, tuple(values[rows] for values in self.log_inputs), self.log_loss[rows], precisions)
+
+    def form(self, parameters: Floats) -> Form:
+        """Return the form's numbers, (batch,) each, of working parameters (batch, k)."""
+        value = dict(zip(self.names, parameters.T, strict=True))
+        zero, one = np.zeros(len(parameters)), np.ones(len(parameters))
+        alpha, beta = value["alpha"], value.get("beta", one)
+        tokens = np.exp(value["b"] + beta * self.centres[1]) if "b" in value else zero
+        gamma = np.exp(value["g"]) if "g" in value else one
+        return Form(value.get("E", zero), np.exp(value["a"] + alpha * self.centres[0]), alpha, tokens, beta, gamma)
+
+    def theta(self, parameters: Floats) -> Floats:
+        """Return the law's own parameters (batch, k), and after them those of the precisions."""
+        of_law = self.law.theta(self.form(parameters))
+        return np.concatenate([of_law, parameters[:, len(self.law.free) :]], axis=1)
+
+    def parameters(self, form: Form, shifts: Floats) -> Floats:
+        """Return working parameters (batch, k): the way back from the form's numbers, shifts (batch, m)."""
+        value = {
+            "E": form.E,
+            "a": np.log(form.A) - form.alpha * self.centres[0],
+            "alpha": form.alpha,
+            "beta": form.beta,
+        }
+        if "b" in self.names:
+            value["b"] = np.log(form.B) - form.beta * self.centres[1]
+        value["g"] = np.log(form.gamma)
+        columns = [np.broadcast_to(value[WORKING[name]], len(shifts)) for name in self.law.free]
+        return np.concatenate([np.stack(columns, axis=1), shifts], axis=1)
+
+    def residual(self, parameters: Floats) -> Floats:
+        """Return ln(predicted/measured) (batch, n)."""
+        return self._evaluate(parameters).residual
+
+    def _evaluate(self, parameters: Floats) -> "_Values":
+        """Return all that value, gradient and Hessian share."""
+        value = dict(zip(self.names, parameters.T[:, :, None], strict=True))  # (batch, 1) each
+        x = self.centred[0]
+        if self.precisions:
+            x = x + self.precisions.shift(parameters[:, len(self.law.free) :])
+        size = value["a"] - value["alpha"] * x
+        if "b" in value:
+            y = self.centred[1]
+            data = value["b"] - value.get("beta", 1.0) * y
+            share = 1 / (1 + np.exp(np.clip(data - size, -700, 700)))
+            log_sum = size - np.log(share)
+        else:
+            y, share, log_sum = x, np.ones_like(size), size
+        gamma = np.exp(value["g"]) if "g" in value else np.ones((1, 1))
+        reducible = np.exp(np.minimum(gamma * log_sum, 700))
+        loss = reducible + value.get("E", 0.0)
+        return _Values(x, y, share, log_sum, gamma, reducible / loss, loss, np.log(loss) - self.log_loss)
+
+    def objective(self, parameters: Floats, weights: Floats, delta: float) -> Floats:
+        """Return the weighted sum of Huber's loss of the residuals (batch,), weights (batch, n)."""
+        return _huber(self.residual(parameters), weights, delta)
+
+    def derivatives(self, parameters: Floats, weights: Floats, delta: float) -> tuple[Floats, Floats, Floats]:
+        """Return objective (batch,), gradient (batch, k) and Hessian (batch, k, k).
+
+        At Huber's kinks, where the second derivative jumps, it is that of the inside.
+        """
+        at = self._evaluate(parameters)
+        alpha = parameters[:, self.names.index("alpha"), None]
+        shifts = parameters[:, len(self.law.free) :]
+        to_size = at.gamma * at.share  # dm/da, (batch, n)
+        to_data = at.gamma * (1 - at.share)
+        slope: dict[str, Floats] = {  # dm/dt of each parameter but E
+            "a": to_size,
+            "alpha": -at.x * to_size,
+            "b": to_data,
+            "beta": -at.y * to_data,
+            "g": at.gamma * at.log_sum,
+        }
+        between: dict[str, Floats | float] = {"a": 1.0, "alpha": -at.x, "b": -1.0, "beta": at.y, "g": 0.0}  # v
+        names = [name for name in self.names if name != "E"]
+        if self.precisions:
+            moved, bent = self.precisions.derivatives(shifts)  # (m, batch, n), (m, batch, n)
+            for index, name in enumerate(self.precisions.parameters):
+                slope[name] = -alpha * moved[index] * to_size
+                between[name] = -alpha * moved[index]
+
+        pull = np.clip(at.residual, -delta, delta)  # Huber's first derivative
+        weighted = weights * pull
+        curved = weights * (np.abs(at.residual) <= delta) - weighted  # of dq dq', with the -dq dq' of Hess q
+        down = weighted * at.sigma
+        k, first = len(self.names), int(self.has_floor)
+        slopes = np.stack([slope[name] for name in names], axis=1)  # (batch, k - first, n)
+        gradient = np.empty((len(parameters), k))
+        hessian = np.zeros((len(parameters), k, k))
+        gradient[:, first:] = np.einsum("bkn,bn->bk", slopes, down)
+        inner = hessian[:, first:, first:]
+        inner += _gram(slopes, curved * at.sigma**2 + down)
+        if "b" in self.names:
+            across = np.stack([np.broadcast_to(between[name], down.shape) for name in names], axis=1)
+            inner += _gram(across, down * to_size * (1 - at.share))
+        if self.has_floor:
+            gradient[:, 0] = (weighted / at.loss).sum(axis=1)
+            hessian[:, 0, 0] = (curved / at.loss**2).sum(axis=1)
+            hessian[:, 0, first:] = np.einsum("bkn,bn->bk", slopes, curved * at.sigma / at.loss)
+            hessian[:, first:, 0] = hessian[:, 0, first:]
+        if "g" in self.names:  # gamma multiplies ln S: d2m/dg dt = dm/dt
+            row = np.einsum("bkn,bn->bk", slopes, down)
+            at_g = names.index("g")
+            inner[:, at_g, :] += row
+            inner[:, :, at_g] += row
+            inner[:, at_g, at_g] -= row[:, at_g]
+        if self.precisions:
+            at_alpha = names.index("alpha")
+            for index, name in enumerate(self.precisions.parameters):
+                place = names.index(name)
+                mixed = -(down * to_size * moved[index]).sum(axis=1)
+                inner[:, at_alpha, place] += mixed
+                inner[:, place, at_alpha] += mixed
+                inner[:, place, place] -= (down * to_size * alpha * bent[index]).sum(axis=1)
+        return _huber(at.residual, weights, delta), gradient, hessian
+
+
+@dataclass(frozen=True, eq=False)
+class _Values:
+    """The surface at one batch of parameters, (batch, n) each, or what broadcasts to it."""
+
+    x: Floats
+    """ln N, centred, with the shift of its precision."""
+    y: Floats
+    """ln D, centred."""
+    share: Floats
+    """p_N: the share of N's term in S."""
+    log_sum: Floats
+    """ln S."""
+    gamma: Floats
+    sigma: Floats
+    """S^gamma / L: the part of the loss that is reducible."""
+    loss: Floats
+    residual: Floats
+
+
+def _huber(residual: Floats, weights: Floats, delta: float) -> Floats:
+    """Return the weighted sum (batch,): r^2/2 up to delta, delta (|r| - delta/2) beyond."""
+    pull = np.clip(residual, -delta, delta)
+    return np.einsum("bn,bn->b", weights, pull * (residual - pull / 2))
+
+
+def _gram(vectors: Floats, weights: Floats) -> Floats:
+    """Return the weighted sum over points of the outer products of vectors (batch, k, n): (batch, k, k)."""
+    return (vectors * weights[:, None, :]) @ vectors.transpose(0, 2, 1)
