@@ -1,0 +1,301 @@
+"""Approaches 1 and 2: the best size of a budget without a law of the loss (Hoffmann et al. 2022, sections 3.1 and 3.2).
+
+Approach 1 takes the lower envelope of the sizes' curves of loss against compute: which size is lowest at each C.
+Approach 2 fits, in each group of runs of equal compute, a parabola of the loss in ln N; its vertex is N*. Both then fit
+a line through ln N* against ln C. Its slope is the exponent a of N* ~ C^a.
+
+A parabola is not what the loss follows, so approach 2 is off by what depends on the grid: its width, and how far off
+centre it is. Given a law, `bias` runs approach 2 on the law's own losses on the very grid: there the answer is known.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from lmexp.analysis.scaling.checks import flops_per_token, size_of
+from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.laws import Law
+from lmexp.analysis.scaling.points import Floats, Points
+
+SAME_BUDGET = 1.12
+"""Runs whose FLOPs lie within this factor are of one budget."""
+FEWEST_IN_PARABOLA = 5
+"""Sizes: a parabola has three numbers, and two more show whether it fits at all."""
+FEWEST_BUDGETS = 3
+FEWEST_IN_ENVELOPE = 10
+"""Sizes that run at several budgets; the published envelope has many more, and about 17 make it smooth."""
+ENVELOPE = 300
+"""Budgets at which the envelope is looked at."""
+FEW_UNITS = 20
+"""Below, percentiles of a bootstrap are too narrow: Student's t times the standard error is taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parabola:
+    """The runs of one budget, and the vertex of their parabola: L = c0 + c1 x + c2 x^2 with x = ln N - centre."""
+
+    flops: float
+    n_points: int
+    centre: float
+    coefficients: tuple[float, float, float]
+    params: float
+    """N*, at the vertex."""
+    interval: tuple[float, float]
+    """Of N*, 95 %."""
+    smallest: float
+    largest: float
+    """The sizes between which it was fitted."""
+
+    def loss(self, params: Floats) -> Floats:
+        """Return the parabola's loss at sizes (n,)."""
+        x = np.log(params) - self.centre
+        return np.asarray(np.polyval(self.coefficients[::-1], x))
+
+
+@dataclass(frozen=True, eq=False)
+class Approach:
+    """N* = exp(intercept) (C/C0)^exponent, with what it rests on."""
+
+    name: str
+    reference: float
+    """C0, in the middle of the budgets, so that exponent and intercept are nearly independent."""
+    line: tuple[float, float]
+    """Exponent and intercept."""
+    samples: Floats
+    """(B, 2) the same of the bootstrap."""
+    n_units: int
+    n_budgets: int
+    flops_per_token: float
+    parabolas: tuple[Parabola, ...] = ()
+    """Of approach 2."""
+    envelope: tuple[Floats, Floats] | None = None
+    """Of approach 1: budgets (m,) and the sizes (m,) that are lowest there."""
+    holdout: float | None = None
+    """How far the N* of the largest budget is from what the others foretell, relative."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def exponent(self) -> Estimate:
+        """a in N* ~ C^a; tokens follow with 1 - a."""
+        return _estimate(np.asarray(self.line[0]), self.samples[:, 0], self.n_units)
+
+    def params(self, flops: npt.ArrayLike) -> Estimate:
+        """Return N* of budgets (...)."""
+        at = np.log(np.asarray(flops, dtype=np.float64) / self.reference)
+        logs = self.samples[:, 0].reshape(-1, *[1] * at.ndim) * at + self.samples[:, 1].reshape(-1, *[1] * at.ndim)
+        found = _estimate(self.line[0] * at + self.line[1], logs, self.n_units)
+        return Estimate(*(np.exp(part) for part in found))
+
+    def tokens(self, flops: npt.ArrayLike) -> Estimate:
+        """Return D* of budgets (...), which is what the budget leaves for N*."""
+        product = np.asarray(flops, dtype=np.float64) / self.flops_per_token
+        value, low, high = self.params(flops)
+        return Estimate(product / value, product / high, product / low)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How far approach 2 would be off, were a law exactly right and free of noise; relative, 0.01 is 1 %."""
+
+    params: float
+    tokens: float
+
+
+def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approach | str:
+    """Return the envelope's N*(C), or why there is none.
+
+    Every point must be a run to its end, or an annealed milestone: a curve's own points lie too high. Between two
+    points of a size, ln L is a line in ln C. Where the smallest or the largest size is lowest, the grid ends and not
+    the optimum: left out.
+    """
+    sizes = size_of(points.params)
+    curves = [np.flatnonzero(sizes == size) for size in range(int(sizes.max()) + 1)]
+    several = sum(len(np.unique(np.round(np.log(points.flops[curve]), 2))) > 1 for curve in curves)
+    if several < FEWEST_IN_ENVELOPE:
+        return f"{several} sizes were trained to several budgets; an envelope needs {FEWEST_IN_ENVELOPE}, better 17."
+    budgets = np.geomspace(points.flops.min(), points.flops.max(), ENVELOPE)
+    lowest = _lowest(points, curves, budgets, np.ones(len(points), dtype=bool))
+    known = np.isfinite(lowest)
+    if len(np.unique(lowest[known])) < FEWEST_BUDGETS:
+        return "The envelope has fewer than 3 sizes between the smallest and the largest."
+    reference = float(np.exp(np.mean(np.log(budgets[known]))))
+    unit = np.unique(points.unit, return_inverse=True)[1]
+    random = np.random.default_rng(seed)
+    samples = []
+    for _ in range(bootstraps):
+        drawn = np.bincount(random.integers(unit.max() + 1, size=unit.max() + 1), minlength=unit.max() + 1)
+        samples.append(_envelope_line(budgets, _lowest(points, curves, budgets, drawn[unit] > 0), reference))
+    return Approach(
+        name="approach_1",
+        reference=reference,
+        line=_pair(_envelope_line(budgets, lowest, reference)),
+        samples=np.array(samples),
+        n_units=points.n_units,
+        n_budgets=int(known.sum()),
+        flops_per_token=flops_per_token(points),
+        envelope=(budgets[known], lowest[known]),
+        warnings=() if several >= 17 else (f"Approach 1 rests on {several} sizes; about 17 make its envelope smooth.",),
+    )
+
+
+def approach_2(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approach | str:
+    """Return N*(C) from the vertices of isoFLOP parabolas, or why there is none.
+
+    The bootstrap gives every unit a weight drawn from an exponential distribution, so no sample lacks a size (Rubin
+    1981). Budgets whose vertex lies outside of their sizes, or that open downwards, have no N*, and are named.
+    """
+    groups = [group for group in budget_groups(points) if _n_sizes(points, group) >= FEWEST_IN_PARABOLA]
+    if len(groups) < FEWEST_BUDGETS:
+        return f"{_budgets(len(groups))} with {FEWEST_IN_PARABOLA} sizes at equal FLOPs; it takes {FEWEST_BUDGETS}."
+    unit = np.unique(points.unit, return_inverse=True)[1]
+    drawn = np.random.default_rng(seed).standard_exponential((bootstraps, int(unit.max()) + 1))
+    weights = np.concatenate([np.ones((1, len(points))), drawn[:, unit]])
+    flops = np.array([np.exp(np.mean(np.log(points.flops[group]))) for group in groups])
+    parabolas, vertices, warnings = [], [], []
+    for budget, group in zip(flops, groups, strict=True):
+        logs, losses = np.log(points.params[group]), points.loss[group]
+        coefficients, vertex = _vertices(logs, losses, weights[:, group])
+        if not logs.min() < vertex[0] < logs.max():
+            warnings.append(f"At {budget:.3g} FLOPs the lowest loss lies at the edge of the sizes: no optimum there.")
+            continue
+        inside = np.clip(vertex[1:], *(logs.mean() + np.array([-10, 10])))  # a flat sample's vertex is anywhere
+        found = _estimate(vertex[0], inside, len(np.unique(unit[group])))
+        vertices.append(vertex)
+        parabolas.append(
+            Parabola(
+                flops=float(budget),
+                n_points=len(group),
+                centre=float(logs.mean()),
+                coefficients=(float(coefficients[0]), float(coefficients[1]), float(coefficients[2])),
+                params=float(np.exp(vertex[0])),
+                interval=(float(np.exp(found.low)), float(np.exp(found.high))),
+                smallest=float(points.params[group].min()),
+                largest=float(points.params[group].max()),
+            )
+        )
+    if len(parabolas) < FEWEST_BUDGETS:
+        return f"{_budgets(len(parabolas))} with the optimum inside its sizes; it takes {FEWEST_BUDGETS}."
+    at = np.array([parabola.flops for parabola in parabolas])
+    reference = float(np.exp(np.mean(np.log(at))))
+    lines = _lines(np.log(at / reference), np.array(vertices).T)
+    foretold = np.polyval(np.polyfit(np.log(at[:-1]), np.log([p.params for p in parabolas[:-1]]), 1), np.log(at[-1]))
+    return Approach(
+        name="approach_2",
+        reference=reference,
+        line=_pair(lines[0]),
+        samples=lines[1:],
+        n_units=points.n_units,
+        n_budgets=len(parabolas),
+        flops_per_token=flops_per_token(points),
+        parabolas=tuple(parabolas),
+        holdout=float(np.exp(foretold) / parabolas[-1].params - 1) if len(parabolas) > FEWEST_BUDGETS else None,
+        warnings=tuple(warnings),
+    )
+
+
+def bias(points: Points, law: Law, theta: npt.ArrayLike, flops: float) -> Bias | None:
+    """Return approach 2's error at a budget on this grid if the law held exactly; None where it gives no answer."""
+    exact = Points(
+        points.params, points.tokens, points.flops, law.loss(theta, points.params, points.tokens), points.unit
+    )
+    found = approach_2(exact, bootstraps=0)
+    if isinstance(found, str):
+        return None
+    best = law.optimum(theta, flops, found.flops_per_token)
+    return Bias(float(found.params(flops).value / best.params) - 1, float(found.tokens(flops).value / best.tokens) - 1)
+
+
+def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
+    """Return the runs of equal compute, by growing compute: those of the fullest window, then of the fullest left."""
+    order = np.argsort(points.flops, kind="stable")
+    logs = np.log(points.flops[order])
+    free = np.ones(len(order), dtype=bool)
+    groups = []
+    while free.any():
+        rest = np.flatnonzero(free)
+        ends = np.searchsorted(logs[rest], logs[rest] + np.log(SAME_BUDGET) + 1e-9)
+        first = int(np.argmax(ends - np.arange(len(rest))))
+        chosen = rest[first : ends[first]]
+        if len(chosen) < FEWEST_IN_PARABOLA:
+            break
+        free[chosen] = False
+        groups.append(order[chosen])
+    return sorted(groups, key=lambda group: float(points.flops[group].mean()))
+
+
+def _vertices(logs: Floats, losses: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the first weights' coefficients (3,) and the vertex ln N* (B,) of parabolas by weights (B, m).
+
+    One that opens downwards has its vertex at NaN.
+    """
+    powers = (logs - logs.mean())[:, None] ** np.arange(3)  # (m, 3)
+    normal = np.einsum("bm,mi,mj->bij", weights, powers, powers)
+    right = np.einsum("bm,mi,m->bi", weights, powers, losses)
+    coefficients = np.linalg.solve(normal, right[..., None])[..., 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        vertex = np.where(coefficients[:, 2] > 0, -coefficients[:, 1] / (2 * coefficients[:, 2]), np.nan)
+    return coefficients[0], vertex + logs.mean()
+
+
+def _lines(x: Floats, y: Floats) -> Floats:
+    """Return slope and intercept (B, 2) of lines through x (m,), y (B, m); NaN in y is left out."""
+    known = np.isfinite(y)
+    count = known.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre_x = (known * x).sum(axis=1) / count
+        centre_y = np.where(known, y, 0).sum(axis=1) / count
+        off = np.where(known, x - centre_x[:, None], 0)
+        slope = (off * np.where(known, y, 0)).sum(axis=1) / (off**2).sum(axis=1)
+        lines = np.stack([slope, centre_y - slope * centre_x], axis=1)
+    lines[count < 2] = np.nan
+    return lines
+
+
+def _lowest(
+    points: Points, curves: list[npt.NDArray[np.int64]], budgets: Floats, there: npt.NDArray[np.bool_]
+) -> Floats:
+    """Return the size that is lowest at each budget (m,); NaN where that is the smallest, the largest, or unknown."""
+    losses = np.full((len(curves), len(budgets)), np.inf)
+    for row, curve in enumerate(curves):
+        at, inverse = np.unique(np.log(points.flops[curve[there[curve]]]), return_inverse=True)
+        if len(at) > 1:
+            mean = np.bincount(inverse, np.log(points.loss[curve[there[curve]]])) / np.bincount(inverse)
+            losses[row] = np.interp(np.log(budgets), at, mean, left=np.inf, right=np.inf)
+    best = np.argmin(losses, axis=0)
+    enough = np.isfinite(losses).sum(axis=0) >= 3
+    # At the ends of what was run at this budget, a size further out might have been lower still.
+    run = np.isfinite(losses)
+    inner = (best > np.argmax(run, axis=0)) & (best < len(curves) - 1 - np.argmax(run[::-1], axis=0))
+    params = np.array([np.exp(np.mean(np.log(points.params[curve]))) for curve in curves])
+    return np.where(enough & inner, params[best], np.nan)
+
+
+def _envelope_line(budgets: Floats, lowest: Floats, reference: float) -> Floats:
+    """Return slope and intercept (2,) of the envelope's sizes; NaN where it has too few."""
+    return np.asarray(_lines(np.log(budgets / reference), np.log(lowest)[None])[0])
+
+
+def _estimate(value: npt.ArrayLike, samples: Floats, n_units: int) -> Estimate:
+    """Return a value with its 95 % interval from samples (B, ...), NaN among them left out."""
+    value = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(samples).any():
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    if n_units < FEW_UNITS:
+        half = stats.t.ppf(0.975, max(n_units - 1, 1)) * np.nanstd(samples, axis=0, ddof=1)
+        return Estimate(value, value - half, value + half)
+    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
+    return Estimate(value, low, high)
+
+
+def _pair(line: Floats) -> tuple[float, float]:
+    return float(line[0]), float(line[1])
+
+
+def _n_sizes(points: Points, group: npt.NDArray[np.int64]) -> int:
+    return int(size_of(points.params[group]).max()) + 1
+
+
+def _budgets(count: int) -> str:
+    return "No budget" if not count else f"{count} budget" if count == 1 else f"{count} budgets"
