@@ -61,7 +61,7 @@ PURPOSES = (
         (
             Suggestion(
                 "llama",
-                "reads left to right as it writes; rotary positions, RMSNorm and SwiGLU, and grouped heads for a small cache",
+                "reads left to right as it writes; rotary positions, RMSNorm, SwiGLU, grouped heads for a small cache",
                 "Touvron et al. 2023; Shazeer 2020; Ainslie et al. 2023",
             ),
             Suggestion(

@@ -4,7 +4,7 @@ A file holds the verbs of one purpose; importing it registers them, in the order
 Heavy imports stand inside the verbs, so that `lmexp --help`, `report` and `fit` start without torch.
 """
 
-from lmexp.cli import running, watching, deciding, using, looking  # noqa: F401, I001
+from lmexp.cli import running, watching, deciding, foretelling, using, looking  # noqa: F401, I001
 from lmexp.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -51,7 +51,7 @@ def hardware_of(asked: HardwareConfig, device: Device, roots: Sequence[Path] | N
 
 def fits(hardware: HardwareConfig, device: Device) -> bool:
     """Whether the patterns allow this device; without patterns they allow any."""
-    return not hardware.match or _matches(hardware, device)
+    return not hardware.match or matches(hardware, device.name)
 
 
 def peak_of(hardware: HardwareConfig, compute: str) -> tuple[float, str] | None:
@@ -60,8 +60,9 @@ def peak_of(hardware: HardwareConfig, compute: str) -> tuple[float, str] | None:
     return None if flops is None else (flops, hardware.peak_source or GIVEN)
 
 
-def _matches(hardware: HardwareConfig, device: Device) -> bool:
-    return any(fnmatchcase(device.name.lower(), pattern.lower()) for pattern in hardware.match)
+def matches(hardware: HardwareConfig, name: str) -> bool:
+    """Whether one of the patterns fits the name that a driver gives a device."""
+    return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in hardware.match)
 
 
 def _file_for(device: Device, roots: list[Path]) -> HardwareConfig:
@@ -69,7 +70,7 @@ def _file_for(device: Device, roots: list[Path]) -> HardwareConfig:
     known = known_hardware(roots)
     for root in roots:
         names = group_choices("hardware", [root])
-        fitting = [name for name in names if _matches(known[name], device)]
+        fitting = [name for name in names if matches(known[name], device.name)]
         if len(fitting) > 1:
             first, second = fitting[:2]
             raise UserError(
