@@ -1,5 +1,6 @@
 """Verbs that foretell: what a run that nobody has paid for yet would give."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,8 +9,6 @@ from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, app,
 from lmexp.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lmexp.config.schema import HardwareConfig
 
 
@@ -72,3 +71,103 @@ def _device(name: str | None, roots: "list[Path]") -> "HardwareConfig | None":
     if name not in known:
         raise UserError(f"there is no hardware '{name}'.{nearest(name, known)} `lmexp list hardware` shows them")
     return known[name]
+
+
+@app.command(epilog="Example: `lmexp fit isoflop`, or `lmexp fit points.csv --flops 1e21,1e23`", rich_help_panel=DECIDE)
+def fit(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME... | FILE", help="Sweeps with finished runs; or one .csv, .tsv or .parquet."),
+    ],
+    flops: Annotated[
+        list[str] | None, typer.Option(help="Budgets to say the best size for, as in 1e18,1e20; 1, 10, 100 x the runs.")
+    ] = None,
+    serve: Annotated[
+        float | None, typer.Option(metavar="TOKENS", help="Also the cheapest model when so many tokens are served.")
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(help="Instead, the loss that a cost buys: train_flops, train_seconds, dollars, energy_kwh."),
+    ] = None,
+    at: Annotated[list[str] | None, typer.Option(help="With --cost: the amounts to tell of, as in 3600,36000.")] = None,
+    params: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of parameters.")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of training tokens.")] = None,
+    compute: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column of training FLOPs; 6ND computes them.")
+    ] = None,
+    loss: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column of the loss.")] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Where Huber's loss turns linear; from the residuals. 1e-3 is Chinchilla's.")
+    ] = None,
+    bootstraps: Annotated[int, typer.Option(min=20, max=10_000, help="Refits that make the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    charts: Annotated[str | None, typer.Option(help="Also write charts as files: png,svg,pdf.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of fit.html and fit.json; the sweep's, or for a file the current one.")
+    ] = None,
+    output_dir: Outputs = OUTPUTS,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Fit scaling laws: best sizes, tokens and losses of budgets, with intervals, hold-out errors and warnings."""
+    from lmexp.analysis.scaling.answers import answer, answer_in_cost
+    from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
+    from lmexp.analysis.table import load_study
+    from lmexp.report.charts.export import check_formats
+    from lmexp.report.fit import print_fit
+    from lmexp.report.fit_document import fit_document
+    from lmexp.report.fit_page import write_fit, write_fit_charts
+
+    if cost is None and at:
+        raise UserError("--at tells amounts of a --cost; budgets in FLOPs are --flops")
+    if cost is not None and (flops or serve is not None):
+        raise UserError("--cost fits the loss against one cost: --flops and --serve belong to a fit without it")
+    if serve is not None and not 0 < serve < 1e30:
+        raise UserError(f"--serve {serve:g}: a number of tokens above 0")
+    if delta is not None and not 0 < delta < 1e3:
+        raise UserError(f"--delta {delta:g}: a number above 0, as 1e-3")
+    budgets, amounts = amounts_in("--flops", flops), amounts_in("--at", at)
+    formats = check_formats(charts) if charts is not None else []
+    named = {"params": params, "tokens": tokens, "flops": compute, "loss": loss}
+    columns = {key: name for key, name in named.items() if name}
+
+    file = Path(names[0])
+    if len(names) == 1 and file.suffix.lower() in TABLES and not (output_dir / names[0]).is_dir():
+        points, name, folder = points_of_csv(file, columns), file.name, Path()
+    else:
+        study = load_study([output_dir / name for name in names])
+        points, name = points_of_study(study, columns), study.name
+        folder = output_dir / "+".join(names)
+    if cost is None:
+        found = answer(points, budgets, serve, delta, bootstraps, seed)
+    else:
+        found = answer_in_cost(points, cost, amounts, delta, bootstraps, seed)
+    page = write_fit(found, name, output or folder)
+    drawn = write_fit_charts(found, output or folder, formats)
+    if as_json:
+        print_json(fit_document(found) | {"page": str(page), "charts": [str(chart) for chart in drawn]})
+    else:
+        print_fit(found, out)
+        out.print(f"\nfit: {page}", soft_wrap=True, markup=False)
+        for chart in drawn:
+            out.print(str(chart), soft_wrap=True, markup=False)
+
+
+TABLES = {".csv", ".tsv", ".parquet", ".txt"}
+"""What a file of points may end in."""
+
+
+def amounts_in(option: str, words: list[str] | None) -> list[float]:
+    """Return the numbers of an option that may be given several times, or as a list with commas."""
+    found = []
+    for word in ",".join(words or []).split(","):
+        if not word.strip():
+            continue
+        try:
+            value = float(word)
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1e40:
+            raise UserError(f"{option} {word.strip()}: a number above 0, as 1e21")
+        found.append(value)
+    return found

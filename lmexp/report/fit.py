@@ -1,0 +1,224 @@
+"""A fit in the terminal: what was fitted, each law, the best use of budgets, what to beware of.
+
+Numbers stand with their 95 % intervals in brackets. Laws and approaches are side by side and never averaged.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmexp.analysis.columns import column
+from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.checks import FAR, size_of
+from lmexp.analysis.scaling.fit import Estimate
+from lmexp.units import printable, si
+
+Rows = list[tuple[str, ...]]
+LAWS = ("law", "", "value", "95 % interval")
+ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective")
+BEST = ("FLOPs", "by", "parameters", "tokens", "loss")
+SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "saved")
+
+
+def print_fit(answer: Answer, console: Console) -> None:
+    """Print a fit, at 80 columns or more."""
+    for sentence in about_points(answer):
+        console.print(Text(sentence))
+    console.print()
+    for sentence in headline(answer):
+        console.print(Text(sentence, style="bold"))
+    for title, headings, rows in tables(answer):
+        console.print()
+        console.print(Text(title))
+        console.print(_table(headings, rows))
+    notes = [*notes_of(answer), *answer.warnings]
+    if notes:
+        console.print()
+    for note in notes:
+        console.print(Text(f"- {note}"))
+
+
+def about_points(answer: Answer) -> list[str]:
+    """Say what was fitted to, and what was left out."""
+    points = answer.points
+    sizes = int(size_of(points.params).max()) + 1
+    spans = f"{sizes} sizes from {si(points.params.min())} to {si(points.params.max())}, "
+    spans += f"{flops_text(points.flops.min())} to {flops_text(points.flops.max())} FLOPs"
+    units = f" from {points.n_units} units" if points.n_units < len(points) else ""
+    said = [printable(points.source), f"{len(points)} points{units}: {spans}."]
+    if points.left_out:
+        total = sum(points.left_out.values())
+        said.append(f"Left out: {total}, {', '.join(f'{count} {why}' for why, count in points.left_out.items())}.")
+    return said
+
+
+def headline(answer: Answer) -> list[str]:
+    """Return the answer in a sentence or two, by the law that foretold the held-out runs best."""
+    law = answer.trusted
+    held = law.holdout
+    said = []
+    if answer.cost and answer.bought:
+        first = answer.bought[0]
+        amount = f"{in_cost(first.amount, answer.cost)} of {column(answer.cost).title}"
+        said.append(f"{amount} buy a loss of {estimate_text(first.loss, loss_text)}.")
+    for row in [row for row in answer.best if row.by == law.law.name][:1]:
+        sizes = f"{estimate_text(row.params, si)} parameters and {estimate_text(row.tokens, si)} tokens"
+        said.append(f"At {flops_text(row.flops)} FLOPs the best model has {sizes}, by {law.law.name}.")
+    if held and len(answer.fit.laws) > 1:
+        off = f"{held.mean_absolute_error:.2%} off on average"
+        said.append(f"Of the laws, {law.law.name} foretold the largest fifth of compute best: {off}.")
+    elif held:
+        off = f"{held.mean_absolute_error:.2%} off on average"
+        said.append(f"Fitted to the smaller runs, the law foretells the largest fifth {off}.")
+    return said
+
+
+def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
+    """Return the tables of a fit, each with its title and headings; all cells are text."""
+    found = [
+        ("Laws", LAWS, law_rows(answer)),
+        ("Errors on the largest fifth of compute, fitted to the rest", ERRORS, error_rows(answer)),
+    ]
+    if answer.best:
+        found.append((f"Best use of a budget of C = {answer.flops_per_token:.3g} N D", BEST, best_rows(answer)))
+    if answer.served and answer.served_tokens:
+        title = f"The same loss, with {si(answer.served_tokens)} tokens served afterwards, at the least FLOPs in all"
+        found.append((title, SERVED, served_rows(answer)))
+    if answer.bought and answer.cost:
+        title = column(answer.cost).heading
+        rows = [
+            (in_cost(row.amount, answer.cost), beyond(row.beyond), estimate_text(row.loss, loss_text))
+            for row in answer.bought
+        ]
+        found.append((f"What {column(answer.cost).title} buys", (title, "largest run", "loss"), rows))
+    return found
+
+
+def law_rows(answer: Answer) -> Rows:
+    """Return each law's parameters, then the exponents of the approaches, a row each."""
+    rows: Rows = []
+    for name, law in answer.fit.laws.items():
+        for i, (parameter, value) in enumerate(law.theta.items()):
+            low, high = law.intervals[parameter]
+            rows.append((name if i == 0 else "", parameter, number(value), f"{number(low)} to {number(high)}"))
+    for name, approach in answer.approaches.items():
+        value, low, high = (float(part) for part in approach.exponent)
+        rows.append((name, "a in N* ~ C^a", number(value), f"{number(low)} to {number(high)}"))
+    return rows
+
+
+def error_rows(answer: Answer) -> Rows:
+    """Return how each law foretells runs that it was not fitted to."""
+    rows: Rows = []
+    for name, law in answer.fit.laws.items():
+        held, objective = law.holdout, f"{law.objective:.5g}"
+        if held is None:
+            rows.append((name, "–", "–", "–", "–", objective))
+        else:
+            share = f"{held.coverage:.0%}"
+            rows.append(
+                (name, str(held.n_points), f"{held.bias:+.2%}", f"{held.mean_absolute_error:.2%}", share, objective)
+            )
+    return rows
+
+
+def best_rows(answer: Answer) -> Rows:
+    """Return the optimum of each budget by each law and approach."""
+    rows: Rows = []
+    before = None
+    for row in answer.best:
+        budget = f"{flops_text(row.flops)}\n{beyond(row.beyond)}" if row.flops != before else ""
+        before = row.flops
+        loss = "–" if row.loss is None else two_lines(row.loss, loss_text)
+        rows.append((budget, row.by, two_lines(row.params, si), two_lines(row.tokens, si), loss))
+    return rows
+
+
+def served_rows(answer: Answer) -> Rows:
+    """Return the cheapest model to train and use for the loss that each budget buys."""
+    rows: Rows = []
+    for row in answer.served:
+        cells = (flops_text(row.flops), row.by, loss_text(row.loss), two_lines(row.params, si))
+        rows.append((*cells, two_lines(row.tokens, si), "–" if math.isnan(row.saved) else f"{row.saved:.0%}"))
+    return rows
+
+
+def notes_of(answer: Answer) -> list[str]:
+    """Say what the tables do not: how far laws lie apart, the bias of approach 2, what could not be done, and why."""
+    notes = []
+    laws = [row for row in answer.best if row.loss is not None]
+    if laws and len(answer.fit.laws) > 1:
+        last = [float(row.params.value) for row in laws if row.flops == laws[-1].flops]
+        apart = f"the laws' best sizes lie {max(last) / min(last):.2f}x apart"
+        notes.append(f"At {flops_text(laws[-1].flops)} FLOPs {apart}: that too is uncertainty.")
+    if answer.bias is not None:
+        notes.append(
+            f"Approach 2 on this grid would be {answer.bias.params:+.1%} off in N* and {answer.bias.tokens:+.1%} in D* "
+            f"at {flops_text(answer.best[0].flops)} FLOPs if the fitted chinchilla law held exactly."
+        )
+    for name, approach in answer.approaches.items():
+        if approach.holdout is not None:
+            notes.append(
+                f"{name}: the best size of its largest budget is foretold {approach.holdout:+.0%} off by the others."
+            )
+    far = sorted({row.beyond for row in (*answer.best, *answer.bought) if row.beyond > FAR})
+    if far:
+        notes.append(f"{beyond(far[-1])} is far beyond the data: an interval there supposes that the law goes on.")
+    notes += [f"{name}: {why}" for name, why in answer.refused.items()]
+    return notes
+
+
+def _table(headings: Sequence[str], rows: Rows) -> Table:
+    result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    words = {"law", "by", "", "95 % interval"}
+    for heading in headings:
+        result.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return result
+
+
+def estimate_text(estimate: Estimate, write: Any) -> str:
+    """Return `1.2 (1.1 to 1.3)`."""
+    value, low, high = (float(part) for part in estimate)
+    if math.isnan(value):
+        return "–"
+    return f"{write(value)} ({write(low)} to {write(high)})"
+
+
+def two_lines(estimate: Estimate, write: Any) -> str:
+    """Return an estimate, its interval below it, for a narrow table."""
+    value, low, high = (float(part) for part in estimate)
+    return "–" if math.isnan(value) else f"{write(value)}\n{write(low)} to {write(high)}"
+
+
+def number(value: float) -> str:
+    """Return a parameter of a law: four digits, a power of ten where it is huge or tiny."""
+    return f"{value:.4g}"
+
+
+def loss_text(value: float) -> str:
+    """Return a loss with the decimals that a fit can hope for."""
+    return f"{value:.3f}"
+
+
+def flops_text(value: float) -> str:
+    """Return FLOPs as the field writes them: 1e18, 5.76e23."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def beyond(times: float) -> str:
+    """Return how far a budget is from the largest run."""
+    return "largest run" if abs(times - 1) < 0.005 else f"{times:.3g}x the largest run"
+
+
+def in_cost(value: float, cost: str) -> str:
+    """Return an amount of a cost with its unit."""
+    unit = column("train_flops" if cost == "flops" else cost).unit
+    return f"{flops_text(value) if 'flops' in cost else f'{value:.4g}'} {unit}".rstrip()

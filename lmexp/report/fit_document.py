@@ -1,0 +1,86 @@
+"""A fit as one JSON document, for other programs; what `--json` prints and `fit.json` holds."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.fit import Estimate, LawFit
+
+
+def fit_document(answer: Answer) -> dict[str, Any]:
+    """Return a fit as one JSON document: laws, approaches, optima, and what was left out; no NaN in it."""
+    points = answer.points
+    return _plain(
+        {
+            "source": points.source,
+            "n_points": len(points),
+            "n_units": points.n_units,
+            "left_out": points.left_out,
+            "largest": answer.largest,
+            "cost": answer.cost,
+            "flops_per_param_token": answer.flops_per_token,
+            "trusted": answer.trusted.law.name,
+            "laws": {name: _law(law) for name, law in answer.fit.laws.items()},
+            "approaches": {
+                name: {
+                    "exponent": _interval(approach.exponent),
+                    "n_budgets": approach.n_budgets,
+                    "holdout_params_off": approach.holdout,
+                    "parabolas": [
+                        {"flops": p.flops, "params": p.params, "low": p.interval[0], "high": p.interval[1]}
+                        for p in approach.parabolas
+                    ],
+                }
+                for name, approach in answer.approaches.items()
+            },
+            "approach_2_bias": None if answer.bias is None else vars(answer.bias),
+            "refused": answer.refused,
+            "best": [
+                {
+                    "flops": row.flops,
+                    "beyond": row.beyond,
+                    "by": row.by,
+                    "params": _interval(row.params),
+                    "tokens": _interval(row.tokens),
+                    "loss": None if row.loss is None else _interval(row.loss),
+                }
+                for row in answer.best
+            ],
+            "served_tokens": answer.served_tokens,
+            "served": [
+                vars(row) | {"params": _interval(row.params), "tokens": _interval(row.tokens)} for row in answer.served
+            ],
+            "bought": [vars(row) | {"loss": _interval(row.loss)} for row in answer.bought],
+            "warnings": list(answer.warnings),
+        }
+    )
+
+
+def _law(law: LawFit) -> dict[str, Any]:
+    return {
+        "formula": law.law.formula,
+        "theta": law.theta,
+        "intervals": {name: list(interval) for name, interval in law.intervals.items()},
+        "objective": law.objective,
+        "delta": law.delta,
+        "condition": law.condition,
+        "residual": law.residual,
+        "holdout": None if law.holdout is None else vars(law.holdout),
+    }
+
+
+def _interval(estimate: Estimate) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(("value", "low", "high"), estimate, strict=True)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: numpy's numbers as Python's, what is not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
