@@ -174,7 +174,7 @@ kaplan = Law(
     inputs=("params", "tokens"),
     free=("A", "alpha", "B", "gamma"),
     to_form=lambda Nc, Dc, alpha_N, alpha_D: Form(
-        0.0, Nc ** (alpha_N / alpha_D), alpha_N / alpha_D, Dc, np.ones(()), alpha_D
+        np.zeros(()), Nc ** (alpha_N / alpha_D), alpha_N / alpha_D, Dc, np.ones(()), alpha_D
     ),
     from_form=lambda f: (
         f.A ** (1 / f.alpha),

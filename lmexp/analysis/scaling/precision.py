@@ -81,14 +81,14 @@ class Precisions:
         return np.log([PUBLISHED_GAMMA]) if self.bits is not None else np.zeros(len(self.names) - 1)
 
     def log_factor(self, shifts: Floats, name: str | None = None) -> Floats:
-        """Return ln(N_eff/N) (batch,) of a precision, by default the reference, at parameters (batch, m).
+        """Return ln(N_eff/N) (...) of a precision, by default the reference, at parameters (..., m).
 
         Raises UserError for a precision that is not among these.
         """
         name = self.names[0] if name is None else name
         if name not in self.names:
             raise UserError(
-                f"no point has precision '{name}'.{nearest(name, self.names)} Some have {', '.join(self.names)}"
+                f"no point has precision '{name}'.{nearest(name, self.names)} There are {', '.join(self.names)}"
             )
         return self._table(shifts)[0][..., self.names.index(name)]
 
@@ -108,10 +108,10 @@ class Precisions:
         return [first[:, self.of_point]], [second[:, self.of_point]]
 
     def _table(self, shifts: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return ln(N_eff/N) of each name (batch, names), and its derivatives by ln gamma, which factors lack."""
+        """Return ln(N_eff/N) of each name (..., names), and its derivatives by ln gamma, which factors lack."""
         if self.bits is None:
-            table = np.concatenate([np.zeros((len(shifts), 1)), shifts], axis=1)
+            table = np.concatenate([np.zeros((*shifts.shape[:-1], 1)), shifts], axis=-1)
             return table, np.zeros_like(table), np.zeros_like(table)
-        ratio = self.bits / np.exp(shifts)  # P/gamma, (batch, names)
+        ratio = self.bits / np.exp(shifts)  # P/gamma, (..., names)
         rate = ratio / np.expm1(np.minimum(ratio, 700))  # -d ln(1 - exp(-P/gamma)) / d ln gamma
         return np.log(-np.expm1(-ratio)), -rate, rate * (1 - ratio - rate)

@@ -7,6 +7,7 @@ mean: a mean is so small that an optimiser's tolerances stop it where it began.
 a bootstrap, which begin where the whole's optimum and its rivals are.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ GRID_POINTS = 1000
 STARTS = 24
 """How many of the grid's cells Newton begins at."""
 PATIENCE = 12
-"""Steps without gain until a descent ends: at Huber's kinks the best step is far shorter than the first that is tried."""
+"""Steps without gain until a descent ends: at Huber's kinks the best step is far shorter than the first tried."""
 MOST_STEPS = 200
 LONGEST_STEP = 1.5
 """In each working parameter, all of which are logarithms or of their size."""
@@ -125,6 +126,7 @@ def _distinct(found: Solution) -> Solution:
     return Solution(found.parameters[kept], found.objective[kept])
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far is refused by its value
 def _newton(surface: Surface, weights: Floats, start: Floats, delta: float) -> Solution:
     """Return the end of damped Newton for every problem of a batch.
 
@@ -171,10 +173,10 @@ def _step(
         gradient[held, 0] = 0.0
         hessian[held, 0, :] = hessian[held, :, 0] = 0.0
         hessian[held, 0, 0] = 1.0
-    bad = ~(np.isfinite(hessian).all(axis=(1, 2)) & np.isfinite(gradient).all(axis=1))
-    if bad.any():
-        hessian, gradient = np.where(bad[:, None, None], np.eye(hessian.shape[1]), hessian), gradient * ~bad[:, None]
-        gradient = np.nan_to_num(gradient)
+    lost = ~(np.isfinite(hessian.sum(axis=(1, 2))) & np.isfinite(gradient.sum(axis=1)))  # a start beyond all numbers
+    if lost.any():
+        gradient = np.where(lost[:, None], 0.0, gradient)
+        hessian = np.where(lost[:, None, None], np.eye(hessian.shape[1]), hessian)
     diagonal = np.abs(np.diagonal(hessian, axis1=1, axis2=2))
     scale = np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max(axis=1, keepdims=True) + 1e-300))
     values, vectors = np.linalg.eigh(hessian / (scale[:, :, None] * scale[:, None, :]))
@@ -246,3 +248,23 @@ def _two_terms(u: Floats, v: Floats | None, target: Floats, weights: Floats) -> 
     a, b = np.where(b <= 0, alone_a, a), np.where(a <= 0, alone_b, b)
     a, b = np.maximum(a, 1e-3 * alone_a), np.maximum(b, 1e-3 * alone_b)
     return np.log(a).ravel(), np.log(b).ravel()
+
+
+def condition(surface: Surface, parameters: Floats) -> float:
+    """Return the condition number at an optimum (1, k): of the squared residuals' Gauss-Newton Hessian.
+
+    Each parameter is in a scale of its own. It says what the design can tell, whatever the noise; infinite when it is
+    singular. An E that is held at 0 does not count.
+    """
+    exact = replace(
+        surface, log_loss=surface.log_loss + surface.residual(parameters)[0]
+    )  # no residual, no second order
+    _, _, hessian = exact.derivatives(parameters, np.ones((1, len(surface))), np.inf)
+    kept = slice(1 if surface.has_floor and parameters[0, 0] <= 0 else 0, None)
+    hessian = hessian[0, kept, kept]
+    diagonal = np.diagonal(hessian)
+    if not np.isfinite(hessian).all() or diagonal.min() <= 0:
+        return float("inf")
+    scale = np.sqrt(diagonal)
+    values = np.linalg.eigvalsh(hessian / np.outer(scale, scale))
+    return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
