@@ -189,11 +189,12 @@ def published_settings(config: HFConfig) -> dict[str, Any]:
 def special_tokens(config: HFConfig) -> tuple[int, int]:
     """Return the tokens that start and end the targets of a pretrained seq2seq model. Raises UserError."""
     theirs = library_config(config.model_copy(update={"pretrained": None}))
-    end = theirs.eos_token_id
-    start = getattr(theirs, "decoder_start_token_id", None)
-    start = theirs.bos_token_id if start is None else start
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise UserError(f"{config.name}: its config does not say which tokens start and end a target")
+    # Not every architecture's config has all of these.
+    start, begins, end = (getattr(theirs, f"{key}_token_id", None) for key in ("decoder_start", "bos", "eos"))
+    start = begins if start is None else start
+    for token, key in ((start, "decoder_start_token_id"), (end, "eos_token_id")):
+        if not isinstance(token, int):
+            raise UserError(f"{config.pretrained or config.name}: its config lacks {key}, which targets need")
     return start, end
 
 

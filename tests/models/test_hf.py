@@ -306,6 +306,17 @@ def test_targets_of_a_pretrained_model_start_and_end_as_its_config_says(folders:
     assert special_tokens(found) == (0, 1)
 
 
+def test_a_config_that_does_not_say_what_starts_a_target_is_named(folders: dict[str, Path]):
+    file = folders["seq2seq"] / "config.json"
+    published = json.loads(file.read_text())
+    del published["decoder_start_token_id"]
+    file.write_text(json.dumps(published))
+    config = pretrained(folders["seq2seq"], "seq2seq")
+    found = describe(config.model_copy(update={"fingerprint": fingerprint(config)}))
+    with pytest.raises(UserError, match="its config lacks decoder_start_token_id"):
+        special_tokens(found)
+
+
 # Positions that are told by the padding
 
 BY_PADDING = {
