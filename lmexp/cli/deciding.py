@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, warn
-from lmexp.cli.showing import plan_rows, show_report
+from lmexp.cli.showing import plan_rows, serve_report, show_report
 
 
 @app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo --measure`", rich_help_panel=DECIDE)
@@ -73,9 +73,19 @@ def report(
         str, typer.Option(help="train_seconds, train_flops, wall_seconds, tokens, n_params, peak_memory_gb, dollars.")
     ] = "train_seconds",
     sort: Annotated[str | None, typer.Option(help="Column to sort the table by; the quality.")] = None,
+    charts: Annotated[
+        str | None, typer.Option(metavar="FORMATS", help="Also write the charts, into charts/: png, svg, pdf.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the page at an address of this machine; it follows the runs.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --serve; 0 is any that is free.")] = 8765,
     output_dir: Outputs = OUTPUTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Compare runs: the table and the frontier here; report.html, table.csv and table.parquet on disk."""
-    show_report([output_dir / name for name in names], quality, cost, sort, as_json)
+    if serve:
+        serve_report([output_dir / name for name in names], quality, cost, port, as_json)
+    else:
+        show_report([output_dir / name for name in names], quality, cost, sort, as_json, charts)

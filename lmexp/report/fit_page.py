@@ -12,11 +12,11 @@ from string import Template
 import lmexp
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.files import write_atomically, write_json
-from lmexp.report.charts.export import _drawn
+from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.fit import about_points, headline, notes_of, tables
 from lmexp.report.fit_document import fit_document
-from lmexp.report.html import _resource, _script_json, _vega
+from lmexp.report.html import resource, script_json, vega
 
 TITLES = {
     "loss": "What compute gives",
@@ -36,7 +36,7 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
         f'<div id="chart-{key}" class="chart"></div></section>'
         for key in charts
     )
-    page = Template(_resource("fit.html")).substitute(
+    page = Template(resource("fit.html")).substitute(
         name=html.escape(name),
         about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in about_points(answer)),
         headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in headline(answer)),
@@ -45,9 +45,9 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
         tables="".join(_table(*table) for table in tables(answer)),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=html.escape(lmexp.__version__),
-        data=_script_json(charts),
-        css=_resource("page.css"),
-        vega=_vega(),
+        data=script_json(charts),
+        css=resource("page.css"),
+        vega=vega(),
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "fit.json", fit_document(answer))
@@ -63,7 +63,7 @@ def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> li
     for name, chart in fit_charts(answer).items():
         for form in formats:
             file = folder / "charts" / f"fit-{name}.{form}"
-            write_atomically(file, _drawn(chart.to_dict(), [], [], form))
+            write_atomically(file, drawn(chart.to_dict(), [], [], form))
             written.append(file)
     return written
 
@@ -80,9 +80,7 @@ def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -
         f'<th scope="col"{kind}>{html.escape(heading)}</th>' for heading, kind in zip(headings, kinds, strict=True)
     )
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
         for row in rows
     )
     words = html.escape(title)

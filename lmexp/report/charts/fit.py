@@ -20,7 +20,8 @@ STEPS = 60
 """Points of a line: smooth at any width of a page."""
 AHEAD = 10.0
 """How far beyond the largest run, or the largest budget asked about, lines go."""
-SIZES = "viridis"
+SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
+"""From little to much: told apart by the colour-blind, readable on white and on near-black."""
 HEIGHT = 380
 
 
@@ -66,7 +67,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
         json.dumps("loss, and what the best use of each budget gives"),
         HEIGHT,
         "Loss of each run against its compute, with the lowest loss that each law foretells and its interval",
-    ).resolve_scale(fill="independent")
+    )
 
 
 def cost_chart(answer: Answer) -> alt.LayerChart:
@@ -136,8 +137,16 @@ def isoflop_chart(answer: Answer) -> alt.LayerChart:
         vertices.append({"flops": parabola.flops, "params": parabola.params, "loss": lowest})
     colour = alt.Color(
         "flops:Q",
-        scale=alt.Scale(type="log", scheme=SIZES),
-        legend=alt.Legend(title="FLOPs", format=".0e", gradientLength=180, tickCount=4),
+        scale=alt.Scale(type="log", range=SHADES),
+        legend=alt.Legend(
+            title="FLOPs",
+            type="gradient",
+            format=".0e",
+            gradientLength=180,
+            tickCount=4,
+            titleFontWeight="normal",
+            titleColor=INK,
+        ),
     )
     x = _log("params", "parameters")
     layers = [
@@ -224,22 +233,24 @@ def _bands(
     ordinate = y if y is not None else _loss("value")
     base = alt.Chart(alt.InlineData(values=lines)).encode(x=_log(x, heading), color=_by_name(names))
     tooltip = ["by:N", _tip(x, heading), _tip("value", what), _tip("low", "from"), _tip("high", "to")]
-    band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q", fill=_by_name(names, channel=alt.Fill))
+    band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
     rule = alt.Chart(alt.InlineData(values=[{x: answer.largest}])).mark_rule(strokeDash=[3, 4], opacity=0.5, color=INK)
     return [
-        band.encode(color=alt.value("transparent")),
+        band,
         base.mark_line(strokeWidth=2).encode(y=ordinate, tooltip=tooltip),
         rule.encode(x=alt.X(f"{x}:Q")),
     ]
 
 
 def _log(field: str, title: str, channel: Any = alt.X) -> Any:
-    """Return a logarithmic axis that writes numbers as 1e18, or with a prefix where they are parameters."""
-    text = ".0e" if "FLOPs" in title else "~s"
+    """Return a logarithmic axis that writes numbers as 1e18, or with a prefix where they are no FLOPs."""
+    text = "replace(format(datum.value, '.0e'), '+', '')" if "FLOPs" in title else "format(datum.value, '~s')"
     return channel(
         f"{field}:Q",
         scale=alt.Scale(type="log", nice=False, padding=16),
-        axis=alt.Axis(title=title, format=text, tickCount=7, labelOverlap="greedy", grid=channel is alt.Y),
+        axis=alt.Axis(
+            title=title, titleFontWeight="normal", labelExpr=text, tickCount=7, labelOverlap="greedy", grid=False
+        ),
     )
 
 
@@ -253,16 +264,22 @@ def _loss(field: str = "loss") -> alt.Y:
 def _by_size() -> alt.Fill:
     return alt.Fill(
         "params:Q",
-        scale=alt.Scale(type="log", scheme=SIZES),
-        legend=alt.Legend(title="parameters", format="~s", gradientLength=160, tickCount=4),
+        scale=alt.Scale(type="log", range=SHADES),
+        legend=alt.Legend(
+            title="parameters",
+            type="gradient",
+            format="~s",
+            gradientLength=160,
+            tickCount=4,
+            titleFontWeight="normal",
+            titleColor=INK,
+        ),
     )
 
 
-def _by_name(names: Sequence[str], field: str = "by", channel: Any = alt.Color) -> Any:
+def _by_name(names: Sequence[str], field: str = "by") -> alt.Color:
     scale = alt.Scale(domain=list(names), range=PALETTE[: len(names)])
-    return channel(
-        f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1) if channel is alt.Color else None
-    )
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1))
 
 
 def _tip(field: str, title: str, text: str = ".3s") -> alt.Tooltip:

@@ -1,0 +1,225 @@
+"""What the swept axes do: all at once (parallel coordinates), one by one (effects), two together (heat map)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+from scipy.special import stdtrit
+
+from lmexp.analysis.columns import axis_headings, column, higher_is_better
+from lmexp.analysis.table import Study
+from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PALETTE, PAPER, ROWS, Groups, lookup, styled
+from lmexp.report.charts.scatter import qualities
+
+MOST_DEGREES = 200
+"""Beyond as many pairs Student's t is the normal distribution, as far as a chart can show."""
+
+
+def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+    """Return one line a run through its settings, its quality and its cost; data: `rows`.
+
+    `lines` describes each vertical line: `key`, the column of `rows` that holds where a run crosses it (0 to 1),
+    `title`, and `ticks`, pairs of such a place and its label (page_data.py). A box drawn across lines (the
+    parameter `brush`) picks the runs that cross them inside it.
+    """
+    groups = Groups.of(study)
+    keys: list[str | alt.FieldName] = [str(line["key"]) for line in lines]
+    runs = (
+        alt.Chart(alt.NamedData(ROWS))
+        .transform_filter("datum.drawn !== false && " + DONE)
+        .transform_fold(keys, as_=["key", "y"])
+        .transform_calculate(x=f"indexof({json.dumps(keys)}, datum.key)", group=groups.value("datum"))
+        .transform_filter("isValid(datum.y)")
+    )
+    last = len(lines) - 1
+    x = alt.X("x:Q", scale=alt.Scale(domain=[-0.25, last + 0.25], nice=False, zero=False), axis=None)
+    y = alt.Y("y:Q", scale=alt.Scale(domain=[-0.06, 1.06], nice=False), axis=None)
+    titles = [{"x": i, "y": -0.06, "title": line["title"]} for i, line in enumerate(lines)]
+    ticks = [{"x": i, "y": at, "label": label} for i, line in enumerate(lines) for at, label in line["ticks"]]
+    labels = alt.Chart(alt.InlineData(values=ticks))
+    place: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 11, "limit": 110}
+    posts = alt.Chart(alt.InlineData(values=titles))
+    layers = [
+        posts.mark_rule(color=INK, opacity=0.35, clip=True).encode(x=x),
+        runs.mark_line(strokeWidth=1.25)
+        .encode(
+            x=x,
+            y=y,
+            color=groups.channel(alt.Color, PALETTE),
+            detail="i:N",
+            order="x:Q",
+            opacity=alt.condition("datum.selected", alt.value(0.75), alt.value(0.06)),
+        )
+        .add_params(
+            groups.choose,
+            alt.selection_interval(
+                name="brush", encodings=["x", "y"], mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
+            ),
+        ),
+        posts.mark_text(dy=16, fontSize=12, fontWeight="bold", color=INK, limit=120, clip=False).encode(
+            x=x, y=y, text="title:N"
+        ),
+        # Twice: a rim in the colour of the background keeps labels readable where lines pass.
+        labels.mark_text(**place, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(x=x, y=y, text="label:N"),
+        labels.mark_text(**place, color=INK).encode(x=x, y=y, text="label:N"),
+    ]
+    description = "Each finished run as a line through its settings, its quality and its cost"
+    return styled(layers, json.dumps(""), height=340, description=description)
+
+
+def effects_chart(study: Study, quality: str, pairs: Mapping[str, str]) -> alt.LayerChart:
+    """Return what each value of an axis does against the first one, over pairs of runs that differ in it alone.
+
+    `pairs` names, for each axis, the column of `rows` with the number of a row's pair (page_data.py). The mark is
+    the mean over pairs; the bar its 95 % interval by Student's t, where there are two pairs or more. An interval
+    over pairs says how much the effect differs between settings and seeds.
+    """
+    ups = qualities(study.table, quality)
+    heads = axis_headings(study.varied)
+    values = {axis: _values(study, axis) for axis in pairs}
+    columns = {key: axis for axis, key in pairs.items()}
+    labels = {
+        f"{axis} {value}": f"{heads[axis]}: {value} against {found[0]}"
+        for axis, found in values.items()
+        for value in found[1:]
+    }
+    quantiles = [float(stdtrit(n - 1, 0.975)) if n > 1 else None for n in range(MOST_DEGREES + 1)]
+    changes = (
+        alt.Chart(alt.NamedData(ROWS))
+        .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
+        .transform_fold(list(columns), as_=["key", "pair"])
+        .transform_filter("isValid(datum.pair)")
+        .transform_calculate(axis=f"({json.dumps(columns)})[datum.key]")
+        .transform_calculate(value="toString(datum[datum.axis])")
+        .transform_calculate(isbase=f"datum.value === ({json.dumps({a: v[0] for a, v in values.items()})})[datum.axis]")
+        .transform_calculate(basis="datum.isbase ? datum[quality] : null", one="datum.isbase ? 1 : 0")
+        .transform_joinaggregate(base="max(basis)", bases="sum(one)", groupby=["key", "pair"])
+        .transform_filter("!datum.isbase && datum.bases === 1")
+        .transform_calculate(
+            change="datum[quality] - datum.base",
+            label=f"({json.dumps(labels)})[datum.axis + ' ' + datum.value]",
+        )
+    )
+    means = changes.transform_aggregate(
+        mean="mean(change)", deviation="stdev(change)", pairs="count()", groupby=["label"]
+    ).transform_calculate(
+        half=f"({json.dumps(quantiles)})[min(datum.pairs, {MOST_DEGREES})] * datum.deviation / sqrt(datum.pairs)"
+    )
+    rows = alt.Y(
+        "label:N",
+        scale=alt.Scale(domain=list(labels.values())),
+        axis=alt.Axis(title=None, grid=False, labelLimit=260, ticks=False, domain=False),
+    )
+    tooltip = alt.ExprRef(
+        "{effect: datum.label, mean: format(datum.mean, '+.4~g'), pairs: datum.pairs, "
+        "interval: isValid(datum.half) && datum.pairs > 1 ? "
+        "format(datum.mean - datum.half, '+.4~g') + ' to ' + format(datum.mean + datum.half, '+.4~g') : 'one pair'}"
+    )
+    x = alt.Axis(title=None, tickCount=6, format="+~g")
+    layers = [
+        alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, opacity=0.5).encode(x="zero:Q"),
+        changes.mark_tick(thickness=1.5, size=12, opacity=0.35, color=INK).encode(x=alt.X("change:Q", axis=x), y=rows),
+        means.transform_filter("datum.pairs > 1")
+        .transform_calculate(low="datum.mean - datum.half", high="datum.mean + datum.half")
+        .mark_rule(strokeWidth=2, color=PALETTE[0])
+        .encode(x=alt.X("low:Q", axis=x), x2="high:Q", y=rows),
+        means.mark_point(size=80, filled=True, opacity=1, color=PALETTE[0], tooltip=tooltip)
+        .encode(x=alt.X("mean:Q", axis=x), y=rows, description="label:N")
+        .add_params(alt.param(name="quality", value=quality)),
+    ]
+    words = {name: f"change in {column(name).heading}; {_better(name)} is better" for name in ups}
+    description = "Mean change in quality by each value of an axis, over paired runs, with its interval"
+    return styled(layers, lookup("quality", words), height=30 * len(labels), description=description)
+
+
+def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChart:
+    """Return the mean quality for the values of two axes; data: `rows`. `axes` are those that may be chosen."""
+    ups = qualities(study.table, quality)
+    orders = {axis: _values(study, axis) for axis in axes}
+    down, across = axes[0], axes[1]
+    cells = (
+        alt.Chart(alt.NamedData(ROWS))
+        .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
+        .transform_filter("isValid(datum[across]) && isValid(datum[down])")
+        .transform_calculate(a="toString(datum[across])", d="toString(datum[down])", q="datum[quality]")
+        .transform_aggregate(mean="mean(q)", runs="count()", groupby=["a", "d"])
+        .transform_joinaggregate(least="min(mean)", most="max(mean)")
+        .transform_calculate(
+            share="datum.most > datum.least ? (datum.mean - datum.least)/(datum.most - datum.least) : 0"
+        )
+    )
+    heads = axis_headings(study.varied)
+    x = alt.X(
+        "a:O",
+        scale=alt.Scale(domain=alt.ExprRef(lookup("across", orders)), padding=0.02),
+        axis=alt.Axis(labelAngle=0, labelLimit=120, grid=False, domain=False, ticks=False, title=" "),
+    )
+    y = alt.Y(
+        "d:O",
+        scale=alt.Scale(domain=alt.ExprRef(lookup("down", orders)), padding=0.04),
+        axis=alt.Axis(labelLimit=160, grid=False, domain=False, ticks=False, title=None),
+    )
+    colour = alt.Color("mean:Q", scale=alt.Scale(scheme="viridis", zero=False), legend=None)
+    tooltip = alt.ExprRef("{across: datum.a, down: datum.d, mean: format(datum.mean, '.4~g'), runs: datum.runs}")
+    texts = {"x": x, "y": y, "text": alt.Text("mean:Q", format=".4~g")}
+    layers = [
+        cells.mark_rect(tooltip=tooltip, cornerRadius=2)
+        .encode(x=x, y=y, color=colour)
+        .add_params(
+            alt.param(name="quality", value=quality),
+            alt.param(name="across", value=across),
+            alt.param(name="down", value=down),
+        ),
+        cells.mark_text(fontSize=12).encode(
+            **texts, color=alt.condition("datum.share > 0.55", alt.value("#10151a"), alt.value("#ffffff"))
+        ),
+        alt.Chart(alt.InlineData(values=[{}])).mark_text(
+            text=alt.ExprRef(lookup("across", heads)),
+            x=alt.ExprRef("width"),
+            y=alt.ExprRef("height + 34"),
+            align="right",
+            fontSize=13,
+            color=INK,
+            clip=False,
+        ),
+    ]
+    means = lookup("quality", {name: f"mean {column(name).heading}" for name in ups})
+    title = f"{means} + '; down: ' + {lookup('down', heads)}"
+    return styled(
+        layers,
+        title,
+        height=max(40 * max(map(len, orders.values())), 160),
+        description="Mean quality for the values of two axes",
+    )
+
+
+def shown_axes(study: Study) -> list[str]:
+    """Return the axes with few enough values for a row, a column or a colour each."""
+    return [axis for axis in study.varied if 1 < len(_values(study, axis)) <= MOST_GROUPS]
+
+
+def _values(study: Study, axis: str) -> list[str]:
+    """Return the values of an axis as the page's script writes them, in the order of the sweep, without repeats."""
+    found = study.table[axis].dropna().unique().tolist()
+    order = {str(value): i for i, value in enumerate(study.axes[axis])}
+    ordered = sorted(found, key=lambda value: order.get(str(value), len(order)))
+    return list(dict.fromkeys(_as_script(value) for value in ordered))
+
+
+def _as_script(value: Any) -> str:
+    """Return a value as JavaScript's String does."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e21:
+            return str(int(value))
+        mantissa, _, exponent = repr(value).partition("e")
+        if exponent and -7 < int(exponent) < 0:
+            return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - int(exponent)}f}"
+        return f"{mantissa}e{int(exponent):+d}" if exponent else mantissa
+    return str(value)
+
+
+def _better(name: str) -> str:
+    return "more" if higher_is_better(name) else "less"

@@ -1,0 +1,168 @@
+"""What the charts share: the names of their data, colours, choices, axes and ink.
+
+What a reader chooses (axes, colour, logarithmic or linear) is a Vega-Lite parameter that the page sets. Ink is
+`currentColor`: the page puts its light or dark text colour there, and files get black (export.py). Groups differ
+in colour and in shape: colour alone says nothing.
+
+The charts name their data (`rows`, `curves`); whoever shows them supplies it, so the page holds it once. A row
+has `selected`: whether it is among those that the reader has picked.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from lmexp.analysis.columns import column
+from lmexp.analysis.table import Study
+
+ROWS, CURVES = "rows", "curves"
+"""The names of the data: one object a row; one object a curve, whose values are lists of equal length."""
+INK, PAPER = "currentColor", "Canvas"
+"""Stand for the colours of text and background; whoever shows a chart puts its own in their place."""
+DONE = "datum.state === 'done'"
+"""The condition that a row has a result."""
+
+# Observable's ten colours: told apart by the colour-blind, readable on white and on near-black.
+PALETTE = [
+    "#4269d0",
+    "#efb118",
+    "#ff725c",
+    "#6cc5b0",
+    "#3ca951",
+    "#ff8ab7",
+    "#a463f2",
+    "#97bbf5",
+    "#9c6b4e",
+    "#9498a0",
+]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+MOST_GROUPS = 12
+"""An axis of more values than this would be a riot of colours, and is not offered as one."""
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TICKS = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
+NONE, NULL = "none", "–"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What marks can be coloured and shaped by, and the values of each in the order of the table.
+
+    The values are given to Vega-Lite, not left to it: so a value has one colour in all charts, and colour
+    and shape share a legend.
+    """
+
+    values: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, study: Study) -> "Groups":
+        """Return the varied axes; without any, whatever tells a folder's runs apart."""
+        table = study.table
+        names = study.varied or [name for name in ("model", "precision") if table[name].dropna().nunique() > 1]
+        choices = {name: [NULL if pd.isna(v) else v for v in table[name].unique().tolist()] for name in names}
+        few = {name: values for name, values in choices.items() if len(values) <= MOST_GROUPS}
+        return cls({**few, NONE: ["all runs"]})
+
+    @property
+    def choose(self) -> alt.Parameter:
+        """The parameter: which of these is shown."""
+        return alt.param(name="colour", value=next(iter(self.values)))
+
+    def value(self, row: str) -> str:
+        """Return the expression for the value of `row` that is chosen."""
+        return f"colour === '{NONE}' ? 'all runs' : isValid({row}[colour]) ? {row}[colour] : '{NULL}'"
+
+    def channel(self, channel: Any, marks: list[str]) -> Any:
+        """Return an encoding of the chosen value by `marks`, colours or shapes."""
+        domain = alt.ExprRef(lookup("colour", self.values))
+        return channel(
+            "group:N", scale=alt.Scale(domain=domain, range=marks), legend=alt.Legend(title=None, symbolOpacity=1)
+        )
+
+
+def measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the names of columns that have a value, each once; at least the first."""
+    known = [name for name in dict.fromkeys(names) if name in table and table[name].notna().any()]
+    return known or [names[0]]
+
+
+def lookup(parameter: str, words: Mapping[str, Any]) -> str:
+    """Return the expression for what belongs to a parameter's value."""
+    return f"({json.dumps(words)})[{parameter}]"
+
+
+def below(parameter: str, names: list[str], words: dict[str, str] | None = None) -> alt.Chart:
+    """Return the title of the x axis as a text below it: Vega-Lite's own titles cannot follow a choice."""
+    words = words or {name: column(name).heading for name in names}
+    return alt.Chart(alt.InlineData(values=[{}])).mark_text(
+        text=alt.ExprRef(lookup(parameter, words)),
+        x=alt.ExprRef("width"),
+        y=alt.ExprRef("height + 38"),
+        align="right",
+        fontSize=13,
+        color=INK,
+        clip=False,
+    )
+
+
+def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
+    """Return an axis; a blank title keeps the room that `below` fills."""
+    return alt.Axis(
+        title=title,
+        grid=grid,
+        labelExpr=TICKS,
+        labelFlush=False,
+        labelOverlap="greedy",
+        labelSeparation=14,
+        tickCount=6,
+        domain=not grid,
+    )
+
+
+def field(name: str) -> str:
+    """Return the expression for a row's value of a column, whatever its name."""
+    return f"datum[{json.dumps(name)}]"
+
+
+def styled(layers: list[alt.Chart], title: str, height: int, description: str) -> alt.LayerChart:
+    """Return layers as a chart in the ink and type of the page, as wide as its place; `title` is an expression."""
+    lines = dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK)
+    above = alt.TitleParams(
+        text=alt.ExprRef(title), anchor="start", frame="group", fontSize=13, fontWeight="normal", offset=12
+    )
+    return (
+        alt.LayerChart(layer=layers)
+        .properties(
+            width="container",
+            height=height,
+            description=description,
+            title=above,
+            background="transparent",
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        )
+        .configure(font=FONT, padding={"left": 4, "right": 16, "top": 4, "bottom": 12})
+        .configure_view(stroke=None)
+        .configure_title(color=INK)
+        .configure_axis(
+            **lines,
+            labelFontSize=12,
+            labelOpacity=0.8,
+            labelPadding=6,
+            titleFontSize=13,
+            tickOpacity=0.4,
+            domainOpacity=0.4,
+            gridOpacity=0.12,
+        )
+        .configure_legend(
+            orient="top",
+            offset=8,
+            columnPadding=18,
+            labelColor=INK,
+            labelFontSize=12,
+            symbolSize=90,
+            symbolStrokeWidth=1.75,
+        )
+    )

@@ -1,0 +1,51 @@
+"""The loss of each run as it trained, against tokens, compute, time or money."""
+
+import json
+
+import altair as alt
+
+from lmexp.analysis.table import Study
+from lmexp.report.charts.base import CURVES, PALETTE, ROWS, SHAPES, Groups, axis, below, styled
+
+CURVE_AXES = {
+    "tokens": "training tokens",
+    "flops": "training compute (FLOPs)",
+    "seconds": "training time (s)",
+    "dollars": "price of the time (dollars)",
+}
+"""What a curve is shown against. Dollars are the seconds at the run's own price of an hour, where it has one."""
+
+
+def curves_chart(study: Study) -> alt.LayerChart:
+    """Return the loss of each run as it trained; data: `curves` and, for the colours, `rows`."""
+    groups = Groups.of(study)
+    lines = (
+        alt.Chart(alt.NamedData(CURVES))
+        .transform_lookup(lookup="run_id", from_=alt.LookupData(alt.NamedData(ROWS), key="run_id"), as_="run")
+        .transform_flatten([*CURVE_AXES, "loss"])
+        .transform_calculate(x="datum[against]", group=groups.value("datum.run"), slug="datum.run.slug")
+        .transform_filter("isValid(datum.x) && isValid(datum.loss) && datum.x > 0")
+    )
+    encodings = {
+        "x": alt.X("x:Q", scale=alt.Scale(type="log", nice=False), axis=axis(grid=False)),
+        "y": alt.Y("loss:Q", scale=alt.Scale(zero=False), axis=axis(title=None)),
+        "color": groups.channel(alt.Color, PALETTE),
+        "detail": alt.Detail("run_id:N"),
+    }
+    training = lines.transform_filter("datum.kind === 'train'").mark_line(strokeWidth=1, opacity=0.4)
+    validation = lines.transform_filter("datum.kind === 'validation'")
+    tooltip = alt.ExprRef(
+        "{run: datum.slug, 'validation loss': format(datum.loss, '.4f'), "
+        "tokens: format(datum.tokens, '.3s'), FLOPs: format(datum.flops, '.3s'), "
+        "seconds: format(datum.seconds, ',.1f')}"
+    )
+    layers = [
+        training.encode(**encodings).add_params(alt.param(name="against", value="tokens"), groups.choose),
+        validation.mark_line(strokeWidth=1.75).encode(**encodings),
+        validation.mark_point(size=45, filled=True, opacity=1, tooltip=tooltip).encode(
+            **encodings, shape=groups.channel(alt.Shape, SHAPES)
+        ),
+        below("against", list(CURVE_AXES), CURVE_AXES),
+    ]
+    title = json.dumps("loss (nats per token)")
+    return styled(layers, title, height=360, description="Loss of each run as it trained: validation and training")

@@ -1,0 +1,113 @@
+"""Quality against cost of each finished run, with the frontier; any two numbers may be the axes.
+
+The frontier is computed by Vega-Lite from what was chosen, so it is always the frontier of what is shown. A box
+that is drawn in the chart (the parameter `brush`) picks runs for all charts and the table.
+"""
+
+import json
+
+import altair as alt
+import pandas as pd
+
+from lmexp.analysis.columns import COSTS, QUALITIES, column, higher_is_better, number_format
+from lmexp.analysis.table import Study
+from lmexp.report.charts.base import (
+    DONE,
+    INK,
+    PALETTE,
+    ROWS,
+    SHAPES,
+    Groups,
+    axis,
+    below,
+    field,
+    lookup,
+    measured,
+    styled,
+)
+
+TOLD = (
+    *QUALITIES, "tokens", "train_flops", "train_seconds", "tokens_per_second", "peak_memory_gb", "dollars",
+)  # fmt: skip
+"""What a tooltip tells of a run."""
+
+
+def qualities(table: pd.DataFrame, first: str) -> list[str]:
+    """Return the columns of numbers, `first` and what is known to say how good a run is before the rest."""
+    scores = [name for name in map(str, table) if name.startswith("score/")]
+    return measured(table, [first, *QUALITIES, *scores, *_numeric(table)])
+
+
+def costs(table: pd.DataFrame, first: str) -> list[str]:
+    """Return the columns of numbers, `first` and what is known to be a cost before the rest."""
+    return measured(table, [first, *COSTS, *_numeric(table)])
+
+
+def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
+    """Return the scatter of quality against cost with the frontier as a step line; data: `rows`."""
+    ups, downs = qualities(study.table, quality), costs(study.table, cost)
+    groups = Groups.of(study)
+    up = json.dumps([name for name in ups if higher_is_better(name)])
+    points = (
+        alt.Chart(alt.NamedData(ROWS))
+        .transform_filter(DONE)
+        .transform_calculate(x="datum[cost]", y="datum[quality]", group=groups.value("datum"))
+        .transform_filter("isValid(datum.x) && isValid(datum.y) && (!logx || datum.x > 0) && (!logy || datum.y > 0)")
+        # Less is better in `lost`. A row is on the frontier when nothing at its cost or below is better, and
+        # nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they
+        # do in analysis/frontier.py.
+        .transform_calculate(lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y")
+        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0], groupby=["task"])
+        .transform_joinaggregate(cheapest="min(x)", groupby=["lost", "task"])
+        .transform_calculate(frontier="datum.lost === datum.best && datum.x === datum.cheapest")
+    )
+    x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=24), axis=axis(grid=False))
+    y = alt.Y("y:Q", scale=alt.Scale(type="linear", zero=False, padding=24), axis=axis(title=None))
+    steps = points.transform_filter("datum.frontier").mark_line(
+        interpolate="step-after", color=INK, opacity=0.45, strokeWidth=1.5
+    )
+    size = 110 if len(study.table) <= 300 else 40
+    marks = points.mark_point(size=size, strokeWidth=1.75, tooltip=_tooltip(study)).encode(
+        color=groups.channel(alt.Color, PALETTE),
+        shape=groups.channel(alt.Shape, SHAPES),
+        fill=alt.condition("datum.frontier", groups.channel(alt.Fill, PALETTE), alt.value("transparent")),
+        opacity=alt.condition("datum.selected", alt.value(1), alt.value(0.1)),
+        description=alt.Description("slug:N"),
+    )
+    parameters = (
+        alt.param(name="quality", value=quality),
+        alt.param(name="cost", value=cost),
+        alt.param(name="logx", value=True),
+        alt.param(name="logy", value=False),
+        groups.choose,
+        alt.selection_interval(
+            name="brush", encodings=["x", "y"], mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
+        ),
+    )
+    layers = [
+        steps.encode(x=x, y=y, detail="task:N"),
+        marks.encode(x=x, y=y).add_params(*parameters),
+        below("cost", downs),
+    ]
+    title = lookup("quality", {name: column(name).heading for name in ups})
+    return styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")
+
+
+def _numeric(table: pd.DataFrame) -> list[str]:
+    return [
+        str(name)
+        for name in table
+        if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
+    ]
+
+
+def _tooltip(study: Study) -> alt.ExprRef:
+    """Return the expression for a point's tooltip: its name, its axes, and what was measured."""
+    entries = ["run: datum.slug"]
+    for name in study.varied:
+        entries.append(f"{json.dumps(name)}: {field(name)}")
+    for name in measured(study.table, TOLD):
+        spec = number_format(name, study.table[name].dropna().astype(float)) or "~r"
+        value = f"isValid({field(name)}) ? format({field(name)}, '{spec}') : '–'"
+        entries.append(f"{json.dumps(column(name).heading)}: {value}")
+    return alt.ExprRef("{" + ", ".join(entries) + "}")

@@ -1,0 +1,121 @@
+// The study in the page, what a reader has chosen of it, and how values are written. Text enters the document as
+// text only. These files are one module, in the order of html.py.
+let page = JSON.parse(document.getElementById("data").textContent);
+let rows = [];
+let words = []; // what a search looks through: every text of a row, whether its column is shown or not
+
+// All that a reader can choose; it outlives an update of the data.
+const chosen = { logx: "log", logy: "linear", search: "", brushes: {}, sort: page.sort, columns: null, shown: 100 };
+let selected = []; // indices of the rows that pass filter and boxes, in the table's order
+
+const byId = (id) => document.getElementById(id);
+
+function load(data) {
+  page = data;
+  const names = Object.keys(page.rows);
+  // Columns to rows: the table is stored by column, so that each name is in the file once.
+  rows = Array.from({ length: page.n_rows }, (_, i) => {
+    const row = { i, selected: true };
+    for (const name of names) row[name] = page.rows[name][i];
+    return row;
+  });
+  const told = page.columns.map((column) => column.name).filter((name) => name !== "frontier");
+  words = rows.map((row) => told.map((name) => row[name] ?? "").join(" ").toLowerCase());
+  for (const [name, { value, options }] of Object.entries(page.choices)) {
+    if (!options.some(([known]) => known === chosen[name])) chosen[name] = value;
+  }
+}
+
+// ---- the selection: words and conditions in the filter, a box in the scatter, a box in the parallel lines ----
+
+const CONDITION = /^([^<>=!]+)(<=|>=|!=|=|<|>)(.+)$/;
+
+function terms(text) {
+  return text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+    const parts = word.match(CONDITION);
+    const column = parts && page.columns.find(({ name, title }) =>
+      [name, title, name.split(".").pop()].some((known) => known.toLowerCase().replaceAll(" ", "_") === parts[1]));
+    if (!column) return (i) => words[i].includes(word);
+    const [, , sign, wanted] = parts;
+    const number = Number(wanted);
+    return (i) => {
+      const value = rows[i][column.name];
+      if (value === null) return false;
+      if (column.numeric && !Number.isNaN(number)) {
+        return { "<": value < number, "<=": value <= number, ">": value > number, ">=": value >= number,
+          "=": value === number, "!=": value !== number }[sign];
+      }
+      const same = String(value).toLowerCase() === wanted;
+      return sign === "!=" ? !same : sign === "=" && same;
+    };
+  });
+}
+
+const within = (value, [a, b]) => value !== null && value >= Math.min(a, b) && value <= Math.max(a, b);
+
+function inScatter(row, box) {
+  return row.state === "done" && within(row[chosen.cost], box.x) && within(row[chosen.quality], box.y);
+}
+
+function inParallel(row, box) {
+  const crossed = page.lines.filter((_, i) => within(i, box.x));
+  return row.state === "done" && crossed.every(({ key }) => within(row[key], box.y));
+}
+
+const isBox = (box) => Boolean(box && box.x && box.y);
+const picks = { scatter: inScatter, parallel: inParallel };
+const isNarrowed = () => Boolean(chosen.search.trim()) || Object.values(chosen.brushes).some(isBox);
+
+function select() {
+  const tests = terms(chosen.search);
+  const boxes = Object.entries(chosen.brushes).filter(([, box]) => isBox(box));
+  selected = [];
+  for (const row of rows) {
+    row.selected = tests.every((test) => test(row.i)) && boxes.every(([name, box]) => picks[name](row, box));
+    if (row.selected) selected.push(row.i);
+  }
+  const { name, ascending } = chosen.sort;
+  selected.sort((i, j) => compare(rows[i][name], rows[j][name], ascending) || i - j);
+}
+
+const collator = new Intl.Collator("en", { numeric: true });
+
+function compare(a, b, ascending) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  const order = typeof a === "string" ? collator.compare(a, b) : a - b;
+  return ascending ? order : -order;
+}
+
+// ---- how values are written: the formats of analysis/columns.py ----
+
+const decimals = new Map();
+
+function number(value, format) {
+  if (format.endsWith("s")) return si(value);
+  const digits = Number(format.match(/\.(\d+)f/)[1]);
+  if (!decimals.has(digits)) {
+    decimals.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  }
+  return decimals.get(digits).format(value);
+}
+
+function si(value) {
+  if (!value) return String(value);
+  const [mantissa, exponent] = value.toExponential(2).split("e").map(Number);
+  const thousands = Math.min(Math.max(Math.trunc(exponent / 3), 0), 8);
+  const shift = exponent - 3 * thousands;
+  return (mantissa * 10 ** shift).toFixed(Math.max(2 - shift, 0)) + ["", ..."kMGTPEZY"][thousands];
+}
+
+function text(value, column) {
+  if (value === null || value === undefined) return "–";
+  if (column.name === "frontier") return value ? "●" : "";
+  if (column.format) return number(value, column.format);
+  return String(typeof value === "number" ? +value.toPrecision(12) : value);
+}
+
+function element(tag, content = [], options = {}) {
+  const made = Object.assign(document.createElement(tag), options);
+  made.append(...[content].flat());
+  return made;
+}

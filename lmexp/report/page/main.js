@@ -1,0 +1,103 @@
+// The reader's choices, and the page as it begins; where it is served, it asks for news.
+const LABELS = {
+  quality: "Quality", cost: "Cost", colour: "Colour and shape", against: "Against", down: "Down", across: "Across",
+  logx: "Cost axis", logy: "Quality axis",
+};
+const TOUCHES = { // which charts a choice makes anew
+  quality: ["scatter", "effects", "heat"], cost: ["scatter"], logx: ["scatter"], logy: ["scatter"],
+  colour: ["scatter", "parallel", "curves"], against: ["curves"], down: ["heat"], across: ["heat"],
+};
+const SCALES = [["log", "logarithmic"], ["linear", "linear"]];
+
+function drawChoices() {
+  for (const place of document.querySelectorAll("[data-choices]")) {
+    place.replaceChildren(...place.dataset.choices.split(" ").map((name) => {
+      const options = page.choices[name]?.options ?? SCALES;
+      const select = element("select", options.map(([value, label]) => element("option", label, { value })), { name });
+      select.value = chosen[name];
+      select.addEventListener("change", () => {
+        chosen[name] = select.value;
+        // A box means a part of the axes it was drawn on.
+        if (["quality", "cost", "logx", "logy"].includes(name) && isBox(chosen.brushes.scatter)) {
+          delete chosen.brushes.scatter;
+          changed();
+        }
+        for (const chart of TOUCHES[name]) draw(chart);
+      });
+      return element("label", [`${LABELS[name]} `, select]);
+    }));
+  }
+}
+
+// ---- what follows a change of the selection: the table at once, the charts when the browser has time ----
+
+let waiting = null;
+let busy = Promise.resolve();
+
+function changed() {
+  chosen.shown = 100;
+  select();
+  drawTable();
+  clearTimeout(waiting);
+  waiting = setTimeout(() => { busy = busy.then(showSelection); }, rows.length > CANVAS ? 150 : 0);
+}
+
+function clear() {
+  chosen.search = byId("search").value = "";
+  brushed.forEach(dropBox);
+  changed();
+}
+
+byId("search").addEventListener("input", () => { chosen.search = byId("search").value; changed(); });
+byId("clear").addEventListener("click", () => { clear(); byId("search").focus(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !detail.open && isNarrowed()) clear();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+
+// ---- while a sweep runs: the server that `lmexp report --serve` starts knows when there is news ----
+
+const EVERY = 2000; // milliseconds
+
+async function lookForNews() {
+  const live = byId("live");
+  try {
+    const version = (await (await fetch("version", { cache: "no-store" })).json()).version;
+    if (version !== page.version) await takeNews(await (await fetch("./", { cache: "no-store" })).text());
+    live.textContent = "· live";
+  } catch {
+    live.textContent = "· the server is gone; this is the last state";
+  }
+  setTimeout(lookForNews, EVERY);
+}
+
+// Takes the data and the words of a newer page; what the reader has chosen stays as it is.
+async function takeNews(source) {
+  const fresh = new DOMParser().parseFromString(source, "text/html");
+  const open = at === null ? null : rows[at].run_id;
+  const specs = JSON.stringify(page.charts);
+  load(JSON.parse(fresh.getElementById("data").textContent));
+  for (const id of ["findings", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).children);
+  select();
+  const focus = document.activeElement?.closest("#table tr")?.dataset.i;
+  drawTable();
+  if (focus) table.tBodies[0].querySelector(`tr[data-i="${focus}"] button`)?.focus();
+  if (specs === JSON.stringify(page.charts)) {
+    await (busy = busy.then(showSelection));
+  } else {
+    drawChoices();
+    drawColumnChoices();
+    await drawAll();
+  }
+  const row = open && rows.findLast((known) => known.run_id === open);
+  if (row && detail.open) { at = row.i; fillDetail(); }
+}
+
+load(page);
+select();
+drawChoices();
+drawColumnChoices();
+drawTable();
+drawAll().then(() => { document.documentElement.dataset.ready = "true"; });
+followLink();
+if (page.version) lookForNews();
