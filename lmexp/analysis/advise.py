@@ -25,7 +25,7 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.shape import nearest_shape
 from lmexp.analysis.speed import Speed, speed_of
-from lmexp.analysis.spending import SERVED, Line, best_use, cheapest_use, cost_of, line_through
+from lmexp.analysis.spending import SERVED, Line, Use, best_use, cheapest_use, cost_of, line_through
 from lmexp.analysis.table import Study
 from lmexp.config.schema import BudgetConfig, HardwareConfig, RunConfig
 from lmexp.config.words import words_of
@@ -43,8 +43,6 @@ FAR = 10.0
 REPEATED = 4.0
 """Passes over the data up to which a repeated token is worth about a new one (Muennighoff et al. 2023, section 6)."""
 BOOTSTRAPS = 400
-LEVEL = (2.5, 97.5)
-"""Percentiles of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -208,11 +206,10 @@ def _arm(study: Study, family: str, precision: str, quality: str, ask: Ask) -> A
         raise UserError("no run of it has finished")
     points = points_of_study(study, {"loss": quality})
     found = fit(points, bootstraps=BOOTSTRAPS)
-    able = [law for law in found.laws.values() if law.law.has_optimum and not law.refusals]
+    able = [law for law in found.laws.values() if law.law.has_optimum]
     if not able:
         why = [reason for reasons in found.refusals.values() for reason in reasons]
-        why += [reason for law in found.laws.values() for reason in law.refusals]
-        raise UserError("; ".join(dict.fromkeys(why)) or "no law that trades size for tokens can be fitted")
+        raise UserError(" ".join(dict.fromkeys(why)))
     law = min(able, key=lambda one: (one.holdout.mean_absolute_error if one.holdout else math.inf, one.objective))
     flops = line_through(points.params, points.flops / points.tokens, 1.0)
     largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
@@ -233,15 +230,20 @@ def _answer(arm: Arm, ask: Ask, unit: Unit, study: Study, roots: Sequence[Path])
     price = arm.price(unit)
     if isinstance(price, str):
         raise UserError(price)
-    form, samples = arm.law.law.form(_theta(arm.law)), arm.law.law.form(arm.law.samples)
-    if ask.budget is not None:
-        use, spread = (best_use(one, ask.budget, price, ask.served) for one in (form, samples))
-        if not np.isfinite(use.params):
-            raise UserError(f"the budget does not even pay for serving {si(ask.served)} tokens")
-    else:
-        assert ask.loss is not None
-        _check_floor(arm, ask.loss)
-        use, spread = (cheapest_use(one, ask.loss, price, ask.served) for one in (form, samples))
+    law, asked_loss = arm.law.law, ask.loss
+    if asked_loss is not None:
+        _check_floor(arm, asked_loss)
+
+    def used(theta: Floats) -> Use:
+        """Return the answer of a law, or of each of the bootstrap's (..., k)."""
+        if ask.budget is not None:
+            return best_use(law.form(theta), ask.budget, price, ask.served)
+        assert asked_loss is not None, "a budget or a loss is asked"
+        return cheapest_use(law.form(theta), asked_loss, price, ask.served)
+
+    use = used(_theta(arm.law))
+    if not np.isfinite(use.params):
+        raise UserError(f"the budget does not even pay for serving {si(ask.served)} tokens")
     params, tokens = float(use.params), float(use.tokens)
     beyond = _beyond(arm, params, tokens)
     loss = arm.law.loss(params, tokens)
@@ -255,14 +257,14 @@ def _answer(arm: Arm, ask: Ask, unit: Unit, study: Study, roots: Sequence[Path])
         "family": arm.family,
         "precision": arm.precision,
         "law": arm.law.law.name,
-        "params": _estimate(params, spread.params),
-        "tokens": _estimate(tokens, spread.tokens),
+        "params": _interval(arm.law.estimate(lambda theta: used(theta).params)),
+        "tokens": _interval(arm.law.estimate(lambda theta: used(theta).tokens)),
         "loss": _interval(loss),
-        "floor": float(np.asarray(form.E)),
-        "cost": _estimate(float(cost_of(use, price, ask.served)), cost_of(spread, price, ask.served)),
+        "floor": float(np.asarray(law.form(_theta(arm.law)).E)),
+        "cost": _interval(arm.law.estimate(lambda theta: cost_of(used(theta), price, ask.served))),
         **costs,
         "holdout_error": arm.law.holdout.mean_absolute_error if arm.law.holdout else None,
-        "laws": [_other(one, ask, price) for one in arm.fit.laws.values() if one.law.has_optimum and not one.refusals],
+        "laws": [_other(one, ask, price) for one in arm.fit.laws.values() if one.law.has_optimum],
         "beyond": beyond,
         "rows": len(arm.points),
         "units": arm.points.n_units,
@@ -370,13 +372,6 @@ def _other(one: LawFit, ask: Ask, price: Line) -> dict[str, Any]:
 
 def _theta(one: LawFit) -> Floats:
     return np.array([one.theta[name] for name in one.law.parameters])
-
-
-def _estimate(value: float, samples: Floats) -> dict[str, float | None]:
-    """Return a value with the percentiles of its bootstrap; an end that samples do not reach is null."""
-    ordered = np.sort(np.where(np.isfinite(samples), samples, np.inf))
-    low, high = (ordered[min(int(len(ordered) * level / 100), len(ordered) - 1)] for level in LEVEL)
-    return {"value": value, "low": _finite(low), "high": _finite(high)}
 
 
 def _interval(estimate: Estimate) -> dict[str, float | None]:

@@ -210,7 +210,7 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     for name in names:
         fair = np.flatnonzero(known & (families == name) & (flops <= most * (1 + 1e-9)))
         ranked = -values[fair] if higher_is_better(quality) else values[fair]
-        row: Mapping[str, Any] = done.iloc[int(fair[np.argmin(ranked)])].to_dict()
+        row = done.iloc[int(fair[np.argmin(ranked)])]
         shown = ("slug", "model", "precision", "n_params", "tokens", "train_flops", "train_seconds", "peak_memory_gb")
         best.append({"family": name, quality: float(row[quality])} | {key: _plain(row[key]) for key in shown})
     best.sort(key=lambda found: float(found[quality]), reverse=higher_is_better(quality))

@@ -6,6 +6,7 @@ import typer
 
 from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, warn
 from lmexp.cli.showing import plan_rows, serve_report, show_report
+from lmexp.errors import UserError
 
 
 @app.command(epilog="Example: `lmexp plan isoflop`, or `lmexp plan demo --measure`", rich_help_panel=DECIDE)
@@ -18,6 +19,14 @@ def plan(
     max_dollars: Annotated[float | None, typer.Option(help="Propose what fits into so many dollars.")] = None,
     max_hours: Annotated[float | None, typer.Option(help="The same, in hours of all runs together.")] = None,
     max_flops: Annotated[float | None, typer.Option(help="The same, in training FLOPs.")] = None,
+    law: Annotated[
+        str | None,
+        typer.Option(help="Simulate how well the runs would tell this law: hoffmann, epoch, kaplan, E=..,A=.., FILE."),
+    ] = None,
+    noise: Annotated[float, typer.Option(help="With --law: relative standard deviation of a run's loss.")] = 0.01,
+    target_flops: Annotated[
+        float | None, typer.Option(help="With --law: the budget to foretell; 10 times the largest run.")
+    ] = None,
     output_dir: Outputs = OUTPUTS,
     config_dir: Configs = None,
     as_json: AsJson = False,
@@ -26,13 +35,15 @@ def plan(
     """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
     from lmexp.analysis.affordable import caps_of
     from lmexp.analysis.planner import search_totals, totals
-    from lmexp.cli.proposing import Asked, affordable
+    from lmexp.cli.proposing import Asked, affordable, simulated
     from lmexp.launch.processes import warm_up
     from lmexp.launch.resolve import resolve_sweep
     from lmexp.launch.trials import measure as try_shapes
-    from lmexp.report.plan import print_affordable, print_plan, print_search_plan
+    from lmexp.report.plan import print_affordable, print_plan, print_search_plan, print_simulation
 
     caps = caps_of(max_dollars, max_hours, max_flops)
+    if target_flops is not None and law is None:
+        raise UserError("--target-flops says what a law is to foretell: it needs --law")
     ready = warm_up if measure else (lambda: None)
     resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=say, when_valid=ready)
     if measure:
@@ -40,7 +51,8 @@ def plan(
     rows = plan_rows(resolved, output_dir)
     asked = Asked(name, overrides or [], output_dir, config_dir)
     found = affordable(asked, resolved, rows, caps) if caps else None
-    more = {"affordable": found} if found else {}
+    told = simulated(asked, resolved, rows, law, noise, target_flops) if law else None
+    more = ({"affordable": found} if found else {}) | ({"simulation": told} if told else {})
     if resolved.search:
         search = resolved.search.spec
         if as_json:
@@ -58,6 +70,8 @@ def plan(
         print_plan(rows, out)
     if found and not as_json:
         print_affordable(found, len(rows), out)
+    if told and not as_json:
+        print_simulation(told, out)
 
 
 @app.command(epilog="Example: `lmexp report demo --cost train_flops`", rich_help_panel=DECIDE)

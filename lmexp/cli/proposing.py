@@ -1,9 +1,10 @@
-"""What `plan` proposes besides the plan: what of a sweep fits under a cap.
+"""What `plan` says besides the plan: what of a sweep fits under a cap, and how well it would tell a law.
 
 A proposal is a command. Before it is shown, that very command is resolved and planned, and only what the plan of it
 says is said.
 """
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lmexp.units import si
 
 if TYPE_CHECKING:
     from lmexp.analysis.affordable import Caps, Level
+    from lmexp.analysis.scaling.exchange import Exchange
     from lmexp.config.sweeps import SweepSpec
     from lmexp.launch.resolve import Sweep
     from lmexp.runs.record import Row
@@ -163,4 +165,86 @@ def _proposal(kind: str, asked: Asked, words: list[str], resolved: "Sweep", rows
         "command": asked.command(words),
         "runs": len(resolved.runs),
         "total": totals(rows),
+    }
+
+
+def simulated(
+    asked: Asked, resolved: "Sweep", rows: "list[Row]", law: str, noise: float, target: float | None
+) -> dict[str, Any]:
+    """Return how well a sweep's runs would tell an assumed law, and a cheaper sweep that tells as much, if there is one.
+
+    Raises UserError for a law that cannot be read, and a sweep whose sizes or tokens are not known.
+    """
+    from lmexp.analysis.scaling.exchange import exchange
+    from lmexp.analysis.scaling.simulate import (
+        REHEARSALS,
+        SPREAD,
+        assumed_law,
+        design_problems,
+        foresee,
+        points_of_plan,
+        rehearse,
+    )
+
+    assumed = assumed_law(law, noise)
+    if resolved.search:
+        raise UserError("--law judges a design, and a search chooses its cells as it goes")
+    if any(planned.needs for planned in resolved.runs):
+        raise UserError("--law judges runs from scratch, and this sweep begins some with the weights of others")
+    points = points_of_plan(rows, assumed, asked.name)
+    aim = SPREAD * float(points.flops.max()) if target is None else target
+    if not (math.isfinite(aim) and aim > 0):
+        raise UserError(f"--target-flops {aim:g}: a number above 0, as in 1e18")
+    refusals, warnings = design_problems(points)
+    found: dict[str, Any] = {
+        "law": assumed.law.name, "formula": assumed.law.formula, "source": assumed.source, "noise": noise,
+        "theta": dict(zip(assumed.law.parameters, assumed.theta.tolist(), strict=True)),
+        "target_flops": aim, "runs": len(points), "refusals": list(refusals), "warnings": list(warnings),
+        "widths": None, "rehearsals": 0, "asked_rehearsals": 0, "cheaper": None,
+    }  # fmt: skip
+    if refusals:
+        return found
+    expected, fitted = rehearse(points, assumed, aim, foresee(points, assumed, aim))
+    found |= {"rehearsals": fitted, "asked_rehearsals": REHEARSALS}
+    found["widths"] = {
+        name: {key: value if value is None or math.isfinite(value) else None for key, value in width._asdict().items()}
+        for name, width in expected.items()
+    }
+    cheaper = exchange(points, assumed, aim)
+    return found | {"cheaper": None if cheaper is None else _exchanged(asked, resolved, rows, cheaper)}
+
+
+def _exchanged(asked: Asked, resolved: "Sweep", rows: "list[Row]", found: "Exchange") -> dict[str, Any] | None:
+    """Return a cheaper design as a command whose own plan is cheaper; None where no words can say it."""
+    from lmexp.analysis.planner import totals
+    from lmexp.config.words import written
+
+    if any("budget" in planned.values for planned in resolved.runs):
+        return None
+    spec = asked.spec()
+    points = []
+    for position, tokens in found.added:
+        planned = resolved.runs[position]
+        own = {key: value for key, value in planned.values.items() if not key.startswith("budget.")}
+        others = dict.fromkeys(f"budget.{kind}" for kind in planned.config.budget.model_dump(exclude_none=True))
+        batch = planned.config.batch.tokens
+        points.append(own | others | {"budget.tokens": max(round(tokens / batch), 1) * batch})
+    dropped = [resolved.runs[position].values for position in found.dropped]
+    words = [word for word in asked.words if word.split("=")[0] not in ("sweep.exclude", "sweep.points")]
+    words.append(f"sweep.exclude={written([*spec.exclude, *dropped])}")
+    words += [f"sweep.points={written([*spec.points, *points])}"] if points else []
+    try:
+        other, planned_rows = asked.plan(words)
+    except UserError as problem:
+        say(f"a cheaper design was found that no words can say: {problem}")
+        return None
+    before, after = (math.fsum(row["train_flops"] for row in some) for some in (rows, planned_rows))
+    if after >= before:
+        return None
+    return _proposal("exchange", asked, words, other, planned_rows) | {
+        "dropped": len(found.dropped),
+        "added": len(found.added),
+        "flops_before": before,
+        "total_before": totals(rows),
+        "widest": found.widest,
     }

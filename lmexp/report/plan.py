@@ -12,7 +12,7 @@ from rich.text import Text
 from lmexp.analysis.columns import telling
 from lmexp.analysis.planner import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
-from lmexp.report.terminal import column_widths, fit
+from lmexp.report.terminal import column_widths, fit, small_table
 from lmexp.runs.record import Row
 from lmexp.units import duration, si
 
@@ -138,3 +138,50 @@ def print_affordable(found: dict[str, Any], runs: int, console: Console) -> None
 
 def _said(proposal: dict[str, Any]) -> str:
     return ", ".join(_sums(proposal["total"]))
+
+
+ANSWERS = {"params": "best size", "tokens": "best tokens", "loss": "loss there"}
+
+
+def print_simulation(found: dict[str, Any], console: Console) -> None:
+    """Print how well a design would tell an assumed law, what weakens it, and a cheaper one."""
+    console.print()
+    told = f"If {found['formula']} holds ({found['source']}) and a loss is off by {found['noise']:.2%}, these runs tell"
+    console.print(f"{told}, with the best of {si(found['target_flops'])} FLOPs:", markup=False)
+    if found["widths"] is not None:
+        rows = [
+            (
+                ANSWERS.get(name, name),
+                _number(width["value"]),
+                "any" if width["high"] is None else f"{_number(width['low'])} to {_number(width['high'])}",
+                None if width["rehearsed"] is None else f"{width['rehearsed']:.2f}x",
+                None if width["covered"] is None else f"{width['covered']} of {found['rehearsals']}",
+            )
+            for name, width in found["widths"].items()
+        ]
+        console.print(small_table(("", "assumed", "95 % interval", "rehearsed", "held"), rows))
+        console.print(
+            "Intervals by the information of the design; rehearsed: the width that the real fit and bootstrap gave on "
+            "drawn losses, over that; held: how often its interval had the truth in it."
+        )
+        if found["rehearsals"] < found["asked_rehearsals"]:
+            console.print(f"Of {found['asked_rehearsals']} rehearsals the fit refused the others.")
+    for reason in found["refusals"]:
+        console.print(f"`fit` would refuse: {reason}", markup=False)
+    for reason in found["warnings"]:
+        console.print(f"`fit` would warn: {reason}", markup=False)
+    cheaper = found["cheaper"]
+    if cheaper is not None:
+        less = 1 - cheaper["total"]["train_flops"] / cheaper["flops_before"]
+        console.print()
+        console.print(
+            f"As sharp for {less:.0%} fewer FLOPs, {cheaper['dropped']} runs less and {cheaper['added']} others: "
+            f"{_said(cheaper)}:"
+        )
+        console.print(f"  {cheaper['command']}", soft_wrap=True, markup=False)
+    elif not found["refusals"]:
+        console.print("No cheaper set of runs was found that tells as much.")
+
+
+def _number(value: float) -> str:
+    return si(value) if abs(value) >= 1000 else f"{value:.4g}"

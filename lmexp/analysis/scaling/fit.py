@@ -87,7 +87,7 @@ class LawFit:
             effective = [values[0] * self._factor(theta, precision), *values[1:]] if values else []
             return self.law.loss(self._of_law(theta), *effective)
 
-        return self._estimate(lost, *values)
+        return self.estimate(lost, *values)
 
     def prediction(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
         """Return the loss of one new run: the law's loss, with a single run's noise around it in the interval."""
@@ -127,12 +127,12 @@ class LawFit:
     def _three(self, best: Callable[[Floats], Optimal], *inputs: Floats) -> Optimum:
         """Return the estimates of params, tokens and loss."""
         return Optimum(
-            self._estimate(lambda theta: best(theta).params, *inputs),
-            self._estimate(lambda theta: best(theta).tokens, *inputs),
-            self._estimate(lambda theta: best(theta).loss, *inputs),
+            self.estimate(lambda theta: best(theta).params, *inputs),
+            self.estimate(lambda theta: best(theta).tokens, *inputs),
+            self.estimate(lambda theta: best(theta).loss, *inputs),
         )
 
-    def _estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats) -> Estimate:
+    def estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats) -> Estimate:
         """Return a positive quantity of a theta with its interval, which is symmetric in its logarithm.
 
         The quantity takes a theta whose axes before the last broadcast with the inputs.

@@ -1,0 +1,295 @@
+"""Before anything is spent: how well a design would tell a law, were the law and the noise as assumed.
+
+Twice, by two ways that know nothing of each other. From the information: ln L = ln f(theta; N, D) + noise, so the
+covariance of theta is sd^2 (J'J)^-1 with the analytic Jacobian J of ln f, and that of any answer follows from its
+gradient; this takes milliseconds, and is what designs are compared by. From rehearsals: losses are drawn from the law,
+and the real fit with its real bootstrap is run on them. Where the two differ, the design is so weak that no straight
+line describes what it tells, and the rehearsal is right. Drawn losses stay here: they are never records.
+
+Rows of one unit share half of the variance of their noise, as milestones of one trunk share their data and seed.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lmexp.analysis.scaling.checks import flops_per_token, refusals, warnings
+from lmexp.analysis.scaling.fit import fit
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, KNOWN, Form, Law
+from lmexp.analysis.scaling.points import Points
+from lmexp.errors import UserError, nearest
+from lmexp.runs.record import Row
+
+Floats = npt.NDArray[np.float64]
+
+Z = 1.959964
+"""Standard errors to the end of a 95 % interval."""
+SHARED = 0.5
+"""Share of the variance of the noise that rows of one unit have in common."""
+STEP = 1e-5
+"""Of central differences in logs and exponents."""
+MOST_LOG = 700.0
+"""exp of more overflows."""
+REHEARSALS = 10
+BOOTSTRAPS = 200
+SPREAD = 10.0
+"""The target budget unless another is named: so many times the largest run."""
+OPTIMA = ("params", "tokens", "loss")
+"""The answers at the target budget: N*, D*, L*."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """The law and the noise that are taken for true."""
+
+    law: Law
+    theta: Floats
+    noise: float
+    """Standard deviation of ln L: the relative error of a loss."""
+    source: str
+
+
+class Width(NamedTuple):
+    """How well one number would be known."""
+
+    value: float
+    """As assumed."""
+    low: float
+    high: float
+    """Ends of the 95 % interval, by information."""
+    rehearsed: float | None
+    """Median width of the rehearsals' bootstrap intervals over that of this one; None where none was run or fitted."""
+    covered: int | None
+    """In how many rehearsals the interval held the truth."""
+
+
+def assumed_law(text: str, noise: float) -> Assumed:
+    """Read a law: the name of a published one, its constants, or a JSON file with a law's name and its theta.
+
+    Raises UserError for what is neither, for constants that no law has, or noise that is not above 0.
+    """
+    if not (np.isfinite(noise) and 0 < noise < 1):
+        raise UserError(
+            f"--noise {noise:g}: the relative standard deviation of a loss, above 0 and below 1, as in 0.01"
+        )
+    two = {name: known for name, known in KNOWN.items() if known.law.has_optimum}
+    if text in two:
+        return Assumed(two[text].law, two[text].theta, noise, two[text].source)
+    if "=" in text:
+        return _of_constants(_pairs(text), noise, "as you say")
+    if text.endswith(".json"):
+        return _of_constants(_constants_in(Path(text)), noise, text)
+    raise UserError(
+        f"--law {text}: {', '.join(two)}, constants as in E=1.7,A=400,B=410,alpha=0.34,beta=0.28, or a .json of "
+        f"`lmexp fit --json`.{nearest(text, two)}"
+    )
+
+
+def _pairs(text: str) -> dict[str, float]:
+    found = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise UserError(f"--law: '{part.strip()}' is no number under a name, as in alpha=0.34") from None
+    return found
+
+
+def _constants_in(file: Path) -> dict[str, float]:
+    """Return the constants in a file: a mapping of them, or one with a mapping `theta` in it or in its `laws`."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--law {file}: not readable as JSON ({type(error).__name__})") from None
+    laws = content.get("laws") if isinstance(content, dict) else None
+    if isinstance(laws, dict):
+        content = next((laws[law.name] for law in DEFAULT_LAWS if law.name in laws), {})
+    elif isinstance(laws, list):
+        content = next((one for one in laws if isinstance(one, dict) and "theta" in one), {})
+    theta = content.get("theta", content) if isinstance(content, dict) else {}
+    return {name: value for name, value in theta.items() if isinstance(value, int | float)}
+
+
+def _of_constants(given: dict[str, float], noise: float, source: str) -> Assumed:
+    for law in DEFAULT_LAWS:
+        if set(law.parameters) == set(given):
+            theta = np.array([float(given[name]) for name in law.parameters])
+            form = law.form(theta)
+            ok = np.isfinite(theta).all() and float(np.asarray(form.E)) >= 0
+            if not ok or min(float(np.asarray(value)) for value in form[1:]) <= 0:
+                raise UserError(f"--law: the constants of {law.name} must be above 0 (E may be 0)")
+            return Assumed(law, theta, noise, source)
+    known = "; ".join(f"{law.name} has {', '.join(law.parameters)}" for law in DEFAULT_LAWS)
+    raise UserError(f"--law: no law has exactly {', '.join(given) or 'no constants'}: {known}")
+
+
+def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
+    """Return the points that planned runs would be: parameters, tokens and FLOPs as records count them, no noise.
+
+    Each run is a unit of its own. Raises UserError where the length of a run is not known.
+    """
+    unknown = sum(row["train_flops"] is None for row in rows)
+    if unknown:
+        raise UserError(
+            f"the tokens of {unknown} of {len(rows)} runs are not known: `lmexp plan {name} --measure` finds out how "
+            "many fit into their time"
+        )
+    params, tokens, flops = (
+        np.array([float(row[key]) for row in rows]) for key in ("n_params", "tokens", "train_flops")
+    )
+    return Points(
+        params=params,
+        tokens=tokens,
+        flops=flops,
+        loss=assumed.law.loss(assumed.theta, params, tokens),
+        unit=np.arange(len(rows)).astype(str),
+        source=name,
+    )
+
+
+def design_problems(points: Points) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return why `fit` would refuse a law of N and D on these points, and what it would warn of."""
+    return refusals(points), warnings(points)
+
+
+def jacobian(assumed: Assumed, points: Points) -> Floats:
+    """Return d ln L / d coordinates (n, k); the coordinates are `_coordinates`.
+
+    With q = A N^-alpha, w = B D^-beta, R = q + w:  dL/dE = 1, dL/dlnA = gamma R^(gamma-1) q, dL/dalpha = -lnN of that,
+    likewise B and beta with w and lnD, dL/dgamma = R^gamma ln R.
+    """
+    f = Form(*(np.asarray(value, dtype=np.float64) for value in assumed.law.form(assumed.theta)))
+    q, w = f.A * points.params**-f.alpha, f.B * points.tokens**-f.beta
+    r = q + w
+    outer = f.gamma * r ** (f.gamma - 1)
+    columns = {
+        "E": np.ones(len(points)),
+        "A": outer * q,
+        "alpha": -outer * q * np.log(points.params),
+        "B": outer * w,
+        "beta": -outer * w * np.log(points.tokens),
+        "gamma": r**f.gamma * np.log(r),
+    }
+    loss = f.E + r**f.gamma
+    return np.stack([columns[name] / loss for name in assumed.law.free], axis=1)
+
+
+def _coordinates(assumed: Assumed) -> Floats:
+    """Return the law's free numbers (k,): A and B as logs, the others as they are."""
+    form = assumed.law.form(assumed.theta)._asdict()
+    return np.array([float(np.log(form[n]) if n in "AB" else form[n]) for n in assumed.law.free])
+
+
+def _at(assumed: Assumed, coordinates: Floats) -> Floats:
+    """Return the theta (..., k) of coordinates (..., k)."""
+    form = {name: np.asarray(value) for name, value in assumed.law.form(assumed.theta)._asdict().items()}
+    for i, name in enumerate(assumed.law.free):
+        form[name] = np.exp(coordinates[..., i]) if name in "AB" else coordinates[..., i]
+    return assumed.law.theta(Form(**form))
+
+
+def _answers(assumed: Assumed, coordinates: Floats, target: float, per_token: float) -> Floats:
+    """Return ln of the law's parameters, and ln N*, ln D*, ln L* (..., k + 3); E as it is."""
+    theta = _at(assumed, coordinates)
+    best = assumed.law.optimum(theta, target, per_token)
+    is_floor = np.array([name == "E" for name in assumed.law.parameters])
+    with np.errstate(divide="ignore"):
+        own = np.where(is_floor, theta, np.log(theta))
+    return np.concatenate([own, np.log(np.stack(best, axis=-1))], axis=-1)
+
+
+def gradients(assumed: Assumed, target: float, per_token: float) -> Floats:
+    """Return the gradients of the answers in the coordinates (answers, k), by central differences."""
+    at = _coordinates(assumed)
+    steps = STEP * np.eye(len(at))
+    up, down = (_answers(assumed, at + sign * steps, target, per_token) for sign in (1, -1))
+    return np.asarray((up - down).T / (2 * STEP))
+
+
+def information(jac: Floats, unit: npt.NDArray[np.str_], noise: float) -> Floats:
+    """Return the information (k, k) of rows whose noise is shared within a unit: J' V^-1 J, V block by block."""
+    total = np.zeros((jac.shape[1], jac.shape[1]))
+    for name in np.unique(unit):
+        rows = jac[unit == name]
+        share = SHARED if len(rows) > 1 else 0.0
+        noise_of_unit = (1 - share) * np.eye(len(rows)) + share
+        total += rows.T @ np.linalg.solve(noise_of_unit, rows)
+    return np.asarray(total / noise**2)
+
+
+def standard_errors(info: Floats, grads: Floats) -> Floats:
+    """Return the standard error of each answer (answers,); infinite where the design does not tell it."""
+    scale = np.sqrt(np.diag(info))
+    if not (scale > 0).all() or np.linalg.cond(scaled := info / np.outer(scale, scale)) > 1e12:
+        return np.full(len(grads), np.inf)
+    solved = np.linalg.solve(scaled, (grads / scale).T)
+    return np.sqrt(np.maximum(np.einsum("ak,ka->a", grads / scale, solved), 0.0))
+
+
+def names_of(assumed: Assumed) -> list[str]:
+    """Return the names of the answers, in the order of `gradients`."""
+    return [*assumed.law.parameters, *OPTIMA]
+
+
+def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]:
+    """Return how well each number would be known, by information."""
+    per_token = flops_per_token(points)
+    info = information(jacobian(assumed, points), points.unit, assumed.noise)
+    errors = standard_errors(info, gradients(assumed, target, per_token))
+    values = _answers(assumed, _coordinates(assumed), target, per_token)
+    found = {}
+    for name, value, error in zip(names_of(assumed), values, errors, strict=True):
+        low, middle, high = (
+            float(end) if name == "E" else float(np.exp(min(end, MOST_LOG)))
+            for end in (value - Z * error, value, value + Z * error)
+        )
+        found[name] = Width(middle, low, high, None, None)
+    return found
+
+
+def rehearse(
+    points: Points, assumed: Assumed, target: float, expected: dict[str, Width], seed: int = 0
+) -> tuple[dict[str, Width], int]:
+    """Run the real fit on drawn losses; return the widths with what came of it, and how many rehearsals were fitted.
+
+    A rehearsal that the fit refuses is not counted.
+    """
+    random = np.random.default_rng(seed)
+    truth = assumed.law.loss(assumed.theta, points.params, points.tokens)
+    per_token = flops_per_token(points)
+    _, of_unit = np.unique(points.unit, return_inverse=True)
+    alone = np.bincount(of_unit)[of_unit] == 1
+    ratios: dict[str, list[float]] = {name: [] for name in expected}
+    covered = dict.fromkeys(expected, 0)
+    fitted = 0
+    for _ in range(REHEARSALS):
+        own, shared = random.normal(size=len(points)), random.normal(size=of_unit.max() + 1)[of_unit]
+        error = np.where(alone, own, np.sqrt(1 - SHARED) * own + np.sqrt(SHARED) * shared)
+        drawn = replace(points, loss=truth * np.exp(assumed.noise * error))
+        try:
+            law = fit(drawn, laws=[assumed.law], bootstraps=BOOTSTRAPS, seed=seed).laws.get(assumed.law.name)
+        except UserError:
+            continue
+        if law is None:
+            continue
+        fitted += 1
+        best = law.optimum(target, per_token)
+        ends = dict(law.intervals) | {
+            name: (float(np.asarray(estimate.low)), float(np.asarray(estimate.high)))
+            for name, estimate in zip(OPTIMA, best, strict=True)
+        }
+        for name, width in expected.items():
+            low, high = ends[name]
+            covered[name] += low <= width.value <= high
+            ratios[name].append((high - low) / (width.high - width.low))
+    found = {
+        name: width._replace(rehearsed=float(np.median(ratios[name])), covered=covered[name]) if fitted else width
+        for name, width in expected.items()
+    }
+    return found, fitted
