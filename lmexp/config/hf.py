@@ -192,9 +192,9 @@ def special_tokens(config: HFConfig) -> tuple[int, int]:
     # Not every architecture's config has all of these.
     start, begins, end = (getattr(theirs, f"{key}_token_id", None) for key in ("decoder_start", "bos", "eos"))
     start = begins if start is None else start
-    for token, key in ((start, "decoder_start_token_id"), (end, "eos_token_id")):
-        if not isinstance(token, int):
-            raise UserError(f"{config.pretrained or config.name}: its config lacks {key}, which targets need")
+    if not isinstance(start, int) or not isinstance(end, int):
+        lacking = "decoder_start_token_id" if not isinstance(start, int) else "eos_token_id"
+        raise UserError(f"{config.pretrained or config.name}: its config lacks {lacking}, which targets need")
     return start, end
 
 

@@ -37,7 +37,8 @@ from lmexp.data.folders import (
     token_dtype,
 )
 from lmexp.data.split import SPLITS, Split, SplitExamples
-from lmexp.data.tokenizers import Ids, Tokenizer, build_tokenizer, load_tokenizer
+from lmexp.data.tokenizers.base import Ids, Tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
 

@@ -17,7 +17,8 @@ import numpy as np
 from filelock import FileLock
 
 from lmexp.config.data import DataConfig, TokenizerConfig
-from lmexp.data import sources, tokenizers
+from lmexp.data import sources
+from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json
 
@@ -45,7 +46,7 @@ def made_once(
     fingerprint was taken, or a folder that cannot be written.
     """
     resolved = sources.with_fingerprints(data)
-    known = tuple(tokenizers.with_fingerprint(config) for config in tokenizers_)
+    known = tuple(with_fingerprint(config) for config in tokenizers_)
     path = root / key(resolved, known, version)
     if not _is_complete(path):
         try:

@@ -9,10 +9,10 @@ from lmexp.config.models import EncDecConfig, HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import ClassifyConfig, MaskedLMConfig, Seq2SeqConfig, TagConfig
 from lmexp.cost import hf
-from lmexp.data import sources, store, tokenizers
+from lmexp.data import sources, store
 from lmexp.data.examples import ExampleStore, prepare_examples
 from lmexp.data.store import Store
-from lmexp.data.tokenizers import load_tokenizer
+from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
 from lmexp.errors import UserError
 
 AnyStore = Store | ExampleStore
@@ -62,7 +62,7 @@ class Settler:
     def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
         if isinstance(config, HFTokenizerConfig) and Path(config.name).expanduser().is_dir():
             config = config.model_copy(update={"name": str(Path(config.name).expanduser().absolute())})
-        return self._once("tokenizer", config.model_dump_json(), lambda: tokenizers.with_fingerprint(config))
+        return self._once("tokenizer", config.model_dump_json(), lambda: with_fingerprint(config))
 
     def _once(self, what: str, key: str, make: Callable[[], T]) -> T:
         """Make a value once; what was wrong with it is kept, and raised again for each that asks."""

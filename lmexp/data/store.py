@@ -5,7 +5,7 @@ It is a folder that is made once (folders.py).
     train.bin  validation.bin    flat token ids, little-endian uint16 or uint32: bos, document, bos, ...
     <split>.bounds.npy           (documents + 1,) int64: the offset of each document's bos, and the end
     <split>.bytes.npy            (documents,) int64: UTF-8 bytes of each document's text
-    tokenizer.json               tokenizers.py reads it
+    tokenizer.json               tokenizers/ reads it
     manifest.json                counts and hashes; its presence says that the store is complete
 
 Texts are read in three passes (survey, tokenizer, tokens) and never held as a whole.
@@ -33,7 +33,8 @@ from lmexp.data.folders import (
     token_dtype,
 )
 from lmexp.data.split import SPLITS, Split, SplitDocuments
-from lmexp.data.tokenizers import Tokenizer, build_tokenizer, load_tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
 

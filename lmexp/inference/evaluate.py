@@ -27,7 +27,7 @@ from lmexp.cost.device import detect
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import Settler
-from lmexp.data.tokenizers import load_tokenizer
+from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert

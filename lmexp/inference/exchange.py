@@ -9,7 +9,7 @@ from lmexp.config.identity import run_id, slug
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import folder_fingerprint
-from lmexp.data.tokenizers import build_tokenizer, with_fingerprint
+from lmexp.data.tokenizers.build import build_tokenizer, with_fingerprint
 from lmexp.errors import UserError
 from lmexp.inference.subject import TASKS
 from lmexp.models.build import build_model

@@ -8,7 +8,7 @@ import torch
 from lmexp.config.tasks import ClassifyConfig, TagConfig
 from lmexp.data.feeds import ends_of_pairs, source_context
 from lmexp.data.scripts import WORD
-from lmexp.data.tokenizers import Tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.errors import UserError
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.models.labels import LabelModel

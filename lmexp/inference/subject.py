@@ -10,7 +10,7 @@ from lmexp.config.models import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.data.prepare import Settler
-from lmexp.data.tokenizers import build_tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES

@@ -18,7 +18,8 @@ from torch.distributed.fsdp import FSDPModule
 
 from lmexp.config.schema import AdamConfig, RunConfig
 from lmexp.cost.meters import StepMeter
-from lmexp.data.tokenizers import Tokenizer, load_tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, reason_of
 from lmexp.files import write_atomically
 from lmexp.models.build import build_model, without_weights

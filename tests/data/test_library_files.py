@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmexp.config.data import BPETokenizerConfig, HFTokenizerConfig, WordPieceTokenizerConfig
-from lmexp.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, build_tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer
+from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer
 
 WORDS = "The cat's mat, the 12 cats' hats\n\n\tin it: naïve 中文 hats! हिंदी <|endoftext|> [UNK] [MASK] <|mask|> \r\n "
 TEXTS = [("train", WORDS * 20), ("train", "the cat sat on a hat; the hat sat on the cat. " * 20)]

@@ -14,9 +14,11 @@ from lmexp.config.data import (
     HFTokenizerConfig,
     WordPieceTokenizerConfig,
 )
-from lmexp.data import tokenizers
 from lmexp.data.scripts import separated
-from lmexp.data.tokenizers import DOCUMENT_TOKEN, CharTokenizer, build_tokenizer, load_tokenizer, with_fingerprint
+from lmexp.data.tokenizers import lossless
+from lmexp.data.tokenizers.base import DOCUMENT_TOKEN
+from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer, with_fingerprint
+from lmexp.data.tokenizers.lossless import CharTokenizer
 from lmexp.errors import UserError
 
 SENTENCES = "the cat sat on the mat, isn't it? 1234 cats; d\u00e9j\u00e0 vu  \n\tthe end. the cats' mats " * 20
@@ -145,14 +147,14 @@ def test_pieces_are_what_the_librarys_own_decoder_gives(ids):
 def test_a_long_text_cut_into_parts_has_the_ids_of_the_whole(text, length):
     whole = BPE.encode(text).tolist()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizers, "_CUT_LENGTH", length)
-        parts = list(tokenizers._cut(text))
+        patch.setattr(lossless, "_CUT_LENGTH", length)
+        parts = list(lossless.cut(text))
         assert "".join(parts) == text
         assert BPE.encode(text).tolist() == whole
 
 
 def test_a_long_text_is_cut():
-    assert len(list(tokenizers._cut("word " * 50_000))) > 5
+    assert len(list(lossless.cut("word " * 50_000))) > 5
 
 
 def test_a_vocabulary_larger_than_the_text_supports_is_refused_with_the_size_that_is_not():

@@ -22,7 +22,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.data import BPETokenizerConfig
-from lmexp.data.tokenizers import ByteTokenizer, Tokenizer, build_tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer
+from lmexp.data.tokenizers.lossless import ByteTokenizer
 from lmexp.errors import UserError
 from lmexp.inference import harness
 from lmexp.inference.harness import Elsewhere, HarnessModel, Writing, evaluate

@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, build_tokenizer
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.build import build_tokenizer
+from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer
 from lmexp.errors import UserError
 from lmexp.inference.generate import write
 from lmexp.inference.score import score

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from lmexp.config.models import HFConfig, ModelConfig
 from lmexp.config.tasks import ClassifyConfig
-from lmexp.data.tokenizers import CharTokenizer
+from lmexp.data.tokenizers.lossless import CharTokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.models.exchange.folders import export_folder, import_folder

@@ -1,0 +1,80 @@
+"""From a config, or a saved file, to a tokenizer."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmexp.config.data import (
+    BPETokenizerConfig,
+    ByteTokenizerConfig,
+    HFTokenizerConfig,
+    SavedTokenizerConfig,
+    TokenizerConfig,
+    WordPieceTokenizerConfig,
+)
+from lmexp.data.split import Split
+from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.tokenizers.lossless import BPETokenizer, ByteTokenizer, CharTokenizer, train_bpe
+from lmexp.data.tokenizers.others import HFTokenizer, load_hf
+from lmexp.data.tokenizers.wordpiece import WordPieceTokenizer, train_wordpiece
+from lmexp.errors import UserError
+from lmexp.files import read_json
+
+
+def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, str]]) -> Tokenizer:
+    """Return the tokenizer that `config` asks for; char, bpe and wordpiece learn it from the documents, which can be
+    iterated more than once.
+
+    char takes the characters of both splits, so that validation meets no unknown one; bpe and wordpiece are trained on
+    the training split alone. Raises UserError when these find fewer entries than asked for, or one of others cannot be
+    had.
+    """
+    if isinstance(config, ByteTokenizerConfig):
+        return ByteTokenizer()
+    if isinstance(config, HFTokenizerConfig):
+        return load_hf(config)
+    if isinstance(config, SavedTokenizerConfig):
+        return _load_saved(config)
+    if isinstance(config, BPETokenizerConfig):
+        return train_bpe(config.vocab_size, (text for split, text in documents if split == "train"))
+    if isinstance(config, WordPieceTokenizerConfig):
+        return train_wordpiece(config.vocab_size, lambda: (text for split, text in documents if split == "train"))
+    characters: set[str] = set()
+    for _, text in documents:
+        characters.update(text)
+    return CharTokenizer(characters)
+
+
+def _load_saved(config: SavedTokenizerConfig) -> Tokenizer:
+    tokenizer = load_tokenizer(Path(config.path))
+    if config.fingerprint and tokenizer.fingerprint != config.fingerprint:
+        raise UserError(f"{config.path} has changed since this config was resolved")
+    return tokenizer
+
+
+def with_fingerprint(config: TokenizerConfig) -> TokenizerConfig:
+    """Return the config with the fingerprint that it lacks, where the tokenizer is one of others. Raises UserError."""
+    if not isinstance(config, HFTokenizerConfig) or config.fingerprint:
+        return config
+    return config.model_copy(update={"fingerprint": load_hf(config).fingerprint})
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a tokenizer that `Tokenizer.save` wrote. Raises UserError when it is missing or damaged."""
+    try:
+        state = read_json(path)
+        kind = state.pop("kind")
+        if kind == "byte":
+            return ByteTokenizer(**state)
+        if kind == "char":
+            return CharTokenizer(**state)
+        if kind == "bpe":
+            return BPETokenizer(state["tokens"], [(left, right) for left, right in state["merges"]])
+        if kind == "wordpiece":
+            return WordPieceTokenizer(**state)
+        if kind == "hf":
+            return HFTokenizer(**state)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # wrong types anywhere in the file, the library's own complaints included
+        raise UserError(f"{path}: not a saved tokenizer, or damaged") from error
+    raise UserError(f"{path}: unknown kind of tokenizer '{kind}'; there are byte, char, bpe, wordpiece, hf")

@@ -1,0 +1,150 @@
+"""Tokenizers of others: a `tokenizer.json` of the Hugging Face libraries, from a folder or the hub, as it is.
+
+Most of them are not lossless: they make white space and rare characters alike, some lower-case.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmexp.config.data import HFTokenizerConfig
+from lmexp.data.scripts import separated
+from lmexp.data.tokenizers.base import Ids, Tokenizer
+from lmexp.errors import UserError, reason_of
+from lmexp.files import read_json
+from lmexp.hub import commit_of
+
+
+class HFTokenizer(Tokenizer):
+    """A tokenizer of others, as its tokenizer.json describes it.
+
+    `library` is the content of that file; `bos` the token that is put in front of documents, `mask` the one for what
+    is hidden. What it adds to a text by itself (such as [CLS] and [SEP]), truncation and padding are left off.
+    """
+
+    kind = "hf"
+
+    def __init__(self, library: str, bos: str, mask: str | None) -> None:
+        from tokenizers import Tokenizer as LibraryTokenizer
+
+        self._file, self._bos, self._mask = library, bos, mask
+        self.names = bos, mask
+        self._model = LibraryTokenizer.from_str(library)
+        self._model.no_truncation()
+        self._model.no_padding()
+        self._model.encode_special_tokens = True  # a text that spells <s> is a text
+        ids = [self._model.token_to_id(token) if token else None for token in (bos, mask)]
+        if ids[0] is None or (mask and ids[1] is None):
+            raise ValueError(f"no {bos if ids[0] is None else mask} among the tokens")
+        self.bos_id, self.own_mask_id = ids[0], ids[1]
+        self.vocab_size = max(self._model.get_vocab().values()) + 1
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids, special tokens by their names; ids past the vocabulary are passed over."""
+        return str(self._model.decode([i for i in map(int, ids) if i >= 0], skip_special_tokens=False))
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Ids, np.ndarray]]:
+        """See Tokenizer; the tokenizer itself says which of its tokens are of which word."""
+        # What marks a word's beginning is the space in front for byte-level kinds, and put there by the others.
+        by_space = type(self._model.decoder).__name__ == "ByteLevel"
+        pieces = [separated(list(words)) if by_space else list(words) for words in sentences]
+        found = []
+        for words, encoding in zip(
+            pieces, self._model.encode_batch(pieces, is_pretokenized=True, add_special_tokens=False), strict=True
+        ):
+            ids = np.array(encoding.ids, np.uint32)
+            starts = np.full(len(words), -1, np.int64)
+            for place, word in enumerate(encoding.word_ids):
+                # The first token, or the next one where that holds only the space.
+                if word is not None and (starts[word] < 0 or encoding.tokens[starts[word]] in ("\u0120", "\u2581")):
+                    starts[word] = place
+            found.append((ids, starts))
+        return found
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """See Tokenizer.spans."""
+        return list(self._model.encode(text, add_special_tokens=False).offsets)
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(e.ids, np.uint32) for e in encoded]
+
+    def _state(self) -> dict[str, Any]:
+        return {"library": self._file, "bos": self._bos, "mask": self._mask}
+
+    def _library(self) -> tuple[dict[str, Any], str | None]:
+        library = json.loads(self._file)
+        unknown = library["model"].get("unk_token")
+        return library, unknown if isinstance(unknown, str) else None
+
+
+_BEGINS = ("bos_token", "cls_token", "eos_token")
+"""The special tokens of others that may begin a document, the first that there is."""
+_NAMES = {
+    "bos_token": ("<s>", "<bos>", "<|begin_of_text|>"),
+    "cls_token": ("[CLS]", "<cls>"),
+    "eos_token": ("<|endoftext|>", "</s>", "<eos>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""What these are usually called: for a tokenizer.json without the files that say so."""
+
+
+def load_hf(config: HFTokenizerConfig) -> HFTokenizer:
+    """Return a tokenizer out of a folder or the hub; only JSON is read, nothing is run. Raises UserError."""
+    files = _hf_files(config)
+    try:
+        library = files["tokenizer.json"].read_text(encoding="utf-8")
+        special: dict[str, Any] = {}
+        for name in ("special_tokens_map.json", "tokenizer_config.json"):
+            special |= read_json(files[name]) if name in files else {}
+        names = {role: _name_of(special.get(role)) for role in _NAMES}
+        if not any(names.values()):
+            added = [entry["content"] for entry in json.loads(library).get("added_tokens", [])]
+            names = {role: next((name for name in usual if name in added), None) for role, usual in _NAMES.items()}
+        bos = next((names[role] for role in _BEGINS if names[role]), None)
+        if bos is None:
+            raise UserError(f"{config.name}: the tokenizer has no token to begin a document with: no bos, cls or eos")
+        tokenizer = HFTokenizer(library, bos, names["mask_token"])
+    except UserError:
+        raise
+    except Exception as error:  # the library's many ways to fail: each is one message here
+        raise UserError(f"{config.name}: not a tokenizer of Hugging Face: {reason_of(error)}") from error
+    if config.fingerprint and tokenizer.fingerprint != config.fingerprint:
+        raise UserError(
+            f"the tokenizer {config.name} has changed since this config was resolved: it no longer has the fingerprint "
+            f"{config.fingerprint[:12]}"
+        )
+    return tokenizer
+
+
+def _name_of(token: Any) -> str | None:
+    """Return a special token's text, which is given by itself or with its options."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _hf_files(config: HFTokenizerConfig) -> dict[str, Path]:
+    """Return the files that there are of a tokenizer, by name."""
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    folder = Path(config.name).expanduser()
+    if folder.is_dir():
+        files = {name: folder / name for name in names if (folder / name).is_file()}
+        if "tokenizer.json" not in files:
+            raise UserError(f"{config.name}: no tokenizer.json in this folder")
+        return files
+    commit = commit_of("tokenizer", config.name, config.revision, "tokenizer", "give tokenizer.name a folder")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    found = {}
+    for name in names:
+        try:
+            found[name] = Path(hf_hub_download(config.name, name, revision=commit))
+        except EntryNotFoundError as error:
+            if name == "tokenizer.json":
+                raise UserError(f"{config.name}: no tokenizer.json at revision {commit[:12]}") from error
+        except Exception as error:
+            raise UserError(f"cannot load the tokenizer '{config.name}': {reason_of(error)}") from error
+    return found
