@@ -80,7 +80,8 @@ def fit(
         typer.Argument(metavar="NAME... | FILE", help="Sweeps with finished runs; or one .csv, .tsv or .parquet."),
     ],
     flops: Annotated[
-        list[str] | None, typer.Option(help="Budgets to say the best size for, as in 1e18,1e20; 1, 10, 100 x the runs.")
+        list[str] | None,
+        typer.Option(help="Budgets to say the best size for, as in 1e18,1e20; 1 and 10 x the largest run."),
     ] = None,
     serve: Annotated[
         float | None, typer.Option(metavar="TOKENS", help="Also the cheapest model when so many tokens are served.")

@@ -22,7 +22,7 @@ Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")
 ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective")
 BEST = ("FLOPs", "by", "parameters", "tokens", "loss")
-SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "saved")
+SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "FLOPs saved")
 
 
 def print_fit(answer: Answer, console: Console) -> None:
@@ -103,12 +103,13 @@ def law_rows(answer: Answer) -> Rows:
     """Return each law's parameters, then the exponents of the approaches, a row each."""
     rows: Rows = []
     for name, law in answer.fit.laws.items():
-        for i, (parameter, value) in enumerate(law.theta.items()):
+        rows.append((name, law.law.formula.removeprefix("L = "), "", ""))
+        for parameter, value in law.theta.items():
             low, high = law.intervals[parameter]
-            rows.append((name if i == 0 else "", parameter, number(value), f"{number(low)} to {number(high)}"))
+            rows.append(("", parameter, number(value), f"{number(low)} to {number(high)}"))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
-        rows.append((name, "a in N* ~ C^a", number(value), f"{number(low)} to {number(high)}"))
+        rows.append((name, "N* ~ C^a: a", number(value), f"{number(low)} to {number(high)}"))
     return rows
 
 

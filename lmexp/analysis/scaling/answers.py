@@ -17,7 +17,7 @@ from lmexp.analysis.scaling.laws import SERVING_FLOPS_PER_TOKEN, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 
-BEYOND = (1.0, 10.0, 100.0)
+BEYOND = (1.0, 10.0)
 """Budgets that are told unless others are asked for: so many times the largest run."""
 
 
@@ -114,8 +114,7 @@ def answer(
     if not found.laws:
         raise UserError(f"no law could be fitted: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
     approaches = {}
-    for name, approach in (("approach_1", approach_1), ("approach_2", approach_2)):
-        result = approach(points, bootstraps, seed)
+    for name, result in (("approach_1", approach_1(points, bootstraps, seed)), ("approach_2", approach_2(points))):
         if isinstance(result, str):
             refused[name] = result
         else:

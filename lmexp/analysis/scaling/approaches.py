@@ -28,8 +28,8 @@ FEWEST_IN_ENVELOPE = 10
 """Sizes that run at several budgets; the published envelope has many more, and about 17 make it smooth."""
 ENVELOPE = 300
 """Budgets at which the envelope is looked at."""
-FEW_UNITS = 20
-"""Below, percentiles of a bootstrap are too narrow: Student's t times the standard error is taken."""
+CHUNK = 256
+"""Jackknife samples at once: with 10,000 runs in one budget all of them would not fit into memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,10 @@ class Approach:
     """C0, in the middle of the budgets, so that exponent and intercept are nearly independent."""
     line: tuple[float, float]
     """Exponent and intercept."""
-    samples: Floats
-    """(B, 2) the same of the bootstrap."""
-    n_units: int
+    covariance: Floats
+    """(2, 2) of exponent and intercept."""
+    freedom: int
+    """Degrees of freedom of the intervals, which are Student's t times the standard error."""
     n_budgets: int
     flops_per_token: float
     parabolas: tuple[Parabola, ...] = ()
@@ -79,14 +80,14 @@ class Approach:
     @property
     def exponent(self) -> Estimate:
         """a in N* ~ C^a; tokens follow with 1 - a."""
-        return _estimate(np.asarray(self.line[0]), self.samples[:, 0], self.n_units)
+        return _interval(np.asarray(self.line[0]), np.asarray(self.covariance[0, 0]), self.freedom)
 
     def params(self, flops: npt.ArrayLike) -> Estimate:
         """Return N* of budgets (...)."""
         at = np.log(np.asarray(flops, dtype=np.float64) / self.reference)
-        logs = self.samples[:, 0].reshape(-1, *[1] * at.ndim) * at + self.samples[:, 1].reshape(-1, *[1] * at.ndim)
-        found = _estimate(self.line[0] * at + self.line[1], logs, self.n_units)
-        return Estimate(*(np.exp(part) for part in found))
+        (slope, both), (_, level) = self.covariance
+        logs = _interval(self.line[0] * at + self.line[1], slope * at**2 + 2 * both * at + level, self.freedom)
+        return Estimate(*(np.exp(part) for part in logs))
 
     def tokens(self, flops: npt.ArrayLike) -> Estimate:
         """Return D* of budgets (...), which is what the budget leaves for N*."""
@@ -131,8 +132,8 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
         name="approach_1",
         reference=reference,
         line=_pair(_envelope_line(budgets, lowest, reference)),
-        samples=np.array(samples),
-        n_units=points.n_units,
+        covariance=np.cov(_finite(np.array(samples)).T) if bootstraps > 1 else np.full((2, 2), np.nan),
+        freedom=max(points.n_units - 2, 1),
         n_budgets=int(known.sum()),
         flops_per_token=flops_per_token(points),
         envelope=(budgets[known], lowest[known]),
@@ -140,57 +141,64 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
     )
 
 
-def approach_2(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approach | str:
+def approach_2(points: Points) -> Approach | str:
     """Return N*(C) from the vertices of isoFLOP parabolas, or why there is none.
 
-    The bootstrap gives every unit a weight drawn from an exponential distribution, so no sample lacks a size (Rubin
-    1981). Budgets whose vertex lies outside of their sizes, or that open downwards, have no N*, and are named.
+    Intervals come from the jackknife over units. Parabolas have few points, each of much weight: the intervals of a
+    bootstrap held the truth in 72 to 86 of 100 simulations (5 to 15 sizes a budget), those of the jackknife in 96 to
+    100. Budgets whose vertex lies outside of their sizes, or that open downwards, have no N*, and are named.
     """
     groups = [group for group in budget_groups(points) if _n_sizes(points, group) >= FEWEST_IN_PARABOLA]
     if len(groups) < FEWEST_BUDGETS:
         return f"{_budgets(len(groups))} with {FEWEST_IN_PARABOLA} sizes at equal FLOPs; it takes {FEWEST_BUDGETS}."
     unit = np.unique(points.unit, return_inverse=True)[1]
-    drawn = np.random.default_rng(seed).standard_exponential((bootstraps, int(unit.max()) + 1))
-    weights = np.concatenate([np.ones((1, len(points))), drawn[:, unit]])
-    flops = np.array([np.exp(np.mean(np.log(points.flops[group]))) for group in groups])
-    parabolas, vertices, warnings = [], [], []
-    for budget, group in zip(flops, groups, strict=True):
+    parabolas, warnings, without = [], [], []
+    for group in groups:
+        budget = float(np.exp(np.mean(np.log(points.flops[group]))))
         logs, losses = np.log(points.params[group]), points.loss[group]
-        coefficients, vertex = _vertices(logs, losses, weights[:, group])
+        coefficients, vertex = _vertices(logs, losses, np.ones((1, len(group))))
         if not logs.min() < vertex[0] < logs.max():
             warnings.append(f"At {budget:.3g} FLOPs the lowest loss lies at the edge of the sizes: no optimum there.")
             continue
-        inside = np.clip(vertex[1:], *(logs.mean() + np.array([-10, 10])))  # a flat sample's vertex is anywhere
-        found = _estimate(vertex[0], inside, len(np.unique(unit[group])))
-        vertices.append(vertex)
+        units = np.unique(unit[group])
+        left = np.concatenate(
+            [_vertices(logs, losses, (unit[group] != some[:, None]) * 1.0)[1] for some in _chunks(units)]
+        )
+        spread = np.asarray(_jackknife(left[:, None])[0, 0])
+        low, high = np.exp(_interval(vertex[0], spread, max(len(units) - 3, 1))[1:])
+        without.append((units, left))
         parabolas.append(
             Parabola(
-                flops=float(budget),
+                flops=budget,
                 n_points=len(group),
                 centre=float(logs.mean()),
                 coefficients=(float(coefficients[0]), float(coefficients[1]), float(coefficients[2])),
                 params=float(np.exp(vertex[0])),
-                interval=(float(np.exp(found.low)), float(np.exp(found.high))),
+                interval=(float(low), float(high)),
                 smallest=float(points.params[group].min()),
                 largest=float(points.params[group].max()),
             )
         )
     if len(parabolas) < FEWEST_BUDGETS:
         return f"{_budgets(len(parabolas))} with the optimum inside its sizes; it takes {FEWEST_BUDGETS}."
-    at = np.array([parabola.flops for parabola in parabolas])
-    reference = float(np.exp(np.mean(np.log(at))))
-    lines = _lines(np.log(at / reference), np.array(vertices).T)
-    foretold = np.polyval(np.polyfit(np.log(at[:-1]), np.log([p.params for p in parabolas[:-1]]), 1), np.log(at[-1]))
+    at, best = np.log([p.flops for p in parabolas]), np.log([p.params for p in parabolas])
+    reference = float(np.exp(at.mean()))
+    all_units = np.unique(np.concatenate([units for units, _ in without]))
+    vertices = np.tile(best, (len(all_units), 1))  # (units, budgets): without each unit in turn
+    for column, (units, left) in enumerate(without):
+        vertices[np.searchsorted(all_units, units), column] = left
+    line = _lines(at - np.log(reference), best[None])[0]
+    foretold = np.polyval(np.polyfit(at[:-1], best[:-1], 1), at[-1])
     return Approach(
         name="approach_2",
         reference=reference,
-        line=_pair(lines[0]),
-        samples=lines[1:],
-        n_units=points.n_units,
+        line=_pair(line),
+        covariance=_jackknife(_lines(at - np.log(reference), vertices)),
+        freedom=max(sum(len(units) - 3 for units, _ in without), 1),
         n_budgets=len(parabolas),
         flops_per_token=flops_per_token(points),
         parabolas=tuple(parabolas),
-        holdout=float(np.exp(foretold) / parabolas[-1].params - 1) if len(parabolas) > FEWEST_BUDGETS else None,
+        holdout=float(np.exp(foretold - best[-1]) - 1) if len(parabolas) > FEWEST_BUDGETS else None,
         warnings=tuple(warnings),
     )
 
@@ -200,7 +208,7 @@ def bias(points: Points, law: Law, theta: npt.ArrayLike, flops: float) -> Bias |
     exact = Points(
         points.params, points.tokens, points.flops, law.loss(theta, points.params, points.tokens), points.unit
     )
-    found = approach_2(exact, bootstraps=0)
+    found = approach_2(exact)
     if isinstance(found, str):
         return None
     best = law.optimum(theta, flops, found.flops_per_token)
@@ -277,16 +285,28 @@ def _envelope_line(budgets: Floats, lowest: Floats, reference: float) -> Floats:
     return np.asarray(_lines(np.log(budgets / reference), np.log(lowest)[None])[0])
 
 
-def _estimate(value: npt.ArrayLike, samples: Floats, n_units: int) -> Estimate:
-    """Return a value with its 95 % interval from samples (B, ...), NaN among them left out."""
-    value = np.asarray(value, dtype=np.float64)
-    if not np.isfinite(samples).any():
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    if n_units < FEW_UNITS:
-        half = stats.t.ppf(0.975, max(n_units - 1, 1)) * np.nanstd(samples, axis=0, ddof=1)
-        return Estimate(value, value - half, value + half)
-    low, high = np.nanpercentile(samples, [2.5, 97.5], axis=0)
-    return Estimate(value, low, high)
+def _interval(value: npt.ArrayLike, variance: npt.ArrayLike, freedom: int) -> Estimate:
+    """Return values with their 95 % intervals: Student's t times the standard error."""
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(np.asarray(variance, dtype=np.float64))
+    return Estimate(
+        np.asarray(value, dtype=np.float64), np.asarray(np.subtract(value, half)), np.asarray(np.add(value, half))
+    )
+
+
+def _jackknife(without: Floats) -> Floats:
+    """Return the covariance (k, k) of k numbers from their values (m, k) without each of m units (Efron 1982)."""
+    known = _finite(without)
+    off = known - known.mean(axis=0)
+    return np.asarray((len(known) - 1) / len(known) * off.T @ off)
+
+
+def _finite(rows: Floats) -> Floats:
+    """Return the rows (m, k) without those that have no number."""
+    return rows[np.isfinite(rows).all(axis=1)]
+
+
+def _chunks(units: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    return [units[first : first + CHUNK] for first in range(0, len(units), CHUNK)]
 
 
 def _pair(line: Floats) -> tuple[float, float]:
