@@ -103,13 +103,12 @@ def law_rows(answer: Answer) -> Rows:
     """Return each law's parameters, then the exponents of the approaches, a row each."""
     rows: Rows = []
     for name, law in answer.fit.laws.items():
-        rows.append((name, law.law.formula.removeprefix("L = "), "", ""))
-        for parameter, value in law.theta.items():
+        for i, (parameter, value) in enumerate(law.theta.items()):
             low, high = law.intervals[parameter]
-            rows.append(("", parameter, number(value), f"{number(low)} to {number(high)}"))
+            rows.append((name if i == 0 else "", parameter, number(value), f"{number(low)} to {number(high)}"))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
-        rows.append((name, "N* ~ C^a: a", number(value), f"{number(low)} to {number(high)}"))
+        rows.append((name, "a in N* ~ C^a", number(value), f"{number(low)} to {number(high)}"))
     return rows
 
 
@@ -151,7 +150,7 @@ def served_rows(answer: Answer) -> Rows:
 
 def notes_of(answer: Answer) -> list[str]:
     """Say what the tables do not: how far laws lie apart, the bias of approach 2, what could not be done, and why."""
-    notes = []
+    notes = [f"{name}: {law.law.formula}" for name, law in answer.fit.laws.items()]
     laws = [row for row in answer.best if row.loss is not None]
     if laws and len(answer.fit.laws) > 1:
         last = [float(row.params.value) for row in laws if row.flops == laws[-1].flops]

