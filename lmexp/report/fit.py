@@ -91,7 +91,7 @@ def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
         found.append((title, SERVED, served_rows(answer)))
     if answer.bought and answer.cost:
         title = column(answer.cost).heading
-        rows = [
+        rows: Rows = [
             (in_cost(row.amount, answer.cost), beyond(row.beyond), estimate_text(row.loss, loss_text))
             for row in answer.bought
         ]
@@ -166,7 +166,8 @@ def notes_of(answer: Answer) -> list[str]:
             notes.append(
                 f"{name}: the best size of its largest budget is foretold {approach.holdout:+.0%} off by the others."
             )
-    far = sorted({row.beyond for row in (*answer.best, *answer.bought) if row.beyond > FAR})
+    times = [row.beyond for row in answer.best] + [row.beyond for row in answer.bought]
+    far = sorted(time for time in times if time > FAR)
     if far:
         notes.append(f"{beyond(far[-1])} is far beyond the data: an interval there supposes that the law goes on.")
     notes += [f"{name}: {why}" for name, why in answer.refused.items()]

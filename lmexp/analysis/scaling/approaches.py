@@ -37,7 +37,8 @@ class Parabola:
     """The runs of one budget, and the vertex of their parabola: L = c0 + c1 x + c2 x^2 with x = ln N - centre."""
 
     flops: float
-    n_points: int
+    members: npt.NDArray[np.int64]
+    """Which points it was fitted to."""
     centre: float
     coefficients: tuple[float, float, float]
     params: float
@@ -170,7 +171,7 @@ def approach_2(points: Points) -> Approach | str:
         parabolas.append(
             Parabola(
                 flops=budget,
-                n_points=len(group),
+                members=group,
                 centre=float(logs.mean()),
                 coefficients=(float(coefficients[0]), float(coefficients[1]), float(coefficients[2])),
                 params=float(np.exp(vertex[0])),

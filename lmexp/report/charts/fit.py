@@ -10,6 +10,7 @@ from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
 from lmexp.analysis.columns import column
 from lmexp.analysis.scaling.answers import Answer
@@ -23,6 +24,7 @@ AHEAD = 10.0
 SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
 """From little to much: told apart by the colour-blind, readable on white and on near-black."""
 HEIGHT = 380
+COMPUTE = "training compute (FLOPs)"
 
 
 def fit_charts(answer: Answer) -> dict[str, alt.LayerChart]:
@@ -60,7 +62,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
     marks = (
         alt.Chart(runs)
         .mark_point(size=45, filled=True, opacity=0.75)
-        .encode(x=_log("flops", "training compute (FLOPs)"), y=_loss(), fill=_by_size(), tooltip=[*tooltip, "unit:N"])
+        .encode(x=_log("flops", COMPUTE, grid), y=_loss(), fill=_by_size(), tooltip=[*tooltip, "unit:N"])
     )
     return styled(
         [*_bands(lines, "flops", list(laws), answer), marks],
@@ -83,7 +85,7 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
         alt.Chart(runs)
         .mark_point(size=60, filled=True, opacity=0.8, color=PALETTE[0])
         .encode(
-            x=_log("cost", heading),
+            x=_log("cost", heading, grid),
             y=_loss(),
             tooltip=[_tip("cost", heading), _tip("loss", "loss", ".4f"), _tip("params", "parameters")],
         )
@@ -103,14 +105,21 @@ def size_chart(answer: Answer) -> alt.LayerChart:
     for name, approach in answer.approaches.items():
         lines += _line(name, "flops", grid, approach.params(grid))
     names += list(answer.approaches)
-    layers = _bands(lines, "flops", names, answer, "params", _log("value", "best parameters, N*", alt.Y))
+    layers = _bands(
+        lines,
+        "flops",
+        names,
+        answer,
+        "params",
+        _log("value", "best parameters, N*", [line["value"] for line in lines], alt.Y),
+    )
     vertices = [
         {"flops": p.flops, "value": p.params, "low": p.interval[0], "high": p.interval[1], "by": name}
         for name, approach in answer.approaches.items()
         for p in approach.parabolas
     ]
     if vertices:
-        base = alt.Chart(alt.InlineData(values=vertices)).encode(x=_log("flops", "training compute (FLOPs)"))
+        base = alt.Chart(alt.InlineData(values=vertices)).encode(x=_log("flops", COMPUTE, grid))
         layers.append(
             base.mark_point(size=55, filled=True, opacity=1).encode(
                 y=alt.Y("value:Q"),
@@ -129,36 +138,24 @@ def isoflop_chart(answer: Answer) -> alt.LayerChart:
     points, rows, lines, vertices = answer.points, [], [], []
     parabolas = [p for approach in answer.approaches.values() for p in approach.parabolas]
     for parabola in parabolas:
-        near = np.abs(np.log(points.flops / parabola.flops)) < 0.12
-        rows += _rows({"params": points.params[near], "loss": points.loss[near]}, flops=parabola.flops)
+        its = parabola.members
+        rows += _rows({"params": points.params[its], "loss": points.loss[its]}, flops=parabola.flops)
         grid = np.geomspace(parabola.smallest, parabola.largest, STEPS)
         lines += _rows({"params": grid, "loss": parabola.loss(grid)}, flops=parabola.flops)
         lowest = float(parabola.loss(np.array([parabola.params]))[0])
         vertices.append({"flops": parabola.flops, "params": parabola.params, "loss": lowest})
-    colour = alt.Color(
-        "flops:Q",
-        scale=alt.Scale(type="log", range=SHADES),
-        legend=alt.Legend(
-            title="FLOPs",
-            type="gradient",
-            format=".0e",
-            gradientLength=180,
-            tickCount=4,
-            titleFontWeight="normal",
-            titleColor=INK,
-        ),
-    )
-    x = _log("params", "parameters")
+    shade = alt.Scale(type="log", range=SHADES)
+    x = _log("params", "parameters", [row["params"] for row in rows])
     layers = [
         alt.Chart(alt.InlineData(values=lines))
         .mark_line(strokeWidth=1.75)
-        .encode(x=x, y=_loss(), color=colour, detail="flops:N"),
+        .encode(x=x, y=_loss(), stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(size=40, filled=True, opacity=0.85)
         .encode(
             x=x,
             y=_loss(),
-            color=colour,
+            fill=alt.Fill("flops:Q", scale=shade, legend=_gradient("FLOPs", ".0e")),
             tooltip=[_tip("params", "parameters"), _tip("flops", "FLOPs"), _tip("loss", "loss", ".4f")],
         ),
         alt.Chart(alt.InlineData(values=vertices))
@@ -180,7 +177,7 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(size=35, opacity=0.8, strokeWidth=1.5)
         .encode(
-            x=_log("flops", column(answer.cost).heading if answer.cost else "training compute (FLOPs)"),
+            x=_log("flops", column(answer.cost).heading if answer.cost else COMPUTE, _spent(answer)),
             y=alt.Y("off:Q", axis=alt.Axis(title=None, format="+.1f", tickCount=6)),
             color=_by_name(names, "law"),
             shape=alt.Shape(
@@ -229,9 +226,11 @@ def _bands(
     lines: list[dict[str, Any]], x: str, names: list[str], answer: Answer, what: str = "loss", y: Any = None
 ) -> list[alt.Chart]:
     """Return lines with their intervals, solid as far as runs go."""
-    heading = column(answer.cost).heading if answer.cost else "training compute (FLOPs)"
+    heading = column(answer.cost).heading if answer.cost else COMPUTE
     ordinate = y if y is not None else _loss("value")
-    base = alt.Chart(alt.InlineData(values=lines)).encode(x=_log(x, heading), color=_by_name(names))
+    base = alt.Chart(alt.InlineData(values=lines)).encode(
+        x=_log(x, heading, [line[x] for line in lines]), color=_by_name(names)
+    )
     tooltip = ["by:N", _tip(x, heading), _tip("value", what), _tip("low", "from"), _tip("high", "to")]
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
     rule = alt.Chart(alt.InlineData(values=[{x: answer.largest}])).mark_rule(strokeDash=[3, 4], opacity=0.5, color=INK)
@@ -242,14 +241,27 @@ def _bands(
     ]
 
 
-def _log(field: str, title: str, channel: Any = alt.X) -> Any:
-    """Return a logarithmic axis that writes numbers as 1e18, or with a prefix where they are no FLOPs."""
+def _log(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:
+    """Return a logarithmic axis over some values, which writes 1e18, or a prefix where they are no FLOPs.
+
+    Its ticks are powers of ten, with 2 and 5 between where there are few of them.
+    """
     text = "replace(format(datum.value, '.0e'), '+', '')" if "FLOPs" in title else "format(datum.value, '~s')"
+    values = np.asarray(over, dtype=np.float64)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    digits = (1,) if high > 1e3 * low else (1, 2, 5)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
     return channel(
         f"{field}:Q",
         scale=alt.Scale(type="log", nice=False, padding=16),
         axis=alt.Axis(
-            title=title, titleFontWeight="normal", labelExpr=text, tickCount=7, labelOverlap="greedy", grid=False
+            title=title,
+            titleFontWeight="normal",
+            values=[tick for tick in ticks if low / 1.5 <= tick <= high * 1.5],
+            labelExpr=text,
+            labelOverlap="greedy",
+            grid=channel is alt.Y,
         ),
     )
 
@@ -262,18 +274,19 @@ def _loss(field: str = "loss") -> alt.Y:
 
 
 def _by_size() -> alt.Fill:
-    return alt.Fill(
-        "params:Q",
-        scale=alt.Scale(type="log", range=SHADES),
-        legend=alt.Legend(
-            title="parameters",
-            type="gradient",
-            format="~s",
-            gradientLength=160,
-            tickCount=4,
-            titleFontWeight="normal",
-            titleColor=INK,
-        ),
+    return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=_gradient("parameters", "~s"))
+
+
+def _gradient(title: str, text: str) -> alt.Legend:
+    """Return the legend of a quantity that is told by shades."""
+    return alt.Legend(
+        title=title,
+        titleFontWeight="normal",
+        titleColor=INK,
+        type="gradient",
+        format=text,
+        gradientLength=180,
+        tickCount=4,
     )
 
 
