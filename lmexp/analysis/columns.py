@@ -93,8 +93,27 @@ COSTS = (
 )  # fmt: skip
 """Columns that say what a model costs; less is better in each."""
 
-_HIGHER = {"accuracy", "tokens_per_second", "mfu"}
-_LOWER_SCORES = {"loss", "perplexity", "bits_per_byte"}
+DEVICE_BOUND = {
+    "tokens_per_second", "step_ms_p50", "step_ms_p95", "mfu", "train_seconds", "wall_seconds", "data_wait_fraction",
+    "energy_kwh", "kwh_per_million_tokens", "dollars", "dollars_per_million_tokens",
+}  # fmt: skip
+"""What another device, or another run on the same one, changes."""
+
+_HIGHER = {"accuracy", "acc", "f1", "bleu", "chrf", "tokens_per_second", "throughput", "mfu"}
+_LOWER_SCORES = {
+    "loss",
+    "perplexity",
+    "ppl",
+    "bits_per_byte",
+    "wer",
+    "cer",
+    "ter",
+    "error",
+    "brier",
+    "ece",
+    "mse",
+    "mae",
+}
 
 
 def column(name: str) -> Column:
@@ -139,10 +158,13 @@ def meaning(name: str) -> str:
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether more of a column is good: accuracy, throughput, MFU, and scores other than losses."""
+    """Whether more of a column is good: accuracy, throughput, MFU, and scores other than losses and errors.
+
+    Of a column that is none of the record's, as in a table of one's own, the common names of scores are known.
+    """
     if name.startswith("score/"):
         return name.rsplit("/", 1)[-1] not in _LOWER_SCORES
-    return name in _HIGHER
+    return name in _HIGHER or name.startswith(("f1_", "rouge"))
 
 
 def number_format(name: str, values: Iterable[float]) -> str:

@@ -1,43 +1,34 @@
 """What a study says, in sentences, and no more than its rows bear out.
 
-The effect of an axis is read from pairs: two runs of one sweep that differ in that axis and in no other.
-A pair's difference is free of whatever else varies, which a difference of group means is not where cells are
-missing. Differences between seeds say how large a difference must be before it means anything; with one seed
-nobody knows, and a sentence says that.
+The answer comes first: the best run, or with seeds the best arm, what it cost, and what cannot be told from it. Then
+what each axis does, read from pairs (pairs.py), with its uncertainty where seeds give one. Seeds say how large a
+difference must be before it means anything; with one seed nobody knows, and a sentence says that.
 """
 
 from collections import Counter
-from dataclasses import dataclass
-from statistics import fmean
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.arms import Ranking, ranking
 from lmexp.analysis.columns import column, format_number, higher_is_better, in_words, number_format
-from lmexp.analysis.frontier import frontier, numbers
-from lmexp.analysis.table import Study, plain
+from lmexp.analysis.frontier import frontier, is_done, numbers
+from lmexp.analysis.mixtures import crowded, mixtures
+from lmexp.analysis.pairs import Effect, all_effects, comparable, effects
+from lmexp.analysis.seeds import t_quantile
+from lmexp.analysis.table import Study, final_rows, name_at
+
+__all__ = ["effects", "final_rows", "findings", "headline"]
 
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
 SEVERAL = 6
 """Of more values than these, only the best and the worst are told."""
+MOST_TOLD = 5
+"""Of more axes than these, only those that do most are told."""
 PENDING = ("queued", "running")
-
-Key = tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What another value of an axis does than its first, over the pairs that differ in it alone."""
-
-    axis: str
-    base: Any
-    value: Any
-    changes: tuple[float, ...]
-    """Change of quality, one a pair."""
-    cost_ratio: float | None
-    """Geometric mean over the pairs of (cost with `value`) / (cost with `base`); None where unknown."""
 
 
 def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -> list[str]:
@@ -51,92 +42,130 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
 
 
 def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
-    sentences = [headline(study, quality, cost)]
+    ranked = ranking(study, quality, cost)
+    sentences = [headline(study, quality, cost, ranked)]
+    sentences += _about_ties(ranked, quality, cost) if ranked else []
     sentences += _about_mixtures(study, quality)
     sentences += _nearly_as_good(study.table, quality, cost)
-    runs = final_rows(study.table)
-    runs = runs[np.isfinite(numbers(runs, quality))]
-    for axis in study.varied:
-        sentences += _about_axis(study, runs, axis, quality, cost)
+    runs = comparable(study, quality)
+    sentences += _about_axes(study, runs, quality, cost)
     if len(runs) > 1 and study.axes:
-        sentences += _about_seeds(study, runs, quality)
-    return sentences + _about_peaks(study.table)
+        sentences += _about_seeds(runs, ranked, quality)
+    return sentences + _about_unknown(study.table, quality) + _about_peaks(study.table)
 
 
-def headline(study: Study, quality: str = "loss", cost: str = "train_seconds") -> str:
-    """Return the one sentence that matters most: the best run and what it cost."""
-    best = _best_row(study.table, quality, cost)
-    if best is None:
+def headline(study: Study, quality: str = "loss", cost: str = "train_seconds", ranked: Ranking | None = None) -> str:
+    """Return the one sentence that matters most: the best run, or the best of the ranked arms, and what it cost."""
+    at = _best_at(study.table, quality, cost)
+    if at is None:
         return f"No run has finished with a {column(quality).title} yet."
-    spent = best[cost]
-    price = "" if pd.isna(spent) else f", for {in_words(cost, float(spent))} of {column(cost).title}"
     degree = "highest" if higher_is_better(quality) else "lowest"
-    only = int((study.table["state"] == "done").sum()) == 1
-    name = name_of(best, study.table)
-    if only:
-        return f"{name} is the only finished run: {_value(quality, best[quality])}{price}."
-    return f"{name} has the {degree} {_value(quality, best[quality])}{price}."
+    if ranked:
+        best = ranked.arms[0]
+        half = t_quantile(ranked.noise.df) * ranked.noise.sd / np.sqrt(best.quality.n)
+        seeds = "1 seed" if best.quality.n == 1 else f"{best.quality.n} seeds"
+        value = f"{_value(quality, best.quality.mean, half)} (95 %, {seeds}){_price(cost, best.cost)}."
+        if len(ranked.arms) == 1:
+            return f"All runs are of one setting: mean {value}"
+        return f"{best.name} has the {degree} mean {value}"
+    best_row = study.table.iloc[at]
+    price = _price(cost, None if pd.isna(best_row[cost]) else float(best_row[cost]))
+    name = name_at(study.table, at)
+    if int(is_done(study.table).sum()) == 1:
+        return f"{name} is the only finished run: {_value(quality, best_row[quality])}{price}."
+    return f"{name} has the {degree} {_value(quality, best_row[quality])}{price}."
 
 
-def effects(study: Study, axis: str, quality: str, cost: str) -> list[Effect]:
-    """Return the paired effects of each value of `axis` against its first, those without a pair left out."""
-    runs = final_rows(study.table)
-    return _effects(study, runs[np.isfinite(numbers(runs, quality))], axis, quality, cost)
+def _price(cost: str, spent: float | None) -> str:
+    return "" if spent is None else f", for {in_words(cost, spent)} of {column(cost).title}"
 
 
-def final_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each finished run: its last, where milestones gave it several."""
-    done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
-    return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates("run_id", keep="last")
-
-
-def name_of(row: pd.Series, table: pd.DataFrame) -> str:
-    """Return what a row is called: its slug, and its tokens where its run has several rows."""
-    name = str(row["slug"] if pd.notna(row["slug"]) else row["run_id"])
-    if pd.notna(row["tokens"]) and (table["run_id"] == row["run_id"]).sum() > 1:
-        return f"{name} at {in_words('tokens', float(row['tokens']))}"
-    return name
-
-
-def _best_row(table: pd.DataFrame, quality: str, cost: str) -> pd.Series | None:
-    """Return the finished row of the best quality, the cheaper one of equals, or None."""
+def _best_at(table: pd.DataFrame, quality: str, cost: str) -> int | None:
+    """Return the position of the finished row of the best quality, the cheaper one of equals, or None."""
     values, spent = numbers(table, quality), numbers(table, cost)
-    known = (table["state"] == "done").to_numpy(dtype=bool, na_value=False) & np.isfinite(values)
+    known = is_done(table) & np.isfinite(values)
     if not known.any():
         return None
     loss = -values if higher_is_better(quality) else values
-    order = np.lexsort((np.nan_to_num(spent, nan=np.inf), np.where(known, loss, np.inf)))
-    return table.iloc[order[0]]
+    order = np.lexsort((np.nan_to_num(spent, nan=np.inf), np.where(known, loss, np.inf), ~known))
+    return int(order[0])
+
+
+def _about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
+    """Say whether the best arm can be told from the others by these seeds."""
+    if len(ranked.arms) < 2 or ranked.noise.sd == 0:
+        return []
+    best, second = ranked.arms[:2]
+    gap = _size(quality, abs(second.quality.mean - best.quality.mean))
+    others = len(ranked.arms) - 1
+    if not ranked.ties:
+        over = f", Holm's correction over {others} arms" if others > 1 else ""
+        p = f"p {ranked.adjusted[0]:.2g}" if ranked.adjusted[0] >= 1e-4 else "p below 0.0001"
+        return [f"The second, {second.name}, is {gap} behind, more than seeds explain (t test, {p}{over})."]
+    said = f"The second, {second.name}, is {gap} behind: within noise."
+    if len(ranked.ties) > 1:
+        said = (
+            f"{len(ranked.ties)} of the {others} other settings are within noise of it, the second, {second.name}, "
+            f"by {gap}."
+        )
+    priced = [arm for arm in ranked.ties if arm.cost is not None]
+    cheap = min(priced, key=lambda arm: arm.cost or 0, default=None)
+    if cheap is None or cheap.cost is None or not best.cost or cheap.cost >= best.cost:
+        return [said]
+    share = f"{_ratio(cheap.cost / best.cost)} the {column(cost).title}"
+    if len(ranked.ties) == 1:
+        return [f"{said[:-1]}, at {share}."]
+    return [said, f"The cheapest of these, {cheap.name}, takes {share}."]
 
 
 def _nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
     """Name the cheapest row of the frontier that is within NEAR of the best, unless that is the best."""
-    best = _best_row(table, quality, cost)
-    on = table[frontier(table, quality, cost)]
-    if best is None or pd.isna(best[cost]) or on.empty:
+    at = _best_at(table, quality, cost)
+    on = np.flatnonzero(frontier(table, quality, cost))
+    if at is None or not len(on):
         return []
-    gap = np.abs(numbers(on, quality) - float(best[quality]))
-    near = on[gap <= NEAR * abs(float(best[quality]))]
-    cheap = near.iloc[int(np.argmin(numbers(near, cost)))]
-    if not float(cheap[cost]) < float(best[cost]):
+    values, spent = numbers(table, quality), numbers(table, cost)
+    near = on[np.abs(values[on] - values[at]) <= NEAR * abs(values[at])]
+    if not len(near):
         return []
-    share = _ratio(float(cheap[cost]) / float(best[cost]))
+    cheap = int(near[np.argmin(spent[near])])
+    if not spent[cheap] < spent[at]:
+        return []
     return [
-        f"{name_of(cheap, table)} comes within {NEAR:.0%} of it ({in_words(quality, float(cheap[quality]))}) "
-        f"at {share} the {column(cost).title}."
+        f"{name_at(table, cheap)} comes within {NEAR:.0%} of {name_at(table, at)} "
+        f"({in_words(quality, values[cheap])}) at {_ratio(spent[cheap] / spent[at])} the {column(cost).title}."
     ]
 
 
-def _about_axis(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost: str) -> list[str]:
-    """Say what each value of an axis does against the first, or why that cannot be read off."""
-    if axis == "seed" or runs[axis].dropna().nunique() < 2:
-        return []
-    found = _effects(study, runs, axis, quality, cost)
-    if not found:
-        return [f"No two finished runs differ in {axis} alone, so its effect cannot be told from the others'."]
+def _about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> list[str]:
+    """Say what each axis does, of very many the ones that do most; and of which that cannot be read off."""
+    varied = [axis for axis in study.varied if axis != "seed" and runs[axis].dropna().nunique() > 1]
+    every = all_effects(study, quality, cost) if varied else {}
+    found = {axis: every[axis] for axis in varied if every[axis]}
+    reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in found.items()}
+    told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MOST_TOLD))
+    sentences = [said for axis in found if axis in told for said in _about_axis(axis, found[axis], quality, cost)]
+    rest = [axis for axis in found if axis not in told]
+    if rest:
+        most = _size(quality, max(reach[axis] for axis in rest))
+        sentences.append(f"{_listed(rest)} move the {column(quality).title} by at most {most}.")
+    unclear = [axis for axis in varied if axis not in found]
+    if len(unclear) == 1:
+        sentences.append(
+            f"No two finished runs differ in {unclear[0]} alone, so its effect cannot be told from the others'."
+        )
+    elif unclear:
+        sentences.append(
+            f"No two finished runs differ in one of {_listed(unclear)} alone, so their effects cannot be told apart."
+        )
+    return sentences
+
+
+def _about_axis(axis: str, found: list[Effect], quality: str, cost: str) -> list[str]:
+    """Say what each value of an axis does against the first, of many the best and the worst."""
     told = found
     if len(found) > SEVERAL:
-        ranked = sorted(found, key=lambda effect: fmean(effect.changes), reverse=higher_is_better(quality))
+        ranked = sorted(found, key=lambda effect: effect.mean, reverse=higher_is_better(quality))
         told = [ranked[0], ranked[-1]]
     between = [f"The other {len(found) - 2} values of {axis} lie between these."] if told != found else []
     return [_effect_in_words(effect, quality, cost) for effect in told] + between
@@ -144,68 +173,23 @@ def _about_axis(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost:
 
 def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
     """Return an effect as a sentence."""
+    pairs, half = len(effect.changes), effect.half
     spec = number_format(quality, effect.changes) or ",.4g"
-    signed = [_signed(change, spec) for change in (fmean(effect.changes), *sorted(effect.changes))]
-    pairs = len(effect.changes)
-    extent = f"mean of {pairs} pairs, from {signed[1]} to {signed[-1]}" if pairs > 1 else "one pair"
+    signed = [_signed(change, spec) for change in (effect.mean, *sorted(effect.changes))]
+    if effect.noise is not None and half is not None:
+        judged = {True: ", within noise", False: ", more than seeds explain", None: ""}[effect.is_within_noise]
+        change = f"{signed[0]} ± {format_number(half, spec)} (95 %, {pairs} pairs of equal seed){judged}"
+    elif pairs > 1:
+        change = f"{signed[0]} (mean of {pairs} pairs, from {signed[1]} to {signed[-1]})"
+    else:
+        change = f"{signed[0]} (one pair)"
     price = f", {_ratio(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
-    return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {signed[0]} ({extent}){price}."
-
-
-def _effects(study: Study, runs: pd.DataFrame, axis: str, quality: str, cost: str) -> list[Effect]:
-    """Return the paired effects of `axis` among `runs`, in the order of its values."""
-    cells = _cells(study, runs, axis)
-    measured = dict(zip(runs["run_id"], zip(numbers(runs, quality), numbers(runs, cost), strict=True), strict=True))
-    values = list(dict.fromkeys([*map(_cell_value, study.axes[axis]), *map(_cell_value, runs[axis].dropna())]))
-    base, *others = [value for value in values if any(value in group for group in cells.values())] or [None]
-    found = []
-    for value in others:
-        # A set, for two sweeps may share both runs of a pair.
-        pairs = {(group[base], group[value]) for group in cells.values() if base in group and value in group}
-        if not pairs:
-            continue
-        before = np.array([measured[first] for first, _ in sorted(pairs)])
-        after = np.array([measured[second] for _, second in sorted(pairs)])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = float(np.exp(np.mean(np.log(after[:, 1] / before[:, 1]))))
-        found.append(
-            Effect(
-                axis=axis,
-                base=base,
-                value=value,
-                changes=tuple(float(change) for change in after[:, 0] - before[:, 0]),
-                cost_ratio=ratio if np.isfinite(ratio) and ratio > 0 else None,
-            )
-        )
-    return found
-
-
-def _cells(study: Study, runs: pd.DataFrame, axis: str) -> dict[Key, dict[Any, str]]:
-    """Return, for each setting of everything but `axis`, the run that has each value of it.
-
-    Where two runs of a sweep have all axes in common, something else tells them apart: neither counts.
-    """
-    others = [name for name in study.varied if name != axis]
-    settings = {name: [_cell_value(value) for value in runs[name]] for name in [axis, *others]}
-    groups: dict[Key, dict[Any, str]] = {}
-    ambiguous: set[tuple[Key, Any]] = set()
-    for sweep, members in study.members.items():
-        for i, run_id in enumerate(runs["run_id"]):
-            value = settings[axis][i]
-            if run_id not in members or value is None:
-                continue
-            key = (sweep, *(settings[name][i] for name in others))
-            group = groups.setdefault(key, {})
-            if value in group:
-                ambiguous.add((key, value))
-            group[value] = run_id
-    for key, value in ambiguous:
-        del groups[key][value]
-    return groups
+    speed = f", {_ratio(effect.speed_ratio)} the tokens/s" if effect.speed_ratio and cost != "tokens_per_second" else ""
+    return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {change}{price}{speed}."
 
 
 def _about_mixtures(study: Study, quality: str) -> list[str]:
-    """Warn where rows stand side by side that do not compare."""
+    """Warn where rows stand side by side whose qualities do not compare."""
     if not study.has_one_tokenizer:
         advice = "" if quality == "bits_per_byte" else "; bits per byte do"
         return [f"The runs cut text into different tokens: losses per token do not compare{advice}."]
@@ -214,23 +198,40 @@ def _about_mixtures(study: Study, quality: str) -> list[str]:
     return []
 
 
-def _about_seeds(study: Study, runs: pd.DataFrame, quality: str) -> list[str]:
+def _about_seeds(runs: pd.DataFrame, ranked: Ranking | None, quality: str) -> list[str]:
     """Say how far seeds alone move the quality, or that nobody knows."""
-    spreads = []
-    if "seed" in study.axes:
-        values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
-        groups = _cells(study, runs, "seed").values()
-        spreads = [np.var([values[run] for run in group.values()], ddof=1) for group in groups if len(group) > 1]
-    title = column(quality).title
-    if not spreads:
-        return ["No cell has two finished seeds: differences of this size may be noise."]
-    deviation = float(np.sqrt(np.mean(spreads)))
-    spec = number_format(quality, [deviation]) or ",.4g"
-    cells = "1 cell" if len(spreads) == 1 else f"{len(spreads)} cells"
-    return [
-        f"Seeds alone move the {title} by {format_number(deviation, spec)} "
-        f"(standard deviation within {cells}): smaller differences may be noise."
-    ]
+    if ranked is None:
+        ends = np.sort(numbers(runs, quality) * (-1 if higher_is_better(quality) else 1))[:2]
+        gap = _size(quality, float(ends[1] - ends[0]))
+        return [
+            "No cell has two finished seeds: differences of this size may be noise, "
+            f"the {gap} between the first and the second too."
+        ]
+    noise, title = ranked.noise, column(quality).title
+    cells = "1 cell" if noise.cells == 1 else f"{noise.cells} cells"
+    if noise.sd == 0:
+        return [f"All seeds of a cell gave the same {title} ({cells}): they say nothing of noise."]
+    spec = number_format(quality, [noise.sd]) or ",.4g"
+    low, sd, high = (format_number(value, spec) for value in (noise.low, noise.sd, noise.high))
+    said = (
+        f"Seeds alone move the {title} by {sd} (standard deviation within {cells}; 95 % interval {low} to {high}). "
+        "What a t test with that scatter does not find, two-sided at 5 % with Holm's correction, is within noise."
+    )
+    alone = sum(arm.quality.n == 1 for arm in ranked.arms)
+    if not alone:
+        return [said]
+    arms = "1 setting rests" if alone == 1 else f"{alone} settings rest"
+    return [said, f"{arms} on one finished seed."]
+
+
+def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:
+    """Say how many finished rows lack the quality, where others have it."""
+    known = np.isfinite(numbers(table, quality))[is_done(table)]
+    missing = int((~known).sum())
+    if not missing or not known.any():
+        return []
+    rows = "1 finished row has" if missing == 1 else f"{missing} finished rows have"
+    return [f"{rows} no finite {column(quality).title} and cannot be compared."]
 
 
 def _about_peaks(table: pd.DataFrame) -> list[str]:
@@ -243,12 +244,16 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
 
 
 def _about_the_rest(study: Study) -> list[str]:
-    """Say how many runs did not finish and in which states, what is still to come, and what was skipped."""
+    """Say what rows mix, how many runs did not finish, what is still to come, and what was skipped."""
+    sentences = [mixture.sentence for mixture in mixtures(study.table)]
+    beside = int((crowded(study.table) & is_done(study.table)).sum())
+    if beside:
+        rows = "1 row was" if beside == 1 else f"{beside} rows were"
+        sentences.append(f"{rows} measured while other runs were on the device: alone they would be faster.")
     states = study.table.drop_duplicates("run_id")["state"]
     total, count = len(states), Counter(states)
     ended = {state: n for state, n in count.items() if state != "done" and state not in PENDING}
     pending = {state: count[state] for state in PENDING if count[state]}
-    sentences = []
     if ended:
         sentences.append(f"{sum(ended.values())} of {total} runs did not finish: {_tally(ended)}.")
     if pending:
@@ -263,8 +268,25 @@ def _tally(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {state}" for state, n in counts.items())
 
 
-def _value(name: str, value: float) -> str:
-    return f"{column(name).title}, {in_words(name, float(value))}"
+def _listed(names: list[str]) -> str:
+    """Return `a, b and c`, of many the first ones and how many more."""
+    shown = names if len(names) <= MOST_TOLD + 1 else [*names[:MOST_TOLD], f"{len(names) - MOST_TOLD} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
+
+
+def _value(name: str, value: Any, half: float | None = None) -> str:
+    """Return `loss, 2.5010 ± 0.0030 nats per token`."""
+    text = in_words(name, float(value))
+    if half is not None:
+        spec = number_format(name, [float(value)]) or ",.4g"
+        number = format_number(float(value), spec)
+        text = f"{number} ± {format_number(half, spec)}{text.removeprefix(number)}"
+    return f"{column(name).title}, {text}"
+
+
+def _size(name: str, value: float) -> str:
+    """Return a difference without its sign, in the column's digits."""
+    return format_number(value, number_format(name, [value]) or ",.4g")
 
 
 def _signed(change: float, spec: str) -> str:
@@ -274,11 +296,3 @@ def _signed(change: float, spec: str) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
-
-
-def _cell_value(value: Any) -> Any:
-    """Return a value of an axis as the pairing compares it: null is None, a number is a plain number."""
-    value = plain(value)
-    if not isinstance(value, str) and pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

@@ -15,9 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import telling
+from lmexp.analysis.columns import in_words, telling
+from lmexp.analysis.filters import matching
+from lmexp.analysis.frontier import Marks, is_done
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
@@ -59,9 +62,13 @@ class Study:
     @cached_property
     def varied(self) -> list[str]:
         """The axes that have more than one value; of very many, those that tell the runs apart."""
-        axes = [axis for axis, values in self.axes.items() if len(values) > 1]
+        axes = [axis for axis, values in self.axes.items() if len(values) > 1 and self._varies(axis)]
         cells = zip(*(self.table[axis] for axis in axes), strict=True)
         return telling(axes, [dict(zip(axes, cell, strict=True)) for cell in cells])
+
+    def _varies(self, axis: str) -> bool:
+        """Whether rows differ in an axis; of no rows and of one, every axis may yet."""
+        return len(self.table) < 2 or self.table[axis].nunique(dropna=False) > 1
 
     @property
     def tasks(self) -> list[str]:
@@ -70,7 +77,15 @@ class Study:
 
     def of_task(self, task: str) -> "Study":
         """Return the part of the study that is of one task."""
-        return replace(self, table=self.table[(self.table["task"] == task).to_numpy(dtype=bool, na_value=False)])
+        return self.of_rows((self.table["task"] == task).to_numpy(dtype=bool, na_value=False))
+
+    def where(self, expression: str) -> "Study":
+        """Return the rows for which an expression is true (see filters.py). Raises UserError as `matching` does."""
+        return self.of_rows(matching(self.table, expression))
+
+    def of_rows(self, marks: Marks) -> "Study":
+        """Return the study with only these rows."""
+        return replace(self, table=self.table[marks])
 
     @property
     def has_one_tokenizer(self) -> bool:
@@ -139,6 +154,29 @@ def load_study(folders: list[Path]) -> Study:
         members={name: frozenset(ids) for name, ids in members.items()},
         runs=runs,
     )
+
+
+def final_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each finished run: its last, where milestones gave it several."""
+    done = table[is_done(table)]
+    return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates("run_id", keep="last")
+
+
+def names_of_rows(table: pd.DataFrame) -> list[str]:
+    """Return what each row is called: its slug, and its tokens where its run has several rows."""
+    several = table["run_id"].duplicated(keep=False)
+    names = table["slug"].where(table["slug"].notna(), table["run_id"]).astype(str)
+    return [
+        f"{name} at {in_words('tokens', float(tokens))}" if more and pd.notna(tokens) else name
+        for name, tokens, more in zip(names, table["tokens"], several, strict=True)
+    ]
+
+
+def name_at(table: pd.DataFrame, position: int) -> str:
+    """Return what one row is called."""
+    of_run = table[(table["run_id"] == table["run_id"].iloc[position]).to_numpy(dtype=bool, na_value=False)]
+    at = int(np.flatnonzero(of_run.index == table.index[position])[0])
+    return names_of_rows(of_run)[at]
 
 
 def _tell_apart(rows: list[Row]) -> None:

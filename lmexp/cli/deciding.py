@@ -1,11 +1,12 @@
 """Verbs that lead to a decision: plan before, report after."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, warn
-from lmexp.cli.showing import plan_rows, serve_report, show_report
+from lmexp.cli.showing import Asked, export_report, plan_rows, serve_report, show_report
 from lmexp.errors import UserError
 
 
@@ -80,13 +81,34 @@ def report(
     quality: Annotated[
         str | None,
         typer.Option(
-            help="loss, perplexity, bits_per_byte, accuracy; bits_per_byte where tokenizers differ, else loss."
+            help="One column or several: loss,score/tag/span_f1. Else bits_per_byte where tokenizers differ, or loss."
         ),
     ] = None,
-    cost: Annotated[
-        str, typer.Option(help="train_seconds, train_flops, wall_seconds, tokens, n_params, peak_memory_gb, dollars.")
-    ] = "train_seconds",
+    cost: Annotated[str, typer.Option(help="One column or several, as in dollars,peak_memory_gb.")] = "train_seconds",
+    where: Annotated[
+        str | None, typer.Option(metavar="EXPRESSION", help="Only such rows, as in \"n_layers >= 4 and model != 'a'\".")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="EXPRESSIONS", help="Means of such groups, as in model,precision; all axes but the seed."),
+    ] = None,
+    reach: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=X", help="Also name the cheapest run that reaches this.")
+    ] = None,
+    under: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=Y", help="Also name the best run within this.")
+    ] = None,
+    detect: Annotated[
+        float | None, typer.Option(metavar="DIFFERENCE", help="Also say how many seeds show such a difference.")
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns to show, as in slug,loss,dollars.")] = None,
     sort: Annotated[str | None, typer.Option(help="Column to sort the table by; the quality.")] = None,
+    top: Annotated[int, typer.Option(min=0, help="Rows to print at most, beside the frontier's; 0 is all.")] = 50,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="Write only the table, as md, csv, parquet, json, html or latex."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The file for --format; else standard output.")] = None,
     charts: Annotated[
         str | None, typer.Option(metavar="FORMATS", help="Also write the charts, into charts/: png, svg, pdf.")
     ] = None,
@@ -99,7 +121,23 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Compare runs: the table and the frontier here; report.html, table.csv and table.parquet on disk."""
+    folders = [output_dir / name for name in names]
+    asked = Asked(quality, cost, sort, columns, where, group_by, reach or (), under or (), detect, top)
+    exported = _format_of(format_, output)
     if serve:
-        serve_report([output_dir / name for name in names], quality, cost, port, as_json)
+        serve_report(folders, quality, cost, port, as_json)
+    elif exported is None:
+        show_report(folders, asked, as_json, charts)
+    elif as_json or charts is not None:
+        raise UserError("--format and --output write one table; --json and --charts go without them")
     else:
-        show_report([output_dir / name for name in names], quality, cost, sort, as_json, charts)
+        export_report(folders, asked, exported, output)
+
+
+def _format_of(name: str | None, output: Path | None) -> str | None:
+    """Return the format that is asked for, if one is; asking for none imports nothing."""
+    if name is None and output is None:
+        return None
+    from lmexp.report.formats import format_named
+
+    return format_named(name, output)

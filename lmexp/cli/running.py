@@ -122,7 +122,7 @@ def retry(
     if not chosen:
         say("nothing to retry: no run has ended without success")
         if as_json:
-            show_report([output_dir / name], None, "train_seconds", None, as_json)
+            show_report([output_dir / name], as_json=as_json)
         return
     warm_up()
     _run_resolved(resolve_runs(output_dir / name, chosen, say), [output_dir / name], policy, as_json)
@@ -206,7 +206,7 @@ def _run_resolved(resolved: "Sweep", folders: list[Path], policy: "Policy", as_j
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    show_report(folders, None, "train_seconds", None, as_json)
+    show_report(folders, as_json=as_json)
     failures = [
         (planned, state)
         for planned, state in zip(resolved.runs, states, strict=True)

@@ -1,6 +1,8 @@
 """The table as files for other programs: `table.csv` for any, `table.parquet` with its types.
 
-Both hold every row and every column under the names of the record. Null is an empty field in CSV.
+Both hold every row and every column under the names of the record. Null is an empty field in CSV. A spreadsheet takes
+a text that begins with = + - or @ for a formula, and names come from configs: in CSV such a text is preceded by an
+apostrophe, as spreadsheets themselves do. Numbers are never touched, and Parquet holds every text as it is.
 """
 
 from io import BytesIO
@@ -10,16 +12,38 @@ import pandas as pd
 
 from lmexp.files import write_atomically
 
+FORMULA = r"^\s*[=+\-@\t\r]"
+
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
     """Write a table as CSV, atomically; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, table.to_csv(index=False, lineterminator="\n"))
+    write_atomically(file, csv_text(table))
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """Return a table as CSV without formulas."""
+    safe = table.copy(deep=False)
+    for at, name in enumerate(table.columns):
+        values = table.iloc[:, at]
+        if not pd.api.types.is_numeric_dtype(values) and values.notna().any():
+            words = values.astype("string")
+            numeric = pd.to_numeric(words, errors="coerce").notna()
+            formula = words.str.contains(FORMULA, na=False, regex=True) & ~numeric
+            if formula.any():
+                safe[name] = words.where(~formula, "'" + words)
+    safe.columns = pd.Index([f"'{name}" if str(name)[:1] in "=+-@\t\r" and str(name) else name for name in safe])
+    return safe.to_csv(index=False, lineterminator="\n")
 
 
 def write_parquet(table: pd.DataFrame, file: Path) -> None:
     """Write a table as Parquet, atomically; its folder is made."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, parquet_bytes(table))
+
+
+def parquet_bytes(table: pd.DataFrame) -> bytes:
+    """Return a table as Parquet."""
     content = BytesIO()
     table.to_parquet(content, index=False, engine="pyarrow")
-    write_atomically(file, content.getvalue())
+    return content.getvalue()

@@ -1,13 +1,13 @@
-"""A study in the terminal: what was found, the side-by-side table, and what did not finish.
+"""A study in the terminal: what was found, the side-by-side table, the means over seeds, and what did not finish.
 
 The table takes the width it is given: where not all columns fit, the least telling ones give way, and the
-caption names them. Names from configs are shown as they are, never read as markup.
+caption names them. Of very many rows the best are shown, and the frontier. Names from configs are shown as they
+are, never read as markup.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich import box
 from rich.cells import cell_len
@@ -15,18 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.columns import axis_headings, column, format_number, higher_is_better, number_format
-from lmexp.analysis.findings import findings, name_of
-from lmexp.analysis.frontier import frontier, numbers
+from lmexp.analysis.columns import axis_headings, column
+from lmexp.analysis.findings import findings
+from lmexp.analysis.frontier import is_done
+from lmexp.analysis.groups import HALF, SD
 from lmexp.analysis.table import Study
+from lmexp.report.view import MARK, NULL, Shown, column_texts
 from lmexp.units import printable
 
-MEASURES = (
-    "loss", "perplexity", "bits_per_byte",
-    "tokens_per_second", "train_flops", "peak_memory_gb", "train_seconds",
-)  # fmt: skip
-SCORES = ("score/seq2seq/bleu", "score/classify/f1_macro", "score/tag/span_f1")
-"""The one score of each task that stands beside its loss; table.csv has all."""
 GIVE_WAY = (
     "perplexity",
     "peak_memory_gb",
@@ -36,80 +32,112 @@ GIVE_WAY = (
     "train_seconds",
 )
 """The order in which columns leave a table that is too wide."""
-MARK = "*"
+MOST_REASONS = 20
+"""Runs that did not finish and are named with their reason; table.csv has all."""
 GAP = 2
 """Cells between two columns: the box's own, and padding."""
 
 
-def print_study(
-    study: Study,
-    console: Console,
-    quality: str = "loss",
-    cost: str = "train_seconds",
-    sort: str | None = None,
-) -> None:
-    """Print a study: its question, the findings, the table, and the runs that did not finish.
+def print_study(shown: Shown, console: Console) -> None:
+    """Print a study: its question, the findings, what was asked, the tables, and the runs that did not finish.
 
-    Raises UserError for a quality, a cost or a sort that is no column of numbers.
+    Raises UserError for a quality, a cost or a sort that is no column of numbers, and for a wrong expression.
     """
-    console.print(Text(study.name, style="bold"))
+    study = shown.study
+    quality, cost = shown.view.quality[0], shown.view.cost[0]
+    console.print(Text(printable(study.name), style="bold"))
     if study.question:
         console.print(Text(study.question, style="italic"))
     console.print()
     for sentence in findings(study, quality, cost):
-        console.print(Text(sentence))
+        console.print(Text(printable(sentence)))
+    if shown.choices:
+        console.print()
+        for sentence in shown.choices:
+            console.print(Text(printable(sentence)))
     console.print()
-    console.print(study_table(study, console.width, quality, cost, sort))
+    if not shown.view.group_by:
+        console.print(study_table(shown, console.width))
+    if shown.groups is not None:
+        if not shown.view.group_by:
+            console.print()
+        console.print(group_table(shown, console.width))
     rest = unfinished(study.table)
-    if len(rest):
-        rows = [(row["slug"] or row["run_id"], row["state"], row["reason"]) for _, row in rest.iterrows()]
+    if len(rest) and not shown.view.group_by:
+        named = rest.head(MOST_REASONS)
+        rows = [(row["slug"] or row["run_id"], row["state"], row["reason"]) for _, row in named.iterrows()]
         console.print()
         console.print(small_table(("run", "state", "reason"), rows))
+        if len(rest) > len(named):
+            console.print(Text(f"{len(rest) - len(named):,} more did not finish; table.csv has all.", style="dim"))
 
 
-def study_table(
-    study: Study,
-    width: int,
-    quality: str = "loss",
-    cost: str = "train_seconds",
-    sort: str | None = None,
-) -> Table:
-    """Return all rows side by side, at most `width` cells wide where that is possible.
+def study_table(shown: Shown, width: int) -> Table:
+    """Return the rows side by side, at most `width` cells wide where that is possible.
 
-    Rows are sorted by task, and within it by `sort` (`quality` unless it is given), the best first; rows without a
-    number come last.
+    Rows are sorted by task, and within it by the sort column (the quality unless it is given), the best first; rows
+    without a number come last.
     """
-    table = study.table
-    marks = frontier(table, quality, cost)
-    order = _order(table, sort or quality)
-    measured = [name for name in (*SCORES, *MEASURES) if name in table and table[name].notna().any()]
-    measures = list(dict.fromkeys([quality, *measured, cost]))
-    texts = {name: [cells[i] for i in order] for name, cells in _cells(study, measures).items()}
-    texts = {"": [MARK if marks.iloc[i] else "" for i in order], **texts}
+    table, view = shown.table, shown.view
+    texts = shown.texts(shown.first)
+    headings = {"frontier": ""} | _headings(shown.study, shown.names)
+    keep = {*view.quality, *view.cost, view.sort, *shown.study.varied, *view.columns}
+    notes = list(shown.notes)
+    if len(shown.first) < len(table):
+        notes.append(
+            f"{len(shown.first):,} of {len(table):,} rows: the first, and the frontier. --top 0 shows all, "
+            "table.csv holds them."
+        )
+    states = ["" if done else "dim" for done in is_done(table)[shown.first]]
+    right = {name for name in shown.names if shown.is_number(name)}
+    return _fitted(texts, headings, right, [name for name in GIVE_WAY if name not in keep], notes, width, states)
 
-    keep = {quality, cost, sort, *study.varied}
-    headings = _headings(study, texts)
-    gap = GAP
-    if sum(column_widths(headings, texts).values()) + gap * len(texts) > width:
-        # Before a column has to go, headings take two lines and the gaps shrink.
-        gap, headings = 1, {name: _folded(heading) for name, heading in headings.items()}
-    hidden = fit(column_widths(headings, texts), gap, [name for name in GIVE_WAY if name not in keep], width)
-    result = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, gap - 1, 0, 0),
-        caption=Text(_caption(study, quality, cost, hidden), style="dim"),
-        caption_justify="left",
-    )
-    shown = {name: cells for name, cells in texts.items() if name not in hidden}
-    for name in shown:
-        right = name in measures or (name in table and pd.api.types.is_numeric_dtype(table[name]))
-        result.add_column(Text(headings[name]), justify="right" if right else "left", overflow="fold", no_wrap=right)
-    states = table["state"].iloc[order]
-    for cells, state in zip(zip(*shown.values(), strict=True), states, strict=True):
-        result.add_row(*map(Text, cells), style="" if state == "done" else "dim")
-    return result
+
+def group_table(shown: Shown, width: int) -> Table:
+    """Return the means over seeds: of the quality with its interval and standard deviation, of the rest alone."""
+    texts, headings, right = group_texts(shown)
+    view = shown.view
+    keep = {*view.quality, *view.cost}
+    notes = [GROUP_NOTE.format(mark=MARK)]
+    groups = shown.groups
+    assert groups is not None, "asked for only where there are groups"
+    if view.top and len(groups) > view.top:
+        texts = {name: cells[: view.top] for name, cells in texts.items()}
+        notes.append(f"{view.top} of {len(groups):,} groups; --top 0 shows all.")
+    return _fitted(texts, headings, right, [name for name in GIVE_WAY if name not in keep], notes, width)
+
+
+GROUP_NOTE = (
+    "Means over n independent runs, ± half of the 95 % interval (Student's t), sd the standard deviation; "
+    "{mark} on the frontier of the means."
+)
+
+
+def group_texts(shown: Shown) -> tuple[dict[str, list[str]], dict[str, str], set[str]]:
+    """Return the groups as text by column, their headings, and which are aligned as numbers."""
+    groups, measures = shown.groups, shown.measures
+    assert groups is not None, "asked for only where there are groups"
+    extra = {name + end for name in measures for end in (SD, HALF)}
+    keys = [str(n) for n in groups if n not in {"frontier", "n", "mixed", *measures, *extra}]
+    texts = {"frontier": [MARK if on else "" for on in groups["frontier"]]}
+    texts |= {name: column_texts(groups, name) for name in keys}
+    texts["n"] = column_texts(groups, "n")
+    for name in measures:
+        means = column_texts(groups, name)
+        if name in shown.view.quality:
+            as_measured = groups.rename(columns={name: "\0", name + HALF: name})
+            halves = column_texts(as_measured, name)
+            texts[name] = [m if h == NULL else f"{m} ± {h}" for m, h in zip(means, halves, strict=True)]
+            as_measured = groups.rename(columns={name: "\0", name + SD: name})
+            texts[name + SD] = column_texts(as_measured, name)
+        else:
+            texts[name] = means
+    if (groups["mixed"] != "").any():
+        texts["mixed"] = [printable(str(words)) for words in groups["mixed"]]
+    headings = {"frontier": "", **{name: column(name).short for name in texts if name != "frontier"}}
+    headings |= axis_headings(keys) | {name + SD: "sd" for name in shown.view.quality}
+    right = {name for name in texts if name not in ("frontier", "mixed")}
+    return texts, headings, right - {key for key in keys if not pd.api.types.is_numeric_dtype(groups[key])}
 
 
 def small_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
@@ -118,52 +146,59 @@ def small_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table
     for heading in headings:
         result.add_column(Text(heading), overflow="fold")
     for row in rows:
-        result.add_row(*(Text("–" if value is None or pd.isna(value) else printable(str(value))) for value in row))
+        result.add_row(*(Text(NULL if value is None or pd.isna(value) else printable(str(value))) for value in row))
     return result
 
 
 def unfinished(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of runs that ended without a result, or have not ended."""
-    return table[(table["state"] != "done").to_numpy(dtype=bool, na_value=True)]
+    return table[~is_done(table)]
 
 
-def _order(table: pd.DataFrame, sort: str) -> np.ndarray:
-    """Return the positions of rows, task by task, from best to worst, those without a number last."""
-    values = numbers(table, sort)
-    ranked = -values if higher_is_better(sort) else values
-    tasks = pd.factorize(table["task"])[0]
-    return np.lexsort((np.where(np.isnan(ranked), np.inf, ranked), np.where(tasks < 0, tasks.max() + 1, tasks)))
+def _fitted(
+    texts: Mapping[str, list[str]],
+    headings: Mapping[str, str],
+    right: set[str],
+    give_way: list[str],
+    notes: Sequence[str],
+    width: int,
+    styles: Sequence[str] = (),
+) -> Table:
+    """Return columns of text as a table that fits, its notes below; what had to go is named there."""
+    gap = GAP
+    if sum(column_widths(headings, texts).values()) + gap * len(texts) > width:
+        # Before a column has to go, headings take two lines and the gaps shrink.
+        gap, headings = 1, {name: _folded(headings[name]) for name in texts}
+    hidden = fit(column_widths(headings, texts), gap, give_way, width)
+    lines = [*notes[:1], *([f"Not shown at this width: {', '.join(hidden)}."] if hidden else []), *notes[1:]]
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, gap - 1, 0, 0),
+        caption=Text(printable_lines(lines), style="dim"),
+        caption_justify="left",
+    )
+    shown = {name: cells for name, cells in texts.items() if name not in hidden}
+    for name in shown:
+        at = name in right
+        result.add_column(Text(headings[name]), justify="right" if at else "left", overflow="fold", no_wrap=at)
+    rows = list(zip(*shown.values(), strict=True))
+    for cells, style in zip(rows, styles or [""] * len(rows), strict=True):
+        result.add_row(*map(Text, cells), style=style)
+    return result
 
 
-def _cells(study: Study, measures: list[str]) -> dict[str, list[str]]:
-    """Return the texts of what could be shown: axes (or the run, where there are none), measures, state."""
-    table = study.table
-    whose = study.varied or ["slug"]
-    if len(study.tasks) > 1 and "task" not in whose:
-        whose = ["task", *whose]
-    names = [*whose, *[name for name in measures if name not in study.varied]]
-    if len(unfinished(table)):
-        names.append("state")
-    cells = {name: column_texts(table, name) for name in names}
-    if "slug" in cells:
-        cells["slug"] = [name_of(row, table) for _, row in table.iterrows()]
-    return cells
-
-
-def column_texts(table: pd.DataFrame, name: str) -> list[str]:
-    """Return a column as text in its format; null is a dash."""
-    values = table[name]
-    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
-        return ["–" if pd.isna(value) else printable(str(value)) for value in values]
-    spec = number_format(name, values.dropna().astype(float))
-    return ["–" if pd.isna(value) else format_number(float(value), spec) for value in values]
+def printable_lines(lines: Iterable[str]) -> str:
+    """Return lines as one text, each without what would move a cursor."""
+    return "\n".join(map(printable, lines))
 
 
 def _headings(study: Study, names: Iterable[str]) -> dict[str, str]:
-    return {name: column(name).short for name in names} | axis_headings(study.varied)
+    return {name: column(name).short or name for name in names} | axis_headings(study.varied)
 
 
-def column_widths(headings: dict[str, str], texts: dict[str, list[str]]) -> dict[str, int]:
+def column_widths(headings: Mapping[str, str], texts: Mapping[str, list[str]]) -> dict[str, int]:
     """Return the cells that each column takes; a heading may have several lines."""
     return {
         name: max(cell_len(text) for text in [*headings[name].split("\n"), *cells]) for name, cells in texts.items()
@@ -190,15 +225,3 @@ def fit(widths: dict[str, int], gap: int, order: list[str], width: int) -> list[
             hidden.append(name)
             total -= widths[name] + gap
     return hidden
-
-
-def _caption(study: Study, quality: str, cost: str, hidden: list[str]) -> str:
-    """Say what the mark means, and what is not shown."""
-    both = f"both {column(quality).title} and {column(cost).title}"
-    lines = [f"{MARK} on the frontier: no other run beats it on {both}."]
-    if hidden:
-        lines.append(f"Not shown at this width: {', '.join(hidden)}.")
-    if study.outside:
-        runs = "1 run" if study.outside == 1 else f"{study.outside} runs"
-        lines.append(f"Left out: {runs} in the folder that the sweep no longer has.")
-    return "\n".join(lines)

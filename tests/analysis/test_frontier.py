@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmexp.analysis.frontier import frontier
@@ -26,6 +26,7 @@ def by_definition(rows, up):
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(ROW, max_size=30), st.booleans())
 def test_it_is_the_non_dominated_set(rows, up):
     table = pd.DataFrame(rows, columns=["train_seconds", "loss", "state"])

@@ -8,6 +8,7 @@ from rich.console import Console
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.report.terminal import print_study
+from lmexp.report.view import Shown, View
 from tests.report.synthetic import write_study
 
 
@@ -18,7 +19,7 @@ def demo(tmp_path_factory):
 
 def printed(study, width=120, **options):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    print_study(study, console, **options)
+    print_study(Shown(study, View(**options)), console)
     return console.export_text()
 
 

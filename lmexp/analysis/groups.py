@@ -1,0 +1,112 @@
+"""Rows in groups: the mean over seeds of each setting, with its standard deviation and its 95 % interval.
+
+What is averaged are independent units. Milestones of one trunk are not: rows of one `unit` in a group become one
+value first, and `n` counts units. Rows that differ in what SPLITTING names (task, texts, tokens, device, schema) are
+never in one group; what else a group mixes stands in its column `mixed`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lmexp.analysis.filters import grouping
+from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.mixtures import SPLITTING, code, crowded
+from lmexp.analysis.seeds import LEVEL
+from lmexp.analysis.table import Study
+from lmexp.errors import UserError
+
+SD, HALF = "_sd", "_ci95"
+"""What follows a column's name: standard deviation, and half the width of the mean's 95 % interval (Student's t)."""
+_MIXED = {"code": "code", "packages": "packages", "world_size": "processes", "energy_source": "energy sources"}
+
+
+def default_grouping(study: Study) -> str | None:
+    """Return all varied axes but the seed as an expression; None where no two finished rows differ in the seed alone.
+
+    Where runs have milestones, their tokens join: a mean over them would be of different amounts of training.
+    """
+    axes = [axis for axis in study.varied if axis != "seed"]
+    done = study.table[is_done(study.table)]
+    by = [done[axis].astype(str) for axis in axes] or [pd.Series("", index=done.index)]
+    if "seed" not in study.axes or done.empty or done.groupby(by)["seed"].nunique().max() < 2:
+        return None
+    if done["run_id"].duplicated().any() and "tokens" not in axes:
+        axes.append("tokens")
+    return ", ".join(f"`{axis}`" for axis in axes) or "`sweep`"
+
+
+def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each group of finished rows, in order of appearance.
+
+    The columns are the expressions of `by` (filters.py), those of SPLITTING that differ within one of its groups, `n`,
+    then of each measure its mean, `<measure>_sd` and `<measure>_ci95`, and `mixed`. `n` counts the units that have the
+    first measure; sd and interval are null where there is one. Speeds measured beside other runs are left in, and said.
+    Raises UserError for a wrong expression, or a measure that is no column of numbers.
+    """
+    keys = {name: _keys(values) for name, values in grouping(table, by).items()}
+    done = is_done(table)
+    values = {name: pd.Series(numbers(table, name), table.index)[done] for name in measures}
+    table, keys = table[done], {name: column[done] for name, column in keys.items()}
+    split = _splitting(table, keys)
+    by_key = [column.rename(name) for name, column in (keys | split).items()]
+    unit = next((table[name] for name in ("unit", "run_id") if name in table and table[name].notna().all()), None)
+    unit = pd.Series(np.arange(len(table)), table.index) if unit is None else unit
+    numbered = pd.DataFrame({name: column.where(np.isfinite(column)) for name, column in values.items()})
+    units = numbered.groupby([*by_key, unit.rename("\0unit")], sort=False, dropna=False, observed=True).mean()
+    names = list(range(len(by_key)))
+    each = units.groupby(level=names, sort=False, dropna=False, observed=True)
+    n, mean, sd = each.count(), each.mean(), each.std(ddof=1)
+    from scipy.stats import t
+
+    found = {str(name): mean.index.get_level_values(i) for i, name in enumerate(mean.index.names)}
+    reserved = {"n", "mixed", *measures, *(f"{m}{end}" for m in measures for end in (SD, HALF))} & found.keys()
+    if reserved:
+        raise UserError(f"cannot group by {', '.join(sorted(reserved))}: it is what the groups' means are of")
+    result = pd.DataFrame(found)
+    result["n"] = n[measures[0]].to_numpy() if measures else each.size().to_numpy()
+    for name in measures:
+        result[name] = mean[name].to_numpy()
+        result[name + SD] = sd[name].to_numpy()
+        half = t.ppf(1 - LEVEL / 2, np.maximum(n[name] - 1, 1)) * sd[name] / np.sqrt(n[name])
+        result[name + HALF] = np.asarray(half, dtype=float)
+    result["mixed"] = _mixed(table, by_key).reindex(mean.index).fillna("").to_numpy()
+    return result
+
+
+def _keys(values: pd.Series) -> pd.Series:
+    """Return values to group by: whole numbers as such, null as a value of its own."""
+    if pd.api.types.is_float_dtype(values):
+        found = values.to_numpy(dtype=float, na_value=np.nan)
+        known = found[np.isfinite(found)]
+        if np.isinf(found).any():
+            return values.astype("Float64")
+        whole = bool((known == np.round(known)).all() and (np.abs(known) < 2**53).all())
+        return pd.Series(pd.array(found, dtype="Float64"), values.index).astype("Int64" if whole else "Float64")
+    return values
+
+
+def _splitting(table: pd.DataFrame, keys: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
+    """Return the columns of SPLITTING that differ within a group of `keys`."""
+    found: dict[str, pd.Series] = {}
+    for name in SPLITTING:
+        if name in table and name not in keys and len(table):
+            of_group = table[name].groupby(list(keys.values()), dropna=False, observed=True)
+            if of_group.nunique(dropna=False).max() > 1:
+                found[name] = table[name]
+    return found
+
+
+def _mixed(table: pd.DataFrame, by_key: list[pd.Series]) -> pd.Series:
+    """Return for each group what its rows mix, in words."""
+    words: list[pd.Series] = []
+    for name, title in _MIXED.items():
+        values = code(table) if name == "code" else table.get(name)
+        if values is not None:
+            differs = values.groupby(by_key, sort=False, dropna=False, observed=True).nunique() > 1
+            words.append(differs.map({True: title, False: ""}))
+    beside = crowded(table).groupby(by_key, sort=False, dropna=False, observed=True).any()
+    words.append(beside.map({True: "speeds beside other runs", False: ""}))
+    together = pd.concat(words, axis=1).fillna("")
+    return together.apply(lambda row: ", ".join(word for word in row if word), axis=1)

@@ -1,0 +1,100 @@
+"""The hypervolume: one number for how good a frontier is, and the only such number that never praises a worse one.
+
+It is the measure of all points that the frontier beats and that still beat a reference point (Zitzler and Thiele,
+1998). Exact for two and for three columns: points are taken up in the third, and each slab is as large as the area
+beneath the staircase of the first two so far.
+
+The reference is the worst of the frontier in each column, moved away by a tenth of the frontier's range there (the
+usual choice: Ishibuchi et al., Evolutionary Computation 26(3), 2018, section 3). It depends on the frontier alone, so a
+run that is beaten changes nothing; to compare two studies, give both the same reference.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from lmexp.analysis.columns import higher_is_better as known_direction
+from lmexp.analysis.frontier import Floats, Names, is_done, names_of, objectives, undominated
+from lmexp.errors import UserError
+
+MARGIN = 0.1
+"""How far beyond the worst of the frontier the reference lies, as a share of its range."""
+
+
+@dataclass(frozen=True)
+class Hypervolume:
+    """A hypervolume with what it is measured against."""
+
+    value: float
+    """In the product of the columns' units, as nats x seconds."""
+    share: float | None
+    """Of the box between the frontier's best in each column and the reference; None where that box is flat."""
+    reference: dict[str, float]
+    """By column."""
+
+
+def hypervolume(
+    table: pd.DataFrame, quality: Names, cost: Names, reference: Mapping[str, float] | None = None
+) -> Hypervolume | None:
+    """Return the hypervolume of all finished rows of one task; None where no row has all the numbers.
+
+    Rows that are no better than the reference in some column add nothing. Raises UserError for other than two or three
+    columns, for a reference that lacks one of them, and for a table of several tasks.
+    """
+    names = list(dict.fromkeys([*names_of(quality), *names_of(cost)]))
+    if len(names) not in (2, 3):
+        raise UserError(f"a hypervolume is measured over two or three columns, not {len(names)}: {', '.join(names)}")
+    if "task" in table and table.loc[is_done(table), "task"].nunique() > 1:
+        raise UserError("a hypervolume is of one task: these runs are of several")
+    losses = objectives(table, quality, cost)
+    losses = losses[is_done(table) & np.isfinite(losses).all(axis=1)]
+    if not len(losses):
+        return None
+    points = np.unique(losses[undominated(losses)], axis=0)
+    signs = np.array([-1.0 if known_direction(name) else 1.0 for name in names])
+    best, worst = points.min(axis=0), points.max(axis=0)
+    corner = worst + MARGIN * (worst - best)
+    if reference is not None:
+        missing = [name for name in names if name not in reference]
+        if missing:
+            raise UserError(f"the reference says nothing of {', '.join(missing)}")
+        corner = signs * np.array([float(reference[name]) for name in names])
+    box = float(np.prod(np.maximum(corner - best, 0)))
+    value = volume(points, corner)
+    return Hypervolume(value, value / box if box else None, dict(zip(names, (signs * corner).tolist(), strict=True)))
+
+
+def volume(points: Floats, corner: Floats) -> float:
+    """Return the measure of what lies between any of the points (n, 2 or 3) and the corner; less is better."""
+    points = points[(points < corner).all(axis=1)]
+    if points.shape[1] == 2:
+        points = np.column_stack([points, np.zeros(len(points))])
+        corner = np.append(corner, 1.0)
+    ordered = points[np.argsort(points[:, 2], kind="stable")]
+    stairs: list[tuple[float, float]] = []  # x goes up, y goes down
+    total = area = 0.0
+    for (x, y, _), z, above in zip(ordered, ordered[:, 2], [*ordered[1:, 2], corner[2]], strict=True):
+        area += _gained(stairs, (float(x), float(y)), float(corner[0]), float(corner[1]))
+        total += area * float(above - z)
+    return total
+
+
+def _gained(stairs: list[tuple[float, float]], point: tuple[float, float], right: float, top: float) -> float:
+    """Put a point into a staircase, take out what it beats, and return the area that is new."""
+    x, y = point
+    at = bisect_left(stairs, point)
+    ceiling = stairs[at - 1][1] if at else top
+    if ceiling <= y or (at < len(stairs) and stairs[at] == point):
+        return 0.0
+    end = at
+    while end < len(stairs) and stairs[end][1] >= y:
+        end += 1
+    # From x to the first stair that stays, the old ceiling falls step by step.
+    edges = [(x, ceiling), *stairs[at:end], (stairs[end][0] if end < len(stairs) else right, y)]
+    del stairs[at:end]
+    insort(stairs, point)
+    return sum((after[0] - before[0]) * (before[1] - y) for before, after in pairwise(edges))

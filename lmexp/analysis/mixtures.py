@@ -1,0 +1,77 @@
+"""What rows must have in common to compare, and where they do not: texts, tokens, devices, code, conventions.
+
+A mixture is said, never averaged away: groups are split by what makes a number mean something else, and name what
+else they mix.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lmexp.analysis.frontier import is_done
+
+SPLITTING = ("task", "data_fingerprint", "tokenizer_fingerprint", "device_name", "schema_version")
+"""Rows that differ in one of these are never averaged: their losses, or their seconds, are of different things."""
+_SAID = {
+    "device_name": ("devices", "speeds, seconds, memory and energy do not compare"),
+    "schema_version": ("versions of the record", "its columns may mean different things, FLOPs among them"),
+    "code": ("versions of the code", "a change of it may lie behind a difference"),
+    "packages": ("sets of packages", "speeds and losses may differ by them"),
+    "peak_source": ("sources of peaks", "MFU is not held against the same"),
+    "energy_source": ("sources of energy", "counted and estimated kWh do not compare"),
+}
+MOST_NAMED = 3
+"""Of more values than these, only the number is said."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Something in which rows differ that should be alike."""
+
+    column: str
+    """Of the record; `code` is git_sha with a + where there were uncommitted changes."""
+    counts: dict[str, int]
+    """Rows of each value, the most frequent first."""
+    matters: str
+
+    @property
+    def sentence(self) -> str:
+        """The mixture as a sentence."""
+        named = ", ".join(f"{value}: {rows(n)}" for value, n in self.counts.items())
+        those = f" ({named})" if len(self.counts) <= MOST_NAMED else ""
+        return f"The rows are of {len(self.counts)} {_SAID[self.column][0]}{those}: {self.matters}."
+
+
+def mixtures(table: pd.DataFrame) -> list[Mixture]:
+    """Return in what the finished rows differ; what is not known of a row is not held against it.
+
+    Texts and tokenizers are not among it: findings.py speaks of them first.
+    """
+    done = table[is_done(table)]
+    found = []
+    for column, (_, matters) in _SAID.items():
+        values = code(done) if column == "code" else done.get(column)
+        counts = {} if values is None else values.dropna().astype(str).value_counts().to_dict()
+        if len(counts) > 1:
+            found.append(Mixture(column, {str(value): int(n) for value, n in counts.items()}, matters))
+    return found
+
+
+def code(table: pd.DataFrame) -> pd.Series | None:
+    """Return the commit of each row in seven digits, with a + for uncommitted changes."""
+    if "git_sha" not in table:
+        return None
+    dirty = table["git_dirty"].fillna(False).astype(bool) if "git_dirty" in table else False
+    return table["git_sha"].astype("string").str[:7] + pd.Series(dirty, index=table.index).map({True: "+", False: ""})
+
+
+def crowded(table: pd.DataFrame) -> pd.Series:
+    """Return for each row whether something else of lmexp ran on its device, so that its speed is lower than alone."""
+    if "exclusive" not in table:
+        return pd.Series(False, index=table.index)
+    return (table["exclusive"] == False).fillna(False).astype(bool)  # noqa: E712  null is not False
+
+
+def rows(n: int) -> str:
+    """Return `1 row` or `3 rows`."""
+    return "1 row" if n == 1 else f"{n} rows"
