@@ -6,11 +6,13 @@ branches of one trunk for independent covers 50 to 72 % of the time instead of 9
 Two kinds of refits, because each fails where the other holds (docs/fitting.md has the measured coverage):
 
 - with many units, a bootstrap: units drawn with replacement. The standard error is half the width of the middle
-  68.3 % of its results, since a few draws lack the units that hold a law down, and their results lie anywhere;
+  68.3 % of its results, since a few draws lack the units that hold a law down, and their results lie anywhere.
+  Student's t has as many degrees of freedom as units, less one;
 - with fewer than 20 such draws are common, so each unit is left out once: the jackknife, which moves the fit so little
-  that nothing breaks.
+  that nothing breaks. Where a few of the units hold the law, the standard error is itself known by these few only:
+  the degrees of freedom follow from the kurtosis of what the units move.
 
-Either way the interval is the estimate, plus and minus Student's t of the units less one times the standard error.
+Either way the interval is the estimate, plus and minus Student's t times the standard error.
 """
 
 import numpy as np
@@ -59,19 +61,38 @@ def leave_one_out(surface: Surface, of_unit: Ints, starts: Floats, delta: float)
     return solver.descend_from_each(surface, weights, starts, delta).parameters
 
 
-def student(n_units: int) -> float:
-    """Return the factor on a standard error for a 95 % interval: Student's t of the units less one."""
+def student(freedom: npt.ArrayLike) -> Floats:
+    """Return the factor on a standard error for a 95 % interval: Student's t with so many degrees of freedom."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(max(n_units - 1, 1), (1 + LEVEL) / 2))
+    return np.asarray(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def standard_error(value: Floats, refits: Floats, n_units: int) -> Floats:
-    """Return the standard error of an estimate (...) from its refits (r, ...).
+def margin(value: Floats, refits: Floats, n_units: int) -> Floats:
+    """Return half the width of the 95 % interval of an estimate (...) from its refits (r, ...).
 
-    With fewer than 20 units the refits are those of `leave_one_out`, otherwise those of `bootstrap`.
+    With fewer than 20 units the refits are those of `leave_one_out`, otherwise those of `bootstrap`. A refit that is
+    infinite makes the margin so, unless it is one of the outer ones of a bootstrap.
     """
     if n_units < FEW_UNITS:
-        return np.sqrt((n_units - 1) / n_units * ((refits - value) ** 2).sum(axis=0))
+        return _of_jackknife(refits - value)
     low, high = np.quantile(refits, [(1 - ONE_DEVIATION) / 2, (1 + ONE_DEVIATION) / 2], axis=0)
-    return np.asarray((high - low) / 2)
+    return np.asarray(student(n_units - 1) * (high - low) / 2)
+
+
+def _of_jackknife(moved: Floats) -> Floats:
+    """Return the margin (...) from what leaving out each unit moves (units, ...).
+
+    With n units the variance of the jackknife is (n - 1)/n times the sum of squares. Its own relative variance is
+    (kurtosis - 1)/n, which gives Satterthwaite's degrees of freedom. The factor (n - 1)/(n - 2) on the variance is
+    for kurtosis being underestimated in so few; it was chosen by simulation.
+    """
+    n = len(moved)
+    scale = np.abs(moved).max(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts = np.where(scale > 0, moved / scale, 1.0)  # equal parts where nothing moves
+        squares = (parts**2).sum(axis=0)
+        kurtosis = n * (parts**4).sum(axis=0) / squares**2
+        freedom = np.clip(2 * n / (kurtosis - 1) - 1, 1, n - 1)
+        found = student(freedom) * scale * np.sqrt(squares * (n - 1) / n * (n - 1) / (n - 2))
+    return np.asarray(np.where(np.isfinite(scale), found, np.inf))

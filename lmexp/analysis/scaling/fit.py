@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling import checks, solver
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, bootstrap, leave_one_out, standard_error, student, unit_indices
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS, bootstrap, leave_one_out, margin, student, unit_indices
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, FLOPS_PER_TOKEN, Law, Optimal, law_named
 from lmexp.analysis.scaling.points import Points
@@ -92,7 +92,7 @@ class LawFit:
     def prediction(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
         """Return the loss of one new run: the law's loss, with a single run's noise around it in the interval."""
         value, _, high = self.loss(*inputs, precision=precision)
-        half = np.hypot(np.log(high / value), student(self.n_units) * self.residual)
+        half = np.hypot(np.log(high / value), student(max(self.n_points - self.samples.shape[1], 1)) * self.residual)
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
 
     def optimum(
@@ -142,7 +142,7 @@ class LawFit:
         value = np.log(quantity(self._theta))
         moved = np.log(quantity(refits.reshape(len(refits), *axes, -1)))
         moved = np.where(np.isnan(moved), np.inf, moved)
-        half = student(self.n_units) * standard_error(value, moved, self.n_units)
+        half = margin(value, moved, self.n_units)
         return Estimate(np.exp(value), np.exp(value - half), np.exp(value + half))
 
     @property
@@ -287,9 +287,7 @@ def _intervals(theta: dict[str, float], refits: Floats, n_units: int) -> dict[st
     for i, (name, value) in enumerate(theta.items()):
         in_logs = name in ("A", "B", "Nc", "Dc", "gamma")
         center = np.log(value) if in_logs else value
-        half = student(n_units) * float(
-            standard_error(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units)
-        )
+        half = float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half
         found[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
         if name == "E":

@@ -119,8 +119,8 @@ class Law:
         """
         self._check_optimum()
         f = self.form(theta)
-        with np.errstate(invalid="ignore"):
-            reducible = (np.asarray(loss, dtype=np.float64) - f.E) ** (1 / f.gamma)
+        gap = np.asarray(loss, dtype=np.float64) - f.E
+        reducible = np.where(gap > 0, gap, np.nan) ** (1 / f.gamma)
         third = np.asarray(served, dtype=np.float64) * SERVING_FLOPS_PER_TOKEN / FLOPS_PER_TOKEN
 
         def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:

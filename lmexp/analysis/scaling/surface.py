@@ -96,20 +96,6 @@ class Surface:
         of_law = self.law.theta(self.form(parameters))
         return np.concatenate([of_law, parameters[:, len(self.law.free) :]], axis=1)
 
-    def parameters(self, form: Form, shifts: Floats) -> Floats:
-        """Return working parameters (batch, k): the way back from the form's numbers, shifts (batch, m)."""
-        value = {
-            "E": form.E,
-            "a": np.log(form.A) - form.alpha * self.centres[0],
-            "alpha": form.alpha,
-            "beta": form.beta,
-        }
-        if "b" in self.names:
-            value["b"] = np.log(form.B) - form.beta * self.centres[1]
-        value["g"] = np.log(form.gamma)
-        columns = [np.broadcast_to(value[WORKING[name]], len(shifts)) for name in self.law.free]
-        return np.concatenate([np.stack(columns, axis=1), shifts], axis=1)
-
     def residual(self, parameters: Floats) -> Floats:
         """Return ln(predicted/measured) (batch, n)."""
         return self._evaluate(parameters).residual

@@ -22,7 +22,7 @@ BUDGET = 1e22
 def study(sizes: int, ratios: int, trunks: int, shared: float, seed: int) -> Points:
     """Return runs of `sizes` from 10M to 3B at `ratios` from 5 to 80 tokens a parameter, with noise.
 
-    With `trunks` the ratios of a size are milestones of so many trunks, and `shared` of the noise's variance is the trunk's.
+    With `trunks` the ratios of a size are milestones of so many trunks, whose own is `shared` of the variance.
     """
     draws = np.random.default_rng(seed)
     size = np.repeat(np.geomspace(1e7, 3e9, sizes), max(trunks, 1))
