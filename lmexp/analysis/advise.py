@@ -104,11 +104,6 @@ class Arm:
     speed: Speed | str
     """Or why it is not known."""
 
-    @property
-    def name(self) -> str:
-        """The arm in words."""
-        return f"{self.family} in {self.precision}"
-
     def price(self, unit: Unit) -> Line | str:
         """Return the price of a token by size, in a unit, or why it has none."""
         if unit == "flops":
@@ -280,7 +275,7 @@ def _check_floor(arm: Arm, loss: float) -> None:
     if loss <= floor:
         low, high = arm.law.intervals.get("E", (floor, floor))
         raise UserError(
-            f"{arm.name} never reaches a loss of {loss:g}: its law ({arm.law.law.name}) has a floor of {floor:.4g} "
+            f"it never reaches a loss of {loss:g}: its law ({arm.law.law.name}) has a floor of {floor:.4g} "
             f"({low:.4g} to {high:.4g})"
         )
 
@@ -298,7 +293,7 @@ def _beyond(arm: Arm, params: float, tokens: float) -> dict[str, float]:
         wanted = value / MOST_BEYOND if value > have.max() else value * MOST_BEYOND
         most, known = ("largest", have.max()) if value > have.max() else ("smallest", have.min())
         raise UserError(
-            f"{arm.name} would need {si(value)} {what}, {beyond[name]:.3g} times beyond its {most} run ({si(known)}); "
+            f"it would need {si(value)} {what}, {beyond[name]:.3g} times beyond its {most} run ({si(known)}); "
             f"the most is {MOST_BEYOND:g}: runs of about {si(wanted)} {what} would make it answerable"
         )
     return {key: float(value) for key, value in beyond.items()}

@@ -81,7 +81,7 @@ PURPOSES = (
     ),
     Purpose(
         "judging",
-        ("judge", "classifying", "classify", "sentiment", "verdict", "plausibility", "scoring"),
+        ("judge", "classifying", "sentiment", "verdict", "plausibility", "scoring"),
         "a verdict on a whole text: sentiment, topic, right or wrong",
         "classify",
         ("score/classify/f1_macro", "accuracy"),
@@ -103,7 +103,7 @@ PURPOSES = (
     ),
     Purpose(
         "labelling",
-        ("label", "tagging", "tag", "ner", "entities", "roles", "pos"),
+        ("label", "tagging", "ner", "entities", "roles", "pos"),
         "a label for each word: entities, roles, parts of speech",
         "tag",
         ("score/tag/span_f1", "accuracy"),
@@ -125,7 +125,7 @@ PURPOSES = (
     ),
     Purpose(
         "translating",
-        ("translate", "translation", "summarising", "summarizing", "rewriting", "seq2seq", "pairs"),
+        ("translate", "translation", "summarising", "summarizing", "rewriting", "pairs"),
         "another text for a text: translation, summary, correction",
         "seq2seq",
         ("score/seq2seq/bleu", "score/seq2seq/chrf", "loss"),

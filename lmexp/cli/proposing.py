@@ -171,11 +171,11 @@ def _proposal(kind: str, asked: Asked, words: list[str], resolved: "Sweep", rows
 def simulated(
     asked: Asked, resolved: "Sweep", rows: "list[Row]", law: str, noise: float, target: float | None
 ) -> dict[str, Any]:
-    """Return how well a sweep's runs would tell an assumed law, and a cheaper sweep that tells as much, if there is one.
+    """Return how well a sweep's runs would tell an assumed law, and a cheaper sweep that tells as much, if any.
 
     Raises UserError for a law that cannot be read, and a sweep whose sizes or tokens are not known.
     """
-    from lmexp.analysis.scaling.exchange import exchange
+    from lmexp.analysis.scaling.exchange import NOT_NEEDED, exchange
     from lmexp.analysis.scaling.simulate import (
         REHEARSALS,
         SPREAD,
@@ -211,11 +211,26 @@ def simulated(
         for name, width in expected.items()
     }
     cheaper = exchange(points, assumed, aim)
-    return found | {"cheaper": None if cheaper is None else _exchanged(asked, resolved, rows, cheaper)}
+    other = None if cheaper is None else _exchanged(asked, resolved, rows, cheaper)
+    if other is None:
+        return found
+    # Chosen by information alone, it is rehearsed as well, on the very runs that its command would make.
+    proposal, planned = other
+    again = points_of_plan(planned, assumed, asked.name)
+    judged, tried = rehearse(again, assumed, aim, foresee(again, assumed, aim))
+    ratios = [
+        (new.rehearsed * (new.high - new.low)) / (old.rehearsed * (old.high - old.low))
+        for name, old in expected.items()
+        if name not in NOT_NEEDED and (new := judged[name]).rehearsed and old.rehearsed
+    ]
+    widest = max(ratios, default=None)
+    return found | {"cheaper": proposal | {"rehearsals": tried, "rehearsed_widest": widest}}
 
 
-def _exchanged(asked: Asked, resolved: "Sweep", rows: "list[Row]", found: "Exchange") -> dict[str, Any] | None:
-    """Return a cheaper design as a command whose own plan is cheaper; None where no words can say it."""
+def _exchanged(
+    asked: Asked, resolved: "Sweep", rows: "list[Row]", found: "Exchange"
+) -> "tuple[dict[str, Any], list[Row]] | None":
+    """Return a cheaper design as a command whose own plan is cheaper, and that plan; None where no words can say it."""
     from lmexp.analysis.planner import totals
     from lmexp.config.words import written
 
@@ -239,12 +254,14 @@ def _exchanged(asked: Asked, resolved: "Sweep", rows: "list[Row]", found: "Excha
         say(f"a cheaper design was found that no words can say: {problem}")
         return None
     before, after = (math.fsum(row["train_flops"] for row in some) for some in (rows, planned_rows))
-    if after >= before:
+    if after >= before or len(planned_rows) != len(rows) - len(found.dropped) + len(found.added):
+        say("a cheaper design was found that no words can say: put its axes into the sweep's file")
         return None
-    return _proposal("exchange", asked, words, other, planned_rows) | {
+    proposal = _proposal("exchange", asked, words, other, planned_rows) | {
         "dropped": len(found.dropped),
         "added": len(found.added),
         "flops_before": before,
         "total_before": totals(rows),
         "widest": found.widest,
     }
+    return proposal, planned_rows

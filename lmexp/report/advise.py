@@ -79,9 +79,10 @@ def _answer(best: Found, quality: str, is_budget: bool) -> list[str]:
 
 def _certainty(best: Found, found: Found) -> list[str]:
     beyond = best["beyond"]
-    far = [f"{times:.3g} times its {name}" for name, times in beyond.items() if times > 1.005]
+    called = {"compute": "compute", "params": "size", "tokens": "number of tokens"}
+    far = [f"{times:.3g} times in {called[name]}" for name, times in beyond.items() if times > 1.005]
     lines = [f"From {best['rows']} rows ({best['units']} independent) by the law {best['law']}{_error(best)}."]
-    lines.append(f"Beyond the rows by {', '.join(far)}." if far else "Inside what the rows cover.")
+    lines.append(f"Beyond the rows: {', '.join(far)}." if far else "Inside what the rows cover.")
     if len(best["laws"]) > 1:
         said = [
             f"{law['law']} {'never' if law['params'] is None else si(law['params'])}"

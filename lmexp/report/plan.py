@@ -179,6 +179,11 @@ def print_simulation(found: dict[str, Any], console: Console) -> None:
             f"{_said(cheaper)}:"
         )
         console.print(f"  {cheaper['command']}", soft_wrap=True, markup=False)
+        if cheaper["rehearsed_widest"] is not None:
+            console.print(
+                f"Rehearsed as well: its widest interval is {cheaper['rehearsed_widest']:.2f} times that of the design "
+                "as it stands."
+            )
     elif not found["refusals"]:
         console.print("No cheaper set of runs was found that tells as much.")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.cli.proposing import Asked, affordable
+from lmexp.cli.proposing import Asked, affordable, simulated
 from lmexp.config.identity import run_id
 from lmexp.errors import UserError
 
@@ -62,3 +62,26 @@ def test_dollars_without_a_speed_are_refused(asked: Asked):
     resolved, rows = asked.plan(asked.words)
     with pytest.raises(UserError, match="price of 6 of 6 runs is not known: `lmexp plan six --measure`"):
         affordable(asked, resolved, rows, {"dollars": 1.0})
+
+
+def test_a_cheaper_design_is_a_command_whose_plan_is_cheaper(asked: Asked):
+    grid = "{model.d_model: [32, 48, 64, 96, 128], budget.tokens: [51_200, 102_400, 204_800, 409_600]}"
+    wide_file = SWEEP.replace("{model.d_model: [32, 64, 128]}", grid).replace("  seeds: 2\n", "")
+    Path("sweeps/wide.yaml").write_text(wide_file)
+    wide = Asked("wide", asked.words, asked.outputs, asked.config_dir)
+    resolved, rows = wide.plan(wide.words)
+    found = simulated(wide, resolved, rows, "epoch", 0.01, None)
+    assert found["runs"] == 20 and not found["refusals"] and found["rehearsals"] > 0
+    cheaper = found["cheaper"]
+    _, planned = wide.plan(shlex.split(cheaper["command"])[3:])
+    spent = sum(row["train_flops"] for row in planned)
+    assert spent == cheaper["total"]["train_flops"] < sum(row["train_flops"] for row in rows)
+    assert cheaper["runs"] == len(planned) == 20 - cheaper["dropped"] + cheaper["added"]
+    assert cheaper["rehearsed_widest"] < 1.5  # by the real fit, not only by the information that it was chosen by
+
+
+def test_no_drawn_loss_is_ever_a_record(asked: Asked):
+    resolved, rows = asked.plan(asked.words)
+    before = sorted(asked.outputs.rglob("*"))
+    simulated(asked, resolved, rows, "hoffmann", 0.01, None)
+    assert sorted(asked.outputs.rglob("*")) == before

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling.checks import flops_per_token, refusals, warnings
-from lmexp.analysis.scaling.fit import fit
+from lmexp.analysis.scaling.fit import LawFit, fit_law
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, KNOWN, Form, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest
@@ -35,7 +35,7 @@ STEP = 1e-5
 """Of central differences in logs and exponents."""
 MOST_LOG = 700.0
 """exp of more overflows."""
-REHEARSALS = 10
+REHEARSALS = 8
 BOOTSTRAPS = 200
 SPREAD = 10.0
 """The target budget unless another is named: so many times the largest run."""
@@ -249,6 +249,7 @@ def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]
             float(end) if name == "E" else float(np.exp(min(end, MOST_LOG)))
             for end in (value - Z * error, value, value + Z * error)
         )
+        low = max(low, 0.0)
         found[name] = Width(middle, low, high, None, None)
     return found
 
@@ -272,11 +273,8 @@ def rehearse(
         own, shared = random.normal(size=len(points)), random.normal(size=of_unit.max() + 1)[of_unit]
         error = np.where(alone, own, np.sqrt(1 - SHARED) * own + np.sqrt(SHARED) * shared)
         drawn = replace(points, loss=truth * np.exp(assumed.noise * error))
-        try:
-            law = fit(drawn, laws=[assumed.law], bootstraps=BOOTSTRAPS, seed=seed).laws.get(assumed.law.name)
-        except UserError:
-            continue
-        if law is None:
+        law = fit_law(drawn, assumed.law, None, BOOTSTRAPS, seed)
+        if not isinstance(law, LawFit):
             continue
         fitted += 1
         best = law.optimum(target, per_token)
