@@ -141,10 +141,10 @@ def evaluate_by_harness(
 
     Raises UserError.
     """
-    from lmexp.inference import harness
+    from lmexp.inference.harness import run
 
     loaded = load_subject(subject, outputs, config_dir, None, tuple(words), say)
-    found = harness.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
+    found = run.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
     about = {"lm_eval": version("lm_eval"), "limit": limit}
     return [
         keep(subject, task if limit is None else f"{task}-first{limit}", scores, {}, about, outputs)

@@ -26,8 +26,10 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.lossless import ByteTokenizer
 from lmexp.errors import UserError
-from lmexp.inference import harness
-from lmexp.inference.harness import Elsewhere, HarnessModel, Writing, evaluate
+from lmexp.inference.harness import run as by_harness
+from lmexp.inference.harness import tasks
+from lmexp.inference.harness.model import Elsewhere, HarnessModel, Writing
+from lmexp.inference.harness.run import evaluate
 from lmexp.models.build import build_model
 from lmexp.models.exchange.folders import export_folder
 from lmexp.models.sampling import sample
@@ -462,7 +464,7 @@ def test_code_that_is_trusted_runs(loaded: Loaded, tmp_path: Path):
 def test_a_wrong_task_file_is_one_short_message(
     loaded: Loaded, tmp_path: Path, monkeypatch, content: str, message: str
 ):
-    monkeypatch.setattr(harness, "_own", dict)
+    monkeypatch.setattr(tasks, "_own", dict)
     folder = write_task(tmp_path / "tasks", content)
     with pytest.raises(UserError, match=message) as raised:
         run(loaded, ["colours"], folder)
@@ -500,7 +502,7 @@ def test_wrong_requests(loaded: Loaded, config, tmp_path: Path, monkeypatch):
     ):
         with pytest.raises(UserError, match="need a model that predicts each token from those before it"):
             run(other, ["colours"], folder)
-    monkeypatch.setattr(harness, "IS_HERE", False)
+    monkeypatch.setattr(by_harness, "IS_HERE", False)
     with pytest.raises(UserError, match=r"eval --lm-eval needs lm-eval: pip install 'lmexp\[eval\]'"):
         run(loaded, ["colours"], folder)
 
@@ -529,9 +531,9 @@ def test_without_lm_eval_it_says_how_to_get_it():
 import sys
 sys.modules["lm_eval"] = None
 from lmexp.errors import UserError
-from lmexp.inference import harness
+from lmexp.inference.harness.run import evaluate
 try:
-    harness.evaluate(None, ["a"], None, None, False, print)
+    evaluate(None, ["a"], None, None, False, print)
 except UserError as error:
     print(error)
 """

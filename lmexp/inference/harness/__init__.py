@@ -1,0 +1,1 @@
+"""Through lm-eval: a model of this package as it wants one, its tasks and the user's own, and their scores."""

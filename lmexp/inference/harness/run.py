@@ -1,0 +1,152 @@
+"""A causal model scored on tasks of lm-eval, the evaluation harness of EleutherAI."""
+
+import contextlib
+import logging
+import math
+import os
+import random
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from lmexp.cost.device import detect
+from lmexp.errors import UserError, reason_of
+from lmexp.inference.harness import model as asked
+from lmexp.inference.harness.model import IS_HERE, SEED, HarnessModel, Say
+from lmexp.inference.harness.tasks import check_code, entries, load, local
+from lmexp.train.checkpoint import Loaded
+
+RESAMPLES = 1000
+"""Of the bootstrap, for the standard errors of metrics that are no means."""
+
+
+def evaluate(
+    loaded: Loaded, tasks: list[str], folder: Path | None, limit: int | None, trust_code: bool, say: Say
+) -> dict[str, dict[str, float]]:
+    """Return what a causal model reaches on tasks of lm-eval, and on those of their groups: {task: {metric: value}}.
+
+    A metric has its plain name, as in `acc` and `acc_stderr`; where a task extracts answers in several ways, their
+    names follow, as in `exact_match-strict-match`. What is no finite number is left out.
+
+    Args:
+        tasks: names of tasks, groups or tags.
+        folder: of task files of the user's own, `*.yaml`, which come before lm-eval's of the same name. Their data
+            files are looked for beside the task file, then in the working directory, and always read anew.
+        limit: how many documents of each task, from the first on; None: all.
+        trust_code: whether what task files hold of Python, or fetch from the hub, may run.
+
+    Raises UserError.
+    """
+    if not IS_HERE:
+        raise UserError("eval --lm-eval needs lm-eval: pip install 'lmexp[eval]'")
+    names = [name for name in dict.fromkeys(tasks) if name]
+    if not names:
+        raise UserError("--lm-eval: the name of a task is missing")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit}: at least 1")
+    model = HarnessModel(loaded, say=say)
+    with _quiet(), tempfile.TemporaryDirectory(prefix="lmexp-lm-eval-") as cache:
+        from lm_eval import evaluator
+        from lm_eval.tasks import TaskManager
+
+        known = entries(names, folder, say)
+        for name, entry in known.items():
+            check_code(name, entry, folder, trust_code)
+        manager = TaskManager(include_defaults=False)
+        manager.task_index.update({name: local(entry, Path(cache), trust_code) for name, entry in known.items()})
+        with _sandbox(trust_code):
+            found = load(manager, names)
+            for name, task in found["tasks"].items():
+                say(f"lm-eval: {name}, {min(len(task.eval_docs), limit or math.inf):,} documents")
+            device = detect(loaded.config.trainer.accelerator if loaded.config.trainer.accelerator == "cpu" else "auto")
+            model.move(device.kind)
+            _seed()
+            try:
+                results = evaluator.evaluate(
+                    model,
+                    found,
+                    limit=limit,
+                    bootstrap_iters=RESAMPLES,
+                    log_samples=False,
+                    confirm_run_unsafe_code=trust_code,
+                )
+            except Exception as error:
+                if isinstance(error, UserError) or _is_ours(error):
+                    raise
+                raise UserError(f"lm-eval fails on {', '.join(names)}: {reason_of(error)}") from error
+    scores = {name: _plain(metrics) for name, metrics in results["results"].items()}
+    return {name: metrics for name, metrics in scores.items() if metrics}
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether it was raised while the model answered, and not by a task's own words or data."""
+    return any(frame.f_code.co_filename == asked.__file__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return lm-eval's numbers, whose names end in that of a filter, by plain names."""
+    pairs = [(*key.split(",", 1), value) for key, value in metrics.items() if "," in key]
+    numbers = [
+        (metric, way, float(value))
+        for metric, way, value in pairs
+        if isinstance(value, int | float | np.number) and math.isfinite(value)
+    ]
+    ways = {metric: {way for other, way, _ in numbers if other == metric} for metric, _, _ in numbers}
+    plain = {}
+    for metric, way, value in numbers:
+        plain[metric if way == "none" or len(ways[metric]) == 1 else f"{metric}-{way}"] = value
+    return plain
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what lm-eval and its libraries say about themselves out of the way, and all of it off standard output."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+    from tqdm import tqdm
+
+    had_bars, before, begin = is_progress_bar_enabled(), logging.root.manager.disable, tqdm.__init__
+
+    def hidden(bar: Any, *words: Any, **options: Any) -> None:
+        begin(bar, *words, **options | {"disable": True})
+
+    logging.disable(logging.WARNING)
+    disable_progress_bar()
+    # The bootstrap would start a process for each core, whatever the share of this one.
+    environment = mock.patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"})
+    try:
+        with mock.patch.object(tqdm, "__init__", hidden), environment, contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logging.disable(before)
+        if had_bars:
+            enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _sandbox(trust_code: bool) -> Iterator[None]:
+    """Let templates, unless they are trusted, reach nothing but the document that they are filled with."""
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval import utils
+
+    if trust_code:
+        yield
+        return
+    safe = SandboxedEnvironment(
+        loader=utils.env.loader, undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
+    )
+    safe.filters |= utils.env.filters
+    with mock.patch.object(utils, "env", safe):
+        yield
+
+
+def _seed() -> None:
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
