@@ -100,7 +100,7 @@ def fit(
     delta: Annotated[
         float | None, typer.Option(help="Where Huber's loss turns linear; from the residuals. 1e-3 is Chinchilla's.")
     ] = None,
-    bootstraps: Annotated[int, typer.Option(min=20, max=10_000, help="Refits that make the intervals.")] = 1000,
+    bootstraps: Annotated[int, typer.Option(min=100, max=10_000, help="Refits that make the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     charts: Annotated[str | None, typer.Option(help="Also write charts as files: png,svg,pdf.")] = None,
     output: Annotated[

@@ -166,7 +166,7 @@ def answer_in_cost(
     Raises UserError where the cost was not measured, or the frontier has too few runs.
     """
     column = "flops" if name == "train_flops" else name
-    chosen = cost.on_frontier(points, column)
+    chosen = cost.on_frontier(points, name)
     found = fit(chosen, laws=[power(column)], delta=delta, bootstraps=bootstraps, seed=seed)
     if not found.laws:
         raise UserError(f"no law of loss against {name}: {' '.join(map(' '.join, found.refusals.values()))}")
@@ -179,7 +179,7 @@ def answer_in_cost(
         largest=largest,
         cost=name,
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in asked),
-        warnings=_once(points.warnings, cost.warnings(chosen, column), found.warnings, law.warnings),
+        warnings=_once(points.warnings, cost.warnings(chosen, name), found.warnings, law.warnings),
     )
 
 

@@ -22,8 +22,8 @@ def on_frontier(points: Points, cost: str) -> Points:
 
     Raises UserError for a cost that was not measured, and for fewer than FEWEST points on the frontier.
     """
-    columns = {"flops": points.flops, **points.costs}
-    name = "flops" if cost == "train_flops" else cost
+    columns = {"train_flops": points.flops, **points.costs}
+    name = "train_flops" if cost == "flops" else cost
     if name not in columns or not np.isfinite(columns[name]).any():
         raise UserError(f"no run has '{cost}' as a cost.{nearest(cost, columns)} Measured here: {', '.join(columns)}")
     marks = frontier(pd.DataFrame({"loss": points.loss, "cost": columns[name]}), "loss", "cost").to_numpy()
