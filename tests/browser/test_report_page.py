@@ -1,95 +1,45 @@
-"""The report in a browser, as a reader meets it: a file that is opened, read, sorted, searched and re-plotted."""
-
-import shutil
-from pathlib import Path
+"""The report in a browser, as a reader meets it: a file that is opened, read, sorted and re-plotted."""
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from lmexp.analysis.columns import column as column_of
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
 from lmexp.report.html import write_report
 from lmexp.runs.directory import RunDir
-from tests.report.synthetic import config, record_of, write_study
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-HOSTILE = "<script>alert(1)</script>"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
-]
+from tests.browser.reading import FILLED, HOSTILE, MARKS, column, heading, texts
+from tests.report.synthetic import config, record_of
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
-    folder = write_study(tmp_path_factory.mktemp("outputs"), slug=HOSTILE)
-    return write_report(load_study([folder]), folder)
-
-
-@pytest.fixture
-def page(browser, report):
-    """The opened page; at the end, it must have said and asked for nothing."""
-    said, asked = [], []
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
-    opened.on("request", lambda request: asked.append(request.url))
-    opened.goto(report.as_uri())
-    opened.wait_for_function("window.views && window.views.frontier && window.views.curves")
-    yield opened
-    opened.close()
-    assert said == []
-    assert asked == [report.as_uri()]
-
-
-def texts(page: Page, chart: str) -> list[str]:
-    return page.locator(f"#{chart} svg text").all_text_contents()
-
-
-def column(page: Page, heading: str) -> list[str]:
-    headings = page.locator("#table thead th button").all_text_contents()
-    at = headings.index(heading) + 1
-    return page.locator(f"#table tbody tr > :nth-child({at})").all_text_contents()
-
-
-def heading(page: Page, name: str):
-    return page.locator("#table thead").get_by_role("button", name=name, exact=True)
-
-
-def test_both_charts_are_drawn(page):
-    assert {"loss (nats per token)", "training time (s)", "gpt_nano", "gpt_tiny"} <= set(texts(page, "frontier"))
+def test_all_charts_are_drawn(page):
+    assert {"loss (nats per token)", "training time (s)", "gpt_nano", "gpt_tiny"} <= set(texts(page, "scatter"))
     assert "training tokens" in texts(page, "curves")
-    assert page.locator("#frontier svg .mark-symbol.role-mark path").count() == 8
+    assert page.locator(MARKS).count() == 8
     assert page.locator("#curves svg .mark-line path").count() == 18  # the failed run has none
+    assert page.locator("#parallel svg .mark-line path").count() == 8
+    assert {"precision: bf16 against fp32", "change in loss (nats per token); less is better"} <= set(
+        texts(page, "effects")
+    )
+    assert page.locator("#heat svg .mark-rect.role-mark path").count() == 4
 
 
 def test_the_charts_frontier_is_the_tables(page):
-    filled = page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])').count()
+    filled = page.locator(FILLED).count()
     assert filled == column(page, "●").count("●") == 5
 
 
 def test_the_frontier_follows_the_choice_of_axes(page):
     # bf16 is no cheaper in FLOPs, so only the fp32 half of the runs is left on the frontier.
     page.locator("select[name=cost]").select_option("train_flops")
-    expect(page.locator("#frontier svg")).to_contain_text("training compute (FLOPs)")
-    assert page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])').count() == 4
+    expect(page.locator("#scatter svg")).to_contain_text("training compute (FLOPs)")
+    expect(page.locator(FILLED)).to_have_count(4)
     page.locator("select[name=quality]").select_option("accuracy")
-    expect(page.locator("#frontier svg")).to_contain_text("accuracy (share of tokens)")
-    assert page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])').count() == 4
+    expect(page.locator("#scatter svg")).to_contain_text("accuracy (share of tokens)")
+    expect(page.locator(FILLED)).to_have_count(4)
 
 
-def test_the_charts_frontier_is_exact_where_runs_tie(browser, tmp_path):
+def test_the_charts_frontier_is_exact_where_runs_tie(open_page, tmp_path):
     points = [(loss, seconds) for loss in (3.0, 2.5, 2.0) for seconds in (1.0, 2.0, 4.0)] * 2
     for i, (loss, seconds) in enumerate(points):
         made = config("gpt_nano", 2, "fp32", slug=f"r{i}")
@@ -97,29 +47,45 @@ def test_the_charts_frontier_is_exact_where_runs_tie(browser, tmp_path):
         run.write_record([record_of(made, loss) | {"run_id": f"r{i}", "train_seconds": seconds * loss}])
         run.update_state(state="done")
     study = load_study([tmp_path / "ties"])
-    page = browser.new_page()
-    page.goto(write_report(study, tmp_path).as_uri())
-    page.wait_for_function("window.views && window.views.frontier")
+    page = open_page(write_report(study, tmp_path))
     for cost in ("train_seconds", "wall_seconds", "train_flops"):
         page.locator("select[name=cost]").select_option(cost)
-        expect(page.locator("#frontier svg")).to_contain_text(column_of(cost).heading)
-        filled = page.locator('#frontier svg .mark-symbol.role-mark path:not([fill="transparent"])')
+        expect(page.locator("#scatter svg")).to_contain_text(column_of(cost).heading)
+        filled = page.locator(FILLED)
         shown = {mark.get_attribute("aria-label") for mark in filled.all()}
         assert shown == set(study.table["slug"][frontier(study.table, "loss", cost)])
-    page.close()
 
 
 def test_the_colour_follows_the_choice_of_axis(page):
-    page.locator("#frontier-choices select[name=colour]").select_option("precision")
-    expect(page.locator("#frontier svg")).to_contain_text("bf16")
-    assert "gpt_nano" not in texts(page, "frontier")
+    page.locator("select[name=colour]").select_option("precision")
+    expect(page.locator("#scatter svg")).to_contain_text("bf16")
+    assert "gpt_nano" not in texts(page, "scatter")
 
 
 def test_the_curves_follow_the_choice_of_axis(page):
-    before = page.locator("#curves svg").inner_html()
     page.locator("select[name=against]").select_option("seconds")
     expect(page.locator("#curves svg")).to_contain_text("training time (s)")
-    assert page.locator("#curves svg").inner_html() != before
+    assert "training tokens" not in texts(page, "curves")
+
+
+def test_axes_are_logarithmic_or_linear_and_any_number_can_be_one(page):
+    ticks = texts(page, "scatter")
+    page.get_by_label("Cost axis").select_option("linear")
+    expect(page.locator("#scatter svg")).to_contain_text("25")
+    assert texts(page, "scatter") != ticks
+    page.get_by_label("Quality", exact=True).select_option("tokens_per_second")
+    expect(page.locator("#scatter svg")).to_contain_text("throughput (tokens/s)")
+    page.get_by_label("Cost", exact=True).select_option("d_model")
+    expect(page.locator("#scatter svg")).to_contain_text("width")
+    expect(page.locator(MARKS)).to_have_count(8)
+
+
+def test_the_heat_map_and_the_effects_follow_the_choices(page):
+    page.get_by_label("Across").select_option("precision")
+    expect(page.locator("#heat svg")).to_contain_text("bf16")
+    page.get_by_label("Quality", exact=True).select_option("accuracy")
+    expect(page.locator("#effects svg")).to_contain_text("change in accuracy (share of tokens); more is better")
+    expect(page.locator("#heat svg")).to_contain_text("mean accuracy (share of tokens); down: model")
 
 
 def test_a_heading_sorts_and_sorts_back(page):
@@ -135,44 +101,59 @@ def test_a_heading_sorts_and_sorts_back(page):
     assert column(page, "throughput")[0] == "509k"  # more is better, so the most comes first
 
 
-def test_searching_filters_rows_by_every_word(page):
-    page.get_by_label("Search").fill("gpt_nano BF16")
-    assert page.locator("#table tbody tr").count() == 3
-    assert page.locator("#count").text_content() == "3 of 10 rows"
-    page.get_by_label("Search").fill("no such run")
-    assert page.locator("#table tbody tr").count() == 0
+def test_the_keyboard_sorts_and_keeps_its_place(page):
+    heading(page, "throughput").focus()
+    page.keyboard.press("Enter")
+    assert column(page, "throughput")[0] == "509k"
+    expect(heading(page, "throughput")).to_be_focused()
+    page.keyboard.press("Space")
+    assert column(page, "throughput")[0] == "39.1k"
+    expect(page.locator("th[aria-sort=ascending]")).to_contain_text("throughput")
 
 
-def test_all_columns_are_one_click_away(page):
+def test_columns_can_be_chosen(page):
     few = page.locator("#table thead th").count()
-    page.get_by_label("All columns").check()
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_role("button", name="All columns").click()
     assert page.locator("#table thead th").count() > few + 20
     assert "the loss was NaN at step 40" in page.locator("#table tbody").text_content()
+    page.get_by_role("button", name="The first choice").click()
+    assert page.locator("#table thead th").count() == few
+    page.get_by_role("checkbox", name="perplexity").uncheck()
+    assert page.locator("#table thead th").count() == few - 1
+
+
+def test_the_runs_name_stays_in_sight_where_the_table_is_wide(open_page, report):
+    page = open_page(report, viewport={"width": 420, "height": 900})
+    name = page.locator("#table tbody th").first
+    page.locator(".wide").evaluate("node => { node.scrollLeft = 300; }")
+    left, edge = name.evaluate(
+        "node => [node.getBoundingClientRect().x, node.closest('.wide').getBoundingClientRect().x]"
+    )
+    assert left == pytest.approx(edge, abs=1)
 
 
 def test_a_hostile_name_is_text_in_the_table_and_in_tooltips(page):
     assert HOSTILE in column(page, "run")
-    at = page.evaluate(
-        "window.views.frontier.data('rows').filter((row) => row.state === 'done')"
-        f".findIndex((row) => row.slug === {HOSTILE!r})"
-    )
-    page.locator("#frontier svg .mark-symbol.role-mark path").nth(at).hover()
+    page.locator(MARKS + f'[aria-label="{HOSTILE}"]').hover()
     tooltip = page.locator("#vg-tooltip-element")
     expect(tooltip).to_contain_text(HOSTILE)
     assert tooltip.locator("script").count() == 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [800, 1280])
-def test_it_fits_the_window_and_is_readable_in_both_schemes(browser, report, scheme, width):
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    page.goto(report.as_uri())
-    page.wait_for_function("window.views && window.views.frontier && window.views.curves")
+@pytest.mark.parametrize("width", [420, 800, 1280])
+def test_it_fits_the_window_and_is_readable_in_both_schemes(open_page, report, scheme, width):
+    page = open_page(report, color_scheme=scheme, viewport={"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     light, ink = page.evaluate(
         """[getComputedStyle(document.documentElement).backgroundColor,
-        getComputedStyle(document.querySelector('#frontier svg text')).fill]
+        getComputedStyle(document.querySelector('#scatter svg text')).fill]
         .map((colour) => colour.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 765)"""
     )
     assert (light > 0.9 and ink < 0.2) if scheme == "light" else (light < 0.2 and ink > 0.8)
-    page.close()
+
+
+def test_charts_change_their_ink_with_the_scheme(page):
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("#scatter svg text").first).to_have_attribute("fill", "rgb(228, 231, 235)")

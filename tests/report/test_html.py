@@ -8,7 +8,8 @@ import pytest
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
-from lmexp.report.html import RUN_POINTS, write_report
+from lmexp.report.html import report_page, write_report
+from lmexp.report.page_data import ALL_POINTS, RUN_POINTS
 from tests.report.synthetic import QUESTION, config, write_run, write_study
 
 HOSTILE = "</script><script>alert(1)</script><!--\"'&"
@@ -33,7 +34,16 @@ def test_it_says_the_question_and_the_findings(page):
 def test_it_forbids_every_request_and_names_no_address_to_load(page):
     assert "default-src 'none'" in page
     ours = page[: page.index('<script type="module">')] + page[page.rindex('<script type="module">') :]
-    assert not re.search(r"(src|href)=.(?!data:)|url\(|@import|fetch\(", ours)
+    assert not re.search(r"(src|href)=.(?!data:|#)|url\(|@import", ours)
+    assert "connect-src" not in page and data_of(page)["version"] is None
+
+
+def test_a_served_page_may_ask_its_own_server_and_nobody_else(tmp_path):
+    folder = write_study(tmp_path)
+    page = report_page(load_study([folder]), version="abc")
+    policy = re.search(r'content="(default-src.*?)"', page, re.S)[1]
+    assert "default-src 'none'" in policy and policy.endswith("connect-src 'self'")
+    assert data_of(page)["version"] == "abc"
 
 
 def test_vega_is_there_once_and_the_page_is_small(page):
@@ -72,7 +82,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     page = write_report(load_study([tmp_path / "demo"]), tmp_path).read_text()
     train = next(curve for curve in data_of(page)["curves"] if curve["kind"] == "train")
     assert len(train["loss"]) == RUN_POINTS and train["tokens"][0] == 1000 and train["tokens"][-1] == 1_000_000
-    assert "Long curves are thinned." in page
+    assert data_of(page)["curves_note"] == "Long curves are thinned."
 
 
 def test_a_study_without_results_still_has_a_page(tmp_path):
@@ -88,3 +98,26 @@ def test_an_unknown_quality_is_a_wrong_input(tmp_path):
     with pytest.raises(UserError, match="Did you mean 'perplexity'"):
         write_report(load_study([folder]), folder, quality="perplexty")
     assert not (folder / "report.html").exists()
+
+
+def test_many_curves_share_the_points_that_a_browser_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmexp.report.page_data.ALL_POINTS", 60)
+    folder = write_study(tmp_path)
+    data = data_of(write_report(load_study([folder]), folder).read_text())
+    assert ALL_POINTS > 60 >= sum(len(curve["loss"]) for curve in data["curves"])
+    assert {curve["kind"] for curve in data["curves"]} == {"validation"}
+    assert "only the validation curves are kept" in data["curves_note"]
+
+
+def test_a_curve_has_dollars_where_its_run_has_a_price(tmp_path):
+    folder = write_study(tmp_path)
+    run = next(folder.glob("gpt_nano-l2-fp32*"))
+    record = read_json(run / "record.json")
+    record["rows"][0] |= {"dollars_per_hour": 3.6, "world_size": 2}
+    write_json(run / "record.json", record)
+    data = data_of(write_report(load_study([folder]), folder).read_text())
+    priced = {curve["run_id"]: curve for curve in data["curves"] if curve["dollars"][0] is not None}
+    assert list(priced) == [record["rows"][0]["run_id"]]
+    curve = next(iter(priced.values()))
+    assert curve["dollars"][-1] == pytest.approx(curve["seconds"][-1] * 0.002, rel=1e-5)
+    assert ["dollars", "dollars"] in data["choices"]["against"]["options"]

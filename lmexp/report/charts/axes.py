@@ -54,7 +54,10 @@ def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.Laye
         .add_params(
             groups.choose,
             alt.selection_interval(
-                name="brush", encodings=["x", "y"], mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
+                name="brush",
+                encodings=["x", "y"],
+                zoom=False,
+                mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK),
             ),
         ),
         posts.mark_text(dy=16, fontSize=12, fontWeight="bold", color=INK, limit=120, clip=False).encode(

@@ -81,7 +81,7 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         alt.param(name="logy", value=False),
         groups.choose,
         alt.selection_interval(
-            name="brush", encodings=["x", "y"], mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
+            name="brush", encodings=["x", "y"], zoom=False, mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
         ),
     )
     layers = [

@@ -2,6 +2,7 @@
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
 const MOST_CURVES = 400;
 const MOST_LINES = 1500;
+const EMBED = { actions: false, tooltip: { theme: "custom" }, logLevel: 1 }; // errors: an empty selection is none
 
 const views = {};
 window.views = views; // for tests, and for the curious in a console
@@ -65,7 +66,7 @@ async function draw(name) {
   // Off the page first, so that the chart before stays in sight until this one is drawn.
   made.className = "drawn";
   figure.append(made);
-  const { view } = await vegaEmbed(made, dressed(name), { renderer, actions: false, tooltip: { theme: "custom" } });
+  const { view } = await vegaEmbed(made, dressed(name), { ...EMBED, renderer });
   if (turn !== latest[name]) { view.finalize(); made.remove(); return; }
   views[name]?.finalize();
   figure.replaceChildren(made);
@@ -86,9 +87,9 @@ async function draw(name) {
 // A canvas has no text of its own, so the figure says what it shows and where the same is in words.
 function describe(name, made) {
   const said = page.charts[name].description;
-  made.querySelector("canvas, svg")?.setAttribute("aria-label", `${said}. The table of all runs holds the same values.`);
-  const canvas = made.querySelector("canvas");
-  if (canvas) canvas.setAttribute("role", "img");
+  const drawn = made.querySelector("canvas, svg");
+  drawn.setAttribute("aria-label", `${said}. The table of all runs holds the same values.`);
+  drawn.setAttribute("role", drawn.tagName === "CANVAS" ? "img" : "group");
 }
 
 function drawAll() {
@@ -103,7 +104,7 @@ async function showSelection() {
   }
 }
 
-// ---- boxes ----
+// ---- boxes: `brush` is Vega-Lite's, in values; `brush_x_1` and `brush_y_1` are its sides in pixels ----
 
 function brush(name, box) {
   const now = isBox(box) ? { x: [...box.x], y: [...box.y] } : null;
@@ -114,10 +115,10 @@ function brush(name, box) {
 
 function dropBox(name) {
   delete chosen.brushes[name];
-  views[name]?.signal("brush_x", []).signal("brush_y", []).runAsync();
+  views[name]?.signal("brush_x_1", []).signal("brush_y_1", []).runAsync();
 }
 
 function restoreBox(name, view) {
   const { x, y } = chosen.brushes[name];
-  view.signal("brush_x", x.map(view.scale("x"))).signal("brush_y", y.map(view.scale("y"))).runAsync();
+  view.signal("brush_x_1", x.map(view.scale("x"))).signal("brush_y_1", y.map(view.scale("y"))).runAsync();
 }

@@ -66,7 +66,7 @@ function difference(row) {
   const partly = whole ? [] : [element("p",
     "Only the swept values: this page holds the configs of the best, the frontier's and the failed runs.", { className: "note" })];
   return [element("h3", "Config, where it differs"),
-    element("div", element("label", ["Baseline ", choice]), { className: "choices" }), shown, ...partly];
+    element("div", [element("label", "Baseline", { htmlFor: "baseline" }), choice], { className: "choices" }), shown, ...partly];
 }
 
 // ---- curve, log, command ----
@@ -79,7 +79,7 @@ function curveOf(row) {
   spec.datasets = { ...spec.datasets, curves, rows: [{ ...row }] };
   spec.height = 200;
   spec.description = `Loss of ${row.slug} as it trained`;
-  requestAnimationFrame(() => place.isConnected && vegaEmbed(place, spec, { renderer: "svg", actions: false, tooltip: { theme: "custom" } }));
+  requestAnimationFrame(() => place.isConnected && vegaEmbed(place, spec, { ...EMBED, renderer: "svg" }));
   return [element("h3", "Curve"), place];
 }
 

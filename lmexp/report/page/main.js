@@ -13,7 +13,7 @@ function drawChoices() {
   for (const place of document.querySelectorAll("[data-choices]")) {
     place.replaceChildren(...place.dataset.choices.split(" ").map((name) => {
       const options = page.choices[name]?.options ?? SCALES;
-      const select = element("select", options.map(([value, label]) => element("option", label, { value })), { name });
+      const select = element("select", options.map(([value, label]) => element("option", label, { value })), { name, id: `choice-${name}` });
       select.value = chosen[name];
       select.addEventListener("change", () => {
         chosen[name] = select.value;
@@ -24,7 +24,7 @@ function drawChoices() {
         }
         for (const chart of TOUCHES[name]) draw(chart);
       });
-      return element("label", [`${LABELS[name]} `, select]);
+      return element("span", [element("label", LABELS[name], { htmlFor: select.id }), select], { className: "choice" });
     }));
   }
 }

@@ -1,0 +1,102 @@
+"""The details of one run: from the table, from a mark, from a link; with the keyboard."""
+
+import shlex
+
+import pytest
+from playwright.sync_api import expect
+
+from lmexp.analysis.table import load_study
+from lmexp.report.html import write_report
+from tests.browser.reading import HOSTILE, MARKS
+from tests.report.synthetic import write_study
+
+
+def detail(page):
+    return page.locator("#detail")
+
+
+def open_run(page, name):
+    page.locator("#table tbody").get_by_role("button", name=name, exact=True).click()
+    return detail(page)
+
+
+def test_a_row_opens_its_run_with_config_curve_log_and_command(page):
+    shown = open_run(page, "gpt_tiny-l4-bf16-s0")
+    expect(shown.get_by_role("heading", level=2)).to_have_text("gpt_tiny-l4-bf16-s0")
+    expect(shown).to_contain_text("precision.compute")
+    assert shown.locator("tbody tr").count() == 3  # against the best run, which has fp32
+    expect(shown.locator("#detail-curve svg .mark-line path").first).to_be_visible()
+    expect(shown).to_contain_text("It printed nothing.")
+    command = shown.locator("pre.command").text_content()
+    assert shlex.split(command)[-3:-1] == ["-m", "lmexp.worker"]
+
+
+def test_the_baseline_can_be_chosen(page):
+    shown = open_run(page, "gpt_tiny-l4-bf16-s0")
+    shown.get_by_label("Baseline").select_option(label="gpt_tiny-l2-bf16-s0")
+    expect(shown.locator("tbody th")).to_have_text(["model.n_layers"])
+    expect(shown.locator("tbody td")).to_have_text(["4", "2"])
+
+
+def test_previous_and_next_follow_the_table(page):
+    shown = open_run(page, "gpt_tiny-l4-bf16-s0")
+    expect(shown.locator("#place")).to_have_text("2 of 10")
+    shown.get_by_role("button", name="Next").click()
+    expect(shown.get_by_role("heading", level=2)).to_have_text("gpt_tiny-l2-fp32-s0")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(shown.get_by_role("heading", level=2)).to_have_text(HOSTILE)
+    expect(shown.get_by_role("button", name="Previous")).to_be_disabled()
+
+
+def test_enter_opens_escape_closes_and_the_focus_comes_back(page):
+    name = page.locator("#table tbody").get_by_role("button", name="gpt_nano-l4-fp32-s0")
+    name.focus()
+    page.keyboard.press("Enter")
+    expect(detail(page)).to_be_visible()
+    expect(page.locator("#detail-name")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(detail(page)).to_be_hidden()
+    expect(name).to_be_focused()
+
+
+def test_a_mark_opens_its_run(page):
+    mark = page.locator(MARKS + '[aria-label="gpt_nano-l2-fp32-s0"]')
+    mark.scroll_into_view_if_needed()
+    mark.click()
+    expect(detail(page).get_by_role("heading", level=2)).to_have_text("gpt_nano-l2-fp32-s0")
+
+
+def test_a_link_opens_its_run_and_the_address_follows(open_page, report):
+    study = load_study([report.parent])
+    ids = dict(zip(study.table["slug"], study.table["run_id"], strict=True))
+    page = open_page(report, f"#run={ids['gpt_nano-l2-bf16-s0']}")
+    expect(detail(page).get_by_role("heading", level=2)).to_have_text("gpt_nano-l2-bf16-s0")
+    detail(page).get_by_role("button", name="Previous").click()
+    assert page.evaluate("location.hash") == f"#run={ids['gpt_nano-l2-fp32-s0']}"
+    detail(page).get_by_role("button", name="Close").click()
+    assert page.evaluate("location.hash") == ""
+
+
+def test_a_failed_run_says_why(page):
+    shown = open_run(page, "gpt_tiny-l4-bf16-s1")
+    expect(shown).to_contain_text("diverged: the loss was NaN at step 40")
+
+
+@pytest.fixture
+def hostile_report(tmp_path):
+    folder = write_study(tmp_path, slug=HOSTILE)
+    for run in folder.glob("gpt*"):
+        (run / "log.txt").write_text(f"{HOSTILE}\n<img src=x onerror=alert(1)> 损失 2.5\n")
+        config = run / "config.yaml"
+        config.write_text(config.read_text().replace("source: stdlib", f"source: '{HOSTILE}{run.name}'"))
+    return write_report(load_study([folder]), folder)
+
+
+def test_hostile_logs_and_configs_stay_text(open_page, hostile_report):
+    page = open_page(hostile_report)
+    shown = open_run(page, HOSTILE)
+    expect(shown.get_by_label("End of the log")).to_contain_text(f"{HOSTILE}\n<img src=x onerror=alert(1)> 损失 2.5")
+    shown.get_by_role("button", name="Next").click()
+    expect(shown).to_contain_text(f"{HOSTILE}gpt_tiny-l4-bf16-s0")
+    assert shown.locator("script, img").count() == 0

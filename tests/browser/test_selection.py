@@ -1,0 +1,96 @@
+"""One selection for the whole page: a filter, a box in the scatter, a box across the parallel lines."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.reading import MARKS, column, drag
+
+
+def count(page):
+    return page.locator("#count")
+
+
+def curves(page):
+    return page.locator("#curves svg .mark-line path")
+
+
+def bright(page):
+    """The marks that are not dimmed."""
+    return page.locator(MARKS + '[opacity="1"]')
+
+
+def test_searching_filters_rows_by_every_word(page):
+    page.get_by_label("Filter").fill("gpt_nano BF16")
+    expect(count(page)).to_have_text("3 of 10 rows selected")
+    assert page.locator("#table tbody tr").count() == 3
+    page.get_by_label("Filter").fill("no such run")
+    expect(count(page)).to_have_text("0 of 10 rows selected")
+    assert page.locator("#table tbody tr").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [("loss<2.8", 4), ("loss<=2.5", 1), ("precision=bf16", 6), ("n_layers>=4", 5), ("state!=done", 2), ("seed=1", 2)],
+)
+def test_the_filter_takes_conditions(page, condition, rows):
+    page.get_by_label("Filter").fill(condition)
+    expect(count(page)).to_have_text(f"{rows} of 10 rows selected")
+
+
+def test_the_filter_reaches_the_charts(page):
+    page.get_by_label("Filter").fill("precision=fp32")
+    expect(bright(page)).to_have_count(4)
+    expect(curves(page)).to_have_count(8)
+    expect(page.locator("#effects svg")).to_contain_text("precision: bf16 against fp32")  # the axis stays
+    expect(page.locator("#effects svg .mark-symbol.role-mark path")).to_have_count(2)  # without a mark: no pairs
+
+
+def test_a_box_in_the_scatter_filters_table_and_charts(page):
+    drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
+    expect(count(page)).to_have_text("4 of 10 rows selected")
+    assert set(column(page, "model")) == {"gpt_tiny"}
+    expect(bright(page)).to_have_count(4)
+    expect(curves(page)).to_have_count(8)
+    expect(page.locator("#heat svg .mark-rect.role-mark path")).to_have_count(2)
+
+
+def test_a_box_across_the_lines_filters_table_and_charts(page):
+    # The third line is the precision, and bf16 is above fp32 on it.
+    drag(page, "parallel", (0.36, 0.02), (0.46, 0.3))
+    expect(count(page)).to_have_text("4 of 10 rows selected")
+    assert set(column(page, "precision")) == {"bf16"}
+    expect(bright(page)).to_have_count(4)
+
+
+def test_filter_and_both_boxes_make_one_selection_and_clear_ends_it(page):
+    drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
+    drag(page, "parallel", (0.36, 0.02), (0.46, 0.3))
+    page.get_by_label("Filter").fill("n_layers=4")
+    expect(count(page)).to_have_text("1 of 10 rows selected")
+    page.get_by_role("button", name="Clear selection").click()
+    expect(count(page)).to_have_text("10 rows")
+    expect(bright(page)).to_have_count(8)
+    expect(page.get_by_label("Filter")).to_have_value("")
+    expect(page.get_by_role("button", name="Clear selection")).to_be_disabled()
+
+
+def test_escape_clears_and_a_click_on_nothing_drops_the_box(page):
+    drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
+    expect(count(page)).to_have_text("4 of 10 rows selected")
+    page.keyboard.press("Escape")
+    expect(count(page)).to_have_text("10 rows")
+    drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
+    expect(count(page)).to_have_text("4 of 10 rows selected")
+    drag(page, "scatter", (0.02, 0.98), (0.02, 0.98))
+    expect(count(page)).to_have_text("10 rows")
+
+
+def test_the_count_is_announced(page):
+    assert count(page).get_attribute("aria-live") == "polite"
+
+
+def test_another_axis_drops_the_box_that_was_drawn_on_the_first(page):
+    drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
+    expect(count(page)).to_have_text("4 of 10 rows selected")
+    page.locator("select[name=cost]").select_option("train_flops")
+    expect(count(page)).to_have_text("10 rows")

@@ -1,0 +1,51 @@
+"""Charts as files: every chart in every format, in ink that paper takes, and no other format."""
+
+import pytest
+
+from lmexp.analysis.findings import effects
+from lmexp.analysis.table import load_study
+from lmexp.errors import UserError
+from lmexp.report.charts.axes import _as_script
+from lmexp.report.charts.export import check_formats, write_charts
+from tests.report.synthetic import write_study
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return load_study([write_study(tmp_path_factory.mktemp("outputs"))])
+
+
+def test_every_chart_is_written_in_every_format(study, tmp_path):
+    files = write_charts(study, tmp_path, "loss", "train_seconds", ["png", "svg", "pdf"])
+    assert {file.stem for file in files} == {"scatter", "curves", "parallel", "effects", "heat"}
+    starts = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
+    assert all(file.read_bytes().startswith(starts[file.suffix]) for file in files)
+
+
+def test_an_exported_chart_has_a_colour_for_its_ink_and_holds_the_runs(study, tmp_path):
+    write_charts(study, tmp_path, "loss", "train_seconds", ["svg"])
+    scatter = (tmp_path / "charts/scatter.svg").read_text()
+    assert "currentColor" not in scatter and "training time (s)" in scatter and "gpt_tiny-l4-fp32-s0" in scatter
+    effects_svg = (tmp_path / "charts/effects.svg").read_text()
+    assert "precision: bf16 against fp32" in effects_svg and "change in loss" in effects_svg
+    assert effects_svg.count('aria-label="n_layers: 4 against 2"') == 1
+
+
+def test_the_effects_are_those_of_the_findings(study):
+    assert [round(change, 6) for change in effects(study, "precision", "loss", "train_seconds")[0].changes] == [
+        0.01
+    ] * 4
+
+
+@pytest.mark.parametrize("formats", ["gif", "", "png,jpeg"])
+def test_another_format_is_a_wrong_input(formats):
+    with pytest.raises(UserError, match="png, svg and pdf"):
+        check_formats(formats)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1"), (0.001, "0.001"), (1e-5, "0.00001"), (3e-7, "3e-7"), (1.5e22, "1.5e+22"), (True, "true"), (2, "2")],
+)
+def test_values_are_written_as_the_pages_script_writes_them(value, text):
+    assert _as_script(value) == text
