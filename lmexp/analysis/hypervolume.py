@@ -71,6 +71,8 @@ def hypervolume(
 def volume(points: Floats, corner: Floats) -> float:
     """Return the measure of what lies between any of the points (n, 2 or 3) and the corner; less is better."""
     points = points[(points < corner).all(axis=1)]
+    if not len(points):  # as with a single point, which is its own corner
+        return 0.0
     if points.shape[1] == 2:
         points = np.column_stack([points, np.zeros(len(points))])
         corner = np.append(corner, 1.0)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmexp.analysis.frontier import frontier
+from lmexp.analysis.hypervolume import hypervolume
 from lmexp.errors import UserError
 
 # Few distinct values, so that ties in one or both are common.
@@ -61,3 +62,9 @@ def test_an_unknown_column_names_the_nearest():
         frontier(table, cost="train_second")
     with pytest.raises(UserError, match="'model' holds no numbers"):
         frontier(table, quality="model")
+
+
+def test_a_single_run_has_a_frontier_without_volume():
+    table = pd.DataFrame({"state": ["done"], "loss": [1.0], "train_seconds": [2.0]})
+    found = hypervolume(table, "loss", "train_seconds")
+    assert found is not None and (found.value, found.share) == (0.0, None)
