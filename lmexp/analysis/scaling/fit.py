@@ -193,6 +193,7 @@ class Fit:
         }
 
 
+@np.errstate(over="ignore")  # a refit that runs away is infinite, and is told by that
 def fit(
     points: Points,
     laws: Sequence[Law | str] = DEFAULT_LAWS,
@@ -258,6 +259,8 @@ def fit_law(
     of_unit = unit_indices(points.unit)
     samples = surface.theta(bootstrap(surface, of_unit, found.parameters[:RIVALS], delta, bootstraps, seed))
     samples = samples[np.isfinite(samples).all(axis=1)]
+    if len(samples) < bootstraps / 2:
+        return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)
     left = leave_one_out(surface, of_unit, best, delta) if n_units < FEW_UNITS else np.empty((0, k))
     left = surface.theta(left)
     residual = surface.residual(best)[0]
