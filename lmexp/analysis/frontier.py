@@ -6,7 +6,7 @@ one before it, and is held against the frontier so far: O(rows x frontier). Rows
 none beats the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +29,20 @@ def frontier(
     quality: Names = "loss",
     cost: Names = "train_seconds",
     higher_is_better: bool | None = None,
+    turned: Mapping[str, bool] | None = None,
 ) -> pd.Series:
     """Return for each row whether it is on the frontier of the columns `quality` and `cost`.
 
     What is predicted must be the same for a comparison: where the table has a `task`, each task has a frontier of its
     own. Each column has its own good direction (columns.higher_is_better): less loss and fewer seconds, but more
-    accuracy and more tokens per second; `higher_is_better` overrides it for `quality`. Rows without one of the numbers,
+    accuracy and more tokens per second; `higher_is_better` overrides it for `quality`, `turned` for the columns that it
+    names (True: more is better). Rows without one of the numbers,
     or with an infinite one, are never on it; nor, where the table has a `state`, are rows of runs that are not done.
 
     Raises UserError for a column that the table does not have, or that holds no numbers.
     """
-    losses = objectives(table, quality, cost, higher_is_better)
+    own = {} if higher_is_better is None else dict.fromkeys(names_of(quality), higher_is_better)
+    losses = objectives(table, quality, cost, own | dict(turned or {}))
     known = is_done(table) & np.isfinite(losses).all(axis=1)
     marks = np.zeros(len(table), dtype=bool)
     tasks = table["task"].fillna("").astype(str).to_numpy() if "task" in table else np.zeros(len(table))
@@ -50,10 +53,10 @@ def frontier(
 
 
 def objectives(
-    table: pd.DataFrame, quality: Names, cost: Names, higher_is_better: bool | None = None
+    table: pd.DataFrame, quality: Names, cost: Names, turned: Mapping[str, bool] | None = None
 ) -> Floats:  # (rows, columns)
     """Return what is to be small, a column each for `quality` and `cost`: where more is good, the negative."""
-    up = dict.fromkeys(names_of(quality), higher_is_better) if higher_is_better is not None else {}
+    up = turned or {}
     columns = dict.fromkeys([*names_of(quality), *names_of(cost)])
     signs = [-1.0 if up.get(name, known_direction(name)) else 1.0 for name in columns]
     # Adding 0 makes -0 the 0 that it equals.

@@ -66,8 +66,8 @@ def rendered(shown: Shown, name: str) -> bytes:
 
 def _raw(shown: Shown) -> pd.DataFrame:
     """Return the rows in order with their mark, or the groups."""
-    if shown.view.group_by:
-        return _groups(shown)
+    if shown.view.group_by and shown.groups is not None:
+        return shown.groups
     table = shown.table.iloc[shown.order]
     if shown.view.columns:
         return table[shown.names]
@@ -76,15 +76,8 @@ def _raw(shown: Shown) -> pd.DataFrame:
     return table
 
 
-def _groups(shown: Shown) -> pd.DataFrame:
-    if shown.groups is None:
-        raise UserError("there is nothing to group: no run has finished")
-    return shown.groups
-
-
 def _texts(shown: Shown) -> _Texts:
     if shown.view.group_by:
-        _groups(shown)
         texts, headings, right = group_texts(shown)
         notes = [GROUP_NOTE.format(mark=MARK)]
     else:

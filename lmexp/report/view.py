@@ -71,9 +71,11 @@ class Shown:
     @cached_property
     def measures(self) -> list[str]:
         """The columns of numbers that are shown without being asked for."""
-        table = self.table
+        table, view = self.table, self.view
+        if view.group_by and view.columns:
+            return list(dict.fromkeys([*view.quality, *view.columns, *view.cost]))
         measured = [name for name in (*SCORES, *MEASURES) if name in table and table[name].notna().any()]
-        return list(dict.fromkeys([self.view.quality[0], *measured, *self.view.quality, *self.view.cost]))
+        return list(dict.fromkeys([view.quality[0], *measured, *view.quality, *view.cost]))
 
     @cached_property
     def names(self) -> list[str]:
@@ -166,8 +168,8 @@ class Shown:
         """Compute what can be refused before anything is written. Raises UserError."""
         for step in (self.marks, self.names, self.order, self.choices):
             assert step is not None
-        if self.view.group_by:
-            assert self.groups is None or len(self.groups.columns)
+        if self.view.group_by and self.groups is None:
+            raise UserError("there is nothing to group: no run has finished")
 
     @cached_property
     def choices(self) -> list[str]:
