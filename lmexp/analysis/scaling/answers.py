@@ -17,6 +17,10 @@ from lmexp.analysis.scaling.laws import SERVING_FLOPS_PER_TOKEN, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 
+POOR = 0.05
+"""Mean relative error on held-out runs from which no law says where the optimum is."""
+VAGUE = 10.0
+"""Upper over lower end of an interval of N*: beyond, a size is hardly known."""
 BEYOND = (1.0, 10.0)
 """Budgets that are told unless others are asked for: so many times the largest run."""
 
@@ -146,6 +150,7 @@ def answer(
             points.warnings,
             checks.warnings(points),
             (edges,),
+            _doubts(found, best),
             found.warnings,
             *(law.warnings for law in found.laws.values()),
             *(found.warnings for found in approaches.values()),
@@ -181,6 +186,22 @@ def answer_in_cost(
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in asked),
         warnings=_once(points.warnings, cost.warnings(chosen, name), found.warnings, law.warnings),
     )
+
+
+def _doubts(found: Fit, best: Sequence[Best]) -> tuple[str, ...]:
+    """Return warnings where no law foretells the runs held out, or none knows the best size."""
+    doubts = []
+    errors = [law.holdout.mean_absolute_error for law in found.laws.values() if law.holdout]
+    if errors and min(errors) > POOR:
+        doubts.append(
+            f"No law foretells the largest runs to within {POOR:.0%}: these runs follow none, or are too noisy for it."
+        )
+    widths = [float(row.params.high / row.params.low) for row in best if row.loss is not None]
+    if widths and min(widths) > VAGUE:
+        doubts.append(
+            f"The surest law knows the best size to within a factor of {min(widths):.2g}: more sizes and ratios help."
+        )
+    return tuple(doubts)
 
 
 def theta_of(law: LawFit) -> npt.NDArray[np.float64]:

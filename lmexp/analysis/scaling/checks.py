@@ -58,7 +58,7 @@ def warnings(points: Points) -> tuple[str, ...]:
         found.append(f"Compute spans {decades:.1f} decades: under {FEW_DECADES} an exponent is hardly known.")
     ratio = np.round(np.log(points.tokens / points.params) / SAME_SIZE)
     few = sum(len(np.unique(ratio[sizes == size])) < FEW_RATIOS for size in range(n_sizes))
-    if 2 * few > n_sizes:
+    if 2 * few > n_sizes and 2 * n_sizes <= len(points):  # scattered runs have a size each, and need no ratios
         found.append(f"{few} of {n_sizes} sizes have fewer than {FEW_RATIOS} ratios of tokens to parameters.")
     factor = points.flops / (points.params * points.tokens)
     low, high = float(factor.min()), float(factor.max())
