@@ -101,41 +101,65 @@ class Arm:
     """The one that speaks."""
     flops: Line
     """FLOPs a token by size."""
-    speed: Speed | str
-    """Or why it is not known."""
 
-    def price(self, unit: Unit) -> Line | str:
+    def speed(self, ask: Ask) -> Speed | str:
+        """Return its speed on the device that is asked about, or why it is not known."""
+        compute = self.config.precision.compute
+        return speed_of(self.rows, self.flops, ask.device, compute, ask.dollars_per_hour)
+
+    def price(self, unit: Unit, ask: Ask) -> Line | str:
         """Return the price of a token by size, in a unit, or why it has none."""
         if unit == "flops":
             return self.flops
-        if isinstance(self.speed, str):
-            return self.speed
-        rate = self.speed.dollars_per_hour
+        speed = self.speed(ask)
+        if isinstance(speed, str):
+            return speed
+        rate = speed.dollars_per_hour
         if unit == "dollars" and rate is None:
             return (
-                f"an hour of {self.speed.device} has no price: give --dollars-per-hour, or --device with a file that "
+                f"an hour of {speed.device} has no price: give --dollars-per-hour, or --device with a file that "
                 "has one (`lmexp list hardware`)"
             )
-        price = self.speed.tokens_per_second.inverse(1 / 3600 * (rate or 0.0 if unit == "dollars" else 1.0))
+        price = speed.tokens_per_second.inverse(1 / 3600 * (rate or 0.0 if unit == "dollars" else 1.0))
         if price.s <= 0:
             return "its measured speed does not fall as models grow, so time says nothing about the best size"
         return price
 
 
-def advise(study: Study, ask: Ask, roots: Sequence[Path], task: str | None = None) -> dict[str, Any]:
-    """Return the advice as a document: `advice` (the best arm's), `arms`, `refused`, what was asked, warnings.
+@dataclass(frozen=True)
+class Known:
+    """A study of one task with a law for each of its arms: fitted once, asked as often as one likes."""
 
-    Raises UserError where no arm can answer: what is missing, and which runs would do.
+    study: Study
+    arms: list[Arm]
+    refused: list[dict[str, Any]]
+    """Arms without a law: `family`, `precision`, and the `reason`."""
+
+
+def learn(study: Study, task: str | None = None) -> Known:
+    """Fit every arm of a study, of one task where it has several.
+
+    Raises UserError where no arm has a law: each with what it lacks.
     """
     study = _of_task(study, task)
-    arms, refused = _arms(study, ask)
+    arms, refused = _arms(study)
     if not arms:
         raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")
-    unit = ask.unit or _best_known(arms)
+    return Known(study, arms, refused)
+
+
+def advise(known: Known, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
+    """Return the advice as a document: `advice` (the best arm's), `arms`, `refused`, what was asked, warnings.
+
+    `roots` are searched for shipped sizes. Raises UserError where no arm can answer: what is missing, and which runs
+    would do.
+    """
+    study, refused = known.study, list(known.refused)
+    unit = ask.unit or _best_known(known.arms, ask)
     answered = []
-    for arm in arms:
+    for arm in known.arms:
         try:
-            answered.append(_answer(arm, ask, unit, study, roots))
+            answered.append(_answer(arm, ask, unit, roots))
         except UserError as problem:
             refused.append({"family": arm.family, "precision": arm.precision, "reason": str(problem)})
     if not answered:
@@ -179,7 +203,7 @@ def _of_task(study: Study, task: str | None) -> Study:
     return study.of_task(task or tasks[0])
 
 
-def _arms(study: Study, ask: Ask) -> tuple[list[Arm], list[dict[str, Any]]]:
+def _arms(study: Study) -> tuple[list[Arm], list[dict[str, Any]]]:
     """Return the arms that a law can be fitted to, and the others with the reason."""
     arms: list[Arm] = []
     refused: list[dict[str, Any]] = []
@@ -188,13 +212,13 @@ def _arms(study: Study, ask: Ask) -> tuple[list[Arm], list[dict[str, Any]]]:
     for family, precision in keys.itertuples(index=False):
         mine = ((table["family"] == family) & (table["precision"] == precision)).to_numpy(dtype=bool, na_value=False)
         try:
-            arms.append(_arm(replace(study, table=table[mine]), family, precision, study.default_quality, ask))
+            arms.append(_arm(replace(study, table=table[mine]), family, precision, study.default_quality))
         except UserError as problem:
             refused.append({"family": family, "precision": precision, "reason": str(problem)})
     return arms, refused
 
 
-def _arm(study: Study, family: str, precision: str, quality: str, ask: Ask) -> Arm:
+def _arm(study: Study, family: str, precision: str, quality: str) -> Arm:
     """Fit an arm. Raises UserError where it has too little."""
     done = study.table[(study.table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
     if done.empty:
@@ -209,20 +233,19 @@ def _arm(study: Study, family: str, precision: str, quality: str, ask: Ask) -> A
     flops = line_through(points.params, points.flops / points.tokens, 1.0)
     largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
     config = study.runs[str(largest["run_id"])].read_config()
-    speed = speed_of(done, flops, ask.device, config.precision.compute, ask.dollars_per_hour)
-    return Arm(family, precision, done, config, points, found, law, flops, speed)
+    return Arm(family, precision, done, config, points, found, law, flops)
 
 
-def _best_known(arms: Sequence[Arm]) -> Unit:
+def _best_known(arms: Sequence[Arm], ask: Ask) -> Unit:
     """Return dollars where every arm has a price for them, else hours, else FLOPs."""
     dearest_first: tuple[Unit, ...] = ("dollars", "hours")
-    known = [unit for unit in dearest_first if not any(isinstance(arm.price(unit), str) for arm in arms)]
+    known = [unit for unit in dearest_first if not any(isinstance(arm.price(unit, ask), str) for arm in arms)]
     return known[0] if known else "flops"
 
 
-def _answer(arm: Arm, ask: Ask, unit: Unit, study: Study, roots: Sequence[Path]) -> dict[str, Any]:
+def _answer(arm: Arm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, Any]:
     """Return what one arm says. Raises UserError where it cannot, or would have to go too far beyond its rows."""
-    price = arm.price(unit)
+    price, speed = arm.price(unit, ask), arm.speed(ask)
     if isinstance(price, str):
         raise UserError(price)
     law, asked_loss = arm.law.law, ask.loss
@@ -242,11 +265,11 @@ def _answer(arm: Arm, ask: Ask, unit: Unit, study: Study, roots: Sequence[Path])
     params, tokens = float(use.params), float(use.tokens)
     beyond = _beyond(arm, params, tokens)
     loss = arm.law.loss(params, tokens)
-    costs = _costs(arm, params, tokens, ask.served)
-    shape, command, warnings = _to_run(arm, params, tokens, study, roots)
+    costs = _costs(arm, params, tokens, ask)
+    shape, command, warnings = _to_run(arm, params, tokens, roots)
     if max(beyond.values()) > FAR:
         warnings.append(f"more than {FAR:g} times beyond what was measured: treat it as a guess")
-    if isinstance(arm.speed, Speed) and unit != "flops" and arm.speed.tokens_per_second.beyond(params) > 1:
+    if isinstance(speed, Speed) and unit != "flops" and speed.tokens_per_second.beyond(params) > 1:
         warnings.append("the speed at this size is extrapolated too")
     return {
         "family": arm.family,
@@ -299,19 +322,20 @@ def _beyond(arm: Arm, params: float, tokens: float) -> dict[str, float]:
     return {key: float(value) for key, value in beyond.items()}
 
 
-def _costs(arm: Arm, params: float, tokens: float, served: float) -> dict[str, Any]:
+def _costs(arm: Arm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
     """Return what training and serving take, in every unit that is known; null is not known."""
     costs: dict[str, Any] = {}
     for unit in UNITS:
-        price = arm.price(unit)
+        price = arm.price(unit, ask)
         known = None if isinstance(price, str) else float(price.at(params))
         costs[f"train_{unit}"] = None if known is None else known * tokens
-        costs[f"serve_{unit}"] = None if known is None or not served else known * SERVED * served
-    speed = arm.speed if isinstance(arm.speed, Speed) else None
+        costs[f"serve_{unit}"] = None if known is None or not ask.served else known * SERVED * ask.served
+    found = arm.speed(ask)
+    speed = found if isinstance(found, Speed) else None
     memory = speed.memory_gb if speed else None
     return costs | {
         "device": speed.device if speed else None,
-        "speed_source": speed.source if speed else f"unknown: {arm.speed}",
+        "speed_source": speed.source if speed else f"unknown: {found}",
         "tokens_per_second": float(speed.tokens_per_second.at(params)) if speed else None,
         "speed_beyond": speed.tokens_per_second.beyond(params) if speed else None,
         "dollars_per_hour": speed.dollars_per_hour if speed else None,
@@ -321,7 +345,7 @@ def _costs(arm: Arm, params: float, tokens: float, served: float) -> dict[str, A
 
 
 def _to_run(
-    arm: Arm, params: float, tokens: float, study: Study, roots: Sequence[Path]
+    arm: Arm, params: float, tokens: float, roots: Sequence[Path]
 ) -> tuple[dict[str, Any] | None, list[str] | None, list[str]]:
     """Return a shape of about this size, the words of `lmexp train` for it, and what to mind about its data."""
     warnings = []

@@ -38,7 +38,7 @@ def advise(
     debug: Debug = False,
 ) -> None:
     """Say what to train for a budget, or for a loss, from a study's own fits and speeds; or which family for a task."""
-    from lmexp.analysis.advise import UNITS, Ask, advise
+    from lmexp.analysis.advise import UNITS, Ask, advise, learn
     from lmexp.analysis.guide import guide, purpose_of
     from lmexp.analysis.table import load_study
     from lmexp.config import paths
@@ -57,7 +57,7 @@ def advise(
         raise UserError(f"--by {by}: {', '.join(UNITS)}")
     roots = paths.search_roots(config_dir)
     ask = Ask(flops, hours, dollars, loss, by, _device(device, roots), dollars_per_hour, serve)
-    found = advise(load_study(folders), ask, roots, task)
+    found = advise(learn(load_study(folders), task), ask, roots)
     print_json(found) if as_json else print_advice(found, out)
 
 
