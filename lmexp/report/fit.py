@@ -20,7 +20,7 @@ from lmexp.units import printable, si
 
 Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")
-ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective")
+ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective", "delta")
 BEST = ("FLOPs", "by", "parameters", "tokens", "loss")
 SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "FLOPs saved")
 
@@ -113,17 +113,15 @@ def law_rows(answer: Answer) -> Rows:
 
 
 def error_rows(answer: Answer) -> Rows:
-    """Return how each law foretells runs that it was not fitted to."""
+    """Return how each law foretells runs that it was not fitted to, and its objective, which depends on its delta."""
     rows: Rows = []
     for name, law in answer.fit.laws.items():
-        held, objective = law.holdout, f"{law.objective:.5g}"
+        held, solved = law.holdout, (f"{law.objective:.5g}", f"{law.delta:.2g}")
         if held is None:
-            rows.append((name, "–", "–", "–", "–", objective))
+            rows.append((name, "–", "–", "–", "–", *solved))
         else:
-            share = f"{held.coverage:.0%}"
-            rows.append(
-                (name, str(held.n_points), f"{held.bias:+.2%}", f"{held.mean_absolute_error:.2%}", share, objective)
-            )
+            errors = f"{held.bias:+.2%}", f"{held.mean_absolute_error:.2%}", f"{held.coverage:.0%}"
+            rows.append((name, str(held.n_points), *errors, *solved))
     return rows
 
 

@@ -200,7 +200,7 @@ def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -
     letters = {"params": f"{named.get('flops')}/6D", "tokens": f"{named.get('flops')}/6N", "flops": SIX_ND}
     letters |= {key: name for key, name in named.items() if key in known}
     ratio = _convention(c / (n * d), table) if len(known) == len(NAMES) else ""
-    said = f"N = {letters['params']}, D = {letters['tokens']}, C = {letters['flops']}{ratio}, L = {named['loss']}"
+    said = f"N = {letters['params']}, D = {letters['tokens']}, C = {letters['flops']}{ratio}, loss = {named['loss']}"
     return sizes, printable(said)
 
 
