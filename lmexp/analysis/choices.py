@@ -38,7 +38,7 @@ def meets(table: pd.DataFrame, limits: Limits) -> Marks:  # (rows,)
     met = is_done(table)
     for name, bound in limits.items():
         values = numbers(table, name)
-        met &= np.isfinite(values) & (values >= bound if higher_is_better(name) else values <= bound)
+        met = met & np.isfinite(values) & (values >= bound if higher_is_better(name) else values <= bound)
     return met
 
 

@@ -1,5 +1,8 @@
 """The frontier is exactly the set of rows that no other row dominates."""
 
+import time
+
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -68,3 +71,37 @@ def test_a_single_run_has_a_frontier_without_volume():
     table = pd.DataFrame({"state": ["done"], "loss": [1.0], "train_seconds": [2.0]})
     found = hypervolume(table, "loss", "train_seconds")
     assert found is not None and (found.value, found.share) == (0.0, None)
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([3, 4]).flatmap(
+        lambda k: st.lists(st.tuples(*[st.none() | st.integers(0, 3).map(float)] * k), max_size=40)
+    )
+)
+def test_of_many_columns_it_is_the_non_dominated_set(rows):
+    names = ["loss", "train_seconds", "dollars", "mfu"][: len(rows[0]) if rows else 3]
+    table = pd.DataFrame(rows, columns=names, dtype=float)
+    signs = np.array([-1.0 if name == "mfu" else 1.0 for name in names])
+    losses = table.to_numpy() * signs
+    known = ~np.isnan(losses).any(axis=1)
+    expected = [
+        bool(known[i]) and not any(known[j] and (b <= a).all() and (b < a).any() for j, b in enumerate(losses))
+        for i, a in enumerate(losses)
+    ]
+    assert frontier(table, "loss", names[1:]).tolist() == expected
+
+
+def test_ten_thousand_rows_that_all_stay_take_a_moment():
+    rng = np.random.default_rng(0)
+    points = rng.random((10_000, 4))
+    points /= points.sum(axis=1, keepdims=True)  # on a plane nobody is beaten
+    table = pd.DataFrame(points, columns=["loss", "train_seconds", "dollars", "weights_gb"])
+    start = time.process_time()
+    assert frontier(table, "loss", ["train_seconds", "dollars", "weights_gb"]).all()
+    assert time.process_time() - start < 10  # takes 0.3 s
+
+
+def test_infinite_numbers_are_on_no_frontier():
+    table = pd.DataFrame({"loss": [-np.inf, 1.0, np.nan], "train_seconds": [1.0, 2.0, 0.1]})
+    assert frontier(table).tolist() == [False, True, False]
