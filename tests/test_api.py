@@ -1,7 +1,9 @@
 """lmexp as a notebook uses it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -74,3 +76,14 @@ def test_a_folder_without_a_study_is_one_sentence(wrong):
 def test_what_is_not_there_is_said_as_python_says_it():
     with pytest.raises(AttributeError, match="no attribute 'plot'"):
         _ = lmexp.plot
+
+
+def test_the_example_of_the_docs_runs(folder, monkeypatch):
+    chapter = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
+    monkeypatch.chdir(folder.parent.parent)
+    assert folder.parent.name.startswith("outputs")
+    (folder.parent.parent / "outputs").exists() or (folder.parent.parent / "outputs").symlink_to(folder.parent)
+    names: dict[str, pd.DataFrame] = {}
+    exec(example, names)
+    assert len(names["best"]) >= 1 and len(names["half"]) == 5
