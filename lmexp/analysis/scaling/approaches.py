@@ -153,13 +153,13 @@ def approach_2(points: Points) -> Approach | str:
     if len(groups) < FEWEST_BUDGETS:
         return f"{_budgets(len(groups))} with {FEWEST_IN_PARABOLA} sizes at equal FLOPs; it takes {FEWEST_BUDGETS}."
     unit = np.unique(points.unit, return_inverse=True)[1]
-    parabolas, warnings, without = [], [], []
+    parabolas, at_edge, without = [], [], []
     for group in groups:
         budget = float(np.exp(np.mean(np.log(points.flops[group]))))
         logs, losses = np.log(points.params[group]), points.loss[group]
         coefficients, vertex = _vertices(logs, losses, np.ones((1, len(group))))
         if not logs.min() < vertex[0] < logs.max():
-            warnings.append(f"At {budget:.3g} FLOPs the lowest loss lies at the edge of the sizes: no optimum there.")
+            at_edge.append(budget)
             continue
         units = np.unique(unit[group])
         left = np.concatenate(
@@ -200,7 +200,7 @@ def approach_2(points: Points) -> Approach | str:
         flops_per_token=flops_per_token(points),
         parabolas=tuple(parabolas),
         holdout=float(np.exp(foretold - best[-1]) - 1) if len(parabolas) > FEWEST_BUDGETS else None,
-        warnings=tuple(warnings),
+        warnings=(_edges(at_edge),) if at_edge else (),
     )
 
 
@@ -308,6 +308,16 @@ def _finite(rows: Floats) -> Floats:
 
 def _chunks(units: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return [units[first : first + CHUNK] for first in range(0, len(units), CHUNK)]
+
+
+def _edges(budgets: list[float]) -> str:
+    """Say at which budgets no optimum was found."""
+    said = (
+        f"At {budgets[0]:.3g} FLOPs"
+        if len(budgets) == 1
+        else f"At {len(budgets)} budgets, {budgets[0]:.3g} FLOPs first,"
+    )
+    return f"{said} the lowest loss lies at the edge of the sizes: no optimum there."
 
 
 def _pair(line: Floats) -> tuple[float, float]:

@@ -24,11 +24,15 @@ FAR = 10.0
 
 
 def size_of(params: Floats) -> np.ndarray:
-    """Return which size each run has (n,): 0 for the smallest; nearly equal sizes are one."""
+    """Return which size each run has (n,), 0 for the smallest; one takes in what is at most SAME_SIZE above its least."""
     order = np.argsort(params, kind="stable")
-    steps = np.diff(np.log(params[order]), prepend=np.log(params[order[:1]]))
+    logs = np.log(params[order])
     sizes = np.empty(len(params), dtype=np.int64)
-    sizes[order] = np.cumsum(steps > SAME_SIZE)
+    first, size = 0, 0
+    while first < len(logs):
+        end = int(np.searchsorted(logs, logs[first] + SAME_SIZE, side="right"))
+        sizes[order[first:end]] = size
+        first, size = end, size + 1
     return sizes
 
 

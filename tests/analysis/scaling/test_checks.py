@@ -63,3 +63,7 @@ def test_an_optimum_outside_of_the_sizes_run_is_a_guess():
 
 def test_nearly_equal_sizes_are_one():
     assert size_of(np.array([2e6, 1e6, 1.005e6, 4e6])).tolist() == [1, 0, 0, 2]
+
+
+def test_scattered_sizes_do_not_become_one():
+    assert size_of(np.geomspace(1e7, 1e9, 5000)).max() > 200
