@@ -24,7 +24,7 @@ FAR = 10.0
 
 
 def size_of(params: Floats) -> np.ndarray:
-    """Return which size each run has (n,), 0 for the smallest; one takes in what is at most SAME_SIZE above its least."""
+    """Return which size each run has (n,), 0 for the smallest; one spans at most SAME_SIZE from its least."""
     order = np.argsort(params, kind="stable")
     logs = np.log(params[order])
     sizes = np.empty(len(params), dtype=np.int64)
