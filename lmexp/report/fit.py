@@ -52,8 +52,7 @@ def about_points(answer: Answer) -> list[str]:
     units = f" from {points.n_units} units" if points.n_units < len(points) else ""
     said = [printable(points.source), f"{len(points)} points{units}: {spans}."]
     if points.left_out:
-        total = sum(points.left_out.values())
-        said.append(f"Left out: {total}, {', '.join(f'{count} {why}' for why, count in points.left_out.items())}.")
+        said.append(f"Left out: {', '.join(f'{count} {why}' for why, count in points.left_out.items())}.")
     return said
 
 
@@ -168,7 +167,7 @@ def notes_of(answer: Answer) -> list[str]:
     far = sorted(time for time in times if time > FAR)
     if far:
         notes.append(f"{beyond(far[-1])} is far beyond the data: an interval there supposes that the law goes on.")
-    notes += [f"{name}: {why}" for name, why in answer.refused.items()]
+    notes += [why if name in why else f"{name}: {why}" for name, why in answer.refused.items()]
     return notes
 
 
