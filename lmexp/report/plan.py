@@ -146,8 +146,15 @@ ANSWERS = {"params": "best size", "tokens": "best tokens", "loss": "loss there"}
 def print_simulation(found: dict[str, Any], console: Console) -> None:
     """Print how well a design would tell an assumed law, what weakens it, and a cheaper one."""
     console.print()
-    told = f"If {found['formula']} holds ({found['source']}) and a loss is off by {found['noise']:.2%}, these runs tell"
-    console.print(f"{told}, with the best of {si(found['target_flops'])} FLOPs:", markup=False)
+    console.print(
+        f"If {found['formula']} holds ({found['source']}) and a loss is off by {found['noise']:.2%}, "
+        + (
+            "these runs cannot tell it:"
+            if found["refusals"]
+            else f"these runs tell, with the best of {si(found['target_flops'])} FLOPs:"
+        ),
+        markup=False,
+    )
     if found["widths"] is not None:
         rows = [
             (
