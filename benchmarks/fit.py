@@ -101,9 +101,8 @@ def main() -> None:
     print(
         f"L-BFGS: median {median(theirs) * 1e3:.1f} ms a start; {len(USUAL_STARTS)} each would take {slow / 3600:.1f} h"
     )
-    print(
-        f"ratio of medians: {slow / fast:,.0f}; with {STARTS} starts each, {slow / len(USUAL_STARTS) * STARTS / fast:,.0f}"
-    )
+    few = slow / len(USUAL_STARTS) * STARTS
+    print(f"ratio of medians: {slow / fast:,.0f}; with {STARTS} starts each, {few / fast:,.0f}")
     worse = ", ".join(f"{gap:+.1e}" for gap in gaps)
     print(f"objective of L-BFGS from {STARTS} starts above the solver's, in each pair: {worse}")
 

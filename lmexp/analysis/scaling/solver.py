@@ -29,7 +29,10 @@ STARTS = 24
 """How many of the grid's cells Newton begins at."""
 PATIENCE = 12
 """Steps without gain until a descent ends: at Huber's kinks the best step is far shorter than the first tried."""
-MOST_STEPS = 200
+STEPS = 200
+"""Of a descent at most; ten to fifty are usual."""
+LAST_STEPS = 2000
+"""Of the last descents to an optimum: along the valley of an exponent that hardly matters it takes hundreds."""
 LONGEST_STEP = 1.5
 """In each working parameter, all of which are logarithms or of their size."""
 AT_ONCE = 40_000
@@ -59,15 +62,16 @@ def solve(surface: Surface, weights: Floats, delta: float | None = None) -> tupl
     """
     start = _best_of_grid(surface, weights, np.inf if delta is None else delta)
     if delta is not None:
-        return _distinct(_descend_alike(surface, weights, start, delta)), delta
+        found = _distinct(_descend_alike(surface, weights, start, delta))
+        return _distinct(_descend_alike(surface, weights, found.parameters, delta, LAST_STEPS)), delta
     found = _descend_alike(surface, weights, start, np.inf)
     delta = np.inf
     for _ in range(20):
         previous, delta = delta, robust_delta(surface.residual(_best(found).parameters)[0], weights)
-        found = _descend_alike(surface, weights, found.parameters, delta)
+        found = _descend_alike(surface, weights, _distinct(found).parameters, delta)
         if abs(delta - previous) <= 1e-6 * delta:
             break
-    return _distinct(found), delta
+    return _distinct(_descend_alike(surface, weights, found.parameters, delta, LAST_STEPS)), delta
 
 
 def robust_delta(residual: Floats, weights: Floats) -> float:
@@ -77,11 +81,12 @@ def robust_delta(residual: Floats, weights: Floats) -> float:
     return max(HUBER * float(deviation), SMALLEST_DELTA)
 
 
-def descend(surface: Surface, weights: Floats, start: Floats, delta: float) -> Solution:
+def descend(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int = STEPS) -> Solution:
     """Return the optimum of every problem, weights (batch, n), from its own start (batch, k), piece by piece."""
     size = max(AT_ONCE // len(surface), 1)
     pieces = [
-        _newton(surface, weights[at : at + size], start[at : at + size], delta) for at in range(0, len(weights), size)
+        _newton(surface, weights[at : at + size], start[at : at + size], delta, steps)
+        for at in range(0, len(weights), size)
     ]
     return Solution(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
@@ -103,9 +108,9 @@ def descend_from_each(surface: Surface, weights: Floats, starts: Floats, delta: 
     return best
 
 
-def _descend_alike(surface: Surface, weights: Floats, starts: Floats, delta: float) -> Solution:
+def _descend_alike(surface: Surface, weights: Floats, starts: Floats, delta: float, steps: int = STEPS) -> Solution:
     """Return where descents of one problem, weights (n,), end from several starts (s, k)."""
-    return descend(surface, np.tile(weights, (len(starts), 1)), starts, delta)
+    return descend(surface, np.tile(weights, (len(starts), 1)), starts, delta, steps)
 
 
 def _best(found: Solution) -> Solution:
@@ -127,7 +132,7 @@ def _distinct(found: Solution) -> Solution:
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far is refused by its value
-def _newton(surface: Surface, weights: Floats, start: Floats, delta: float) -> Solution:
+def _newton(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int) -> Solution:
     """Return the end of damped Newton for every problem of a batch.
 
     Directions of negative curvature are taken by its size; a step without gain is tried again with more damping. A
@@ -139,7 +144,7 @@ def _newton(surface: Surface, weights: Floats, start: Floats, delta: float) -> S
     failed = np.zeros(len(start), dtype=int)
     floor = 1e-28 * weights.sum(axis=1)
     active = np.arange(len(start))
-    for _ in range(MOST_STEPS):
+    for _ in range(steps):
         step, gain = _step(surface, parameters[active], gradient[active], hessian[active], damping[active])
         going = (gain > 1e-13 * value[active] + floor[active]) & (failed[active] < PATIENCE)
         active, step = active[going], step[going]
