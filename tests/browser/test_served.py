@@ -63,7 +63,7 @@ def test_the_page_follows_the_records_and_keeps_the_readers_choices(browser, ser
     assert {url.removeprefix(address) for url in asked} == {"", "version"}
 
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 0 and err == ""
     expect(page.locator("#live")).to_contain_text("the server is gone", timeout=30_000)
     page.close()
