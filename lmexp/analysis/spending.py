@@ -75,7 +75,7 @@ def best_use(form: Form, budget: npt.ArrayLike, price: Line, served: float = 0.0
     log_a, log_b = np.log(np.multiply(form.alpha, form.A)), np.log(np.multiply(form.beta, form.B))
     shape = np.broadcast_shapes(np.shape(log_budget), np.shape(log_a), np.shape(log_b))
     high = np.broadcast_to((log_budget - price.c - np.log(max(third, 1.0))) / s, shape).copy()  # D is at least 1 there
-    low = np.zeros(shape)
+    low = np.full(shape, -100.0)  # far below one parameter, so that the optimum is the law's own wherever it lies
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         whole = np.exp(log_budget - price.c - s * middle)  # D + T/3
