@@ -60,7 +60,7 @@ class LawFit:
     samples: Floats
     """(B, k) parameters of the bootstrap's refits, in the order of `theta`."""
     left_one_out: Floats
-    """(units, k) parameters of the refits that lack one unit, with fewer than 20 units; otherwise (0, k)."""
+    """(units, k) parameters of the refits that lack one unit, with fewer than 100 units; otherwise (0, k)."""
     objective: float
     """Sum over points of Huber's loss of ln(predicted/measured)."""
     delta: float
