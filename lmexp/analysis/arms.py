@@ -1,10 +1,13 @@
 """Arms: the settings of a study, each with its seeds, and which of them can be told from the best.
 
-The scatter of seeds is pooled over all arms, so an arm of one seed can be compared as well; that takes their scatter to
-be alike. p values of "the best against each other arm" are adjusted by Holm's method.
+Where an arm shares two or more seeds with the best, the differences of equal seeds are tested, as in pairs.py: what
+a seed does to both is no noise between them. Their scatter is pooled over all such arms. Any other arm is held against
+the best with the scatter of single seeds, pooled over all arms, so that an arm of one seed can be compared as well.
+Both take the scatter to be alike in all arms. p values are adjusted by Holm's method.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,24 +59,31 @@ def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
     device = dict(zip(runs["run_id"], map(cell_value, runs["device_name"]), strict=True))
     by_runs = {tuple(sorted(group.values())): key for key, group in groups.items() if group}  # two sweeps may share all
     names = _names(study, by_runs)
-    arms = []
-    for of_arm in by_runs:
+    ranked = []
+    for of_arm, key in by_runs.items():
         paid = float(np.mean([spent[run] for run in of_arm]))
         scatter = spread([values[run] for run in of_arm])
         moved = cost in DEVICE_BOUND and len({device[run] for run in of_arm}) > 1
-        arms.append(Arm(names[of_arm], scatter, paid if np.isfinite(paid) and not moved else None))
+        arm = Arm(names[of_arm], scatter, paid if np.isfinite(paid) and not moved else None)
+        ranked.append((arm, {seed: values[run] for seed, run in groups[key].items()}))
     sign = -1 if higher_is_better(quality) else 1
-    arms.sort(key=lambda arm: (sign * arm.quality.mean, arm.cost if arm.cost is not None else np.inf))
-    best, *others = arms
-    p = [
-        p_value(
-            arm.quality.mean - best.quality.mean,
-            noise.sd * float(np.sqrt(1 / arm.quality.n + 1 / best.quality.n)),
-            noise.df,
-        )
-        for arm in others
-    ]
-    return Ranking(tuple(arms), noise, tuple(holm(p)))
+    ranked.sort(key=lambda each: (sign * each[0].quality.mean, each[0].cost if each[0].cost is not None else np.inf))
+    return Ranking(tuple(arm for arm, _ in ranked), noise, tuple(holm(_against_best(ranked, noise))))
+
+
+def _against_best(ranked: Sequence[tuple[Arm, dict[Any, float]]], noise: Noise) -> list[float]:
+    """Return p of each arm after the first against it; an arm comes with the quality of each of its seeds."""
+    (best, of_best), *others = ranked
+    changes = [[quality - of_best[seed] for seed, quality in of_arm.items() if seed in of_best] for _, of_arm in others]
+    paired = pooled(changes, noise.df)  # all against one arm: no more degrees of freedom than the seeds have
+    p = []
+    for (arm, _), of_pairs in zip(others, changes, strict=True):
+        if paired is not None and len(of_pairs) > 1:
+            p.append(p_value(float(np.mean(of_pairs)), paired.sd / math.sqrt(len(of_pairs)), paired.df))
+        else:
+            error = noise.sd * math.sqrt(1 / arm.quality.n + 1 / best.quality.n)
+            p.append(p_value(arm.quality.mean - best.quality.mean, error, noise.df))
+    return p
 
 
 def _names(study: Study, by_runs: Mapping[tuple[str, ...], Key]) -> dict[tuple[str, ...], str]:

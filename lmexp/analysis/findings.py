@@ -178,7 +178,7 @@ def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
     signed = [_signed(change, spec) for change in (effect.mean, *sorted(effect.changes))]
     if effect.noise is not None and half is not None:
         judged = {True: ", within noise", False: ", more than seeds explain", None: ""}[effect.is_within_noise]
-        change = f"{signed[0]} ± {format_number(half, spec)} (95 %, {pairs} pairs of equal seed){judged}"
+        change = f"{signed[0]} ± {_half(half, spec)} (95 %, {pairs} pairs of equal seed){judged}"
     elif pairs > 1:
         change = f"{signed[0]} (mean of {pairs} pairs, from {signed[1]} to {signed[-1]})"
     else:
@@ -280,8 +280,14 @@ def _value(name: str, value: Any, half: float | None = None) -> str:
     if half is not None:
         spec = number_format(name, [float(value)]) or ",.4g"
         number = format_number(float(value), spec)
-        text = f"{number} ± {format_number(half, spec)}{text.removeprefix(number)}"
+        text = f"{number} ± {_half(half, spec)}{text.removeprefix(number)}"
     return f"{column(name).title}, {text}"
+
+
+def _half(half: float, spec: str) -> str:
+    """Return half an interval in the digits of its value, or in one of its own where these would show 0."""
+    text = format_number(half, spec)
+    return text if half == 0 or text.strip("0.,") else np.format_float_positional(half, precision=1, fractional=False)
 
 
 def _size(name: str, value: float) -> str:

@@ -166,3 +166,31 @@ def test_an_mfu_beyond_belief_is_said(tmp_path):
     write_json(run / "record.json", {"rows": [row | {"mfu": 1.4}]})
     said = findings(load_study([tmp_path / "sweep"]))
     assert "1 run has an MFU above 1: the peak that it is held against is too low." in said
+
+
+def two_arms(root, differences, seeds_move=0.2):
+    """Return a study of fp32 and bf16 whose seeds move both alike, with bf16 worse by `differences`."""
+    runs = []
+    for seed, difference in enumerate(differences):
+        base = 3.0 + seeds_move * seed
+        runs += [({"precision": "fp32", "seed": seed}, base, 10.0)]
+        runs += [({"precision": "bf16", "seed": seed}, base + difference, 5.0)]
+    axes = {"precision": ["fp32", "bf16"], "seed": list(range(len(differences)))}
+    return study_of(root, runs, axes)
+
+
+def test_what_a_seed_does_to_both_arms_is_no_noise_between_them(tmp_path):
+    said = findings(two_arms(tmp_path, [0.010, 0.011, 0.009, 0.010]))
+    assert any("The second, bf16, is 0.0100 behind, more than seeds explain" in s for s in said)
+    assert any(s.startswith("precision bf16 against fp32") and "more than seeds explain" in s for s in said)
+
+
+def test_the_best_two_and_the_effect_between_them_are_judged_alike(tmp_path):
+    said = findings(two_arms(tmp_path, [0.03, -0.02, 0.02, -0.01]))
+    assert any("The second, bf16, is 0.0050 behind: within noise" in s for s in said)
+    assert any(s.startswith("precision bf16 against fp32") and "within noise" in s for s in said)
+
+
+def test_an_interval_too_narrow_for_the_digits_is_not_shown_as_none(tmp_path):
+    said = findings(two_arms(tmp_path, [0.01, 0.010001, 0.009999]))
+    assert any("+0.0100 ± 0.000002 (95 %" in s for s in said)
