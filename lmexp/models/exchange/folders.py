@@ -97,7 +97,8 @@ def import_folder(folder: Path, name: str | None = None) -> tuple[ModelConfig, d
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/{CONFIG} says no model_type, or cannot be read") from error
     if model_type not in FROM_HF:
-        raise UserError(f"{folder} holds a model of type {model_type}; weights are taken over from {', '.join(FROM_HF)}")
+        known = ", ".join(FROM_HF)
+        raise UserError(f"{folder} holds a model of type {model_type}; weights are taken over from {known}")
     if not files:
         raise lacking_weights(str(folder), [file.name for file in folder.iterdir()])
     weights: dict[str, Tensor] = {}
