@@ -24,7 +24,7 @@ from lmexp.analysis.findings import final_rows
 from lmexp.analysis.frontier import frontier, numbers
 from lmexp.analysis.table import Study
 from lmexp.report.charts.axes import effects_chart, heat_chart, parallel_chart, shown_axes
-from lmexp.report.charts.base import Groups
+from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.scatter import costs, qualities, scatter_chart
 from lmexp.report.terminal import unfinished
@@ -38,6 +38,10 @@ FEWEST_POINTS = 6
 """A curve of fewer shows no shape: beyond, training's own curves are left out, then whole runs."""
 LEAD = ("tokens_per_second", "train_flops", "train_seconds", "peak_memory_gb", "energy_kwh", "dollars")
 """Costs that the table leads with, where they were measured."""
+TOLD = (
+    *QUALITIES, "tokens", "train_flops", "train_seconds", "tokens_per_second", "peak_memory_gb", "dollars",
+)  # fmt: skip
+"""What the tooltip of a run tells, beside its settings."""
 LINES = 8
 """Vertical lines that a screen has room for."""
 
@@ -52,7 +56,9 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
     lines, places = _lines(study, quality, cost)
     pairs, numbered = _pairs(study)
     axes = shown_axes(study)
-    charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost), "curves": curves_chart(study)}
+    charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost)}
+    if curves:
+        charts["curves"] = curves_chart(study)
     if len(lines) > 2:
         charts["parallel"] = parallel_chart(study, lines)
     if pairs:
@@ -71,7 +77,9 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         "columns": _columns(study, quality, cost),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
+        "told": [*study.varied, *(name for name in measured(study.table, TOLD) if name not in study.varied)],
         "lines": lines,
+        "pairs": pairs,
         "curves": curves,
         "curves_note": note,
         "charts": {name: chart.to_dict() for name, chart in charts.items()},

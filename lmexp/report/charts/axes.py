@@ -12,6 +12,8 @@ from lmexp.analysis.table import Study
 from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PALETTE, PAPER, ROWS, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
 
+DRAWN_PAIRS = 2000
+"""Of more rows than these only a part of the pairs is drawn as ticks; the means are over all."""
 MOST_DEGREES = 200
 """Beyond as many pairs Student's t is the normal distribution, as far as a chart can show."""
 
@@ -119,10 +121,13 @@ def effects_chart(study: Study, quality: str, pairs: Mapping[str, str]) -> alt.L
         "interval: isValid(datum.half) && datum.pairs > 1 ? "
         "format(datum.mean - datum.half, '+.4~g') + ' to ' + format(datum.mean + datum.half, '+.4~g') : 'one pair'}"
     )
-    x = alt.Axis(title=None, tickCount=6, format="+~g")
+    x = alt.Axis(title=None, tickCount=6, format="+~g", labelExpr="datum.value ? datum.label : '0'")
+    every = 1 + 2 * (len(study.table) // DRAWN_PAIRS)  # odd: axes of two, four or eight values are not in step with it
     layers = [
         alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, opacity=0.5).encode(x="zero:Q"),
-        changes.mark_tick(thickness=1.5, size=12, opacity=0.35, color=INK).encode(x=alt.X("change:Q", axis=x), y=rows),
+        changes.transform_filter(f"datum.pair % {every} === 0")
+        .mark_tick(thickness=1.5, size=12, opacity=0.35, color=INK)
+        .encode(x=alt.X("change:Q", axis=x), y=rows),
         means.transform_filter("datum.pairs > 1")
         .transform_calculate(low="datum.mean - datum.half", high="datum.mean + datum.half")
         .mark_rule(strokeWidth=2, color=PALETTE[0])

@@ -122,11 +122,6 @@ def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
     )
 
 
-def field(name: str) -> str:
-    """Return the expression for a row's value of a column, whatever its name."""
-    return f"datum[{json.dumps(name)}]"
-
-
 def styled(layers: list[alt.Chart], title: str, height: int, description: str) -> alt.LayerChart:
     """Return layers as a chart in the ink and type of the page, as wide as its place; `title` is an expression."""
     lines = dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK)

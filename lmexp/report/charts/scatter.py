@@ -9,7 +9,7 @@ import json
 import altair as alt
 import pandas as pd
 
-from lmexp.analysis.columns import COSTS, QUALITIES, column, higher_is_better, number_format
+from lmexp.analysis.columns import COSTS, QUALITIES, column, higher_is_better
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
     DONE,
@@ -20,16 +20,10 @@ from lmexp.report.charts.base import (
     Groups,
     axis,
     below,
-    field,
     lookup,
     measured,
     styled,
 )
-
-TOLD = (
-    *QUALITIES, "tokens", "train_flops", "train_seconds", "tokens_per_second", "peak_memory_gb", "dollars",
-)  # fmt: skip
-"""What a tooltip tells of a run."""
 
 
 def qualities(table: pd.DataFrame, first: str) -> list[str]:
@@ -66,8 +60,9 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     steps = points.transform_filter("datum.frontier").mark_line(
         interpolate="step-after", color=INK, opacity=0.45, strokeWidth=1.5
     )
+    # The words of a tooltip are the page's (page/charts.js): here they would be made for every mark.
     size = 110 if len(study.table) <= 300 else 40
-    marks = points.mark_point(size=size, strokeWidth=1.75, tooltip=_tooltip(study)).encode(
+    marks = points.mark_point(size=size, strokeWidth=1.75, tooltip=alt.ExprRef("{row: datum.i}")).encode(
         color=groups.channel(alt.Color, PALETTE),
         shape=groups.channel(alt.Shape, SHAPES),
         fill=alt.condition("datum.frontier", groups.channel(alt.Fill, PALETTE), alt.value("transparent")),
@@ -99,15 +94,3 @@ def _numeric(table: pd.DataFrame) -> list[str]:
         for name in table
         if pd.api.types.is_numeric_dtype(table[name]) and not pd.api.types.is_bool_dtype(table[name])
     ]
-
-
-def _tooltip(study: Study) -> alt.ExprRef:
-    """Return the expression for a point's tooltip: its name, its axes, and what was measured."""
-    entries = ["run: datum.slug"]
-    for name in study.varied:
-        entries.append(f"{json.dumps(name)}: {field(name)}")
-    for name in measured(study.table, TOLD):
-        spec = number_format(name, study.table[name].dropna().astype(float)) or "~r"
-        value = f"isValid({field(name)}) ? format({field(name)}, '{spec}') : '–'"
-        entries.append(f"{json.dumps(column(name).heading)}: {value}")
-    return alt.ExprRef("{" + ", ".join(entries) + "}")

@@ -1,8 +1,11 @@
-// The charts: Vega draws them from the page's specs, with what the reader has chosen put in.
+// The charts: Vega draws them from the page's specs, with what the reader has chosen put in. With many rows a chart
+// is drawn when it is scrolled to, and follows the selection when it is in sight.
+const CHARTS = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
+const NEAR = 200; // pixels from the window at which a chart counts as in sight
 const MOST_CURVES = 400;
 const MOST_LINES = 1500;
-const EMBED = { actions: false, tooltip: { theme: "custom" }, logLevel: 1 }; // errors: an empty selection is none
+const EMBED = { actions: false, tooltip: { theme: "custom", formatTooltip: tooltip }, logLevel: 1 }; // errors: an empty selection is none
 
 const views = {};
 window.views = views; // for tests, and for the curious in a console
@@ -30,7 +33,25 @@ function dressed(name) {
   return spec;
 }
 
-// Vega writes into what it is given, so each chart gets rows of its own.
+// The columns that each chart reads. Vega copies rows again and again, so a chart gets no other.
+const READS = {
+  scatter: () => ["task", chosen.cost, chosen.quality, chosen.colour],
+  parallel: () => [chosen.colour, ...page.lines.map((line) => line.key)],
+  effects: () => [chosen.quality, ...Object.entries(page.pairs).flat()],
+  heat: () => [chosen.quality, chosen.down, chosen.across],
+  curves: () => [chosen.colour],
+};
+
+// Vega writes into what it is given, so each chart gets rows of its own: those that have a result.
+function rowsFor(name, given) {
+  const columns = ["i", "run_id", "slug", "state", "selected", ...READS[name]()];
+  return given.filter((row) => row.state === "done" || name === "curves").map((row) => {
+    const made = {};
+    for (const column of columns) made[column] = row[column];
+    return made;
+  });
+}
+
 function dataOf(name) {
   if (name === "curves") {
     const runs = new Set();
@@ -39,26 +60,89 @@ function dataOf(name) {
     byId("curves-note").textContent = [page.curves_note,
       hidden > 0 ? `The first ${MOST_CURVES} runs of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
     return { curves: page.curves.filter((curve) => runs.has(curve.run_id)),
-      rows: rows.filter((row) => runs.has(row.run_id)).map((row) => ({ ...row })) };
+      rows: rowsFor(name, rows.filter((row) => runs.has(row.run_id))) };
   }
   if (name === "parallel" && rows.length > MOST_LINES) {
     const drawn = new Set(selected.slice(0, MOST_LINES).map((i) => rows[i]));
     const step = Math.ceil(rows.length / 300); // some of the others, as a background
     for (let i = 0; i < rows.length; i += step) drawn.add(rows[i]);
     byId("parallel-note").textContent = ` The first ${MOST_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
-    return { rows: [...drawn].map((row) => ({ ...row })) };
+    return { rows: rowsFor(name, [...drawn]) };
   }
-  if (name === "effects" || name === "heat") return { rows: selected.map((i) => ({ ...rows[i] })) };
-  return { rows: rows.map((row) => ({ ...row })) };
+  return { rows: rowsFor(name, name === "effects" || name === "heat" ? selected.map((i) => rows[i]) : rows) };
 }
 
-// Embeds a chart anew: after a choice, or another colour scheme. Later calls win over earlier ones.
-const latest = {};
+// A mark of the scatter names its row; the words are found when somebody asks, not for all marks beforehand.
+function tooltip(value, sanitize) {
+  const told = "row" in value ? wordsOf(rows[value.row]) : Object.entries(value);
+  return `<table>${told.map(([key, words]) =>
+    `<tr><td class="key">${sanitize(key)}</td><td class="value">${sanitize(words)}</td></tr>`).join("")}</table>`;
+}
+
+const wordsOf = (row) => [["run", row.slug], ...page.told.map((name) => {
+  const column = page.columns.find((known) => known.name === name);
+  return [column.unit ? `${column.title} (${column.unit})` : column.title, text(row[name], column)];
+})];
+
+// ---- what is to be done: each chart may have to take the selection, to take new rows, or to be made anew ----
+
+const SELECTION = 1, DATA = 2, ANEW = 3;
+const due = {};
+let busy = Promise.resolve();
+
+// One after the other, from the top: the first is there soon, and the page answers in between.
+function bring(names, need) {
+  for (const name of names) if (name in page.charts) due[name] = Math.max(due[name] ?? 0, need);
+  return settle();
+}
+
+function settle() {
+  busy = busy.then(async () => {
+    for (const name of CHARTS) {
+      if (!due[name] || !inSight(name)) continue;
+      const need = due[name];
+      delete due[name];
+      await (need === ANEW || !views[name] ? draw(name) : fill(name, need));
+      await new Promise((done) => setTimeout(done));
+    }
+  });
+  return busy;
+}
+window.settle = settle; // as `views`
+
+function inSight(name) {
+  if (rows.length <= CANVAS) return true;
+  const { top, bottom } = byId(name).getBoundingClientRect();
+  return bottom > -NEAR && top < innerHeight + NEAR;
+}
+
+const approach = new IntersectionObserver(settle, { rootMargin: `${NEAR}px` });
+for (const name of CHARTS) approach.observe(byId(name));
+
+function drawAll() {
+  for (const name of CHARTS) {
+    const section = document.querySelector(`[data-chart=${name}]`);
+    if (section) section.hidden = !(name in page.charts);
+    // The room of a chart that is not there yet: the page does not jump.
+    if (!views[name] && name in page.charts) byId(name).style.minHeight = `${page.charts[name].height + 100}px`;
+  }
+  return bring(CHARTS, ANEW);
+}
+
+// Puts rows into a chart without making it anew. The scatter has all rows: those that change are told to it.
+function fill(name, need) {
+  const view = views[name];
+  if (name === "scatter" && need === SELECTION) {
+    const now = (row) => rows[row.i].selected;
+    view.change("rows", view.changeset().modify((row) => row.selected !== now(row), "selected", now));
+  } else {
+    for (const [data, values] of Object.entries(dataOf(name))) view.data(data, values);
+  }
+  return view.runAsync();
+}
+
+// Embeds a chart anew: after a choice, or another colour scheme.
 async function draw(name) {
-  const section = document.querySelector(`[data-chart=${name}]`);
-  if (section) section.hidden = !(name in page.charts);
-  if (!(name in page.charts)) return;
-  const turn = latest[name] = (latest[name] ?? 0) + 1;
   const renderer = rows.length > CANVAS ? "canvas" : "svg";
   const made = element("div");
   const figure = byId(name);
@@ -67,7 +151,6 @@ async function draw(name) {
   made.className = "drawn";
   figure.append(made);
   const { view } = await vegaEmbed(made, dressed(name), { ...EMBED, renderer });
-  if (turn !== latest[name]) { view.finalize(); made.remove(); return; }
   views[name]?.finalize();
   figure.replaceChildren(made);
   figure.style.minHeight = "";
@@ -90,22 +173,6 @@ function describe(name, made) {
   const drawn = made.querySelector("canvas, svg");
   drawn.setAttribute("aria-label", `${said}. The table of all runs holds the same values.`);
   drawn.setAttribute("role", drawn.tagName === "CANVAS" ? "img" : "group");
-}
-
-// One after the other, from the top: the first is there soon, and the page answers in between.
-async function drawAll() {
-  for (const name of ["scatter", "parallel", "effects", "heat", "curves"]) {
-    await draw(name);
-    await new Promise((done) => setTimeout(done));
-  }
-}
-
-// Puts the selection into the charts without making them anew.
-async function showSelection() {
-  for (const [name, view] of Object.entries(views)) {
-    for (const [data, values] of Object.entries(dataOf(name))) view.data(data, values);
-    await view.runAsync();
-  }
 }
 
 // ---- boxes: `brush` is Vega-Lite's, in values; `brush_x_1` and `brush_y_1` are its sides in pixels ----

@@ -2,7 +2,7 @@
 // text only. These files are one module, in the order of html.py.
 let page = JSON.parse(document.getElementById("data").textContent);
 let rows = [];
-let words = []; // what a search looks through: every text of a row, whether its column is shown or not
+let words = null; // what a search looks through: every text of a row, whether its column is shown or not
 
 // All that a reader can choose; it outlives an update of the data.
 const chosen = { logx: "log", logy: "linear", search: "", brushes: {}, sort: page.sort, columns: null, shown: 100 };
@@ -19,8 +19,7 @@ function load(data) {
     for (const name of names) row[name] = page.rows[name][i];
     return row;
   });
-  const told = page.columns.map((column) => column.name).filter((name) => name !== "frontier");
-  words = rows.map((row) => told.map((name) => row[name] ?? "").join(" ").toLowerCase());
+  words = null; // until somebody searches
   for (const [name, { value, options }] of Object.entries(page.choices)) {
     if (!options.some(([known]) => known === chosen[name])) chosen[name] = value;
   }
@@ -30,12 +29,20 @@ function load(data) {
 
 const CONDITION = /^([^<>=!]+)(<=|>=|!=|=|<|>)(.+)$/;
 
+function textOf(i) {
+  if (!words) {
+    const told = page.columns.map((column) => column.name).filter((name) => name !== "frontier");
+    words = rows.map((row) => told.map((name) => row[name] ?? "").join(" ").toLowerCase());
+  }
+  return words[i];
+}
+
 function terms(text) {
   return text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
     const parts = word.match(CONDITION);
     const column = parts && page.columns.find(({ name, title }) =>
       [name, title, name.split(".").pop()].some((known) => known.toLowerCase().replaceAll(" ", "_") === parts[1]));
-    if (!column) return (i) => words[i].includes(word);
+    if (!column) return (i) => textOf(i).includes(word);
     const [, , sign, wanted] = parts;
     const number = Number(wanted);
     return (i) => {

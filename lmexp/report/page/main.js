@@ -22,7 +22,7 @@ function drawChoices() {
           delete chosen.brushes.scatter;
           changed();
         }
-        for (const chart of TOUCHES[name]) draw(chart);
+        bring(TOUCHES[name], ANEW);
       });
       return element("span", [element("label", LABELS[name], { htmlFor: select.id }), select], { className: "choice" });
     }));
@@ -32,14 +32,13 @@ function drawChoices() {
 // ---- what follows a change of the selection: the table at once, the charts when the browser has time ----
 
 let waiting = null;
-let busy = Promise.resolve();
 
 function changed() {
   chosen.shown = 100;
   select();
   drawTable();
   clearTimeout(waiting);
-  waiting = setTimeout(() => { busy = busy.then(showSelection); }, rows.length > CANVAS ? 150 : 0);
+  waiting = setTimeout(() => bring(CHARTS, SELECTION), rows.length > CANVAS ? 150 : 0);
 }
 
 function clear() {
@@ -83,7 +82,7 @@ async function takeNews(source) {
   drawTable();
   if (focus) table.tBodies[0].querySelector(`tr[data-i="${focus}"] button`)?.focus();
   if (specs === JSON.stringify(page.charts)) {
-    await (busy = busy.then(showSelection));
+    await bring(CHARTS, DATA);
   } else {
     drawChoices();
     drawColumnChoices();
