@@ -25,7 +25,7 @@ FLOORS = np.array([0.0, 0.25, 0.45, 0.6, 0.7, 0.8, 0.88, 0.95, 0.99])
 """The grid's E, as parts of the smallest loss, where it is free."""
 GRID_POINTS = 1000
 """The grid needs no more points than this to find where to begin."""
-STARTS = 24
+STARTS = 48
 """How many of the grid's cells Newton begins at."""
 PATIENCE = 12
 """Steps without gain until a descent ends: at Huber's kinks the best step is far shorter than the first tried."""
@@ -226,10 +226,14 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
             cells.append(np.column_stack([*working, np.tile(shifts, (len(alpha), 1))]))
     starts = np.stack(cells)  # (cells of E and gamma, cells of alpha and beta, k)
     scores = np.stack([surface.objective(cell, weights[None], delta) for cell in starts])
-    best = np.where(np.isfinite(scores), scores, np.inf).argmin(axis=0)  # of each alpha and beta
-    at = np.arange(len(alpha))
+    each = max(
+        2 * STARTS // len(alpha), 1
+    )  # several of a pair where pairs are few, for gammas have optima of their own
+    best = np.argsort(np.where(np.isfinite(scores), scores, np.inf), axis=0, kind="stable")[:each]  # of each pair
+    at = np.broadcast_to(np.arange(len(alpha)), best.shape).ravel()
+    best = best.ravel()
     chosen = np.argsort(scores[best, at], kind="stable")[:STARTS]
-    start = starts[best[chosen], chosen]
+    start = starts[best[chosen], at[chosen]]
     for name, exponent, shift in zip(("a", "b"), ("alpha", "beta"), moved, strict=False):
         if name in surface.names:  # back to the centres of all points
             slope = start[:, surface.names.index(exponent)] if exponent in surface.names else 1.0
