@@ -106,6 +106,7 @@ def test_no_start_of_many_ends_lower(law, seed, delta):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("law", [chinchilla, extra, kaplan], ids=lambda law: law.name)
 def test_no_start_of_forty_ends_lower_in_forty_studies(law):
     for seed in range(40):
