@@ -2,9 +2,9 @@
 // is drawn when it is scrolled to, and follows the selection when it is in sight.
 const CHARTS = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
-const NEAR = 200; // pixels from the window at which a chart counts as in sight
+const NEAR = 100; // pixels from the window at which a chart counts as in sight
 const MOST_CURVES = 400;
-const MOST_LINES = 1500;
+const MOST_LINES = 800;
 const EMBED = { actions: false, tooltip: { theme: "custom", formatTooltip: tooltip }, logLevel: 1 }; // errors: an empty selection is none
 
 const views = {};
@@ -64,7 +64,7 @@ function dataOf(name) {
   }
   if (name === "parallel" && rows.length > MOST_LINES) {
     const drawn = new Set(selected.slice(0, MOST_LINES).map((i) => rows[i]));
-    const step = Math.ceil(rows.length / 300); // some of the others, as a background
+    const step = Math.ceil(rows.length / 200); // some of the others, as a background
     for (let i = 0; i < rows.length; i += step) drawn.add(rows[i]);
     byId("parallel-note").textContent = ` The first ${MOST_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
     return { rows: rowsFor(name, [...drawn]) };
