@@ -94,3 +94,19 @@ def test_another_axis_drops_the_box_that_was_drawn_on_the_first(page):
     expect(count(page)).to_have_text("4 of 10 rows selected")
     page.locator("select[name=cost]").select_option("train_flops")
     expect(count(page)).to_have_text("10 rows")
+
+
+def test_among_many_rows_a_chart_is_drawn_and_follows_when_it_is_scrolled_to(open_page, report, tmp_path):
+    many = tmp_path / "many.html"
+    many.write_text(report.read_text().replace("const CANVAS = 1000;", "const CANVAS = 5;"))
+    page = open_page(many)
+    assert page.locator("#heat canvas").count() == 0
+    for chart in ("scatter", "heat"):
+        page.locator(f"#{chart}").scroll_into_view_if_needed()
+        expect(page.locator(f"#{chart} canvas")).to_be_visible()
+    page.get_by_label("Filter").fill("precision=bf16")
+    page.wait_for_function("views.heat.data('rows').length === 4")
+    picked = "views.scatter.data('rows').filter((row) => row.selected).length"
+    assert page.evaluate(picked) == 8
+    page.locator("#scatter").scroll_into_view_if_needed()
+    page.wait_for_function(f"{picked} === 4")
