@@ -31,7 +31,7 @@ def test_importing_it_is_light_and_a_study_needs_no_torch(folder):
 def test_a_study_is_a_frame_with_its_question_and_units(folder):
     df = lmexp.load(folder)
     assert len(df) == 10 and df.attrs["question"] == QUESTION and df.attrs["axes"]["model.n_layers"] == [2, 4]
-    assert df.attrs["units"]["loss"] == "nats per token" and df.attrs["units"]["dollars"] == "dollars"
+    assert df.attrs["units"]["loss"] == "nats" and df.attrs["units"]["dollars"] == "dollars"
     assert df[df["state"] == "done"].groupby("precision")["loss"].mean().round(3).to_dict() == {
         "bf16": 2.81,
         "fp32": 2.8,

@@ -42,10 +42,10 @@ class Column:
 
 _KNOWN: dict[str, Column] = {
     "slug": Column("run", short="run"),
-    "loss": Column("loss", "nats per token", "loss", ".4f"),
+    "loss": Column("loss", "nats", "loss", ".4f"),
     "perplexity": Column("perplexity", "", "ppl", ",.2f"),
     "bits_per_byte": Column("bits per byte", "", "bits/byte", ".4f"),
-    "accuracy": Column("accuracy", "share of tokens", "accuracy", ".4f"),
+    "accuracy": Column("accuracy", "share right", "accuracy", ".4f"),
     "n_params": Column("parameters", "", "params", SI),
     "n_params_active": Column("active parameters", "", "active params", SI),
     "n_params_embedding": Column("embedding parameters", "", "embedding", SI),

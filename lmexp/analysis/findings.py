@@ -275,7 +275,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _value(name: str, value: Any, half: float | None = None) -> str:
-    """Return `loss, 2.5010 ± 0.0030 nats per token`."""
+    """Return `loss, 2.5010 ± 0.0030 nats`."""
     text = in_words(name, float(value))
     if half is not None:
         spec = number_format(name, [float(value)]) or ",.4g"

@@ -37,13 +37,13 @@ def study_of(root, runs, axes, **manifest):
 
 def test_the_headline_is_the_best_run_and_what_it_cost(demo):
     assert headline(demo) == findings(demo)[0]
-    assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats per token, for 25.6 s")
+    assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats, for 25.6 s")
     assert headline(demo, "accuracy").startswith("gpt_tiny-l4-fp32-s0 has the highest accuracy")
 
 
 def test_a_cheaper_run_that_is_nearly_as_good_is_named(demo):
     assert findings(demo)[1] == (
-        "gpt_tiny-l4-bf16-s0 comes within 1% of gpt_tiny-l4-fp32-s0 (2.5100 nats per token) at 0.50x the training time."
+        "gpt_tiny-l4-bf16-s0 comes within 1% of gpt_tiny-l4-fp32-s0 (2.5100 nats) at 0.50x the training time."
     )
 
 
@@ -127,7 +127,7 @@ def test_without_finished_runs_it_says_so(tmp_path):
 def test_a_single_run_is_not_called_the_best(tmp_path):
     write_run(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"), 3.0)
     assert findings(load_study([tmp_path / "demo"])) == [
-        "gpt_nano-l2-fp32-s0 is the only finished run: loss, 3.0000 nats per token, for 3.93 s of training time."
+        "gpt_nano-l2-fp32-s0 is the only finished run: loss, 3.0000 nats, for 3.93 s of training time."
     ]
 
 

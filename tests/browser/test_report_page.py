@@ -13,12 +13,12 @@ from tests.report.synthetic import config, record_of
 
 
 def test_all_charts_are_drawn(page):
-    assert {"loss (nats per token)", "training time (s)", "gpt_nano", "gpt_tiny"} <= set(texts(page, "scatter"))
+    assert {"loss (nats)", "training time (s)", "gpt_nano", "gpt_tiny"} <= set(texts(page, "scatter"))
     assert "training tokens" in texts(page, "curves")
     assert page.locator(MARKS).count() == 8
     assert page.locator("#curves svg .mark-line path").count() == 18  # the failed run has none
     assert page.locator("#parallel svg .mark-line path").count() == 8
-    assert {"precision: bf16 against fp32", "change in loss (nats per token); less is better"} <= set(
+    assert {"precision: bf16 against fp32", "change in loss (nats); less is better"} <= set(
         texts(page, "effects")
     )
     assert page.locator("#heat svg .mark-rect.role-mark path").count() == 4
@@ -35,7 +35,7 @@ def test_the_frontier_follows_the_choice_of_axes(page):
     expect(page.locator("#scatter svg")).to_contain_text("training compute (FLOPs)")
     expect(page.locator(FILLED)).to_have_count(4)
     page.locator("select[name=quality]").select_option("accuracy")
-    expect(page.locator("#scatter svg")).to_contain_text("accuracy (share of tokens)")
+    expect(page.locator("#scatter svg")).to_contain_text("accuracy (share right)")
     expect(page.locator(FILLED)).to_have_count(4)
 
 
@@ -84,8 +84,8 @@ def test_the_heat_map_and_the_effects_follow_the_choices(page):
     page.get_by_label("Across").select_option("precision")
     expect(page.locator("#heat svg")).to_contain_text("bf16")
     page.get_by_label("Quality", exact=True).select_option("accuracy")
-    expect(page.locator("#effects svg")).to_contain_text("change in accuracy (share of tokens); more is better")
-    expect(page.locator("#heat svg")).to_contain_text("mean accuracy (share of tokens); down: model")
+    expect(page.locator("#effects svg")).to_contain_text("change in accuracy (share right); more is better")
+    expect(page.locator("#heat svg")).to_contain_text("mean accuracy (share right); down: model")
 
 
 def test_a_heading_sorts_and_sorts_back(page):

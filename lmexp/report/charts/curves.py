@@ -47,5 +47,5 @@ def curves_chart(study: Study) -> alt.LayerChart:
         ),
         below("against", list(CURVE_AXES), CURVE_AXES),
     ]
-    title = json.dumps("loss (nats per token)")
+    title = json.dumps("loss (nats)")
     return styled(layers, title, height=360, description="Loss of each run as it trained: validation and training")
