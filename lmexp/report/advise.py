@@ -93,7 +93,7 @@ def _certainty(best: Found, found: Found) -> list[str]:
     if found["not_told_apart"]:
         others = [f"{arm['family']} in {arm['precision']}" for arm in found["not_told_apart"]]
         lines.append(f"Within its interval: {', '.join(others)}.")
-    return lines + [f"Mind: {warning}." for warning in dict.fromkeys(best["warnings"])]
+    return lines + [f"Mind: {warning.removesuffix('.')}." for warning in dict.fromkeys(best["warnings"])]
 
 
 def _error(best: Found) -> str:
