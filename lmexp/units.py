@@ -9,9 +9,9 @@ def printable(text: str) -> str:
 
 
 def si(value: float) -> str:
-    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950."""
-    if not value or not math.isfinite(value):
-        return f"{value:g}"
+    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950, 1e30 is 1e+30."""
+    if not value or not math.isfinite(value) or abs(value) >= 1e27:  # beyond the last prefix, yotta
+        return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
     thousands = min(max(int(exponent) // 3, 0), 8)
     shift = int(exponent) - 3 * thousands

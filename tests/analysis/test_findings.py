@@ -148,7 +148,16 @@ def test_milestones_do_not_count_as_runs(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1, "1.00"), (950, "950"), (999.9, "1.00k"), (1234567, "1.23M"), (3.2e15, "3.20P"), (0.5, "0.500")],
+    [
+        (0, "0"),
+        (1, "1.00"),
+        (950, "950"),
+        (999.9, "1.00k"),
+        (1234567, "1.23M"),
+        (3.2e15, "3.20P"),
+        (0.5, "0.500"),
+        (5.934e47, "5.93e+47"),
+    ],
 )
 def test_si_prefixes(value, text):
     assert si(value) == text

@@ -107,7 +107,7 @@ function number(value, format) {
 }
 
 function si(value) {
-  if (!value) return String(value);
+  if (!value || Math.abs(value) >= 1e27) return String(Number(value.toPrecision(3))); // beyond the last prefix, yotta
   const [mantissa, exponent] = value.toExponential(2).split("e").map(Number);
   const thousands = Math.min(Math.max(Math.trunc(exponent / 3), 0), 8);
   const shift = exponent - 3 * thousands;
