@@ -107,6 +107,7 @@ def test_slots_run_at_once_share_the_cores_and_say_so(resolve: Resolve):
 
 
 def _coordinate(sweep: Sweep) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
     run_sweep(sweep, Notes())
 
 
