@@ -18,9 +18,7 @@ def test_all_charts_are_drawn(page):
     assert page.locator(MARKS).count() == 8
     assert page.locator("#curves svg .mark-line path").count() == 18  # the failed run has none
     assert page.locator("#parallel svg .mark-line path").count() == 8
-    assert {"precision: bf16 against fp32", "change in loss (nats); less is better"} <= set(
-        texts(page, "effects")
-    )
+    assert {"precision: bf16 against fp32", "change in loss (nats); less is better"} <= set(texts(page, "effects"))
     assert page.locator("#heat svg .mark-rect.role-mark path").count() == 4
 
 

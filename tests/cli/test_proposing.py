@@ -29,7 +29,9 @@ def asked(tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     return Asked("six", [f"data.path={text}", "data.document=paragraph"], Path("outputs"), None)
 
 
-@pytest.mark.parametrize("share", [0.9, 0.5, 0.2])
+@pytest.mark.parametrize(
+    "share", [pytest.param(0.9, marks=pytest.mark.slow), 0.5, pytest.param(0.2, marks=pytest.mark.slow)]
+)
 def test_the_plan_of_the_proposed_command_is_within_the_cap(asked: Asked, share: float):
     resolved, rows = asked.plan(asked.words)
     most = share * sum(row["train_flops"] for row in rows)
@@ -64,6 +66,7 @@ def test_dollars_without_a_speed_are_refused(asked: Asked):
         affordable(asked, resolved, rows, {"dollars": 1.0})
 
 
+@pytest.mark.slow
 def test_a_cheaper_design_is_a_command_whose_plan_is_cheaper(asked: Asked):
     grid = "{model.d_model: [32, 48, 64, 96, 128], budget.tokens: [51_200, 102_400, 204_800, 409_600]}"
     wide_file = SWEEP.replace("{model.d_model: [32, 64, 128]}", grid).replace("  seeds: 2\n", "")

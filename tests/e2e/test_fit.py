@@ -44,6 +44,7 @@ def test_a_file_of_points_gives_the_answer_a_page_and_one_document(points: Path,
     assert best["params"]["low"] < truth < best["params"]["high"]
 
 
+@pytest.mark.slow
 def test_charts_are_written_as_files(points: Path, lmexp: Lmexp):
     ended = lmexp("fit", "points.csv", "--charts", "svg", "--output", "out", *FEW)
     assert ended.returncode == 0, ended.stderr
@@ -51,6 +52,7 @@ def test_charts_are_written_as_files(points: Path, lmexp: Lmexp):
     assert written == {f"fit-{name}.svg" for name in ("loss", "sizes", "isoflop", "residuals")}
 
 
+@pytest.mark.slow
 def test_a_study_is_fitted_against_a_cost(tmp_path: Path, lmexp: Lmexp):
     write_study(tmp_path / "outputs")
     ended = lmexp("fit", "demo", "--cost", "dollars")

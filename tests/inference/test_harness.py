@@ -507,6 +507,7 @@ def test_wrong_requests(loaded: Loaded, config, tmp_path: Path, monkeypatch):
         run(loaded, ["colours"], folder)
 
 
+@pytest.mark.slow
 def test_tasks_of_lm_eval_are_known_by_name_and_need_the_hub(loaded: Loaded, tmp_path: Path, monkeypatch, capsys):
     """Its own tasks, without a network."""
     import huggingface_hub.constants
@@ -526,6 +527,7 @@ def test_tasks_of_lm_eval_are_known_by_name_and_need_the_hub(loaded: Loaded, tmp
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_without_lm_eval_it_says_how_to_get_it():
     code = """
 import sys

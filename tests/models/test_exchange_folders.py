@@ -149,7 +149,9 @@ def test_a_folder_that_cannot_be_read_is_one_short_message(tmp_path: Path):
     with pytest.raises(UserError, match=r"nothing: there is no config.json"):
         import_folder(tmp_path / "nothing")
     (folder / "config.json").write_text(json.dumps(settings | {"model_type": "gpt_neo"}))
-    with pytest.raises(UserError, match="holds a model of type gpt_neo; weights are taken over from gpt2, bert, llama, mistral"):
+    with pytest.raises(
+        UserError, match="holds a model of type gpt_neo; weights are taken over from gpt2, bert, llama, mistral"
+    ):
         import_folder(folder)
     for broken in ("{", "[]", "{}"):
         (folder / "config.json").write_text(broken)

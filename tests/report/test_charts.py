@@ -15,6 +15,7 @@ def study(tmp_path_factory):
     return load_study([write_study(tmp_path_factory.mktemp("outputs"))])
 
 
+@pytest.mark.slow
 def test_every_chart_is_written_in_every_format(study, tmp_path):
     files = write_charts(study, tmp_path, "loss", "train_seconds", ["png", "svg", "pdf"])
     assert {file.stem for file in files} == {"scatter", "curves", "parallel", "effects", "heat"}

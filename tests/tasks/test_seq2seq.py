@@ -101,6 +101,7 @@ def test_a_longer_search_finds_likelier_targets():
         assert log_p(found[1]) > log_p(found[0])
 
 
+@pytest.mark.slow
 def test_a_trained_model_writes_what_it_was_taught():
     """Reversing, which needs the source, the order of it, and an end."""
     config = Composer(paths.search_roots(), words=["task=seq2seq"]).config({})
