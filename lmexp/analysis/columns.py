@@ -8,6 +8,7 @@ terminal, the charts and the page's script print the same digits.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,8 @@ def higher_is_better(name: str) -> bool:
     Of a column that is none of the record's, as in a table of one's own, the common names of scores are known.
     """
     if name.startswith("score/"):
-        return name.rsplit("/", 1)[-1] not in _LOWER_SCORES
+        metric = name.rsplit("/", 1)[-1]
+        return metric not in _LOWER_SCORES and not re.search(r"_ms(_|$)", metric)  # of bench: milliseconds
     return name in _HIGHER or name.startswith(("f1_", "rouge"))
 
 

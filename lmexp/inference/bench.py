@@ -41,12 +41,16 @@ from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.record import Row
+from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
 
 Say = Callable[[str], None]
 FILE = "bench.json"
 """The document, in a run's directory."""
+KEPT = ("time_to_first_token_ms", "decode_ms_p50", "decode_ms_p95", "decode_tokens_per_second")
+"""What joins a run's record, as score/bench-<precision>-b<batch>-p<prompt>/<metric>: quality against latency is then a
+frontier like any other."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def find_subject(words: list[str], outputs: Path, config_dir: Path | None, say: 
 def bench(subject: Subject, grid: Grid, outputs: Path, say: Say) -> Row:
     """Measure a subject and return the document: `rows`, what was `skipped`, and `notes`.
 
-    A finished run keeps it as bench.json. Raises UserError when nothing of what is asked can be measured.
+    A finished run keeps it as bench.json; what it measured with the device to itself joins the record's scores.
+    Raises UserError when nothing of what is asked can be measured.
     """
     config = subject.config
     device = _device(subject)
@@ -151,6 +156,11 @@ def bench(subject: Subject, grid: Grid, outputs: Path, say: Say) -> Row:
         raise UserError(f"{subject.name}: nothing was measured: {skipped[0]['reason']}")
     if subject.run is not None:
         write_json(subject.run.path / FILE, document)
+        if alone:  # speeds beside another run would stand in the table as if they were the model's own
+            for row in document["rows"]:
+                name = f"bench-{row['precision']}-b{row['batch']}-p{row['prompt']}"
+                kept = {metric: row[metric] for metric in KEPT if row[metric] is not None}
+                add_scores(subject.run, name, kept, {"about": about})
     return document
 
 

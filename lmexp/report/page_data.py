@@ -125,7 +125,7 @@ def _plain(values: pd.Series) -> list[Any]:
 def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
     """Return how the page shows each column: those that lead, then those that wait to be asked for."""
     used = _used(study.table)
-    scores = [name for name in used if name.startswith("score/")]
+    scores = [name for name in used if name.startswith("score/") and not name.startswith("score/bench-")]
     state = ["state"] if len(unfinished(study.table)) else []
     lead = ["slug", *study.varied, *state, quality, *QUALITIES[:3], cost, *LEAD, *scores]
     lead = [name for name in dict.fromkeys(lead) if name in used]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lmexp.analysis.columns import higher_is_better
 from lmexp.errors import UserError
 from lmexp.inference.bench import bench, find_subject, parse_grid
 from lmexp.launch.resolve import resolve_sweep
@@ -87,6 +88,7 @@ def test_what_is_held_and_read_is_in_the_rows(measure: Callable):
 def test_a_run_keeps_its_document_and_a_new_model_has_none_and_no_loss(measure: Callable, outputs: Path):
     document = measure("gpt_nano", precisions=["fp32"])
     assert json.loads((run_in(outputs).path / "bench.json").read_text()) == document
+
     before = sorted(outputs.rglob("*"))
     document = measure("model=gpt_nano", "model.context=16", "model.vocab_size=99", precisions=["fp32", "bf16"])
     assert [(row["precision"], row["loss"]) for row in document["rows"]] == [("fp32", None), ("bf16", None)]
@@ -208,3 +210,13 @@ def test_the_command_prints_a_table_or_one_document(outputs: Path, tmp_path: Pat
 def test_new_models_take_the_words_of_a_config():
     subject = find_subject([*SMALL, "model.vocab_size=300"], Path("nowhere"), None, print)
     assert subject.run is None and subject.config.model.vocab_size == 300 and subject.config.model.d_model == 32
+
+
+def test_latency_joins_the_record_where_the_run_had_the_device_to_itself(measure: Callable, outputs: Path):
+    document = measure("gpt_nano", precisions=["fp32"])
+    (row,) = document["rows"]
+    record = run_in(outputs).read_record()[0]
+    assert row["exclusive"] and record["score/bench-fp32-b1-p4/decode_ms_p50"] == row["decode_ms_p50"]
+    assert row["decode_ms_p95"] is None and "score/bench-fp32-b1-p4/decode_ms_p95" not in record
+    assert not higher_is_better("score/bench-fp32-b1-p4/decode_ms_p50")
+    assert higher_is_better("score/bench-fp32-b1-p4/decode_tokens_per_second")
