@@ -145,7 +145,7 @@ def bench(subject: Subject, grid: Grid, outputs: Path, say: Say) -> Row:
         "memory_peak_gb_per_second": peak,
         "memory_peak_source": source,
     }
-    document = {
+    document: Row = {
         "subject": subject.name,
         "trained_precision": subject.compute,
         "rows": [row | about for row in rows],
@@ -157,7 +157,7 @@ def bench(subject: Subject, grid: Grid, outputs: Path, say: Say) -> Row:
     if subject.run is not None:
         write_json(subject.run.path / FILE, document)
         if alone:  # speeds beside another run would stand in the table as if they were the model's own
-            for row in document["rows"]:
+            for row in rows:
                 name = f"bench-{row['precision']}-b{row['batch']}-p{row['prompt']}"
                 kept = {metric: row[metric] for metric in KEPT if row[metric] is not None}
                 add_scores(subject.run, name, kept, {"about": about})
