@@ -13,9 +13,9 @@ from pathlib import Path
 
 from lmexp.config.checks import world_size
 from lmexp.cost.memory import MemoryEstimate, estimate_memory
-from lmexp.launch.places import Place
 from lmexp.launch.processes import start, warm_up
-from lmexp.launch.resolve import resolve_sweep
+from lmexp.launch.slots import Place
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 
 STEPS = 4  # memory is measured over the first three

@@ -28,8 +28,8 @@ from lmexp.config.schema import RunConfig
 from lmexp.data.loading import Batch, TrainBatches
 from lmexp.data.order import Order
 from lmexp.data.store import Store, prepare
-from lmexp.launch.resolve import resolve_sweep
 from lmexp.models.build import build_model
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train import training, worker

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 from report import RECORDS, write_study
 
 from lmexp.analysis.table import load_study
-from lmexp.report.html import write_report
+from lmexp.report.page.html import write_report
 
 CHARTS = ("scatter", "parallel", "effects", "heat")  # the study has no curves
 

@@ -7,10 +7,10 @@ ratio and the worst: python benchmarks/plan.py
 import tempfile
 from pathlib import Path
 
-from lmexp.analysis.planner import Cell, plan
+from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.queue import run_sweep
-from lmexp.launch.resolve import PlannedRun, resolve_sweep
-from lmexp.launch.trials import known_trials, measure
+from lmexp.planning.plan import Cell, plan
+from lmexp.resolve.sweep import PlannedRun, resolve_sweep
 from lmexp.runs.directory import State
 
 COMMON = ["tokenizer=byte", "evaluation.every=1", "checkpoint.every=1"]
@@ -46,8 +46,8 @@ def main() -> None:
         sweeps = [resolve_sweep(None, [*COMMON, *words], outputs, name="plan") for words in RUNS]
         runs = [planned for sweep in sweeps for planned in sweep.runs]
         measure(runs, outputs)
-        trials = known_trials(runs, outputs)
-        rows = plan(Cell(p.values, p.config, p.horizon, p.device, trial) for p, trial in zip(runs, trials, strict=True))
+        probes = known_probes(runs, outputs)
+        rows = plan(Cell(p.values, p.config, p.horizon, p.device, probe) for p, probe in zip(runs, probes, strict=True))
         ratios = []
         for sweep, row, words in zip(sweeps, rows, RUNS, strict=True):
             run_sweep(sweep, Silent())

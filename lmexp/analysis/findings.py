@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.arms import Ranking, ranking
 from lmexp.analysis.columns import column, format_number, higher_is_better, in_words, number_format
+from lmexp.analysis.comparable import crowded, mixtures
+from lmexp.analysis.effects.effects import Effect, all_effects, comparable, effects
+from lmexp.analysis.effects.noise import t_quantile
+from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import frontier, is_done, numbers
-from lmexp.analysis.mixtures import crowded, mixtures
-from lmexp.analysis.pairs import Effect, all_effects, comparable, effects
-from lmexp.analysis.seeds import t_quantile
 from lmexp.analysis.table import Study, final_rows, name_at
 
 __all__ = ["effects", "final_rows", "findings", "headline"]

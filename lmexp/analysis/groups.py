@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.comparable import SPLITTING, code, crowded
+from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.filters import grouping
 from lmexp.analysis.frontier import is_done, numbers
-from lmexp.analysis.mixtures import SPLITTING, code, crowded
-from lmexp.analysis.seeds import LEVEL
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from lmexp.launch.resolve import Sweep
+    from lmexp.resolve.sweep import Sweep
 
 RUN, WATCH, DECIDE, USE, LOOK = "Run", "Watch and change", "Decide", "Use a model", "Look around"
 """The verbs' groups in `lmexp --help`."""

@@ -34,13 +34,13 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
-    from lmexp.analysis.affordable import caps_of
-    from lmexp.analysis.planner import search_totals, totals
-    from lmexp.cli.proposing import Asked, affordable, simulated
+    from lmexp.cli.proposals import Asked, affordable, simulated
+    from lmexp.launch.probe import measure as try_shapes
     from lmexp.launch.processes import warm_up
-    from lmexp.launch.resolve import resolve_sweep
-    from lmexp.launch.trials import measure as try_shapes
-    from lmexp.report.plan import print_affordable, print_plan, print_search_plan, print_simulation
+    from lmexp.planning.cuts import caps_of
+    from lmexp.planning.plan import search_totals, totals
+    from lmexp.report.terminal.plan import print_affordable, print_plan, print_search_plan, print_simulation
+    from lmexp.resolve.sweep import resolve_sweep
 
     caps = caps_of(max_dollars, max_hours, max_flops)
     if target_flops is not None and law is None:
@@ -138,6 +138,6 @@ def _format_of(name: str | None, output: Path | None) -> str | None:
     """Return the format that is asked for, if one is; asking for none imports nothing."""
     if name is None and output is None:
         return None
-    from lmexp.report.formats import format_named
+    from lmexp.report.export.formats import format_named
 
     return format_named(name, output)

@@ -38,11 +38,11 @@ def advise(
     debug: Debug = False,
 ) -> None:
     """Say what to train for a budget, or for a loss, from a study's own fits and speeds; or which family for a task."""
-    from lmexp.analysis.advise import UNITS, Ask, advise, learn
-    from lmexp.analysis.guide import guide, purpose_of
+    from lmexp.analysis.advice.advise import UNITS, Ask, advise, learn
+    from lmexp.analysis.advice.families import guide, purpose_of
     from lmexp.analysis.table import load_study
     from lmexp.config import paths
-    from lmexp.report.advise import print_advice, print_guide
+    from lmexp.report.terminal.advise import print_advice, print_guide
 
     folders = [output_dir / name for name in names or []]
     if purpose is not None:
@@ -115,9 +115,9 @@ def fit(
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
     from lmexp.analysis.table import load_study
     from lmexp.report.charts.export import check_formats
-    from lmexp.report.fit import print_fit
-    from lmexp.report.fit_document import fit_document
-    from lmexp.report.fit_page import write_fit, write_fit_charts
+    from lmexp.report.export.fit_document import fit_document
+    from lmexp.report.page.fit import write_fit, write_fit_charts
+    from lmexp.report.terminal.fit import print_fit
 
     if cost is None and at:
         raise UserError("--at tells amounts of a --cost; budgets in FLOPs are --flops")

@@ -33,7 +33,7 @@ def list_(
 ) -> None:
     """List what there is to choose from, each with one line."""
     from lmexp.config import paths
-    from lmexp.report.tables import print_list
+    from lmexp.report.terminal.tables import print_list
 
     roots = paths.search_roots(config_dir)
     group = kind.value.removesuffix("s")
@@ -49,7 +49,7 @@ def list_(
 def doctor(output_dir: Outputs = OUTPUTS, as_json: AsJson = False, debug: Debug = False) -> None:
     """Say what this machine has, how fast it multiplies, and what cannot be measured here."""
     from lmexp.cost.doctor import examine
-    from lmexp.report.doctor import print_doctor
+    from lmexp.report.terminal.doctor import print_doctor
 
     with err.status("measuring"):
         found = examine(output_dir)

@@ -33,7 +33,7 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
-    from lmexp.launch.resolve import Sweep
+    from lmexp.resolve.sweep import Sweep
 
 
 @app.command(epilog="Example: `lmexp train model=gpt_nano budget.tokens=200_000`", rich_help_panel=RUN)
@@ -82,7 +82,7 @@ def sweep(
     """Run a sweep: check every cell, say the plan, run what is not done, report. Run it again to resume."""
     policy = _policy(on_failure, timeout, max_hours, max_dollars, max_flops)
     if detach:
-        from lmexp.launch.resolve import resolve_sweep
+        from lmexp.resolve.sweep import resolve_sweep
 
         resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=say)  # what is wrong is said here
         _detach(resolved.name, resolved.folder, as_json)
@@ -112,7 +112,7 @@ def retry(
     """Run those of a sweep again that did not succeed, as their directories describe them."""
     from lmexp.launch.control import RETRIED, set_back
     from lmexp.launch.processes import warm_up
-    from lmexp.launch.resolve import resolve_runs
+    from lmexp.resolve.sweep import resolve_runs
 
     for word in state or []:
         if word not in RETRIED:
@@ -159,7 +159,7 @@ def prepare(
     if as_json:
         print_json(found)
     else:
-        from lmexp.report.tables import print_store
+        from lmexp.report.terminal.tables import print_store
 
         print_store(found, out)
 
@@ -175,7 +175,7 @@ def _run(
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
     from lmexp.launch.processes import warm_up
-    from lmexp.launch.resolve import resolve_sweep
+    from lmexp.resolve.sweep import resolve_sweep
     from lmexp.runs.directory import RESULTS
     from lmexp.runs.sync import attach_to_agent, check_agent
 
@@ -195,7 +195,7 @@ def _run_resolved(resolved: "Sweep", folders: list[Path], policy: "Policy", as_j
     """Run, report on the folders, and name what failed."""
     from lmexp.launch.progress import Progress
     from lmexp.launch.queue import run_sweep
-    from lmexp.report.plan import plan_sentence, search_sentence
+    from lmexp.report.terminal.plan import plan_sentence, search_sentence
 
     rows = plan_rows(resolved, resolved.folder.parent)
     search = resolved.search

@@ -11,8 +11,8 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.analysis.table import Study
-    from lmexp.launch.resolve import Sweep
-    from lmexp.report.view import Shown
+    from lmexp.report.view import StudyView
+    from lmexp.resolve.sweep import Sweep
     from lmexp.runs.record import Row
 
 
@@ -31,15 +31,15 @@ class Asked:
     detect: float | None = None
     top: int = 50
 
-    def of(self, study: "Study") -> "Shown":
+    def of(self, study: "Study") -> "StudyView":
         """Return the study as it is asked for. Raises UserError for what is no column, limit or expression."""
-        from lmexp.analysis.choices import parse_limits
-        from lmexp.report.view import Shown, View, quality_names, split_names
+        from lmexp.analysis.select import parse_limits
+        from lmexp.report.view import StudyView, ViewOptions, quality_names, split_names
 
         part = study.where(self.where) if self.where is not None else study
         if self.where is not None and part.table.empty:
             raise UserError(f"no row of {study.name} is such that {self.where}")
-        view = View(
+        view = ViewOptions(
             quality=quality_names(part, self.quality),
             cost=split_names(self.cost) or ("train_seconds",),
             sort=self.sort,
@@ -50,7 +50,7 @@ class Asked:
             under=parse_limits(self.under, "--under"),
             detect=self.detect,
         )
-        return Shown(part, view)
+        return StudyView(part, view)
 
 
 def show_report(
@@ -59,10 +59,10 @@ def show_report(
     """Write the files of a whole study, and print what is asked of it; `charts` names formats, as in `png,pdf`."""
     from lmexp.analysis.table import load_study
     from lmexp.report.charts.export import check_formats, write_charts
-    from lmexp.report.document import study_document
-    from lmexp.report.files import write_csv, write_parquet
-    from lmexp.report.html import write_report
-    from lmexp.report.terminal import print_study
+    from lmexp.report.export.document import study_document
+    from lmexp.report.export.files import write_csv, write_parquet
+    from lmexp.report.page.html import write_report
+    from lmexp.report.terminal.study import print_study
 
     formats = check_formats(charts) if charts is not None else []
     study = load_study(folders)
@@ -87,7 +87,7 @@ def export_report(folders: list[Path], asked: Asked, name: str, output: Path | N
     """Write what is asked of a study in one format, to standard output or to a file; nothing else is written."""
     from lmexp.analysis.table import load_study
     from lmexp.files import write_atomically
-    from lmexp.report.formats import rendered
+    from lmexp.report.export.formats import rendered
 
     shown = asked.of(load_study(folders))
     shown.check()
@@ -103,7 +103,7 @@ def export_report(folders: list[Path], asked: Asked, name: str, output: Path | N
 
 def serve_report(folders: list[Path], quality: str | None, cost: str, port: int, as_json: bool) -> None:
     """Serve a study's page until Ctrl-C."""
-    from lmexp.report.serve import serve
+    from lmexp.report.page.serve import serve
 
     if as_json:
         raise UserError("--serve shows a page until Ctrl-C; --json prints one document and ends")
@@ -112,11 +112,11 @@ def serve_report(folders: list[Path], quality: str | None, cost: str, port: int,
 
 def plan_rows(resolved: "Sweep", outputs: Path) -> "list[Row]":
     """Return what each run of a sweep will take, as far as it is known."""
-    from lmexp.analysis.planner import Cell, plan
-    from lmexp.launch.trials import known_trials
+    from lmexp.launch.probe import known_probes
+    from lmexp.planning.plan import Cell, plan
 
-    trials = known_trials(resolved.examples, outputs)
+    probes = known_probes(resolved.examples, outputs)
     return plan(
-        Cell(planned.values, planned.config, planned.horizon, planned.device, trial)
-        for planned, trial in zip(resolved.examples, trials, strict=True)
+        Cell(planned.values, planned.config, planned.horizon, planned.device, probe)
+        for planned, probe in zip(resolved.examples, probes, strict=True)
     )

@@ -64,7 +64,7 @@ def score(
     from lmexp.inference.score import read_sentences
     from lmexp.inference.score import score as score_one
     from lmexp.inference.subject import load_subject
-    from lmexp.report.tables import print_sentences
+    from lmexp.report.terminal.tables import print_sentences
 
     texts = read_sentences(sentences or [], file)
     loaded = load_subject(run, output_dir, config_dir, say=say)
@@ -110,7 +110,7 @@ def eval_(
     What is scored is the validation split of the data; `data.validation_path=FILE` makes a whole file of examples one.
     """
     from lmexp.inference.evaluate import evaluate, evaluate_by_harness
-    from lmexp.report.tables import print_scores
+    from lmexp.report.terminal.tables import print_scores
 
     words = overrides or []
     refuse_sweeps(words)
@@ -148,7 +148,7 @@ def bench(
 ) -> None:
     """Measure what using a model costs: speed, latency and memory, by batch, prompt and precision."""
     from lmexp.inference.bench import bench, find_subject, parse_grid
-    from lmexp.report.bench import print_bench
+    from lmexp.report.terminal.bench import print_bench
 
     grid = parse_grid(precision or [], batch, prompt, new)
     found = bench(find_subject(words, output_dir, config_dir, say), grid, output_dir, say)

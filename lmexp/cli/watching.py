@@ -17,9 +17,9 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Say what each run of a sweep is doing."""
-    from lmexp.analysis.status import status
-    from lmexp.report.tables import print_status, watch_status
+    from lmexp.report.terminal.tables import print_status, watch_status
     from lmexp.runs.coordinators import has_coordinator
+    from lmexp.runs.status import status
 
     if watch and as_json:
         raise UserError("--watch shows a table; --json prints one document")

@@ -1,6 +1,6 @@
 """What the types cannot say: values that do not go together."""
 
-from lmexp.config.launchers import RayLauncher, SlurmLauncher
+from lmexp.config.launchers import LocalLauncher, RayLauncher, SlurmLauncher
 from lmexp.config.models import EncDecConfig, GPTConfig, LlamaSection, ModelConfig, MoEConfig, Reads, TransformerSection
 from lmexp.config.schema import RunConfig, SGDConfig
 from lmexp.errors import UserError
@@ -145,6 +145,16 @@ def _check_places(config: RunConfig) -> None:
 def world_size(config: RunConfig) -> int:
     """Return how many processes train a run together."""
     return config.trainer.devices * config.trainer.num_nodes
+
+
+def devices_of(config: RunConfig) -> float:
+    """Return how many devices a run takes: at least one for each of its processes, or a fraction of one."""
+    launcher, asked = config.launcher, None
+    if isinstance(launcher, LocalLauncher):
+        asked = launcher.devices_per_run
+    elif isinstance(launcher, RayLauncher):
+        asked = launcher.gpus
+    return asked if asked and asked < 1 else max(asked or 0.0, world_size(config))
 
 
 def sequences(config: RunConfig) -> int:

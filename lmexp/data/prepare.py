@@ -19,7 +19,7 @@ AnyStore = Store | ExampleStore
 T = TypeVar("T")
 
 
-class Settler:
+class InputResolver:
     """Fills into configs what their texts, tokenizers and pretrained models decide; looks at each of these once."""
 
     def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:

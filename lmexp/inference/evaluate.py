@@ -26,7 +26,7 @@ from lmexp.config.tasks import ClassifyConfig, TagConfig, TaskConfig
 from lmexp.cost.device import detect
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
-from lmexp.data.prepare import Settler
+from lmexp.data.prepare import InputResolver
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
@@ -84,7 +84,7 @@ def evaluate(
     check_task(config)
     _check_head(subject, config.task, loaded.config.task)
 
-    settler = Settler(outputs / STORES, say)
+    settler = InputResolver(outputs / STORES, say)
     config = _same_model(settler.settled(settler.identified(config)), loaded.config)
     store = settler.store(config)
     feed = copy.copy(open_feed(config, store))

@@ -9,7 +9,7 @@ from lmexp.config.hf import published_settings, quiet
 from lmexp.config.models import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
-from lmexp.data.prepare import Settler
+from lmexp.data.prepare import InputResolver
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
@@ -43,7 +43,7 @@ def load_subject(
     if not name.startswith(PREFIX):
         return load_final(find_run(name, outputs))
     config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)
-    settler = Settler(outputs / STORES, say)
+    settler = InputResolver(outputs / STORES, say)
     config = settler.identified(config)
     tokenizer = build_tokenizer(config.tokenizer, ())
     rows = config.model.vocab_size or 0

@@ -10,16 +10,16 @@ from pathlib import Path, PurePosixPath
 
 from lmexp.config.checks import world_size
 from lmexp.cost.device import Device
-from lmexp.launch.places import Place, Places
 from lmexp.launch.processes import Process, start, stop_all
-from lmexp.launch.resolve import PlannedRun
+from lmexp.launch.slots import Place, Places
+from lmexp.resolve.sweep import PlannedRun
 from lmexp.runs.directory import State, StateName
 
 RECENT_SECONDS = 60.0
 """A run is gone within this time of a process of its being ended: torchrun gives the others half a minute."""
 
 
-class Memory:
+class OomWatcher:
     """Watches for processes that the system ends for want of memory, among those that share ours."""
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -49,7 +49,7 @@ class LocalHandle:
     processes: int
     """How many train it; more than one are torchrun's."""
     place: Place
-    memory: Memory
+    memory: OomWatcher
     job: None = None
 
     def exit_code(self) -> int | None:
@@ -70,7 +70,7 @@ class LocalEngine:
     def __init__(self, device: Device) -> None:
         self._places = Places(device)
         self._reserved: list[Place] = []
-        self._memory = Memory()
+        self._memory = OomWatcher()
 
     def adopt(self, planned: PlannedRun, state: State) -> None:
         """No scheduler of this machine keeps runs for later."""

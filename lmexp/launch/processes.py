@@ -19,7 +19,7 @@ from typing import Protocol
 
 import psutil
 
-from lmexp.launch.places import Place
+from lmexp.launch.slots import Place
 from lmexp.runs.directory import RunDir
 
 GRACE_SECONDS = 30.0
@@ -43,13 +43,13 @@ def warm_up() -> None:
     """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
     # It must not find a user's torch.py or data.py in the folder that the command runs in.
     os.environ["PYTHONSAFEPATH"] = "1"
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.trial", __name__])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.probe", __name__])
     forkserver.ensure_running()
 
 
-def start(run: RunDir, processes: int, place: Place, trial: bool = False) -> Process:
-    """Start a run, or a trial of its shape; what it prints goes to its log."""
-    return _Forked(run, place, trial) if processes == 1 else _Torchrun(run, processes, place, trial)
+def start(run: RunDir, processes: int, place: Place, probe: bool = False) -> Process:
+    """Start a run, or a probe of its shape; what it prints goes to its log."""
+    return _Forked(run, place, probe) if processes == 1 else _Torchrun(run, processes, place, probe)
 
 
 def worker_command(
@@ -57,18 +57,18 @@ def worker_command(
     processes: int,
     nodes: Sequence[str] = (),
     signals: str = "SIGTERM,SIGINT,SIGUSR2",
-    trial: bool = False,
+    probe: bool = False,
 ) -> list[str]:
-    """Return the command that trains a run, or a trial of its shape, from its directory.
+    """Return the command that trains a run, or a probe of its shape, from its directory.
 
     Args:
         run: the run's directory.
         processes: how many train it on this node; more than one are torchrun's.
         nodes: what torchrun is told of a run's nodes, where there are several.
         signals: what torchrun heeds, and ends its processes for; of any other it dies, and leaves them behind.
-        trial: whether only its shape is tried.
+        probe: whether only its shape is tried.
     """
-    worker = ["-m", "lmexp.worker", str(run), *(["--trial"] if trial else [])]
+    worker = ["-m", "lmexp.worker", str(run), *(["--probe"] if probe else [])]
     if processes == 1 and not nodes:
         return [sys.executable, *worker]
     torchrun = ["-m", "torch.distributed.run", *(nodes or ["--standalone"]), f"--signals-to-handle={signals}"]
@@ -81,10 +81,10 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 class _Forked:
-    def __init__(self, run: RunDir, place: Place, trial: bool) -> None:
+    def __init__(self, run: RunDir, place: Place, probe: bool) -> None:
         warm_up()
         self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
-            target=_enter, args=(run.path, run.log, place.environment(), place.threads, trial), daemon=False
+            target=_enter, args=(run.path, run.log, place.environment(), place.threads, probe), daemon=False
         )
         self._process.start()
 
@@ -97,10 +97,10 @@ class _Forked:
 
 
 class _Torchrun:
-    def __init__(self, run: RunDir, processes: int, place: Place, trial: bool) -> None:
+    def __init__(self, run: RunDir, processes: int, place: Place, probe: bool) -> None:
         with run.log.open("ab") as log:
             self._process = subprocess.Popen(
-                worker_command(run.path, processes, trial=trial),
+                worker_command(run.path, processes, probe=probe),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -116,7 +116,7 @@ class _Torchrun:
         return self._process.pid
 
 
-def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, trial: bool) -> None:
+def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, probe: bool) -> None:
     """Become the run: a session of its own, output to the log, devices and threads set; then train, or try."""
     os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -128,11 +128,11 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, tri
 
     import torch
 
-    from lmexp.train import trial as trials
+    from lmexp.train import probe as probes
     from lmexp.train import worker
 
     torch.set_num_threads(threads)
-    sys.exit(trials.main(path) if trial else worker.main(path))
+    sys.exit(probes.main(path) if probe else worker.main(path))
 
 
 def stop_all(handles: Sequence[Process]) -> None:

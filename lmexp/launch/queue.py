@@ -17,13 +17,13 @@ from typing import Any, Protocol
 
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
-from lmexp.launch.caps import Ledger
 from lmexp.launch.engine import Engine, Handle
 from lmexp.launch.engines import open_engine
+from lmexp.launch.pending import Listed, Source, enqueue, is_pending
 from lmexp.launch.policy import LOST_RETRIES, Policy
-from lmexp.launch.resolve import PlannedRun, Sweep, manifest_of
-from lmexp.launch.source import Listed, Source, enqueue, is_pending
-from lmexp.launch.trials import known_trials
+from lmexp.launch.probe import known_probes
+from lmexp.launch.spend import Ledger
+from lmexp.resolve.sweep import PlannedRun, Sweep, manifest_of
 from lmexp.runs.coordinators import asked_to_stop, coordinating
 from lmexp.runs.directory import RESULTS, WAITING, State, StateName
 from lmexp.runs.manifest import write_manifest
@@ -80,7 +80,7 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     """
     began = time.time()
     policy = policy or Policy()
-    ledger = Ledger(policy, lambda planned: known_trials([planned], sweep.folder.parent)[0])
+    ledger = Ledger(policy, lambda planned: known_probes([planned], sweep.folder.parent)[0])
     ledger.check(sweep.examples)
     pending = [planned for planned in sweep.runs if is_pending(planned)]
     # Of a search, nobody knows the runs yet; they are at least as many of its smallest.

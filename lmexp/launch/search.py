@@ -27,9 +27,9 @@ from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.launch.halving import Halving
-from lmexp.launch.places import slots_of
-from lmexp.launch.resolve import PlannedRun, Sweep, manifest_of
-from lmexp.launch.source import enqueue, is_pending
+from lmexp.launch.pending import enqueue, is_pending
+from lmexp.launch.slots import slots_of
+from lmexp.resolve.sweep import PlannedRun, Sweep, manifest_of
 from lmexp.runs.directory import RESULTS, State
 from lmexp.runs.manifest import SkippedCell, write_manifest
 from lmexp.runs.record import is_number

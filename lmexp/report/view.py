@@ -11,14 +11,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.choices import best, cheapest, knee, meets
 from lmexp.analysis.columns import DEVICE_BOUND, column, format_number, higher_is_better, in_words, number_format
-from lmexp.analysis.detect import Detection, detect
+from lmexp.analysis.comparable import crowded
+from lmexp.analysis.effects.effects import cells, comparable
+from lmexp.analysis.effects.power import Detection, detect
 from lmexp.analysis.frontier import Marks, frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
-from lmexp.analysis.mixtures import crowded
-from lmexp.analysis.pairs import cells, comparable
+from lmexp.analysis.select import best, cheapest, knee, meets
 from lmexp.analysis.table import Study, name_at, names_of_rows
 from lmexp.errors import UserError, nearest
 from lmexp.units import printable
@@ -35,7 +35,7 @@ TOP = 50
 
 
 @dataclass(frozen=True)
-class View:
+class ViewOptions:
     """What is asked of a study."""
 
     quality: tuple[str, ...] = ("loss",)
@@ -52,11 +52,11 @@ class View:
 
 
 @dataclass(frozen=True)
-class Shown:
+class StudyView:
     """A study as a view has it."""
 
     study: Study
-    view: View
+    view: ViewOptions
 
     @property
     def table(self) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TaskScores:
     """A task's own scores, beside the loss."""
 
     scores: dict[str, float] = field(default_factory=dict)
@@ -86,12 +86,12 @@ class Task(pl.LightningModule):
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
         raise NotImplementedError
 
-    def judge(self, feed: Feed, batch: int) -> Judged:
+    def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return the task's own scores over the validation split of `feed`, `batch` samples at a time.
 
         By itself a language model has none besides its loss. The whole model must be here, in one process.
         """
-        return Judged()
+        return TaskScores()
 
     def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the summed negative log-likelihood of a micro-batch's targets, as training has it; see `predict`."""

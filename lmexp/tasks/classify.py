@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import (
 from lmexp.config.tasks import ClassifyConfig, TagConfig
 from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
-from lmexp.tasks.base import Batch, Judged, Task
+from lmexp.tasks.base import Batch, Task, TaskScores
 
 
 class Classify(Task):
@@ -30,7 +30,7 @@ class Classify(Task):
         """See Task.predict; N = B."""
         return self.model(batch["inputs"], batch["valid"]), batch["targets"]
 
-    def judge(self, feed: Feed, batch: int) -> Judged:
+    def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return accuracy, precision, recall and F1 over all texts, by torchmetrics, and the confusion matrix.
 
         Macro means each label's own, averaged over the labels that occur or are guessed; 0 stands for 0 / 0. With one
@@ -48,7 +48,7 @@ class Classify(Task):
             "f1_micro": multiclass_f1_score(guessed, right, count, average="micro"),
         }
         confusion = multiclass_confusion_matrix(guessed, right, count).tolist()
-        return Judged(
+        return TaskScores(
             {name: float(value) for name, value in values.items()}, {"labels": labels, "confusion": confusion}
         )
 

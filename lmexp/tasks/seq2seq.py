@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from lmexp.config.tasks import Seq2SeqConfig
 from lmexp.data.feeds import IGNORED, Feed, Pairs
 from lmexp.models.decoding import SourceDecoder, decode
-from lmexp.tasks.base import Batch, Judged, Task
+from lmexp.tasks.base import Batch, Task, TaskScores
 
 
 class Seq2Seq(Task):
@@ -29,7 +29,7 @@ class Seq2Seq(Task):
             logits.float(), targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
         )
 
-    def judge(self, feed: Feed, batch: int) -> Judged:
+    def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Write targets to the first `task.scored` sources and return texts.scores of them, and how these come about.
 
         In details also the first ten, each with its source and its reference.
@@ -49,7 +49,7 @@ class Seq2Seq(Task):
             for source, text, reference in zip(sources, written, references, strict=False)
         ]
         about = texts.details(references) | {"texts": count, "first": shown}
-        return Judged(texts.scores(written, references), about)
+        return TaskScores(texts.scores(written, references), about)
 
     def generate(self, batch: Batch, eos: int, limit: int) -> list[list[int]]:
         """Write a target to each source of a batch: its tokens, without `eos`, which ends it.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from lmexp.data.feeds import IGNORED, Feed
-from lmexp.tasks.base import Batch, Judged, Task
+from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.classify import guesses, labels_of
 from lmexp.tasks.spans import count_spans, total
 
@@ -24,7 +24,7 @@ class Tag(Task):
         logits = self.model(batch["inputs"], batch["valid"])  # (B, T, tags)
         return logits.flatten(0, 1), batch["targets"].flatten()
 
-    def judge(self, feed: Feed, batch: int) -> Judged:
+    def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return precision, recall and F1 over all spans, by the rules in spans.py.
 
         In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.
@@ -42,7 +42,7 @@ class Tag(Task):
             for kind, of in found.items()
         }
         scores = {"span_precision": micro.precision, "span_recall": micro.recall, "span_f1": micro.f1}
-        return Judged(scores, {"spans": each})
+        return TaskScores(scores, {"spans": each})
 
     def _sentences(self, feed: Feed, batch: int) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the right tags of each sentence and those guessed."""

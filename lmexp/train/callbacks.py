@@ -30,10 +30,10 @@ from lmexp.files import flush_to_disk
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import Batch, Quality, Task
+from lmexp.train.dtypes import ComputeWitness, stored_dtypes
 from lmexp.train.progress import Progress
 from lmexp.train.schedule import rate
 from lmexp.train.stopping import Signals, Stopped
-from lmexp.train.witness import ComputeWitness, stored_dtypes
 
 
 class Diverged(Exception):

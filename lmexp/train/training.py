@@ -2,7 +2,7 @@
 
     open the token store -> task(model) -> Trainer.fit -> final weights -> figures
 
-The parts are put together in one place, `Training`, for the run itself and for a trial of a few steps.
+The parts are put together in one place, `Training`, for the run itself and for a probe of a few steps.
 """
 
 import os
@@ -41,8 +41,8 @@ from lmexp.runs.mirrors import Mirror, open_mirror
 from lmexp.runs.origin import origin_columns, utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.runs.scores import add_scores
-from lmexp.tasks.base import Judged, Task
-from lmexp.train import figures
+from lmexp.tasks.base import Task, TaskScores
+from lmexp.train import results
 from lmexp.train.callbacks import Clock, Curve, Diverged, Evaluation, Rest, Saving, Spending, Witness
 from lmexp.train.checkpoint import last_checkpoint, load_weights, resumable_progress, save_final, whole
 from lmexp.train.float8 import convert
@@ -103,7 +103,7 @@ class Training:
         loader = DataLoader(batches, batch_size=None)
         trainer.fit(self.task, loader, ckpt_path=checkpoint, weights_only=True)
 
-    def judge(self, model: nn.Module) -> Judged:
+    def judge(self, model: nn.Module) -> TaskScores:
         """Return the task's own scores of the whole model, as one process has it; see `whole`."""
         task = self.task
         if model is not task.model:  # put together out of its parts
@@ -160,28 +160,28 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
             assert evaluation.quality is not None, "the end of a budget is always scored"
             model = whole(training.task.model, config)
             signals.finishing = True
-            judged = training.judge(model) if leader else Judged()
+            judged = training.judge(model) if leader else TaskScores()
         devices = devices_used(training.device.kind, world)
         if leader:
             exclusive = training.exclusive.alone if training.exclusive else None
             record = complete(
                 identity_columns(config)
-                | figures.quality_columns(evaluation.quality)
+                | results.quality_columns(evaluation.quality)
                 | {f"score/{config.task.name}/{metric}": value for metric, value in judged.scores.items()}
-                | figures.work_columns(config, count, progress, training.feed.epoch_tokens)
+                | results.work_columns(config, count, progress, training.feed.epoch_tokens)
                 | meter.summary()
                 | training.memory.summary()
                 | witness.dtypes
                 | {
                     "exclusive": exclusive,
-                    "compile_seconds": figures.compile_seconds(config),
+                    "compile_seconds": results.compile_seconds(config),
                     "world_size": world,
                     "device_name": training.device.name,
                     "data_fingerprint": store.fingerprint,
                     "tokenizer_fingerprint": store.tokenizer_fingerprint,
                     "finished": utc(time.time()),
                 }
-                | figures.price_columns(spending.spent, training.hardware, devices, progress.tokens)
+                | results.price_columns(spending.spent, training.hardware, devices, progress.tokens)
                 | origin
             )
             record |= _utilisation(training, record, exclusive)
@@ -267,7 +267,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending)
 
 def _utilisation(training: Training, record: Row, exclusive: bool | None) -> Row:
     """Return the columns of MFU; a peak beyond belief is said in the log."""
-    found = figures.utilisation_columns(
+    found = results.utilisation_columns(
         training.config, training.hardware, training.device, training.outputs, record["tokens_per_second"],
         training.trainer.world_size, may_measure=bool(exclusive),
     )  # fmt: skip

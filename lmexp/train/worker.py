@@ -29,7 +29,7 @@ from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError, reason_of
 from lmexp.runs.directory import RESULTS, Failure, RunDir, State, StateName
 from lmexp.train.callbacks import Diverged
-from lmexp.train.micro import fit_micro_batch
+from lmexp.train.micro_batch import fit_micro_batch
 from lmexp.train.stopping import Signals, Stopped, processes
 from lmexp.train.training import train
 

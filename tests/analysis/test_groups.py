@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmexp.analysis.detect import detect
+from lmexp.analysis.effects.effects import all_effects, effects, noise_floor
+from lmexp.analysis.effects.power import detect
 from lmexp.analysis.findings import findings
 from lmexp.analysis.groups import default_grouping, grouped
-from lmexp.analysis.pairs import all_effects, effects, noise_floor
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import write_json

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from lmexp.analysis.table import load_study
-from lmexp.report.html import write_report
+from lmexp.report.page.html import write_report
 from tests.browser.reading import HOSTILE, ready
 from tests.report.synthetic import write_study
 

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from lmexp.analysis.columns import column as column_of
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
-from lmexp.report.html import write_report
+from lmexp.report.page.html import write_report
 from lmexp.runs.directory import RunDir
 from tests.browser.reading import FILLED, HOSTILE, MARKS, column, heading, texts
 from tests.report.synthetic import config, record_of

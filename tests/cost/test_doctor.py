@@ -15,7 +15,7 @@ from lmexp.cost.device import Device, detect, slow_precision, unsupported_precis
 from lmexp.cost.doctor import examine
 from lmexp.cost.peaks import key_of, read_peaks
 from lmexp.errors import UserError
-from lmexp.report.doctor import print_doctor, sections, verdict
+from lmexp.report.terminal.doctor import print_doctor, sections, verdict
 
 CPU = Device("cpu", "a CPU, 4 cores", 1, 16.0, None, native_bf16=True)
 OLD_CPU = Device("cpu", "an old CPU, 4 cores", 1, 16.0, None, native_bf16=False)

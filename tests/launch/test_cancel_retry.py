@@ -6,7 +6,7 @@ import pytest
 
 from lmexp.errors import UserError
 from lmexp.launch.control import RETRIED, cancel, set_back
-from lmexp.launch.source import enqueue
+from lmexp.launch.pending import enqueue
 from tests.launch.test_queue import Resolve, resolve
 
 __all__ = ["resolve"]  # the fixture

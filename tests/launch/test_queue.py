@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
-from lmexp.launch.resolve import PlannedRun, Sweep, resolve_sweep
-from lmexp.launch.source import enqueue
+from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
 from lmexp.runs.directory import RunDir, State, StateName
 from lmexp.train.worker import main
 

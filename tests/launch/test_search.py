@@ -21,12 +21,12 @@ from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
 from lmexp.config.sweeps import Choices, Interval, SearchAxis, SearchSpec
 from lmexp.errors import UserError
-from lmexp.launch import resolve as resolving
 from lmexp.launch.halving import Halving
+from lmexp.launch.pending import is_pending
 from lmexp.launch.queue import run_sweep
-from lmexp.launch.resolve import PlannedRun, Sweep, resolve_sweep
 from lmexp.launch.search import JOURNAL, Search, _distribution, _value
-from lmexp.launch.source import is_pending
+from lmexp.resolve import sweep as resolving
+from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
 from lmexp.runs.directory import RunDir, State
 from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import identity_columns

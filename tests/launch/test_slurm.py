@@ -15,9 +15,9 @@ import pytest
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.launch import slurm as engine
+from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
-from lmexp.launch.resolve import Sweep, resolve_sweep
-from lmexp.launch.source import enqueue
+from lmexp.resolve.sweep import Sweep, resolve_sweep
 from lmexp.runs.directory import RunDir, State
 from tests.conftest import Lmexp
 from tests.launch.slurm import missing, slurm

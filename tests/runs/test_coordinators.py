@@ -23,7 +23,7 @@ NOBODY = 65534
 LOOK = """
 import json, os, sys
 from pathlib import Path
-from lmexp.analysis.status import status
+from lmexp.runs.status import status
 from lmexp.runs.coordinators import LOCK, has_coordinator
 
 os.setgroups([])

@@ -25,7 +25,7 @@ from lmexp.tasks.base import IGNORED
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest
 from lmexp.train.checkpoint import whole
-from lmexp.train.micro import with_micro
+from lmexp.train.micro_batch import with_micro
 from lmexp.train.progress import Progress
 from lmexp.train.training import build_trainer
 from lmexp.train.worker import leave

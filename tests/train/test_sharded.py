@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from lmexp.data.feeds import Windows
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.store import Store, prepare
-from lmexp.launch.resolve import resolve_sweep
 from lmexp.models.sampling import sample
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.checkpoint import last_checkpoint, load_final

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmexp.launch.resolve import resolve_sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.train.worker import main
 from tests.train import disturbed

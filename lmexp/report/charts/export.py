@@ -11,7 +11,7 @@ from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_atomically
 from lmexp.report.charts.base import CURVES, INK, PAPER, ROWS
-from lmexp.report.page_data import page_data
+from lmexp.report.page.data import page_data
 
 FORMATS = ("png", "svg", "pdf")
 WIDTH = 720

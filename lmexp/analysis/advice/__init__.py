@@ -1,0 +1,1 @@
+"""What to train next for a budget or a target loss."""

@@ -1,0 +1,418 @@
+"""What to train with a budget, or for a loss, as far as a study's own rows can say.
+
+Each arm, a family in a precision, has laws of its own, fitted to its own rows; of the laws that trade parameters for
+tokens the one with the lowest hold-out error speaks, and the others say how far laws differ. What a token costs at
+another size comes from the same rows: FLOPs by count, seconds by measured tokens a second, dollars by the price of
+an hour. The best use of the budget then follows (spending.py), and a shape that can be trained (shape.py).
+
+The rule for going beyond the rows: nothing is foretold at more than MOST_BEYOND times the largest compute, size or
+number of tokens that the arm has, nor below its smallest by as much. Within that, how far is said beside every number.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lmexp.analysis.advice.best_use import SERVED, Line, Use, best_use, cheapest_use, cost_of, line_through
+from lmexp.analysis.advice.model_size import nearest_shape
+from lmexp.analysis.advice.speed import Speed, speed_of
+from lmexp.analysis.frontier import numbers
+from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.readers import points_of_study
+from lmexp.analysis.table import Study
+from lmexp.config.schema import BudgetConfig, HardwareConfig, RunConfig
+from lmexp.config.words import words_of
+from lmexp.errors import UserError
+from lmexp.units import si
+
+Floats = npt.NDArray[np.float64]
+Unit = Literal["flops", "hours", "dollars"]
+UNITS: tuple[Unit, ...] = ("flops", "hours", "dollars")
+
+MOST_BEYOND = 100.0
+"""An arm foretells nothing at more than so many times the largest compute, size or tokens of its rows."""
+FAR = 10.0
+"""From here on, going beyond is warned of, not only said."""
+REPEATED = 4.0
+"""Passes over the data up to which a repeated token is worth about a new one (Muennighoff et al. 2023, section 6)."""
+BOOTSTRAPS = 400
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked: one of a budget or a loss, and on what."""
+
+    flops: float | None = None
+    hours: float | None = None
+    dollars: float | None = None
+    loss: float | None = None
+    by: Unit | None = None
+    """What is to be least on the way to a loss; None: dollars where every arm has a price, else hours, else FLOPs."""
+    device: HardwareConfig | None = None
+    """Another device than the study's."""
+    dollars_per_hour: float | None = None
+    served: float = 0.0
+    """Tokens served afterwards, which the budget pays for as well."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError unless exactly one thing is asked, and every number is above 0."""
+        given = {name: getattr(self, name) for name in (*UNITS, "loss") if getattr(self, name) is not None}
+        if len(given) != 1:
+            named = " and ".join(f"--{name}" for name in given) or "nothing"
+            raise UserError(f"asked for {named}: give one of --flops, --dollars, --hours, or --loss")
+        for name, value in (given | {"dollars-per-hour": self.dollars_per_hour}).items():
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise UserError(f"--{name} {value:g}: a number above 0")
+        if not (math.isfinite(self.served) and self.served >= 0):
+            raise UserError(f"--serve {self.served:g}: a number of tokens, 0 or more")
+        if self.by is not None and self.loss is None:
+            raise UserError("--by says what is least on the way to a loss: it needs --loss")
+
+    @property
+    def unit(self) -> Unit | None:
+        """The unit of the budget, or of what is to be least; None where that is still open."""
+        return next((unit for unit in UNITS if getattr(self, unit) is not None), self.by)
+
+    @property
+    def budget(self) -> float | None:
+        """The budget in its unit; None where a loss is asked for."""
+        return next((value for unit in UNITS if (value := getattr(self, unit)) is not None), None)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A family in a precision, with all that its rows say."""
+
+    family: str
+    precision: str
+    rows: pd.DataFrame
+    config: RunConfig
+    """Of its largest run: what a further run has in common with it."""
+    points: Points
+    fit: Fit
+    law: LawFit
+    """The one that speaks."""
+    flops: Line
+    """FLOPs a token by size."""
+
+    def speed(self, ask: Ask) -> Speed | str:
+        """Return its speed on the device that is asked about, or why it is not known."""
+        compute = self.config.precision.compute
+        return speed_of(self.rows, self.flops, ask.device, compute, ask.dollars_per_hour)
+
+    def price(self, unit: Unit, ask: Ask) -> Line | str:
+        """Return the price of a token by size, in a unit, or why it has none."""
+        if unit == "flops":
+            return self.flops
+        speed = self.speed(ask)
+        if isinstance(speed, str):
+            return speed
+        rate = speed.dollars_per_hour
+        if unit == "dollars" and rate is None:
+            return (
+                f"an hour of {speed.device} has no price: give --dollars-per-hour, or --device with a file that "
+                "has one (`lmexp list hardware`)"
+            )
+        price = speed.tokens_per_second.inverse(1 / 3600 * (rate or 0.0 if unit == "dollars" else 1.0))
+        if price.s <= 0:
+            return "its measured speed does not fall as models grow, so time says nothing about the best size"
+        return price
+
+
+@dataclass(frozen=True)
+class Known:
+    """A study of one task with a law for each of its arms: fitted once, asked as often as one likes."""
+
+    study: Study
+    arms: list[Arm]
+    refused: list[dict[str, Any]]
+    """Arms without a law: `family`, `precision`, and the `reason`."""
+
+
+def learn(study: Study, task: str | None = None) -> Known:
+    """Fit every arm of a study, of one task where it has several.
+
+    Raises UserError where no arm has a law: each with what it lacks.
+    """
+    study = _of_task(study, task)
+    arms, refused = _arms(study)
+    if not arms:
+        raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")
+    return Known(study, arms, refused)
+
+
+def advise(known: Known, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
+    """Return the advice as a document: `advice` (the best arm's), `arms`, `refused`, what was asked, warnings.
+
+    `roots` are searched for shipped sizes. Raises UserError where no arm can answer: what is missing, and which runs
+    would do.
+    """
+    study, refused = known.study, list(known.refused)
+    unit = ask.unit or _best_known(known.arms, ask)
+    answered = []
+    for arm in known.arms:
+        try:
+            answered.append(_answer(arm, ask, unit, roots))
+        except UserError as problem:
+            refused.append({"family": arm.family, "precision": arm.precision, "reason": str(problem)})
+    if not answered:
+        raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")
+    least = (lambda found: found["cost"]["value"]) if ask.budget is None else (lambda found: found["loss"]["value"])
+    answered.sort(key=least)
+    first = answered[0]
+    return {
+        "sweep": study.name,
+        "task": study.tasks[0],
+        "quality": study.default_quality,
+        "asked": {
+            "unit": unit,
+            "budget": ask.budget,
+            "loss": ask.loss,
+            "served_tokens": ask.served,
+            "device": ask.device.name if ask.device else None,
+        },
+        "rule": f"nothing is foretold at more than {MOST_BEYOND:g} times an arm's largest compute, size or tokens",
+        "advice": first,
+        "not_told_apart": [
+            {"family": other["family"], "precision": other["precision"]}
+            for other in answered[1:]
+            if _overlap(first, other, "cost" if ask.budget is None else "loss")
+        ],
+        "arms": answered,
+        "refused": refused,
+    }
+
+
+def _of_task(study: Study, task: str | None) -> Study:
+    """Return the part of a study that is of one task, with finished rows."""
+    done = study.table[(study.table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    tasks = [str(name) for name in done["task"].dropna().unique()]
+    if not tasks:
+        raise UserError(f"{study.name} has no finished run: advice comes from a study's own rows")
+    if task is not None and task not in tasks:
+        raise UserError(f"{study.name} has no finished run of the task {task}; it has {', '.join(tasks)}")
+    if task is None and len(tasks) > 1:
+        raise UserError(f"{study.name} has several tasks ({', '.join(tasks)}): choose one with --task")
+    return study.of_task(task or tasks[0])
+
+
+def _arms(study: Study) -> tuple[list[Arm], list[dict[str, Any]]]:
+    """Return the arms that a law can be fitted to, and the others with the reason."""
+    arms: list[Arm] = []
+    refused: list[dict[str, Any]] = []
+    table = study.table
+    keys = table[["family", "precision"]].dropna().drop_duplicates().astype(str).sort_values(["family", "precision"])
+    for family, precision in keys.itertuples(index=False):
+        mine = ((table["family"] == family) & (table["precision"] == precision)).to_numpy(dtype=bool, na_value=False)
+        try:
+            arms.append(_arm(replace(study, table=table[mine]), family, precision, study.default_quality))
+        except UserError as problem:
+            refused.append({"family": family, "precision": precision, "reason": str(problem)})
+    return arms, refused
+
+
+def _arm(study: Study, family: str, precision: str, quality: str) -> Arm:
+    """Fit an arm. Raises UserError where it has too little."""
+    done = study.table[(study.table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    if done.empty:
+        raise UserError("no run of it has finished")
+    points = points_of_study(study, {"loss": quality})
+    found = fit(points, bootstraps=BOOTSTRAPS)
+    able = [law for law in found.laws.values() if law.law.has_optimum]
+    if not able:
+        why = [reason for reasons in found.refusals.values() for reason in reasons]
+        raise UserError(" ".join(dict.fromkeys(why)))
+    law = min(able, key=lambda one: (one.holdout.mean_absolute_error if one.holdout else math.inf, one.objective))
+    flops = line_through(points.params, points.flops / points.tokens, 1.0)
+    largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
+    config = study.runs[str(largest["run_id"])].read_config()
+    return Arm(family, precision, done, config, points, found, law, flops)
+
+
+def _best_known(arms: Sequence[Arm], ask: Ask) -> Unit:
+    """Return dollars where every arm has a price for them, else hours, else FLOPs."""
+    dearest_first: tuple[Unit, ...] = ("dollars", "hours")
+    known = [unit for unit in dearest_first if not any(isinstance(arm.price(unit, ask), str) for arm in arms)]
+    return known[0] if known else "flops"
+
+
+def _answer(arm: Arm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, Any]:
+    """Return what one arm says. Raises UserError where it cannot, or would have to go too far beyond its rows."""
+    price, speed = arm.price(unit, ask), arm.speed(ask)
+    if isinstance(price, str):
+        raise UserError(price)
+    law, asked_loss = arm.law.law, ask.loss
+    if asked_loss is not None:
+        _check_floor(arm, asked_loss)
+
+    def used(theta: Floats) -> Use:
+        """Return the answer of a law, or of each of the bootstrap's (..., k)."""
+        if ask.budget is not None:
+            return best_use(law.form(theta), ask.budget, price, ask.served)
+        assert asked_loss is not None, "a budget or a loss is asked"
+        return cheapest_use(law.form(theta), asked_loss, price, ask.served)
+
+    use = used(_theta(arm.law))
+    if not np.isfinite(use.params):
+        raise UserError(f"the budget does not even pay for serving {si(ask.served)} tokens")
+    params, tokens = float(use.params), float(use.tokens)
+    beyond = _beyond(arm, params, tokens)
+    loss = arm.law.loss(params, tokens)
+    costs = _costs(arm, params, tokens, ask)
+    shape, command, warnings = _to_run(arm, params, tokens, roots)
+    if max(beyond.values()) > FAR:
+        warnings.append(f"more than {FAR:g} times beyond what was measured: treat it as a guess")
+    if isinstance(speed, Speed) and unit != "flops" and speed.tokens_per_second.beyond(params) > 1:
+        warnings.append("the speed at this size is extrapolated too")
+    return {
+        "family": arm.family,
+        "precision": arm.precision,
+        "law": arm.law.law.name,
+        "params": _interval(arm.law.estimate(lambda theta: used(theta).params)),
+        "tokens": _interval(arm.law.estimate(lambda theta: used(theta).tokens)),
+        "loss": _interval(loss),
+        "floor": float(np.asarray(law.form(_theta(arm.law)).E)),
+        "cost": _interval(arm.law.estimate(lambda theta: cost_of(used(theta), price, ask.served))),
+        **costs,
+        "holdout_error": arm.law.holdout.mean_absolute_error if arm.law.holdout else None,
+        "laws": [_other(one, ask, price) for one in arm.fit.laws.values() if one.law.has_optimum],
+        "beyond": beyond,
+        "rows": len(arm.points),
+        "units": arm.points.n_units,
+        "shape": shape,
+        "command": command,
+        "warnings": [*warnings, *arm.fit.warnings, *arm.law.warnings],
+    }
+
+
+def _check_floor(arm: Arm, loss: float) -> None:
+    """Raise UserError for a loss that no size and no tokens reach."""
+    floor = float(np.asarray(arm.law.law.form(_theta(arm.law)).E))
+    if loss <= floor:
+        low, high = arm.law.intervals.get("E", (floor, floor))
+        raise UserError(
+            f"it never reaches a loss of {loss:g}: its law ({arm.law.law.name}) has a floor of {floor:.4g} "
+            f"({low:.4g} to {high:.4g})"
+        )
+
+
+def _beyond(arm: Arm, params: float, tokens: float) -> dict[str, float]:
+    """Return how many times beyond an arm's rows the proposal lies, 1 inside; raises UserError beyond the rule."""
+    points = arm.points
+    flops = float(arm.flops.at(params)) * tokens
+    seen = {"compute": (flops, points.flops), "params": (params, points.params), "tokens": (tokens, points.tokens)}
+    beyond = {name: max(value / have.max(), have.min() / value, 1.0) for name, (value, have) in seen.items()}
+    name = max(beyond, key=lambda key: beyond[key])
+    if not beyond[name] <= MOST_BEYOND:
+        value, have = seen[name]
+        what = {"compute": "FLOPs", "params": "parameters", "tokens": "tokens"}[name]
+        wanted = value / MOST_BEYOND if value > have.max() else value * MOST_BEYOND
+        most, known = ("largest", have.max()) if value > have.max() else ("smallest", have.min())
+        raise UserError(
+            f"it would need {si(value)} {what}, {beyond[name]:.3g} times beyond its {most} run ({si(known)}); "
+            f"the most is {MOST_BEYOND:g}: runs of about {si(wanted)} {what} would make it answerable"
+        )
+    return {key: float(value) for key, value in beyond.items()}
+
+
+def _costs(arm: Arm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
+    """Return what training and serving take, in every unit that is known; null is not known."""
+    costs: dict[str, Any] = {}
+    for unit in UNITS:
+        price = arm.price(unit, ask)
+        known = None if isinstance(price, str) else float(price.at(params))
+        costs[f"train_{unit}"] = None if known is None else known * tokens
+        costs[f"serve_{unit}"] = None if known is None or not ask.served else known * SERVED * ask.served
+    found = arm.speed(ask)
+    speed = found if isinstance(found, Speed) else None
+    memory = speed.memory_gb if speed else None
+    return costs | {
+        "device": speed.device if speed else None,
+        "speed_source": speed.source if speed else f"unknown: {found}",
+        "tokens_per_second": float(speed.tokens_per_second.at(params)) if speed else None,
+        "speed_beyond": speed.tokens_per_second.beyond(params) if speed else None,
+        "dollars_per_hour": speed.dollars_per_hour if speed else None,
+        "price_source": speed.price_source if speed else None,
+        "peak_memory_gb": float(memory.at(params)) if memory else None,
+    }
+
+
+def _to_run(
+    arm: Arm, params: float, tokens: float, roots: Sequence[Path]
+) -> tuple[dict[str, Any] | None, list[str] | None, list[str]]:
+    """Return a shape of about this size, the words of `lmexp train` for it, and what to mind about its data."""
+    warnings = []
+    epochs = numbers(arm.rows, "epochs") / numbers(arm.rows, "tokens") * tokens
+    if np.isfinite(epochs).any() and (times := float(np.nanmedian(epochs))) > REPEATED:
+        warnings.append(f"{times:.3g} passes over the data: repeated tokens are worth less than new ones")
+    shape = nearest_shape(arm.config.model, arm.config.task, params, roots)
+    if shape is None:
+        return None, None, warnings
+    model = shape.model
+    whole = max(round(tokens / arm.config.batch.tokens), 1) * arm.config.batch.tokens
+    config = arm.config.model_copy(update={"model": model, "budget": BudgetConfig(tokens=whole), "run": None})
+    described = {
+        "model": shape.shipped or model.family,
+        "n_params": shape.n_params,
+        "n_layers": model.n_layers,
+        "d_model": model.d_model,
+        "n_heads": model.n_heads,
+        "nearest_shipped": shape.nearest[0] if shape.nearest else None,
+        "nearest_shipped_params": shape.nearest[1] if shape.nearest else None,
+    }
+    return described, words_of(config, roots), warnings
+
+
+def _other(one: LawFit, ask: Ask, price: Line) -> dict[str, Any]:
+    """Return what a law of the arm would say, to show how far laws differ."""
+    form = one.law.form(_theta(one))
+    if ask.budget is not None:
+        use = best_use(form, ask.budget, price, ask.served)
+    else:
+        assert ask.loss is not None
+        use = cheapest_use(form, ask.loss, price, ask.served)
+    reached = float(one.law.loss(_theta(one), use.params, use.tokens)) if np.isfinite(use.params) else None
+    return {
+        "law": one.law.name,
+        "params": _finite(use.params),
+        "tokens": _finite(use.tokens),
+        "loss": reached,
+        "cost": _finite(cost_of(use, price, ask.served)),
+        "holdout_error": one.holdout.mean_absolute_error if one.holdout else None,
+    }
+
+
+def _theta(one: LawFit) -> Floats:
+    return np.array([one.theta[name] for name in one.law.parameters])
+
+
+def _interval(estimate: Estimate) -> dict[str, float | None]:
+    return {name: _finite(getattr(estimate, name)) for name in ("value", "low", "high")}
+
+
+def _finite(value: npt.ArrayLike) -> float | None:
+    number = float(np.asarray(value))
+    return number if math.isfinite(number) else None
+
+
+def _overlap(one: dict[str, Any], other: dict[str, Any], what: str) -> bool:
+    """Whether two intervals have a number in common; one without an end reaches as far as it can."""
+    ends = [(found[what]["low"] or 0.0, found[what]["high"] or math.inf) for found in (one, other)]
+    return ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
+
+
+def _reasons(refused: Sequence[dict[str, Any]]) -> str:
+    """Return why each arm cannot answer; a reason that several have is said once."""
+    by_reason: dict[str, list[str]] = {}
+    for arm in refused:
+        by_reason.setdefault(arm["reason"], []).append(f"{arm['family']} in {arm['precision']}")
+    if len(by_reason) == 1:
+        return next(iter(by_reason))
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())

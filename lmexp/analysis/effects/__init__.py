@@ -1,0 +1,1 @@
+"""What an axis changes, and whether the difference is larger than the noise between seeds."""

@@ -1,0 +1,55 @@
+"""Probes: each distinct shape of a sweep is run for a few steps, so that its plan can say time and money."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lmexp.config.checks import world_size
+from lmexp.errors import UserError
+from lmexp.launch.processes import start, stop_all
+from lmexp.launch.slots import Places, threads_of
+from lmexp.resolve.sweep import PlannedRun
+from lmexp.runs.probes import Probe, probe_run, read_probe, shape_of
+
+POLL_SECONDS = 0.05
+
+Say = Callable[[str], None]
+
+
+def shape(planned: PlannedRun) -> str:
+    """Return the shape of a planned run, here."""
+    return shape_of(planned.config, planned.device.name, threads_of(planned.config, planned.device))
+
+
+def known_probes(runs: Sequence[PlannedRun], outputs: Path) -> list[Probe | None]:
+    """Return for each run what was measured of its shape before."""
+    return [read_probe(outputs, shape(planned)) for planned in runs]
+
+
+def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = lambda line: None) -> None:
+    """Try each distinct shape of `runs`, one after another, alone on the machine.
+
+    One that fails is said, with its reason and its log, and left without a result. Raises UserError when the runs are
+    a cluster's.
+    """
+    if runs and runs[0].device.elsewhere:
+        raise UserError(f"this machine can be measured, and not one of launcher={runs[0].config.launcher.name}")
+    shapes = {shape(planned): planned for planned in runs}
+    for number, (name, planned) in enumerate(shapes.items(), 1):
+        say(f"measuring shape {number} of {len(shapes)}: {planned.run.name}")
+        run = probe_run(outputs, name, planned.config)
+        place = Places(planned.device).take(planned.config)
+        assert place is not None, "nothing else has a place yet"
+        handle = start(run, world_size(planned.config), place, probe=True)
+        try:
+            while handle.exit_code() is None:
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            stop_all([handle])
+            raise
+        probe = read_probe(outputs, name)
+        if probe is None:
+            reason = run.read_state().reason or f"ended with exit code {handle.exit_code()}"
+            say(f"{planned.run.name} could not be measured: {reason}; its log: {run.log}")
+        elif not probe.exclusive:
+            say(f"warning: another run was on the device, so {planned.run.name} is planned at the speed of sharing it")

@@ -1,0 +1,107 @@
+"""The devices and threads of this machine, given out to runs.
+
+A run has whole devices of its own, or, where `launcher.devices_per_run` is a fraction, a share of one. On a CPU
+the machine is the one device, and its cores are split evenly between the runs that go at once.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+
+from lmexp.config.checks import devices_of, world_size
+from lmexp.config.launchers import LocalLauncher
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device, cores
+
+NEARLY = 1e-9
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run runs."""
+
+    devices: tuple[str, ...]
+    """Names for CUDA_VISIBLE_DEVICES; none on a CPU."""
+    threads: int
+    """CPU threads for all the processes of the run."""
+    share: float = 1.0
+    """The share of each of its devices that is the run's."""
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that tell a run where it is."""
+        return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
+
+
+def slots_of(config: RunConfig, device: Device) -> int:
+    """Return how many runs like this go at a time on this machine."""
+    if slots := _launcher(config).slots:
+        return slots
+    share = devices_of(config)
+    # Several processes on a CPU are still one run on one device.
+    devices = share if device.kind != "cpu" else min(share, 1.0)
+    return max(1, math.floor(device.count / devices + NEARLY))
+
+
+def threads_of(config: RunConfig, device: Device) -> int:
+    """Return the CPU threads that a run has, for all its processes."""
+    if not isinstance(config.launcher, LocalLauncher):
+        return config.launcher.cpus * world_size(config)
+    return config.launcher.threads or max(1, cores() // slots_of(config, device))
+
+
+def _launcher(config: RunConfig) -> LocalLauncher:
+    assert isinstance(config.launcher, LocalLauncher)
+    return config.launcher
+
+
+class Places:
+    """The devices and threads of this machine, given out to runs."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._taken = 0
+        self._free = dict.fromkeys(visible_devices(device), 1.0) if device.kind == "cuda" else {}
+        """The share of each GPU that is free, by name."""
+
+    def take(self, config: RunConfig) -> Place | None:
+        """Return a place for a run, or None while there is none."""
+        limit = _launcher(config).slots
+        if self._device.kind != "cuda":
+            limit = slots_of(config, self._device)
+        if limit is not None and self._taken >= limit:
+            return None
+        mine: tuple[str, ...] = ()
+        share = min(devices_of(config), 1.0)
+        if self._device.kind == "cuda":
+            fitting = [name for name, free in self._free.items() if free >= share - NEARLY]
+            fitting.sort(key=lambda name: self._free[name])  # those in use first: whole ones stay whole
+            wanted = math.ceil(devices_of(config))
+            if len(fitting) < wanted:
+                return None
+            mine = tuple(fitting[:wanted])
+            for name in mine:
+                self._free[name] -= share
+        self._taken += 1
+        return Place(mine, threads_of(config, self._device), share)
+
+    def give_back(self, place: Place) -> None:
+        """A run has left its place."""
+        self._taken -= 1
+        for name in place.devices:
+            self._free[name] += place.share
+
+
+def visible_devices(device: Device) -> list[str]:
+    """Return the names of the GPUs that this process may use: indices, or whatever it was given (GPU-..., MIG-...).
+
+    As in CUDA, a negative index hides itself and all that follow it.
+    """
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if outer is None:
+        return [str(i) for i in range(device.count)]
+    names = []
+    for name in filter(None, map(str.strip, outer.split(","))):
+        if name.startswith("-"):
+            break
+        names.append(name)
+    return names

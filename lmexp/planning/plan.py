@@ -1,0 +1,138 @@
+"""What a sweep will take, said before it runs: counted from configs, and timed where its shapes were tried."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lmexp.config.checks import world_size
+from lmexp.config.compose import Values
+from lmexp.config.schema import RunConfig
+from lmexp.config.sweeps import SearchSpec
+from lmexp.cost.device import Device, devices_used
+from lmexp.cost.energy import JOULES_PER_KWH
+from lmexp.cost.flops import count_run
+from lmexp.cost.horizon import Horizon
+from lmexp.cost.memory import estimate_memory, fitting_micro_batches
+from lmexp.runs.probes import Probe
+from lmexp.runs.record import Row
+
+PLAN_COLUMNS = {
+    "n_params": "params",
+    "flops_per_token": "FLOPs\n/token",
+    "tokens": "tokens",
+    "steps": "steps",
+    "train_flops": "FLOPs",
+    "peak_memory_gb": "memory",
+    "train_seconds": "seconds",
+    "energy_kwh": "kWh",
+    "dollars": "dollars",
+}
+"""The columns of a plan that a terminal shows, with their headings; those without any value are left out."""
+GIVE_WAY = ("flops_per_token", "steps", "tokens", "energy_kwh", "peak_memory_gb", "train_flops", "dollars")
+"""The order in which they leave a table that is too wide."""
+TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a plan needs to know of a run."""
+
+    values: Values
+    config: RunConfig
+    horizon: Horizon
+    device: Device
+    probe: Probe | None = None
+
+
+def plan(cells: Iterable[Cell]) -> list[Row]:
+    """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes.
+
+    Seconds, energy and money are those of the training steps alone: starting, evaluation and checkpoints come
+    on top. What nothing is known of is null.
+    """
+    rows = []
+    for cell in cells:
+        config = cell.config
+        count, memory = (
+            count_run(config),
+            estimate_memory(config, cell.device.kind, _micro_batch(cell)),
+        )
+        steps = _steps(cell)
+        tokens = None if steps is None else steps * config.batch.tokens
+        seconds = _seconds(cell)
+        figures: Row = {
+            "n_params": count.n_params,
+            "flops_per_token": count.flops_per_token,
+            **count.conventions(),
+            "tokens": tokens,
+            "steps": steps,
+            "train_flops": None if tokens is None else float(tokens) * count.flops_per_token,
+            "weights_gb": memory.weights / 1e9,
+            "gradients_gb": memory.gradients / 1e9,
+            "optimizer_gb": memory.optimizer / 1e9,
+            "peak_memory_gb": memory.peak / 1e9,
+            "train_seconds": seconds,
+            **_energy(cell, steps, seconds),
+            "dollars": _dollars(cell, seconds),
+        }
+        name = {"model": config.model.name, "precision": config.precision.name} if not cell.values else {}
+        rows.append(name | dict(cell.values) | figures)
+    return rows
+
+
+def totals(rows: Sequence[Row]) -> Row:
+    """Return the sums over all runs; null where a run's part is unknown."""
+    sums: Row = {}
+    for key in TOTALS:
+        parts = [row[key] for row in rows]
+        sums[key] = None if None in parts else sum(parts)
+    return sums
+
+
+def search_totals(rows: Sequence[Row], search: SearchSpec) -> Row:
+    """Return what a search takes at most, by what its corners take: every trial the largest, and none given up."""
+    most = {key: [row[key] for row in rows] for key in TOTALS}
+    return {key: None if None in parts else search.trials * max(parts) for key, parts in most.items()}
+
+
+def _micro_batch(cell: Cell) -> int | None:
+    """Return the micro-batch that `auto` takes on a device that is free; None where the config has it."""
+    if cell.config.batch.micro != "auto":
+        return None
+    share = world_size(cell.config) if cell.device.kind == "cpu" else 1
+    return fitting_micro_batches(cell.config, cell.device.kind, cell.device.memory_gb * 1e9 / share)[0]
+
+
+def _steps(cell: Cell) -> int | None:
+    if cell.horizon.steps is not None:
+        return cell.horizon.steps
+    if cell.probe is None or cell.horizon.seconds is None:
+        return None
+    return cell.probe.steps_in(cell.horizon.seconds)
+
+
+def _seconds(cell: Cell) -> float | None:
+    if cell.horizon.seconds is not None:
+        return cell.horizon.seconds
+    if cell.probe is None or cell.horizon.steps is None:
+        return None
+    return cell.probe.seconds(cell.horizon.steps)
+
+
+def _energy(cell: Cell, steps: int | None, seconds: float | None) -> Row:
+    """Return kWh, from the probe's counter or from the rated power of the devices, and which it was."""
+    probe, watts = cell.probe, cell.config.hardware.watts
+    joules, source = None, None
+    if probe is not None and probe.joules_per_step is not None and steps is not None:
+        joules, source = probe.joules_per_step * steps, probe.energy_source
+    elif watts is not None and seconds is not None:
+        joules, source = watts * _devices(cell) * seconds, "estimated"
+    return {"energy_kwh": None if joules is None else joules / JOULES_PER_KWH, "energy_source": source}
+
+
+def _dollars(cell: Cell, seconds: float | None) -> float | None:
+    price = cell.config.hardware.dollars_per_hour
+    return None if price is None or seconds is None else price * _devices(cell) * seconds / 3600
+
+
+def _devices(cell: Cell) -> int:
+    return devices_used(cell.device.kind, world_size(cell.config))

@@ -1,0 +1,1 @@
+"""The report page, its data and the server behind `report --serve`."""

@@ -1,0 +1,90 @@
+"""A fit as one page, `fit.html`, which opens without a network, and its charts as files.
+
+Names come from configs and files and may hold anything: they are escaped as HTML, or as JSON without a `<`.
+"""
+
+import html
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Template
+
+import lmexp
+from lmexp.analysis.scaling.answers import Answer
+from lmexp.files import write_atomically, write_json
+from lmexp.report.charts.export import drawn
+from lmexp.report.charts.fit import fit_charts
+from lmexp.report.export.fit_document import fit_document
+from lmexp.report.page.html import resource, script_json, vega
+from lmexp.report.terminal.fit import about_points, headline, notes_of, tables
+
+TITLES = {
+    "loss": "What compute gives",
+    "sizes": "How large the model should be",
+    "isoflop": "At equal compute",
+    "residuals": "How well the laws fit",
+}
+WORDS = {"law", "by", "", "95 % interval"}
+"""Headings of columns without numbers."""
+
+
+def write_fit(answer: Answer, name: str, folder: Path) -> Path:
+    """Write `fit.html` and `fit.json` into `folder`, atomically, and return the page's path."""
+    charts = {key: chart.to_dict() for key, chart in fit_charts(answer).items()}
+    sections = "".join(
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{TITLES[key]}</h2>'
+        f'<div id="chart-{key}" class="chart"></div></section>'
+        for key in charts
+    )
+    page = Template(resource("fit.html")).substitute(
+        name=html.escape(name),
+        about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in about_points(answer)),
+        headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in headline(answer)),
+        notes=_list([*notes_of(answer), *answer.warnings]),
+        charts=sections,
+        tables="".join(_table(*table) for table in tables(answer)),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=html.escape(lmexp.__version__),
+        data=script_json(charts),
+        css=resource("page.css"),
+        vega=vega(),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "fit.json", fit_document(answer))
+    file = folder / "fit.html"
+    write_atomically(file, page)
+    return file
+
+
+def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write every chart of a fit as `fit-NAME.FORMAT` into `folder`/charts, atomically, and return the files."""
+    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, chart in fit_charts(answer).items():
+        for form in formats:
+            file = folder / "charts" / f"fit-{name}.{form}"
+            write_atomically(file, drawn(chart.to_dict(), [], [], form))
+            written.append(file)
+    return written
+
+
+def _list(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a section with a table; a cell may have two lines."""
+    kinds = ["" if heading in WORDS else ' class="number"' for heading in headings]
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(heading)}</th>' for heading, kind in zip(headings, kinds, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in rows
+    )
+    words = html.escape(title)
+    return (
+        f'<section><h2>{words}</h2><div class="scroll" tabindex="0" role="region" aria-label="{words}"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )

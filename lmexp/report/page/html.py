@@ -1,0 +1,141 @@
+"""The report as one page, `report.html`: it opens without a network and can be sent to anybody.
+
+The page is a template with its style and scripts (the folder `page/`), Vega once for all charts, and the
+study as one block of JSON that the charts and the table share. A content security policy forbids every
+request. Names come from configs and may hold anything: they are escaped as HTML, or as JSON without a `<`,
+and the script writes them as text.
+
+The table is a small script of ours and not itables: DataTables wants jQuery and 200 kB more, has its own idea of a
+filter, and cannot share one selection with the charts.
+"""
+
+import html
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import pandas as pd
+import vl_convert
+
+import lmexp
+from lmexp.analysis.columns import column, meaning
+from lmexp.analysis.findings import findings
+from lmexp.analysis.table import Study
+from lmexp.files import write_atomically
+from lmexp.report.page.data import page_data
+from lmexp.report.page.details import details
+from lmexp.report.terminal.study import unfinished
+
+SCRIPTS = ("data.js", "table.js", "charts.js", "detail.js", "main.js")
+"""The page's own script, in this order one module."""
+MOST_LISTED = 200
+"""Rows of the tables of what did not finish; the table of all runs has every one."""
+
+
+def write_report(study: Study, folder: Path, quality: str = "loss", cost: str = "train_seconds") -> Path:
+    """Write `report.html` into `folder`, atomically, and return its path.
+
+    Raises UserError for a quality or cost that is no column of numbers.
+    """
+    page = report_page(study, quality, cost)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "report.html"
+    write_atomically(file, page)
+    return file
+
+
+def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds", version: str | None = None) -> str:
+    """Return the page. With a `version` it asks whoever serves it (serve.py) for a newer one; else it asks nobody.
+
+    Raises UserError for a quality or cost that is no column of numbers.
+    """
+    sentences = findings(study, quality, cost)
+    data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
+    return Template(resource("page.html")).substitute(
+        connect="; connect-src 'self'" if version else "",
+        name=html.escape(study.name),
+        question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
+        findings=_findings(sentences),
+        frontier_axes=html.escape(f"{column(quality).title} against {column(cost).title}"),
+        rest=_rest(study),
+        glossary=_glossary(data["columns"]),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        lmexp=html.escape(lmexp.__version__),
+        data=script_json(data),
+        css=resource("page.css"),
+        script="\n".join(resource(name) for name in SCRIPTS),
+        vega=vega(),
+    )
+
+
+def resource(name: str) -> str:
+    """Return a file of the folder `page/`."""
+    return files("lmexp.report.page").joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", r"<\/script").replace("<!--", r"<\!--")
+
+
+def script_json(value: Any) -> str:
+    """Return JSON that no HTML parser reads as markup: `<` is escaped, and so is all that is not ASCII."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
+
+
+def _findings(sentences: Sequence[str]) -> str:
+    headline, *others = (html.escape(sentence) for sentence in sentences)
+    items = "".join(f"<li>{sentence}</li>" for sentence in others)
+    return f'<p class="headline">{headline}</p>' + (f"<ul>{items}</ul>" if items else "")
+
+
+def _rest(study: Study) -> str:
+    """Return what is no row with a result: runs that did not finish, cells that were skipped."""
+    rows = unfinished(study.table)
+    sections = []
+    if len(rows):
+        cells: list[tuple[Any, ...]] = [
+            (row["slug"], row["state"], row["reason"]) for _, row in rows.head(MOST_LISTED).iterrows()
+        ]
+        sections.append(_section("unfinished", "Not finished", ("run", "state", "reason"), cells, len(rows)))
+    if study.skipped:
+        cells = [
+            (", ".join(f"{axis} {value}" for axis, value in cell.values.items()), cell.reason)
+            for cell in study.skipped[:MOST_LISTED]
+        ]
+        sections.append(_section("skipped", "Skipped before the start", ("cell", "reason"), cells, len(study.skipped)))
+    if study.outside:
+        runs = "1 run lies" if study.outside == 1 else f"{study.outside} runs lie"
+        sections.append(f'<p class="note">{runs} in the folder that the sweep no longer has: left out.</p>')
+    return "\n".join(sections)
+
+
+def _section(name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], total: int) -> str:
+    """Return a section with a small table of text."""
+    head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape('–' if pd.isna(value) else str(value))}</td>" for value in row) + "</tr>"
+        for row in rows
+    )
+    more = f'<p class="note">The first {len(rows)} of {total:,}.</p>' if total > len(rows) else ""
+    return (
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{more}'
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
+        f'<table class="wrap" aria-labelledby="{name}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _glossary(columns: Sequence[dict[str, Any]]) -> str:
+    return "".join(
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(meaning(name))}</dd>"
+        for name in (column["name"] for column in columns)
+        if meaning(name)
+    )

@@ -1,0 +1,1 @@
+"""Results printed in the terminal, one file per verb."""

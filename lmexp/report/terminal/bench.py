@@ -1,0 +1,129 @@
+"""What using a model costs, in the terminal: a row a shape and precision, and one sentence of what was found."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmexp.report.terminal.study import column_widths, fit
+from lmexp.runs.record import Row
+from lmexp.units import si
+
+HEADINGS = {
+    "precision": "precision",
+    "batch": "batch",
+    "prompt": "prompt",
+    "loss": "loss",
+    "time_to_first_token_ms": "first\nms",
+    "prefill_tokens_per_second": "prefill\ntok/s",
+    "decode_tokens_per_second": "decode\ntok/s",
+    "decode_ms_p50": "p50\nms",
+    "decode_ms_p95": "p95\nms",
+    "decode_ms_p99": "p99\nms",
+    "weights_gb": "weights",
+    "kv_cache_gb": "cache",
+    "peak_memory_gb": "peak\nmemory",
+    "bandwidth_use": "memory\nspeed",
+}
+GIVE_WAY = (
+    "peak_memory_gb",
+    "decode_ms_p95",
+    "kv_cache_gb",
+    "time_to_first_token_ms",
+    "bandwidth_use",
+    "decode_ms_p99",
+)
+"""The order in which columns leave a table that is too wide."""
+
+
+def print_bench(document: Row, console: Console) -> None:
+    """Print the table, what is not in it, and the finding."""
+    rows = document["rows"]
+    _print_table(rows, console)
+    for note in _notes(document):
+        console.print(Text(note), soft_wrap=True)
+    console.print(Text(finding(document), style="bold"), soft_wrap=True)
+
+
+def finding(document: Row) -> str:
+    """Return what the smaller precisions buy and cost; ratios are medians over the shapes that both have.
+
+    They are held against the trained precision; where that was not measured, against the first that was.
+    """
+    rows = document["rows"]
+    names = list(dict.fromkeys(row["precision"] for row in rows))
+    base = document["trained_precision"] if document["trained_precision"] in names else names[0]
+    others = [name for name in names if name != base]
+    if not others:
+        best = max(rows, key=lambda row: row["decode_tokens_per_second"])
+        return (
+            f"{base} decodes up to {si(best['decode_tokens_per_second'])} tokens/s, {best['batch']} sequences at once."
+        )
+    parts = []
+    for name in others:
+        mine, theirs = ({(r["batch"], r["prompt"]): r for r in rows if r["precision"] == p} for p in (name, base))
+        common = [shape for shape in mine if shape in theirs]
+        if not common:
+            continue
+        speeds = [mine[s]["decode_tokens_per_second"] / theirs[s]["decode_tokens_per_second"] for s in common]
+        first, second = mine[common[0]], theirs[common[0]]
+        words = f"{name} decodes at {median(speeds):.2f}x the speed of {base}"
+        words += f", with {first['weights_gb'] / second['weights_gb']:.2f}x its bytes of weights"
+        if first["loss"] is not None and second["loss"] is not None:
+            words += f", for {round(first['loss'] - second['loss'], 4) or 0.0:+.4f} loss"  # never -0.0000
+        parts.append(words)
+    return "; ".join(parts) + "."
+
+
+def _print_table(rows: Sequence[Row], console: Console) -> None:
+    texts = {key: [_figure(key, row[key]) for row in rows] for key in HEADINGS}
+    # A column without any number says nothing but that: a note says why there is no loss.
+    texts = {key: cells for key, cells in texts.items() if any(cell != "–" for cell in cells)}
+    headings = {key: HEADINGS[key] for key in texts}
+    hidden = fit(column_widths(headings, texts), 1, list(GIVE_WAY), console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    shown = {key: cells for key, cells in texts.items() if key not in hidden}
+    for key in shown:
+        table.add_column(Text(headings[key]), justify="left" if key == "precision" else "right", overflow="fold")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    if hidden:
+        names = ", ".join(HEADINGS[key].replace("\n", " ") for key in hidden)
+        console.print(f"Not shown at this width: {names}; --json has them.", soft_wrap=True)
+
+
+def _notes(document: Row) -> list[str]:
+    """Say what is not in the table, and what in it is not what it seems."""
+    rows, notes = document["rows"], list(document["notes"])
+    for gap in document["skipped"]:
+        named = {"batch": gap["batch"], "prompt": gap["prompt"], "new": gap["new"]}
+        what = " ".join(f"{key} {value}" for key, value in named.items() if value is not None)
+        notes.append(f"Skipped: {' '.join(filter(None, (gap['precision'], what)))}: {gap['reason']}.")
+    if any(row["precision"] == "int4" for row in rows):
+        notes.append("int4 lies one weight a byte here: the loss is int4's, memory and speed are not packed int4's.")
+    used = [row["bandwidth_use"] for row in rows if row["bandwidth_use"] is not None]
+    if used and max(used) > 1:
+        notes.append("Memory speed above 100%: the weights stay in the CPU's caches, which are faster than its memory.")
+    if not rows[0]["exclusive"]:
+        notes.append("Another run was on this device meanwhile: the speeds are too low.")
+    return notes
+
+
+def _figure(key: str, value: Any) -> str:
+    """Return a cell: three digits and a prefix for counts, bytes as bytes, use in percent."""
+    if value is None:
+        return "–"
+    if key == "loss":
+        return f"{value:.4f}"
+    if key == "bandwidth_use":
+        return f"{value:.0%}"
+    if key.endswith("_gb"):
+        return f"{si(value * 1e9)}B"
+    if "_ms" in key:
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    return si(value) if key.endswith("per_second") else str(value)

@@ -1,0 +1,199 @@
+"""A plan in the terminal: what each run takes, and all of them together."""
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lmexp.analysis.columns import telling
+from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
+from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
+from lmexp.report.terminal.study import column_widths, fit, small_table
+from lmexp.runs.record import Row
+from lmexp.units import duration, si
+
+
+def plan_sentence(name: str, rows: Sequence[Row]) -> str:
+    """Return a plan in one line; what is not known of every run is not in it."""
+    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    said = [f"{runs} of {_range('n_params', rows)} parameters", *_sums(totals(rows))]
+    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}"
+
+
+def search_sentence(name: str, search: SearchSpec, rows: Sequence[Row]) -> str:
+    """Return the plan of a search in one line, from the corners of its space that take the least and the most work."""
+    space = [f"{key.rsplit('.', 1)[-1]} {_extent(axis)}" for key, axis in search.space.items()]
+    trials = "1 trial" if search.trials == 1 else f"{search.trials} trials"
+    most = ", ".join(_sums(search_totals(rows, search)))
+    what = f"{trials} by {search.sampler} over {', '.join(space)}, of {_range('n_params', rows)} parameters"
+    return f"{name}: {what}{f'; at most {most} in all' if most else ''}"
+
+
+def _extent(axis: SearchAxis) -> str:
+    return "/".join(map(str, axis.choices)) if isinstance(axis, Choices) else f"{axis.low} to {axis.high}"
+
+
+def _range(key: str, rows: Sequence[Row]) -> str:
+    sizes = sorted({row[key] for row in rows})
+    return si(sizes[0]) if len(sizes) == 1 else f"{si(sizes[0])} to {si(sizes[-1])}"
+
+
+def _sums(total: Row) -> list[str]:
+    said = []
+    if total["tokens"] is not None:
+        said.append(f"{si(total['tokens'])} tokens, {si(total['train_flops'])} FLOPs")
+    if total["train_seconds"] is not None:
+        said.append(f"{duration(total['train_seconds'])} of training steps")
+    said += [f"{total[key]:.3g} {unit}" for key, unit in (("energy_kwh", "kWh"), ("dollars", "dollars")) if total[key]]
+    return said
+
+
+def print_plan(rows: Sequence[Row], console: Console) -> None:
+    """Print a plan: a row a run, counts with SI prefixes, then the totals.
+
+    Columns that nothing is known of are left out. Nothing is cut off: where the terminal is too narrow, some of
+    what a run takes goes, and is named; the axes and the totals stay.
+    """
+    _print_rows(rows, console)
+    console.print(plan_sentence("total", rows))
+    _print_unknown(rows, console)
+
+
+def print_search_plan(name: str, search: SearchSpec, rows: Sequence[Row], console: Console) -> None:
+    """Print the plan of a search: the corners of its space that take the least and the most work, and its bound."""
+    _print_rows(rows, console)
+    console.print(search_sentence(name, search, rows))
+    _print_unknown(rows, console)
+
+
+def _print_rows(rows: Sequence[Row], console: Console) -> None:
+    headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
+    axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
+    axes = telling(axes, rows)
+    texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
+    texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
+    titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings
+    gap = 2 if console.width > 90 else 1
+    hidden = fit(column_widths(titles, texts), gap, list(GIVE_WAY), console.width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown = {key: cells for key, cells in texts.items() if key not in hidden}
+    for key in shown:
+        table.add_column(Text(titles[key]), justify="left" if key in axes else "right", overflow="fold")
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    if hidden:
+        console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
+
+
+def _print_unknown(rows: Sequence[Row], console: Console) -> None:
+    if all(row["train_seconds"] is None for row in rows):
+        console.print("No time yet: `lmexp plan NAME --measure` trains a few steps of each shape to know it.")
+    elif any(row["train_seconds"] is None for row in rows):
+        console.print("Some shapes were not measured: --measure does that.")
+
+
+def _figure(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if key == "steps":
+        return f"{value:,}"
+    if key in ("energy_kwh", "dollars"):
+        return f"{value:.3g}"
+    if key == "train_seconds":
+        return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+    return f"{si(value * 1e9)}B" if key.endswith("_gb") else si(value)
+
+
+def _swept(value: Any) -> str:
+    """Return a swept value; large numbers with an SI prefix, as in 10.0T; a dash for null."""
+    if value is None:
+        return "–"
+    is_large = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e5
+    return si(float(value)) if is_large else str(value)
+
+
+def print_affordable(found: dict[str, Any], runs: int, console: Console) -> None:
+    """Print what of a sweep fits under a cap: each proposal with its plan's totals and its command."""
+    if found["fits"]:
+        console.print(f"All of it fits: {found['share']:.0%} of the cap.")
+        return
+    console.print(f"Not all of it fits: it takes {found['share']:.3g} times the cap.")
+    for proposal in found["proposals"]:
+        console.print()
+        if proposal["kind"] == "trials":
+            console.print(f"{proposal['trials']} trials fit, should each be the dearest:")
+        elif proposal["kind"] == "scale":
+            console.print(f"All {runs} runs fit on {proposal['factor']:.3g} of their budgets: {_said(proposal)}:")
+        else:
+            gone = "; ".join(f"{axis} {', '.join(map(_swept, v))}" for axis, v in proposal["dropped"].items())
+            kept = f"{proposal['runs']} of {runs} runs fit as they are, without {gone}: {_said(proposal)}:"
+            console.print(kept, markup=False)
+        console.print(f"  {proposal['command']}", soft_wrap=True, markup=False)
+
+
+def _said(proposal: dict[str, Any]) -> str:
+    return ", ".join(_sums(proposal["total"]))
+
+
+ANSWERS = {"params": "best size", "tokens": "best tokens", "loss": "loss there"}
+
+
+def print_simulation(found: dict[str, Any], console: Console) -> None:
+    """Print how well a design would tell an assumed law, what weakens it, and a cheaper one."""
+    console.print()
+    console.print(
+        f"If {found['formula']} holds ({found['source']}) and a loss is off by {found['noise']:.2%}, "
+        + (
+            "these runs cannot tell it:"
+            if found["refusals"]
+            else f"these runs tell, with the best of {si(found['target_flops'])} FLOPs:"
+        ),
+        markup=False,
+    )
+    if found["widths"] is not None:
+        rows = [
+            (
+                ANSWERS.get(name, name),
+                _number(width["value"]),
+                "any" if width["high"] is None else f"{_number(width['low'])} to {_number(width['high'])}",
+                None if width["rehearsed"] is None else f"{width['rehearsed']:.2f}x",
+                None if width["covered"] is None else f"{width['covered']} of {found['rehearsals']}",
+            )
+            for name, width in found["widths"].items()
+        ]
+        console.print(small_table(("", "assumed", "95 % interval", "rehearsed", "held"), rows))
+        console.print(
+            "Intervals by the information of the design; rehearsed: the width that the real fit and bootstrap gave on "
+            "drawn losses, over that; held: how often its interval had the truth in it."
+        )
+        if found["rehearsals"] < found["asked_rehearsals"]:
+            console.print(f"Of {found['asked_rehearsals']} rehearsals the fit refused the others.")
+    for reason in found["refusals"]:
+        console.print(f"`fit` would refuse: {reason}", markup=False)
+    for reason in found["warnings"]:
+        console.print(f"`fit` would warn: {reason}", markup=False)
+    cheaper = found["cheaper"]
+    if cheaper is not None:
+        less = 1 - cheaper["total"]["train_flops"] / cheaper["flops_before"]
+        console.print()
+        console.print(
+            f"As sharp for {less:.0%} fewer FLOPs, {cheaper['dropped']} runs less and {cheaper['added']} others: "
+            f"{_said(cheaper)}:"
+        )
+        console.print(f"  {cheaper['command']}", soft_wrap=True, markup=False)
+        if cheaper["rehearsed_widest"] is not None:
+            console.print(
+                f"Rehearsed as well: its widest interval is {cheaper['rehearsed_widest']:.2f} times that of the design "
+                "as it stands."
+            )
+    elif not found["refusals"]:
+        console.print("No cheaper set of runs was found that tells as much.")
+
+
+def _number(value: float) -> str:
+    return si(value) if abs(value) >= 1000 else f"{value:.4g}"

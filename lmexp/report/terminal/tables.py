@@ -1,0 +1,139 @@
+"""Small tables in the terminal: status, lists, a token store."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from lmexp.report.terminal.study import small_table
+from lmexp.runs.directory import PRUNED, RESULTS
+from lmexp.runs.record import Row
+from lmexp.units import duration, si
+
+WATCH_SECONDS = 1.0
+"""Between two looks of `status --watch`."""
+
+
+def print_status(rows: Sequence[Row], coordinated: Callable[[], bool], console: Console) -> None:
+    """Print what the runs of a sweep are doing, how many are in each state, and whether it takes a command to go on."""
+    console.print(_status(rows))
+    if any(map(_is_open, rows)) and not _goes_on(rows, coordinated):
+        console.print("Nothing runs now; the same command goes on from here.")
+
+
+def watch_status(look: Callable[[], Sequence[Row]], coordinated: Callable[[], bool], console: Console) -> None:
+    """Keep showing what the runs of a sweep are doing, while any runs or somebody is there to start it.
+
+    Where there is no terminal, what has changed is printed, a line a run.
+    """
+    rows = look()
+    if not console.is_terminal:
+        seen: dict[str, tuple[str, str]] = {}
+        while True:
+            for row in rows:
+                now = (row["state"], "" if row["share"] is None else f"{row['share']:.0%}")
+                if seen.get(row["run"]) != now:
+                    seen[row["run"]] = now
+                    console.print(Text(f"{row['run']}  {' '.join(now)}"), soft_wrap=True)
+            if not _goes_on(rows, coordinated):
+                return
+            time.sleep(WATCH_SECONDS)
+            rows = look()
+    with Live(_status(rows), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while _goes_on(rows, coordinated):
+            time.sleep(WATCH_SECONDS)
+            rows = look()
+            # What runs comes first: a long sweep is taller than the screen.
+            live.update(_status(sorted(rows, key=lambda row: row["state"] != "running")), refresh=True)
+
+
+def _is_open(row: Row) -> bool:
+    """Whether the same command would run it. What a search gave up has its answer."""
+    is_pruned = row["state"] == "cancelled" and (row["reason"] or "").startswith(PRUNED)
+    return row["state"] not in RESULTS and not is_pruned
+
+
+def _goes_on(rows: Sequence[Row], coordinated: Callable[[], bool]) -> bool:
+    """Whether a run is under way, or will be without a further command."""
+    # Ray's tasks do not outlive their coordinator.
+    in_cluster = ((row["job"] or "").startswith("slurm:") and row["state"] in ("queued", "preempted") for row in rows)
+    return any(row["state"] == "running" for row in rows) or any(in_cluster) or coordinated()
+
+
+def _status(rows: Sequence[Row]) -> Group:
+    table = small_table(
+        ("run", "state", "done", "tokens/s", "left", "train loss", "reason"),
+        [
+            (
+                row["run"],
+                row["state"],
+                "" if row["share"] is None else f"{row['share']:.0%}",
+                "" if row["tokens_per_second"] is None else si(row["tokens_per_second"]),
+                "" if row["seconds_left"] is None else duration(row["seconds_left"]),
+                "" if row["train_loss"] is None else f"{row['train_loss']:.4f}",
+                row["reason"] or "",
+            )
+            for row in rows
+        ],
+    )
+    states = [row["state"] for row in rows]
+    return Group(table, Text(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))))
+
+
+def print_list(found: Mapping[str, str], console: Console) -> None:
+    """Print names, each with its line."""
+    width = max((len(name) for name in found), default=0)
+    for name, line in found.items():
+        console.print(Text(f"{name:<{width}}  {line}"), soft_wrap=True)
+
+
+def print_scores(found: Mapping[str, Any], console: Console) -> None:
+    """Print what was scored, each metric with its value, and where these are kept."""
+    about = found["about"]
+    if "targets" in about:
+        what = (
+            f"{about['targets']:,} targets of {about['samples']:,} samples, task {about['task']}, {about['precision']}"
+        )
+        console.print(Text(f"{found['subject']}: {what}"), soft_wrap=True)
+    rows = [(f"score/{found['name']}/{metric}", f"{value:.6g}") for metric, value in found["scores"].items()]
+    console.print(small_table(("", "value"), rows))
+    console.print(Text(f"kept in {found['file']}"), soft_wrap=True)
+
+
+def print_sentences(found: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the words of one sentence and then the sentence, or several sentences, one a row."""
+    if len(found) == 1:
+        words = [
+            (word["word"], f"{word['log_probability']:.3f}", f"{word['surprisal_bits']:.2f}")
+            for word in found[0]["words"]
+        ]
+        console.print(small_table(("word", "log p", "bits"), words))
+        console.print()
+    rows = [
+        (
+            f"{one['plausibility']:.3g}",
+            f"{one['log_probability']:.3f}",
+            f"{one['perplexity']:,.2f}",
+            f"{one['bits_per_byte']:.3f}",
+            one["text"],
+        )
+        for one in found
+    ]
+    console.print(small_table(("plausibility", "log p", "ppl", "bits/byte", "sentence"), rows))
+
+
+def print_store(found: Mapping[str, Any], console: Console) -> None:
+    """Print what a token store holds."""
+    console.print(
+        small_table(
+            ("split", "documents", "tokens", "bytes"),
+            [
+                (split, *(f"{found[split][key]:,}" for key in ("documents", "tokens", "bytes")))
+                for split in ("train", "validation")
+            ],
+        )
+    )
+    console.print(Text(f"vocabulary {found['vocab_size']:,}\n{found['path']}"), soft_wrap=True)

@@ -1,0 +1,94 @@
+"""Probes: a few steps of a shape, measured, so that a plan can say seconds, energy and money.
+
+A shape is what decides the speed of a step: model, batch, precision, optimizer, devices, threads, versions.
+Runs that differ in seed, budget, data or learning rate share one. A probe lies in `<outputs>/.probes/<shape>/`,
+which is a run directory with `probe.json` in place of a record.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lmexp.config.schema import RunConfig
+from lmexp.files import hash_text, read_json, write_json
+from lmexp.runs.directory import RunDir, State
+from lmexp.runs.origin import PACKAGES, pinned
+
+PROBES = ".probes"
+FILE = "probe.json"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few steps of a shape took."""
+
+    step_seconds: float
+    """Mean over the steps after the warm-up."""
+    steps: int
+    """How many those were."""
+    warmup_seconds: float
+    """Of all the warm-up's steps together."""
+    warmup_steps: int
+    joules_per_step: float | None
+    """Counted, over all devices; None where no counter can be read."""
+    energy_source: str | None
+    measured: float
+    """When, in seconds since the epoch."""
+    exclusive: bool = True
+    """Whether no run of lmexp was on the device meanwhile; speed is else that of sharing it."""
+
+    def seconds(self, steps: int) -> float:
+        """Return the training seconds that so many steps will take."""
+        if steps <= self.warmup_steps:
+            return self.warmup_seconds * steps / self.warmup_steps
+        return self.warmup_seconds + (steps - self.warmup_steps) * self.step_seconds
+
+    def steps_in(self, seconds: float) -> int:
+        """Return how many steps fit into so many training seconds; at least one."""
+        after = (seconds - self.warmup_seconds) / self.step_seconds
+        return max(1, round(self.warmup_steps + after))
+
+
+_TRIAL = TypeAdapter(Probe)
+
+
+def shape_of(config: RunConfig, device: str, threads: int) -> str:
+    """Return the identity of a config's shape on a device, with so many CPU threads."""
+    what = config.model_dump(
+        mode="json",
+        by_alias=True,
+        include={"model", "task", "batch", "precision", "trainer", "optim"},
+        exclude={
+            "model": {"name"},
+            "optim": {"lr", "weight_decay"},
+            "trainer": {"log_every", "profiler", "enable_model_summary", "enable_progress_bar"},
+        },
+    )
+    where = {"device": device, "threads": threads, "packages": [pinned(package) for package in PACKAGES]}
+    return hash_text(json.dumps({**what, **where}, sort_keys=True), 12)
+
+
+def read_probe(outputs: Path, shape: str) -> Probe | None:
+    """Return what was measured of a shape before, or None."""
+    try:
+        return _TRIAL.validate_python(read_json(outputs / PROBES / shape / FILE))
+    except (OSError, ValueError, ValidationError, RecursionError):
+        return None
+
+
+def write_probe(run: RunDir, probe: Probe) -> None:
+    """Leave a probe's result in its directory, atomically."""
+    write_json(run.path / FILE, asdict(probe))
+
+
+def probe_run(outputs: Path, shape: str, config: RunConfig) -> RunDir:
+    """Return the directory in which a shape is tried, its config in place; an earlier result is dropped."""
+    run = RunDir(outputs / PROBES / shape)
+    if run.path.is_dir():
+        (run.path / FILE).unlink(missing_ok=True)
+        run.write_config(config)
+        run.write_state(State())
+        return run
+    return RunDir.create(run.path, config)

@@ -1,0 +1,121 @@
+"""A probe: a few steps of a run's own training, timed, without evaluation, checkpoints or record."""
+
+import math
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from lmexp.config.schema import RunConfig
+from lmexp.cost.horizon import Horizon
+from lmexp.cost.meters import WARMUP_STEPS, StepMeter
+from lmexp.errors import reason_of
+from lmexp.runs.directory import RunDir
+from lmexp.runs.probes import Probe, write_probe
+from lmexp.tasks.base import Task
+from lmexp.train.callbacks import StepCallback
+from lmexp.train.micro_batch import fit_micro_batch
+from lmexp.train.progress import Progress
+from lmexp.train.training import Training
+from lmexp.train.worker import is_leader, quieten
+
+STEPS = 10
+"""The fewest steps that are measured, unless a single one takes long."""
+SECONDS = 2.0
+"""The least time that is measured, warm-up apart."""
+PATIENCE = 30.0
+"""No further step after so long, if at least one has been measured."""
+
+
+def main(path: Path) -> int:
+    """Try the run in the directory `path` and leave probe.json there; 0 when that worked."""
+    run = RunDir(path.resolve())
+    quieten()
+    try:
+        config = run.read_config()
+        often = config.trainer.model_copy(update={"log_every": min(config.trainer.log_every, WARMUP_STEPS)})
+        config = config.model_copy(update={"trainer": often})
+        fit_micro_batch(config, lambda fitting: probe(run, fitting, is_leader()))
+    except Exception as error:
+        traceback.print_exc()
+        if is_leader():
+            run.update_state(state="failed", reason=reason_of(error))
+        return 1
+    return 0
+
+
+def probe(run: RunDir, config: RunConfig, leader: bool) -> None:
+    """Train until enough steps are measured, and write what they took."""
+    training = Training(run, config, leader)
+    progress = training.progress(Horizon(steps=10**9))
+    enough = StopAfterProbe(progress, training)
+    try:
+        training.fit(progress, [enough])
+    finally:
+        alone = training.release()
+    if leader and enough.result is not None:
+        write_probe(run, replace(enough.result, exclusive=bool(alone)))
+
+
+class StopAfterProbe(StepCallback):
+    """Ends a probe, and keeps what it showed."""
+
+    def __init__(self, progress: Progress, training: Training) -> None:
+        super().__init__(progress)
+        self.training = training
+        self.energy = training.energy
+        self.joules_at_start: float | None = None
+        self.result: Probe | None = None
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Stop when there are enough steps and seconds; one clock decides for all processes."""
+        meter = self.training.meter
+        task.step_loss = None
+        if not self.progress.is_point(self.training.config.trainer.log_every):  # within a window nothing is known
+            return
+        warmed, measured = _windows(meter)
+        if warmed is not None and self.joules_at_start is None:
+            self.joules_at_start = self.energy.joules()
+        steps, seconds = measured
+        long = seconds > SECONDS and steps >= STEPS
+        stop = steps > 0 and (long or meter.seconds > PATIENCE)
+        if trainer.world_size > 1:
+            stop = trainer.strategy.broadcast(stop)
+        if not stop:
+            return
+        trainer.should_stop = True
+        joules = self._joules_per_step(trainer, steps)
+        warm_steps, warm_seconds = warmed or (0, 0.0)
+        self.result = Probe(
+            step_seconds=seconds / steps,
+            steps=steps,
+            warmup_seconds=warm_seconds,
+            warmup_steps=warm_steps,
+            joules_per_step=joules,
+            energy_source=self.energy.source if joules is not None else None,
+            measured=time.time(),
+        )
+
+    def _joules_per_step(self, trainer: pl.Trainer, steps: int) -> float | None:
+        """Return the joules of a step over all devices, or None where one cannot tell."""
+        used, before = self.energy.joules(), self.joules_at_start
+        counted = self.energy.source != "estimated"  # from rated power a plan estimates for itself
+        mine = math.nan if used is None or before is None or not counted else used - before
+        if trainer.world_size > 1:
+            total = torch.tensor(mine, dtype=torch.float64, device=self.training.root_device)
+            mine = float(trainer.strategy.reduce(total, reduce_op="sum"))
+        return None if math.isnan(mine) else mine / steps
+
+
+def _windows(meter: StepMeter) -> tuple[tuple[int, float] | None, tuple[int, float]]:
+    """Return steps and seconds of the warm-up (None while it lasts), and of the windows after it."""
+    steps, seconds = 0, 0.0
+    for i, (window_steps, window_seconds) in enumerate(meter.windows):
+        steps, seconds = steps + window_steps, seconds + window_seconds
+        if steps >= WARMUP_STEPS:
+            rest = meter.windows[i + 1 :]
+            return (steps, seconds), (sum(n for n, _ in rest), sum(s for _, s in rest))
+    return None, (0, 0.0)

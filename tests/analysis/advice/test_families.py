@@ -1,0 +1,53 @@
+"""From what a model is for to a family; and what a study's own rows add to that."""
+
+from pathlib import Path
+
+import pytest
+
+from lmexp.analysis.advice.families import PURPOSES, Purpose, guide, purpose_of, sentences
+from lmexp.analysis.table import load_study
+from lmexp.config import paths
+from lmexp.config.compose import Composer
+from lmexp.errors import UserError
+from tests.analysis.lawful import lawful_study
+
+ROOTS = [paths.shipped_root()]
+
+
+def test_every_word_means_one_purpose():
+    words = [word for purpose in PURPOSES for word in (purpose.name, purpose.task, *purpose.words)]
+    assert len(words) == len(set(words))
+    assert {purpose_of(word).name for word in ("generating", "Writing", "causal_lm")} == {"generating"}
+
+
+def test_an_unknown_word_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match=r"--for labeling: .*Did you mean 'labelling'\?"):
+        purpose_of("labeling")
+
+
+@pytest.mark.parametrize("purpose", PURPOSES, ids=[purpose.name for purpose in PURPOSES])
+def test_what_it_names_is_there(purpose: Purpose):
+    config = Composer(ROOTS, words=purpose.command.split()[2:]).config({})
+    assert config.task.name == purpose.task
+    assert config.model.family == purpose.families[0].family
+    assert purpose.sweep in paths.sweep_files(ROOTS)
+    assert all(family.why and family.source for family in purpose.families)
+
+
+def test_families_are_compared_at_the_most_flops_that_both_have(tmp_path: Path):
+    folder = lawful_study(tmp_path, arms=[("gpt", "fp32"), ("llama", "fp32")], worse=0.1, noise=0.0)
+    study = load_study([folder])
+    found = guide(purpose_of("generating"), study)["study"]
+    assert [run["family"] for run in found["families"]] == ["gpt", "llama"]
+    table = study.table
+    most = min(float(table[table["family"] == family]["train_flops"].max()) for family in ("gpt", "llama"))
+    assert found["most_flops"] == most
+    assert all(run["train_flops"] <= most for run in found["families"])
+    assert "gpt has the best loss" in sentences(guide(purpose_of("generating"), study))[0]
+
+
+def test_without_rows_it_says_so(tmp_path: Path):
+    assert "No study was given" in sentences(guide(purpose_of("tagging")))[0]
+    study = load_study([lawful_study(tmp_path, arms=[("gpt", "fp32")])])
+    assert "has no finished run of the task tag" in sentences(guide(purpose_of("tagging"), study))[0]
+    assert "so it compares no families" in sentences(guide(purpose_of("generating"), study))[0]

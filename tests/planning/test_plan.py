@@ -1,0 +1,60 @@
+"""A plan: counted from the config, timed from a probe, null where nothing is known."""
+
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device
+from lmexp.cost.horizon import horizon
+from lmexp.planning.plan import Cell, plan, totals
+from lmexp.runs.probes import Probe
+
+Config = Callable[..., RunConfig]
+GPU = Device("cuda", "a GPU", 8, 80.0, (9, 0), native_bf16=True)
+
+
+def a_trial(step_seconds: float = 0.1, warmup_seconds: float = 2.0, joules: float | None = None) -> Probe:
+    source = "nvml" if joules is not None else None
+    return Probe(step_seconds, 20, warmup_seconds, 5, joules, source, 0.0)
+
+
+def cell(config: RunConfig, probe: Probe | None) -> Cell:
+    return Cell({}, config, horizon(config, 10**6, "cuda"), GPU, probe)
+
+
+def test_seconds_are_the_warm_up_and_the_steps_after_it(config: Config):
+    (row,) = plan([cell(config("model.vocab_size=257"), a_trial())])
+    assert row["steps"] == 20 and row["train_seconds"] == 2.0 + 15 * 0.1
+
+
+def test_counted_energy_comes_before_rated_power(config: Config):
+    rated = config("model.vocab_size=257", "hardware.watts=700", "trainer.devices=8")
+    (counted,), (estimated,), (unknown,) = (
+        plan([cell(rated, a_trial(joules=360.0))]),
+        plan([cell(rated, a_trial())]),
+        plan([cell(config("model.vocab_size=257"), a_trial())]),
+    )
+    assert (counted["energy_kwh"], counted["energy_source"]) == (20 * 360 / 3.6e6, "nvml")
+    assert estimated["energy_kwh"] == 700 * 8 * 3.5 / 3.6e6 and estimated["energy_source"] == "estimated"
+    assert unknown["energy_kwh"] is None and unknown["energy_source"] is None
+
+
+def test_a_price_is_paid_for_every_device(config: Config):
+    paid = config("model.vocab_size=257", "hardware.dollars_per_hour=3", "trainer.devices=8")
+    (row,) = plan([cell(paid, a_trial())])
+    assert row["dollars"] == 3 * 8 * 3.5 / 3600
+
+
+def test_a_total_with_an_unknown_part_is_unknown(config: Config):
+    known, unknown = cell(config("model.vocab_size=257"), a_trial()), cell(config("model.vocab_size=257"), None)
+    assert totals(plan([known, known]))["train_seconds"] == 7.0
+    assert totals(plan([known, unknown]))["train_seconds"] is None
+    assert totals(plan([known, unknown]))["tokens"] == 2 * 5120
+
+
+@given(st.floats(1e-4, 10), st.floats(1e-3, 100), st.integers(6, 10**6))
+def test_steps_in_some_seconds_and_seconds_of_some_steps_are_inverse(step: float, warm: float, steps: int):
+    probe = a_trial(step, warm)
+    assert probe.steps_in(probe.seconds(steps)) == steps

@@ -1,0 +1,62 @@
+"""batch.micro=auto: the largest that fits, the same global batch."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmexp.cost.memory import SPARE, estimate_memory
+from lmexp.runs.directory import RunDir
+from lmexp.train import micro_batch as micro
+from lmexp.train.worker import main
+
+MakeRun = Callable[..., RunDir]
+AUTO = ["batch.micro=auto", "batch.tokens=1024"]
+
+
+def test_where_all_of_a_step_fits_it_is_one_micro_batch(make_run: MakeRun):
+    run = make_run(*AUTO)
+    assert main(run.path) == 0
+    assert run.read_record()[0]["micro_batch"] == 1024 // 32
+
+
+def test_less_free_memory_gives_a_smaller_divisor_and_the_same_result(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    whole = make_run(*AUTO)
+    main(whole.path)
+    config = whole.read_config()
+    need = estimate_memory(config, "cpu", 12).peak  # 12 does not divide 32; 8 does
+    monkeypatch.setattr(micro, "free_bytes", lambda device: 1.001 * need / (1 - SPARE["cpu"]))
+    assert micro.sizes_to_try(config) == [8, 4, 2, 1]
+    run = make_run(*AUTO, place="elsewhere")
+    assert main(run.path) == 0
+    (small,), (large,) = run.read_record(), whole.read_record()
+    assert (small["micro_batch"], large["micro_batch"]) == (8, 32)
+    assert small["steps"] == large["steps"] and small["tokens"] == large["tokens"]
+    assert small["loss"] == pytest.approx(large["loss"], abs=1e-4)
+
+
+def test_a_device_that_runs_out_after_all_gets_the_next_smaller_one(make_run: MakeRun, tmp_path: Path):
+    # Logits of 256 sequences x 256 tokens x 4096 entries alone are a gigabyte; the process may grow by less.
+    run = make_run("batch.micro=auto", "model.context=256", f"batch.tokens={256 * 256}", "model.vocab_size=4096",
+                   "budget.tokens=131072", "model.n_layers=1")  # fmt: skip
+    limited = f"""
+import resource, sys, pathlib
+import torch, lmexp.train.worker as worker, lmexp.train.micro_batch as micro
+micro.free_bytes = lambda device: 1e12  # an estimate that promises too much
+torch.set_num_threads(1)
+size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 2_000_000_000, resource.RLIM_INFINITY))
+sys.exit(worker.main(pathlib.Path({str(run.path)!r})))
+"""
+    ended = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (row,) = run.read_record()
+    assert row["micro_batch"] < 256 and 256 % row["micro_batch"] == 0
+    assert "does not fit; trying" in ended.stdout
+    assert row["steps"] == 2 and row["exclusive"] is not None
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # only the child was limited
