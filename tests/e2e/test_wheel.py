@@ -27,7 +27,11 @@ def test_a_wheel_carries_configs_sweeps_and_the_page(tmp_path: Path, text: Path)
         return ended.stdout
 
     assert "demo" in lmexp("list", "sweeps") and "gpt_nano" in lmexp("list", "models")
-    assert list((tmp_path / "site" / "lmexp" / "sweeps" / "wandb").glob("*.yaml"))
+    site = tmp_path / "site"
+    assert list((site / "lmexp" / "sweeps" / "wandb").glob("*.yaml"))
+    assert (site / "lmexp" / "py.typed").exists()  # type checkers read lmexp's types only then
+    (licence,) = site.glob("lmexp-*.dist-info/licenses/LICENSE")
+    assert licence.read_text() == (ROOT / "LICENSE").read_text()
     words = ["model=gpt_nano", "model.context=32", "tokenizer=byte", "batch.tokens=256", "budget.tokens=2560"]
     lmexp("train", *words, "data=text", f"data.path={text}", "data.document=paragraph")
     assert (bare / "outputs" / "train" / "report.html").stat().st_size > 100_000
