@@ -1,0 +1,262 @@
+"""Code from outside lmexp: who may name it, how it is imported, and how a run remembers its version.
+
+A config names code by `_target_: package.module.Name`. Importing a module runs it, so only the user may say which:
+
+- lmexp's own models and tasks, and torch's optimizers, are always allowed;
+- so is the package that an installed plug-in names (entry points of the group `lmexp.plugins`);
+- so is every `_target_` that a YAML file in the user's own conf/ or sweeps/, or an override on the command line, names;
+- so is everything given by `--trust NAME`, or by the environment variable LMEXP_TRUST (names joined by colons).
+
+An allowed name allows everything inside it: `--trust my_study` allows `my_study.models.RWKV`. All else that a run
+directory or somebody else's sweep file names is refused before anything is imported.
+"""
+
+import hashlib
+import importlib
+import inspect
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lmexp.config.base import Section
+from lmexp.errors import UserError, nearest, reason_of
+
+PLUGINS = "lmexp.plugins"
+"""Entry point group of installed packages that bring configs and code."""
+TRUST_VARIABLE, PATH_VARIABLE = "LMEXP_TRUST", "LMEXP_CODE_PATH"
+"""Environment variables by which a coordinator tells its workers what is trusted, and in which folder it lies."""
+
+Kind = Literal[
+    "model", "task", "metric", "optimizer", "schedule", "callback", "source", "tokenizer", "logger", "launcher"
+]
+BASES: dict[Kind, str] = {
+    "model": "torch.nn.Module",
+    "task": "lmexp.tasks.base.Task",
+    "optimizer": "torch.optim.Optimizer",
+    "callback": "pytorch_lightning.Callback",
+}
+"""The class that a target of a kind must derive from; a target of any other kind must be callable."""
+SHIPPED = re.compile(r"lmexp\.(models|tasks)\.[\w.]+|torch\.optim\.[A-Z]\w*")
+"""Targets that anybody's config may name: what they can be is closed by BASES, whose check follows the import."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the user of this process allows."""
+
+    names: frozenset[str] = frozenset()
+    """Dotted names; each allows itself and everything inside it."""
+    folder: Path | None = None
+    """The user's own folder: its conf/ and sweeps/ may name code, and its modules can be imported."""
+
+    def allows(self, target: str) -> bool:
+        """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
+        if is_shipped(target) or _is_within(target, self.names):
+            return True
+        return _is_within(target, _plugin_modules()) or _is_within(target, _named_in(self.folder))
+
+
+_TRUST: ContextVar[Trust | None] = ContextVar("trust", default=None)
+
+
+def current_trust() -> Trust:
+    """Return what the user of this process allows: by the environment, until `allow` adds to it."""
+    known = _TRUST.get()
+    if known is not None:
+        return known
+    names = [name for name in os.environ.get(TRUST_VARIABLE, "").split(":") if name]
+    return Trust(frozenset(names), Path(os.environ.get(PATH_VARIABLE) or Path.cwd()))
+
+
+def allow(names: Iterable[str] = (), folder: Path | None = None) -> None:
+    """Add what the user has said: names to allow, the folder that is theirs. Never pass what a run or a sweep says."""
+    known = current_trust()
+    _TRUST.set(replace(known, names=known.names | frozenset(names), folder=folder or known.folder))
+
+
+@contextmanager
+def trusting(names: Iterable[str] = (), folder: Path | None = None) -> Iterator[None]:
+    """Allow names within a `with` block only."""
+    token = _TRUST.set(current_trust())
+    try:
+        allow(names, folder)
+        yield
+    finally:
+        _TRUST.reset(token)
+
+
+def code_environment() -> dict[str, str]:
+    """Return the environment variables that give a worker process the trust of this one."""
+    trust = current_trust()
+    names = {TRUST_VARIABLE: ":".join(sorted(trust.names))} if trust.names else {}
+    return names | ({PATH_VARIABLE: str(trust.folder)} if trust.folder else {})
+
+
+def is_shipped(target: str) -> bool:
+    """Whether a target belongs to lmexp or is an optimizer of torch's."""
+    return SHIPPED.fullmatch(target) is not None
+
+
+def check_trusted(target: str, kind: Kind) -> None:
+    """Raise UserError when the user has not allowed a target. Imports nothing."""
+    if not current_trust().allows(target):
+        raise UserError(
+            f"the {kind} {target} is code from outside lmexp, which neither your own configs nor an installed "
+            f"plug-in name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
+        )
+
+
+def load_target(target: str, kind: Kind) -> Any:
+    """Import what a `_target_` names, after checking that the user allows it.
+
+    Raises UserError when it is not allowed, is not there, or is not of its kind.
+    """
+    check_trusted(target, kind)
+    loaded = _import(target, kind)
+    base = _import(BASES[kind], kind) if kind in BASES else None
+    if base is not None and not (isinstance(loaded, type) and issubclass(loaded, base)):
+        raise UserError(f"the {kind} {target} must be a class that derives from {BASES[kind]}")
+    if base is None and (is_shipped(target) or not callable(loaded)):
+        raise UserError(f"the {kind} {target} must be a class or a function of yours")
+    return loaded
+
+
+def section_of(loaded: Callable[..., Any]) -> type[Section] | None:
+    """Return the typed section that a class or function brings: the annotation of its first parameter.
+
+    None if it brings none; its other keys are then keyword arguments.
+    """
+    names = list(inspect.signature(loaded).parameters)
+    call: Any = loaded
+    try:
+        hints = typing.get_type_hints(call.__init__ if isinstance(loaded, type) else call)
+    except NameError:  # an annotation that only type checkers can read
+        return None
+    first = hints.get(names[0]) if names else None
+    return first if isinstance(first, type) and issubclass(first, Section) else None
+
+
+def targets_in(node: Any) -> Iterator[str]:
+    """Yield every value of a key `_target_` in nested mappings and lists; `optim._target_` is one too."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if str(key).split(".")[-1] == "_target_":
+                yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
+            else:
+                yield from targets_in(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from targets_in(value)
+
+
+class CodeVersion(Section):
+    """Which version of some code from outside lmexp a run uses."""
+
+    package: str | None = None
+    """The installed package that it belongs to; null for a file in the user's folder."""
+    version: str | None = None
+    """That package's version."""
+    sha256: str
+    """Hash of the code: of the module's file, or, in the user's own folder, of all Python files of its package."""
+
+
+def code_version(target: str) -> CodeVersion:
+    """Return the version of a target's code as it lies on the disk now, without importing it.
+
+    Raises UserError when it is not there.
+    """
+    top = target.split(".")[0]
+    package = next(iter(packages_distributions().get(top, [])), None)
+    total = hashlib.sha256()
+    for name, file in _files(target, whole=package is None):
+        total.update(f"{name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return CodeVersion(package=package, version=version(package) if package else None, sha256=total.hexdigest())
+
+
+def _files(target: str, whole: bool) -> list[tuple[str, Path]]:
+    """Return the Python files of a target's top package (`whole`) or of its module alone, each with its name."""
+    top, *parts = target.split(".")
+    _add_folder()
+    spec = find_spec(top)
+    if spec is None:
+        raise UserError(f"{target}: there is no module {top}{_where()}")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
+    if not folders:
+        return [(top, Path(spec.origin))] if spec.origin and Path(spec.origin).is_file() else []
+    files = sorted((file.relative_to(folder).as_posix(), file) for folder in folders for file in folder.rglob("*.py"))
+    if whole:
+        return files
+    modules = {"/".join(parts[:length]) for length in range(1, len(parts) + 1)}
+    return [(name, file) for name, file in files if name.removesuffix(".py").removesuffix("/__init__") in modules]
+
+
+def _import(target: str, kind: Kind) -> Any:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
+        raise UserError(f"the {kind} {target!r} is no dotted name, as in package.module.Name")
+    _add_folder()
+    module, rest = _import_module(target.split("."), kind)
+    loaded: Any = module
+    for name in rest:
+        if not hasattr(loaded, name):
+            raise UserError(f"the {kind} {target}: {module.__name__} has no {name}.{nearest(name, dir(loaded))}")
+        loaded = getattr(loaded, name)
+    return loaded
+
+
+def _import_module(parts: list[str], kind: Kind) -> tuple[Any, list[str]]:
+    """Import the longest part of a dotted name that is a module; return it, and the names inside it."""
+    for length in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:length])
+        try:
+            return importlib.import_module(name), parts[length:]
+        except ModuleNotFoundError as error:
+            if error.name is None or not _is_within(name, {error.name}):
+                raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
+        except Exception as error:
+            raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
+    raise UserError(f"the {kind} {'.'.join(parts)}: there is no module {parts[0]}{_where()}")
+
+
+def _add_folder() -> None:
+    """Let modules of the user's folder be imported: behind all others, so that a `data.py` there hides nobody's."""
+    folder = current_trust().folder
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
+
+
+def _where() -> str:
+    folder = current_trust().folder
+    return f" in {folder}, nor is one installed" if folder else " installed"
+
+
+def _is_within(target: str, names: Iterable[str]) -> bool:
+    return any(target == name or target.startswith(f"{name}.") for name in names)
+
+
+def _plugin_modules() -> set[str]:
+    return {point.module.split(".")[0] for point in entry_points(group=PLUGINS)}
+
+
+def _named_in(folder: Path | None) -> set[str]:
+    """Return the targets that the YAML files of the user's folder name; a file that is not YAML names none."""
+    named: set[str] = set()
+    files = [] if folder is None else [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8")
+            named.update(targets_in(yaml.safe_load(text)) if "_target_" in text else ())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            continue
+    return named

@@ -1,0 +1,188 @@
+"""Which code a config may name, and that nothing of any other is imported."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmexp.config.base import Section
+from lmexp.config.code import (
+    CodeVersion,
+    Trust,
+    allow,
+    code_environment,
+    code_version,
+    load_target,
+    section_of,
+    targets_in,
+    trusting,
+)
+from lmexp.errors import UserError
+
+MODULE = """
+from pathlib import Path
+
+import torch
+
+from lmexp.config.base import Section
+
+Path(__file__).with_name("imported").touch()
+
+
+class Settings(Section):
+    width: int = 3
+
+
+class Net(torch.nn.Module):
+    def __init__(self, config: Settings) -> None:
+        super().__init__()
+
+
+def plain(share, slope=1.0):
+    return share * slope
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A user's folder with a package of code that tells when it is imported."""
+    package = tmp_path / "their_study"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(MODULE)
+    before = list(sys.path)
+    with trusting(folder=tmp_path):
+        yield tmp_path
+    sys.path[:] = before
+    for name in [name for name in sys.modules if name.split(".")[0] in ("their_study", "their_plugin")]:
+        del sys.modules[name]
+
+
+def was_imported(folder: Path) -> bool:
+    return (folder / "their_study" / "imported").exists()
+
+
+def test_code_that_nobody_named_is_refused_and_not_imported(folder: Path):
+    with pytest.raises(UserError, match="--trust their_study"):
+        load_target("their_study.nets.Net", "model")
+    assert not was_imported(folder)
+
+
+@pytest.mark.parametrize("name", ["their_study", "their_study.nets", "their_study.nets.Net"])
+def test_a_name_allows_what_is_inside_it(folder: Path, name: str):
+    with trusting([name]):
+        assert load_target("their_study.nets.Net", "model").__name__ == "Net"
+    with pytest.raises(UserError, match="--trust"):
+        load_target("their_study.nets.Net", "model")  # the block is over
+
+
+@pytest.mark.parametrize("name", ["their", "their_study.net", "nets"])
+def test_a_name_allows_nothing_else(folder: Path, name: str):
+    with trusting([name]), pytest.raises(UserError, match="--trust"):
+        load_target("their_study.nets.Net", "model")
+    assert not was_imported(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("conf/model/net.yaml", "_target_: their_study.nets.Net\n"),
+        ("sweeps/nets.yaml", "sweep: {grid: {model._target_: [lmexp.models.gpt.GPT, their_study.nets.Net]}}\n"),
+        ("conf/callbacks.yaml", "callbacks: [{_target_: their_study.nets.Net}]\n"),
+    ],
+)
+def test_the_users_own_configs_allow_what_they_name(folder: Path, file: str, content: str):
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).write_text(content)
+    assert load_target("their_study.nets.Net", "model")
+    with pytest.raises(UserError, match="--trust"):
+        load_target("their_study.nets.plain", "schedule")
+
+
+def test_workers_are_told_by_environment_variables(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with trusting(["their_study", "other"]):
+        told = code_environment()
+    assert told == {"LMEXP_TRUST": "other:their_study", "LMEXP_CODE_PATH": str(folder)}
+    assert Trust(frozenset(told["LMEXP_TRUST"].split(":"))).allows("other.a.B")
+
+
+def test_an_installed_plug_in_allows_its_package(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    site = tmp_path / "site"
+    (site / "their_plugin").mkdir(parents=True)
+    (site / "their_plugin" / "__init__.py").write_text("def schedule(share): return share\n")
+    info = site / "their_plugin-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-plugin\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[lmexp.plugins]\ntheirs = their_plugin\n")
+    (info / "top_level.txt").write_text("their_plugin\n")
+    with pytest.raises(UserError, match="--trust their_plugin"):
+        load_target("their_plugin.schedule", "schedule")
+    monkeypatch.syspath_prepend(str(site))
+    assert load_target("their_plugin.schedule", "schedule")(0.5) == 0.5
+    version = code_version("their_plugin.schedule")
+    assert (version.package, version.version) == ("their-plugin", "1.2")
+
+
+def test_shipped_targets_need_no_trust_and_are_of_their_kind():
+    assert load_target("torch.optim.RAdam", "optimizer").__name__ == "RAdam"
+    assert load_target("lmexp.models.gpt.GPT", "model").__name__ == "GPT"
+    for target, kind in (
+        ("torch.optim.Optimizer.step", "optimizer"),  # inside a class, not a class of torch.optim
+        ("torch.load", "optimizer"),
+        ("torch.optim.Adam", "model"),
+        ("lmexp.models.build.build_model", "schedule"),
+        ("os.system", "schedule"),
+    ):
+        with pytest.raises(UserError):
+            load_target(target, kind)  # type: ignore[arg-type]
+
+
+def test_what_is_wrong_with_a_target_is_said(folder: Path):
+    allow(["their_study", "their_absent"])
+    for target, said in (
+        ("their_study.nets.Ney", "has no Ney. Did you mean 'Net'"),
+        ("their_study.net.Net", "has no net"),
+        ("their_absent.Net", "there is no module their_absent in "),
+        ("their_study.nets.plain", "must be a class that derives from torch.nn.Module"),
+        ("their_study", "is no dotted name"),
+        ("their_study.nets.Net; import os", "no dotted name"),
+    ):
+        with pytest.raises(UserError, match=said.replace(".", r"\.")):
+            load_target(target, "model")
+
+
+def test_an_error_in_a_users_module_is_one_line(folder: Path):
+    (folder / "their_study" / "broken.py").write_text("import nothing_of_this_name\n")
+    with trusting(["their_study"]), pytest.raises(UserError, match="No module named 'nothing_of_this_name'"):
+        load_target("their_study.broken.Net", "model")
+
+
+def test_a_typed_section_is_the_annotation_of_the_first_parameter(folder: Path):
+    allow(["their_study"])
+    section = section_of(load_target("their_study.nets.Net", "model"))
+    assert section is not None and issubclass(section, Section) and section().model_dump() == {"width": 3}
+    assert section_of(load_target("their_study.nets.plain", "schedule")) is None
+
+
+def test_the_version_of_code_follows_every_file_of_a_users_package(folder: Path):
+    def now() -> CodeVersion:
+        return code_version("their_study.nets.Net")
+
+    before = now()
+    assert before.package is None and not was_imported(folder)
+    (folder / "their_study" / "layers.py").write_text("WIDTH = 3\n")
+    added = now()
+    (folder / "their_study" / "layers.py").write_text("WIDTH = 4\n")
+    assert len({before.sha256, added.sha256, now().sha256}) == 3
+    (folder / "their_study" / "layers.py").unlink()
+    assert now() == before
+
+
+def test_targets_are_found_wherever_they_stand():
+    node = {
+        "model": {"_target_": "a.B"},
+        "grid": {"optim._target_": ["c.D", "e.F"]},
+        "callbacks": [{"_target_": "g.H"}],
+    }
+    assert list(targets_in(node)) == ["a.B", "c.D", "e.F", "g.H"]
