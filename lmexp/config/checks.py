@@ -1,15 +1,17 @@
 """What the types cannot say: values that do not go together."""
 
+from lmexp.config.base import Section
 from lmexp.config.launchers import LocalLauncher, RayLauncher, SlurmLauncher
-from lmexp.config.models import EncDecConfig, GPTConfig, LlamaSection, ModelConfig, MoEConfig, Reads, TransformerSection
+from lmexp.config.models import families
 from lmexp.config.schema import RunConfig, SGDConfig
+from lmexp.config.tasks import tasks
 from lmexp.errors import UserError
 
 
 def check_config(config: RunConfig) -> None:
     """Raise UserError for the first thing in a config that cannot be run anywhere."""
     model, batch = config.model, config.batch
-    check_model(model)
+    model.check()
     check_task(config)
     each = model.sequence_tokens
     if batch.tokens % each:
@@ -37,23 +39,7 @@ def check_config(config: RunConfig) -> None:
     if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
         raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
     _check_places(config)
-    if config.precision.compute == "fp8" and not isinstance(model, GPTConfig):
-        raise UserError(f"precision=fp8 is there for models of gpt, and {model.name} is of {model.family}")
-    if (
-        config.precision.compute == "fp8"
-        and isinstance(model, GPTConfig)
-        and (model.d_model % 16 or model.d_feed_forward % 16)
-    ):
-        raise UserError(
-            f"precision=fp8 multiplies in tiles of 16: model.d_model={model.d_model} and "
-            f"model.d_ff={model.d_feed_forward} must be multiples of it"
-        )
-    if config.precision.compute == "fp8" and not config.precision.emulate:
-        tokens = model.context * (1 if batch.micro == "auto" else micro_batch(config))
-        if tokens % 16:
-            raise UserError(
-                f"precision=fp8 multiplies in tiles of 16: a micro-batch of {tokens} tokens is no multiple of it"
-            )
+    _check_fp8(config)
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
         first, second = budgets[:2]
@@ -66,52 +52,46 @@ def check_config(config: RunConfig) -> None:
         )
 
 
-def check_model(model: ModelConfig) -> None:
-    """Raise UserError for the first size of a model that does not go with another."""
-    if isinstance(model, TransformerSection) and not isinstance(model, LlamaSection) and model.d_model % model.n_heads:
-        raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
-    if isinstance(model, LlamaSection):
-        if model.head_size is None and model.d_model % model.n_heads:
-            raise UserError(f"model.d_model={model.d_model} is not divisible by model.n_heads={model.n_heads}")
-        if model.d_head % 2:
-            raise UserError(f"rotary positions turn pairs of values: a head's width of {model.d_head} is odd")
-        if model.n_heads % model.kv_heads:
-            raise UserError(f"model.n_heads={model.n_heads} is not a multiple of model.n_kv_heads={model.kv_heads}")
-    if isinstance(model, MoEConfig) and model.experts_per_token > model.n_experts:
-        raise UserError(
-            f"model.experts_per_token={model.experts_per_token} are more than the {model.n_experts} experts"
-        )
-    if isinstance(model, EncDecConfig) and model.positions == "sinusoidal" and model.d_model % 2:
-        raise UserError(f"sinusoidal positions come in pairs: model.d_model={model.d_model} is odd")
-
-
 def check_task(config: RunConfig) -> None:
-    """Raise UserError when a task asks for another kind of model, or of data."""
-    if config.init.freeze and config.task.name not in ("classify", "tag"):
-        raise UserError(
-            f"init.freeze=true trains a head over labels alone, and task={config.task.name} has none: "
-            "it goes with task=classify and task=tag"
-        )
+    """Raise UserError when a task needs another kind of model, or of data."""
     model, task, data = config.model, config.task, config.data
-    reads = READS[task.name]
-    if model.reads not in reads:
-        families = {"left_to_right": "gpt, llama, moe, lstm", "both_ways": "bert", "source_to_target": "encdec"}
-        fitting = ", ".join(families[way] for way in reads)
-        raise UserError(f"task={task.name} needs a model of {fitting} (or hf), and {model.name} is of {model.family}")
-    if data.holds != HOLDS[task.name]:
-        raise UserError(f"task={task.name} needs {HOLDS[task.name]}, and data.source={data.source} has {data.holds}")
+    if config.init.freeze and task.head != "labels":
+        with_labels = " and ".join(f"task={_name(section)}" for section in tasks() if section.head == "labels")
+        raise UserError(
+            f"init.freeze=true trains a head over labels alone, and task={task.name} has none: "
+            f"it goes with {with_labels}"
+        )
+    if model.reads not in task.reads:
+        # A family of several kinds, as hf is, comes last: which of them a model is, its config says.
+        fitting = [section for section in families() if set(section.ways) & set(task.reads)]
+        of_one = ", ".join(_name(section, "family") for section in fitting if len(section.ways) == 1)
+        of_several = ", ".join(_name(section, "family") for section in fitting if len(section.ways) > 1)
+        raise UserError(
+            f"task={task.name} needs a model of {of_one} (or {of_several}), and {model.name} is of {model.family}"
+        )
+    if data.holds != task.holds:
+        raise UserError(f"task={task.name} needs {task.holds}, and data.source={data.source} has {data.holds}")
 
 
-READS: dict[str, tuple[Reads, ...]] = {
-    "causal_lm": ("left_to_right",),
-    "masked_lm": ("both_ways",),
-    "seq2seq": ("source_to_target",),
-    "classify": ("both_ways", "left_to_right"),
-    "tag": ("both_ways", "left_to_right"),
-}
-"""What the positions of a task's model may depend on."""
-HOLDS = {"causal_lm": "text", "masked_lm": "text", "seq2seq": "pairs", "classify": "labels", "tag": "tags"}
-"""What a task's data are."""
+def _name(section: type[Section], field: str = "name") -> str:
+    """Return the name that a family or a task has by itself."""
+    return str(section.model_fields[field].default)
+
+
+def _check_fp8(config: RunConfig) -> None:
+    model, batch = config.model, config.batch
+    if config.precision.compute != "fp8":
+        return
+    if not model.supports_fp8:
+        known = ", ".join(_name(section, "family") for section in families() if section.supports_fp8)
+        raise UserError(f"precision=fp8 is there for models of {known}, and {model.name} is of {model.family}")
+    model.check_fp8()
+    if not config.precision.emulate:
+        tokens = model.context * (1 if batch.micro == "auto" else micro_batch(config))
+        if tokens % 16:
+            raise UserError(
+                f"precision=fp8 multiplies in tiles of 16: a micro-batch of {tokens} tokens is no multiple of it"
+            )
 
 
 def _check_places(config: RunConfig) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, nearest, reason_of
 
 if TYPE_CHECKING:

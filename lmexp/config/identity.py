@@ -10,7 +10,6 @@ import json
 import re
 from typing import Any
 
-from lmexp.config.models import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.files import hash_text
 
@@ -25,7 +24,6 @@ NOT_IN_IDENTITY: dict[str, Any] = {
     "launcher": True,
     "hardware": True,
     "checkpoint": True,
-    "model": {"name"},
     "data": {"path", "target_path", "validation_path", "validation_target_path"},
     "init": {"run", "pretrain"},
     "trainer": {"profiler", "enable_model_summary", "enable_progress_bar", "log_every"},
@@ -49,9 +47,7 @@ def _by_content(config: RunConfig) -> dict[str, Any]:
     for key in ("tokenizer", "target_tokenizer"):
         if getattr(getattr(config, key), "fingerprint", None):
             found[key] = {"name", "revision", "path"}
-    if isinstance(config.model, HFConfig):
-        # Its size follows from the rest, by a count that may be mended.
-        found["model"] = {"name", "size"} | ({"pretrained", "revision"} if config.model.fingerprint else set())
+    found["model"] = config.model.not_in_identity
     return found
 
 

@@ -22,8 +22,9 @@ from lmexp.config.hf import (
     settled_config,
     state_width,
 )
-from lmexp.config.models import HFConfig, HFSize
-from lmexp.cost.flops import whole
+from lmexp.config.models.base import ModelSize
+from lmexp.config.models.count import whole
+from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files
 from lmexp.hub import commit_of, lacking_weights
@@ -53,7 +54,7 @@ def describe(config: HFConfig) -> HFConfig:
     return config.model_copy(update=known)
 
 
-def measure(config: HFConfig) -> HFSize:
+def measure(config: HFConfig) -> ModelSize:
     """Count a model whose vocabulary is resolved, at sequences of the full context. Raises UserError.
 
     Attention's scores are told from the rest by the operation: products of activations, outside of experts, whose
@@ -85,7 +86,7 @@ def _has_experts(theirs: Any) -> bool:
     return any("expert" in key for key in theirs.get_text_config().to_dict())
 
 
-def _measure(model: Any, config: HFConfig) -> HFSize:
+def _measure(model: Any, config: HFConfig) -> ModelSize:
     from torch import nn
 
     length, positions = config.context, config.sequence_tokens
@@ -123,7 +124,7 @@ def _measure(model: Any, config: HFConfig) -> HFSize:
         n_params_matmul = matrices - tables + (table.weight.numel() if is_tied else 0) - unused
     else:
         n_params_matmul = round((total - scores) / (6 * length))
-    return HFSize(
+    return ModelSize(
         n_params=n_params,
         n_params_active=n_params - unused,
         n_params_embedding=tables,

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from lmexp.config.hf import special_tokens
-from lmexp.config.models import EncDecConfig, HFConfig, ModelConfig
+from lmexp.config.models.base import ModelSection
+from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
-from lmexp.config.tasks import ClassifyConfig, MaskedLMConfig, Seq2SeqConfig, TagConfig
+from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
 from lmexp.data.order import Order, Permutations
 from lmexp.data.split import Split
@@ -54,11 +55,10 @@ class Feed(Protocol):
 def open_feed(config: RunConfig, store: Store | ExampleStore) -> Feed:
     """Return what the run's task sees of a store. Raises UserError where that is not enough, or too long."""
     if isinstance(store, ExampleStore):
-        if isinstance(config.task, Seq2SeqConfig):
-            return Pairs(store, config)
-        return Labelled(store, config)
-    if isinstance(config.task, MaskedLMConfig):
-        return MaskedWindows(store, config.model.context, config.seed, config.task.share)
+        return Pairs(store, config) if store.holds == "pairs" else Labelled(store, config)
+    share = config.task.hidden_share
+    if share is not None:
+        return MaskedWindows(store, config.model.context, config.seed, share)
     return Windows(store, config.model.context, config.seed)
 
 
@@ -195,8 +195,7 @@ class Labelled(_Examples):
         self.cut = _check_lengths(store, "source", self.room, "model.context", config)
         # A model that was trained on other data may have more labels, and others before these.
         task = config.task
-        assert isinstance(task, ClassifyConfig | TagConfig)
-        known = task.labels or store.labels
+        known = (task.labels if isinstance(task, LabelTaskSection) else None) or store.labels
         self._numbers = np.array([known.index(label) for label in store.labels], np.int64)
         self._tags: np.ndarray | None = None
         """How many words each training example has, once somebody asks."""
@@ -240,7 +239,7 @@ class Pairs(_Examples):
         """Raises UserError when a source or a target is longer than its context, and is not to be cut."""
         super().__init__(store, config)
         self.start, self.end, self.source_end = ends_of_pairs(config.model, store.target_bos_id)
-        self.source_room, key = source_context(config.model)
+        self.source_room, key = config.model.source_limit
         self.source_room -= self.source_end is not None
         self.room = config.model.context - 1  # beside the token that ends it
         self.cut = _check_lengths(store, "source", self.source_room, key, config)
@@ -270,19 +269,12 @@ class Pairs(_Examples):
         return int(lengths.sum()) + len(examples)
 
 
-def ends_of_pairs(model: ModelConfig, document: int) -> tuple[int, int, int | None]:
+def ends_of_pairs(model: ModelSection, document: int) -> tuple[int, int, int | None]:
     """Return the tokens that start and that end a target, and what ends a source, if anything does; see Pairs."""
     if isinstance(model, HFConfig) and model.fingerprint is not None:
         start, end = special_tokens(model)
         return start, end, end
     return document, document, None
-
-
-def source_context(model: ModelConfig) -> tuple[int, str]:
-    """Return the most tokens of a source, and the key that says so."""
-    if isinstance(model, EncDecConfig):
-        return model.source_context, "model.input_context"
-    return model.context, "model.context"
 
 
 def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: RunConfig) -> int:

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmexp.config.data import HFTokenizerConfig, SavedTokenizerConfig, TokenizerConfig
-from lmexp.config.models import EncDecConfig, HFConfig
+from lmexp.config.models.base import CountedSection
+from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
-from lmexp.config.tasks import ClassifyConfig, MaskedLMConfig, Seq2SeqConfig, TagConfig
 from lmexp.cost import hf
+from lmexp.cost.measure import measured
 from lmexp.data import sources, store
 from lmexp.data.examples import ExampleStore, prepare_examples
 from lmexp.data.store import Store
@@ -54,9 +55,9 @@ class InputResolver:
         """Fill in what an identified config's data decide; see `with_store`."""
         config = with_store(config, self.store(config))
         model = config.model
-        if isinstance(model, HFConfig) and model.size is None:
-            size = self._once("size", model.model_dump_json(), lambda: hf.measure(model))
-            config = config.model_copy(update={"model": model.model_copy(update={"size": size})})
+        if isinstance(model, CountedSection) and model.size is None:
+            counted = self._once("size", model.model_dump_json(), lambda: measured(model))
+            config = config.model_copy(update={"model": counted})
         return config
 
     def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
@@ -103,21 +104,15 @@ def with_store(config: RunConfig, store: AnyStore) -> RunConfig:
     Raises UserError when the model has fewer rows than its tokenizer entries.
     """
     model, task = config.model, config.task
-    needed = store.vocab_size
-    if isinstance(task, MaskedLMConfig) and isinstance(store, Store):
-        needed = max(needed, store.mask_id + 1)
-    if isinstance(store, ExampleStore) and isinstance(task, Seq2SeqConfig):
-        if isinstance(model, EncDecConfig):
-            rows = _rows("model.input_vocab_size", model.input_vocab_size, store.vocab_size)
-            model = model.model_copy(update={"input_vocab_size": rows})
-        needed = store.target_vocab_size
-    model = model.model_copy(update={"vocab_size": _rows("model.vocab_size", model.vocab_size, needed)})
-    if isinstance(model, EncDecConfig) and model.share_embeddings and model.vocab_size != model.input_vocab_size:
-        raise UserError("model.share_embeddings=true needs one tokenizer for both sides: target_tokenizer=null")
-    if isinstance(store, ExampleStore) and isinstance(task, ClassifyConfig | TagConfig):
-        if len(store.labels) < 2:
-            raise UserError(f"all examples have the label {store.labels[0]!r}: there is nothing to tell apart")
-        task = task.model_copy(update={"labels": list(store.labels)})
+    if isinstance(store, ExampleStore):
+        is_pairs = store.holds == "pairs"
+        model = model.with_vocabularies(store.target_vocab_size if is_pairs else store.vocab_size, store.vocab_size)
+        if task.head == "labels":
+            task = task.with_labels(list(store.labels))
+    else:
+        hides = task.hidden_share is not None
+        needed = max(store.vocab_size, store.mask_id + 1) if hides else store.vocab_size
+        model = model.with_vocabularies(needed, needed)
     return config.model_copy(update={"model": model, "task": task})
 
 
@@ -128,13 +123,5 @@ def begin_with(config: RunConfig, theirs: RunConfig, tokenizer: Path) -> RunConf
     """
     known = load_tokenizer(tokenizer).fingerprint
     saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer.absolute()), fingerprint=known)
-    model = theirs.model
-    if isinstance(model, HFConfig):  # the weights are that run's
-        model = model.model_copy(update={"pretrained": None, "revision": None})
-    return config.model_copy(update={"model": model, "tokenizer": saved})
-
-
-def _rows(key: str, asked: int | None, needed: int) -> int:
-    if asked is not None and asked < needed:
-        raise UserError(f"{key}={asked} is less than the tokenizer's {needed}")
-    return asked or needed
+    # The weights are that run's, wherever its own came from.
+    return config.model_copy(update={"model": theirs.model.without_weights(), "tokenizer": saved})

@@ -18,11 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lmexp.config import paths
-from lmexp.config.checks import check_model, check_task, micro_batch
+from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.compose import Composer, parse_overrides
 from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
-from lmexp.config.tasks import ClassifyConfig, TagConfig, TaskConfig
+from lmexp.config.tasks import TaskConfig
+from lmexp.config.tasks.base import LabelTaskSection, TaskSection
 from lmexp.cost.device import detect
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
@@ -80,7 +81,7 @@ def evaluate(
     loaded = load_subject(subject, outputs, config_dir, predicts, of_model, say)
     run = None if is_pretrained else find_run(subject, outputs)
     config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
-    check_model(config.model)
+    config.model.check()
     check_task(config)
     _check_head(subject, config.task, loaded.config.task)
 
@@ -227,10 +228,10 @@ def _changed(section: Any, schema: Any, words: list[str], name: str) -> Any:
         raise UserError(f"{name}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
 
 
-def _check_head(subject: str, task: TaskConfig, trained: TaskConfig) -> None:
-    """Raise UserError for a task that asks for another head than the model has."""
-    heads = {"classify": "labels", "tag": "tags"}
-    if heads.get(task.name) != heads.get(trained.name):
+def _check_head(subject: str, task: TaskSection, trained: TaskSection) -> None:
+    """Raise UserError for a task that needs another head than the model has."""
+    heads = [section.holds if section.head == "labels" else "vocabulary" for section in (task, trained)]
+    if heads[0] != heads[1]:
         raise UserError(
             f"{subject} was trained for task={trained.name} and has no head for task={task.name}; "
             f"train one on its weights with init.run={subject} task={task.name}"
@@ -244,8 +245,8 @@ def _saved(path: Path) -> TokenizerConfig:
 def _same_model(config: RunConfig, trained: RunConfig) -> RunConfig:
     """Return a settled config with the model as it was trained: other data need no more rows or labels than it has."""
     task, before = config.task, trained.task
-    if isinstance(task, ClassifyConfig | TagConfig):
-        assert isinstance(before, ClassifyConfig | TagConfig)
+    if isinstance(task, LabelTaskSection):
+        assert isinstance(before, LabelTaskSection)
         known = before.labels or []
         if unknown := [label for label in task.labels or [] if label not in known]:
             raise UserError(f"the label {unknown[0]} is none of this model's: {', '.join(known)}")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from lmexp.config.tasks import ClassifyConfig, TagConfig
-from lmexp.data.feeds import ends_of_pairs, source_context
+from lmexp.config.tasks.base import LabelTaskSection
+from lmexp.data.feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.errors import UserError
@@ -80,7 +80,7 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
         raise UserError(f"--beams {beams}: at least 1")
     start, end, source_end = ends_of_pairs(config, loaded.target_tokenizer.bos_id)
     source = [*map(int, loaded.tokenizer.encode(words)), *([] if source_end is None else [source_end])]
-    room, key = source_context(config)
+    room, key = config.source_limit
     if not 0 < len(source) <= room:
         raise UserError(f"the source has {len(source)} tokens; from 1 to {key}={room} can be read")
     sources, starts = torch.tensor([source]), torch.tensor([start])
@@ -92,10 +92,11 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
 def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     """Return lines: a text's labels with their probabilities, the likeliest first; or each word with its tag."""
     task, tokenizer = loaded.config.task, loaded.tokenizer
-    assert isinstance(task, ClassifyConfig | TagConfig) and task.labels is not None
+    assert isinstance(task, LabelTaskSection)
+    labels = task.known_labels
     # Who puts spaces says what the words are; a text of Chinese or Japanese without any is cut into characters.
     words = text.split() if len(text.split()) > 1 else WORD.findall(text)
-    if isinstance(task, TagConfig):
+    if task.per_token:
         ids, starts = tokenizer.encode_words([words])[0]
     else:
         ids, starts = tokenizer.encode(text), None
@@ -104,7 +105,7 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
         raise UserError(f"the text has {len(ids)} tokens; from 1 to {context - 1} can be read")
     scores = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]]))[0]
     if starts is not None:
-        tags = [task.labels[int(scores[1 + int(start)].argmax())] for start in starts]
+        tags = [labels[int(scores[1 + int(start)].argmax())] for start in starts]
         return [f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True)]
-    likely = sorted(zip(scores.softmax(-1).tolist(), task.labels, strict=True), reverse=True)
+    likely = sorted(zip(scores.softmax(-1).tolist(), labels, strict=True), reverse=True)
     return [f"{label}\t{probability:.4f}\n" for probability, label in likely]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lmexp.data.feeds import ends_of_pairs, source_context
+from lmexp.data.feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.errors import UserError
 from lmexp.models.base import LanguageModel
@@ -149,7 +149,7 @@ def _token_scores(loaded: Loaded, ids: list[int], source: str | None) -> list[fl
     if source is not None:
         start, _, source_end = ends_of_pairs(config, bos)
         sources = [*map(int, loaded.tokenizer.encode(source)), *([] if source_end is None else [source_end])]
-        room, key = source_context(config)
+        room, key = config.source_limit
         if not 0 < len(sources) <= room:
             raise UserError(f"the source has {len(sources)} tokens; from 1 to {key}={room} can be read")
         logits = model(torch.tensor([sources]), None, torch.tensor([[start, *ids[:-1]]]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.hf import published_settings, quiet
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.data.prepare import InputResolver

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmexp.config.models import BertConfig
+from lmexp.config.models.bert import BertConfig
 from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Attention, init_normal
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmexp.config.models import EncDecConfig
+from lmexp.config.models.encdec import EncDecConfig
 from lmexp.models.layers import Attention, KVCache
 
 

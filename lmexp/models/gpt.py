@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Block, KVCache, init_normal
 

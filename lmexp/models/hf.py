@@ -24,7 +24,7 @@ from lmexp.config.hf import (
     quiet,
     state_width,
 )
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, reason_of
 from lmexp.hub import lacking_weights
 from lmexp.models.base import Cache, LanguageModel

@@ -1,14 +1,12 @@
 """A head over labels on any model's hidden states, in place of the one over its vocabulary."""
 
 from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lmexp.config.tasks.base import Pooling
 from lmexp.models.base import LanguageModel
-
-Pooling = Literal["first", "last", "mean"]
 
 
 class LabelModel(nn.Module):

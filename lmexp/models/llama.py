@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from lmexp.config.models import LlamaSection
+from lmexp.config.models.llama import LlamaSection
 from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Attention, KVCache, RMSNorm, Rotary, SwiGLU, init_normal
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lmexp.config.models import LSTMConfig
+from lmexp.config.models.lstm import LSTMConfig
 from lmexp.models.base import Cache, LanguageModel
 
 

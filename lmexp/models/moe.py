@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lmexp.config.models import MoEConfig
+from lmexp.config.models.moe import MoEConfig
 from lmexp.models.base import Cache
 from lmexp.models.layers import SwiGLU
 from lmexp.models.llama import Llama

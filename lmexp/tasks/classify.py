@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from lmexp.config.tasks import ClassifyConfig, TagConfig
+from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.tasks.base import Batch, Task, TaskScores
@@ -69,5 +69,5 @@ def guesses(task: Task, feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor
 def labels_of(task: Task) -> list[str]:
     """Return the names of a task's labels, in order."""
     config = task.config.task
-    assert isinstance(config, ClassifyConfig | TagConfig) and config.labels is not None
-    return config.labels
+    assert isinstance(config, LabelTaskSection)
+    return config.known_labels

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from lmexp.config.tasks import Seq2SeqConfig
+from lmexp.config.tasks.seq2seq import Seq2SeqConfig
 from lmexp.data.feeds import IGNORED, Feed, Pairs
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.tasks.base import Batch, Task, TaskScores

@@ -22,7 +22,7 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, reason_of
 from lmexp.files import write_atomically
-from lmexp.models.build import build_model, without_weights
+from lmexp.models.build import build_model
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir, dump_config
 from lmexp.tasks.base import Task
@@ -169,7 +169,7 @@ def _body(model: nn.Module) -> nn.Module:
 
 def build_shape(config: RunConfig) -> nn.Module:
     """Return a run's model for weights that are about to be loaded; those of a pretrained one are not looked for."""
-    return build_model(without_weights(config.model), config.seed, config.task)
+    return build_model(config.model.without_weights(), config.seed, config.task)
 
 
 def load_final(run: RunDir) -> Loaded:

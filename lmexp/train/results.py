@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from lmexp.config.checks import micro_batch
+from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
-from lmexp.cost.flops import ModelCount, count_run
+from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import peak_of
-from lmexp.cost.memory import BYTES
+from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.runs.record import Row
 from lmexp.tasks.base import Quality

@@ -21,11 +21,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lmexp.config.checks import accumulation, micro_batch, sequences, world_size
+from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, detect, devices_used, unsupported_precision
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
-from lmexp.cost.flops import ModelCount, count_run
+from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.meters import MemoryMeter, StepMeter
@@ -35,7 +36,7 @@ from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk
-from lmexp.models.build import build_model, without_weights
+from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors import Mirror, open_mirror
 from lmexp.runs.origin import origin_columns, utc
@@ -77,7 +78,7 @@ class Training:
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
         self.exclusive = Exclusive(self._places()) if leader else None
-        shape = config.model if config.init.run is None else without_weights(config.model)
+        shape = config.model if config.init.run is None else config.model.without_weights()
         model = build_model(shape, config.seed, config.task)
         if config.init.run is not None:
             load_weights(model, Path(config.init.run), config.init.freeze)

@@ -5,8 +5,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmexp.config.models import GPTConfig, MoEConfig
-from lmexp.config.tasks import ClassifyConfig
+from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.models.moe import MoEConfig
+from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.gpt import GPT
 from tests.models.test_encdec import tiny as tiny_encdec

@@ -13,17 +13,15 @@ from torch import nn
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.hf import attention_spans, library_config
-from lmexp.config.models import (
-    BertConfig,
-    EncDecConfig,
-    GPTConfig,
-    HFConfig,
-    LlamaConfig,
-    ModelConfig,
-    MoEConfig,
-    TransformerSection,
-)
-from lmexp.cost.flops import ModelCount, count_model
+from lmexp.config.models.base import ModelSection, TransformerSection
+from lmexp.config.models.bert import BertConfig
+from lmexp.config.models.count import ModelCount
+from lmexp.config.models.encdec import EncDecConfig
+from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.models.hf import HFConfig
+from lmexp.config.models.llama import LlamaConfig
+from lmexp.config.models.moe import MoEConfig
+from lmexp.cost.flops import count_model
 from lmexp.cost.hf import describe, fingerprint, measure
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
@@ -33,7 +31,7 @@ SHAPE = {"name": "t", "n_layers": 3, "d_model": 48, "n_heads": 4, "context": CON
 STACK = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
 
 
-def ours(section: type[TransformerSection], **changes: object) -> ModelConfig:
+def ours(section: type[TransformerSection], **changes: object) -> ModelSection:
     names = {GPTConfig: "gpt.GPT", LlamaConfig: "llama.Llama", MoEConfig: "moe.MoE", BertConfig: "bert.Bert",
              EncDecConfig: "encdec.EncDec"}  # fmt: skip
     return section.model_validate({"_target_": f"lmexp.models.{names[section]}", **SHAPE, **changes})
@@ -111,7 +109,7 @@ def test_what_was_measured_is_counted_without_torch():
     config = config.model_copy(update={"size": measure(config)})
     code = f"""
 import sys
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.cost.flops import count_model
 print(count_model(HFConfig.model_validate_json({config.model_dump_json(by_alias=True)!r})).flops_per_token)
 assert not {{"torch", "transformers"}} & set(sys.modules)
@@ -212,7 +210,7 @@ def test_sizes_are_filled_in_and_a_fresh_vocabulary_is_left_to_the_tokenizer():
     assert describe(config.model_copy(update={"name": "mine"})).name == "mine"
 
 
-def composed(*words: str) -> ModelConfig:
+def composed(*words: str) -> ModelSection:
     return Composer(paths.search_roots(), words=list(words)).config({}).model
 
 
@@ -281,7 +279,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 )
 def test_without_a_network_the_answer_is_short_and_quick(environment: dict, changes: str, message: str):
     code = f"""
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.cost.hf import fingerprint
 from lmexp.errors import UserError
 config = HFConfig(target="lmexp.models.hf.HFModel", name="t", pretrained="a/b", predicts="causal", context=8{changes})
@@ -300,7 +298,7 @@ except UserError as error:
 
 def test_a_model_that_is_not_in_the_cache_is_one_message_offline(tmp_path: Path):
     code = """
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
 config = HFConfig(target="lmexp.models.hf.HFModel", name="t", pretrained="a/b", predicts="causal", context=8)

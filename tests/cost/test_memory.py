@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import EncDecConfig
+from lmexp.config.models.encdec import EncDecConfig
 from lmexp.config.schema import AdamConfig, RunConfig
 from lmexp.cost.hf import describe, measure
 from lmexp.cost.memory import estimate_memory

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.errors import UserError
 from lmexp.inference.measure import weights_bytes
 from lmexp.inference.quantise import convert

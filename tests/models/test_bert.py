@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import BertConfig
+from lmexp.config.models.bert import BertConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.base import Decoder
 from lmexp.models.bert import Bert

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT

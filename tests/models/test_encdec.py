@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import EncDecConfig
+from lmexp.config.models.encdec import EncDecConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.build import build_model
 from lmexp.models.decoding import SourceDecoder

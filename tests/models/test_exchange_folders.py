@@ -8,8 +8,10 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from lmexp.config.models import HFConfig, ModelConfig
-from lmexp.config.tasks import ClassifyConfig
+from lmexp.config.models import ModelConfig
+from lmexp.config.models.base import ModelSection
+from lmexp.config.models.hf import HFConfig
+from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.data.tokenizers.lossless import CharTokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
@@ -32,11 +34,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 HEADS = {"gpt": "CausalLM", "llama": "CausalLM", "moe": "CausalLM", "bert": "MaskedLM"}
 
 
-def config_of(name: str) -> ModelConfig:
+def config_of(name: str) -> ModelSection:
     return TypeAdapter(ModelConfig).validate_python(SHAPE | FAMILIES[name])
 
 
-def model_of(config: ModelConfig) -> Any:
+def model_of(config: ModelSection) -> Any:
     model = build_model(config, 1).eval()
     with torch.no_grad():
         for weight in model.parameters():

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import LlamaConfig, MoEConfig
+from lmexp.config.models.llama import LlamaConfig
+from lmexp.config.models.moe import MoEConfig
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.models.exchange.llama import from_hf, to_hf

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmexp.config.hf import special_tokens
-from lmexp.config.models import HFConfig
-from lmexp.config.tasks import ClassifyConfig
+from lmexp.config.models.hf import HFConfig
+from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import describe, fingerprint, measure
 from lmexp.errors import UserError
 from lmexp.models.base import Decoder
-from lmexp.models.build import build_model, without_weights
+from lmexp.models.build import build_model
 from lmexp.models.decoding import decode
 from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.models.sampling import sample
@@ -292,7 +292,7 @@ def test_a_finished_model_needs_its_folder_no_more(folders: dict[str, Path], tmp
     model = build_model(config, 0).eval()
     kept = describe(config.model_copy(update={"fingerprint": fingerprint(config)})).model_dump_json()
     folders[predicts].rename(tmp_path / "gone")
-    alone = build_model(without_weights(HFConfig.model_validate_json(kept)), 1).eval()
+    alone = build_model(HFConfig.model_validate_json(kept).without_weights(), 1).eval()
     assert {name: w.shape for name, w in model.named_parameters()} == {n: w.shape for n, w in alone.named_parameters()}
     alone.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -523,7 +523,7 @@ def test_the_library_leaves_nothing_in_the_log(folders: dict[str, Path]):
     """Special tokens outside of the vocabulary, heads without weights and long texts make it talk elsewhere."""
     code = """
 import torch
-from lmexp.config.models import HFConfig
+from lmexp.config.models.hf import HFConfig
 from lmexp.cost.hf import describe, measure
 from lmexp.models.build import build_model
 known = {"_target_": "lmexp.models.hf.HFModel", "name": "t", "context": 16, "predicts": "causal"}

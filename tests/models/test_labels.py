@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmexp.config.models import BertConfig, GPTConfig, MoEConfig
-from lmexp.config.tasks import ClassifyConfig, TagConfig
+from lmexp.config.models.bert import BertConfig
+from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.models.moe import MoEConfig
+from lmexp.config.tasks.classify import ClassifyConfig
+from lmexp.config.tasks.tag import TagConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.base import LanguageModel
 from lmexp.models.build import build_model

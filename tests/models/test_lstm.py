@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.models import LSTMConfig, ModelConfig
-from lmexp.config.tasks import ClassifyConfig
+from lmexp.config.models.base import ModelSection
+from lmexp.config.models.lstm import LSTMConfig
+from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.cost.flops import count_model
 from lmexp.inference.measure import Shape, read_bytes_per_step
 from lmexp.models.base import Decoder
@@ -228,7 +229,7 @@ def test_counted_parameters_are_the_models(changes: dict, task: str | None):
 PUBLISHED = {"lstm_zaremba_medium": 20e6, "lstm_zaremba_large": 66e6}
 
 
-def composed(*words: str) -> ModelConfig:
+def composed(*words: str) -> ModelSection:
     return Composer(paths.search_roots(), words=list(words)).config({}).model
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmexp.config.models import LlamaConfig, MoEConfig
+from lmexp.config.models.llama import LlamaConfig
+from lmexp.config.models.moe import MoEConfig
 from lmexp.cost.flops import count_model
 from lmexp.models.build import build_model
 from lmexp.models.moe import Experts, MoE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lmexp.config.data import ByteTokenizerConfig, StdlibData
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.schema import (
     AdamConfig,
     BatchConfig,
@@ -21,7 +21,7 @@ from lmexp.config.schema import (
     ScheduleConfig,
     TrainerConfig,
 )
-from lmexp.config.tasks import CausalLMConfig
+from lmexp.config.tasks.causal_lm import CausalLMConfig
 from lmexp.errors import UserError
 from lmexp.runs import mirrors
 from lmexp.runs.directory import RunDir

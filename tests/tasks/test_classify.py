@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.tasks import ClassifyConfig
+from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.models.build import build_model
 from lmexp.tasks.base import Batch
 from lmexp.tasks.classify import Classify

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
-from lmexp.config.tasks import MaskedLMConfig
+from lmexp.config.tasks.masked_lm import MaskedLMConfig
 from lmexp.models.base import LanguageModel
 from lmexp.models.build import build_model
 from lmexp.tasks.base import IGNORED

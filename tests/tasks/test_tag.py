@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.tasks import TagConfig
+from lmexp.config.tasks.tag import TagConfig
 from lmexp.models.build import build_model
 from lmexp.tasks.base import IGNORED, Batch
 from lmexp.tasks.spans import Found, count_spans, spans, total

@@ -14,9 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from lmexp.config.models import HFConfig, ModelConfig
+from lmexp.config.models.base import CountedSection, ModelSection
 from lmexp.config.paths import group_choices
-from lmexp.config.tasks import TaskConfig
+from lmexp.config.tasks.base import TaskSection
 from lmexp.cost.flops import count_model
 
 NEAR = 0.1
@@ -24,16 +24,13 @@ NEAR = 0.1
 ASPECT = 0.1
 """What a ratio of width to depth that is off by e counts, in shares of the parameters."""
 WIDEST = 65_536
-SHAPE = ("n_layers", "d_model", "n_heads", "d_ff", "n_kv_heads", "head_size", "n_experts", "experts_per_token",
-         "n_shared_experts", "d_embedding")  # fmt: skip
-"""Keys of a model file that are its shape."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """A model of about the size asked for."""
 
-    model: ModelConfig
+    model: ModelSection
     n_params: int
     shipped: str | None
     """The choice of conf/model that it is; None for one that was worked out."""
@@ -41,12 +38,12 @@ class Shape:
     """The shipped size of this family that comes nearest, and its parameters with this vocabulary and context."""
 
 
-def nearest_shape(base: ModelConfig, task: TaskConfig, params: float, roots: Sequence[Path]) -> Shape | None:
-    """Return the shape nearest to `params` parameters; None for architectures of transformers, whose keys differ.
+def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: Sequence[Path]) -> Shape | None:
+    """Return the shape nearest to `params` parameters; None for families without a formula, whose keys are not known.
 
     `base` is the study's largest model, its vocabulary resolved: what is not shape stays as there.
     """
-    if isinstance(base, HFConfig):
+    if isinstance(base, CountedSection) or not base.d_model or not base.n_layers:
         return None
     shipped = [
         (name, model, count_model(model, task).n_params)
@@ -59,9 +56,9 @@ def nearest_shape(base: ModelConfig, task: TaskConfig, params: float, roots: Seq
         return Shape(closest[1], closest[2], closest[0], named)
     aspect = base.d_model / base.n_layers
 
-    def miss(found: tuple[ModelConfig, int]) -> float:
+    def miss(found: tuple[ModelSection, int]) -> float:
         model, count = found
-        assert not isinstance(model, HFConfig), "a shape of the base's family"
+        assert model.d_model and model.n_layers, "a shape of the base's family"
         return abs(math.log(count / params)) + ASPECT * abs(math.log(model.d_model / model.n_layers / aspect))
 
     tried = list(_shapes(base, task, params))
@@ -71,14 +68,14 @@ def nearest_shape(base: ModelConfig, task: TaskConfig, params: float, roots: Seq
     return Shape(model.model_copy(update={"name": base.family}), count, None, named)
 
 
-def _shapes(base: Any, task: TaskConfig, params: float) -> Iterator[tuple[ModelConfig, int]]:
+def _shapes(base: Any, task: TaskSection, params: float) -> Iterator[tuple[ModelSection, int]]:
     """Yield for each width the depth that comes nearest."""
     head = (base.d_model // base.n_heads) if base.n_heads else 16
     group = getattr(base, "n_kv_heads", None) or 1
     for heads in range(group, WIDEST // head + 1, group):
         width = heads * head
         update: dict[str, Any] = {"d_model": width, "n_layers": 1} | ({"n_heads": heads} if base.n_heads else {})
-        for key in ("d_ff", "d_embedding"):
+        for key in base.widths:
             if own := getattr(base, key, None):
                 update[key] = max(8 * round(own * width / base.d_model / 8), 8)
         one = count_model(base.model_copy(update=update), task).n_params
@@ -89,9 +86,9 @@ def _shapes(base: Any, task: TaskConfig, params: float) -> Iterator[tuple[ModelC
             return
 
 
-def _changed(base: ModelConfig, content: dict[str, Any], name: str) -> ModelConfig | None:
+def _changed(base: ModelSection, content: dict[str, Any], name: str) -> ModelSection | None:
     """Return the base with a file's shape, or None for a file without sizes."""
-    shape = {key: content.get(key) for key in SHAPE if key in content}
+    shape = {key: content.get(key) for key in base.shape if key in content}
     try:
         return type(base).model_validate(base.model_dump(by_alias=True) | shape | {"name": name})
     except ValidationError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmexp.config.models import BertConfig
+from lmexp.config.models.bert import BertConfig
 from lmexp.models.bert import Bert
 from lmexp.models.exchange.settings import check_settings, check_weights, one_dropout, required
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lmexp.config.hf import quiet
-from lmexp.config.models import ModelConfig
+from lmexp.config.models.base import ModelSection
 from lmexp.errors import UserError, reason_of
 from lmexp.files import flush_to_disk, read_json
 from lmexp.hub import lacking_weights
@@ -29,7 +29,7 @@ TO_HF: dict[str, Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]] = {
     "bert": bert.to_hf,
 }
 """Of each family that has a counterpart in the library."""
-FROM_HF: dict[str, Callable[..., tuple[ModelConfig, dict[str, Tensor]]]] = {
+FROM_HF: dict[str, Callable[..., tuple[ModelSection, dict[str, Tensor]]]] = {
     "gpt2": gpt.from_hf,
     "bert": bert.from_hf,
     **dict.fromkeys(llama.CLASSES, llama.from_hf),
@@ -47,7 +47,7 @@ class Exportable(Protocol):
         """Return the files, by name, of which the library's AutoTokenizer makes a tokenizer with the same ids."""
 
 
-def export_folder(config: ModelConfig, model: nn.Module, tokenizer: Exportable, folder: Path) -> None:
+def export_folder(config: ModelSection, model: nn.Module, tokenizer: Exportable, folder: Path) -> None:
     """Write a folder of which the library's AutoModelFor... makes a model with equal logits, and AutoTokenizer the ids.
 
     It is written aside and renamed: there is a whole one or none. Raises UserError: a folder that is there and not
@@ -81,7 +81,7 @@ def export_folder(config: ModelConfig, model: nn.Module, tokenizer: Exportable, 
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def import_folder(folder: Path, name: str | None = None) -> tuple[ModelConfig, dict[str, Tensor]]:
+def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, dict[str, Tensor]]:
     """Return the config and the weights of a model of ours with the logits of the library's model in a folder.
 
     The config is called `name`, or as its family is. Only config.json and safetensors are read; what goes with

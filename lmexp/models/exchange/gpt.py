@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmexp.config.models import GPTConfig
+from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.exchange.settings import check_settings, check_weights, one_dropout, required
 from lmexp.models.gpt import GPT
 

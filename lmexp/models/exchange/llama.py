@@ -18,7 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lmexp.config.models import LlamaConfig, LlamaSection, MoEConfig
+from lmexp.config.models.llama import LlamaConfig, LlamaSection
+from lmexp.config.models.moe import MoEConfig
 from lmexp.errors import UserError
 from lmexp.models.exchange.settings import check_settings, check_weights, required
 from lmexp.models.llama import Llama

@@ -1,0 +1,109 @@
+"""The encoder-decoder's section."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field
+
+from lmexp.config.base import Count
+from lmexp.config.models.base import Dropout, Reads, TransformerSection, rows
+from lmexp.config.models.count import LabelHead, ModelCount, whole
+from lmexp.errors import UserError
+
+
+class EncDecConfig(TransformerSection):
+    """Encoder and decoder, the Transformer of Vaswani et al. 2017; `n_layers` are those of each stack.
+
+    In the paper's words: N, d_model, h, d_ff, P_drop. `vocab_size` and `context` are the target's.
+    """
+
+    ways: ClassVar[tuple[Reads, ...]] = ("source_to_target",)
+
+    target: Literal["lmexp.models.encdec.EncDec"] = Field(alias="_target_")
+    family: Literal["encdec"] = "encdec"
+    dropout: Dropout = 0.1
+    input_vocab_size: Count | None = None
+    """Rows of the source's embedding; null means its tokenizer's."""
+    input_context: Count | None = None
+    """Longest source, in tokens; null means context."""
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    pre_norm: bool = False
+    """Whether norms come before each half of a block, with one after the last, and not after it as in the paper."""
+    share_embeddings: bool = False
+    """Whether source and target share one table; they need one tokenizer then."""
+    tie_embeddings: bool = True
+    """Whether the output head shares the target's table (section 3.4 of the paper)."""
+
+    @property
+    def source_context(self) -> int:
+        """Longest source, resolved."""
+        return self.input_context or self.context
+
+    @property
+    def source_limit(self) -> tuple[int, str]:
+        """See ModelSection."""
+        return self.source_context, "model.input_context"
+
+    def check(self) -> None:
+        """See ModelSection.check."""
+        super().check()
+        if self.positions == "sinusoidal" and self.d_model % 2:
+            raise UserError(f"sinusoidal positions come in pairs: model.d_model={self.d_model} is odd")
+
+    def with_vocabularies(self, vocab_size: int, source_vocab_size: int) -> Self:
+        """See ModelSection.with_vocabularies. Raises UserError too where one table cannot serve both tokenizers."""
+        source_rows = rows("model.input_vocab_size", self.input_vocab_size, source_vocab_size)
+        filled = super().with_vocabularies(vocab_size, source_vocab_size)
+        if self.share_embeddings and filled.vocab_size != source_rows:
+            raise UserError("model.share_embeddings=true needs one tokenizer for both sides: target_tokenizer=null")
+        return filled.model_copy(update={"input_vocab_size": source_rows})
+
+    def count(self, labels: LabelHead | None) -> ModelCount:
+        """See ModelSection.count; a token is a position of either stack."""
+        if self.input_vocab_size is None:
+            raise ValueError("the source's vocabulary must be resolved before a model is counted")
+        if labels:
+            raise ValueError("an encoder-decoder predicts tokens, not labels")
+        layers, width, hidden, vocab = self.n_layers, self.d_model, self.d_feed_forward, self.vocab_size or 0
+        source, target = self.source_context, self.context
+        attention, feed_forward, norm = 4 * width * width, 2 * width * hidden, 2 * width
+        biases = 4 * width
+        each = feed_forward + hidden + width
+        encoder = attention + biases + each + 2 * norm
+        decoder = 2 * (attention + biases) + each + 3 * norm
+        embedding = vocab * width + (0 if self.share_embeddings else self.input_vocab_size * width)
+        if self.positions == "learned":
+            embedding += (source + target) * width
+        total = embedding + layers * (encoder + decoder) + (2 * norm if self.pre_norm else 0)
+        total += 0 if self.tie_embeddings else vocab * width
+        sequence: dict[str, float] = {  # training FLOPs of one pair
+            "encoder_projections": 6 * layers * attention * source,
+            "encoder_scores": 12 * layers * width * source * source,
+            "encoder_feed_forward": 6 * layers * feed_forward * source,
+            "attention_projections": 6 * layers * attention * target,
+            "attention_scores": 12 * layers * width * target * target,
+            "cross_projections": 6 * layers * 2 * width * width * (source + target),
+            "cross_scores": 12 * layers * width * source * target,
+            "feed_forward": 6 * layers * feed_forward * target,
+            "head": 6 * vocab * width * target,
+        }
+        return ModelCount(
+            n_params=total,
+            n_params_active=total,
+            n_params_embedding=embedding,
+            n_params_matmul=layers * (3 * attention + 2 * feed_forward) + vocab * width,
+            parts={name: whole(flops / self.sequence_tokens) for name, flops in sequence.items()},
+        )
+
+    def saved_bytes(self, value: int, stream: int, on_cpu: bool) -> int:
+        """See ModelSection.saved_bytes; attention has no dropout here, and ReLU keeps only what comes out of it."""
+        width, layers = self.d_model, self.n_layers
+        mask, first_mask = (self.dropout_mask(element, on_cpu) for element in (value, stream))
+        one, three = self.read_by(1, value, stream), self.read_by(3, value, stream)
+        block = three + 4 * width * value + one + self.d_feed_forward * value + 2 * (width * stream + mask)
+        looks = one + 2 * width * value + width * stream + mask  # a query and a mixture
+        # Keys and values of the source, which all layers read off one memory, unless each narrows it for itself.
+        memories = layers if value < stream else 1
+        looked_at = layers * 2 * width * value + memories * self.read_by(2, value, stream)
+        ends = first_mask + (width * stream if self.pre_norm else 0)
+        source, target = layers * block + looked_at + ends, layers * (block + looks) + width * value + ends
+        return self.source_context * source + self.context * target

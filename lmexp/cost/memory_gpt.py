@@ -1,0 +1,143 @@
+"""The bytes of one optimizer step of GPT with a head over its vocabulary, tensor by tensor."""
+
+from lmexp.config.models.base import WIDE
+from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.cost.memory_step import Step
+
+
+class GPTStep(Step):
+    """One optimizer step of GPT with a head over its vocabulary."""
+
+    def __init__(self, run: RunConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
+        super().__init__(run, sequences, on_cpu, accumulates)
+        assert isinstance(run.model, GPTConfig)
+        self.model = run.model
+        self.tokens, self.vocab = self.predictions, self.classes
+        # Layers keep their input as they multiply it; those of torchao know no autocast of a CPU, and keep float32.
+        self.linear = WIDE if run.precision.compute == "fp8" and on_cpu else self.multiplied
+        self.stream = self.weight  # additions of a block's output to the stream promote to the wider
+        self.head = self.vocab * self.model.d_model  # parameters
+        self.block_params = (self.count.n_params_matmul - self.head) // self.model.n_layers
+        self.outside = self.count.n_params - self.model.n_layers * self.block_params  # of layers
+
+    @property
+    def gathered(self) -> int:
+        """What FSDP gathers at a time: all that is outside of layers, and two layers, each with its gradients."""
+        return self.outside * self.weight + 2 * self.block_params * (self.weight + self.gradient)
+
+    # what the forward pass saves
+
+    @property
+    def norm(self) -> int:
+        """A norm's input, and mean and deviation of each token."""
+        statistics = self.stream if self.on_cpu else WIDE
+        return self.tokens * (self.model.d_model * self.stream + 2 * statistics)
+
+    @property
+    def attention(self) -> int:
+        """From the projections' input to the last one's."""
+        model, tokens, c = self.model, self.tokens, self.multiplied
+        ends = tokens * model.d_model * (self.linear + c)  # inputs of the first and of the last projection
+        if self.is_unfused:  # in float32: queries, keys, values; scores, the mask of dropout, their product
+            # Values that need no copy, neither to widen nor to line up, hold on to queries and keys beside them.
+            is_view = c == WIDE and 1 in (self.sequences, model.n_heads)
+            return ends + (5 if is_view else 3) * tokens * model.d_model * WIDE + 3 * self.scores
+        # Queries, keys and values, and the softmax's denominators; the output is the last projection's input.
+        return ends + 3 * tokens * model.d_model * c + tokens * model.n_heads * WIDE
+
+    @property
+    def is_unfused(self) -> bool:
+        """The fused attention of CPUs knows no dropout: every score is then kept."""
+        return self.on_cpu and self.model.dropout > 0
+
+    @property
+    def scores(self) -> int:
+        """One float32 for each pair of positions and head."""
+        return self.tokens * self.model.context * self.model.n_heads * WIDE
+
+    @property
+    def feed_forward(self) -> int:
+        """Inputs of the first projection, of GELU and of the second projection."""
+        return self.tokens * (self.model.d_model * self.linear + 2 * self.model.d_feed_forward * self.multiplied)
+
+    def dropout(self, element: int) -> int:
+        """A mask over the stream: of the values' own type on a CPU, of bytes on a GPU."""
+        mask = element if self.on_cpu else 1
+        return self.tokens * self.model.d_model * mask if self.model.dropout else 0
+
+    @property
+    def block(self) -> int:
+        """What one layer saves."""
+        return 2 * self.norm + self.attention + self.feed_forward + 2 * self.dropout(self.multiplied)
+
+    @property
+    def activations(self) -> int:
+        """What is saved in all: positions, the layers, the last norm, the head's input."""
+        head_input = self.tokens * self.model.d_model * self.multiplied
+        positions = 8 * self.model.context
+        return positions + self.dropout(self.stream) + self.model.n_layers * self.block + self.norm + head_input
+
+    @property
+    def casts(self) -> int:
+        """Weights of all matrices in autocast's type; torchao's fp8 layers keep none."""
+        if not self.is_autocast:
+            return 0
+        layers = 0 if self.run.precision.compute == "fp8" else self.model.n_layers * self.block_params
+        return (layers + self.head) * self.multiplied
+
+    @property
+    def log_probabilities(self) -> int:
+        """The loss's float32 log-probabilities, and the scalar it divides by."""
+        return self.tokens * self.vocab * WIDE + WIDE
+
+    # what stands at each phase, weights and optimizer left out
+
+    def phases(self) -> dict[str, int]:
+        """Return the bytes of each phase."""
+        model, tokens, c = self.model, self.tokens, self.multiplied
+        logits, wide_logits = tokens * self.vocab * c, tokens * self.vocab * WIDE
+        widened = wide_logits if c < WIDE else 0
+        saved = self.activations + self.casts
+        before = self.gradients if self.accumulates else 0  # of earlier micro-batches
+        stream = tokens * model.d_model
+        head = self.head * self.gradient
+        blocks = model.n_layers * self.block + self.dropout(self.stream)
+        block_gradients = self.block_params * self.gradient // self.shards
+        # Of what is outside of layers; they are shared out when the backward pass is over.
+        whole_gradients = self.outside * self.gradient if self.shards > 1 else 0
+        # Of the second projection: its gradient takes the place of its input, and GELU's comes beside it.
+        inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
+        if self.is_unfused:
+            inside = max(inside, self.scores - self.feed_forward)
+        block_casts = self.casts - (self.head * c if self.is_autocast else 0)
+        # Where every score is kept, they are computed in float32 and narrowed to what the model computes in.
+        narrowed = self.scores // 2 if self.is_unfused and c < WIDE else 0
+        return {
+            "scores": self.gradients + blocks + self.casts - self.feed_forward + narrowed,
+            "loss": self.gradients + saved + logits + widened + wide_logits,
+            "loss_backward": before + saved + 3 * wide_logits,
+            "head_backward": before + saved + logits + max(widened, self.head * c),
+            "first_block": before + blocks + block_casts + head + inside,
+            "last_block": self.gradients - (0 if self.accumulates else block_gradients)
+            + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0) + whole_gradients,
+            "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream + whole_gradients,
+            "update": self.gradients + self._update(),
+        }  # fmt: skip
+
+    def _embedding_gradients(self) -> int:
+        """Return what the gradients of a tied embedding take while its two uses are added up."""
+        head = self.head * self.gradient
+        tied = self.model.tie_embeddings
+        return head * (int(self.accumulates) + int(tied) + int(tied and not self.is_autocast))
+
+    def _update(self) -> int:
+        """Return what the optimizer's step takes beside its state."""
+        optim, precision = self.run.optim, self.run.precision
+        if isinstance(optim, AdamConfig):
+            unfused = precision.compute == "fp16"
+            return self.gradients if unfused else 0
+        copies = int(optim.weight_decay > 0) + int(optim.nesterov and optim.momentum > 0)
+        # A CPU goes from weight to weight, a GPU through all of them at once.
+        largest = max(self.head, self.model.d_model * self.model.d_feed_forward, 3 * self.model.d_model**2)
+        return copies * (largest * self.gradient if self.on_cpu else self.gradients)

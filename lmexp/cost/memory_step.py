@@ -1,0 +1,68 @@
+"""The bytes of one optimizer step, phase by phase, of any family: what the section tells, walked through."""
+
+from lmexp.config.checks import world_size
+from lmexp.config.models.base import WIDE
+from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.cost.flops import count_run
+
+BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
+"""Of a value by what it is stored in, or of an activation by what matrices are multiplied in: fp8 saves bf16."""
+
+
+class Step:
+    """The bytes of one optimizer step on one device, of any family."""
+
+    def __init__(self, run: RunConfig, sequences: int, on_cpu: bool, accumulates: bool) -> None:
+        precision, model = run.precision, run.model
+        self.count = count_run(run)
+        self.run, self.on_cpu, self.accumulates, self.sequences = run, on_cpu, accumulates, sequences
+        self.shards = world_size(run) if run.trainer.strategy == "fsdp" else 1
+        self.weight = BYTES[precision.weights]  # bytes of a weight
+        self.gradient = BYTES[precision.gradients]
+        self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
+        self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
+        self.params = -(-self.count.n_params // self.shards)  # that this process keeps
+        self.weights = self.params * self.weight
+        trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
+        self.gradients = trained * self.gradient
+        moments = 2 if isinstance(run.optim, AdamConfig) else int(run.optim.momentum > 0)
+        self.optimizer = trained * moments * BYTES[precision.optimizer]
+        labels = run.task.label_head()
+        self.classes = labels.n_labels if labels else model.vocab_size or 0
+        self.predictions = sequences * (1 if labels and not labels.per_token else model.context)
+
+    @property
+    def gathered(self) -> int:
+        """What FSDP gathers at a time: a fair share for two layers and all that is outside of them, with gradients."""
+        two_layers = 2 * self.count.n_params // (self.run.model.n_layers or 1)
+        return self.count.n_params_embedding * self.weight + two_layers * (self.weight + self.gradient)
+
+    @property
+    def activations(self) -> int:
+        """What the forward pass saves, logits left out."""
+        if self.count.n_params_frozen:  # all that is kept is what the head reads
+            return self.predictions * (self.run.model.d_model or 0) * self.multiplied
+        return self.sequences * self.run.model.saved_bytes(self.multiplied, self.weight, self.on_cpu)
+
+    @property
+    def casts(self) -> int:
+        """Copies of the weights in autocast's type."""
+        idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by are cast all the same
+        return (self.count.n_params_matmul + idle) * self.multiplied if self.is_autocast else 0
+
+    @property
+    def log_probabilities(self) -> int:
+        """The loss's float32 log-probabilities."""
+        return self.predictions * self.classes * WIDE
+
+    def phases(self) -> dict[str, int]:
+        """Return the bytes of each phase, weights and optimizer left out."""
+        logits, wide = self.predictions * self.classes * self.multiplied, self.log_probabilities
+        saved = self.activations + self.casts
+        before = self.gradients if self.accumulates else 0
+        return {
+            "loss": self.gradients + saved + logits + 2 * wide,
+            "loss_backward": before + saved + 3 * wide,
+            "backward": self.gradients + saved,
+            "update": self.gradients,
+        }
