@@ -1,21 +1,28 @@
 """lmexp: config-driven compute-versus-quality studies of language models.
 
-In a notebook: `lmexp.load("outputs/demo")`, `lmexp.frontier(df)`, `lmexp.fit(df)`; see lmexp.api. They are imported
-when they are first used, so that `import lmexp` stays light.
+From Python: `lmexp.run`, `sweep`, `plan`, `report`, `load`, `frontier` and `fit`; see lmexp.api. They are imported when
+they are first used, so that `import lmexp` stays fast.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from lmexp.errors import UserError
+
 if TYPE_CHECKING:
-    from lmexp.api import fit, frontier, load
+    from lmexp.api import fit, frontier, load, plan, report, run, sweep
+    from lmexp.launch.policy import Policy
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "fit", "frontier", "load"]
+__all__ = ["Policy", "UserError", "__version__", "fit", "frontier", "load", "plan", "report", "run", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what a notebook uses when it is first asked for."""
-    if name in ("fit", "frontier", "load"):
+    """Import what is used from Python when it is first used."""
+    if name == "Policy":
+        from lmexp.launch.policy import Policy
+
+        return Policy
+    if name in __all__:
         from lmexp import api
 
         return getattr(api, name)

@@ -1,15 +1,22 @@
-"""lmexp in a notebook: `load`, `frontier` and `fit`, on pandas DataFrames.
+"""lmexp from Python: run and plan studies, read their results, compare them and fit laws to them.
 
     import lmexp
-    df = lmexp.load("outputs/demo")
+    lmexp.sweep("demo", ["budget.tokens=100_000"])     # train what is not done yet
+    df = lmexp.load("outputs/demo")                    # a pandas DataFrame, a row a run
     df[lmexp.frontier(df, cost="train_flops")]
     lmexp.fit(df)
 
-`frontier` and `fit` take any DataFrame with the columns that they are told of: one from a csv of your own as well.
-Wrong input raises lmexp.errors.UserError, a sentence. Nothing here imports torch.
+`run`, `sweep`, `plan` and `report` do what the commands of these names do. They take the same overrides, return typed
+results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a script.
+`frontier` and `fit` take any DataFrame that has the columns they need, such as one from your own csv file.
+
+Wrong input raises `lmexp.UserError` with a message of one sentence. Importing this module, `load`, `frontier`, `fit`
+and `report` import no torch.
 """
 
-from collections.abc import Iterable, Mapping
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +31,143 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
+    from lmexp.launch.policy import Policy
+    from lmexp.study.plan import SweepPlan
+    from lmexp.study.report import StudyReport
+    from lmexp.study.run import RunResult, SweepResult
 
 Folder = str | PathLike[str]
+DEFAULT_FOLDER = "train"
+"""The folder of runs that belong to no sweep, as of `lmexp train`."""
+
+
+def run(
+    overrides: Iterable[str] = (),
+    *,
+    folder: str = DEFAULT_FOLDER,
+    output_dir: Folder | None = None,
+    config_dir: Folder | None = None,
+    policy: "Policy | None" = None,
+    verbose: bool = False,
+) -> "RunResult":
+    """Train one run and return what became of it: `lmexp.run(["model=gpt_nano", "budget.tokens=200_000"])`.
+
+    A run that is done already is not trained again: its result is returned. The training itself happens in a process of
+    its own. A run that fails does not raise: see the result's `state` and `reason`.
+
+    Args:
+        overrides: Hydra overrides, as after `lmexp train`.
+        folder: name of the folder in `output_dir` for a new run.
+        output_dir: where runs lie [default: the environment variable LMEXP_OUTPUTS, or `outputs`].
+        config_dir: a folder with your own conf/ and sweeps/ [default: the current one, if it has them].
+        policy: retries, the time limit and caps on what may be spent [default: none].
+        verbose: print the plan and the progress to standard error.
+
+    Raises UserError for wrong input, before anything has started, and for overrides that name several runs.
+    """
+    from lmexp.config.compose import refuse_axes
+
+    listed = _listed(overrides)
+    refuse_axes(listed, "lmexp.sweep")
+    (result,) = _run(None, listed, folder, output_dir, config_dir, policy, verbose).runs
+    return result
+
+
+def sweep(
+    name: str | None,
+    overrides: Iterable[str] = (),
+    *,
+    folder: str | None = None,
+    output_dir: Folder | None = None,
+    config_dir: Folder | None = None,
+    policy: "Policy | None" = None,
+    verbose: bool = False,
+) -> "SweepResult":
+    """Run the sweep of this name, or what is not done of it, and return what became of each of its runs.
+
+    Every cell is checked before the first run starts. A run that fails is a result with `state` and `reason`, and the
+    others go on; so look at `result.failures`. Ctrl-C saves the runs; calling it again resumes them.
+    `lmexp.load(*result.folders)` returns the records.
+
+    Args:
+        name: a sweep's name (`lmexp list sweeps`) or the path of its file. With None, the overrides alone describe the
+            sweep: `lmexp.sweep(None, ["model=gpt_nano", "model.n_layers=1,2"])`.
+        overrides: Hydra overrides, as after `lmexp sweep`; one with several values is an axis.
+        folder: name of the sweep's folder in `output_dir` [default: the sweep's name; `multirun` without one].
+        output_dir, config_dir, policy, verbose: as for `run`.
+
+    Raises UserError for wrong input, before anything has started.
+    """
+    return _run(
+        name, _listed(overrides), folder or (None if name else "multirun"), output_dir, config_dir, policy, verbose
+    )
+
+
+def plan(
+    name: str,
+    overrides: Iterable[str] = (),
+    *,
+    measure: bool = False,
+    output_dir: Folder | None = None,
+    config_dir: Folder | None = None,
+    verbose: bool = False,
+) -> "SweepPlan":
+    """Return what each run of a sweep will take: parameters, FLOPs and memory.
+
+    The result has a row for each run (`table`, `rows`) and the sums (`total`). Nothing is trained, but a text that is
+    not in the token store yet is tokenised. With `measure`, a few steps of each distinct shape are trained, which takes
+    some seconds each; then seconds, kWh and dollars are known too.
+
+    The other arguments are those of `sweep`. Raises UserError for wrong input.
+    """
+    from lmexp.study.plan import plan_sweep
+
+    return plan_sweep(name, _listed(overrides), _outputs(output_dir), _path(config_dir), measure, _say(verbose))
+
+
+def report(
+    *folders: Folder,
+    quality: Names = (),
+    cost: Names = "train_seconds",
+    where: str | None = None,
+    reach: Mapping[str, float] | None = None,
+    under: Mapping[str, float] | None = None,
+    group_by: str | None = None,
+    charts: Iterable[str] = (),
+) -> "StudyReport":
+    """Compare the runs of one or several sweeps, and write report.html, table.csv and table.parquet beside them.
+
+    `lmexp.report("outputs/demo", cost="train_flops").findings` is what the study says, as sentences. The result
+    also has the `table`, the `frontier`, the means over seeds (`groups`), the `answers` to `reach` and `under`, and the
+    files that were written.
+
+    Args:
+        folders: the folders of sweeps, which may still be running.
+        quality: one column or several [default: bits_per_byte if tokenizers differ, or else loss].
+        cost: one column or several, such as `["dollars", "peak_memory_gb"]`.
+        where: keep only these rows, as in "n_layers >= 4 and model != 'gpt_nano'".
+        reach: name the cheapest run that reaches this, as in `{"loss": 3.0}`.
+        under: name the best run within these limits, as in `{"dollars": 2}`.
+        group_by: expressions to take means by, as in "model,precision" [default: all axes but the seed].
+        charts: also write the charts as files of these formats: "png", "svg", "pdf".
+
+    Raises UserError for a folder that holds no runs, and for a wrong column, expression or format.
+    """
+    from lmexp.report.charts.export import check_formats
+    from lmexp.report.view import ViewOptions
+    from lmexp.study.report import view_study, write_report_files
+
+    formats = check_formats(",".join(_listed(charts))) if charts else []
+    paths = _folders(folders, "report")
+    study = load_study(paths)
+    options = ViewOptions(
+        quality=_names(quality),
+        cost=_names(cost),
+        group_by=group_by,
+        reach=dict(reach or {}),
+        under=dict(under or {}),
+    )
+    return write_report_files(study, view_study(study, options, where), paths, formats)
 
 
 def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
@@ -59,9 +201,7 @@ def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
     `df.attrs` holds `name`, `question`, `axes` (the values of each swept axis), `units` and `meanings` (by column).
     `where` is an expression as of `lmexp report --where`. Raises UserError for a folder that holds no runs.
     """
-    if not folders:
-        raise UserError('load takes the folder of a sweep, as in lmexp.load("outputs/demo")')
-    study = load_study([Path(folder) for folder in folders])
+    study = load_study(_folders(folders, "load"))
     study = study if where is None else study.where(where)
     table = study.table.reset_index(drop=True)
     table.attrs = {
@@ -114,3 +254,62 @@ def fit(data: "pd.DataFrame | Folder", columns: Mapping[str, str] | None = None,
     if path.is_dir():
         return fit_points(points_of_study(load_study([path]), columns), **options)
     return fit_points(points_of_csv(path, columns), **options)
+
+
+def _run(
+    name: str | None,
+    overrides: list[str],
+    folder: str | None,
+    output_dir: Folder | None,
+    config_dir: Folder | None,
+    policy: "Policy | None",
+    verbose: bool,
+) -> "SweepResult":
+    """Resolve and run, with the plan and the progress on standard error if `verbose`."""
+    from lmexp.study.run import resolve_to_run, run_resolved
+
+    say = _say(verbose)
+    resolved = resolve_to_run(name, overrides, _outputs(output_dir), _path(config_dir), folder, say)
+    if not verbose:
+        return run_resolved(resolved, policy)
+    from rich.console import Console
+
+    from lmexp.launch.progress import Progress
+    from lmexp.study.plan import plan_resolved
+
+    planned = plan_resolved(resolved)
+    for line in [*planned.notices, planned.sentence]:
+        say(line)
+    with Progress(Console(stderr=True, highlight=False), resolved) as progress:
+        return run_resolved(resolved, policy, progress, say)
+
+
+def _say(verbose: bool) -> Callable[[str], None]:
+    """Return what prints a line of progress: to standard error, or nowhere."""
+    return (lambda line: print(line, file=sys.stderr)) if verbose else (lambda line: None)
+
+
+def _listed(words: Iterable[str]) -> list[str]:
+    """Return overrides or formats as a list. Raises UserError for one string, whose letters nobody means."""
+    if isinstance(words, str):
+        raise UserError(f"{words!r} is one string where a list is needed: [{words!r}]")
+    return [str(word) for word in words]
+
+
+def _names(names: Names) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _outputs(output_dir: Folder | None) -> Path:
+    return Path(output_dir or os.environ.get("LMEXP_OUTPUTS") or "outputs")
+
+
+def _path(folder: Folder | None) -> Path | None:
+    return None if folder is None else Path(folder)
+
+
+def _folders(folders: Iterable[Folder], caller: str) -> list[Path]:
+    paths = [Path(folder) for folder in folders]
+    if not paths:
+        raise UserError(f'{caller} takes the folder of a sweep, as in lmexp.{caller}("outputs/demo")')
+    return paths

@@ -6,16 +6,14 @@ Results go to standard output; whatever tells of the way there goes to standard 
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from lmexp.errors import UserError
-
-if TYPE_CHECKING:
-    from lmexp.resolve.sweep import Sweep
 
 RUN, WATCH, DECIDE, USE, LOOK = "Run", "Watch and change", "Decide", "Use a model", "Look around"
 """The verbs' groups in `lmexp --help`."""
@@ -59,27 +57,15 @@ Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background,
 OUTPUTS = Path("outputs")
 
 
-def refuse_sweeps(words: list[str]) -> None:
-    """Raise UserError for overrides that name several runs."""
-    from lmexp.config.compose import parse_overrides
-
-    for override in parse_overrides(words):
-        if override.is_sweep_override():
-            raise UserError(f"{override.input_line} names several runs; `lmexp train -m` sweeps over them")
-
-
-def warn(resolved: "Sweep") -> None:
-    """Say what is odd about a sweep, and which cells are skipped."""
-    for warning in resolved.warnings:
-        say(f"warning: {warning}")
-    for cell in resolved.skipped:
-        values = " ".join(f"{key}={value}" for key, value in cell.values.items())
-        say(f"skipped: {values}: {cell.reason}")
-
-
 def say(line: str) -> None:
-    """Tell of the way to a result."""
+    """Print a status line to standard error."""
     err.print(line, markup=False, soft_wrap=True)
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print status lines to standard error."""
+    for line in lines:
+        say(line)
 
 
 def print_json(document: Any) -> None:

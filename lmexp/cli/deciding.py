@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, warn
-from lmexp.cli.showing import Asked, export_report, plan_rows, serve_report, show_report
+from lmexp.cli.app import DECIDE, OUTPUTS, AsJson, Configs, Debug, Outputs, Words, app, out, print_json, say, say_all
+from lmexp.cli.showing import Asked, export_report, serve_report, show_report
 from lmexp.errors import UserError
 
 
@@ -35,21 +35,15 @@ def plan(
 ) -> None:
     """Say what each cell of a sweep will take: parameters, FLOPs, memory; time and money once measured."""
     from lmexp.cli.proposals import Asked, affordable, simulated
-    from lmexp.launch.probe import measure as try_shapes
-    from lmexp.launch.processes import warm_up
     from lmexp.planning.cuts import caps_of
-    from lmexp.planning.plan import search_totals, totals
     from lmexp.report.terminal.plan import print_affordable, print_plan, print_search_plan, print_simulation
-    from lmexp.resolve.sweep import resolve_sweep
+    from lmexp.study.plan import plan_sweep
 
     caps = caps_of(max_dollars, max_hours, max_flops)
     if target_flops is not None and law is None:
         raise UserError("--target-flops says what a law is to foretell: it needs --law")
-    ready = warm_up if measure else (lambda: None)
-    resolved = resolve_sweep(name, overrides or [], output_dir, config_dir, say=say, when_valid=ready)
-    if measure:
-        try_shapes(resolved.examples, output_dir, say)
-    rows = plan_rows(resolved, output_dir)
+    planned = plan_sweep(name, overrides or [], output_dir, config_dir, measure, say)
+    resolved, rows = planned.sweep, list(planned.rows)
     asked = Asked(name, overrides or [], output_dir, config_dir)
     found = affordable(asked, resolved, rows, caps) if caps else None
     told = simulated(asked, resolved, rows, law, noise, target_flops) if law else None
@@ -58,16 +52,15 @@ def plan(
         search = resolved.search.spec
         if as_json:
             spec = search.model_dump(mode="json", by_alias=True, exclude_none=True)
-            most = search_totals(rows, search)
-            print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": most} | more)
+            print_json({"sweep": resolved.name, "search": spec, "corners": rows, "at_most": planned.total} | more)
         else:
-            warn(resolved)
+            say_all(planned.notices)
             print_search_plan(resolved.name, search, rows, out)
     elif as_json:
         skipped = [{"values": cell.values, "reason": cell.reason} for cell in resolved.skipped]
-        print_json({"sweep": resolved.name, "runs": rows, "total": totals(rows), "skipped": skipped} | more)
+        print_json({"sweep": resolved.name, "runs": rows, "total": planned.total, "skipped": skipped} | more)
     else:
-        warn(resolved)
+        say_all(planned.notices)
         print_plan(rows, out)
     if found and not as_json:
         print_affordable(found, len(rows), out)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmexp.cli.app import OUTPUTS, say
-from lmexp.cli.showing import plan_rows
 from lmexp.errors import UserError
 from lmexp.units import si
 
@@ -37,10 +36,10 @@ class Asked:
 
     def plan(self, words: list[str]) -> "tuple[Sweep, list[Row]]":
         """Resolve the sweep with these words instead, and plan it."""
-        from lmexp.resolve.sweep import resolve_sweep
+        from lmexp.study.plan import plan_sweep
 
-        resolved = resolve_sweep(self.name, words, self.outputs, self.config_dir)
-        return resolved, plan_rows(resolved, self.outputs)
+        planned = plan_sweep(self.name, words, self.outputs, self.config_dir)
+        return planned.sweep, list(planned.rows)
 
     def spec(self) -> "SweepSpec":
         """Return which cells the sweep has, by its file and the words."""

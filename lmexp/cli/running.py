@@ -24,11 +24,10 @@ from lmexp.cli.app import (
     err,
     out,
     print_json,
-    refuse_sweeps,
     say,
-    warn,
+    say_all,
 )
-from lmexp.cli.showing import plan_rows, show_report
+from lmexp.cli.showing import show_report
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,9 +53,11 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train one run, or with -m an ad-hoc sweep."""
+    from lmexp.config.compose import refuse_axes
+
     words = overrides or []
     if not multirun:
-        refuse_sweeps(words)
+        refuse_axes(words, "`lmexp train -m`")
     name = name or ("multirun" if multirun else "train")
     policy = _policy(on_failure, timeout, max_hours, max_dollars, max_flops)
     _run(None, words, name, output_dir, config_dir, policy, as_json)
@@ -125,7 +126,7 @@ def retry(
             show_report([output_dir / name], as_json=as_json)
         return
     warm_up()
-    _run_resolved(resolve_runs(output_dir / name, chosen, say), [output_dir / name], policy, as_json)
+    _run_resolved(resolve_runs(output_dir / name, chosen, say), policy, as_json, [output_dir / name])
 
 
 @app.command(
@@ -141,12 +142,12 @@ def prepare(
 ) -> None:
     """Tokenise a text once, into the token store that runs read."""
     from lmexp.config import paths
-    from lmexp.config.compose import Composer
+    from lmexp.config.compose import Composer, refuse_axes
     from lmexp.data.prepare import prepare
     from lmexp.runs.directory import STORES
 
     words = overrides or []
-    refuse_sweeps(words)
+    refuse_axes(words, "`lmexp train -m`")
     config = Composer(paths.search_roots(config_dir), words=words).config({})
     store = prepare(config, output_dir / STORES, say)
     found: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}
@@ -174,47 +175,30 @@ def _run(
     as_json: bool,
 ) -> None:
     """Resolve, say the plan, run, report; exit with 1 when a run failed."""
-    from lmexp.launch.processes import warm_up
-    from lmexp.resolve.sweep import resolve_sweep
-    from lmexp.runs.directory import RESULTS
-    from lmexp.runs.sync import attach_to_agent, check_agent
+    from lmexp.study.run import resolve_to_run
 
-    # The server's import takes seconds, in which texts are tokenised and the other cells resolved.
-    resolved = resolve_sweep(name, words, outputs, config_dir, folder, say, when_valid=warm_up)
-    warn(resolved)
-    check_agent([planned.config for planned in resolved.examples], is_search=resolved.search is not None)
-    before = [planned for planned in resolved.runs if planned.run.read_state().state in RESULTS]
-    # A run that was started by itself may lie in another sweep's folder, where it was done before.
-    alone = sorted({planned.run.path.parent for planned in resolved.runs})
-    _run_resolved(resolved, [resolved.folder] if resolved.has_manifest else alone, policy, as_json)
-    for planned in before:
-        attach_to_agent(planned.run, planned.config, say)
+    resolved = resolve_to_run(name, words, outputs, config_dir, folder, say)
+    _run_resolved(resolved, policy, as_json)
 
 
-def _run_resolved(resolved: "Sweep", folders: list[Path], policy: "Policy", as_json: bool) -> None:
-    """Run, report on the folders, and name what failed."""
+def _run_resolved(resolved: "Sweep", policy: "Policy", as_json: bool, folders: list[Path] | None = None) -> None:
+    """Run, report on the folders (those of the runs, if none are given), and name what failed."""
     from lmexp.launch.progress import Progress
-    from lmexp.launch.queue import run_sweep
-    from lmexp.report.terminal.plan import plan_sentence, search_sentence
+    from lmexp.study.plan import plan_resolved
+    from lmexp.study.run import run_resolved
 
-    rows = plan_rows(resolved, resolved.folder.parent)
-    search = resolved.search
-    say(search_sentence(resolved.name, search.spec, rows) if search else plan_sentence(resolved.name, rows))
+    planned = plan_resolved(resolved)
+    say_all([*planned.notices, planned.sentence])
     try:
         with Progress(err, resolved) as progress:
-            states = run_sweep(resolved, progress, policy)
+            result = run_resolved(resolved, policy, progress, say)
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         raise typer.Exit(130) from None
-    show_report(folders, as_json=as_json)
-    failures = [
-        (planned, state)
-        for planned, state in zip(resolved.runs, states, strict=True)
-        if state.state in ("failed", "cancelled") and not state.is_pruned
-    ]
-    for planned, state in failures:
-        say(f"{planned.run.name} {state.state}: {state.reason}; its log: {planned.run.log}")
-    if failures:
+    show_report(folders or list(result.folders), as_json=as_json)
+    for run in result.failures:
+        say(f"{run.name} {run.state}: {run.reason}; its log: {run.log}")
+    if result.failures:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What several verbs show: the report of a study, the rows of a plan."""
+"""What several verbs show: the report of a study."""
 
 import sys
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from lmexp.errors import UserError
 if TYPE_CHECKING:
     from lmexp.analysis.table import Study
     from lmexp.report.view import StudyView
-    from lmexp.resolve.sweep import Sweep
-    from lmexp.runs.record import Row
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,11 @@ class Asked:
     def of(self, study: "Study") -> "StudyView":
         """Return the study as it is asked for. Raises UserError for what is no column, limit or expression."""
         from lmexp.analysis.select import parse_limits
-        from lmexp.report.view import StudyView, ViewOptions, quality_names, split_names
+        from lmexp.report.view import ViewOptions, split_names
+        from lmexp.study.report import view_study
 
-        part = study.where(self.where) if self.where is not None else study
-        if self.where is not None and part.table.empty:
-            raise UserError(f"no row of {study.name} is such that {self.where}")
-        view = ViewOptions(
-            quality=quality_names(part, self.quality),
+        options = ViewOptions(
+            quality=split_names(self.quality),
             cost=split_names(self.cost) or ("train_seconds",),
             sort=self.sort,
             columns=split_names(self.columns),
@@ -50,7 +46,7 @@ class Asked:
             under=parse_limits(self.under, "--under"),
             detect=self.detect,
         )
-        return StudyView(part, view)
+        return view_study(study, options, self.where)
 
 
 def show_report(
@@ -58,29 +54,24 @@ def show_report(
 ) -> None:
     """Write the files of a whole study, and print what is asked of it; `charts` names formats, as in `png,pdf`."""
     from lmexp.analysis.table import load_study
-    from lmexp.report.charts.export import check_formats, write_charts
+    from lmexp.report.charts.export import check_formats
     from lmexp.report.export.document import study_document
-    from lmexp.report.export.files import write_csv, write_parquet
-    from lmexp.report.page.html import write_report
     from lmexp.report.terminal.study import print_study
+    from lmexp.study.report import write_report_files
 
     formats = check_formats(charts) if charts is not None else []
     study = load_study(folders)
     shown = (asked or Asked()).of(study)
-    shown.check()
-    quality, cost = shown.view.quality[0], shown.view.cost[0]
-    folder = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(f.name for f in folders)
-    page = write_report(study, folder, quality, cost)
-    write_csv(study.table, folder / "table.csv")
-    write_parquet(study.table, folder / "table.parquet")
-    drawn = write_charts(study, folder, quality, cost, formats) if formats else []
+    report = write_report_files(study, shown, folders, formats)
     if as_json:
-        print_json(study_document(shown) | {"report": str(page), "charts": [str(file) for file in drawn]})
+        print_json(
+            study_document(shown) | {"report": str(report.page), "charts": [str(file) for file in report.charts]}
+        )
     else:
         print_study(shown, out)
-        out.print(f"\nreport: {page}", soft_wrap=True)
-        if drawn:
-            out.print(f"charts: {len(drawn)} files in {folder / 'charts'}", soft_wrap=True)
+        out.print(f"\nreport: {report.page}", soft_wrap=True)
+        if report.charts:
+            out.print(f"charts: {len(report.charts)} files in {report.charts[0].parent}", soft_wrap=True)
 
 
 def export_report(folders: list[Path], asked: Asked, name: str, output: Path | None) -> None:
@@ -90,7 +81,6 @@ def export_report(folders: list[Path], asked: Asked, name: str, output: Path | N
     from lmexp.report.export.formats import rendered
 
     shown = asked.of(load_study(folders))
-    shown.check()
     content = rendered(shown, name)
     if output is None:
         sys.stdout.buffer.write(content)
@@ -108,15 +98,3 @@ def serve_report(folders: list[Path], quality: str | None, cost: str, port: int,
     if as_json:
         raise UserError("--serve shows a page until Ctrl-C; --json prints one document and ends")
     serve(folders, quality, cost, port, lambda address: print(f"report: {address} (Ctrl-C ends it)", flush=True))
-
-
-def plan_rows(resolved: "Sweep", outputs: Path) -> "list[Row]":
-    """Return what each run of a sweep will take, as far as it is known."""
-    from lmexp.launch.probe import known_probes
-    from lmexp.planning.plan import Cell, plan
-
-    probes = known_probes(resolved.examples, outputs)
-    return plan(
-        Cell(planned.values, planned.config, planned.horizon, planned.device, probe)
-        for planned, probe in zip(resolved.examples, probes, strict=True)
-    )

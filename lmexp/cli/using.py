@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import OUTPUTS, USE, AsJson, Configs, Debug, Outputs, app, out, print_json, refuse_sweeps, say
+from lmexp.cli.app import OUTPUTS, USE, AsJson, Configs, Debug, Outputs, app, out, print_json, say
 
 
 @app.command(epilog='Example: `lmexp generate train/gpt_nano "def main(" --tokens 50`', rich_help_panel=USE)
@@ -109,11 +109,12 @@ def eval_(
 
     What is scored is the validation split of the data; `data.validation_path=FILE` makes a whole file of examples one.
     """
+    from lmexp.config.compose import refuse_axes
     from lmexp.inference.evaluate import evaluate, evaluate_by_harness
     from lmexp.report.terminal.tables import print_scores
 
     words = overrides or []
-    refuse_sweeps(words)
+    refuse_axes(words, "`lmexp train -m`")
     if harness is not None:
         trusted = (tasks_dir, limit, trust_task_code)
         found = evaluate_by_harness(subject, harness.split(","), *trusted, words, output_dir, config_dir, say)

@@ -44,6 +44,13 @@ def parse_overrides(words: list[str]) -> list[Override]:
     return parsed
 
 
+def refuse_axes(overrides: list[str], instead: str) -> None:
+    """Raise UserError for an override with several values, which `instead` takes."""
+    for override in parse_overrides(overrides):
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line} names several runs; {instead} sweeps over them")
+
+
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     """Tell the words that set parts of the sweep itself from those that its runs get.
 

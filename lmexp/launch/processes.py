@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Protocol
 
 import psutil
@@ -41,10 +42,31 @@ class Process(Protocol):
 
 def warm_up() -> None:
     """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
-    # It must not find a user's torch.py or data.py in the folder that the command runs in.
-    os.environ["PYTHONSAFEPATH"] = "1"
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.probe", __name__])
-    forkserver.ensure_running()
+    before = os.environ.get("PYTHONSAFEPATH")
+    # The server must not find a user's torch.py or data.py in the folder that the command runs in.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:  # other programs that the user's process starts may need that folder
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module from multiprocessing, which would import it in each child.
+
+    A script that calls `lmexp.sweep` without `if __name__ == "__main__"` would otherwise call it again in each run.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def start(run: RunDir, processes: int, place: Place, probe: bool = False) -> Process:
@@ -86,7 +108,8 @@ class _Forked:
         self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
             target=_enter, args=(run.path, run.log, place.environment(), place.threads, probe), daemon=False
         )
-        self._process.start()
+        with _without_main():
+            self._process.start()
 
     def exit_code(self) -> int | None:
         return self._process.exitcode

@@ -8,6 +8,7 @@ waited for, and taken over should it vanish.
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -139,8 +140,9 @@ class Coordinator:
 
     def run(self) -> None:
         """Run until everything has ended. Raises KeyboardInterrupt when stopped, after stopping the runs."""
-        # What is ignored stays so: `nohup` means it.
-        heeded = [which for which in STOPPING if signal.getsignal(which) is not signal.SIG_IGN]
+        # Python lets only the main thread handle signals. What is ignored stays so: `nohup` means it.
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        heeded = [which for which in STOPPING if in_main_thread and signal.getsignal(which) is not signal.SIG_IGN]
         handlers = {which: signal.signal(which, self._interrupt) for which in heeded}
         try:
             while self._running or self._elsewhere or not (self._closed or self._source.exhausted):
@@ -155,7 +157,7 @@ class Coordinator:
                 self._listener.waiting([one.planned for one in self._running])
                 time.sleep(POLL_SECONDS)
         except BaseException:  # whatever it is, no run is left behind
-            for which in STOPPING:  # not by an impatient second signal either
+            for which in heeded:  # not by an impatient second signal either
                 signal.signal(which, signal.SIG_IGN)
             self._stop_all()
             raise

@@ -284,11 +284,6 @@ def column_texts(table: pd.DataFrame, name: str, positions: Sequence[int] | np.n
     return [NULL if pd.isna(value) else format_number(float(value), spec) for value in shown]
 
 
-def quality_names(study: Study, given: str | None) -> tuple[str, ...]:
-    """Return the columns that `--quality` names, or the one that compares these runs fairly."""
-    return split_names(given) or (study.default_quality,)
-
-
 def split_names(given: str | None) -> tuple[str, ...]:
     """Return `a,b` as names."""
     return tuple(name.strip() for name in (given or "").split(",") if name.strip())

@@ -1,0 +1,103 @@
+"""Plan a study: what each of its runs will take, before anything is trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmexp.launch.probe import known_probes, measure
+from lmexp.launch.processes import warm_up
+from lmexp.planning.plan import Cell, plan, search_totals, totals
+from lmexp.report.terminal.plan import plan_sentence, search_sentence
+from lmexp.resolve.sweep import Sweep, resolve_sweep
+from lmexp.runs.manifest import SkippedCell
+from lmexp.runs.record import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep will take."""
+
+    sweep: Sweep
+    rows: tuple[Row, ...]
+    """One for each run: its values of the axes, then parameters, FLOPs, memory, seconds, kWh and dollars, null if not
+    known. A search has two rows: for the least and for the most work that a trial can be."""
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.sweep.name
+
+    @cached_property
+    def total(self) -> Row:
+        """The sums over all runs; of a search, what it takes at most. Null if a run's part is not known."""
+        search = self.sweep.search
+        return search_totals(self.rows, search.spec) if search else totals(self.rows)
+
+    @property
+    def skipped(self) -> tuple[SkippedCell, ...]:
+        """Cells that cannot be run, each with its values and the reason."""
+        return tuple(self.sweep.skipped)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the sweep, as sentences."""
+        return tuple(self.sweep.warnings)
+
+    @property
+    def sentence(self) -> str:
+        """The plan in one line."""
+        search = self.sweep.search
+        return search_sentence(self.name, search.spec, self.rows) if search else plan_sentence(self.name, self.rows)
+
+    @property
+    def notices(self) -> list[str]:
+        """The warnings and the skipped cells, a line each."""
+        lines = [f"warning: {warning}" for warning in self.warnings]
+        for cell in self.skipped:
+            values = " ".join(f"{key}={value}" for key, value in cell.values.items())
+            lines.append(f"skipped: {values}: {cell.reason}")
+        return lines
+
+    @property
+    def table(self) -> "pd.DataFrame":
+        """The rows as a DataFrame."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).convert_dtypes()
+
+
+def plan_sweep(
+    name: str,
+    overrides: Sequence[str],
+    output_dir: Path,
+    config_dir: Path | None = None,
+    measured: bool = False,
+    say: Say = lambda line: None,
+) -> SweepPlan:
+    """Resolve a sweep and return what each of its runs will take; see `resolve_sweep` for the arguments.
+
+    With `measured`, a few steps of each distinct shape are trained first, so that seconds, kWh and dollars are known.
+    Raises UserError for wrong input.
+    """
+    ready = warm_up if measured else (lambda: None)
+    resolved = resolve_sweep(name, list(overrides), output_dir, config_dir, say=say, when_valid=ready)
+    if measured:
+        measure(resolved.examples, output_dir, say)
+    return plan_resolved(resolved)
+
+
+def plan_resolved(resolved: Sweep) -> SweepPlan:
+    """Return what each run of a resolved sweep will take, as far as it is known."""
+    probes = known_probes(resolved.examples, resolved.folder.parent)
+    rows = plan(
+        Cell(planned.values, planned.config, planned.horizon, planned.device, probe)
+        for planned, probe in zip(resolved.examples, probes, strict=True)
+    )
+    return SweepPlan(resolved, tuple(rows))

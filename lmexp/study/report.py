@@ -1,0 +1,97 @@
+"""Report on a study: read its folders, choose what is shown, and write the page and the tables beside the runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from lmexp.analysis.findings import findings
+from lmexp.analysis.table import Study
+from lmexp.errors import UserError
+from lmexp.report.view import StudyView, ViewOptions
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study, what its report shows, and the files that were written."""
+
+    view: StudyView
+    page: Path
+    """report.html"""
+    csv: Path
+    parquet: Path
+    charts: tuple[Path, ...]
+    """Charts as files, if any were asked for."""
+
+    @property
+    def name(self) -> str:
+        """The sweeps' names."""
+        return self.view.study.name
+
+    @property
+    def question(self) -> str | None:
+        """What the study asks."""
+        return self.view.study.question
+
+    @cached_property
+    def findings(self) -> list[str]:
+        """What the study says, as sentences; the headline comes first."""
+        return findings(self.view.study, self.view.view.quality[0], self.view.view.cost[0])
+
+    @property
+    def answers(self) -> list[str]:
+        """The answers to `reach` and `under`, as sentences."""
+        return self.view.choices
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """All rows and columns, the best quality first within each task; `frontier` says which rows are on it."""
+        marked = self.view.table.assign(frontier=self.view.marks)
+        return marked.iloc[self.view.order].reset_index(drop=True)
+
+    @property
+    def frontier(self) -> pd.DataFrame:
+        """The rows that no other beats on both quality and cost."""
+        return self.table[self.table["frontier"]].reset_index(drop=True)
+
+    @property
+    def groups(self) -> pd.DataFrame | None:
+        """The means over seeds, or over the groups that were asked for; None if there is nothing to group."""
+        return self.view.groups
+
+
+def view_study(study: Study, options: ViewOptions, where: str | None = None) -> StudyView:
+    """Return the rows of a study that `where` keeps, as `options` show them.
+
+    Without a quality in `options`, it is the column that compares these rows fairly.
+    Raises UserError for a column that is missing, and for an expression that is wrong or keeps no row.
+    """
+    part = study if where is None else study.where(where)
+    if part.table.empty and where is not None:
+        raise UserError(f"no row of {study.name} is such that {where}")
+    view = StudyView(part, replace(options, quality=options.quality or (part.default_quality,)))
+    view.check()
+    return view
+
+
+def write_report_files(
+    study: Study, view: StudyView, folders: Sequence[Path], formats: Sequence[str] = ()
+) -> StudyReport:
+    """Write report.html and the tables of a whole study, and its charts in these formats; return them with the view.
+
+    They lie in the study's folder; of several, in a folder beside the first that has all their names.
+    """
+    from lmexp.report.charts.export import write_charts
+    from lmexp.report.export.files import write_csv, write_parquet
+    from lmexp.report.page.html import write_report
+
+    quality, cost = view.view.quality[0], view.view.cost[0]
+    folder = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(each.name for each in folders)
+    page = write_report(study, folder, quality, cost)
+    csv, parquet = folder / "table.csv", folder / "table.parquet"
+    write_csv(study.table, csv)
+    write_parquet(study.table, parquet)
+    charts = write_charts(study, folder, quality, cost, list(formats)) if formats else []
+    return StudyReport(view, page, csv, parquet, tuple(charts))
