@@ -1,16 +1,22 @@
 """lmexp as a notebook uses it."""
 
+import os
 import re
 import subprocess
 import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 
 import lmexp
 from lmexp.errors import UserError
+from lmexp.runs.directory import RunDir
 from lmexp.runs.record import COLUMNS
 from tests.report.synthetic import QUESTION, write_study
 
@@ -23,7 +29,8 @@ def folder(tmp_path_factory):
 def test_importing_it_is_light_and_a_study_needs_no_torch(folder):
     code = (
         "import sys, lmexp; assert not {'pandas', 'numpy', 'torch'} & sys.modules.keys(); "
-        f"df = lmexp.load({str(folder)!r}); lmexp.frontier(df); assert 'torch' not in sys.modules"
+        f"df = lmexp.load({str(folder)!r}); lmexp.frontier(df); lmexp.report({str(folder)!r}); "
+        "assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -87,3 +94,126 @@ def test_the_example_of_the_docs_runs(folder, monkeypatch):
     names: dict[str, pd.DataFrame] = {}
     exec(example, names)
     assert len(names["best"]) >= 1 and len(names["half"]) == 5
+
+
+# Running from Python
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    return tmp_path_factory.mktemp("api") / "outputs"
+
+
+@pytest.fixture(scope="module")
+def result(small, outputs):
+    """A run that a thread has trained: only the main thread could handle signals."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lmexp.run, small, output_dir=outputs).result()
+
+
+def test_a_run_returns_its_record_and_trains_once(result, small, outputs):
+    assert (result.state, result.reason, result.is_failure) == ("done", None, False)
+    assert result.record["loss"] > 0 and result.path.parent == outputs / "train" and result.log.exists()
+    again = lmexp.run(iter(small), output_dir=str(outputs))
+    assert again == result and RunDir(result.path).read_state().attempts == 1
+
+
+def test_a_run_leaves_the_users_environment_alone(result):
+    assert "PYTHONSAFEPATH" not in os.environ
+
+
+def test_a_sweep_shares_the_runs_that_are_done(result, small, outputs):
+    swept = lmexp.sweep(None, [*small, "model.n_layers=2,3"], output_dir=outputs, folder="depths")
+    assert [run.state for run in swept.runs] == ["done", "done"] and not swept.failures
+    assert [run.values["model.n_layers"] for run in swept.runs] == [2, 3]
+    assert swept.runs[0].path == result.path and swept.folders == (outputs / "depths",)
+    assert len(lmexp.load(*swept.folders)) == 2
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """The file of a sweep of two cells."""
+    (tmp_path / "sweeps").mkdir()
+    file = tmp_path / "sweeps" / "pair.yaml"
+    file.write_text("# @package _global_\ndefaults: [_self_]\nsweep: {grid: {precision: [fp32, bf16]}}\n")
+    return file
+
+
+def test_a_plan_has_rows_and_sums_and_starts_nothing(small, pair, tmp_path):
+    plan = lmexp.plan(str(pair), small, output_dir=tmp_path / "outputs")
+    assert len(plan.table) == len(plan.rows) == 2 and plan.total["tokens"] == plan.table["tokens"].sum() == 2 * 5120
+    assert not list(tmp_path.glob("outputs/[!.]*"))
+
+
+def test_a_failed_run_is_a_result_with_its_reason(small, outputs):
+    policy = lmexp.Policy(timeout=0.01)
+    late = lmexp.run([*small, "seed=7"], output_dir=outputs, policy=policy)
+    assert late.state == "timeout" and late.record is None and late.rows == () and late.reason
+
+
+def test_a_report_says_what_the_command_says(folder):
+    report = lmexp.report(folder, cost="train_flops", where="state == 'done'", under={"train_flops": 1e30})
+    marks = lmexp.frontier(report.table, cost="train_flops")
+    assert report.question == QUESTION and report.findings and len(report.answers) == 1
+    assert report.frontier["loss"].tolist() == report.table[marks]["loss"].tolist() != []
+    assert report.table["loss"].is_monotonic_increasing
+    assert report.page.exists() and len(pd.read_csv(report.csv)) == len(lmexp.load(folder))
+    with pytest.raises(UserError, match="train_flop"):
+        lmexp.report(folder, cost="train_flop")
+
+
+def test_report_is_a_function_before_and_after_its_package_is_imported(folder):
+    code = (
+        "import lmexp; assert callable(lmexp.report); import lmexp.report.view; from lmexp import report; "
+        f"assert lmexp.report({str(folder)!r}).name == report({str(folder)!r}).name"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lmexp.run("model=gpt_nano"), r"\['model=gpt_nano'\]"),
+        (lambda: lmexp.run(["seed=0,1"]), r"lmexp\.sweep"),
+        (lambda: lmexp.run(["model.n_layer=4"]), r"model\.n_layers"),
+        (lambda: lmexp.sweep("dem"), "demo"),
+        (lambda: lmexp.report(), r"lmexp\.report"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_starts_nothing(call, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(lmexp.UserError, match=message) as problem:
+        call()
+    assert "\n" not in str(problem.value) and not list(tmp_path.glob("outputs/[!.]*"))
+
+
+def test_a_program_that_uses_hydra_itself_keeps_its_own(small, pair, tmp_path):
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        own = GlobalHydra.instance().hydra
+        lmexp.plan(str(pair), small, output_dir=tmp_path)
+        assert GlobalHydra.instance().hydra is own
+
+
+def test_a_script_needs_no_guard_and_prints_only_what_it_prints(small, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import lmexp
+
+        print("once")
+        print(lmexp.run({[*small, "seed=3"]!r}).state)
+        """)
+    )
+    environment = os.environ | {"LMEXP_OUTPUTS": str(tmp_path / "outputs")}
+    ended = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "once\ndone\n", "")
+    (log,) = tmp_path.glob("outputs/train/*/log.txt")
+    assert "once" not in log.read_text()  # the run's process did not run the script
+
+
+def test_progress_is_printed_when_asked_for(result, small, outputs, capsys):
+    lmexp.run(small, output_dir=outputs, verbose=True)
+    captured = capsys.readouterr()
+    assert captured.out == "" and result.name in captured.err and "FLOPs" in captured.err

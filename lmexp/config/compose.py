@@ -7,6 +7,7 @@ that Hydra itself uses for them.
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +43,17 @@ def parse_overrides(words: list[str]) -> list[Override]:
         except HydraException:
             raise UserError(f"'{word}' is not an override: write key=value, as in model.n_layers=4") from None
     return parsed
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Put the Hydra of the user's program aside, if it has one: there is a single one in a process."""
+    users = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = users  # another instance by now
 
 
 def refuse_axes(overrides: list[str], instead: str) -> None:
@@ -195,8 +207,11 @@ class Composer:
             search.append(f"file://{folder.parent}")
             overrides.insert(0, f"+{folder.name}@_global_={_quote(name)}")
         overrides.insert(0, f"hydra.searchpath=[{','.join(map(_quote, search))}]")
-        GlobalHydra.instance().clear()
-        with _translate(self, None), initialize_config_dir(shipped.removeprefix("file://"), version_base="1.3"):
+        with (
+            _own_hydra(),
+            _translate(self, None),
+            initialize_config_dir(shipped.removeprefix("file://"), version_base="1.3"),
+        ):
             path = GlobalHydra.instance().config_loader().get_search_path()
             for folder_url in reversed(users):  # before ours: a user's choice hides a shipped one of its name
                 path.prepend("user", folder_url, SearchPathQuery(provider="main"))
