@@ -1,7 +1,10 @@
 """What README and docs tell people to type works as written."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,11 @@ def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
         assert ended.returncode == 0, (line, ended.stderr)
     table = (tmp_path / "outputs" / "mine" / "table.csv").read_text().splitlines()
     assert len(table) == 1 + 8  # four widths, two precisions
+    (script,) = blocks(readme, "python")
+    environment = os.environ | {"LMEXP_OUTPUTS": str(tmp_path / "outputs")}
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0 and "lowest loss" in ended.stdout, ended.stderr
 
 
 def test_every_verb_of_the_readme_is_one(lmexp: Lmexp):
