@@ -194,6 +194,7 @@ def test_a_program_that_uses_hydra_itself_keeps_its_own(small, pair, tmp_path):
         assert GlobalHydra.instance().hydra is own
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard_and_prints_only_what_it_prints(small, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -49,11 +49,21 @@ def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
         assert ended.returncode == 0, (line, ended.stderr)
     table = (tmp_path / "outputs" / "mine" / "table.csv").read_text().splitlines()
     assert len(table) == 1 + 8  # four widths, two precisions
-    (script,) = blocks(readme, "python")
-    environment = os.environ | {"LMEXP_OUTPUTS": str(tmp_path / "outputs")}
+    assert "lowest loss" in printed_by(readme, tmp_path)
+
+
+def test_the_python_page_runs(tmp_path: Path):
+    assert "lowest loss" in printed_by(ROOT / "docs" / "python.md", tmp_path)
+
+
+def printed_by(page: Path, folder: Path) -> str:
+    """Run the one Python block of a page in a folder, and return what it prints."""
+    (script,) = blocks(page, "python")
+    environment = os.environ | {"LMEXP_OUTPUTS": str(folder / "outputs")}
     command = [sys.executable, "-c", script]
-    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0 and "lowest loss" in ended.stdout, ended.stderr
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 def test_every_verb_of_the_readme_is_one(lmexp: Lmexp):
