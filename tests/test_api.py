@@ -111,6 +111,7 @@ def result(small, outputs):
         return pool.submit(lmexp.run, small, output_dir=outputs).result()
 
 
+@pytest.mark.slow
 def test_a_run_returns_its_record_and_trains_once(result, small, outputs):
     assert (result.state, result.reason, result.is_failure) == ("done", None, False)
     assert result.record["loss"] > 0 and result.path.parent == outputs / "train" and result.log.exists()
@@ -118,10 +119,12 @@ def test_a_run_returns_its_record_and_trains_once(result, small, outputs):
     assert again == result and RunDir(result.path).read_state().attempts == 1
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_users_environment_alone(result):
     assert "PYTHONSAFEPATH" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_the_runs_that_are_done(result, small, outputs):
     swept = lmexp.sweep(None, [*small, "model.n_layers=2,3"], output_dir=outputs, folder="depths")
     assert [run.state for run in swept.runs] == ["done", "done"] and not swept.failures
@@ -145,6 +148,7 @@ def test_a_plan_has_rows_and_sums_and_starts_nothing(small, pair, tmp_path):
     assert not list(tmp_path.glob("outputs/[!.]*"))
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_a_result_with_its_reason(small, outputs):
     policy = lmexp.Policy(timeout=0.01)
     late = lmexp.run([*small, "seed=7"], output_dir=outputs, policy=policy)
@@ -214,6 +218,7 @@ def test_a_script_needs_no_guard_and_prints_only_what_it_prints(small, tmp_path)
     assert "once" not in log.read_text()  # the run's process did not run the script
 
 
+@pytest.mark.slow
 def test_progress_is_printed_when_asked_for(result, small, outputs, capsys):
     lmexp.run(small, output_dir=outputs, verbose=True)
     captured = capsys.readouterr()
