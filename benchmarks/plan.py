@@ -10,7 +10,8 @@ from pathlib import Path
 from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.queue import run_sweep
 from lmexp.planning.plan import Cell, plan
-from lmexp.resolve.sweep import PlannedRun, resolve_sweep
+from lmexp.resolve.planned import PlannedRun
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import State
 
 COMMON = ["tokenizer=byte", "evaluation.every=1", "checkpoint.every=1"]

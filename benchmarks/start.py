@@ -22,7 +22,8 @@ from statistics import median
 import psutil
 
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import PlannedRun, resolve_sweep
+from lmexp.resolve.planned import PlannedRun
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, State, runs_in
 
 SWEPT, FRESH, MANY = 12, 4, 500

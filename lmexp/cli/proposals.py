@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lmexp.config.sweeps import SweepSpec
     from lmexp.planning.cheaper import Exchange
     from lmexp.planning.cuts import Caps, Level
-    from lmexp.resolve.sweep import Sweep
+    from lmexp.resolve.planned import Sweep
     from lmexp.runs.record import Row
 
 TRIES = 5

@@ -32,7 +32,7 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
-    from lmexp.resolve.sweep import Sweep
+    from lmexp.resolve.planned import Sweep
 
 
 @app.command(epilog="Example: `lmexp train model=gpt_nano budget.tokens=200_000`", rich_help_panel=RUN)

@@ -1,127 +1,22 @@
-"""From what a run says of its data to a store on disk: of text, or of examples."""
+"""The store of a run's data on disk: of text, or of examples."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
-from lmexp.config.data import HFTokenizerConfig, SavedTokenizerConfig, TokenizerConfig
-from lmexp.config.models.base import CountedSection
-from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
-from lmexp.cost import hf
-from lmexp.cost.measure import measured
-from lmexp.data import sources, store
+from lmexp.data import store
 from lmexp.data.examples import ExampleStore, prepare_examples
 from lmexp.data.store import Store
-from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
-from lmexp.errors import UserError
+from lmexp.messages import Say, silent
 
 AnyStore = Store | ExampleStore
-T = TypeVar("T")
 
 
-class InputResolver:
-    """Fills into configs what their texts, tokenizers and pretrained models decide; looks at each of these once."""
+def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
+    """Return the store of a run's data under `root`; build it first if missing.
 
-    def __init__(self, root: Path, say: Callable[[str], None] | None = None) -> None:
-        """Stores lie under `root`; `say` is told of progress in short sentences."""
-        self.root, self.say = root, say
-        self._known: dict[tuple[str, ...], Any] = {}
-
-    def identified(self, config: RunConfig) -> RunConfig:
-        """Fill in what every input is known by: hashes of contents, and paths from the root. Raises UserError.
-
-        Of a model of transformers, also what the library knows of it, so that it can be built without its folder.
-        """
-        data = sources.with_absolute_paths(config.data)
-        changes: dict[str, Any] = {
-            "data": self._once("data", data.model_dump_json(), lambda: sources.with_fingerprints(data)),
-            "tokenizer": self._tokenizer(config.tokenizer),
-        }
-        if config.target_tokenizer is not None:
-            changes["target_tokenizer"] = self._tokenizer(config.target_tokenizer)
-        if isinstance(config.model, HFConfig):
-            model = config.model
-            changes["model"] = self._once("model", model.model_dump_json(), lambda: _described(model))
-        return config.model_copy(update=changes)
-
-    def store(self, config: RunConfig) -> AnyStore:
-        """Return the store of a run's data; see `prepare`."""
-        sections = config.data, config.tokenizer, config.target_tokenizer
-        key = " ".join(section.model_dump_json() for section in sections if section is not None)
-        return self._once("store", key, lambda: prepare(config, self.root, self.say))
-
-    def settled(self, config: RunConfig) -> RunConfig:
-        """Fill in what an identified config's data decide; see `with_store`."""
-        config = with_store(config, self.store(config))
-        model = config.model
-        if isinstance(model, CountedSection) and model.size is None:
-            counted = self._once("size", model.model_dump_json(), lambda: measured(model))
-            config = config.model_copy(update={"model": counted})
-        return config
-
-    def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
-        if isinstance(config, HFTokenizerConfig) and Path(config.name).expanduser().is_dir():
-            config = config.model_copy(update={"name": str(Path(config.name).expanduser().absolute())})
-        return self._once("tokenizer", config.model_dump_json(), lambda: with_fingerprint(config))
-
-    def _once(self, what: str, key: str, make: Callable[[], T]) -> T:
-        """Make a value once; what was wrong with it is kept, and raised again for each that asks."""
-        if (what, key) not in self._known:
-            try:
-                self._known[what, key] = make()
-            except UserError as problem:
-                self._known[what, key] = problem
-        found: T = self._known[what, key]
-        if isinstance(found, UserError):
-            raise found
-        return found
-
-
-def _described(model: HFConfig) -> HFConfig:
-    """Return a model of transformers with its fingerprint, where it is pretrained, and what the library knows of it."""
-    if model.pretrained is not None and model.fingerprint is None:
-        if (folder := Path(model.pretrained).expanduser()).is_dir():
-            model = model.model_copy(update={"pretrained": str(folder.absolute())})
-        model = model.model_copy(update={"fingerprint": hf.fingerprint(model)})
-    return hf.describe(model)
-
-
-def prepare(config: RunConfig, root: Path, say: Callable[[str], None] | None = None) -> AnyStore:
-    """Return the store of a run's data under `root`; make it first, once, where there is none yet.
-
-    `say` is told of progress in short sentences. Raises UserError: a wrong source, a source that has changed since its
-    fingerprint was taken, a vocabulary too large for the text, or a folder that cannot be written.
+    Raises UserError: a wrong source, a source that has changed since its fingerprint was taken, a vocabulary too large
+    for the text, or a folder that cannot be written.
     """
     if config.data.holds == "text":
         return store.prepare(config.data, config.tokenizer, root, say)
     return prepare_examples(config.data, config.tokenizer, config.target_tokenizer, root, say)
-
-
-def with_store(config: RunConfig, store: AnyStore) -> RunConfig:
-    """Fill in what a run's data decide: the rows of the embeddings, and the labels.
-
-    Raises UserError when the model has fewer rows than its tokenizer entries.
-    """
-    model, task = config.model, config.task
-    if isinstance(store, ExampleStore):
-        is_pairs = store.holds == "pairs"
-        model = model.with_vocabularies(store.target_vocab_size if is_pairs else store.vocab_size, store.vocab_size)
-        if task.head == "labels":
-            task = task.with_labels(list(store.labels))
-    else:
-        hides = task.hidden_share is not None
-        needed = max(store.vocab_size, store.mask_id + 1) if hides else store.vocab_size
-        model = model.with_vocabularies(needed, needed)
-    return config.model_copy(update={"model": model, "task": task})
-
-
-def begin_with(config: RunConfig, theirs: RunConfig, tokenizer: Path) -> RunConfig:
-    """Return a config with the model and the tokenizer of the run whose weights it begins with.
-
-    `tokenizer` is that run's tokenizer.json.
-    """
-    known = load_tokenizer(tokenizer).fingerprint
-    saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer.absolute()), fingerprint=known)
-    # The weights are that run's, wherever its own came from.
-    return config.model_copy(update={"model": theirs.model.without_weights(), "tokenizer": saved})

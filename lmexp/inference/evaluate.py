@@ -27,12 +27,12 @@ from lmexp.config.tasks.base import LabelTaskSection, TaskSection
 from lmexp.cost.device import detect
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
-from lmexp.data.prepare import InputResolver
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert
 from lmexp.inference.subject import PREFIX, load_subject
+from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.scores import add_scores

@@ -9,10 +9,10 @@ from lmexp.config.hf import published_settings, quiet
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
-from lmexp.data.prepare import InputResolver
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
+from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import STORES
 from lmexp.runs.find import find_run
 from lmexp.train.checkpoint import Loaded, load_final

@@ -5,16 +5,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmexp.errors import UserError
 from lmexp.launch.processes import stop_process
+from lmexp.messages import Say
 from lmexp.runs.coordinators import ask_to_stop, has_coordinator
 from lmexp.runs.directory import WAITING, RunDir, State
 from lmexp.runs.find import find_run, runs_of
 
-Say = Callable[[str], None]
 LOG = "sweep.log"
 """What a coordinator in the background prints, in the sweep's folder."""
 PATIENCE = 60.0

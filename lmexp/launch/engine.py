@@ -7,7 +7,7 @@ is read from its state file by the queue, so every engine's runs end alike.
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import State, StateName
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from lmexp.launch.engine import Engine
 from lmexp.launch.local import LocalEngine
-from lmexp.resolve.sweep import Sweep
+from lmexp.resolve.planned import Sweep
 
 
 def open_engine(sweep: Sweep) -> Engine[Any]:

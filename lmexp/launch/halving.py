@@ -9,7 +9,7 @@ and went on because nobody had been there, is given up once enough others have c
 from collections.abc import Iterable
 
 from lmexp.config.sweeps import SearchSpec
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import PRUNED
 
 NEARLY = 1e-9

@@ -12,7 +12,7 @@ from lmexp.config.checks import world_size
 from lmexp.cost.device import Device
 from lmexp.launch.processes import Process, start, stop_all
 from lmexp.launch.slots import Place, Places
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import State, StateName
 
 RECENT_SECONDS = 60.0

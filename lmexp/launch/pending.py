@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import RESULTS, WAITING, RunDir, State
 
 

@@ -1,19 +1,18 @@
 """Probes: each distinct shape of a sweep is run for a few steps, so that its plan can say time and money."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lmexp.config.checks import world_size
 from lmexp.errors import UserError
 from lmexp.launch.processes import start, stop_all
 from lmexp.launch.slots import Places, threads_of
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.messages import Say, silent
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.probes import Probe, probe_run, read_probe, shape_of
 
 POLL_SECONDS = 0.05
-
-Say = Callable[[str], None]
 
 
 def shape(planned: PlannedRun) -> str:
@@ -26,7 +25,7 @@ def known_probes(runs: Sequence[PlannedRun], outputs: Path) -> list[Probe | None
     return [read_probe(outputs, shape(planned)) for planned in runs]
 
 
-def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = lambda line: None) -> None:
+def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> None:
     """Try each distinct shape of `runs`, one after another, alone on the machine.
 
     One that fails is said, with its reason and its log, and left without a result. Raises UserError when the runs are

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
-from lmexp.resolve.sweep import PlannedRun, Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import State
 from lmexp.units import duration, si
 

@@ -24,7 +24,7 @@ from lmexp.launch.pending import Listed, Source, enqueue, is_pending
 from lmexp.launch.policy import LOST_RETRIES, Policy
 from lmexp.launch.probe import known_probes
 from lmexp.launch.spend import Ledger
-from lmexp.resolve.sweep import PlannedRun, Sweep, manifest_of
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.coordinators import asked_to_stop, coordinating
 from lmexp.runs.directory import RESULTS, WAITING, State, StateName
 from lmexp.runs.manifest import write_manifest
@@ -90,7 +90,7 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     try:
         sweep.folder.mkdir(parents=True, exist_ok=True)
         if sweep.has_manifest:
-            write_manifest(sweep.folder, manifest_of(sweep))
+            write_manifest(sweep.folder, sweep.manifest())
         for planned in pending:
             enqueue(planned)
     except OSError as error:

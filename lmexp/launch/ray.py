@@ -18,7 +18,7 @@ from lmexp.config.launchers import RayLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.launch.processes import CLEARING_SECONDS, GRACE_SECONDS
-from lmexp.resolve.sweep import PlannedRun, Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 
 if TYPE_CHECKING:

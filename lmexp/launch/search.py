@@ -29,7 +29,7 @@ from lmexp.files import hash_text
 from lmexp.launch.halving import Halving
 from lmexp.launch.pending import enqueue, is_pending
 from lmexp.launch.slots import slots_of
-from lmexp.resolve.sweep import PlannedRun, Sweep, manifest_of
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State
 from lmexp.runs.manifest import SkippedCell, write_manifest
 from lmexp.runs.record import is_number
@@ -224,7 +224,7 @@ class Search:
                 seen = {planned.values[key] for planned in self._sweep.runs}
                 ordered = axis.choices if isinstance(axis, Choices) else sorted(seen)
                 self._sweep.axes[key] = [value for value in ordered if value in seen]
-            write_manifest(self._sweep.folder, manifest_of(self._sweep))
+            write_manifest(self._sweep.folder, self._sweep.manifest())
 
     def _line_up(self, number: int) -> None:
         planned = self._run_of(number)

@@ -16,7 +16,7 @@ from typing import Any
 from lmexp.config.launchers import SlurmLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
-from lmexp.resolve.sweep import PlannedRun, Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 
 ASK_SECONDS = 2.0

@@ -13,7 +13,7 @@ from lmexp.config.checks import world_size
 from lmexp.cost.device import devices_used
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
-from lmexp.resolve.sweep import PlannedRun
+from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import State
 from lmexp.runs.probes import Probe
 from lmexp.units import si

@@ -10,7 +10,8 @@ from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.processes import warm_up
 from lmexp.planning.plan import Cell, plan, search_totals, totals
 from lmexp.report.terminal.plan import plan_sentence, search_sentence
-from lmexp.resolve.sweep import Sweep, resolve_sweep
+from lmexp.resolve.planned import Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
 

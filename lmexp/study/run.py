@@ -8,7 +8,8 @@ from typing import Any
 from lmexp.launch.policy import Policy
 from lmexp.launch.processes import warm_up
 from lmexp.launch.queue import Listener, run_sweep
-from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row

@@ -9,7 +9,8 @@ from torch import Tensor
 from lmexp.errors import UserError
 from lmexp.launch.pending import Listed
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import Sweep, resolve_sweep
+from lmexp.resolve.planned import Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, State
 from lmexp.train.checkpoint import load_final
 from tests.launch.test_queue import Notes

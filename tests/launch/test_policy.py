@@ -13,7 +13,7 @@ import pytest
 from lmexp.errors import UserError
 from lmexp.launch.policy import LOST_RETRIES, Policy, parse_duration, parse_on_failure
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import PlannedRun, Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
 from tests.launch.test_queue import LONG, Notes, resolve, when_running

@@ -10,7 +10,8 @@ from lmexp.cost.energy import why_no_energy
 from lmexp.cost.exclusive import Exclusive
 from lmexp.launch.probe import known_probes, measure
 from lmexp.planning.plan import Cell, plan, totals
-from lmexp.resolve.sweep import Sweep, resolve_sweep
+from lmexp.resolve.planned import Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.probes import PROBES
 from lmexp.runs.record import Row
 

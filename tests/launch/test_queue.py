@@ -15,7 +15,8 @@ import pytest
 
 from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, State, StateName
 from lmexp.train.worker import main
 

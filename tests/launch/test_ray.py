@@ -20,7 +20,8 @@ from lmexp.config.compose import Composer
 from lmexp.launch import ray as engine
 from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
 from tests.launch.test_queue import LONG, Notes, when_running

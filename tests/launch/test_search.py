@@ -25,8 +25,9 @@ from lmexp.launch.halving import Halving
 from lmexp.launch.pending import is_pending
 from lmexp.launch.queue import run_sweep
 from lmexp.launch.search import JOURNAL, Search, _distribution, _value
-from lmexp.resolve import sweep as resolving
-from lmexp.resolve.sweep import PlannedRun, Sweep, resolve_sweep
+from lmexp.resolve import search as resolving
+from lmexp.resolve.planned import PlannedRun, Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, State
 from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import identity_columns

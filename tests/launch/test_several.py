@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import PlannedRun, Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from tests.launch.test_queue import LONG, Notes, resolve, when_running
 
 __all__ = ["resolve"]  # the fixture

@@ -19,7 +19,8 @@ from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch import local
 from lmexp.launch.slots import NEARLY, Place, Places, slots_of, threads_of, visible_devices
-from lmexp.resolve import sweep as resolve
+from lmexp.resolve import run as resolving
+from lmexp.resolve.sweep import resolve_sweep
 
 Configure = Callable[..., RunConfig]
 RAY = ["launcher=ray", "launcher.address=head:6379"]
@@ -139,8 +140,8 @@ def resolved_on(small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Resolve a run as on a machine with such a device."""
 
     def resolved(device: Device, *words: str) -> RunConfig:
-        monkeypatch.setattr(resolve, "detect", lambda accelerator: device)
-        return resolve.resolve_sweep(None, [*small, *words], tmp_path / "outputs").runs[0].config
+        monkeypatch.setattr(resolving, "detect", lambda accelerator: device)
+        return resolve_sweep(None, [*small, *words], tmp_path / "outputs").runs[0].config
 
     return resolved
 

@@ -17,7 +17,8 @@ from lmexp.config.compose import Composer
 from lmexp.launch import slurm as engine
 from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
-from lmexp.resolve.sweep import Sweep, resolve_sweep
+from lmexp.resolve.planned import Sweep
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, State
 from tests.conftest import Lmexp
 from tests.launch.slurm import missing, slurm

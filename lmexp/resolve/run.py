@@ -1,0 +1,201 @@
+"""From one config to a run that can start: checked against this machine, its inputs resolved, its directory chosen."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from lmexp.config.checks import check_config, devices_of, world_size
+from lmexp.config.compose import Composer, Values
+from lmexp.config.identity import run_id, slug
+from lmexp.config.launchers import LocalLauncher
+from lmexp.config.schema import InitConfig, RunConfig, RunInfo
+from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
+from lmexp.cost.hardware import fits, hardware_of
+from lmexp.cost.horizon import Horizon, horizon
+from lmexp.cost.memory import estimate_memory
+from lmexp.data.feeds import open_feed
+from lmexp.errors import UserError
+from lmexp.messages import Say
+from lmexp.resolve.inputs import InputResolver, begin_with
+from lmexp.resolve.planned import PlannedRun
+from lmexp.runs.directory import STORES, RunDir, runs_in
+from lmexp.runs.find import find_run
+from lmexp.runs.mirrors import check_logger
+
+INIT = "init"
+"""The axis that separates runs that start from weights trained by the sweep itself from those that start from scratch.
+
+It takes the place of `init.pretrain`, whose values are too long for a name or a table.
+"""
+MIN_BUDGET_SHARE = 0.95
+"""A run that spends less than this share of its budget, because steps are whole, is worth a warning."""
+SURE_SHARE = 0.9
+"""A run is refused only if this share of its estimated peak memory already exceeds the device."""
+
+
+class RunResolver:
+    """Resolves configs into runs; reads each source and looks at each device once."""
+
+    def __init__(self, outputs: Path, sweep: str, roots: list[Path], say: Say, when_valid: Callable[[], None]) -> None:
+        """`when_valid` is called once, as soon as one config is known to make sense on this machine."""
+        self.outputs, self.sweep, self.roots, self.say = outputs, sweep, roots, say
+        self._when_valid: Callable[[], None] | None = when_valid
+        self.warnings: list[str] = []
+        self._devices: dict[str, Device] = {}
+        self._inputs = InputResolver(outputs / STORES, say)
+        # The hash identifies a run wherever its directory is; the sweep's own folder comes last and takes precedence.
+        folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
+        self._paths = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
+
+    def resolve_cell(self, values: Values, composer: Composer, axes: dict[str, list[Any]]) -> list[PlannedRun]:
+        """Return the run of a cell; before it, the run that provides its weights, if the sweep trains that one first.
+
+        Raises UserError if one of them cannot run.
+        """
+        config = composer.config(values)
+        own = {key: value for key, value in values.items() if key != "init.pretrain"}
+        if "init.pretrain" in axes:
+            own[INIT] = "pretrained" if config.init.pretrain else "scratch"
+        axes = axes | {INIT: ["scratch", "pretrained"][: len(axes.get("init.pretrain", []))], "task": ["", ""]}
+        if not config.init.pretrain:
+            return [self.resolve(own, config, axes)]
+        if config.init.run is not None:
+            raise UserError("init.run and init.pretrain both say where the weights come from; set one of them")
+        first = self._pretraining(values, own, config, composer, axes)
+        init = config.init.model_copy(update={"run": str(first.run.path.absolute()), "run_id": first.identity})
+        tokenizer = self._inputs.store(first.config).path / "tokenizer.json"
+        config = begin_with(config.model_copy(update={"init": init}), first.config, tokenizer)
+        return [first, replace(self.resolve(own | {"task": config.task.name}, config, axes), needs=first)]
+
+    def _pretraining(
+        self, values: Values, own: Values, config: RunConfig, composer: Composer, axes: dict[str, list[Any]]
+    ) -> PlannedRun:
+        """Return the run that trains the weights for a cell: the cell with the overrides of `init.pretrain`."""
+        pretrain = config.init.pretrain
+        groups = [key for key in pretrain if "." not in key]  # overrides of another choice of these groups do not apply
+        kept = {key: value for key, value in values.items() if key.split(".")[0] not in groups}
+        before = composer.without(groups).config(kept | pretrain).model_copy(update={"init": InitConfig()})
+        varied = {key: value for key, value in own.items() if key.split(".")[0] != INIT}
+        return self.resolve(varied | {"task": before.task.name}, before, axes)
+
+    def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
+        """Return the run of a cell. Raises UserError if it cannot run."""
+        if config.init.run is not None and config.init.run_id is None:
+            config = self._with_init(config)
+        config, length, device = self._runnable(config, read_source=True)
+        identity = run_id(config)
+        varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
+        name = slug(varied or {"model": config.model.name, "precision": config.precision.name})
+        info = RunInfo(id=identity, sweep=self.sweep, slug=name)
+        config = config.model_copy(update={"run": info})
+        # Cells that are the same run, as several can start from the same weights, share one directory.
+        path = self._paths.setdefault(identity, self.outputs / self.sweep / f"{name}-{identity}")
+        return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
+
+    def resolve_run(self, values: Values, config: RunConfig, run: RunDir) -> PlannedRun:
+        """Return a run that already has its directory. Raises UserError if it cannot run."""
+        config, length, device = self._runnable(config, read_source=False)
+        return PlannedRun(values=values, config=config, horizon=length, device=device, run=run)
+
+    def _runnable(self, config: RunConfig, read_source: bool) -> tuple[RunConfig, Horizon, Device]:
+        """Check a config against this machine and its data, and fill in what they decide."""
+        check_config(config)
+        check_logger(config.logger)
+        device = self._check_device(config)
+        config = self._with_hardware(config, device)
+        if read_source:
+            config = self._inputs.identified(config)
+        if self._when_valid and not device.elsewhere:
+            self._when_valid()
+            self._when_valid = None
+        config = self._inputs.settled(config)
+        self._check_memory(config, device)
+        feed = open_feed(config, self._inputs.store(config))
+        if cut := feed.cut:
+            self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
+        length = horizon(config, feed.epoch_tokens, device.kind)
+        if length.budget_share < MIN_BUDGET_SHARE:
+            self._warn(
+                f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "
+                f"({config.model.name}, d_model {config.model.d_model}, {config.model.n_layers} layers); "
+                "a smaller batch.tokens spends more of it"
+            )
+        return config, length, device
+
+    def _with_init(self, config: RunConfig) -> RunConfig:
+        """Fill in the run that `init.run` names, and its model and tokenizer."""
+        assert config.init.run is not None
+        run = find_run(config.init.run, self.outputs)
+        if not run.final.is_dir():
+            raise UserError(
+                f"init.run={config.init.run}: {run.name} has no finished model, it is {run.read_state().state}"
+            )
+        source = RunDir(run.final).read_config()
+        assert source.run is not None, "a run's config has a name"
+        init = config.init.model_copy(update={"run": str(run.path.absolute()), "run_id": source.run.id})
+        return begin_with(config.model_copy(update={"init": init}), source, run.final / "tokenizer.json")
+
+    def _check_device(self, config: RunConfig) -> Device:
+        """Return the device that a run trains on. Raises UserError if this machine lacks what it needs."""
+        accelerator = config.trainer.accelerator
+        if not isinstance(config.launcher, LocalLauncher):
+            return _device_elsewhere(config)
+        if accelerator not in self._devices:
+            self._devices[accelerator] = detect(accelerator)
+        device = self._devices[accelerator]
+        if device.kind != "cpu" and world_size(config) > device.count:
+            raise UserError(f"trainer.devices={config.trainer.devices}: this machine has {device.count}")
+        if device.kind == "cuda" and (needed := devices_of(config)) > device.count:
+            raise UserError(f"launcher.devices_per_run={needed:g}: this machine has {device.count}")
+        if reason := unsupported_precision(config.precision, device):
+            raise UserError(f"precision={config.precision.name}: {reason}")
+        if config.precision.compute == "fp8" and find_spec("torchao") is None:
+            raise UserError("precision=fp8 needs torchao: pip install 'lmexp[quant]'")
+        if warning := slow_precision(config.precision, device):
+            self._warn(warning)
+        return device
+
+    def _with_hardware(self, config: RunConfig, device: Device) -> RunConfig:
+        """Fill in what is known about the device, unless the config says it."""
+        named = config.hardware
+        if device.elsewhere:  # the worker resolves `auto` on its node
+            return config
+        if not fits(named, device):
+            if device.kind == "cpu":
+                raise UserError(f"hardware={named.name} is no CPU, and runs train on one here; hardware=auto fits")
+            self._warn(f"hardware={named.name} does not match {device.name}; its figures are used because you set it")
+        return config.model_copy(update={"hardware": hardware_of(named, device, self.roots)})
+
+    def _check_memory(self, config: RunConfig, device: Device) -> None:
+        """Raise UserError if a run exceeds the device's memory by more than the uncertainty of the estimate."""
+        smallest = 1 if config.batch.micro == "auto" else None
+        estimate = estimate_memory(config, device.kind, smallest)
+        has, share = f"{device.name} has {device.memory_gb:,.0f} GB", device.memory_gb
+        if device.kind == "cpu":
+            share /= world_size(config)
+        elif (part := devices_of(config)) < 1:
+            share *= part
+            has += f", and the run gets {part:g} of it"
+        if estimate.total > share * 1e9:
+            raise UserError(
+                f"{config.model.name} needs {estimate.total / 1e9:,.0f} GB for weights, gradients and optimizer "
+                f"alone; {has}"
+            )
+        if SURE_SHARE * estimate.peak > share * 1e9:
+            less = "" if smallest else ", or less with a smaller micro-batch: batch.micro=auto finds it"
+            raise UserError(f"{config.model.name} needs about {estimate.peak / 1e9:,.0f} GB{less}; {has}")
+
+    def _warn(self, warning: str) -> None:
+        if warning not in self.warnings:
+            self.warnings.append(warning)
+
+
+def _device_elsewhere(config: RunConfig) -> Device:
+    """Return what is known about a cluster's device: its kind from the accelerator, the rest from `hardware`."""
+    kind: Literal["cpu", "cuda"] = "cpu" if config.trainer.accelerator == "cpu" else "cuda"
+    memory = config.hardware.memory_gb or math.inf
+    name = config.hardware.name if config.hardware.name != "auto" else f"a {kind} device of {config.launcher.name}"
+    return Device(kind, name, config.trainer.devices, memory, None, native_bf16=True, elsewhere=True)

@@ -1,0 +1,69 @@
+"""From the spec of a search to what it works with: its space checked, and the corners of the space resolved."""
+
+import json
+from importlib.util import find_spec
+
+from lmexp.config.cells import corners
+from lmexp.config.compose import Composer, Values
+from lmexp.config.identity import HASH_LENGTH
+from lmexp.config.schema import RunConfig
+from lmexp.config.sweeps import Choices, SearchSpec
+from lmexp.errors import UserError, nearest
+from lmexp.files import hash_text
+from lmexp.resolve.planned import PlannedRun, Searched
+from lmexp.resolve.run import RunResolver
+from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, WORDS
+
+
+def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver) -> Searched:
+    """Check a search and the corners of its space. Raises UserError if none of the corners can run."""
+    _check_search(search)
+    ends = {
+        key: axis.choices if isinstance(axis, Choices) else [axis.low, axis.high] for key, axis in search.space.items()
+    }
+
+    def resolve(values: Values) -> PlannedRun:
+        return resolver.resolve(values, composer.config(values), ends)
+
+    runs: list[PlannedRun] = []
+    problems: list[str] = []
+    for values in corners(search):
+        config = composer.config(values)  # a bound or a choice that no config can have is a wrong input
+        _check_rungs(search, config)
+        try:
+            runs.append(resolver.resolve(values, config, ends))
+        except UserError as problem:
+            problems.append(str(problem))
+    if not runs:
+        raise UserError(f"no corner of the search's space can be run: {problems[0]}")
+    content = search.model_dump(mode="json", include={"space", "objectives"})
+    return Searched(
+        spec=search,
+        identity=hash_text(json.dumps([runs[0].identity, content], sort_keys=True), HASH_LENGTH),
+        corners=sorted(runs, key=lambda planned: planned.horizon.flops or planned.horizon.seconds or 0.0),
+        resolve=resolve,
+        say=resolver.say,
+    )
+
+
+def _check_search(search: SearchSpec) -> None:
+    if find_spec("optuna") is None:
+        raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")
+    numbers = [name for name in COLUMNS if name not in WORDS]
+    for name in search.objectives:
+        if name not in numbers and not name.startswith(OPEN):
+            raise UserError(f"sweep.search.objectives: {name} is no column of numbers.{nearest(name, numbers)}")
+    if search.prune and (len(search.objectives) > 1 or next(iter(search.objectives)) not in CURVE_QUALITIES):
+        raise UserError(
+            f"sweep.search.prune compares trials while they train: it needs a single objective, "
+            f"one of {', '.join(CURVE_QUALITIES)}"
+        )
+
+
+def _check_rungs(search: SearchSpec, config: RunConfig) -> None:
+    every = config.evaluation.every
+    if search.prune and every > search.prune.start + 1e-9:
+        raise UserError(
+            f"sweep.search.prune.from={search.prune.start:g} comes before the first evaluation: set "
+            f"evaluation.every={search.prune.start:g} or less, or prune.from={every:g}"
+        )
