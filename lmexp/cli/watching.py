@@ -17,15 +17,15 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Say what each run of a sweep is doing."""
+    from lmexp.launch.control import goes_on
     from lmexp.report.terminal.tables import print_status, watch_status
-    from lmexp.runs.coordinators import has_coordinator
     from lmexp.runs.status import status
 
     if watch and as_json:
         raise UserError("--watch shows a table; --json prints one document")
     if watch:
         try:
-            watch_status(lambda: status(output_dir / name), lambda: has_coordinator(output_dir / name), out)
+            watch_status(lambda: status(output_dir / name), lambda: goes_on(output_dir / name), out)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         return
@@ -33,7 +33,7 @@ def status(
     if as_json:
         print_json({"sweep": name, "runs": rows})
     else:
-        print_status(rows, lambda: has_coordinator(output_dir / name), out)
+        print_status(rows, lambda: goes_on(output_dir / name), out)
 
 
 @app.command(epilog="Example: `lmexp logs demo -f`, or `lmexp logs train/gpt_nano`", rich_help_panel=WATCH)

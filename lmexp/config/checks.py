@@ -1,7 +1,6 @@
 """What the types cannot say: values that do not go together."""
 
 from lmexp.config.base import Section
-from lmexp.config.launchers import LocalLauncher, RayLauncher, SlurmLauncher
 from lmexp.config.models import families
 from lmexp.config.schema import RunConfig, SGDConfig
 from lmexp.config.tasks import tasks
@@ -38,7 +37,7 @@ def check_config(config: RunConfig) -> None:
         )
     if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
         raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
-    _check_places(config)
+    config.launcher.check(config.trainer)
     _check_fp8(config)
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
@@ -94,34 +93,6 @@ def _check_fp8(config: RunConfig) -> None:
             )
 
 
-def _check_places(config: RunConfig) -> None:
-    launcher, trainer = config.launcher, config.trainer
-    if trainer.num_nodes > 1 and not isinstance(launcher, SlurmLauncher):
-        raise UserError(f"trainer.num_nodes={trainer.num_nodes}: launcher={launcher.name} gives a run one node")
-    if isinstance(launcher, SlurmLauncher):  # which gives whole devices only
-        if launcher.signal_seconds >= 60 * launcher.minutes:
-            raise UserError(
-                f"launcher.signal_seconds={launcher.signal_seconds} leaves nothing of "
-                f"launcher.minutes={launcher.minutes}"
-            )
-        return
-    if isinstance(launcher, RayLauncher):
-        key, share = "gpus", launcher.gpus
-    else:
-        key, share = "devices_per_run", launcher.devices_per_run
-    if share is None or share.is_integer():
-        return
-    if share > 1:
-        raise UserError(f"launcher.{key}={share:g}: a whole number of devices, or less than one")
-    if world_size(config) > 1:
-        raise UserError(f"launcher.{key}={share:g} is a part of one device; the run has {world_size(config)} processes")
-    if launcher.exclusive:
-        raise UserError(
-            f"launcher.{key}={share:g} lets runs share a device, and slows each other: "
-            "launcher.exclusive=false says that this is meant"
-        )
-
-
 def world_size(config: RunConfig) -> int:
     """Return how many processes train a run together."""
     return config.trainer.devices * config.trainer.num_nodes
@@ -129,12 +100,7 @@ def world_size(config: RunConfig) -> int:
 
 def devices_of(config: RunConfig) -> float:
     """Return how many devices a run takes: at least one for each of its processes, or a fraction of one."""
-    launcher, asked = config.launcher, None
-    if isinstance(launcher, LocalLauncher):
-        asked = launcher.devices_per_run
-    elif isinstance(launcher, RayLauncher):
-        asked = launcher.gpus
-    return asked if asked and asked < 1 else max(asked or 0.0, world_size(config))
+    return config.launcher.devices(world_size(config))
 
 
 def sequences(config: RunConfig) -> int:

@@ -7,8 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lmexp.errors import UserError
+from lmexp.launch.engine import Engine, load_engine
 from lmexp.launch.processes import stop_process
 from lmexp.messages import Say
 from lmexp.runs.coordinators import ask_to_stop, has_coordinator
@@ -25,8 +27,8 @@ RETRIED = ("failed", "cancelled", "oom", "diverged", "timeout")
 def cancel(folder: Path, say: Say) -> list[RunDir]:
     """Stop the coordinators of a sweep and all its runs, and return the runs that were cancelled.
 
-    Runs that a killed coordinator left behind are stopped too, on this machine and in Slurm. Raises UserError when
-    nothing was started there.
+    Runs that a killed coordinator left behind are stopped too, on this machine and in a scheduler.
+    Raises UserError if nothing was started there.
     """
     runs = runs_of(folder)
     waiting = [run for run in runs if run.read_state().state in WAITING]
@@ -36,9 +38,7 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
         time.sleep(0.1)
     if has_coordinator(folder):
         say("a coordinator of this sweep has not stopped yet; it was asked to")
-    jobs = [state.job for run in waiting if (state := run.read_state()).job and state.state in WAITING]
-    if jobs:
-        _cancel_jobs(jobs)
+    _cancel_jobs([run for run in waiting if run.read_state().state in WAITING])
     for run in waiting:
         state = run.read_state()
         if run.is_alive(state):
@@ -51,11 +51,23 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     return [run for run in waiting if run.read_state().state == "cancelled"]
 
 
-def _cancel_jobs(jobs: Sequence[str]) -> None:
-    if slurm := [job.removeprefix("slurm:") for job in jobs if job.startswith("slurm:")]:
-        from lmexp.launch.slurm import cancel_jobs
+def _cancel_jobs(runs: Sequence[RunDir]) -> None:
+    """Cancel the jobs of runs that a scheduler still has, each with the engine of its own launcher."""
+    jobs: dict[type[Engine[Any]], list[str]] = {}
+    for run in runs:
+        if job := run.read_state().job:
+            jobs.setdefault(load_engine(run.read_config().launcher), []).append(job)
+    for engine, its_jobs in jobs.items():
+        engine.cancel(its_jobs)
 
-        cancel_jobs(slurm)
+
+def goes_on(folder: Path) -> bool:
+    """Whether a sweep continues without a further command: a coordinator is at work, or a scheduler has its jobs."""
+    if has_coordinator(folder):
+        return True
+    waiting = [(run, state) for run in runs_of(folder) if (state := run.read_state()).state in ("queued", "preempted")]
+    schedulers = {state.job.partition(":")[0]: run for run, state in waiting if state.job}
+    return any(load_engine(run.read_config().launcher).outlives_coordinator for run in schedulers.values())
 
 
 def set_back(folder: Path, outputs: Path, words: Sequence[str], states: Sequence[str], fresh: bool) -> list[RunDir]:

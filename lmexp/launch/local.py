@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from lmexp.config.checks import world_size
-from lmexp.cost.device import Device
+from lmexp.launch.engine import Engine
 from lmexp.launch.processes import Process, start, stop_all
 from lmexp.launch.slots import Place, Places
-from lmexp.resolve.planned import PlannedRun
-from lmexp.runs.directory import State, StateName
+from lmexp.resolve.planned import PlannedRun, Sweep
+from lmexp.runs.directory import StateName
 
 RECENT_SECONDS = 60.0
 """A run is gone within this time of a process of its being ended: torchrun gives the others half a minute."""
@@ -64,16 +64,13 @@ class LocalHandle:
         return code == -signal.SIGKILL or (self.processes > 1 and code == 1)
 
 
-class LocalEngine:
+class LocalEngine(Engine[LocalHandle]):
     """Runs on this machine."""
 
-    def __init__(self, device: Device) -> None:
-        self._places = Places(device)
+    def __init__(self, sweep: Sweep) -> None:
+        self._places = Places(sweep.examples[0].device)
         self._reserved: list[Place] = []
         self._memory = OomWatcher()
-
-    def adopt(self, planned: PlannedRun, state: State) -> None:
-        """No scheduler of this machine keeps runs for later."""
 
     def reserve(self, planned: PlannedRun) -> bool:
         """Take a place for a run that is to be started next; False while there is none."""
@@ -103,9 +100,6 @@ class LocalEngine:
     def stop(self, handles: Sequence[LocalHandle]) -> None:
         """End runs with all their processes, and return when they are gone."""
         stop_all([handle.process for handle in handles])
-
-    def close(self) -> None:
-        """The fork server goes with the process."""
 
 
 def _counters(root: Path) -> Iterator[Path]:

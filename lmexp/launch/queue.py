@@ -18,8 +18,7 @@ from typing import Any, Protocol
 
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
-from lmexp.launch.engine import Engine, Handle
-from lmexp.launch.engines import open_engine
+from lmexp.launch.engine import Engine, Handle, open_engine
 from lmexp.launch.pending import Listed, Source, enqueue, is_pending
 from lmexp.launch.policy import LOST_RETRIES, Policy
 from lmexp.launch.probe import known_probes

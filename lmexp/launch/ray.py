@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from lmexp.config.launchers import RayLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
+from lmexp.launch.engine import Engine
 from lmexp.launch.processes import CLEARING_SECONDS, GRACE_SECONDS
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import RESULTS, State, StateName
+from lmexp.runs.directory import RESULTS, StateName
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -98,7 +99,7 @@ class RayHandle:
         return 1 if isinstance(result, Exception) else result
 
 
-class RayEngine:
+class RayEngine(Engine[RayHandle]):
     """Runs in Ray."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -114,9 +115,6 @@ class RayEngine:
                 continue
             if short := shortage(needs_of(planned.config), nodes):
                 raise UserError(f"launcher=ray: {short}")
-
-    def adopt(self, planned: PlannedRun, state: State) -> None:
-        """A task is gone with the coordinator that submitted it."""
 
     def reserve(self, planned: PlannedRun) -> bool:
         """Take a place for a run that is to be submitted next; False while `max_jobs` are under way."""

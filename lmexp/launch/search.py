@@ -22,7 +22,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lmexp.config.launchers import LocalLauncher
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.errors import UserError
 from lmexp.files import hash_text
@@ -301,19 +300,13 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def _places(sweep: Sweep) -> int:
-    """Return how many trials may be under way: no more than can run, for each is proposed by what is known then.
-
-    A cluster takes any number: there, unless it is said, a fifth of all, so that most learn from others.
-    """
+    """Return how many trials may be under way: each is proposed from what is known then, so no more than can run."""
     assert sweep.search is not None
     corners, spec = sweep.search.corners, sweep.search.spec
     launcher = corners[0].config.launcher
-    if isinstance(launcher, LocalLauncher):
-        places = unless_said = max(slots_of(corner.config, corner.device) for corner in corners)
-    else:
-        running = getattr(launcher, "running_jobs", None)
-        places, unless_said = running or launcher.max_jobs, running or max(1, spec.trials // 5)
-    return min(spec.parallel or unless_said, places)
+    slots = max(slots_of(corner.config, corner.device) for corner in corners) if launcher.is_local else 0
+    parallel = spec.parallel or launcher.parallel_default(spec.trials, slots)
+    return min(parallel, launcher.max_parallel(slots))
 
 
 def _sampler(spec: SearchSpec, number: int, parallel: int) -> BaseSampler:

@@ -44,9 +44,7 @@ def slots_of(config: RunConfig, device: Device) -> int:
 
 def threads_of(config: RunConfig, device: Device) -> int:
     """Return the CPU threads that a run has, for all its processes."""
-    if not isinstance(config.launcher, LocalLauncher):
-        return config.launcher.cpus * world_size(config)
-    return config.launcher.threads or max(1, cores() // slots_of(config, device))
+    return config.launcher.threads_of(world_size(config)) or max(1, cores() // slots_of(config, device))
 
 
 def _launcher(config: RunConfig) -> LocalLauncher:

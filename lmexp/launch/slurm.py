@@ -16,6 +16,7 @@ from typing import Any
 from lmexp.config.launchers import SlurmLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
+from lmexp.launch.engine import Engine
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 
@@ -88,8 +89,10 @@ class SlurmHandle:
         return int(state != "COMPLETED") if _has_ended(state) else None
 
 
-class SlurmEngine:
+class SlurmEngine(Engine[SlurmHandle]):
     """Runs in Slurm."""
+
+    outlives_coordinator = True
 
     def __init__(self, sweep: Sweep) -> None:
         """Raises UserError when Slurm or submitit is missing, or when Slurm refuses what a run asks for."""
@@ -159,8 +162,10 @@ class SlurmEngine:
         """Cancel the jobs of runs, and return when they are gone; a run is asked first, and saves."""
         cancel_jobs([handle.id for handle in handles if handle.id])
 
-    def close(self) -> None:
-        """Jobs belong to Slurm."""
+    @classmethod
+    def cancel(cls, jobs: Sequence[str]) -> None:
+        """Cancel jobs, named as in the states of their runs. Raises UserError if Slurm's commands are missing."""
+        cancel_jobs([job.removeprefix(OURS) for job in jobs])
 
     def _submit(self, shape: dict[str, str | int], runs: Sequence[PlannedRun]) -> list[SlurmHandle]:
         import submitit

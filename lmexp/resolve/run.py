@@ -10,7 +10,6 @@ from typing import Any, Literal
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import run_id, slug
-from lmexp.config.launchers import LocalLauncher
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
@@ -141,7 +140,7 @@ class RunResolver:
     def _check_device(self, config: RunConfig) -> Device:
         """Return the device that a run trains on. Raises UserError if this machine lacks what it needs."""
         accelerator = config.trainer.accelerator
-        if not isinstance(config.launcher, LocalLauncher):
+        if not config.launcher.is_local:
             return _device_elsewhere(config)
         if accelerator not in self._devices:
             self._devices[accelerator] = detect(accelerator)

@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from lmexp.errors import UserError
 from lmexp.launch import local
 from lmexp.launch.slots import NEARLY, Place, Places, slots_of, threads_of, visible_devices
 from lmexp.resolve import run as resolving
+from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
 
 Configure = Callable[..., RunConfig]
@@ -158,7 +161,7 @@ def test_a_run_with_a_part_of_a_device_must_fit_into_that_part(resolved_on: Call
     half = ("launcher.exclusive=false", "launcher.devices_per_run=0.5")
     resolved_on(device)
     resolved_on(replace(device, memory_gb=2 * device.memory_gb), *half)
-    with pytest.raises(UserError, match=r"and 0\.5 of it is the run's"):
+    with pytest.raises(UserError, match=r"and the run gets 0\.5 of it"):
         resolved_on(device, *half)
 
 
@@ -191,7 +194,8 @@ def test_out_of_memory_is_a_kill_just_after_the_system_ended_a_process_for_it(
     (tmp_path / "proc/vmstat").write_text("pgpgin 7\noom_kill 3\n")
     now = [1000.0]
     monkeypatch.setattr(local.time, "monotonic", lambda: now[0])
-    engine, memory = local.LocalEngine(CPU), local.OomWatcher(tmp_path)
+    sweep = cast(Sweep, SimpleNamespace(examples=[SimpleNamespace(device=CPU)]))
+    engine, memory = local.LocalEngine(sweep), local.OomWatcher(tmp_path)
     engine._memory = memory
     handle = local.LocalHandle(Ended(code), processes, Place((), 1), memory)
     assert engine.why(handle) is None, "none was ended since the start"
@@ -233,9 +237,6 @@ def test_kills_are_counted_in_the_control_group_where_there_is_one(tmp_path: Pat
 
 @given(st.lists(st.sampled_from(["1", "2", "3", "0.5", "0.25", "0.3", "back"]), max_size=40))
 def test_no_device_is_ever_given_out_beyond_its_whole(asked: list[str]):
-    from types import SimpleNamespace
-    from typing import Any
-
     places, taken = Places(gpus(3)), []
     for word in asked:
         if word == "back":

@@ -17,17 +17,20 @@ WATCH_SECONDS = 1.0
 """Between two looks of `status --watch`."""
 
 
-def print_status(rows: Sequence[Row], coordinated: Callable[[], bool], console: Console) -> None:
-    """Print what the runs of a sweep are doing, how many are in each state, and whether it takes a command to go on."""
+def print_status(rows: Sequence[Row], by_itself: Callable[[], bool], console: Console) -> None:
+    """Print what the runs of a sweep are doing, how many are in each state, and whether it takes a command to go on.
+
+    `by_itself` returns whether the sweep continues without a further command.
+    """
     console.print(_status(rows))
-    if any(map(_is_open, rows)) and not _goes_on(rows, coordinated):
+    if any(map(_is_open, rows)) and not _goes_on(rows, by_itself):
         console.print("Nothing runs now; the same command goes on from here.")
 
 
-def watch_status(look: Callable[[], Sequence[Row]], coordinated: Callable[[], bool], console: Console) -> None:
-    """Keep showing what the runs of a sweep are doing, while any runs or somebody is there to start it.
+def watch_status(look: Callable[[], Sequence[Row]], by_itself: Callable[[], bool], console: Console) -> None:
+    """Keep showing what the runs of a sweep are doing, until nothing runs and nothing will start by itself.
 
-    Where there is no terminal, what has changed is printed, a line a run.
+    Without a terminal, print one line for each run whose state has changed.
     """
     rows = look()
     if not console.is_terminal:
@@ -38,12 +41,12 @@ def watch_status(look: Callable[[], Sequence[Row]], coordinated: Callable[[], bo
                 if seen.get(row["run"]) != now:
                     seen[row["run"]] = now
                     console.print(Text(f"{row['run']}  {' '.join(now)}"), soft_wrap=True)
-            if not _goes_on(rows, coordinated):
+            if not _goes_on(rows, by_itself):
                 return
             time.sleep(WATCH_SECONDS)
             rows = look()
     with Live(_status(rows), console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        while _goes_on(rows, coordinated):
+        while _goes_on(rows, by_itself):
             time.sleep(WATCH_SECONDS)
             rows = look()
             # What runs comes first: a long sweep is taller than the screen.
@@ -56,11 +59,9 @@ def _is_open(row: Row) -> bool:
     return row["state"] not in RESULTS and not is_pruned
 
 
-def _goes_on(rows: Sequence[Row], coordinated: Callable[[], bool]) -> bool:
+def _goes_on(rows: Sequence[Row], by_itself: Callable[[], bool]) -> bool:
     """Whether a run is under way, or will be without a further command."""
-    # Ray's tasks do not outlive their coordinator.
-    in_cluster = ((row["job"] or "").startswith("slurm:") and row["state"] in ("queued", "preempted") for row in rows)
-    return any(row["state"] == "running" for row in rows) or any(in_cluster) or coordinated()
+    return any(row["state"] == "running" for row in rows) or by_itself()
 
 
 def _status(rows: Sequence[Row]) -> Group:

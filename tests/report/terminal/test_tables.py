@@ -20,9 +20,9 @@ def row(state: str, **known: Any) -> dict[str, Any]:
 DONE, PRUNED_ROW = row("done"), row("cancelled", reason=f"{PRUNED}25 % of its budget: loss 3 is not among the best")
 
 
-def shown(rows: list[dict[str, Any]], coordinated: Callable[[], bool]) -> str:
+def shown(rows: list[dict[str, Any]], by_itself: Callable[[], bool]) -> str:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    print_status(rows, coordinated, console)
+    print_status(rows, by_itself, console)
     return console.export_text()
 
 
@@ -33,19 +33,13 @@ def shown(rows: list[dict[str, Any]], coordinated: Callable[[], bool]) -> str:
         row("failed"),
         row("cancelled", reason="the sweep was stopped"),
         row("preempted"),
-        row("queued", job="ray:1"),
         row("failed", job="slurm:7"),
     ],
 )
 def test_what_nobody_will_start_takes_a_command(left: dict[str, Any]):
     assert SAID in shown([DONE, PRUNED_ROW, left], lambda: False)
-    assert "Nothing runs" not in shown([DONE, left], lambda: True), "a coordinator is about to start it"
+    assert "Nothing runs" not in shown([DONE, left], lambda: True), "it starts by itself"
     assert "Nothing runs" not in shown([left, row("running")], lambda: False)
-
-
-@pytest.mark.parametrize("waiting", [row("queued", job="slurm:7_0"), row("preempted", job="slurm:7_0")])
-def test_what_waits_in_slurm_goes_on_by_itself(waiting: dict[str, Any]):
-    assert "Nothing runs" not in shown([DONE, waiting], lambda: False)
 
 
 @pytest.mark.parametrize("state", ["done", "oom", "diverged", "timeout"])
