@@ -274,13 +274,13 @@ def _run(
         return run_resolved(resolved, policy)
     from rich.console import Console
 
-    from lmexp.launch.progress import Progress
+    from lmexp.launch.progress import SweepProgress
     from lmexp.study.plan import plan_resolved
 
     planned = plan_resolved(resolved)
     for line in [*planned.notices, planned.sentence]:
         say(line)
-    with Progress(Console(stderr=True, highlight=False), resolved) as progress:
+    with SweepProgress(Console(stderr=True, highlight=False), resolved) as progress:
         return run_resolved(resolved, policy, progress, say)
 
 

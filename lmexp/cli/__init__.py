@@ -1,10 +1,14 @@
-"""The verbs: parse, call, print.
+"""The commands: each file holds one verb and is named after it: parse the options, call the study, print the result.
 
-A file holds the verbs of one purpose; importing it registers them, in the order in which `lmexp --help` shows them.
-Heavy imports stand inside the verbs, so that `lmexp --help`, `report` and `fit` start without torch.
+Importing a verb registers it, in the order in which `lmexp --help` shows them. Heavy imports stand inside the verbs, so
+that `lmexp --help`, `report` and `fit` start without torch.
 """
 
-from lmexp.cli import running, watching, deciding, foretelling, using, looking  # noqa: F401, I001
+from lmexp.cli import train, sweep, retry, prepare  # noqa: F401, I001
+from lmexp.cli import status, logs, cancel, sync  # noqa: F401
+from lmexp.cli import plan, report, advise, fit  # noqa: F401
+from lmexp.cli import generate, score, eval, bench, export, import_  # noqa: F401
+from lmexp.cli import list, doctor  # noqa: F401
 from lmexp.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -1,60 +1,44 @@
-"""What the verbs share: the application, the two consoles, options, and how things are said.
+"""What the verbs share: the application, the two consoles, and how errors are reported.
 
-Results go to standard output; whatever tells of the way there goes to standard error.
+Results go to standard output, status lines and errors to standard error.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import typer
 from rich.console import Console
 
+from lmexp.cli.options import flat
 from lmexp.errors import UserError
 
 RUN, WATCH, DECIDE, USE, LOOK = "Run", "Watch and change", "Decide", "Use a model", "Look around"
-"""The verbs' groups in `lmexp --help`."""
+"""The groups of verbs in `lmexp --help`."""
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="What does a better language model cost? Sweeps over size, depth, precision and more, "
-    "with quality and cost of every run side by side.",
+    help="What does a better language model cost? Run sweeps over size, depth, precision and more, "
+    "and compare quality and cost of every run side by side.",
 )
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-Words = Annotated[
-    list[str] | None, typer.Argument(metavar="[OVERRIDES]...", help="Hydra overrides, as in model=gpt_nano")
-]
-Outputs = Annotated[
-    Path,
-    typer.Option("--output-dir", envvar="LMEXP_OUTPUTS", help="Where runs live.", show_default="outputs"),
-]
-Configs = Annotated[
-    Path | None,
-    typer.Option("--config-dir", help="A folder with your conf/ and sweeps/; else the current one, if it has them."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of a wrong input.")]
-OnFailure = Annotated[
-    str, typer.Option(help="continue; stop starts no further run; retry:N starts a run that raised again, N times.")
-]
-Timeout = Annotated[
-    str | None, typer.Option(metavar="DURATION", help="Stop a run that takes longer, as in 90s, 15m, 2h.")
-]
-MaxHours = Annotated[
-    float | None, typer.Option(min=0, help="Start no run that would bring all runs together to more hours.")
-]
-MaxDollars = Annotated[float | None, typer.Option(min=0, help="The same, in dollars.")]
-MaxFlops = Annotated[float | None, typer.Option(min=0, help="The same, in training FLOPs.")]
-Detach = Annotated[bool, typer.Option("--detach", help="Go on in the background, also when the terminal closes.")]
-OUTPUTS = Path("outputs")
+
+def verb(panel: str, *examples: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a verb, under its own name unless `name` is given; its help shows the examples."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        shown = ", or ".join(f"`{example}`" for example in examples)
+        app.command(name or function.__name__, epilog=f"Example: {shown}", rich_help_panel=panel)(flat(function))
+        return function
+
+    return register
 
 
 def say(line: str) -> None:
@@ -68,8 +52,13 @@ def say_all(lines: Iterable[str]) -> None:
         say(line)
 
 
+def print_line(text: str) -> None:
+    """Print one line of a result, unwrapped, so that paths stay whole."""
+    out.print(text, soft_wrap=True, markup=False)
+
+
 def print_json(document: Any) -> None:
-    """Print the one document of `--json`."""
+    """Print the JSON document of `--json`."""
     print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 

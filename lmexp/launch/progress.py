@@ -15,7 +15,7 @@ LOOK_SECONDS = 0.5
 """How often the states of the running runs are read."""
 
 
-class Progress:
+class SweepProgress:
     """Prints a line for each run that ends; on a terminal, a live line below them for those that run."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
@@ -41,7 +41,7 @@ class Progress:
             return len(self._sweep.runs)
         return max(search.spec.trials - len(self._sweep.skipped), self.ended_runs)
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "SweepProgress":
         if self._live:
             self._live.start()
         return self

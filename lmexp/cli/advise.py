@@ -1,0 +1,100 @@
+"""`lmexp advise`: what to train for a budget or a target loss, or which model family suits a task."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmexp.cli.app import DECIDE, out, print_json, verb
+from lmexp.cli.options import CommonWithConfigs
+from lmexp.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from lmexp.analysis.advice.advise import Ask
+    from lmexp.config.schema import HardwareConfig
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """What may be spent, or which loss must be reached."""
+
+    flops: Annotated[float | None, typer.Option(help="Budget in training FLOPs.")] = None
+    dollars: Annotated[float | None, typer.Option(help="Budget in dollars.")] = None
+    hours: Annotated[float | None, typer.Option(help="Budget in hours of training.")] = None
+    loss: Annotated[float | None, typer.Option(help="Instead of a budget: the loss to reach, at the least cost.")] = (
+        None
+    )
+    by: Annotated[str | None, typer.Option(help="With --loss: the cost to minimise: flops, hours or dollars.")] = None
+    device: Annotated[
+        str | None, typer.Option(help="Device to train on (`lmexp list hardware`) [default: the study's].")
+    ] = None
+    dollars_per_hour: Annotated[float | None, typer.Option(help="Price of one hour of all devices together.")] = None
+    serve: Annotated[
+        float, typer.Option(metavar="TOKENS", help="Tokens that will be served later, whose cost counts too.")
+    ] = 0.0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a budget or a target loss."""
+        return any(value is not None for value in (self.flops, self.dollars, self.hours, self.loss))
+
+    def parse(self, roots: list[Path]) -> "Ask":
+        """Return what is asked. Raises UserError for a cost or a device that is not known."""
+        from lmexp.analysis.advice.advise import UNITS, Ask
+
+        if self.by not in (None, *UNITS):
+            raise UserError(f"--by {self.by}: choose among {', '.join(UNITS)}")
+        device = _device(self.device, roots)
+        return Ask(self.flops, self.hours, self.dollars, self.loss, self.by, device, self.dollars_per_hour, self.serve)
+
+
+@verb(DECIDE, "lmexp advise demo --hours 10", "lmexp advise --for labelling")
+def advise(
+    budget: BudgetOptions,
+    common: CommonWithConfigs,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Sweeps with finished runs. Not needed with --for."),
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Task to advise on, if the study has several.")] = None,
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="Instead: which model family suits a purpose: generating, judging, labelling, translating, filling.",
+        ),
+    ] = None,
+) -> None:
+    """Advise what to train for a budget or a target loss, from a study's fits and speeds; or which family to use."""
+    from lmexp.analysis.advice.advise import advise, learn
+    from lmexp.analysis.advice.families import guide, purpose_of
+    from lmexp.analysis.table import load_study
+    from lmexp.config import paths
+    from lmexp.report.terminal.advise import print_advice, print_guide
+
+    folders = [common.output_dir / name for name in names or []]
+    if purpose is not None:
+        if budget.is_set:
+            raise UserError("--for compares model families; it cannot be combined with a budget or a loss")
+        families = guide(purpose_of(purpose), load_study(folders) if folders else None)
+        print_json(families) if common.as_json else print_guide(families, out)
+        return
+    if not folders:
+        raise UserError("advice comes from a study: name one, or ask for a family with --for")
+    roots = paths.search_roots(common.config_dir)
+    ask = budget.parse(roots)
+    advice = advise(learn(load_study(folders), task), ask, roots)
+    print_json(advice) if common.as_json else print_advice(advice, out)
+
+
+def _device(name: str | None, roots: list[Path]) -> "HardwareConfig | None":
+    """Return the hardware file of a name. Raises UserError, with the nearest name, if there is none."""
+    from lmexp.cost.hardware import AUTO, MEASURED, known_hardware
+
+    if name is None:
+        return None
+    known = {key: value for key, value in known_hardware(roots).items() if key not in (AUTO, MEASURED)}
+    if name not in known:
+        raise UserError(f"there is no hardware '{name}'.{nearest(name, known)} `lmexp list hardware` shows them")
+    return known[name]

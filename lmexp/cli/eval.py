@@ -1,0 +1,82 @@
+"""`lmexp eval`: the quality of a finished run or a pretrained model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import USE, out, print_json, say, verb
+from lmexp.cli.options import CommonWithConfigs, Model
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """What is scored, and how."""
+
+    name: Annotated[
+        str | None,
+        typer.Option("--as", help="Name of the scores, which are score/NAME/<metric> [default: the task's name]."),
+    ] = None
+    predicts: Annotated[
+        str | None,
+        typer.Option(help="What hf:NAME predicts: causal, masked or seq2seq [default: as its config says]."),
+    ] = None
+    precision: Annotated[
+        str | None, typer.Option(help="Convert the weights first: fp32, tf32, bf16, fp16, int8 or int4.")
+    ] = None
+    examples: Annotated[
+        int | None, typer.Option(help="Score only this many samples, from the first on [default: all].")
+    ] = None
+
+
+@dataclass(frozen=True)
+class HarnessOptions:
+    """Tasks of lm-eval instead of the validation split."""
+
+    harness: Annotated[
+        str | None, typer.Option("--lm-eval", help="Run these tasks of lm-eval instead, such as a,b.")
+    ] = None
+    tasks_dir: Annotated[Path | None, typer.Option(help="For lm-eval: folder with tasks of your own.")] = None
+    limit: Annotated[
+        int | None, typer.Option(help="For lm-eval: use only this many documents of each task [default: all].")
+    ] = None
+    trust_task_code: Annotated[bool, typer.Option(help="For lm-eval: let task files run their own Python code.")] = (
+        False
+    )
+
+
+@verb(USE, "lmexp eval train/gpt_nano", "lmexp eval hf:FOLDER data=text data.path=a.txt", name="eval")
+def evaluate(
+    subject: Model,
+    scoring: ScoringOptions,
+    harness: HarnessOptions,
+    common: CommonWithConfigs,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDES]...", help="Other data or another task: data=text data.path=a.txt."),
+    ] = None,
+) -> None:
+    """Score a finished run, or a pretrained model, on its validation split or on other data.
+
+    A run's record keeps the scores. `data.validation_path=FILE` scores a whole file of examples.
+    """
+    from lmexp.config.compose import refuse_axes
+    from lmexp.inference.evaluate import evaluate, evaluate_by_harness
+    from lmexp.report.terminal.tables import print_scores
+
+    overrides = overrides or []
+    refuse_axes(overrides, "`lmexp train -m`")
+    where = common.output_dir, common.config_dir
+    if harness.harness is not None:
+        names = harness.harness.split(",")
+        trusted = harness.tasks_dir, harness.limit, harness.trust_task_code
+        results = evaluate_by_harness(subject, names, *trusted, overrides, *where, say)
+    else:
+        how = scoring.name, scoring.predicts, scoring.precision, scoring.examples
+        results = [evaluate(subject, overrides, *where, *how, say)]
+    if common.as_json:
+        print_json(results if harness.harness is not None else results[0])
+    else:
+        for result in results:
+            print_scores(result, out)

@@ -1,0 +1,25 @@
+"""`lmexp export`: a finished run as a folder that transformers loads."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import USE, print_json, print_line, verb
+from lmexp.cli.options import Common
+
+
+@verb(USE, "lmexp export train/gpt_nano my_model")
+def export(
+    run: Annotated[str, typer.Argument(help="A finished run: its directory, or a part of its name.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")],
+    common: Common,
+) -> None:
+    """Write a finished run as a folder that transformers loads: weights, config and tokenizer."""
+    from lmexp.inference.exchange import export_run
+
+    path = export_run(run, folder, common.output_dir)
+    if common.as_json:
+        print_json({"run": run, "folder": str(path)})
+    else:
+        print_line(f"{path}: for transformers' AutoModel and AutoTokenizer")

@@ -1,0 +1,170 @@
+"""`lmexp fit`: scaling laws of a study, or of a file of points."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmexp.cli.app import DECIDE, out, print_json, print_line, verb
+from lmexp.cli.options import Common
+from lmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from lmexp.analysis.scaling.answers import Answer
+    from lmexp.analysis.scaling.points import Points
+
+TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
+"""Endings of a file of points."""
+
+
+@dataclass(frozen=True)
+class QuestionOptions:
+    """What to predict from the fit."""
+
+    flops: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Budgets to predict the best model for, such as 1e18,1e20 [default: 1 and 10 times the largest run]."
+        ),
+    ] = None
+    serve: Annotated[
+        float | None,
+        typer.Option(metavar="TOKENS", help="Also find the cheapest model when this many tokens will be served."),
+    ] = None
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: fit the loss as a function of a cost: train_flops, train_seconds, dollars or energy_kwh."
+        ),
+    ] = None
+    at: Annotated[
+        list[str] | None, typer.Option(help="With --cost: the amounts to predict the loss for, such as 3600,36000.")
+    ] = None
+
+    def check(self) -> None:
+        """Raise UserError for options that cannot be combined."""
+        if self.cost is None and self.at:
+            raise UserError("--at gives amounts of a --cost; budgets in FLOPs are --flops")
+        if self.cost is not None and (self.flops or self.serve is not None):
+            raise UserError("--cost fits the loss against one cost: --flops and --serve need a fit without it")
+        if self.serve is not None and not 0 < self.serve < 1e30:
+            raise UserError(f"--serve {self.serve:g}: give a number of tokens above 0")
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Names of the columns that hold the points."""
+
+    params: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the number of parameters.")] = None
+    tokens: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the training tokens.")] = None
+    compute: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column with the training FLOPs [default: 6 x parameters x tokens]."),
+    ] = None
+    loss: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the loss.")] = None
+
+    def parse(self) -> dict[str, str]:
+        """Return the given names by what they hold."""
+        names = {"params": self.params, "tokens": self.tokens, "flops": self.compute, "loss": self.loss}
+        return {key: name for key, name in names.items() if name}
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """How the laws are fitted."""
+
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            help="Where the Huber loss turns linear; Chinchilla used 1e-3 [default: computed from the residuals]."
+        ),
+    ] = None
+    bootstraps: Annotated[
+        int, typer.Option(min=100, max=10_000, help="Number of bootstrap refits for the confidence intervals.")
+    ] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0
+
+    def check(self) -> None:
+        """Raise UserError for a delta out of range."""
+        if self.delta is not None and not 0 < self.delta < 1e3:
+            raise UserError(f"--delta {self.delta:g}: give a number above 0, such as 1e-3")
+
+
+@verb(DECIDE, "lmexp fit isoflop", "lmexp fit points.csv --flops 1e21,1e23")
+def fit(
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME... | FILE", help="Sweeps with finished runs, or one .csv, .tsv or .parquet file."),
+    ],
+    question: QuestionOptions,
+    columns: ColumnOptions,
+    solver: SolverOptions,
+    common: Common,
+    charts: Annotated[
+        str | None, typer.Option(metavar="FORMATS", help="Also write the charts as files: png,svg,pdf.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for fit.html and fit.json [default: the sweep's, or for a file the current one]."),
+    ] = None,
+) -> None:
+    """Fit scaling laws: best sizes, tokens and losses for budgets, with intervals, held-out errors and warnings."""
+    from lmexp.report.charts.export import check_formats
+    from lmexp.report.export.fit_document import fit_document
+    from lmexp.report.page.fit import write_fit, write_fit_charts
+    from lmexp.report.terminal.fit import print_fit
+
+    question.check()
+    solver.check()
+    formats = check_formats(charts) if charts is not None else []
+    flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
+    points, name, folder = _points(names, columns.parse(), common.output_dir)
+    answer = _answer(points, question, flops, amounts, solver)
+    page = write_fit(answer, name, output or folder)
+    drawn = write_fit_charts(answer, output or folder, formats)
+    if common.as_json:
+        print_json(fit_document(answer) | {"page": str(page), "charts": [str(chart) for chart in drawn]})
+        return
+    print_fit(answer, out)
+    print_line(f"\nfit: {page}")
+    for chart in drawn:
+        print_line(str(chart))
+
+
+def _points(names: list[str], columns: dict[str, str], output_dir: Path) -> "tuple[Points, str, Path]":
+    """Return the points of a file or of sweeps, their name, and the folder for the fit."""
+    from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
+    from lmexp.analysis.table import load_study
+
+    file = Path(names[0])
+    if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
+        return points_of_csv(file, columns), file.name, Path()
+    study = load_study([output_dir / name for name in names])
+    return points_of_study(study, columns), study.name, output_dir / "+".join(names)
+
+
+def _answer(
+    points: "Points", question: QuestionOptions, flops: list[float], amounts: list[float], solver: SolverOptions
+) -> "Answer":
+    from lmexp.analysis.scaling.answers import answer, answer_in_cost
+
+    if question.cost is None:
+        return answer(points, flops, question.serve, solver.delta, solver.bootstraps, solver.seed)
+    return answer_in_cost(points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed)
+
+
+def amounts_in(option: str, values: list[str] | None) -> list[float]:
+    """Return the numbers of an option that can be repeated, or given as a list with commas."""
+    amounts = []
+    for text in ",".join(values or []).split(","):
+        if not text.strip():
+            continue
+        try:
+            amount = float(text)
+        except ValueError:
+            amount = 0.0
+        if not 0 < amount < 1e40:
+            raise UserError(f"{option} {text.strip()}: give a number above 0, such as 1e21")
+        amounts.append(amount)
+    return amounts

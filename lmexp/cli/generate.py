@@ -1,0 +1,61 @@
+"""`lmexp generate`: continue a text with a trained model."""
+
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import USE, print_json, say, verb
+from lmexp.cli.options import CommonWithConfigs, Model
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How the next tokens are chosen."""
+
+    tokens: Annotated[int, typer.Option(min=1, help="Number of tokens to add, at most.")] = 100
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 always takes the most likely token [default: 0.8].")
+    ] = None
+    top_k: Annotated[int | None, typer.Option(min=1, help="Sample from the k most likely tokens only.")] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(help="Sample only from the smallest set of tokens that has this probability together."),
+    ] = None
+    beams: Annotated[
+        int | None, typer.Option(help="Beams of the beam search, for an encoder-decoder [default: 1].")
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0
+
+
+@verb(USE, 'lmexp generate train/gpt_nano "def main(" --tokens 50')
+def generate(
+    run: Model,
+    sampling: SamplingOptions,
+    common: CommonWithConfigs,
+    prompt: Annotated[str, typer.Argument(help="Text to continue; for an encoder-decoder, the source text.")] = "",
+) -> None:
+    """Continue a text with a finished run, write the target of a source text, or show the labels of a text."""
+    from lmexp.inference.generate import write
+    from lmexp.inference.subject import load_subject
+
+    loaded = load_subject(run, common.output_dir, common.config_dir, say=say)
+    s = sampling
+    pieces = write(loaded, prompt, s.tokens, s.temperature, s.top_k, s.top_p, s.beams, s.seed)
+    if common.as_json:
+        print_json({"prompt": prompt, "text": "".join(pieces)})
+        return
+    continues = loaded.config.task.name == "causal_lm"
+    if continues:
+        _print_piece(prompt)
+    piece = ""
+    for piece in pieces:
+        _print_piece(piece)
+    _print_piece("" if piece.endswith("\n") and not continues else "\n")
+
+
+def _print_piece(text: str) -> None:
+    """Print a piece of a text as soon as it is there."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,47 @@
+"""`lmexp list`: what there is to choose from."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import LOOK, out, print_json, verb
+from lmexp.cli.options import AsJson, ConfigDir, Debug
+from lmexp.config import paths
+from lmexp.errors import UserError, nearest
+
+SWEEPS = "sweeps"
+UNCOUNTABLE = ("data", "hardware")
+
+
+def kinds(groups: set[str]) -> dict[str, str]:
+    """Return the groups of configs by the plural that lists them."""
+    return {group if group in UNCOUNTABLE else f"{group}s": group for group in sorted(groups)}
+
+
+SHIPPED = ", ".join([*kinds(paths.groups([paths.shipped_root()])), SWEEPS])
+
+
+@verb(LOOK, "lmexp list models", name="list")
+def list_choices(
+    kind: Annotated[str, typer.Argument(help=f"What to list: {SHIPPED}.")],
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List what there is to choose from, one line each."""
+    from lmexp.report.terminal.tables import print_list
+
+    roots = paths.search_roots(config_dir)
+    groups = kinds(paths.groups(roots))
+    if kind == SWEEPS:
+        files = paths.sweep_files(roots)
+    elif kind in groups:
+        files = paths.group_choices(groups[kind], roots)
+    else:
+        known = [*groups, SWEEPS]
+        raise UserError(f"there is no list of {kind}.{nearest(kind, known)} Choices: {', '.join(known)}")
+    choices = {name: paths.first_comment(file) for name, file in files.items()}
+    if as_json:
+        print_json(choices)
+    else:
+        print_list(choices, out)

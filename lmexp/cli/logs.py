@@ -1,0 +1,40 @@
+"""`lmexp logs`: what a run, or a detached sweep, has printed."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import WATCH, verb
+from lmexp.cli.options import OUTPUTS, Debug, OutputDir
+
+
+@verb(WATCH, "lmexp logs demo -f", "lmexp logs train/gpt_nano")
+def logs(
+    run: Annotated[str, typer.Argument(help="A run: its directory, or a part of its name. Or the name of a sweep.")],
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing until it ends.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="Number of lines to start with.")] = 100,
+    output_dir: OutputDir = OUTPUTS,
+    debug: Debug = False,
+) -> None:
+    """Print what a run has printed, or what a detached sweep has done."""
+    from lmexp.launch.control import LOG
+    from lmexp.runs.coordinators import has_coordinator
+    from lmexp.runs.find import find_run
+    from lmexp.runs.log import further_lines, last_lines
+    from lmexp.units import printable
+
+    folder = output_dir / run
+    if (folder / LOG).is_file():
+        file, has_ended = folder / LOG, lambda: not has_coordinator(folder)
+    else:
+        directory = find_run(run, output_dir)
+        file, has_ended = directory.log, lambda: not directory.is_under_way()
+    shown, end = last_lines(file, lines)
+    for line in shown:
+        print(printable(line), flush=True)
+    if follow:
+        try:
+            for line in further_lines(file, end, has_ended):
+                print(printable(line), flush=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None

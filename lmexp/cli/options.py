@@ -1,0 +1,125 @@
+"""Options that several verbs share, and how a verb takes many options as one dataclass."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from lmexp.launch.policy import Policy
+
+LAST = ("output_dir", "config_dir", "as_json", "debug")
+"""Options that every help text lists last, in this order."""
+OUTPUTS = Path("outputs")
+"""The default of --output-dir."""
+
+SweepName = Annotated[str, typer.Argument(help="A sweep's name (`lmexp list sweeps`), or the path of its file.")]
+StartedSweep = Annotated[str, typer.Argument(help="The name of a sweep that has been started.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN | hf:NAME",
+        help="A finished run (its directory or a part of its name) or a pretrained model (`hf:` and a folder or name).",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[OVERRIDES]...", help="Hydra overrides, such as `model=gpt_nano optim.lr=1e-3`."),
+]
+OutputDir = Annotated[
+    Path,
+    typer.Option(
+        "--output-dir", envvar="LMEXP_OUTPUTS", help="Folder of all runs [default: outputs].", show_default=False
+    ),
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir",
+        help="Folder with your own conf/ and sweeps/ [default: the current folder, if it has one of them].",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when the input is wrong.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of almost every verb."""
+
+    output_dir: OutputDir = OUTPUTS
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True)
+class CommonWithConfigs(Common):
+    """Options of verbs that also read configs."""
+
+    config_dir: ConfigDir = None
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """What happens when a run fails, and what all runs together may spend."""
+
+    on_failure: Annotated[
+        str,
+        typer.Option(
+            help="`continue` runs the others; `stop` starts no further run; `retry:N` starts a run that raised an "
+            "error again, up to N times."
+        ),
+    ] = "continue"
+    timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Stop a run that takes longer than this: 90s, 15m or 2h.")
+    ] = None
+    max_hours: Annotated[
+        float | None, typer.Option(min=0, help="Start no run that would bring all runs together above this many hours.")
+    ] = None
+    max_dollars: Annotated[
+        float | None, typer.Option(min=0, help="Start no run that would bring all runs above this many dollars.")
+    ] = None
+    max_flops: Annotated[
+        float | None, typer.Option(min=0, help="Start no run that would bring all runs above this many training FLOPs.")
+    ] = None
+
+    def parse(self) -> "Policy":
+        """Return the policy. Raises UserError for an option that cannot be read."""
+        from lmexp.launch.policy import Policy, parse_duration, parse_on_failure
+
+        stop, retries = parse_on_failure(self.on_failure)
+        seconds = None if self.timeout is None else parse_duration(self.timeout)
+        return Policy(stop, retries, seconds, self.max_hours, self.max_dollars, self.max_flops)
+
+
+def flat(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb whose parameters that are dataclasses are replaced by their fields, for typer to see as options."""
+    parameters = list(inspect.signature(verb, eval_str=True).parameters.values())
+    groups: dict[str, Any] = {one.name: one.annotation for one in parameters if is_dataclass(one.annotation)}
+    options = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters if one.name not in groups]
+    options += [option for group in groups.values() for option in _fields(group)]
+    options.sort(key=lambda option: LAST.index(option.name) if option.name in LAST else -1)
+
+    @wraps(verb)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        verb(**values)
+
+    call.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    call.__annotations__ = {option.name: option.annotation for option in options}
+    return call
+
+
+def _fields(group: Any) -> Iterator[inspect.Parameter]:
+    """Yield the fields of a dataclass as parameters."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+        )

@@ -1,0 +1,32 @@
+"""`lmexp prepare`: tokenise a text once, before the runs that read it."""
+
+from typing import Any
+
+from lmexp.cli.app import RUN, out, print_json, say, verb
+from lmexp.cli.options import CommonWithConfigs, Overrides
+
+
+@verb(RUN, "lmexp prepare data=text data.path=README.md data.document=line tokenizer=byte")
+def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
+    """Tokenise a text once, into the token store that runs read."""
+    from lmexp.config import paths
+    from lmexp.config.compose import Composer, refuse_axes
+    from lmexp.data.prepare import prepare
+    from lmexp.report.terminal.tables import print_store
+    from lmexp.runs.directory import STORES
+
+    overrides = overrides or []
+    refuse_axes(overrides, "`lmexp train -m`")
+    config = Composer(paths.search_roots(common.config_dir), words=overrides).config({})
+    store = prepare(config, common.output_dir / STORES, say)
+    document: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}
+    for split in ("train", "validation"):
+        document[split] = {
+            "tokens": store.tokens(split),
+            "documents": store.documents(split),
+            "bytes": store.bytes(split),
+        }
+    if common.as_json:
+        print_json(document)
+    else:
+        print_store(document, out)

@@ -1,0 +1,136 @@
+"""The report of a study, as the verbs show it: in the terminal and on disk, as one table, or served."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmexp.cli.app import out, print_json, print_line, say
+from lmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from lmexp.analysis.table import Study
+    from lmexp.report.view import StudyView
+
+
+@dataclass(frozen=True)
+class ViewChoices:
+    """What a report shows of a study, as written on the command line."""
+
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            help="Quality to compare by: one column or several, such as loss,score/tag/span_f1 "
+            "[default: bits_per_byte if tokenizers differ, otherwise loss]."
+        ),
+    ] = None
+    cost: Annotated[
+        str, typer.Option(help="Cost to compare by: one column or several, such as dollars,peak_memory_gb.")
+    ] = "train_seconds"
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSION", help="Keep only the rows that match, as in \"n_layers >= 4 and model != 'a'\"."
+        ),
+    ] = None
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSIONS",
+            help="Groups to take means of: model,precision [default: all axes but the seed].",
+        ),
+    ] = None
+    reach: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=X", help="Also name the cheapest run that reaches this value, as in loss=3.0."),
+    ] = None
+    under: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN=Y", help="Also name the best run within this limit, as in dollars=2."),
+    ] = None
+    detect: Annotated[
+        float | None,
+        typer.Option(metavar="DIFFERENCE", help="Also say how many seeds it takes to detect a difference this large."),
+    ] = None
+    columns: Annotated[str | None, typer.Option(help="Columns to show, such as slug,loss,dollars.")] = None
+    sort: Annotated[str | None, typer.Option(help="Sort by this column [default: the quality column].")] = None
+    top: Annotated[
+        int, typer.Option(min=0, help="Rows to print at most, besides those of the frontier; 0 prints all.")
+    ] = 50
+
+    def of(self, study: "Study") -> "StudyView":
+        """Return this view of a study. Raises UserError for a column, a limit or an expression that is wrong."""
+        from lmexp.analysis.select import parse_limits
+        from lmexp.report.view import ViewOptions, split_names
+        from lmexp.study.report import view_study
+
+        options = ViewOptions(
+            quality=split_names(self.quality),
+            cost=split_names(self.cost) or ("train_seconds",),
+            sort=self.sort,
+            columns=split_names(self.columns),
+            group_by=self.group_by,
+            top=self.top,
+            reach=parse_limits(self.reach or (), "--reach"),
+            under=parse_limits(self.under or (), "--under"),
+            detect=self.detect,
+        )
+        return view_study(study, options, self.where)
+
+
+def show_report(
+    folders: Sequence[Path], choices: ViewChoices | None = None, as_json: bool = False, charts: str | None = None
+) -> None:
+    """Write the files of a whole study, and print the chosen view of it; `charts` names formats, such as `png,pdf`."""
+    from lmexp.analysis.table import load_study
+    from lmexp.report.charts.export import check_formats
+    from lmexp.report.export.document import study_document
+    from lmexp.report.terminal.study import print_study
+    from lmexp.study.report import write_report_files
+
+    formats = check_formats(charts) if charts is not None else []
+    study = load_study(list(folders))
+    view = (choices or ViewChoices()).of(study)
+    report = write_report_files(study, view, folders, formats)
+    if as_json:
+        files = {"report": str(report.page), "charts": [str(file) for file in report.charts]}
+        print_json(study_document(view) | files)
+        return
+    print_study(view, out)
+    print_line(f"\nreport: {report.page}")
+    if report.charts:
+        print_line(f"charts: {len(report.charts)} files in {report.charts[0].parent}")
+
+
+def export_report(folders: Sequence[Path], choices: ViewChoices, name: str, output: Path | None) -> None:
+    """Write the chosen view of a study in one format, to standard output or to a file; write nothing else."""
+    from lmexp.analysis.table import load_study
+    from lmexp.files import write_atomically
+    from lmexp.report.export.formats import rendered
+
+    content = rendered(choices.of(load_study(list(folders))), name)
+    if output is None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(output, content)
+        say(f"written: {output}")
+
+
+def serve_report(folders: Sequence[Path], choices: ViewChoices, port: int, as_json: bool) -> None:
+    """Serve a study's page until Ctrl-C."""
+    from lmexp.report.page.serve import serve
+
+    if as_json:
+        raise UserError("--serve shows a page until Ctrl-C, and --json prints one document and ends: use one of them")
+    serve(
+        list(folders),
+        choices.quality,
+        choices.cost,
+        port,
+        lambda address: print(f"report: {address} (Ctrl-C ends it)", flush=True),
+    )

@@ -1,0 +1,36 @@
+"""`lmexp status`: what each run of a sweep is doing."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import WATCH, out, print_json, verb
+from lmexp.cli.options import Common, StartedSweep
+from lmexp.errors import UserError
+
+
+@verb(WATCH, "lmexp status demo --watch")
+def status(
+    name: StartedSweep,
+    common: Common,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until nothing runs any more.")] = False,
+) -> None:
+    """Show what each run of a sweep is doing."""
+    from lmexp.launch.control import goes_on
+    from lmexp.report.terminal.tables import print_status, watch_status
+    from lmexp.runs.status import status
+
+    folder = common.output_dir / name
+    if watch and common.as_json:
+        raise UserError("--watch shows a table that changes, and --json prints one document: use one of them")
+    if watch:
+        try:
+            watch_status(lambda: status(folder), lambda: goes_on(folder), out)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        return
+    rows = status(folder)
+    if common.as_json:
+        print_json({"sweep": name, "runs": rows})
+    else:
+        print_status(rows, lambda: goes_on(folder), out)

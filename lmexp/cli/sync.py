@@ -1,0 +1,32 @@
+"""`lmexp sync`: rebuild a sweep's mirrors in other tools."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import WATCH, print_json, say, verb
+from lmexp.cli.options import Common, StartedSweep
+
+
+@verb(WATCH, "lmexp sync demo --logger wandb")
+def sync(
+    name: StartedSweep,
+    common: Common,
+    logger: Annotated[
+        str | None, typer.Option(help="Mirror to rebuild: wandb, tensorboard or mlflow [default: each run's own].")
+    ] = None,
+    mode: Annotated[str | None, typer.Option(help="Mode of W&B: offline or online [default: each run's own].")] = None,
+    project: Annotated[
+        str | None, typer.Option(help="Project in W&B, or experiment in MLflow [default: each run's own].")
+    ] = None,
+) -> None:
+    """Rebuild clean mirrors (W&B, TensorBoard, MLflow) from the runs' own files."""
+    from lmexp.runs.sync import sync
+
+    changes = {key: value for key, value in (("name", logger), ("mode", mode), ("project", project)) if value}
+    rows = sync(common.output_dir / name, changes, say)
+    if common.as_json:
+        print_json({"sweep": name, "runs": rows})
+    results = {row["result"] for row in rows}
+    if "stopped" in results and not results & {"mirrored", "offline"}:
+        raise typer.Exit(1)
