@@ -73,8 +73,8 @@ def evaluate(
         trusted = harness.tasks_dir, harness.limit, harness.trust_task_code
         results = evaluate_by_harness(subject, names, *trusted, overrides, *where, say)
     else:
-        how = scoring.name, scoring.predicts, scoring.precision, scoring.examples
-        results = [evaluate(subject, overrides, *where, *how, say)]
+        name, predicts, precision, examples = scoring.name, scoring.predicts, scoring.precision, scoring.examples
+        results = [evaluate(subject, overrides, *where, name, predicts, precision, examples, say)]
     if common.as_json:
         print_json(results if harness.harness is not None else results[0])
     else:
