@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import USE, print_json, print_line, verb
-from lmexp.cli.options import Common
+from lmexp.cli.options import CommonWithCode
 
 
 @verb(USE, "lmexp export train/gpt_nano my_model")
 def export(
     run: Annotated[str, typer.Argument(help="A finished run: its directory, or a part of its name.")],
     folder: Annotated[Path, typer.Argument(help="Folder to create.")],
-    common: Common,
+    common: CommonWithCode,
 ) -> None:
     """Write a finished run as a folder that transformers loads: weights, config and tokenizer."""
     from lmexp.inference.exchange import export_run

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
 
-LAST = ("output_dir", "config_dir", "as_json", "debug")
+LAST = ("output_dir", "config_dir", "trust", "as_json", "debug")
 """Options that every help text lists last, in this order."""
 OUTPUTS = Path("outputs")
 """The default of --output-dir."""
@@ -47,6 +47,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when the input is wrong.")]
 
 
+def _trust(context: typer.Context, names: list[str] | None) -> list[str] | None:
+    """Allow code of these names until the command ends."""
+    if names:
+        from lmexp.config.code import trusting
+
+        context.with_resource(trusting(names))
+    return names
+
+
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="NAME",
+        callback=_trust,
+        help="Allow code of this module or package, which a run or a sweep file from elsewhere names. Can be repeated.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Common:
     """Options of almost every verb."""
@@ -57,7 +77,14 @@ class Common:
 
 
 @dataclass(frozen=True)
-class CommonWithConfigs(Common):
+class CommonWithCode(Common):
+    """Options of verbs that use the code that a run names."""
+
+    trust: Trust = None
+
+
+@dataclass(frozen=True)
+class CommonWithConfigs(CommonWithCode):
     """Options of verbs that also read configs."""
 
     config_dir: ConfigDir = None

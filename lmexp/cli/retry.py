@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import RUN, say, verb
-from lmexp.cli.options import Common, PolicyOptions, StartedSweep
+from lmexp.cli.options import CommonWithCode, PolicyOptions, StartedSweep
 from lmexp.cli.reporting import show_report
 from lmexp.cli.running import run_and_report
 from lmexp.errors import UserError
@@ -14,7 +14,7 @@ from lmexp.errors import UserError
 @verb(RUN, "lmexp retry demo", "lmexp retry demo demo/gpt_nano --fresh")
 def retry(
     name: StartedSweep,
-    common: Common,
+    common: CommonWithCode,
     policy: PolicyOptions,
     runs: Annotated[
         list[str] | None,

@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import WATCH, print_json, say, verb
-from lmexp.cli.options import Common, StartedSweep
+from lmexp.cli.options import CommonWithCode, StartedSweep
 
 
 @verb(WATCH, "lmexp sync demo --logger wandb")
 def sync(
     name: StartedSweep,
-    common: Common,
+    common: CommonWithCode,
     logger: Annotated[
         str | None, typer.Option(help="Mirror to rebuild: wandb, tensorboard or mlflow [default: each run's own].")
     ] = None,
