@@ -6,9 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lmexp.config.checks import world_size
+from lmexp.cost.cgroups import memory_groups
 from lmexp.launch.engine import Engine
 from lmexp.launch.processes import Process, start, stop_all
 from lmexp.launch.slots import Place, Places
@@ -107,15 +108,9 @@ def _counters(root: Path) -> Iterator[Path]:
 
     A group without a count of its own (or, in a container, under a name from outside it) is a part of one above it.
     """
-    with suppress(OSError):
-        lines = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
-        group = next((path for _, kinds, path in lines if "memory" in kinds.split(",")), None)
-        folder, file = root / "sys/fs/cgroup/memory", "memory.oom_control"  # version 1
-        if group is None:
-            group = next((path for number, _, path in lines if number == "0"), "/")
-            folder, file = root / "sys/fs/cgroup", "memory.events"  # version 2
-        for part in (PurePosixPath(group), *PurePosixPath(group).parents):
-            yield folder / str(part).lstrip("/") / file
+    version, folders = memory_groups(root)
+    for folder in folders:
+        yield folder / ("memory.events" if version == 2 else "memory.oom_control")
     yield root / "proc/vmstat"
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: last.ckpt while a run trains, final/ when it is done.
 
-last.ckpt is Lightning's, read with `weights_only`, so that nothing in it can run. final/ holds the weights
-as safetensors beside the config and the tokenizer: all that it takes to use the model elsewhere.
+last.ckpt is a checkpoint of Lightning's. It is read with `weights_only`, so that no code in it can run. final/ has the
+weights as safetensors with the config and the tokenizer: everything that is needed to use the model elsewhere.
 """
 
 import shutil
@@ -26,37 +26,37 @@ from lmexp.models.build import build_model
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir, dump_config
 from lmexp.tasks.base import Task
-from lmexp.train.callbacks import Spent
+from lmexp.train.spending import Spent
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
 TARGET_TOKENIZER = "target_tokenizer.json"
-"""Of a model of pairs whose sides have one each."""
+"""Written if source and target have tokenizers of their own."""
 
 
 def last_checkpoint(run: RunDir) -> Path:
-    """Return where the state of training is kept."""
+    """Return the file that the state of training is kept in."""
     return run.checkpoints / "last.ckpt"
 
 
 def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, float] | None:
-    """Return how far the run in last.ckpt had come, as Progress keeps it; None where there is none.
+    """Return the progress that last.ckpt holds, as `Progress.state_dict` has it; None if there is no usable file.
 
-    One that cannot be read, or does not fit the task and the trainer that are to go on from it, is set aside
-    as last.ckpt.damaged, by the leader, and said; the run then starts over. Every process of a run comes to
-    the same answer, whether it sees the file before or after.
+    A file that cannot be read, or that does not fit the task and the trainer, is set aside as last.ckpt.damaged by the
+    leader, with a message; the run then starts over. Every process of a run gets the same answer, whether it reads the
+    file before or after that.
     """
     file = last_checkpoint(run)
     if not file.exists():
         return None
     try:
         with zipfile.ZipFile(file) as archive:
-            if broken := archive.testzip():  # torch.load does not look at the checksums that torch.save writes
+            if broken := archive.testzip():  # torch.load does not check the checksums that torch.save wrote
                 raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         _check_weights(content, task)
         _check_optimizer(content["optimizer_states"], task)
         return _check_rest(content, trainer)
-    except Exception as error:  # what a damaged zip of pickles raises is anybody's guess
+    except Exception as error:  # a damaged zip of pickles can raise anything
         if not leader:
             return None
         aside = file.with_suffix(".ckpt.damaged")
@@ -66,6 +66,7 @@ def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: boo
 
 
 def _check_weights(content: dict[str, Any], task: Task) -> None:
+    """Raise ValueError if a weight is missing, unknown or of another shape."""
     own, kept = ({n: value.shape for n, value in d.items()} for d in (task.state_dict(), content["state_dict"]))
     if own != kept:
         name = min(name for name in own.keys() | kept.keys() if own.get(name) != kept.get(name))
@@ -73,7 +74,10 @@ def _check_weights(content: dict[str, Any], task: Task) -> None:
 
 
 def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
-    """Weights go by their number in the optimizer or, where processes hold parts of them, in the model."""
+    """Raise ValueError if the optimizer's state does not fit the weights.
+
+    State is numbered by the position of its weight in the optimizer; of a sharded model, by its position in the model.
+    """
     (kept,), optimizer, config = states, task.configure_optimizers(), task.config.optim
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     if task.config.trainer.strategy == "fsdp":
@@ -92,7 +96,8 @@ def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
 
 
 def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float]:
-    needed = ["lr_schedulers", "pytorch-lightning_version"]  # Lightning asks for these
+    """Return the progress. Raises ValueError if Lightning or a callback would miss something."""
+    needed = ["lr_schedulers", "pytorch-lightning_version"]  # Lightning needs these
     if trainer.precision_plugin.state_dict():  # the scale of fp16's loss
         needed.append(type(trainer.precision_plugin).__qualname__)
     if missing := [name for name in needed if name not in content]:
@@ -105,20 +110,20 @@ def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float
 
 @dataclass(frozen=True)
 class Loaded:
-    """A finished run, ready to be used."""
+    """A finished run, loaded."""
 
     config: RunConfig
     model: nn.Module
     """On the CPU, in evaluation mode."""
     tokenizer: Tokenizer
     target_tokenizer: Tokenizer
-    """Of the targets of pairs; the sources' own where both have one."""
+    """The tokenizer of targets; the same as `tokenizer` unless source and target have one each."""
 
 
 def whole(model: nn.Module, config: RunConfig) -> nn.Module:
-    """Return the model with all its weights, where processes hold a part of each; every one of them must ask.
+    """Gather the weights of a sharded model on rank 0; collective, call on every rank.
 
-    Only the first gets them: the others get `model`, as does who holds all of it anyway.
+    Other ranks, and all ranks of a model that is not sharded, get `model` itself.
     """
     if not isinstance(model, FSDPModule):
         return model
@@ -135,7 +140,7 @@ def whole(model: nn.Module, config: RunConfig) -> nn.Module:
 def save_final(
     run: RunDir, model: nn.Module, config: RunConfig, tokenizer: Tokenizer, target_tokenizer: Tokenizer | None = None
 ) -> None:
-    """Write final/ aside, then rename it into place; `target_tokenizer` is that of targets with one of their own."""
+    """Write final/ under another name, then rename it; `target_tokenizer` is for targets that have one of their own."""
     draft = run.checkpoints / ".final"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -149,12 +154,15 @@ def save_final(
 
 
 def load_weights(model: nn.Module, run: Path, freeze: bool) -> None:
-    """Give a model the weights of a finished run of the same shape; a head over labels stays as it is.
+    """Copy the weights of a finished run into a model of the same shape; a head over labels keeps its own.
 
-    Raises UserError when the run has no finished model, or a weight is missing or of another shape.
+    Args:
+        freeze: whether the copied weights are then excluded from training.
+
+    Raises UserError if the run has no finished model, or a weight is missing or has another shape.
     """
-    theirs, body = _body(load_final(RunDir(run)).model), _body(model)
-    weights, own = theirs.state_dict(), body.state_dict()
+    body = _body(model)
+    weights, own = _body(load_final(RunDir(run)).model).state_dict(), body.state_dict()
     for name, weight in own.items():
         if name not in weights or weights[name].shape != weight.shape:
             raise UserError(f"init.run={run} has no weights for {name}, {tuple(weight.shape)}")
@@ -168,12 +176,12 @@ def _body(model: nn.Module) -> nn.Module:
 
 
 def build_shape(config: RunConfig) -> nn.Module:
-    """Return a run's model for weights that are about to be loaded; those of a pretrained one are not looked for."""
+    """Return the model of a run for weights that are about to be loaded; no pretrained weights are looked for."""
     return build_model(config.model.without_weights(), config.seed, config.task)
 
 
 def load_final(run: RunDir) -> Loaded:
-    """Return a finished run. Raises UserError when it has no finished model, or its files do not fit together."""
+    """Load a finished run. Raises UserError if it has no finished model, or its files do not fit together."""
     if not (run.final / WEIGHTS).is_file():
         raise UserError(f"{run.path} has no finished model: the run is {run.read_state().state}")
     config, tokenizer = RunDir(run.final).read_config(), load_tokenizer(run.final / TOKENIZER)

@@ -1,7 +1,8 @@
-"""fp8: linear layers whose three products take 8-bit operands, by torchao.
+"""Training in fp8: torchao replaces linear layers by ones that multiply 8-bit operands.
 
-Weights stay in 32 bits; each product scales and rounds its operands as a whole tensor (E4M3 forward, E5M2 for
-gradients of outputs; Micikevicius et al. 2022). The head stays as it is, as is usual: its logits decide.
+Weights stay in float32. Each of the three products (forward, gradient of the input, gradient of the weight) scales and
+rounds its operands, one scale for each tensor: E4M3 in the forward pass, E5M2 for gradients of outputs (Micikevicius et
+al. 2022). The output head is not converted, as is usual, because the loss is sensitive to its rounding.
 """
 
 import logging
@@ -14,7 +15,7 @@ from lmexp.config.schema import PrecisionConfig
 
 
 def convert(model: nn.Module, precision: PrecisionConfig) -> None:
-    """Replace a model's linear layers, in place, where the preset is fp8; weights and their names stay."""
+    """Replace the linear layers of a model in place if the precision is fp8; weights keep their values and names."""
     if precision.compute != "fp8":
         return
     with quiet_import():
@@ -29,7 +30,7 @@ def convert(model: nn.Module, precision: PrecisionConfig) -> None:
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Hold back what torchao's import says of GPU libraries that are not there, and of its own use of torch."""
+    """Suppress the warnings of torchao's import about missing GPU libraries and about its own use of torch."""
     names = ("torchao", "torch.utils._pytree")
 
     def is_news(record: logging.LogRecord) -> bool:

@@ -1,31 +1,28 @@
-"""The micro-batch that fits: `batch.micro=auto`.
+"""The micro-batch that fits into memory: `batch.micro=auto`.
 
-The global batch is what was asked for, so a smaller micro-batch means more of them, not another result. The
-search begins with the largest divisor whose estimate fits the free memory and, should the device not have it
-after all, goes on with the next smaller one; a GPU says so, while Linux ends a process that takes too much of the
-machine's own. Several devices take the estimate's word: one that ran out would leave the others waiting for it.
+The global batch size is given, so a smaller micro-batch means more of them for each step and changes no result. The
+search starts with the largest divisor whose estimated memory fits into what is free. If a GPU then runs out of memory,
+the next smaller divisor is tried; on a CPU, Linux kills a process that takes too much instead. Several devices rely on
+the estimate, because a process that runs out of memory would leave the others waiting for it.
 """
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable
 
 import psutil
 import torch
 
 from lmexp.config.checks import world_size
 from lmexp.config.schema import RunConfig
+from lmexp.cost.cgroups import memory_limits
 from lmexp.cost.device import Device, detect, is_out_of_memory
 from lmexp.cost.memory import fitting_micro_batches
 
-CGROUP = Path("/sys/fs/cgroup")
-
 
 def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> None:
-    """Train with the largest micro-batch that fits; with the one that was asked for, if one was.
+    """Call `train` with the configured micro-batch, or with the largest that fits if it is `auto`.
 
-    Raises what `train` raises; out of memory only when the smallest did not fit either.
+    Raises what `train` raises; an error for lack of memory only if the smallest micro-batch did not fit either.
     """
     sizes = sizes_to_try(config)
     for i, micro in enumerate(sizes):
@@ -35,20 +32,20 @@ def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> No
             if i == len(sizes) - 1 or not is_out_of_memory(error):
                 raise
             print(f"a micro-batch of {micro} sequences does not fit; trying {sizes[i + 1]}", flush=True)
-        gc.collect()  # what failed is held by its traceback until here
+        gc.collect()  # until here the traceback of the error keeps the tensors alive
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def with_micro(config: RunConfig, micro: int | None) -> RunConfig:
-    """Return a config with this micro-batch, None meaning all that a device has of a step."""
+    """Return the config with this micro-batch, in sequences; None means the whole share that a device has of a step."""
     return config.model_copy(update={"batch": config.batch.model_copy(update={"micro": micro})})
 
 
 def sizes_to_try(config: RunConfig) -> list[int | None]:
-    """Return micro-batches in sequences, the one to begin with first: more than one only for `auto` on one device.
+    """Return the micro-batches to try, in sequences, in order; more than one only for `auto` on one device.
 
-    Several processes must come to one answer, so they go by the memory that the device has, not by what is free.
+    Several processes must choose the same, so they go by the total memory of the device instead of its free memory.
     """
     if config.batch.micro != "auto":
         return [config.batch.micro]
@@ -60,22 +57,8 @@ def sizes_to_try(config: RunConfig) -> list[int | None]:
 
 
 def free_bytes(device: Device) -> float:
-    """Return the bytes that this process can still take on its device, limits of its container included."""
+    """Return the bytes that this process can still allocate on its device, within the limits of its container."""
     if device.kind == "cuda":
         return float(torch.cuda.mem_get_info()[0])
     free = float(psutil.virtual_memory().available)
-    return min([free, *(limit - used for limit, used in _container_limits())])
-
-
-def _container_limits() -> Iterator[tuple[float, float]]:
-    """Yield limit and use, in bytes, of each control group (v2) that this process is in; cached files do not count."""
-    try:
-        group = PurePosixPath(Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip())
-    except OSError:
-        return
-    for folder in (CGROUP / str(part).lstrip("/") for part in (group, *group.parents)):
-        with suppress(OSError, ValueError, StopIteration):
-            limit = float((folder / "memory.max").read_text())  # ValueError: `max`, no limit
-            lines = (folder / "memory.stat").read_text().splitlines()
-            cached = next(float(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-            yield limit, float((folder / "memory.current").read_text()) - cached
+    return min([free, *(limit - used for limit, used in memory_limits())])

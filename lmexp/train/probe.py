@@ -22,16 +22,16 @@ from lmexp.train.progress import Progress
 from lmexp.train.training import Training
 from lmexp.train.worker import is_leader, quieten
 
-STEPS = 10
-"""The fewest steps that are measured, unless a single one takes long."""
-SECONDS = 2.0
-"""The least time that is measured, warm-up apart."""
-PATIENCE = 30.0
-"""No further step after so long, if at least one has been measured."""
+MIN_STEPS = 10
+"""Steps that are measured, unless a step takes long."""
+MIN_SECONDS = 2.0
+"""Time that is measured, without the warm-up."""
+MAX_SECONDS = 30.0
+"""After this time no further step is measured, if at least one has been."""
 
 
 def main(path: Path) -> int:
-    """Try the run in the directory `path` and leave probe.json there; 0 when that worked."""
+    """Probe the run in the directory `path`, write probe.json there, and return the exit code."""
     run = RunDir(path.resolve())
     quieten()
     try:
@@ -48,20 +48,20 @@ def main(path: Path) -> int:
 
 
 def probe(run: RunDir, config: RunConfig, leader: bool) -> None:
-    """Train until enough steps are measured, and write what they took."""
+    """Train until enough steps are measured, and write their timing."""
     training = Training(run, config, leader)
     progress = training.progress(Horizon(steps=10**9))
-    enough = StopAfterProbe(progress, training)
+    stop = StopAfterProbe(progress, training)
     try:
-        training.fit(progress, [enough])
+        training.take_steps(progress, [stop])
     finally:
         alone = training.release()
-    if leader and enough.result is not None:
-        write_probe(run, replace(enough.result, exclusive=bool(alone)))
+    if leader and stop.result is not None:
+        write_probe(run, replace(stop.result, exclusive=bool(alone)))
 
 
 class StopAfterProbe(StepCallback):
-    """Ends a probe, and keeps what it showed."""
+    """Ends a probe when enough steps are measured, and keeps the result."""
 
     def __init__(self, progress: Progress, training: Training) -> None:
         super().__init__(progress)
@@ -71,17 +71,17 @@ class StopAfterProbe(StepCallback):
         self.result: Probe | None = None
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
-        """Stop when there are enough steps and seconds; one clock decides for all processes."""
+        """Stop when there are enough steps and seconds; the clock of rank 0 decides for all processes."""
         meter = self.training.meter
         task.step_loss = None
-        if not self.progress.is_point(self.training.config.trainer.log_every):  # within a window nothing is known
+        if not self.progress.is_point(self.training.config.trainer.log_every):  # inside a window no time is known
             return
         warmed, measured = _windows(meter)
         if warmed is not None and self.joules_at_start is None:
             self.joules_at_start = self.energy.joules()
         steps, seconds = measured
-        long = seconds > SECONDS and steps >= STEPS
-        stop = steps > 0 and (long or meter.seconds > PATIENCE)
+        is_enough = seconds > MIN_SECONDS and steps >= MIN_STEPS
+        stop = steps > 0 and (is_enough or meter.seconds > MAX_SECONDS)
         if trainer.world_size > 1:
             stop = trainer.strategy.broadcast(stop)
         if not stop:
@@ -100,10 +100,10 @@ class StopAfterProbe(StepCallback):
         )
 
     def _joules_per_step(self, trainer: pl.Trainer, steps: int) -> float | None:
-        """Return the joules of a step over all devices, or None where one cannot tell."""
+        """Return the joules of a step, summed over all devices; None if one of them has no counter."""
         used, before = self.energy.joules(), self.joules_at_start
-        counted = self.energy.source != "estimated"  # from rated power a plan estimates for itself
-        mine = math.nan if used is None or before is None or not counted else used - before
+        is_counted = self.energy.source != "estimated"  # a plan computes that estimate itself, from the rated power
+        mine = math.nan if used is None or before is None or not is_counted else used - before
         if trainer.world_size > 1:
             total = torch.tensor(mine, dtype=torch.float64, device=self.training.root_device)
             mine = float(trainer.strategy.reduce(total, reduce_op="sum"))
@@ -111,7 +111,7 @@ class StopAfterProbe(StepCallback):
 
 
 def _windows(meter: StepMeter) -> tuple[tuple[int, float] | None, tuple[int, float]]:
-    """Return steps and seconds of the warm-up (None while it lasts), and of the windows after it."""
+    """Return the steps and seconds of the warm-up (None while it lasts) and those of the windows after it."""
     steps, seconds = 0, 0.0
     for i, (window_steps, window_seconds) in enumerate(meter.windows):
         steps, seconds = steps + window_steps, seconds + window_seconds

@@ -1,4 +1,4 @@
-"""How far a run has come: the one count of steps, tokens and time that everything else reads."""
+"""The progress of a run: the only count of steps, tokens and training time, which everything else reads."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ from lmexp.cost.horizon import Horizon
 
 @dataclass
 class Progress:
-    """Optimizer steps done, and the share of the budget that they spent.
+    """The optimizer steps that are done, and the share of the budget that they have spent.
 
-    A budget of tokens ends after a number of steps that is known from the start; one of time ends where half
-    a step more would be beyond it. Everything that is planned along a run (rate, evaluations, checkpoints)
-    follows the share, so it happens alike under both.
+    A budget of tokens ends after a number of steps that is known from the start. A budget of time ends after the step
+    that brings the training time nearest to it. The learning rate, evaluations and checkpoints all follow the share,
+    so they work alike for both kinds.
     """
 
     length: Horizon
     batch_tokens: int
     sequences: int
-    """Sequences for each optimizer step, over all devices."""
+    """Sequences of each optimizer step, over all devices."""
     steps: int = 0
     seconds: float = 0.0
-    """Seconds of training steps that the state of training is worth; earlier attempts' included."""
+    """Seconds of training steps that led to the present weights, earlier attempts included."""
     step_seconds: float = 0.0
-    """What a step takes at present; 0 while nobody knows."""
+    """Seconds that a step takes at present; 0 until that is known."""
     share: float = 0.0
-    """Share of the budget that is spent."""
+    """Share of the budget that is spent, 0 to 1."""
     _share_before: float = 0.0
-    """What it was before the last step."""
+    """The share before the last step."""
 
     @property
     def tokens(self) -> int:
@@ -35,13 +35,16 @@ class Progress:
 
     @property
     def samples(self) -> int:
-        """Sequences trained on: where the order of data goes on."""
+        """Sequences trained on: the position in the order of the data."""
         return self.steps * self.sequences
 
     @property
     def share_after_step(self) -> float:
-        """Share that will be spent once the step under way is done; the learning rate follows it, so that
-        the first step moves and the last one has the final rate."""
+        """Share that will be spent when the step under way is done.
+
+        The learning rate follows it, so that the first step already moves the weights and the last one uses the final
+        rate.
+        """
         return self._share_at(self.steps + 1, self.seconds + self.step_seconds)
 
     @property
@@ -50,16 +53,21 @@ class Progress:
         return self.share >= 1
 
     def advance(self, seconds: float, step_seconds: float) -> None:
-        """A step is done; `seconds` is the training time in all, `step_seconds` that of a step at present."""
+        """Count a finished step.
+
+        Args:
+            seconds: training time so far.
+            step_seconds: time of one step at present.
+        """
         self.steps, self.seconds, self.step_seconds = self.steps + 1, seconds, step_seconds
         self._share_before, self.share = self.share, self._share_at(self.steps, seconds)
 
     def is_point(self, every: int) -> bool:
-        """Whether the curve gets a point now: at the first step, at each `every`-th, and at the last."""
+        """Whether the curve gets a point now: at the first step, at every `every`-th one and at the last one."""
         return self.steps == 1 or self.steps % every == 0 or self.done
 
     def due(self, every: float) -> bool:
-        """Whether what happens at each share `every` of the budget, and at its end, happens now."""
+        """Whether something that happens at each share `every` of the budget, and at its end, happens now."""
         return self.done or int(self.share / every + 1e-9) > int(self._share_before / every + 1e-9)
 
     def state_dict(self) -> dict[str, float]:
@@ -67,7 +75,7 @@ class Progress:
         return {"steps": self.steps, "seconds": self.seconds, "step_seconds": self.step_seconds}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from what a checkpoint kept."""
         self.steps = int(state["steps"])
         self.seconds, self.step_seconds = float(state["seconds"]), float(state["step_seconds"])
         self.share = self._share_before = self._share_at(self.steps, self.seconds)

@@ -1,27 +1,60 @@
-"""From what a run measured to the columns of its record."""
+"""The record of a run, computed from what its training measured."""
 
+import time
 from contextlib import suppress
-from pathlib import Path
 
 import torch
 
 from lmexp.config.checks import micro_batch
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
-from lmexp.cost.device import Device, devices_used
+from lmexp.cost.device import devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
-from lmexp.runs.record import Row
+from lmexp.runs.origin import utc
+from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Quality
-from lmexp.train.callbacks import Spent
 from lmexp.train.progress import Progress
+from lmexp.train.spending import Spent
+from lmexp.train.training import FitResult, Training
+
+
+def record_row(training: Training, progress: Progress, result: FitResult, origin: Row) -> Row:
+    """Return the complete record of a finished run; `origin` are the columns that say where it is from."""
+    config, store, world = training.config, training.store, training.trainer.world_size
+    devices = devices_used(training.device.kind, world)
+    is_alone = training.exclusive.alone if training.exclusive else None
+    row = complete(
+        identity_columns(config)
+        | quality_columns(result.quality)
+        | {f"score/{config.task.name}/{metric}": value for metric, value in result.scores.scores.items()}
+        | work_columns(config, training.count, progress, training.feed.epoch_tokens)
+        | training.meter.summary()
+        | training.memory.summary()
+        | result.dtypes
+        | {
+            "exclusive": is_alone,
+            "compile_seconds": compile_seconds(config),
+            "world_size": world,
+            "device_name": training.device.name,
+            "data_fingerprint": store.fingerprint,
+            "tokenizer_fingerprint": store.tokenizer_fingerprint,
+            "finished": utc(time.time()),
+        }
+        | price_columns(result.spent, training.hardware, devices, progress.tokens)
+        | origin
+    )
+    row |= utilisation_columns(training, row["tokens_per_second"], may_measure=bool(is_alone))
+    if (row["mfu"] or 0) > 1:
+        print(f"MFU is {row['mfu']:.2f}, which is above the peak ({row['peak_source']}): that peak is too low")
+    return row
 
 
 def quality_columns(quality: Quality) -> Row:
-    """Return how good the model is; a perplexity beyond numbers is null."""
+    """Return the columns of quality; a perplexity that is too large for a float is null."""
     finite = None if quality.perplexity == float("inf") else quality.perplexity
     return {
         "loss": quality.loss,
@@ -32,7 +65,7 @@ def quality_columns(quality: Quality) -> Row:
 
 
 def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch_tokens: int) -> Row:
-    """Return the model's size and the work that its training was, in passes of `epoch_tokens` too."""
+    """Return the columns of size and work; `epoch_tokens` is the length of one pass over the training split."""
     return {
         "n_params": count.n_params,
         "n_params_active": count.n_params_active,
@@ -51,7 +84,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
 
 
 def price_columns(spent: Spent, hardware: HardwareConfig, devices: int, tokens: int) -> Row:
-    """Return time, energy and money, for the run and for a million of its tokens."""
+    """Return the columns of time, energy and money: of the whole run, and for each million of its tokens."""
     kwh = None if spent.joules is None else spent.joules / JOULES_PER_KWH
     price = hardware.dollars_per_hour
     dollars = None if price is None else price * devices * spent.wall_seconds / 3600
@@ -67,44 +100,37 @@ def price_columns(spent: Spent, hardware: HardwareConfig, devices: int, tokens: 
     }
 
 
-def utilisation_columns(
-    config: RunConfig,
-    hardware: HardwareConfig,
-    device: Device,
-    outputs: Path,
-    tokens_per_second: float | None,
-    processes: int,
-    may_measure: bool,
-) -> Row:
-    """Return MFU and the peak it is held against: the datasheet's, else the one measured here, else null.
+def utilisation_columns(training: Training, tokens_per_second: float | None, may_measure: bool) -> Row:
+    """Return the MFU and the peak that it is relative to: that of the datasheet, else a measured one, else none.
 
-    MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B), the FLOPs by
-    the record's convention. `may_measure` says that nothing else runs here, so a missing peak can be measured:
-    on a CPU, that of the threads which each of its processes has. Emulated fp8 has no peak.
+    MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B); the FLOPs follow
+    the convention of the record. `may_measure` says that no other run is on the device, so that a missing peak can be
+    measured now. On a CPU a measured peak is that of one process's threads. Emulated fp8 has no peak.
     """
-    compute = config.precision.compute
-    if config.precision.emulate:
+    precision, device, processes = training.config.precision, training.device, training.trainer.world_size
+    if precision.emulate:
         return {}
-    known, devices = peak_of(hardware, compute), devices_used(device.kind, processes)
+    known, devices = peak_of(training.hardware, precision.compute), devices_used(device.kind, processes)
     if known is None:
-        with suppress(RuntimeError, OSError):  # a full GPU, a full disk: no peak, and a record all the same
-            measured = measured_peak(outputs, device, compute, torch.get_num_threads(), may_measure)
+        with suppress(RuntimeError, OSError):  # a full GPU or a full disk: the record then has no peak
+            threads = torch.get_num_threads()
+            measured = measured_peak(training.outputs, device, precision.compute, threads, may_measure)
             known, devices = None if measured is None else (measured, "measured"), processes
     if known is None:
         return {}
     peak, source = known
-    achieved = None if tokens_per_second is None else tokens_per_second * count_run(config).flops_per_token
+    flops_per_token = count_run(training.config).flops_per_token
     return {
         "peak_flops": peak,
         "peak_source": source,
-        "mfu": None if achieved is None else achieved / (peak * devices),
+        "mfu": None if tokens_per_second is None else tokens_per_second * flops_per_token / (peak * devices),
     }
 
 
 def compile_seconds(config: RunConfig) -> float | None:
-    """Return the seconds that torch.compile took in this process, None where nothing was compiled."""
+    """Return the seconds that torch.compile took in this process; None if nothing was compiled."""
     if not config.trainer.compile:
         return None
-    from torch._dynamo.utils import calculate_time_spent  # torch has no public name for it
+    from torch._dynamo.utils import calculate_time_spent  # torch has no public function for it
 
     return float(calculate_time_spent()["total_wall_time"])

@@ -1,15 +1,20 @@
-"""Being asked to stop: a run's signals, of which lmexp is the one owner.
+"""Stopping a run by a signal. lmexp alone handles the signals of a run.
 
-SIGTERM and SIGINT cancel a run, SIGUSR2 preempts it; both may go on later. While it trains, the first signal is
-a request: the step under way is finished, last.ckpt is saved, the run leaves. Before training there is nothing
-to keep, and it leaves at once; once the budget is spent it finishes its record instead. A second signal ends
-the run at once.
+SIGTERM and SIGINT cancel a run, SIGUSR2 preempts it; both can be resumed later. What the first signal does depends on
+when it comes:
 
-Several processes of one run must leave at the same step, or the others would wait for the one that left. So each
-only notes its signal, from its start on, and they tell each other at the points of the curve, where they talk
-anyway: at the first step and at every `trainer.log_every`-th. One signal is enough for all of them.
+- before training, the run stops at once, because there is nothing to save;
+- while it trains, it finishes the step, saves last.ckpt and stops;
+- after the last step, it finishes its record.
 
-Imported before torch is, so that a signal during the seconds of imports is not lost: it imports next to nothing.
+A second signal stops the run at once.
+
+The processes of one run must stop after the same step, or the others would wait for the one that left. So each process
+only records its signal, from its start on, and they exchange their signals at the points of the curve, where they
+communicate anyway: at the first step and at every `trainer.log_every`-th one. A signal to one of them stops all.
+
+This module is imported before torch and imports almost nothing, so that a signal during the seconds that torch takes
+to import is not lost.
 """
 
 import os
@@ -26,11 +31,11 @@ OUTCOMES: dict[int, Outcome] = {
     signal.SIGUSR2: "preempted",
 }
 SAME_SECONDS = 1.0
-"""Signals within this time are one: a launcher and the scheduler above it both send theirs to every process."""
+"""Signals within this time count as one: a launcher and its scheduler both send theirs to every process."""
 
 
 class Stopped(BaseException):
-    """The run was asked to stop, and does; no Exception, so that nothing on the way takes it for an error."""
+    """A signal stops the run. It is no Exception, so that no handler of errors catches it on its way up."""
 
     def __init__(self, outcome: Outcome, when: str) -> None:
         super().__init__(f"{'preempted' if outcome == 'preempted' else 'stopped by a signal'} {when}")
@@ -38,25 +43,25 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """What this process was asked by signals; as a context, it takes them over and gives them back."""
+    """The signals that this process received. As a context manager it installs and removes the handlers."""
 
     def __init__(self) -> None:
-        self.asked: Outcome | None = None
-        """What the first signal to this process asked for."""
+        self.requested: Outcome | None = None
+        """What the first signal to this process requested; None before one came."""
         self.agreed: Outcome | None = None
-        """What all processes of the run know that one of them was asked for."""
-        self.patient = True
-        """Whether a first signal is only noted."""
+        """What the processes of the run have agreed on, because one of them was signalled."""
+        self.only_recorded = True
+        """Whether the first signal is only recorded, and does not stop the run at once."""
         self.finishing = False
-        """Whether nothing but the record is left to do, for which no other process is needed."""
-        self.deaf = False
+        """Whether only the record is left to do, which needs no other process."""
+        self.ignored = False
         """Whether signals come too late to change anything."""
-        self._asked_at = 0.0
+        self._requested_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():  # Python lets no other take signals
-            self._before = {which: signal.signal(which, self._note) for which in OUTCOMES}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
+            self._before = {which: signal.signal(which, self._receive) for which in OUTCOMES}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,29 +69,32 @@ class Signals:
             signal.signal(which, handler)
 
     def start(self) -> None:
-        """What comes is not worth waiting for, until `train`; raises Stopped if a signal came before."""
+        """Stop at once on a signal, until `wait_for_step`. Raises Stopped if a signal came earlier.
+
+        One of several processes keeps recording instead, because it has to stop together with the others.
+        """
         if processes() > 1:
             return
-        self.patient = False
-        if self.asked:
-            raise Stopped(self.asked, "before training")
+        self.only_recorded = False
+        if self.requested:
+            raise Stopped(self.requested, "before training")
 
-    def train(self) -> None:
-        """From now on a first signal waits for the end of the step."""
-        self.patient = True
+    def wait_for_step(self) -> None:
+        """From now on, let the step under way end before a first signal stops the run."""
+        self.only_recorded = True
 
-    def _note(self, which: int, frame: FrameType | None) -> None:
+    def _receive(self, which: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.deaf or (self.asked and now - self._asked_at < SAME_SECONDS):
+        if self.ignored or (self.requested and now - self._requested_at < SAME_SECONDS):
             return
-        if self.asked is None:
-            self.asked, self._asked_at = OUTCOMES[which], now
-            if self.patient:
+        if self.requested is None:
+            self.requested, self._requested_at = OUTCOMES[which], now
+            if self.only_recorded:
                 return
-            raise Stopped(self.asked, "before training")
-        raise Stopped(self.asked, "a second time: at once, without another checkpoint")
+            raise Stopped(self.requested, "before training")
+        raise Stopped(self.requested, "a second time: at once, without another checkpoint")
 
 
 def processes() -> int:
-    """Return how many processes train the run together, as whoever started this one says."""
+    """Return the number of processes that train this run together, as the program that started them says."""
     return int(os.environ.get("WORLD_SIZE", "1"))

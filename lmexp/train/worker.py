@@ -28,10 +28,10 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError, reason_of
 from lmexp.runs.directory import RESULTS, Failure, RunDir, State, StateName
-from lmexp.train.callbacks import Diverged
+from lmexp.train.curve import Diverged
 from lmexp.train.micro_batch import fit_micro_batch
+from lmexp.train.run import train
 from lmexp.train.stopping import Signals, Stopped, processes
-from lmexp.train.training import train
 
 REPORT_SECONDS = 2.0
 """How long the leader, when it loses the other processes, waits for word of what ended them."""
@@ -107,7 +107,7 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
     except (Exception, SystemExit) as caught:
         traceback.print_exc()
         outcome, reason, error = ("oom" if is_out_of_memory(caught) else "failed"), reason_of(caught), caught
-    signals.deaf = True
+    signals.ignored = True
     told.set()
     if not leader:
         return _leave_word(run, outcome, reason, error)

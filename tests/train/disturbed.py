@@ -28,16 +28,16 @@ def main(path: Path, what: str, rank: int = 0, step: int = 0) -> int:
 def _train(path: Path, what: str, rank: int, step: int, signals: Signals) -> int:
     import torch
 
-    from lmexp.train import callbacks, training, worker
+    from lmexp.train import clock, run, training, worker
 
     torch.set_num_threads(1)
     place: dict[str, tuple[Any, str]] = {
         "start": (training.Training, "__init__"),
-        "finish": (training, "save_final"),
+        "finish": (run, "save_final"),
         "end": (RunDir, "write_record"),
     }
     word, _, where = what.partition(" in ")
-    owner, name = place.get(where, (callbacks.Clock, "on_step_end"))
+    owner, name = place.get(where, (clock.Clock, "on_step_end"))
     before: Callable[..., Any] = getattr(owner, name)
     acts = _acts(path, signals)
 
@@ -68,7 +68,7 @@ def _acts(path: Path, signals: Signals) -> dict[str, Callable[[], None]]:
         raise ValueError("it had to be")
 
     return {
-        "wait for a signal": lambda: wait_until(lambda: signals.asked is not None),
+        "wait for a signal": lambda: wait_until(lambda: signals.requested is not None),
         "wait for ever": lambda: wait_until(lambda: False),
         "a signal": lambda: send(1),
         "one signal twice": lambda: send(2),

@@ -23,11 +23,13 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors import Mirror
 from lmexp.tasks.base import IGNORED
 from lmexp.tasks.causal_lm import CausalLM
-from lmexp.train.callbacks import Clock, Curve, Evaluation, Rest
 from lmexp.train.checkpoint import whole
+from lmexp.train.clock import Clock, NextStepTimer
+from lmexp.train.curve import Curve
+from lmexp.train.evaluation import Evaluation
 from lmexp.train.micro_batch import with_micro
 from lmexp.train.progress import Progress
-from lmexp.train.training import build_trainer
+from lmexp.train.trainer import build_trainer
 from lmexp.train.worker import leave
 
 SEQUENCES, STEPS, SCORED = 12, 2, 17
@@ -72,7 +74,7 @@ def main(config: RunConfig, folder: Path, micro: int) -> None:
                   for at in range(0, len(mine), micro)]  # fmt: skip
     curve = Curve(progress, meter, config, run, Mirror("no"), 1)
     callbacks = [Clock(progress, meter, config), curve, Evaluation(progress, curve, 0.5, validation, 1000)]
-    trainer.callbacks += [*callbacks, Rest(progress, meter)]
+    trainer.callbacks += [*callbacks, NextStepTimer(progress, meter)]
     task = CausalLM(build_model(config.model, 0), config)
     steps = Steps(context, micro, trainer.global_rank, trainer.world_size)
     trainer.fit(task, DataLoader(steps, batch_size=None))

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from lmexp.runs.directory import RunDir, State
-from lmexp.train.callbacks import Curve, Saving
 from lmexp.train.checkpoint import last_checkpoint
+from lmexp.train.curve import Curve
+from lmexp.train.saving import Saving
 from lmexp.train.worker import main
 from tests.train.test_stopping import results
 from tests.train.test_worker import MakeRun
@@ -25,7 +26,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, run: RunDir, step: int) -> None:
     saved = Saving.on_step_end
 
     def asked(self: Saving, trainer: Any, task: Any) -> None:
-        self.signals.asked = "cancelled" if self.progress.steps == step else None
+        self.signals.requested = "cancelled" if self.progress.steps == step else None
         saved(self, trainer, task)
 
     with monkeypatch.context() as patch:

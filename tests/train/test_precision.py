@@ -7,7 +7,7 @@ import torch
 
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
-from lmexp.train import callbacks
+from lmexp.train.clock import Clock
 from lmexp.train.worker import main
 
 MakeRun = Callable[..., RunDir]
@@ -27,7 +27,7 @@ def words_for(precision: str) -> list[str]:
 def first_step(monkeypatch: pytest.MonkeyPatch) -> dict:
     """What a run starts from: its weights before the first step, and the batches it then sees."""
     seen: dict = {"batches": []}
-    begin = callbacks.Clock.on_train_batch_start
+    begin = Clock.on_train_batch_start
 
     def look(self, trainer, task, batch, batch_idx):  # type: ignore[no-untyped-def]
         if "weights" not in seen:
@@ -35,7 +35,7 @@ def first_step(monkeypatch: pytest.MonkeyPatch) -> dict:
         seen["batches"].append(batch["inputs"].clone())
         begin(self, trainer, task, batch, batch_idx)
 
-    monkeypatch.setattr(callbacks.Clock, "on_train_batch_start", look)
+    monkeypatch.setattr(Clock, "on_train_batch_start", look)
     return seen
 
 

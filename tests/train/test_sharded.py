@@ -120,13 +120,13 @@ def test_in_bf16_it_is_the_run_of_one_process_too(train: Train, precision: str):
 
 KILLED_AFTER_ITS_FIRST_CHECKPOINT = """
 import os, runpy, signal
-from lmexp.train import callbacks
-saved = callbacks.Saving.on_step_end
+from lmexp.train.saving import Saving
+saved = Saving.on_step_end
 def save_then_die_three_steps_later(self, trainer, task):
     saved(self, trainer, task)
     if self.progress.steps == 8:
         os.kill(os.getpid(), signal.SIGKILL)
-callbacks.Saving.on_step_end = save_then_die_three_steps_later
+Saving.on_step_end = save_then_die_three_steps_later
 runpy.run_module("lmexp.worker", run_name="__main__", alter_sys=True)
 """
 

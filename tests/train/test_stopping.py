@@ -76,7 +76,7 @@ def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_as_if_nothing_had_bee
     assert code_of(process) == 1
     told = stopped.read_state()
     assert (told.state, told.pid, told.tokens) == (state, None, 256 * step)
-    assert told.reason == f"{words} after step {step}; running the sweep again goes on from there"
+    assert told.reason == f"{words} after step {step}; running the sweep again continues from there"
     assert last_checkpoint(stopped).exists() and not stopped.read_record()
 
     assert [main(run.path) for run in (stopped, undisturbed)] == [0, 0]

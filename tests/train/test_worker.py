@@ -103,14 +103,14 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(torch.get_num_threads())
-from lmexp.train import callbacks
+from lmexp.train.saving import Saving
 from lmexp.train.worker import main
-saved = callbacks.Saving.on_step_end
+saved = Saving.on_step_end
 def save_then_die_three_steps_later(self, trainer, task):
     saved(self, trainer, task)
     if self.file.exists() and self.progress.steps % 8 == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-callbacks.Saving.on_step_end = save_then_die_three_steps_later
+Saving.on_step_end = save_then_die_three_steps_later
 main(Path(sys.argv[1]))
 """
 

@@ -1,0 +1,40 @@
+"""Evaluation during training: the whole validation split is scored at each share of the budget and at its end."""
+
+import math
+from collections.abc import Iterable
+
+import pytorch_lightning as pl
+
+from lmexp.tasks.base import Batch, Quality, Task
+from lmexp.train.callbacks import StepCallback
+from lmexp.train.curve import Curve, Diverged
+from lmexp.train.progress import Progress
+
+
+class Evaluation(StepCallback):
+    """Scores the validation split and adds the scores to the curve."""
+
+    def __init__(
+        self, progress: Progress, curve: Curve, every: float, batches: Iterable[Batch], text_bytes: int | None
+    ) -> None:
+        """`every` is a share of the budget; `text_bytes` is the size in UTF-8 of the text that is scored."""
+        super().__init__(progress)
+        self.curve, self.every, self.batches, self.text_bytes = curve, every, batches, text_bytes
+        self.quality: Quality | None = None
+        """The last scores; None before the first evaluation."""
+
+    def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
+        """Score the split if an evaluation is due. Raises Diverged if the loss is not finite."""
+        if not self.progress.due(self.every):
+            return
+        quality = task.evaluate(self.batches, self.text_bytes)
+        if not math.isfinite(quality.loss):
+            raise Diverged(f"the validation loss is {quality.loss} at step {self.progress.steps}")
+        self.quality = quality
+        self.curve.write(
+            trainer,
+            loss=quality.loss,
+            perplexity=quality.perplexity,
+            bits_per_byte=quality.bits_per_byte,
+            accuracy=quality.accuracy,
+        )

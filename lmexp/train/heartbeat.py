@@ -1,0 +1,44 @@
+"""The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lmexp.runs.directory import RunDir
+from lmexp.train.curve import Curve
+from lmexp.train.progress import Progress
+from lmexp.train.spending import Spending
+
+HEARTBEAT_SECONDS = 2.0
+
+
+@contextmanager
+def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending) -> Iterator[None]:
+    """Update state.json at the start, at the end and every few seconds in between, from a thread."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            update()
+            spending.sample()
+
+    def update() -> None:
+        run.update_state(
+            state="running",
+            heartbeat=time.time(),
+            tokens=progress.tokens,
+            share=progress.share,
+            train_loss=curve.train_loss,
+            tokens_per_second=curve.tokens_per_second,
+        )
+
+    update()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        update()

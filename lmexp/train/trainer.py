@@ -1,0 +1,36 @@
+"""Lightning's Trainer for a run: what lmexp sets in it, and the two of its habits that lmexp switches off."""
+
+import os
+
+import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.strategies import ModelParallelStrategy
+
+from lmexp.config.checks import accumulation, world_size
+from lmexp.config.schema import RunConfig
+from lmexp.runs.directory import RunDir
+
+
+def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
+    """Return a Trainer with the options of the config's `trainer` section; lmexp sets the rest."""
+    options = config.trainer.model_dump(exclude={"log_every", "compile"})
+    if config.trainer.strategy == "fsdp":
+        options["strategy"] = ModelParallelStrategy(world_size(config), 1, save_distributed_checkpoint=False)
+    # The environment is named, so that in a Slurm allocation Lightning neither checks tasks nor requeues the job.
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    trainer = pl.Trainer(
+        **options,
+        plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
+        precision=config.precision.lightning,
+        max_epochs=-1,  # Clock stops the run when its budget is spent
+        accumulate_grad_batches=accumulation(config),
+        default_root_dir=run.path,
+        logger=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,  # the batches are already split over the ranks
+    )
+    # lmexp handles signals itself (stopping.py). Lightning's handler of SIGTERM would communicate in the middle of a
+    # step, and to find out about the signal all processes would wait for each other, and their devices, at each batch.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    return trainer
