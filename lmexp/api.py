@@ -19,15 +19,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from lmexp.analysis.columns import column, meaning
 from lmexp.analysis.frontier import Names
 from lmexp.analysis.frontier import frontier as _frontier
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.runs.columns import column, plain_text
 
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
@@ -174,32 +175,15 @@ def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
     """Return the rows of one or several sweeps as a DataFrame: `lmexp.load("outputs/demo", where="n_layers >= 4")`.
 
     A row is a finished run, or one of its milestones, or a run that has no result (its `state` says why). Columns are
-    of pandas' nullable types: what was not measured is `<NA>`, never 0. Every column, its unit and its meaning:
-
-    - who: `run_id sweep slug model family task precision seed`, and `unit`, the trunk that milestones share: rows of
-      one unit are not independent
-    - size: `n_params n_params_active n_params_embedding n_params_matmul` (numbers), `n_layers d_model n_heads`,
-      `context` (tokens), `vocab_size`
-    - quality: `loss` (nats per token, or per label; validation), `perplexity` (exp of it), `bits_per_byte` (bits per
-      UTF-8 byte of the text, so that tokenizers compare), `accuracy` (share of targets, 0 to 1), and scores as
-      `score/<task>/<metric>` (as the metric is defined: BLEU and chrF 0 to 100, F1 and accuracy 0 to 1)
-    - work: `tokens` (trained on), `epochs`, `flops_per_token` and `train_flops` (FLOPs), `flops_per_token_6n`,
-      `_kaplan`, `_causal`, `_hardware`, `_recompute` (the same by other conventions), `flops/<part>` (FLOPs per token
-      of one part of the model), `steps`, `batch_tokens` (tokens per optimizer step), `micro_batch` (sequences)
-    - speed: `tokens_per_second`, `step_ms_p50 step_ms_p95` (milliseconds), `mfu` (share of the peak, 0 to 1),
-      `peak_flops` (FLOP/s of a device) and `peak_source`, `data_wait_fraction` (0 to 1),
-      `compile_seconds train_seconds wall_seconds` (seconds)
-    - space: `peak_memory_gb reserved_memory_gb weights_gb` (1e9 bytes)
-    - price: `energy_kwh` (kWh) and `energy_source`, `kwh_per_million_tokens`, `dollars`, `dollars_per_million_tokens`,
-      `dollars_per_hour` (of one device)
-    - honesty: `dtype_weights dtype_compute dtype_grads dtype_optimizer`, `exclusive` (False: other runs were on the
-      device, so speeds are lower than alone), `devices world_size device_name`
-    - origin: `git_sha git_dirty packages data_fingerprint tokenizer_fingerprint host started finished schema_version`
-    - then `state`, `reason`, and the swept axes that are not columns already, under their names in the sweep
-      (`model.n_layers`, `optim.lr`)
+    of pandas' nullable types: what was not measured is `<NA>`, never 0. After the columns of the record come `state`,
+    `reason` and the other swept axes, under their names in the sweep (`model.n_layers`, `optim.lr`).
 
     `df.attrs` holds `name`, `question`, `axes` (the values of each swept axis), `units` and `meanings` (by column).
     `where` is an expression as of `lmexp report --where`. Raises UserError for a folder that holds no runs.
+
+    The columns, with their units:
+
+    {columns}
     """
     study = load_study(_folders(folders, "load"))
     study = study if where is None else study.where(where)
@@ -209,9 +193,13 @@ def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
         "question": study.question,
         "axes": study.axes,
         "units": {str(name): column(str(name)).unit for name in table if column(str(name)).unit},
-        "meanings": {str(name): meaning(str(name)) for name in table if meaning(str(name))},
+        "meanings": {str(name): column(str(name)).meaning for name in table if column(str(name)).meaning},
     }
     return table
+
+
+if load.__doc__:  # Python drops docstrings when it is run with -OO
+    load.__doc__ = load.__doc__.replace("{columns}", indent(plain_text(), "    ").strip())
 
 
 def frontier(

@@ -16,8 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 import lmexp
 from lmexp.errors import UserError
+from lmexp.runs.columns import COLUMNS
 from lmexp.runs.directory import RunDir
-from lmexp.runs.record import COLUMNS
 from tests.report.synthetic import QUESTION, write_study
 
 
@@ -46,10 +46,17 @@ def test_a_study_is_a_frame_with_its_question_and_units(folder):
     assert len(lmexp.load(str(folder), where="model.n_layers == 4 and state == 'done'")) == 4
 
 
-def test_every_column_is_told_of_in_the_docstring():
-    text = lmexp.load.__doc__.replace("`_", "`flops_per_token_")
-    missing = [name for name in COLUMNS if not (f"{name} " in text or f"{name}`" in text)]
-    assert missing == []
+def test_the_docstring_of_load_has_every_column_with_its_unit_and_its_meaning():
+    lines = [line.strip() for line in lmexp.load.__doc__.splitlines()]
+    assert "train_seconds [s]: " + COLUMNS["train_seconds"].meaning in lines
+    assert [
+        name
+        for name, column in COLUMNS.items()
+        if not any(
+            line.startswith((f"{name}: ", f"{name} [{column.unit}]: ")) and line.endswith(column.meaning)
+            for line in lines
+        )
+    ] == []
 
 
 def test_the_frontier_of_any_frame_keeps_its_index():

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import column, format_number, higher_is_better, in_words, number_format
+from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.comparable import crowded, mixtures
 from lmexp.analysis.effects.effects import Effect, all_effects, comparable, effects
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study, final_rows, name_at
+from lmexp.runs.columns import column, higher_is_better
 
 __all__ = ["effects", "final_rows", "findings", "headline"]
 

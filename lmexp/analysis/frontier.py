@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.analysis.columns import higher_is_better as known_direction
 from lmexp.errors import UserError, nearest
+from lmexp.runs.columns import higher_is_better as known_direction
 
 Names = str | Sequence[str]
 """One column, or several."""

@@ -17,9 +17,9 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import higher_is_better as known_direction
 from lmexp.analysis.frontier import Floats, Names, is_done, names_of, objectives, undominated
 from lmexp.errors import UserError
+from lmexp.runs.columns import higher_is_better as known_direction
 
 MARGIN = 0.1
 """How far beyond the worst of the frontier the reference lies, as a share of its range."""

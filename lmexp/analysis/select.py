@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import higher_is_better
 from lmexp.analysis.frontier import Marks, frontier, is_done, numbers, objectives
 from lmexp.errors import UserError
+from lmexp.runs.columns import higher_is_better
 
 Limits = Mapping[str, float]
 """A bound for each of some columns."""

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import in_words, telling
+from lmexp.analysis.columns import distinguishing_axes, in_words
 from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import Marks, is_done
 from lmexp.errors import UserError, nearest
+from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
-from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, Row, identity_columns
+from lmexp.runs.record import Row, identity_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
@@ -64,7 +65,7 @@ class Study:
         """The axes that have more than one value; of very many, those that tell the runs apart."""
         axes = [axis for axis, values in self.axes.items() if len(values) > 1 and self._varies(axis)]
         cells = zip(*(self.table[axis] for axis in axes), strict=True)
-        return telling(axes, [dict(zip(axes, cell, strict=True)) for cell in cells])
+        return distinguishing_axes(axes, [dict(zip(axes, cell, strict=True)) for cell in cells])
 
     def _varies(self, axis: str) -> bool:
         """Whether rows differ in an axis; of no rows and of one, every axis may yet."""
@@ -227,7 +228,7 @@ def _last_score(run: RunDir) -> Row:
         return {}
     last = points[-1]
     work = {"tokens": last.get("tokens"), "steps": last.get("step"), "train_flops": last.get("flops")}
-    return work | {name: last.get(name) for name in CURVE_QUALITIES}
+    return work | {name: last.get(name) for name in QUALITIES}
 
 
 def _fill(row: Row, values: Values) -> None:
@@ -257,7 +258,7 @@ def _curve_point(point: dict[str, Any]) -> dict[str, Any]:
 
 def _frame(rows: list[Row], axes: Axes) -> pd.DataFrame:
     """Return rows as a frame: the record's columns, parts and scores, state and reason, then the other axes."""
-    more = sorted({name for row in rows for name in row if name.startswith(OPEN)})
+    more = sorted({name for row in rows for name in row if name.startswith(tuple(FAMILIES))})
     names = dict.fromkeys([*COLUMNS, *more, "state", "reason", *axes])
     return pd.DataFrame({name: _nullable([row.get(name) for row in rows]) for name in names})
 

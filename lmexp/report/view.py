@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import DEVICE_BOUND, column, format_number, higher_is_better, in_words, number_format
+from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.effects import cells, comparable
 from lmexp.analysis.effects.power import Detection, detect
@@ -21,12 +21,11 @@ from lmexp.analysis.hypervolume import Hypervolume, hypervolume
 from lmexp.analysis.select import best, cheapest, knee, meets
 from lmexp.analysis.table import Study, name_at, names_of_rows
 from lmexp.errors import UserError, nearest
+from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 from lmexp.units import printable
 
-MEASURES = (
-    "loss", "perplexity", "bits_per_byte",
-    "tokens_per_second", "train_flops", "peak_memory_gb", "train_seconds",
-)  # fmt: skip
+MEASURES = tuple(column.name for column in COLUMNS.values() if column.terminal_rank)
+"""The columns of the record that a table in the terminal has without being asked for, if they were measured."""
 SCORES = ("score/seq2seq/bleu", "score/classify/f1_macro", "score/tag/span_f1")
 """The one score of each task that stands beside its loss; table.csv has all."""
 MARK, BESIDE, NULL = "*", "~", "–"

@@ -12,7 +12,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
 from lmexp.resolve.run import RunResolver
-from lmexp.runs.record import COLUMNS, CURVE_QUALITIES, OPEN, WORDS
+from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 
 
 def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver) -> Searched:
@@ -49,14 +49,14 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
 def _check_search(search: SearchSpec) -> None:
     if find_spec("optuna") is None:
         raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")
-    numbers = [name for name in COLUMNS if name not in WORDS]
+    numbers = [column.name for column in COLUMNS.values() if not column.is_text]
     for name in search.objectives:
-        if name not in numbers and not name.startswith(OPEN):
+        if name not in numbers and not name.startswith(tuple(FAMILIES)):
             raise UserError(f"sweep.search.objectives: {name} is no column of numbers.{nearest(name, numbers)}")
-    if search.prune and (len(search.objectives) > 1 or next(iter(search.objectives)) not in CURVE_QUALITIES):
+    if search.prune and (len(search.objectives) > 1 or next(iter(search.objectives)) not in QUALITIES):
         raise UserError(
             f"sweep.search.prune compares trials while they train: it needs a single objective, "
-            f"one of {', '.join(CURVE_QUALITIES)}"
+            f"one of {', '.join(QUALITIES)}"
         )
 
 

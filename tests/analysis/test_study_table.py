@@ -11,8 +11,8 @@ import pytest
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
+from lmexp.runs.columns import COLUMNS
 from lmexp.runs.directory import RunDir
-from lmexp.runs.record import COLUMNS
 from tests.report.synthetic import QUESTION, config, final_loss, record_of, write_run, write_study
 
 

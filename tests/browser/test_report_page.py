@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from lmexp.analysis.columns import column as column_of
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
 from lmexp.report.page.html import write_report
+from lmexp.runs.columns import column as column_of
 from lmexp.runs.directory import RunDir
 from tests.browser.reading import FILLED, HOSTILE, MARKS, column, heading, texts
 from tests.report.synthetic import config, record_of

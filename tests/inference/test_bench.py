@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.analysis.columns import higher_is_better
 from lmexp.errors import UserError
 from lmexp.inference.bench import bench, find_subject, parse_grid
 from lmexp.resolve.sweep import resolve_sweep
+from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.train.worker import main as train
 from tests.conftest import SMALL, Lmexp

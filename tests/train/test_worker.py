@@ -14,8 +14,8 @@ from lmexp.cost.device import detect
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.flops import count_model
 from lmexp.data.store import prepare
+from lmexp.runs.columns import COLUMNS
 from lmexp.runs.directory import STORES, RunDir
-from lmexp.runs.record import COLUMNS
 from lmexp.train.checkpoint import last_checkpoint, load_final
 from lmexp.train.worker import main
 
@@ -37,6 +37,7 @@ def test_a_run_leaves_what_the_design_names(make_run: MakeRun):
     assert (state.state, state.reason, state.attempts, state.pid) == ("done", None, 1, None)
     assert state.tokens == 5120 and state.share == 1
     assert [name for name in row if not name.startswith("flops/")] == list(COLUMNS)
+    assert all(COLUMNS[n].is_text == isinstance(row[n], str | bool) for n in COLUMNS if row[n] is not None)
     assert row["tokens"] == 5120 and row["steps"] == 20 and row["batch_tokens"] == 256
     assert row["train_flops"] == 5120 * count_model(run.read_config().model).flops_per_token
     assert row["perplexity"] == pytest.approx(2.718281828459045 ** row["loss"])

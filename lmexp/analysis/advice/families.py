@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lmexp.analysis.columns import column, higher_is_better
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
+from lmexp.runs.columns import column, higher_is_better
 
 
 @dataclass(frozen=True)

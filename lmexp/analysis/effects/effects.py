@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import DEVICE_BOUND
 from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.noise import LEVEL, Noise, holm, p_value, pooled, t_quantile
 from lmexp.analysis.frontier import Floats, numbers
 from lmexp.analysis.table import Study, final_rows, plain
+from lmexp.runs.columns import DEVICE_BOUND
 
 Key = tuple[Any, ...]
 

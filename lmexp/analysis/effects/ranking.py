@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lmexp.analysis.columns import DEVICE_BOUND, axis_headings, higher_is_better
+from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.effects.effects import Key, cell_value, cells, comparable
 from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_value, pooled, spread
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
+from lmexp.runs.columns import DEVICE_BOUND, higher_is_better
 
 
 @dataclass(frozen=True)

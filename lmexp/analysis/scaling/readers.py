@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.analysis.columns import higher_is_better
 from lmexp.analysis.scaling.points import Floats, Points
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
+from lmexp.runs.columns import higher_is_better
 from lmexp.units import printable
 
 NAMES: dict[str, tuple[str, ...]] = {

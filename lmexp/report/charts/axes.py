@@ -7,10 +7,11 @@ from typing import Any
 import altair as alt
 from scipy.special import stdtrit
 
-from lmexp.analysis.columns import axis_headings, column, higher_is_better
+from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PALETTE, PAPER, ROWS, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
+from lmexp.runs.columns import column, higher_is_better
 
 DRAWN_PAIRS = 2000
 """Of more rows than these only a part of the pairs is drawn as ticks; the means are over all."""

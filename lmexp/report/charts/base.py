@@ -16,8 +16,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from lmexp.analysis.columns import column
 from lmexp.analysis.table import Study
+from lmexp.runs.columns import column
 
 ROWS, CURVES = "rows", "curves"
 """The names of the data: one object a row; one object a curve, whose values are lists of equal length."""

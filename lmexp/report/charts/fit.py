@@ -12,10 +12,10 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.analysis.columns import column
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
+from lmexp.runs.columns import column
 
 STEPS = 60
 """Points of a line: smooth at any width of a page."""

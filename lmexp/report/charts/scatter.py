@@ -9,7 +9,6 @@ import json
 import altair as alt
 import pandas as pd
 
-from lmexp.analysis.columns import COSTS, QUALITIES, column, higher_is_better
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
     DONE,
@@ -24,6 +23,7 @@ from lmexp.report.charts.base import (
     measured,
     styled,
 )
+from lmexp.runs.columns import COSTS, QUALITIES, column, higher_is_better
 
 
 def qualities(table: pd.DataFrame, first: str) -> list[str]:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmexp.analysis.columns import axis_headings, column
+from lmexp.analysis.columns import axis_headings
 from lmexp.errors import UserError, nearest
 from lmexp.report.export.document import study_document
 from lmexp.report.export.files import csv_text, parquet_bytes
 from lmexp.report.terminal.study import GROUP_NOTE, group_texts
 from lmexp.report.view import MARK, StudyView
+from lmexp.runs.columns import column
 
 FORMATS = ("md", "csv", "parquet", "json", "html", "latex")
 _BY_SUFFIX = {"markdown": "md", "tex": "latex", "htm": "html", "pq": "parquet"} | {name: name for name in FORMATS}

@@ -11,15 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import (
-    QUALITIES,
-    axis_headings,
-    column,
-    format_number,
-    higher_is_better,
-    meaning,
-    number_format,
-)
+from lmexp.analysis.columns import axis_headings, format_number, number_format
 from lmexp.analysis.findings import final_rows
 from lmexp.analysis.frontier import frontier, numbers
 from lmexp.analysis.table import Study
@@ -28,6 +20,7 @@ from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.scatter import costs, qualities, scatter_chart
 from lmexp.report.terminal.study import unfinished
+from lmexp.runs.columns import COLUMNS, QUALITIES, column, higher_is_better
 from lmexp.runs.directory import RunDir
 
 RUN_POINTS = 300
@@ -36,12 +29,10 @@ ALL_POINTS = 60_000
 """Points of all curves together that a browser draws in a second or two."""
 FEWEST_POINTS = 6
 """A curve of fewer shows no shape: beyond, training's own curves are left out, then whole runs."""
-LEAD = ("tokens_per_second", "train_flops", "train_seconds", "peak_memory_gb", "energy_kwh", "dollars")
-"""Costs that the table leads with, where they were measured."""
-TOLD = (
-    *QUALITIES, "tokens", "train_flops", "train_seconds", "tokens_per_second", "peak_memory_gb", "dollars",
-)  # fmt: skip
-"""What the tooltip of a run tells, beside its settings."""
+LEADING = tuple(column.name for column in COLUMNS.values() if column.leads_page)
+"""The first costs and speeds in the table, if they were measured."""
+IN_TOOLTIP = tuple(column.name for column in COLUMNS.values() if column.in_tooltip)
+"""What the tooltip of a run shows besides its settings."""
 LINES = 8
 """Vertical lines that a screen has room for."""
 
@@ -77,7 +68,7 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         "columns": _columns(study, quality, cost),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
-        "told": [*study.varied, *(name for name in measured(study.table, TOLD) if name not in study.varied)],
+        "told": [*study.varied, *(name for name in measured(study.table, IN_TOOLTIP) if name not in study.varied)],
         "lines": lines,
         "pairs": pairs,
         "curves": curves,
@@ -127,7 +118,7 @@ def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
     used = _used(study.table)
     scores = [name for name in used if name.startswith("score/") and not name.startswith("score/bench-")]
     state = ["state"] if len(unfinished(study.table)) else []
-    lead = ["slug", *study.varied, *state, quality, *QUALITIES[:3], cost, *LEAD, *scores]
+    lead = ["slug", *study.varied, *state, quality, *QUALITIES[:3], cost, *LEADING, *scores]
     lead = [name for name in dict.fromkeys(lead) if name in used]
     headings = axis_headings(study.varied)
     mark = {"name": "frontier", "title": "●", "unit": "", "help": "on the frontier", "format": "", "lead": True}
@@ -145,7 +136,7 @@ def _column(table: pd.DataFrame, name: str, heading: str | None, lead: bool) -> 
         "name": name,
         "title": heading or words.title,
         "unit": "score" if name.startswith("score/") else words.unit,
-        "help": f"{name}: {meaning(name)}" if meaning(name) else name,
+        "help": f"{name}: {words.meaning}" if words.meaning else name,
         "format": number_format(name, values.dropna().astype(float)) if numeric else "",
         "numeric": numeric,
         "higher_is_better": higher_is_better(name),

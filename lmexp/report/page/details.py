@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lmexp.analysis.columns import higher_is_better
 from lmexp.analysis.frontier import frontier, numbers
 from lmexp.analysis.table import Study
+from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
 

@@ -23,13 +23,13 @@ import pandas as pd
 import vl_convert
 
 import lmexp
-from lmexp.analysis.columns import column, meaning
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
 from lmexp.files import write_atomically
 from lmexp.report.page.data import page_data
 from lmexp.report.page.details import details
 from lmexp.report.terminal.study import unfinished
+from lmexp.runs.columns import column
 
 SCRIPTS = ("data.js", "table.js", "charts.js", "detail.js", "main.js")
 """The page's own script, in this order one module."""
@@ -135,7 +135,7 @@ def _section(name: str, title: str, headings: Sequence[str], rows: Sequence[Sequ
 
 def _glossary(columns: Sequence[dict[str, Any]]) -> str:
     return "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(meaning(name))}</dd>"
-        for name in (column["name"] for column in columns)
-        if meaning(name)
+        f"<dt>{html.escape(name)}</dt><dd>{html.escape(column(name).meaning)}</dd>"
+        for name in (shown["name"] for shown in columns)
+        if column(name).meaning
     )

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.text import Text
 
 from lmexp.analysis.advice.families import sentences
-from lmexp.analysis.columns import column, format_number
+from lmexp.analysis.columns import format_number
 from lmexp.report.terminal.study import small_table
+from lmexp.runs.columns import column
 from lmexp.units import duration, si
 
 COST = {"flops": "FLOPs", "hours": "hours", "dollars": "dollars"}

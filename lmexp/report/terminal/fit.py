@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.columns import column
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
+from lmexp.runs.columns import column
 from lmexp.units import printable, si
 
 Rows = list[tuple[str, ...]]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.columns import telling
+from lmexp.analysis.columns import distinguishing_axes
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
 from lmexp.report.terminal.study import column_widths, fit, small_table
@@ -73,7 +73,7 @@ def print_search_plan(name: str, search: SearchSpec, rows: Sequence[Row], consol
 def _print_rows(rows: Sequence[Row], console: Console) -> None:
     headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
-    axes = telling(axes, rows)
+    axes = distinguishing_axes(axes, rows)
     texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
     texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
     titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings

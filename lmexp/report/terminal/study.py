@@ -15,23 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.columns import axis_headings, column
+from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.findings import findings
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.groups import HALF, SD
 from lmexp.analysis.table import Study
-from lmexp.report.view import MARK, NULL, StudyView, column_texts
+from lmexp.report.view import MARK, MEASURES, NULL, StudyView, column_texts
+from lmexp.runs.columns import COLUMNS, column
 from lmexp.units import printable
 
-GIVE_WAY = (
-    "perplexity",
-    "peak_memory_gb",
-    "bits_per_byte",
-    "tokens_per_second",
-    "train_flops",
-    "train_seconds",
-)
-"""The order in which columns leave a table that is too wide."""
+GIVE_WAY = sorted(MEASURES, key=lambda name: -(COLUMNS[name].terminal_rank or 0))
+"""The order in which columns are hidden when the table is too wide."""
 MOST_REASONS = 20
 """Runs that did not finish and are named with their reason; table.csv has all."""
 GAP = 2
@@ -195,7 +189,7 @@ def printable_lines(lines: Iterable[str]) -> str:
 
 
 def _headings(study: Study, names: Iterable[str]) -> dict[str, str]:
-    return {name: column(name).short or name for name in names} | axis_headings(study.varied)
+    return {name: column(name).short for name in names} | axis_headings(study.varied)
 
 
 def column_widths(headings: Mapping[str, str], texts: Mapping[str, list[str]]) -> dict[str, int]:

@@ -1,0 +1,480 @@
+"""The columns of a record, each described once: its meaning, its title and unit, its number format, its good direction.
+
+The names are a contract: they are the same in record.json, table.csv, table.parquet, W&B and DataFrames. To add a
+column, let a producer put its value into the record and describe it here. Everything else (tables in the terminal and
+on the page, findings, number formats, the docstring of `lmexp.load`) follows; `make columns` rewrites docs/columns.md.
+
+A format is `.4f` or `,.2f` as in Python and in d3, or `.3s`, three digits and an SI prefix as in d3, so that the
+terminal, the charts and the page's script print the same digits.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+SI = ".3s"
+"""Three significant digits and an SI prefix: 1.23M."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, as the record holds it and as people read it."""
+
+    name: str
+    """Its name in files. In a family of columns, `<...>` stands for the part that varies."""
+    meaning: str
+    """What its values are, for somebody who meets the column for the first time."""
+    title: str = ""
+    """Its name in a sentence, as in `training time` [default: the name]."""
+    unit: str = ""
+    """The unit, as it is written after a number: `s`."""
+    short: str = ""
+    """The narrowest clear heading, unit included [default: the name]."""
+    format: str = ""
+    """How its numbers are written [default: decimals that suit the column's typical value]."""
+    better: Literal["lower", "higher"] | None = None
+    """Which direction is good; None where neither is, or where nobody knows."""
+    role: Literal["quality", "cost"] | None = None
+    """Whether it says how good a model is, or what the model costs."""
+    is_text: bool = False
+    """Whether it holds text or true and false instead of numbers."""
+    is_device_bound: bool = False
+    """Whether another device, or a second run on the same one, changes its value."""
+    terminal_rank: int | None = None
+    """Its rank in the terminal's table, 1 the highest: in a narrow window the lowest ranks are hidden first. A column
+    without a rank is shown on request only."""
+    leads_page: bool = False
+    """Whether it is among the first columns of the page's table, if it was measured."""
+    in_tooltip: bool = False
+    """Whether the tooltip of a run shows it."""
+
+    def __post_init__(self) -> None:
+        """Let the name stand in for a title and a heading that are not given."""
+        object.__setattr__(self, "title", self.title or self.name)
+        object.__setattr__(self, "short", self.short or self.name)
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit, for axes and wide tables."""
+        return f"{self.title} ({self.unit})" if self.unit and self.unit not in self.title else self.title
+
+
+SECTIONS: dict[str, tuple[Column, ...]] = {
+    "identity": (
+        Column("run_id", "hash of everything in the config that determines the result", is_text=True),
+        Column("sweep", "sweep that ran it first", is_text=True),
+        Column("slug", "swept values in words", title="run", short="run", is_text=True),
+        Column("model", "name of the model config", is_text=True),
+        Column("family", "model family, such as gpt or llama", is_text=True),
+        Column("task", "training task, such as causal_lm", is_text=True),
+        Column("precision", "precision preset, such as bf16", is_text=True),
+        Column("seed", "seed of the initial weights and of the order of the data"),
+        Column("unit", "independent unit: milestones of one training run share it; else the run's id", is_text=True),
+    ),
+    "size": (
+        Column("n_params", "parameters", "parameters", short="params", format=SI, better="lower", role="cost"),
+        Column(
+            "n_params_active", "parameters that one token uses", "active parameters", short="active params", format=SI
+        ),
+        Column(
+            "n_params_embedding",
+            "parameters of the embeddings; an output head that shares their weights counts here",
+            "embedding parameters",
+            short="embedding",
+            format=SI,
+        ),
+        Column(
+            "n_params_matmul",
+            "parameters that multiply each token, the output head included",
+            "matmul parameters",
+            short="matmul params",
+            format=SI,
+        ),
+        Column("n_layers", "layers", "layers", short="layers"),
+        Column("d_model", "width of the residual stream", "width"),
+        Column("n_heads", "attention heads of a layer", "heads", short="heads"),
+        Column("context", "longest sequence", unit="tokens"),
+        Column("vocab_size", "rows of the token embedding"),
+    ),
+    "quality": (
+        Column(
+            "loss",
+            "validation loss per target: per token, or per label or tag",
+            unit="nats",
+            format=".4f",
+            better="lower",
+            role="quality",
+            terminal_rank=1,
+            in_tooltip=True,
+        ),
+        Column(
+            "perplexity",
+            "exp(loss); null for labels and tags",
+            short="ppl",
+            format=",.2f",
+            better="lower",
+            role="quality",
+            terminal_rank=7,
+            in_tooltip=True,
+        ),
+        Column(
+            "bits_per_byte",
+            "validation loss in bits per UTF-8 byte of the text; comparable between tokenizers",
+            "bits per byte",
+            short="bits/byte",
+            format=".4f",
+            better="lower",
+            role="quality",
+            terminal_rank=5,
+            in_tooltip=True,
+        ),
+        Column(
+            "accuracy",
+            "share of the validation targets that are predicted exactly, 0 to 1",
+            unit="share right",
+            format=".4f",
+            better="higher",
+            role="quality",
+            in_tooltip=True,
+        ),
+    ),
+    "work": (
+        Column(
+            "tokens",
+            "tokens that the run was trained on, repeated ones included",
+            "training tokens",
+            "tokens",
+            short="tokens",
+            format=SI,
+            better="lower",
+            role="cost",
+            in_tooltip=True,
+        ),
+        Column("epochs", "passes over the training split"),
+        Column("flops_per_token", "training FLOPs per token", "FLOPs per token", "FLOPs", "FLOPs/token", SI),
+        Column(
+            "flops_per_token_6n",
+            "the same by another convention: 6 for every parameter that a token uses",
+            "FLOPs per token, 6N",
+            "FLOPs",
+            "6N",
+            SI,
+        ),
+        Column(
+            "flops_per_token_kaplan",
+            "the same by another convention: 6 for every parameter outside embeddings and head",
+            "FLOPs per token, Kaplan",
+            "FLOPs",
+            "Kaplan",
+            SI,
+        ),
+        Column(
+            "flops_per_token_causal",
+            "the same by another convention: only half of the attention scores count",
+            "FLOPs per token, causal",
+            "FLOPs",
+            "causal",
+            SI,
+        ),
+        Column(
+            "flops_per_token_hardware",
+            "the same by another convention: what fused attention executes",
+            "FLOPs per token, hardware",
+            "FLOPs",
+            "hardware",
+            SI,
+        ),
+        Column(
+            "flops_per_token_recompute",
+            "the same by another convention: what fused attention executes, with every forward pass done twice",
+            "FLOPs per token, recomputing",
+            "FLOPs",
+            "recomputing",
+            SI,
+        ),
+        Column(
+            "train_flops",
+            "training FLOPs of the whole run: flops_per_token times tokens",
+            "training compute",
+            "FLOPs",
+            "FLOPs",
+            SI,
+            better="lower",
+            role="cost",
+            terminal_rank=3,
+            leads_page=True,
+            in_tooltip=True,
+        ),
+        Column("steps", "optimizer steps"),
+        Column("batch_tokens", "tokens per optimizer step, over all devices", "batch", "tokens", "batch", SI),
+        Column("micro_batch", "sequences per forward pass and device"),
+    ),
+    "speed": (
+        Column(
+            "tokens_per_second",
+            "training throughput: median over windows of steps after the warm-up",
+            "throughput",
+            "tokens/s",
+            "tokens/s",
+            SI,
+            better="higher",
+            is_device_bound=True,
+            terminal_rank=4,
+            leads_page=True,
+            in_tooltip=True,
+        ),
+        Column(
+            "step_ms_p50",
+            "time of an optimizer step: median",
+            "step time, median",
+            "ms",
+            "ms/step",
+            better="lower",
+            is_device_bound=True,
+        ),
+        Column(
+            "step_ms_p95",
+            "time of an optimizer step: 95th percentile",
+            "step time, 95th percentile",
+            "ms",
+            "ms p95",
+            better="lower",
+            is_device_bound=True,
+        ),
+        Column(
+            "mfu",
+            "model FLOPs utilisation: training FLOP/s as a share of the peak of all devices",
+            "MFU",
+            "share of peak",
+            "MFU",
+            ".3f",
+            better="higher",
+            is_device_bound=True,
+        ),
+        Column(
+            "peak_flops",
+            "dense peak of one device in the number format that the run multiplies in",
+            "peak",
+            "FLOP/s",
+            "peak FLOP/s",
+            SI,
+        ),
+        Column(
+            "peak_source",
+            "where the peak comes from: a datasheet, or `measured`, the fastest of square matmuls",
+            is_text=True,
+        ),
+        Column(
+            "data_wait_fraction",
+            "share of the training time that was spent waiting for data, 0 to 1",
+            "data wait",
+            "share of time",
+            "data wait",
+            ".3f",
+            better="lower",
+            is_device_bound=True,
+        ),
+        Column(
+            "compile_seconds", "time in torch.compile; null if nothing was compiled", "compile time", "s", "compile s"
+        ),
+        Column(
+            "train_seconds",
+            "time of the training steps, warm-up included, validation and checkpoints excluded",
+            "training time",
+            "s",
+            "train s",
+            better="lower",
+            role="cost",
+            is_device_bound=True,
+            terminal_rank=2,
+            leads_page=True,
+            in_tooltip=True,
+        ),
+        Column(
+            "wall_seconds",
+            "time from the worker's start to the end of training; earlier attempts count up to their last checkpoint",
+            "wall time",
+            "s",
+            "wall s",
+            better="lower",
+            role="cost",
+            is_device_bound=True,
+        ),
+    ),
+    "memory": (
+        Column(
+            "peak_memory_gb",
+            "most memory that training needed at once (1e9 bytes a GB): allocated on a GPU, process growth on a CPU",
+            "peak memory",
+            "GB",
+            "GB",
+            better="lower",
+            role="cost",
+            terminal_rank=6,
+            leads_page=True,
+            in_tooltip=True,
+        ),
+        Column(
+            "reserved_memory_gb",
+            "memory that was held: by the allocator on a GPU, growth of the process over the whole run on a CPU",
+            "reserved memory",
+            "GB",
+            "reserved GB",
+            better="lower",
+        ),
+        Column("weights_gb", "memory of the weights", "weights", "GB", "weights GB", better="lower", role="cost"),
+    ),
+    "price": (
+        Column(
+            "energy_kwh",
+            "energy of all devices over wall_seconds",
+            "energy",
+            "kWh",
+            "kWh",
+            better="lower",
+            role="cost",
+            is_device_bound=True,
+            leads_page=True,
+        ),
+        Column(
+            "energy_source",
+            "where the energy comes from: a counter, `nvml` or `rapl`, or `estimated`, rated power times time",
+            is_text=True,
+        ),
+        Column(
+            "kwh_per_million_tokens",
+            "energy for a million training tokens",
+            "energy per million tokens",
+            "kWh",
+            "kWh/1M tokens",
+            better="lower",
+            is_device_bound=True,
+        ),
+        Column(
+            "dollars",
+            "price of all devices over wall_seconds",
+            "price",
+            "dollars",
+            "dollars",
+            better="lower",
+            role="cost",
+            is_device_bound=True,
+            leads_page=True,
+            in_tooltip=True,
+        ),
+        Column(
+            "dollars_per_million_tokens",
+            "price of a million training tokens",
+            "price per million tokens",
+            "dollars",
+            "dollars/1M tokens",
+            better="lower",
+            is_device_bound=True,
+        ),
+        Column(
+            "dollars_per_hour",
+            "hourly price of one device, as the config says",
+            "price of a device per hour",
+            "dollars",
+            "dollars/h",
+        ),
+    ),
+    "conditions": (
+        Column("dtype_weights", "data type of the live parameters", is_text=True),
+        Column("dtype_compute", "data type of the operands of the matmuls in a forward pass", is_text=True),
+        Column("dtype_grads", "data type of the live gradients", is_text=True),
+        Column("dtype_optimizer", "data type of the live optimizer state", is_text=True),
+        Column(
+            "exclusive", "whether no other run of lmexp was on the device; else its speeds are too low", is_text=True
+        ),
+        Column("devices", "devices per node"),
+        Column("world_size", "processes that trained the run together"),
+        Column("device_name", "name of the device", is_text=True),
+    ),
+    "origin": (
+        Column("git_sha", "commit of lmexp, if it ran from a git checkout", is_text=True),
+        Column("git_dirty", "whether that checkout had uncommitted changes", is_text=True),
+        Column("packages", "versions of the packages that can change a number, as name==version", is_text=True),
+        Column("data_fingerprint", "hash of the tokens for training and validation", is_text=True),
+        Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),
+        Column("host", "name of the machine", is_text=True),
+        Column("started", "start of the run, in UTC", is_text=True),
+        Column("finished", "end of the run, in UTC", is_text=True),
+        Column("schema_version", "version of the record's format"),
+    ),
+}
+"""Every column of a record, in its order, by subject."""
+
+FAMILIES = {
+    "score/": Column("score/<task>/<metric>", "score of a task, in the units of its metric", unit="score"),
+    "flops/": Column("flops/<part>", "training FLOPs per token of one part of the model", unit="FLOPs", format=SI),
+}
+"""Columns that tasks and models add, by the prefix of their names; they come last in a record."""
+
+COLUMNS = {column.name: column for columns in SECTIONS.values() for column in columns}
+QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "quality")
+"""Columns that say how good a model is. Every evaluation during training writes them into the curve."""
+COSTS = tuple(column.name for column in COLUMNS.values() if column.role == "cost")
+"""Columns that say what a model costs."""
+DEVICE_BOUND = frozenset(column.name for column in COLUMNS.values() if column.is_device_bound)
+"""Columns whose values do not compare between devices."""
+
+_HIGHER_METRICS = {"acc", "f1", "bleu", "chrf", "throughput"}
+_LOWER_METRICS = {"ppl", "wer", "cer", "ter", "error", "brier", "ece", "mse", "mae"}
+"""Common names of metrics that are no columns of a record, in scores and in tables that a user brings."""
+
+
+def column(name: str) -> Column:
+    """Return the description of a column; an axis, or a column of a table that a user brings, has its name alone."""
+    if name in COLUMNS:
+        return COLUMNS[name]
+    if name.startswith("score/"):
+        title = name.removeprefix("score/").replace("/", " ")
+        return Column(name, FAMILIES["score/"].meaning, title, short=title, better=_direction_of_score(name))
+    if name.startswith("flops/"):
+        part = name.removeprefix("flops/").replace("_", " ")
+        return Column(name, FAMILIES["flops/"].meaning, f"FLOPs per token, {part}", "FLOPs", part, SI)
+    if name in _HIGHER_METRICS or name.startswith(("f1_", "rouge")):
+        return Column(name, "", better="higher")
+    return Column(name, "", better="lower" if name in _LOWER_METRICS else None)
+
+
+def higher_is_better(name: str) -> bool:
+    """Return whether more of a column is good; where nobody knows, less is."""
+    return column(name).better == "higher"
+
+
+def _direction_of_score(name: str) -> Literal["lower", "higher"]:
+    """Return which direction of a score is good: more, except for losses, errors and milliseconds."""
+    metric = name.rsplit("/", 1)[-1]
+    known = COLUMNS[metric].better if metric in COLUMNS else None
+    is_lower = known == "lower" or metric in _LOWER_METRICS or re.search(r"_ms(_|$)", metric)
+    return "lower" if is_lower else "higher"
+
+
+def markdown() -> str:
+    """Return docs/columns.md: one table for each section."""
+    lines = [
+        "# Columns of a record",
+        "",
+        "The columns of record.json, table.csv, table.parquet, W&B and `lmexp.load`, in their order. A value that was",
+        "not measured is null, never 0. [numbers.md](numbers.md) explains how the values are measured. `make columns`",
+        "writes this file from `lmexp/runs/columns.py`.",
+    ]
+    for section, columns in {**SECTIONS, "scores and parts": tuple(FAMILIES.values())}.items():
+        lines += ["", f"## {section.capitalize()}", "", "| column | unit | meaning |", "| --- | --- | --- |"]
+        lines += [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in columns]
+    return "\n".join(lines) + "\n"
+
+
+def plain_text() -> str:
+    """Return the same for a docstring: one line for each column, under the name of its section."""
+    lines = []
+    for section, columns in {**SECTIONS, "scores and parts": tuple(FAMILIES.values())}.items():
+        lines.append(f"{section}:")
+        lines += [f"    {c.name}{f' [{c.unit}]' if c.unit else ''}: {c.meaning}" for c in columns]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
