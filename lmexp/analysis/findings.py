@@ -14,14 +14,13 @@ import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.comparable import crowded, mixtures
-from lmexp.analysis.effects.effects import Effect, all_effects, comparable, effects
+from lmexp.analysis.effects.effects import Effect, all_effects
 from lmexp.analysis.effects.noise import t_quantile
+from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import frontier, is_done, numbers
-from lmexp.analysis.table import Study, final_rows, name_at
+from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column, higher_is_better
-
-__all__ = ["effects", "final_rows", "findings", "headline"]
 
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
@@ -37,9 +36,11 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
-    several = study.tasks if len(study.tasks) > 1 else []
-    by_task = [f"{task}: {said}" for task in several for said in _of_one_task(study.of_task(task), quality, cost)]
-    return (by_task or _of_one_task(study, quality, cost)) + _about_the_rest(study)
+    sentences = []
+    for task, of_task in study.by_task.items():
+        prefix = f"{task}: " if len(study.by_task) > 1 else ""
+        sentences += [prefix + sentence for sentence in _of_one_task(of_task, quality, cost)]
+    return sentences + _about_the_rest(study)
 
 
 def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
@@ -48,7 +49,7 @@ def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
     sentences += _about_ties(ranked, quality, cost) if ranked else []
     sentences += _about_mixtures(study, quality)
     sentences += _nearly_as_good(study.table, quality, cost)
-    runs = comparable(study, quality)
+    runs = comparable_runs(study, quality)
     sentences += _about_axes(study, runs, quality, cost)
     if len(runs) > 1 and study.axes:
         sentences += _about_seeds(runs, ranked, quality)

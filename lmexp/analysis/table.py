@@ -76,6 +76,13 @@ class Study:
         """The tasks of the runs; what is predicted differs, so runs are compared within a task only."""
         return [str(task) for task in self.table["task"].dropna().unique()]
 
+    @cached_property
+    def by_task(self) -> dict[str, "Study"]:
+        """The part of the study for each task; the study itself if there is one task."""
+        if len(self.tasks) < 2:
+            return {self.tasks[0] if self.tasks else "": self}
+        return {task: self.of_task(task) for task in self.tasks}
+
     def of_task(self, task: str) -> "Study":
         """Return the part of the study that is of one task."""
         return self.of_rows((self.table["task"] == task).to_numpy(dtype=bool, na_value=False))

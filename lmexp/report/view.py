@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.comparable import crowded
-from lmexp.analysis.effects.effects import cells, comparable
+from lmexp.analysis.effects.pairing import comparable_runs, runs_by_cell
 from lmexp.analysis.effects.power import Detection, detect
 from lmexp.analysis.frontier import Marks, frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
@@ -144,7 +144,9 @@ class StudyView:
         """The hypervolume of each task's frontier, where it is of two or three columns."""
         if len({*self.view.quality, *self.view.cost}) not in (2, 3):
             return {}
-        found = {task: hypervolume(one.table, self.view.quality, self.view.cost) for task, one in self.by_task.items()}
+        found = {
+            task: hypervolume(one.table, self.view.quality, self.view.cost) for task, one in self.study.by_task.items()
+        }
         return {task: volume for task, volume in found.items() if volume is not None}
 
     @cached_property
@@ -152,16 +154,10 @@ class StudyView:
         """The position of the knee in each task's own table, where the frontier has one."""
         if len({*self.view.quality, *self.view.cost}) != 2:
             return {}
-        found = {task: knee(one.table, self.view.quality[0], self.view.cost[0]) for task, one in self.by_task.items()}
+        found = {
+            task: knee(one.table, self.view.quality[0], self.view.cost[0]) for task, one in self.study.by_task.items()
+        }
         return {task: at for task, at in found.items() if at is not None}
-
-    @cached_property
-    def by_task(self) -> dict[str, Study]:
-        """The study of each task; of one task, the study."""
-        tasks = self.study.tasks
-        if len(tasks) < 2:
-            return {tasks[0] if tasks else "": self.study}
-        return {task: self.study.of_task(task) for task in tasks}
 
     def check(self) -> None:
         """Compute what can be refused before anything is written. Raises UserError."""
@@ -174,8 +170,8 @@ class StudyView:
     def choices(self) -> list[str]:
         """The answers to what is asked: reach, under, detect."""
         said = []
-        for task, study in self.by_task.items():
-            prefix = f"{task}: " if len(self.by_task) > 1 else ""
+        for task, study in self.study.by_task.items():
+            prefix = f"{task}: " if len(self.study.by_task) > 1 else ""
             if self.view.reach:
                 said.append(prefix + self._reached(study))
             if self.view.under:
@@ -212,11 +208,13 @@ class StudyView:
 
     def _other_seeds(self, study: Study, at: int) -> str:
         """Return how many of the other seeds of a run's setting do not reach the same."""
-        runs = comparable(study, self.view.quality[0])
+        runs = comparable_runs(study, self.view.quality[0])
         run = study.table["run_id"].iloc[at]
         if "seed" not in study.axes or run not in set(runs["run_id"]):
             return ""
-        of_setting = [set(group.values()) for group in cells(study, runs, "seed").values() if run in group.values()]
+        of_setting = [
+            set(group.values()) for group in runs_by_cell(study, runs, "seed").values() if run in group.values()
+        ]
         if not of_setting or len(of_setting[0]) < 2:
             return "; its setting has one finished seed"
         theirs = runs[runs["run_id"].isin(of_setting[0])]
@@ -231,11 +229,11 @@ class StudyView:
         on = f"both {titles[0]} and {titles[-1]}" if len(names) == 2 else f"all of {', '.join(titles)}"
         lines = [f"{MARK} on the frontier: no other run beats it on {on}."]
         for task, at in self.knees.items():
-            table = self.by_task[task].table
-            of = f" of {task}" if len(self.by_task) > 1 else ""
+            table = self.study.by_task[task].table
+            of = f" of {task}" if len(self.study.by_task) > 1 else ""
             lines.append(f"The knee of the frontier{of} is {name_at(table, at)}: {_told(table, at, names)}.")
         for task, found in self.hypervolumes.items():
-            of = f" of {task}" if len(self.by_task) > 1 else ""
+            of = f" of {task}" if len(self.study.by_task) > 1 else ""
             against = ", ".join(in_words(name, value) for name, value in found.reference.items())
             if found.share is not None:
                 lines.append(

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from lmexp.analysis.columns import format_number
-from lmexp.analysis.findings import effects, findings, headline
+from lmexp.analysis.effects.effects import effects
+from lmexp.analysis.findings import findings, headline
 from lmexp.analysis.table import load_study
 from lmexp.files import read_json, write_json
 from lmexp.runs.directory import RunDir

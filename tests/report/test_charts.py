@@ -2,10 +2,10 @@
 
 import pytest
 
-from lmexp.analysis.findings import effects
+from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
-from lmexp.report.charts.axes import _as_script
+from lmexp.report.charts.axes import as_script
 from lmexp.report.charts.export import check_formats, write_charts
 from tests.report.synthetic import write_study
 
@@ -29,7 +29,7 @@ def test_an_exported_chart_has_a_colour_for_its_ink_and_holds_the_runs(study, tm
     assert "currentColor" not in scatter and "training time (s)" in scatter and "gpt_tiny-l4-fp32-s0" in scatter
     effects_svg = (tmp_path / "charts/effects.svg").read_text()
     assert "precision: bf16 against fp32" in effects_svg and "change in loss" in effects_svg
-    assert effects_svg.count('aria-label="n_layers: 4 against 2"') == 1
+    assert effects_svg.count('aria-label="n_layers: 4 against 2: ') == 1
 
 
 def test_the_effects_are_those_of_the_findings(study):
@@ -49,4 +49,4 @@ def test_another_format_is_a_wrong_input(formats):
     [(1.0, "1"), (0.001, "0.001"), (1e-5, "0.00001"), (3e-7, "3e-7"), (1.5e22, "1.5e+22"), (True, "true"), (2, "2")],
 )
 def test_values_are_written_as_the_pages_script_writes_them(value, text):
-    assert _as_script(value) == text
+    assert as_script(value) == text

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lmexp.analysis.columns import axis_headings
-from lmexp.analysis.effects.effects import Key, cell_value, cells, comparable
 from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_value, pooled, spread
+from lmexp.analysis.effects.pairing import Key, axis_values, comparable_runs, runs_by_cell
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import DEVICE_BOUND, higher_is_better
@@ -50,14 +50,14 @@ def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
     """Return the arms of a study by their mean quality; None where no arm has two finished seeds."""
     if "seed" not in study.axes:
         return None
-    runs = comparable(study, quality)
+    runs = comparable_runs(study, quality)
     values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
     spent = dict(zip(runs["run_id"], numbers(runs, cost), strict=True))
-    groups = cells(study, runs, "seed")
+    groups = runs_by_cell(study, runs, "seed")
     noise = pooled([[values[run] for run in group.values()] for group in groups.values()])
     if noise is None:
         return None
-    device = dict(zip(runs["run_id"], map(cell_value, runs["device_name"]), strict=True))
+    device = dict(zip(runs["run_id"], axis_values(runs["device_name"]), strict=True))
     by_runs = {tuple(sorted(group.values())): key for key, group in groups.items() if group}  # two sweeps may share all
     names = _names(study, by_runs)
     ranked = []

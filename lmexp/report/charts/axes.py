@@ -5,18 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
-from scipy.special import stdtrit
 
 from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PALETTE, PAPER, ROWS, Groups, lookup, styled
+from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
 from lmexp.runs.columns import column, higher_is_better
 
 DRAWN_PAIRS = 2000
 """Of more rows than these only a part of the pairs is drawn as ticks; the means are over all."""
-MOST_DEGREES = 200
-"""Beyond as many pairs Student's t is the normal distribution, as far as a chart can show."""
 
 
 def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
@@ -74,53 +71,36 @@ def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.Laye
     return styled(layers, json.dumps(""), height=340, description=description)
 
 
-def effects_chart(study: Study, quality: str, pairs: Mapping[str, str]) -> alt.LayerChart:
-    """Return what each value of an axis does against the first one, over pairs of runs that differ in it alone.
+def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+    """Return the mean change of the quality for each value of an axis against the first one; data: `pairs`.
 
-    `pairs` names, for each axis, the column of `rows` with the number of a row's pair (page_data.py). The mark is
-    the mean over pairs; the bar its 95 % interval by Student's t, where there are two pairs or more. An interval
-    over pairs says how much the effect differs between settings and seeds.
+    `effects` are those of the page's data (page/data.py), which also says what `pairs` holds. The mark is the mean over
+    the pairs; the bar is its 95 % interval, for which analysis/effects knows the scatter of a pair.
     """
     ups = qualities(study.table, quality)
-    heads = axis_headings(study.varied)
-    values = {axis: _values(study, axis) for axis in pairs}
-    columns = {key: axis for axis, key in pairs.items()}
-    labels = {
-        f"{axis} {value}": f"{heads[axis]}: {value} against {found[0]}"
-        for axis, found in values.items()
-        for value in found[1:]
-    }
-    quantiles = [float(stdtrit(n - 1, 0.975)) if n > 1 else None for n in range(MOST_DEGREES + 1)]
-    changes = (
-        alt.Chart(alt.NamedData(ROWS))
-        .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
-        .transform_fold(list(columns), as_=["key", "pair"])
-        .transform_filter("isValid(datum.pair)")
-        .transform_calculate(axis=f"({json.dumps(columns)})[datum.key]")
-        .transform_calculate(value="toString(datum[datum.axis])")
-        .transform_calculate(isbase=f"datum.value === ({json.dumps({a: v[0] for a, v in values.items()})})[datum.axis]")
-        .transform_calculate(basis="datum.isbase ? datum[quality] : null", one="datum.isbase ? 1 : 0")
-        .transform_joinaggregate(base="max(basis)", bases="sum(one)", groupby=["key", "pair"])
-        .transform_filter("!datum.isbase && datum.bases === 1")
-        .transform_calculate(
-            change="datum[quality] - datum.base",
-            label=f"({json.dumps(labels)})[datum.axis + ' ' + datum.value]",
-        )
+    half_of_one: dict[str, dict[str, float | None]] = {name: {} for name in ups}
+    for effect in effects:
+        for name, half in effect["half_of_one_pair"].items():
+            half_of_one[name][effect["label"]] = half
+    labels = list(dict.fromkeys(effect["label"] for effect in effects))
+    changes = alt.Chart(alt.NamedData(PAIRS))
+    means = changes.transform_aggregate(mean="mean(change)", pairs="count()", groupby=["label"]).transform_calculate(
+        one=f"({json.dumps(half_of_one)})[quality][datum.label]"
     )
-    means = changes.transform_aggregate(
-        mean="mean(change)", deviation="stdev(change)", pairs="count()", groupby=["label"]
+    means = means.transform_calculate(half="isValid(datum.one) ? datum.one / sqrt(datum.pairs) : NaN")
+    means = means.transform_calculate(
+        interval="isFinite(datum.half) ? format(datum.mean - datum.half, '+.4~g') + ' to ' + "
+        "format(datum.mean + datum.half, '+.4~g') : 'unknown'"
     ).transform_calculate(
-        half=f"({json.dumps(quantiles)})[min(datum.pairs, {MOST_DEGREES})] * datum.deviation / sqrt(datum.pairs)"
+        words="datum.label + ': ' + format(datum.mean, '+.4~g') + ', 95 % interval ' + datum.interval"
     )
     rows = alt.Y(
         "label:N",
-        scale=alt.Scale(domain=list(labels.values())),
+        scale=alt.Scale(domain=labels),
         axis=alt.Axis(title=None, grid=False, labelLimit=260, ticks=False, domain=False),
     )
     tooltip = alt.ExprRef(
-        "{effect: datum.label, mean: format(datum.mean, '+.4~g'), pairs: datum.pairs, "
-        "interval: isValid(datum.half) && datum.pairs > 1 ? "
-        "format(datum.mean - datum.half, '+.4~g') + ' to ' + format(datum.mean + datum.half, '+.4~g') : 'one pair'}"
+        "{effect: datum.label, mean: format(datum.mean, '+.4~g'), pairs: datum.pairs, interval: datum.interval}"
     )
     x = alt.Axis(title=None, tickCount=6, format="+~g", labelExpr="datum.value ? datum.label : '0'")
     every = 1 + 2 * (len(study.table) // DRAWN_PAIRS)  # odd: axes of two, four or eight values are not in step with it
@@ -129,17 +109,17 @@ def effects_chart(study: Study, quality: str, pairs: Mapping[str, str]) -> alt.L
         changes.transform_filter(f"datum.pair % {every} === 0")
         .mark_tick(thickness=1.5, size=12, opacity=0.35, color=INK)
         .encode(x=alt.X("change:Q", axis=x), y=rows),
-        means.transform_filter("datum.pairs > 1")
+        means.transform_filter("isFinite(datum.half)")
         .transform_calculate(low="datum.mean - datum.half", high="datum.mean + datum.half")
         .mark_rule(strokeWidth=2, color=PALETTE[0])
         .encode(x=alt.X("low:Q", axis=x), x2="high:Q", y=rows),
         means.mark_point(size=80, filled=True, opacity=1, color=PALETTE[0], tooltip=tooltip)
-        .encode(x=alt.X("mean:Q", axis=x), y=rows, description="label:N")
+        .encode(x=alt.X("mean:Q", axis=x), y=rows, description="words:N")
         .add_params(alt.param(name="quality", value=quality)),
     ]
-    words = {name: f"change in {column(name).heading}; {_better(name)} is better" for name in ups}
+    titles = {name: f"change in {column(name).heading}; {_better(name)} is better" for name in ups}
     description = "Mean change in quality by each value of an axis, over paired runs, with its interval"
-    return styled(layers, lookup("quality", words), height=30 * len(labels), description=description)
+    return styled(layers, lookup("quality", titles), height=30 * len(labels), description=description)
 
 
 def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChart:
@@ -213,10 +193,10 @@ def _values(study: Study, axis: str) -> list[str]:
     found = study.table[axis].dropna().unique().tolist()
     order = {str(value): i for i, value in enumerate(study.axes[axis])}
     ordered = sorted(found, key=lambda value: order.get(str(value), len(order)))
-    return list(dict.fromkeys(_as_script(value) for value in ordered))
+    return list(dict.fromkeys(as_script(value) for value in ordered))
 
 
-def _as_script(value: Any) -> str:
+def as_script(value: Any) -> str:
     """Return a value as JavaScript's String does."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -19,8 +19,9 @@ import pandas as pd
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import column
 
-ROWS, CURVES = "rows", "curves"
-"""The names of the data: one object a row; one object a curve, whose values are lists of equal length."""
+ROWS, CURVES, PAIRS = "rows", "curves", "pairs"
+"""The names of the data: one object a row; one object a curve, whose values are lists of equal length; one object a
+pair of runs that differ in one axis alone."""
 INK, PAPER = "currentColor", "Canvas"
 """Stand for the colours of text and background; whoever shows a chart puts its own in their place."""
 DONE = "datum.state === 'done'"

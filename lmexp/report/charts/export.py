@@ -10,8 +10,8 @@ import vl_convert
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_atomically
-from lmexp.report.charts.base import CURVES, INK, PAPER, ROWS
-from lmexp.report.page.data import page_data
+from lmexp.report.charts.base import CURVES, INK, PAIRS, PAPER, ROWS
+from lmexp.report.page.data import page_data, pair_changes
 
 FORMATS = ("png", "svg", "pdf")
 WIDTH = 720
@@ -33,21 +33,21 @@ def write_charts(study: Study, folder: Path, quality: str, cost: str, formats: S
     names = list(data["rows"])
     columns = zip(*data["rows"].values(), strict=True)
     rows = [{"i": i, "selected": True, **dict(zip(names, row, strict=True))} for i, row in enumerate(columns)]
+    datasets = {ROWS: rows, CURVES: data["curves"], PAIRS: pair_changes(data, quality)}
     written = []
     (folder / "charts").mkdir(parents=True, exist_ok=True)
     for name, spec in data["charts"].items():
         for form in formats:
             file = folder / "charts" / f"{name}.{form}"
-            write_atomically(file, drawn(spec, rows, data["curves"], form))
+            write_atomically(file, drawn(spec, datasets, form))
             written.append(file)
     return written
 
 
-def drawn(spec: dict[str, Any], rows: list[dict[str, Any]], curves: list[dict[str, Any]], form: str) -> bytes:
+def drawn(spec: dict[str, Any], datasets: dict[str, list[dict[str, Any]]], form: str) -> bytes:
     """Return a chart in one format. Nothing is fetched: a chart holds its data."""
     inked = json.loads(json.dumps(spec).replace(INK, "#000000").replace(f'"{PAPER}"', '"white"'))
-    filled = {**inked, "width": WIDTH, "background": "white", "datasets": {**inked.get("datasets", {}), ROWS: rows}}
-    filled["datasets"][CURVES] = curves
+    filled = {**inked, "width": WIDTH, "background": "white", "datasets": {**inked.get("datasets", {}), **datasets}}
     filled["autosize"] = {"type": "pad", "contains": "padding"}
     if form == "png":
         return vl_convert.vegalite_to_png(filled, scale=2, allowed_base_urls=[])

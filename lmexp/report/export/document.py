@@ -27,7 +27,7 @@ def study_document(shown: StudyView) -> dict[str, Any]:
         "quality": quality if len(view.quality) == 1 else list(view.quality),
         "cost": cost if len(view.cost) == 1 else list(view.cost),
         "frontier": table["run_id"][marks].tolist(),
-        "knee": {task: shown.by_task[task].table["run_id"].iloc[at] for task, at in shown.knees.items()},
+        "knee": {task: shown.study.by_task[task].table["run_id"].iloc[at] for task, at in shown.knees.items()},
         "hypervolume": {task: asdict(found) for task, found in shown.hypervolumes.items()},
         "effects": _effects(shown),
         "noise": _noise(shown),
@@ -49,7 +49,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _effects(shown: StudyView) -> list[dict[str, Any]]:
-    found = [(task, effect) for task, one in shown.by_task.items() for effect in _of(one, shown)]
+    found = [(task, effect) for task, one in shown.study.by_task.items() for effect in _of(one, shown)]
     return [
         {
             "task": task or None,
@@ -75,7 +75,7 @@ def _of(study: Study, shown: StudyView) -> list[Any]:
 
 
 def _noise(shown: StudyView) -> dict[str, Any]:
-    found = {task: noise_floor(one, shown.view.quality[0]) for task, one in shown.by_task.items()}
+    found = {task: noise_floor(one, shown.view.quality[0]) for task, one in shown.study.by_task.items()}
     return {task: asdict(noise) for task, noise in found.items() if noise}
 
 

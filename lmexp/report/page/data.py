@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.columns import axis_headings, format_number, number_format
-from lmexp.analysis.findings import final_rows
+from lmexp.analysis.effects.effects import effects_by_quality
 from lmexp.analysis.frontier import frontier, numbers
-from lmexp.analysis.table import Study
-from lmexp.report.charts.axes import effects_chart, heat_chart, parallel_chart, shown_axes
+from lmexp.analysis.table import Study, final_rows
+from lmexp.report.charts.axes import as_script, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.scatter import costs, qualities, scatter_chart
@@ -45,15 +45,15 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
     marks = frontier(study.table, quality, cost)
     curves, note = _curves(study)
     lines, places = _lines(study, quality, cost)
-    pairs, numbered = _pairs(study)
+    effects = _effects(study, qualities(study.table, quality), cost)
     axes = shown_axes(study)
     charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost)}
     if curves:
         charts["curves"] = curves_chart(study)
     if len(lines) > 2:
         charts["parallel"] = parallel_chart(study, lines)
-    if pairs:
-        charts["effects"] = effects_chart(study, quality, pairs)
+    if effects:
+        charts["effects"] = effects_chart(study, quality, effects)
     if len(axes) > 1:
         charts["heat"] = heat_chart(study, quality, axes)
     used = _used(study.table)
@@ -63,14 +63,13 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
             "frontier": marks.tolist(),
             **{name: _plain(study.table[name]) for name in used},
             **places,
-            **numbered,
         },
         "columns": _columns(study, quality, cost),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
         "told": [*study.varied, *(name for name in measured(study.table, IN_TOOLTIP) if name not in study.varied)],
         "lines": lines,
-        "pairs": pairs,
+        "effects": effects,
         "curves": curves,
         "curves_note": note,
         "charts": {name: chart.to_dict() for name, chart in charts.items()},
@@ -246,26 +245,42 @@ def _places(table: pd.DataFrame, name: str, order: Sequence[Any]) -> tuple[list[
     return [None if pd.isna(v) else where[str(v)] for v in values], [[where[value], value] for value in few]
 
 
-def _pairs(study: Study) -> tuple[dict[str, str], dict[str, list[int | None]]]:
-    """Return for each axis a column that numbers the rows which differ in that axis alone, as in findings.py.
+def _effects(study: Study, names: Sequence[str], cost: str) -> list[dict[str, Any]]:
+    """Return the effects of the axes on each of the columns `names`, as analysis/effects has them.
 
-    Only the last row of a finished run has a number. A run that several sweeps share pairs in the first of them.
+    Each has the rows of its pairs (`before` and `after`), and for each column with these pairs half the width of one
+    pair's 95 % interval, null if the scatter is unknown: the page shows the mean over the pairs that are selected.
     """
-    table = study.table
-    final = table.index.isin(final_rows(table).index)
-    sweep_of = {run_id: i for i, ids in reversed(list(enumerate(study.members.values()))) for run_id in ids}
-    sweeps = table["run_id"].map(sweep_of).fillna(-1)
-    names: dict[str, str] = {}
-    columns: dict[str, list[int | None]] = {}
-    for axis in [axis for axis in shown_axes(study) if axis != "seed"]:
-        key = f"pair{len(names)}"
-        others = [table[name].astype("string").fillna("") for name in study.varied if name != axis]
-        number = pd.concat([sweeps, table["task"].astype("string").fillna(""), *others], axis=1)
-        number.columns = pd.RangeIndex(number.shape[1])
-        codes = number.groupby(list(number.columns), sort=False).ngroup().to_numpy()
-        names[axis] = key
-        columns[key] = [int(code) if last else None for code, last in zip(codes, final, strict=True)]
-    return names, columns
+    final = study.table.index.isin(final_rows(study.table).index)
+    row_of = {study.table["run_id"].iloc[i]: int(i) for i in np.flatnonzero(final)}
+    axes, heads = shown_axes(study), axis_headings(study.varied)
+    known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
+    for task, of_task in study.by_task.items():
+        for name, effects in effects_by_quality(of_task, names, cost).items():
+            for effect in (effect for axis in axes for effect in effects.get(axis, [])):
+                pairs = effect.pairs
+                label = f"{heads[effect.axis]}: {as_script(effect.value)} against {as_script(effect.base)}"
+                label = f"{task}, {label}" if len(study.by_task) > 1 else label
+                if (label, pairs.before, pairs.after) not in known:
+                    rows = ([row_of[run] for run in runs] for runs in (pairs.before, pairs.after))
+                    known[label, pairs.before, pairs.after] = {
+                        "label": label,
+                        **dict(zip(("before", "after"), rows, strict=True)),
+                        "half_of_one_pair": {},
+                    }
+                known[label, pairs.before, pairs.after]["half_of_one_pair"][name] = effect.half_of_one_pair
+    return list(known.values())
+
+
+def pair_changes(data: Mapping[str, Any], quality: str) -> list[dict[str, Any]]:
+    """Return the changes of a quality in all pairs of the page's data, as the page's script gives them to the chart."""
+    values = data["rows"][quality]
+    return [
+        {"label": effect["label"], "pair": pair, "change": values[after] - values[before]}
+        for effect in data["effects"]
+        if quality in effect["half_of_one_pair"]
+        for pair, (before, after) in enumerate(zip(effect["before"], effect["after"], strict=True))
+    ]
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -63,7 +63,7 @@ def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> li
     for name, chart in fit_charts(answer).items():
         for form in formats:
             file = folder / "charts" / f"fit-{name}.{form}"
-            write_atomically(file, drawn(chart.to_dict(), [], [], form))
+            write_atomically(file, drawn(chart.to_dict(), {}, form))
             written.append(file)
     return written
 

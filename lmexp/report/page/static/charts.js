@@ -37,7 +37,6 @@ function dressed(name) {
 const READS = {
   scatter: () => ["task", chosen.cost, chosen.quality, chosen.colour],
   parallel: () => [chosen.colour, ...page.lines.map((line) => line.key)],
-  effects: () => [chosen.quality, ...Object.entries(page.pairs).flat()],
   heat: () => [chosen.quality, chosen.down, chosen.across],
   curves: () => [chosen.colour],
 };
@@ -69,7 +68,23 @@ function dataOf(name) {
     byId("parallel-note").textContent = ` The first ${MOST_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
     return { rows: rowsFor(name, [...drawn]) };
   }
-  return { rows: rowsFor(name, name === "effects" || name === "heat" ? selected.map((i) => rows[i]) : rows) };
+  if (name === "effects") return { pairs: selectedPairs() };
+  return { rows: rowsFor(name, name === "heat" ? selected.map((i) => rows[i]) : rows) };
+}
+
+// What each pair of selected runs changes in the chosen quality. Which runs are pairs is found by analysis/effects.
+function selectedPairs() {
+  const pairs = [];
+  for (const { label, before, after, half_of_one_pair } of page.effects) {
+    if (!(chosen.quality in half_of_one_pair)) continue;
+    before.forEach((i, pair) => {
+      const [first, second] = [rows[i], rows[after[pair]]];
+      if (first.selected && second.selected) {
+        pairs.push({ label, pair, change: second[chosen.quality] - first[chosen.quality] });
+      }
+    });
+  }
+  return pairs;
 }
 
 // A mark of the scatter names its row; the words are found when somebody asks, not for all marks beforehand.
