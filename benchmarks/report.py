@@ -22,9 +22,10 @@ from rich.console import Console
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study, load_study
 from lmexp.report.export.formats import rendered
+from lmexp.report.options import ViewOptions
 from lmexp.report.page.html import write_report
 from lmexp.report.terminal.study import print_study
-from lmexp.report.view import StudyView, ViewOptions
+from lmexp.report.view import StudyView
 from lmexp.runs.record import complete
 
 RECORDS = 10_000
@@ -95,19 +96,19 @@ def main() -> None:
         write_study(folder, records)
         study: Study = measured(f"load {records:,} records", lambda: load_study([folder]))
         costs = ("train_seconds", "dollars", "peak_memory_gb")
-        measured("frontier, loss against three costs", lambda: StudyView(study, ViewOptions(cost=costs)).marks)
+        measured("frontier, loss against three costs", lambda: StudyView.of(study, ViewOptions(cost=costs)).marks)
         measured("findings", lambda: findings(study))
-        measured("groups over seeds", lambda: StudyView(study, ViewOptions()).groups)
+        measured("groups over seeds", lambda: StudyView.of(study, ViewOptions()).groups)
         measured(
             "filter", lambda: study.where("n_layers >= 4 and precision in ['fp32', 'bf16'] and tokens / n_params > 2")
         )
         console = Console(width=120, file=io.StringIO())
         measured(
             "the terminal's report, all of it",
-            lambda: print_study(StudyView(study, ViewOptions(reach={"loss": 3.0})), console),
+            lambda: print_study(StudyView.of(study, ViewOptions(reach={"loss": 3.0})), console),
         )
         for name in ("csv", "md", "json"):
-            measured(f"--format {name}", lambda name=name: rendered(StudyView(study, ViewOptions()), name))
+            measured(f"--format {name}", lambda name=name: rendered(StudyView.of(study, ViewOptions()), name))
         measured("report.html", lambda: write_report(study, folder))
 
 

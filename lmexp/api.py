@@ -155,8 +155,9 @@ def report(
     Raises UserError for a folder that holds no runs, and for a wrong column, expression or format.
     """
     from lmexp.report.charts.export import check_formats
-    from lmexp.report.view import ViewOptions
-    from lmexp.study.report import view_study, write_report_files
+    from lmexp.report.options import ViewOptions
+    from lmexp.report.view import StudyView
+    from lmexp.study.report import write_report_files
 
     formats = check_formats(",".join(_listed(charts))) if charts else []
     paths = _folders(folders, "report")
@@ -164,11 +165,12 @@ def report(
     options = ViewOptions(
         quality=_names(quality),
         cost=_names(cost),
+        where=where,
         group_by=group_by,
         reach=dict(reach or {}),
         under=dict(under or {}),
     )
-    return write_report_files(study, view_study(study, options, where), paths, formats)
+    return write_report_files(study, StudyView.of(study, options), paths, formats)
 
 
 def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:

@@ -114,7 +114,7 @@ class Study:
     def curves(self) -> pd.DataFrame:
         """All points of all curves, one a row: the columns of CURVE, then whatever else the points hold."""
         points = [
-            {"run_id": run_id, **_curve_point(point)} for run_id, run in self.runs.items() for point in run.read_curve()
+            {"run_id": run_id, **curve_point(point)} for run_id, run in self.runs.items() for point in run.read_curve()
         ]
         extra = dict.fromkeys(name for point in points for name in point if name not in CURVE)
         return pd.DataFrame(points, columns=[*CURVE, *extra])
@@ -256,7 +256,7 @@ def _union(known: list[Any], more: list[Any]) -> list[Any]:
     return list(by_kind.values())
 
 
-def _curve_point(point: dict[str, Any]) -> dict[str, Any]:
+def curve_point(point: dict[str, Any]) -> dict[str, Any]:
     """Return a point of a curve with its kind, its loss under one name."""
     if "train_loss" in point:
         return {"kind": "train", **point, "loss": point["train_loss"]}

@@ -64,21 +64,22 @@ class ViewChoices:
     def of(self, study: "Study") -> "StudyView":
         """Return this view of a study. Raises UserError for a column, a limit or an expression that is wrong."""
         from lmexp.analysis.select import parse_limits
-        from lmexp.report.view import ViewOptions, split_names
-        from lmexp.study.report import view_study
+        from lmexp.report.options import DEFAULT_COST, ViewOptions, split_names
+        from lmexp.report.view import StudyView
 
         options = ViewOptions(
             quality=split_names(self.quality),
-            cost=split_names(self.cost) or ("train_seconds",),
-            sort=self.sort,
-            columns=split_names(self.columns),
+            cost=split_names(self.cost) or (DEFAULT_COST,),
+            where=self.where,
             group_by=self.group_by,
-            top=self.top,
             reach=parse_limits(self.reach or (), "--reach"),
             under=parse_limits(self.under or (), "--under"),
             detect=self.detect,
+            columns=split_names(self.columns),
+            sort=self.sort,
+            top=self.top,
         )
-        return view_study(study, options, self.where)
+        return StudyView.of(study, options)
 
 
 def show_report(

@@ -1,7 +1,7 @@
 """Report on a study: read its folders, choose what is shown, and write the page and the tables beside the runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -9,8 +9,7 @@ import pandas as pd
 
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
-from lmexp.errors import UserError
-from lmexp.report.view import StudyView, ViewOptions
+from lmexp.report.view import StudyView
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class StudyReport:
     @cached_property
     def findings(self) -> list[str]:
         """What the study says, as sentences; the headline comes first."""
-        return findings(self.view.study, self.view.view.quality[0], self.view.view.cost[0])
+        return findings(self.view.study, self.view.options.quality[0], self.view.options.cost[0])
 
     @property
     def answers(self) -> list[str]:
         """The answers to `reach` and `under`, as sentences."""
-        return self.view.choices
+        return self.view.answers
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -62,20 +61,6 @@ class StudyReport:
         return self.view.groups
 
 
-def view_study(study: Study, options: ViewOptions, where: str | None = None) -> StudyView:
-    """Return the rows of a study that `where` keeps, as `options` show them.
-
-    Without a quality in `options`, it is the column that compares these rows fairly.
-    Raises UserError for a column that is missing, and for an expression that is wrong or keeps no row.
-    """
-    part = study if where is None else study.where(where)
-    if part.table.empty and where is not None:
-        raise UserError(f"no row of {study.name} is such that {where}")
-    view = StudyView(part, replace(options, quality=options.quality or (part.default_quality,)))
-    view.check()
-    return view
-
-
 def write_report_files(
     study: Study, view: StudyView, folders: Sequence[Path], formats: Sequence[str] = ()
 ) -> StudyReport:
@@ -87,7 +72,7 @@ def write_report_files(
     from lmexp.report.export.files import write_csv, write_parquet
     from lmexp.report.page.html import write_report
 
-    quality, cost = view.view.quality[0], view.view.cost[0]
+    quality, cost = view.options.quality[0], view.options.cost[0]
     folder = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(each.name for each in folders)
     page = write_report(study, folder, quality, cost)
     csv, parquet = folder / "table.csv", folder / "table.parquet"

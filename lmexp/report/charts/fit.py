@@ -1,28 +1,35 @@
 """The charts of a fit: loss against compute, best sizes by approach, isoFLOP parabolas, residuals.
 
-They hold their own data: points and lines that were computed here, for a law is no transform that Vega-Lite has.
-Measured runs are marks, laws are lines, 95 % intervals are bands. The law that is trusted most is drawn first.
+Measured runs are marks, laws are lines, and 95 % intervals are bands. The charts hold their own data, computed here,
+because Vega-Lite cannot evaluate a law. The law that is trusted most is drawn first.
 """
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
-import numpy.typing as npt
 
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
+from lmexp.report.charts.fit_encodings import (
+    SHADES,
+    colour_by_name,
+    data_rows,
+    inline_data,
+    log_axis,
+    loss_axis,
+    shade_by_size,
+    shade_legend,
+    tip,
+)
 from lmexp.runs.columns import column
 
 STEPS = 60
-"""Points of a line: smooth at any width of a page."""
-AHEAD = 10.0
-"""How far beyond the largest run, or the largest budget asked about, lines go."""
-SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
-"""From little to much: told apart by the colour-blind, readable on white and on near-black."""
+"""Points of a line, enough to look smooth."""
+BEYOND = 10.0
+"""Lines go to this many times the largest run, or to the largest budget in question if that is more."""
 HEIGHT = 380
 COMPUTE = "training compute (FLOPs)"
 
@@ -38,9 +45,9 @@ def fit_charts(answer: Answer) -> dict[str, alt.LayerChart]:
 
 
 def loss_chart(answer: Answer) -> alt.LayerChart:
-    """Return the runs' loss against compute, coloured by size, and what each law says the best use of compute gives."""
+    """Return the loss of the runs against compute, coloured by size, and the lowest loss that each law predicts."""
     points = answer.points
-    runs = _data(
+    runs = inline_data(
         {
             "flops": points.flops,
             "loss": points.loss,
@@ -54,21 +61,21 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
     for name, law in laws.items():
         lines += _line(name, "flops", grid, law.optimum(grid, answer.flops_per_token).loss)
     tooltip = [
-        _tip("params", "parameters"),
-        _tip("tokens", "tokens"),
-        _tip("flops", "FLOPs"),
-        _tip("loss", "loss", ".4f"),
+        tip("params", "parameters"),
+        tip("tokens", "tokens"),
+        tip("flops", "FLOPs"),
+        tip("loss", "loss", ".4f"),
     ]
     marks = (
         alt.Chart(runs)
         .mark_point(size=45, filled=True, opacity=0.75)
-        .encode(x=_log("flops", COMPUTE, grid), y=_loss(), fill=_by_size(), tooltip=[*tooltip, "unit:N"])
+        .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), tooltip=[*tooltip, "unit:N"])
     )
     return styled(
         [*_bands(lines, "flops", list(laws), answer), marks],
-        json.dumps("loss, and what the best use of each budget gives"),
+        json.dumps("loss, and the lowest loss predicted for each budget"),
         HEIGHT,
-        "Loss of each run against its compute, with the lowest loss that each law foretells and its interval",
+        "Loss of each run against its compute, with the lowest loss that each law predicts and its interval",
     )
 
 
@@ -78,16 +85,20 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
     name = "flops" if answer.cost == "train_flops" else answer.cost
     spent = answer.points.flops if name == "flops" else answer.points.costs[name]
     (law,) = answer.fit.laws.values()
-    grid = np.geomspace(spent.min() / 1.5, max([spent.max() * AHEAD, *(row.amount for row in answer.bought)]), STEPS)
-    runs = _data({"cost": spent, "loss": answer.points.loss, "params": answer.points.params})
+    grid = np.geomspace(spent.min() / 1.5, max([spent.max() * BEYOND, *(row.amount for row in answer.bought)]), STEPS)
+    runs = inline_data({"cost": spent, "loss": answer.points.loss, "params": answer.points.params})
     heading = column(answer.cost).heading
     marks = (
         alt.Chart(runs)
         .mark_point(size=60, filled=True, opacity=0.8, color=PALETTE[0])
         .encode(
-            x=_log("cost", heading, grid),
-            y=_loss(),
-            tooltip=[_tip("cost", heading), _tip("loss", "loss", ".4f"), _tip("params", "parameters")],
+            x=log_axis("cost", heading, grid),
+            y=loss_axis(),
+            tooltip=[
+                tip("cost", heading),
+                tip("loss", "loss", ".4f"),
+                tip("params", "parameters"),
+            ],
         )
     )
     lines = _line(law.law.name, "cost", grid, law.loss(grid))
@@ -96,7 +107,7 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
 
 
 def size_chart(answer: Answer) -> alt.LayerChart:
-    """Return the best size of each budget by each law and approach, with the vertices of the parabolas."""
+    """Return the best size for each budget by each law and approach, with the vertices of the parabolas."""
     grid = _budgets(answer)
     names = [name for name, law in answer.fit.laws.items() if law.law.has_optimum]
     lines = []
@@ -111,7 +122,7 @@ def size_chart(answer: Answer) -> alt.LayerChart:
         names,
         answer,
         "params",
-        _log("value", "best parameters, N*", [line["value"] for line in lines], alt.Y),
+        log_axis("value", "best parameters, N*", [line["value"] for line in lines], alt.Y),
     )
     vertices = [
         {"flops": p.flops, "value": p.params, "low": p.interval[0], "high": p.interval[1], "by": name}
@@ -119,15 +130,20 @@ def size_chart(answer: Answer) -> alt.LayerChart:
         for p in approach.parabolas
     ]
     if vertices:
-        base = alt.Chart(alt.InlineData(values=vertices)).encode(x=_log("flops", COMPUTE, grid))
+        base = alt.Chart(alt.InlineData(values=vertices)).encode(x=log_axis("flops", COMPUTE, grid))
         layers.append(
             base.mark_point(size=55, filled=True, opacity=1).encode(
                 y=alt.Y("value:Q"),
-                color=_by_name(names),
-                tooltip=[_tip("flops", "FLOPs"), _tip("value", "N*"), _tip("low", "from"), _tip("high", "to")],
+                color=colour_by_name(names),
+                tooltip=[
+                    tip("flops", "FLOPs"),
+                    tip("value", "N*"),
+                    tip("low", "from"),
+                    tip("high", "to"),
+                ],
             )
         )
-    title = "best size of a budget, by law and approach"
+    title = "best model size for a budget, by law and approach"
     return styled(
         layers, json.dumps(title), HEIGHT, "The best number of parameters against compute, by law and approach"
     )
@@ -139,51 +155,59 @@ def isoflop_chart(answer: Answer) -> alt.LayerChart:
     parabolas = [p for approach in answer.approaches.values() for p in approach.parabolas]
     for parabola in parabolas:
         its = parabola.members
-        rows += _rows({"params": points.params[its], "loss": points.loss[its]}, flops=parabola.flops)
+        rows += data_rows({"params": points.params[its], "loss": points.loss[its]}, flops=parabola.flops)
         grid = np.geomspace(parabola.smallest, parabola.largest, STEPS)
-        lines += _rows({"params": grid, "loss": parabola.loss(grid)}, flops=parabola.flops)
+        lines += data_rows({"params": grid, "loss": parabola.loss(grid)}, flops=parabola.flops)
         lowest = float(parabola.loss(np.array([parabola.params]))[0])
         vertices.append({"flops": parabola.flops, "params": parabola.params, "loss": lowest})
     shade = alt.Scale(type="log", range=SHADES)
-    x = _log("params", "parameters", [row["params"] for row in rows])
+    x = log_axis("params", "parameters", [row["params"] for row in rows])
     layers = [
         alt.Chart(alt.InlineData(values=lines))
         .mark_line(strokeWidth=1.75)
-        .encode(x=x, y=_loss(), stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
+        .encode(x=x, y=loss_axis(), stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(size=40, filled=True, opacity=0.85)
         .encode(
             x=x,
-            y=_loss(),
-            fill=alt.Fill("flops:Q", scale=shade, legend=_gradient("FLOPs", ".0e")),
-            tooltip=[_tip("params", "parameters"), _tip("flops", "FLOPs"), _tip("loss", "loss", ".4f")],
+            y=loss_axis(),
+            fill=alt.Fill("flops:Q", scale=shade, legend=shade_legend("FLOPs", ".0e")),
+            tooltip=[
+                tip("params", "parameters"),
+                tip("flops", "FLOPs"),
+                tip("loss", "loss", ".4f"),
+            ],
         ),
         alt.Chart(alt.InlineData(values=vertices))
         .mark_point(size=110, shape="diamond", filled=False, strokeWidth=1.75, color=INK, opacity=1)
-        .encode(x=x, y=_loss(), tooltip=[_tip("flops", "FLOPs"), _tip("params", "N*"), _tip("loss", "loss", ".4f")]),
+        .encode(
+            x=x,
+            y=loss_axis(),
+            tooltip=[tip("flops", "FLOPs"), tip("params", "N*"), tip("loss", "loss", ".4f")],
+        ),
     ]
-    title = "runs of equal compute: the lowest point of each parabola is the best size (diamonds)"
+    title = "runs of equal compute: the lowest point of each parabola (diamond) is the best size"
     return styled(layers, json.dumps(title), HEIGHT, "Loss against parameters at each budget, with parabolas")
 
 
 def residual_chart(answer: Answer) -> alt.LayerChart:
-    """Return how far each run lies from each law, in percent, against compute."""
+    """Return how far the loss of each run is from each law, in percent, against compute."""
     points, rows = answer.points, []
     for name, law in answer.fit.laws.items():
-        rows += _rows({"flops": _spent(answer), "off": 100 * (points.loss / _fitted(answer, law) - 1)}, law=name)
+        rows += data_rows({"flops": _spent(answer), "off": 100 * (points.loss / _fitted(answer, law) - 1)}, law=name)
     names = list(answer.fit.laws)
     zero = alt.Chart(alt.InlineData(values=[{"off": 0}])).mark_rule(color=INK, opacity=0.5).encode(y="off:Q")
     marks = (
         alt.Chart(alt.InlineData(values=rows))
         .mark_point(size=35, opacity=0.8, strokeWidth=1.5)
         .encode(
-            x=_log("flops", column(answer.cost).heading if answer.cost else COMPUTE, _spent(answer)),
+            x=log_axis("flops", column(answer.cost).heading if answer.cost else COMPUTE, _spent(answer)),
             y=alt.Y("off:Q", axis=alt.Axis(title=None, format="+.1f", tickCount=6)),
-            color=_by_name(names, "law"),
+            color=colour_by_name(names, "law"),
             shape=alt.Shape(
                 "law:N", scale=alt.Scale(domain=names, range=SHAPES[: len(names)]), legend=alt.Legend(title=None)
             ),
-            tooltip=["law:N", _tip("flops", "at"), _tip("off", "percent", "+.2f")],
+            tooltip=["law:N", tip("flops", "at"), tip("off", "percent", "+.2f")],
         )
     )
     title = "measured loss above or below the law (percent)"
@@ -191,7 +215,7 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
 
 
 def _fitted(answer: Answer, law: LawFit) -> Any:
-    """Return a law's loss (n,) at every point, each at its own precision."""
+    """Return the loss (n,) that a law predicts for every point, at the precision of that point."""
     points = answer.points
     columns = {"params": points.params, "tokens": points.tokens, "flops": points.flops, **points.costs}
     inputs = [columns[name] for name in law.law.inputs]
@@ -212,26 +236,32 @@ def _spent(answer: Answer) -> Any:
 
 def _budgets(answer: Answer) -> Any:
     """Return the budgets (STEPS,) that lines go through."""
-    most = max([answer.largest * AHEAD, *(row.flops for row in answer.best)])
+    most = max([answer.largest * BEYOND, *(row.flops for row in answer.best)])
     return np.geomspace(answer.points.flops.min() / 1.5, most, STEPS)
 
 
 def _line(name: str, x: str, grid: Any, estimate: Estimate) -> list[dict[str, Any]]:
     """Return the rows of a line with its band."""
     value, low, high = (np.broadcast_to(part, grid.shape) for part in estimate)
-    return _rows({x: grid, "value": value, "low": low, "high": high}, by=name)
+    return data_rows({x: grid, "value": value, "low": low, "high": high}, by=name)
 
 
 def _bands(
     lines: list[dict[str, Any]], x: str, names: list[str], answer: Answer, what: str = "loss", y: Any = None
 ) -> list[alt.Chart]:
-    """Return lines with their intervals, solid as far as runs go."""
+    """Return lines with the bands of their intervals, and a dashed rule at the largest run."""
     heading = column(answer.cost).heading if answer.cost else COMPUTE
-    ordinate = y if y is not None else _loss("value")
+    ordinate = y if y is not None else loss_axis("value")
     base = alt.Chart(alt.InlineData(values=lines)).encode(
-        x=_log(x, heading, [line[x] for line in lines]), color=_by_name(names)
+        x=log_axis(x, heading, [line[x] for line in lines]), color=colour_by_name(names)
     )
-    tooltip = ["by:N", _tip(x, heading), _tip("value", what), _tip("low", "from"), _tip("high", "to")]
+    tooltip = [
+        "by:N",
+        tip(x, heading),
+        tip("value", what),
+        tip("low", "from"),
+        tip("high", "to"),
+    ]
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
     rule = alt.Chart(alt.InlineData(values=[{x: answer.largest}])).mark_rule(strokeDash=[3, 4], opacity=0.5, color=INK)
     return [
@@ -239,79 +269,3 @@ def _bands(
         base.mark_line(strokeWidth=2).encode(y=ordinate, tooltip=tooltip),
         rule.encode(x=alt.X(f"{x}:Q")),
     ]
-
-
-def _log(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:
-    """Return a logarithmic axis over some values, which writes 1e18, or a prefix where they are no FLOPs.
-
-    Its ticks are powers of ten, with 2 and 5 between where there are few of them.
-    """
-    text = "replace(format(datum.value, '.0e'), '+', '')" if "FLOPs" in title else "format(datum.value, '~s')"
-    values = np.asarray(over, dtype=np.float64)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    digits = (1,) if high > 1e3 * low else (1, 2, 5)
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
-    return channel(
-        f"{field}:Q",
-        scale=alt.Scale(type="log", nice=False, padding=16),
-        axis=alt.Axis(
-            title=title,
-            titleFontWeight="normal",
-            values=[tick for tick in ticks if low / 1.5 <= tick <= high * 1.5],
-            labelExpr=text,
-            labelOverlap="greedy",
-            grid=channel is alt.Y,
-        ),
-    )
-
-
-def _loss(field: str = "loss") -> alt.Y:
-    """Return the axis of the loss: from its lowest to its highest, not from 0."""
-    return alt.Y(
-        f"{field}:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=None, tickCount=6, format=".2~f")
-    )
-
-
-def _by_size() -> alt.Fill:
-    return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=_gradient("parameters", "~s"))
-
-
-def _gradient(title: str, text: str) -> alt.Legend:
-    """Return the legend of a quantity that is told by shades."""
-    return alt.Legend(
-        title=title,
-        titleFontWeight="normal",
-        titleColor=INK,
-        type="gradient",
-        format=text,
-        gradientLength=180,
-        tickCount=4,
-    )
-
-
-def _by_name(names: Sequence[str], field: str = "by") -> alt.Color:
-    scale = alt.Scale(domain=list(names), range=PALETTE[: len(names)])
-    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1))
-
-
-def _tip(field: str, title: str, text: str = ".3s") -> alt.Tooltip:
-    return alt.Tooltip(f"{field}:Q", title=title, format=text)
-
-
-def _data(columns: dict[str, Any]) -> alt.InlineData:
-    return alt.InlineData(values=_rows(columns))
-
-
-def _rows(columns: dict[str, Any], **same: Any) -> list[dict[str, Any]]:
-    """Return columns as rows of plain numbers with the six digits that a screen can show; not finite is null."""
-    return [
-        same | {name: _plain(value) for name, value in zip(columns, row, strict=True)}
-        for row in zip(*columns.values(), strict=True)
-    ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        return str(value)
-    return float(f"{value:.6g}") if np.isfinite(value) else None

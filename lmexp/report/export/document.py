@@ -1,6 +1,5 @@
 """A study as one JSON document, for other programs."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -9,34 +8,35 @@ import pandas as pd
 from lmexp.analysis.effects.effects import all_effects, noise_floor
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
+from lmexp.report.values import json_column, json_value
 from lmexp.report.view import StudyView
 
 
 def study_document(shown: StudyView) -> dict[str, Any]:
     """Return the study's question, findings, axes, rows (under the record's names), frontier, effects and groups."""
-    study, view = shown.study, shown.view
-    quality, cost = view.quality[0], view.cost[0]
-    table = study.table.iloc[shown.order] if view.sort else study.table
-    marks = shown.marks[shown.order] if view.sort else shown.marks
-    rows = table[shown.names] if view.columns else table
+    study, options = shown.study, shown.options
+    quality, cost = options.quality[0], options.cost[0]
+    table = study.table.iloc[shown.order] if options.sort else study.table
+    marks = shown.marks[shown.order] if options.sort else shown.marks
+    rows = table[shown.names] if options.columns else table
     document = {
         "name": study.name,
         "question": study.question,
         "findings": findings(study, quality, cost),
         "axes": study.axes,
-        "quality": quality if len(view.quality) == 1 else list(view.quality),
-        "cost": cost if len(view.cost) == 1 else list(view.cost),
+        "quality": quality if len(options.quality) == 1 else list(options.quality),
+        "cost": cost if len(options.cost) == 1 else list(options.cost),
         "frontier": table["run_id"][marks].tolist(),
         "knee": {task: shown.study.by_task[task].table["run_id"].iloc[at] for task, at in shown.knees.items()},
-        "hypervolume": {task: asdict(found) for task, found in shown.hypervolumes.items()},
+        "hypervolume": {task: asdict(volume) for task, volume in shown.hypervolumes.items()},
         "effects": _effects(shown),
         "noise": _noise(shown),
         "groups": None if shown.groups is None else records(shown.groups),
         "runs": records(rows),
         "skipped": [cell.model_dump() for cell in study.skipped],
     }
-    if shown.choices:
-        document["answers"] = shown.choices
+    if shown.answers:
+        document["answers"] = shown.answers
     if shown.detection:
         document["detect"] = shown.detection.document
     return document
@@ -44,7 +44,7 @@ def study_document(shown: StudyView) -> dict[str, Any]:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return a table's rows as JSON has them: null for what is missing and for what is not finite."""
-    columns = {str(name): [_plain(value) for value in table[name].astype(object)] for name in table}
+    columns = {str(name): json_column(table[name]) for name in table}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -57,32 +57,23 @@ def _effects(shown: StudyView) -> list[dict[str, Any]]:
             "base": effect.base,
             "value": effect.value,
             "pairs": len(effect.changes),
-            "change": _plain(effect.mean),
-            "half_width_95": _plain(effect.half),
-            "p": _plain(effect.p),
-            "p_holm": _plain(effect.adjusted),
+            "change": json_value(effect.mean),
+            "half_width_95": json_value(effect.half),
+            "p": json_value(effect.p),
+            "p_holm": json_value(effect.adjusted),
             "within_noise": effect.is_within_noise,
-            "cost_ratio": _plain(effect.cost_ratio),
-            "speed_ratio": _plain(effect.speed_ratio),
+            "cost_ratio": json_value(effect.cost_ratio),
+            "speed_ratio": json_value(effect.speed_ratio),
         }
         for task, effect in found
     ]
 
 
 def _of(study: Study, shown: StudyView) -> list[Any]:
-    found = all_effects(study, shown.view.quality[0], shown.view.cost[0])
+    found = all_effects(study, shown.options.quality[0], shown.options.cost[0])
     return [effect for effects in found.values() for effect in effects]
 
 
 def _noise(shown: StudyView) -> dict[str, Any]:
-    found = {task: noise_floor(one, shown.view.quality[0]) for task, one in shown.study.by_task.items()}
+    found = {task: noise_floor(one, shown.options.quality[0]) for task, one in shown.study.by_task.items()}
     return {task: asdict(noise) for task, noise in found.items() if noise}
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell as JSON has it: numpy's numbers as Python's, what is missing as null."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if value is None or value is pd.NA or value != value:
-        return None
-    return None if isinstance(value, float) and not math.isfinite(value) else value

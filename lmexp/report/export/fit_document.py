@@ -1,18 +1,16 @@
 """A fit as one JSON document, for other programs; what `--json` prints and `fit.json` holds."""
 
-import math
 from typing import Any
-
-import numpy as np
 
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.fit import Estimate, LawFit
+from lmexp.report.values import json_value
 
 
 def fit_document(answer: Answer) -> dict[str, Any]:
     """Return a fit as one JSON document: laws, approaches, optima, and what was left out; no NaN in it."""
     points = answer.points
-    return _plain(
+    return json_value(
         {
             "source": points.source,
             "n_points": len(points),
@@ -73,14 +71,3 @@ def _law(law: LawFit) -> dict[str, Any]:
 
 def _interval(estimate: Estimate) -> dict[str, float]:
     return {name: float(value) for name, value in zip(("value", "low", "high"), estimate, strict=True)}
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: numpy's numbers as Python's, what is not finite as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

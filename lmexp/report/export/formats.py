@@ -18,7 +18,8 @@ from lmexp.errors import UserError, nearest
 from lmexp.report.export.document import study_document
 from lmexp.report.export.files import csv_text, parquet_bytes
 from lmexp.report.terminal.study import GROUP_NOTE, group_texts
-from lmexp.report.view import MARK, StudyView
+from lmexp.report.texts import FRONTIER_MARK
+from lmexp.report.view import StudyView
 from lmexp.runs.columns import column
 
 FORMATS = ("md", "csv", "parquet", "json", "html", "latex")
@@ -67,10 +68,10 @@ def rendered(shown: StudyView, name: str) -> bytes:
 
 def _raw(shown: StudyView) -> pd.DataFrame:
     """Return the rows in order with their mark, or the groups."""
-    if shown.view.group_by and shown.groups is not None:
+    if shown.options.group_by and shown.groups is not None:
         return shown.groups
     table = shown.table.iloc[shown.order]
-    if shown.view.columns:
+    if shown.options.columns:
         return table[shown.names]
     table = table.copy()
     table.insert(0, "frontier", shown.marks[shown.order])
@@ -78,9 +79,9 @@ def _raw(shown: StudyView) -> pd.DataFrame:
 
 
 def _texts(shown: StudyView) -> _Texts:
-    if shown.view.group_by:
+    if shown.options.group_by:
         texts, headings, right = group_texts(shown)
-        notes = [GROUP_NOTE.format(mark=MARK)]
+        notes = [GROUP_NOTE.format(mark=FRONTIER_MARK)]
     else:
         texts = shown.texts(shown.order)
         headings = {name: column(name).heading for name in texts} | axis_headings(shown.study.varied) | {"frontier": ""}

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lmexp.analysis.advice.families import sentences
 from lmexp.analysis.columns import format_number
-from lmexp.report.terminal.study import small_table
+from lmexp.report.terminal.layout import small_table
 from lmexp.runs.columns import column
 from lmexp.units import duration, si
 

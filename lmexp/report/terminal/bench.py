@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from lmexp.report.terminal.study import column_widths, fit
+from lmexp.report.terminal.layout import column_widths, columns_to_hide, empty_table
 from lmexp.runs.record import Row
 from lmexp.units import si
 
@@ -29,7 +27,7 @@ HEADINGS = {
     "peak_memory_gb": "peak\nmemory",
     "bandwidth_use": "memory\nspeed",
 }
-GIVE_WAY = (
+HIDE_FIRST = (
     "peak_memory_gb",
     "decode_ms_p95",
     "kv_cache_gb",
@@ -37,7 +35,7 @@ GIVE_WAY = (
     "bandwidth_use",
     "decode_ms_p99",
 )
-"""The order in which columns leave a table that is too wide."""
+"""The order in which columns are hidden when the table is too wide."""
 
 
 def print_bench(document: Row, console: Console) -> None:
@@ -84,8 +82,8 @@ def _print_table(rows: Sequence[Row], console: Console) -> None:
     # A column without any number says nothing but that: a note says why there is no loss.
     texts = {key: cells for key, cells in texts.items() if any(cell != "–" for cell in cells)}
     headings = {key: HEADINGS[key] for key in texts}
-    hidden = fit(column_widths(headings, texts), 1, list(GIVE_WAY), console.width)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    hidden = columns_to_hide(column_widths(headings, texts), 1, HIDE_FIRST, console.width)
+    table = empty_table(gap=1)
     shown = {key: cells for key, cells in texts.items() if key not in hidden}
     for key in shown:
         table.add_column(Text(headings[key]), justify="left" if key == "precision" else "right", overflow="fold")

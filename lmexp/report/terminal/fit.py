@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from rich.text import Text
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
+from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
 from lmexp.units import printable, si
 
@@ -172,7 +172,7 @@ def notes_of(answer: Answer) -> list[str]:
 
 
 def _table(headings: Sequence[str], rows: Rows) -> Table:
-    result = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    result = empty_table()
     words = {"law", "by", "", "95 % interval"}
     for heading in headings:
         result.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")

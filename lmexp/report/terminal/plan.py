@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lmexp.analysis.columns import distinguishing_axes
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
-from lmexp.report.terminal.study import column_widths, fit, small_table
+from lmexp.report.terminal.layout import column_widths, columns_to_hide, empty_table, small_table
 from lmexp.runs.record import Row
 from lmexp.units import duration, si
 
@@ -78,8 +76,8 @@ def _print_rows(rows: Sequence[Row], console: Console) -> None:
     texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
     titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings
     gap = 2 if console.width > 90 else 1
-    hidden = fit(column_widths(titles, texts), gap, list(GIVE_WAY), console.width)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    hidden = columns_to_hide(column_widths(titles, texts), gap, GIVE_WAY, console.width)
+    table = empty_table(gap)
     shown = {key: cells for key, cells in texts.items() if key not in hidden}
     for key in shown:
         table.add_column(Text(titles[key]), justify="left" if key in axes else "right", overflow="fold")

@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from lmexp.report.terminal.study import small_table
+from lmexp.report.terminal.layout import small_table
 from lmexp.runs.directory import PRUNED, RESULTS
 from lmexp.runs.record import Row
 from lmexp.units import duration, si

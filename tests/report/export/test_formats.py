@@ -11,7 +11,8 @@ import pytest
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.report.export.formats import FORMATS, format_named, rendered
-from lmexp.report.view import StudyView, ViewOptions
+from lmexp.report.options import ViewOptions
+from lmexp.report.view import StudyView
 from tests.report.synthetic import write_study
 
 HOSTILE = (
@@ -28,11 +29,11 @@ def study(tmp_path_factory):
 def hostile(tmp_path_factory):
     folder = write_study(tmp_path_factory.mktemp("outputs"), slug=HOSTILE)
     (folder / "sweep.json").unlink()
-    return StudyView(load_study([folder]), ViewOptions())
+    return StudyView.of(load_study([folder]), ViewOptions())
 
 
 def test_each_format_has_every_row(study):
-    shown = StudyView(study, ViewOptions(top=1))
+    shown = StudyView.of(study, ViewOptions(top=1))
     assert rendered(shown, "md").count(b"\n| ") == 1 + 10
     assert rendered(shown, "html").count(b"<tr>") == 1 + 10
     assert len(re.findall(rb" \\\\$", rendered(shown, "latex"), re.MULTILINE)) == 1 + 10
@@ -42,11 +43,11 @@ def test_each_format_has_every_row(study):
 
 
 def test_chosen_columns_and_their_order(study):
-    shown = StudyView(study, ViewOptions(columns=("slug", "loss"), sort="loss"))
+    shown = StudyView.of(study, ViewOptions(columns=("slug", "loss"), sort="loss"))
     rows = rendered(shown, "csv").decode().splitlines()
     assert rows[0] == "slug,loss" and rows[1] == "gpt_tiny-l4-fp32-s0,2.5" and len(rows) == 11
     with pytest.raises(UserError, match="Did you mean 'loss'"):
-        rendered(StudyView(study, ViewOptions(columns=("los",))), "md")
+        rendered(StudyView.of(study, ViewOptions(columns=("los",))), "md")
 
 
 def test_markdown_shows_a_hostile_name_as_text(hostile):
@@ -94,13 +95,11 @@ def test_a_study_without_results_has_a_table_or_a_sentence(tmp_path, name, view)
         record.unlink()
     for state in folder.glob("*/state.json"):
         state.write_text('{"state": "failed"}')
-    shown = StudyView(load_study([folder]), view)
     if view.group_by:
         with pytest.raises(UserError, match="no run has finished"):
-            shown.check()
+            StudyView.of(load_study([folder]), view)
     else:
-        shown.check()
-        assert rendered(shown, name)
+        assert rendered(StudyView.of(load_study([folder]), view), name)
 
 
 def test_a_format_is_named_or_known_by_its_file(tmp_path):

@@ -11,8 +11,9 @@ from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
 from lmexp.report.charts.export import write_charts
 from lmexp.report.export.document import study_document
+from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data, pair_changes
-from lmexp.report.view import StudyView, ViewOptions
+from lmexp.report.view import StudyView
 from tests.analysis.test_groups import study_of
 
 LABEL = "precision: bf16 against fp32"
@@ -35,7 +36,7 @@ def on_the_page(study: Study, quality: str) -> tuple[float, float]:
 @pytest.mark.parametrize("quality", ["loss", "accuracy", "train_seconds"])
 def test_the_page_the_document_and_the_analysis_have_the_same_effect(study: Study, quality: str):
     (effect,) = effects(study, "precision", quality, "train_seconds")
-    document = study_document(StudyView(study, ViewOptions(quality=(quality,))))
+    document = study_document(StudyView.of(study, ViewOptions(quality=(quality,))))
     (told,) = [each for each in document["effects"] if each["axis"] == "precision"]
     assert (told["change"], told["half_width_95"]) == (effect.mean, effect.half)
     assert on_the_page(study, quality) == pytest.approx((effect.mean, effect.half), abs=1e-7)

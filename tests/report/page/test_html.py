@@ -8,7 +8,7 @@ import pytest
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
-from lmexp.report.page.data import ALL_POINTS, RUN_POINTS
+from lmexp.report.page.curves import MAX_POINTS, MAX_RUN_POINTS
 from lmexp.report.page.html import report_page, write_report
 from tests.report.synthetic import QUESTION, config, write_run, write_study
 
@@ -81,7 +81,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(tmp_path):
     write_run(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"), 3.0, points=1000)
     page = write_report(load_study([tmp_path / "demo"]), tmp_path).read_text()
     train = next(curve for curve in data_of(page)["curves"] if curve["kind"] == "train")
-    assert len(train["loss"]) == RUN_POINTS and train["tokens"][0] == 1000 and train["tokens"][-1] == 1_000_000
+    assert len(train["loss"]) == MAX_RUN_POINTS and train["tokens"][0] == 1000 and train["tokens"][-1] == 1_000_000
     assert data_of(page)["curves_note"] == "Long curves are thinned."
 
 
@@ -101,12 +101,12 @@ def test_an_unknown_quality_is_a_wrong_input(tmp_path):
 
 
 def test_many_curves_share_the_points_that_a_browser_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr("lmexp.report.page.data.ALL_POINTS", 60)
+    monkeypatch.setattr("lmexp.report.page.curves.MAX_POINTS", 60)
     folder = write_study(tmp_path)
     data = data_of(write_report(load_study([folder]), folder).read_text())
-    assert ALL_POINTS > 60 >= sum(len(curve["loss"]) for curve in data["curves"])
+    assert MAX_POINTS > 60 >= sum(len(curve["loss"]) for curve in data["curves"])
     assert {curve["kind"] for curve in data["curves"]} == {"validation"}
-    assert "only the validation curves are kept" in data["curves_note"]
+    assert "only validation curves are kept" in data["curves_note"]
 
 
 def test_a_curve_has_dollars_where_its_run_has_a_price(tmp_path):

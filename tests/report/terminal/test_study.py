@@ -7,8 +7,9 @@ from rich.console import Console
 
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.report.options import ViewOptions
 from lmexp.report.terminal.study import print_study
-from lmexp.report.view import StudyView, ViewOptions
+from lmexp.report.view import StudyView
 from tests.report.synthetic import write_study
 
 
@@ -19,7 +20,7 @@ def demo(tmp_path_factory):
 
 def printed(study, width=120, **options):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    print_study(StudyView(study, ViewOptions(**options)), console)
+    print_study(StudyView.of(study, ViewOptions(**options)), console)
     return console.export_text()
 
 

@@ -1,0 +1,90 @@
+"""The axes, colours, tooltips and data that the charts of a fit share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import numpy as np
+import numpy.typing as npt
+
+from lmexp.report.charts.base import INK, PALETTE
+from lmexp.report.values import json_value
+
+SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
+"""From small to large: colour-blind readers can tell them apart, on white and on near-black."""
+DIGITS = 6
+"""Significant digits of a number in a chart."""
+
+
+def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:
+    """Return a logarithmic axis for the values `over`; FLOPs are written as 1e18, other numbers with an SI prefix.
+
+    Its ticks are powers of ten, and also 2 and 5 times these if the values span few of them.
+    """
+    text = "replace(format(datum.value, '.0e'), '+', '')" if "FLOPs" in title else "format(datum.value, '~s')"
+    values = np.asarray(over, dtype=np.float64)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    digits = (1,) if high > 1e3 * low else (1, 2, 5)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    return channel(
+        f"{field}:Q",
+        scale=alt.Scale(type="log", nice=False, padding=16),
+        axis=alt.Axis(
+            title=title,
+            titleFontWeight="normal",
+            values=[tick for tick in ticks if low / 1.5 <= tick <= high * 1.5],
+            labelExpr=text,
+            labelOverlap="greedy",
+            grid=channel is alt.Y,
+        ),
+    )
+
+
+def loss_axis(field: str = "loss") -> alt.Y:
+    """Return the axis of the loss, which spans the values instead of starting at 0."""
+    return alt.Y(
+        f"{field}:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=None, tickCount=6, format=".2~f")
+    )
+
+
+def shade_by_size() -> alt.Fill:
+    """Return the shades of the number of parameters."""
+    return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=shade_legend("parameters", "~s"))
+
+
+def shade_legend(title: str, text: str) -> alt.Legend:
+    """Return the legend of a quantity that is shown by shades."""
+    return alt.Legend(
+        title=title,
+        titleFontWeight="normal",
+        titleColor=INK,
+        type="gradient",
+        format=text,
+        gradientLength=180,
+        tickCount=4,
+    )
+
+
+def colour_by_name(names: Sequence[str], field: str = "by") -> alt.Color:
+    """Return one colour for each law or approach."""
+    scale = alt.Scale(domain=list(names), range=PALETTE[: len(names)])
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1))
+
+
+def tip(field: str, title: str, text: str = ".3s") -> alt.Tooltip:
+    """Return a line of a tooltip; `text` is the number's format."""
+    return alt.Tooltip(f"{field}:Q", title=title, format=text)
+
+
+def inline_data(columns: dict[str, Any]) -> alt.InlineData:
+    """Return columns as the data of a chart."""
+    return alt.InlineData(values=data_rows(columns))
+
+
+def data_rows(columns: dict[str, Any], **same: Any) -> list[dict[str, Any]]:
+    """Return columns as rows of plain numbers with six digits, each with the values `same`; not finite is null."""
+    return [
+        same | {name: json_value(value, DIGITS) for name, value in zip(columns, row, strict=True)}
+        for row in zip(*columns.values(), strict=True)
+    ]

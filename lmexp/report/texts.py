@@ -1,0 +1,26 @@
+"""Columns of a table as text, as the terminal and the document formats show them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lmexp.analysis.columns import format_number, number_format
+from lmexp.units import printable
+
+FRONTIER_MARK = "*"
+"""Marks a row on the frontier."""
+SHARED_MARK = "~"
+"""Stands before a number that was measured while other runs were on the device."""
+NULL = "–"
+"""Stands for what was not measured."""
+
+
+def column_texts(table: pd.DataFrame, name: str, positions: Sequence[int] | np.ndarray | None = None) -> list[str]:
+    """Return a column, or the rows of it at `positions`, as text; all numbers of a column have one format."""
+    values = table[name]
+    shown = values if positions is None else values.iloc[list(positions)]
+    if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
+        return [NULL if pd.isna(value) else printable(str(value)) for value in shown]
+    spec = number_format(name, values.dropna().astype(float))
+    return [NULL if pd.isna(value) else format_number(float(value), spec) for value in shown]
