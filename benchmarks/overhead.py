@@ -60,8 +60,8 @@ class Stamped(TrainBatches):
 
 
 @dataclass
-class Subject:
-    """What all arms train."""
+class TrainingSetup:
+    """The config, data and length that all arms train with."""
 
     config: RunConfig
     store: Store
@@ -85,12 +85,12 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch["inputs"]).flatten(0, 1), batch["targets"].flatten())
 
 
-def bare_torch(subject: Subject) -> None:
+def bare_torch(setup: TrainingSetup) -> None:
     """Train as the shortest loop does."""
-    model, optimizer = subject.model()
-    for batch in islice(subject.loader(), subject.steps):
+    model, optimizer = setup.model()
+    for batch in islice(setup.loader(), setup.steps):
         loss_of(model, batch).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), subject.config.optim.grad_clip or 1.0)
+        nn.utils.clip_grad_norm_(model.parameters(), setup.config.optim.grad_clip or 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -98,9 +98,9 @@ def bare_torch(subject: Subject) -> None:
 class Bare(pl.LightningModule):
     """The shortest LightningModule."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, setup: TrainingSetup) -> None:
         super().__init__()
-        self.model, self.optimizer = subject.model()
+        self.model, self.optimizer = setup.model()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss."""
@@ -111,40 +111,40 @@ class Bare(pl.LightningModule):
         return self.optimizer
 
 
-def bare_lightning(subject: Subject) -> None:
+def bare_lightning(setup: TrainingSetup) -> None:
     """Train with a Trainer that logs, saves and shows nothing."""
     trainer = pl.Trainer(
-        accelerator="cpu", max_steps=subject.steps, max_epochs=-1, gradient_clip_val=subject.config.optim.grad_clip,
+        accelerator="cpu", max_steps=setup.steps, max_epochs=-1, gradient_clip_val=setup.config.optim.grad_clip,
         plugins=[LightningEnvironment()], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(Bare(subject), subject.loader())
+    trainer.fit(Bare(setup), setup.loader())
 
 
-def lmexp(subject: Subject, logger: str = "none") -> None:
+def lmexp(setup: TrainingSetup, logger: str = "none") -> None:
     """Train as a run does."""
-    subject.made += 1
-    config = subject.config
+    setup.made += 1
+    config = setup.config
     config = config.model_copy(update={"logger": config.logger.model_copy(update={"name": logger})})
     assert config.run is not None, "it was resolved"
-    sweep = subject.store.path.parents[1] / "overhead"
-    run = RunDir.create(sweep / f"{logger}{subject.made}-{config.run.id}", config)
+    sweep = setup.store.path.parents[1] / "overhead"
+    run = RunDir.create(sweep / f"{logger}{setup.made}-{config.run.id}", config)
     with redirect_stdout(StringIO()):
         if worker.main(run.path):
             raise SystemExit(f"the run failed: {run.read_state().reason}")
 
 
-ARMS: dict[str, Callable[[Subject], None]] = {
+ARMS: dict[str, Callable[[TrainingSetup], None]] = {
     "torch": bare_torch,
     "Lightning": bare_lightning,
     "lmexp": lmexp,
-    "lmexp, W&B offline": lambda subject: lmexp(subject, "wandb"),
+    "lmexp, W&B offline": lambda setup: lmexp(setup, "wandb"),
 }
 
 
-def step_ms(arm: Callable[[Subject], None], subject: Subject) -> float:
+def step_ms(arm: Callable[[TrainingSetup], None], setup: TrainingSetup) -> float:
     """Train, and return the median over windows of a step's milliseconds."""
-    arm(subject)
+    arm(setup)
     stamps = Stamped.stamps[LEFT_OUT:]
     windows = zip(stamps[::WINDOW], stamps[WINDOW::WINDOW], strict=False)
     return median((end - begin) / WINDOW * 1e3 for begin, end in windows)
@@ -168,12 +168,12 @@ def main() -> None:
             tokens = int(words[-1].partition("=")[2])
             [planned] = resolve_sweep(None, [*common, *words, f"budget.tokens={steps * tokens}"], outputs).runs
             config = planned.config
-            subject = Subject(config, prepare(config.data, config.tokenizer, outputs / STORES), steps)
-            lmexp(subject)  # does not count: a run tells malloc to keep memory, and all are to have that
+            setup = TrainingSetup(config, prepare(config.data, config.tokenizer, outputs / STORES), steps)
+            lmexp(setup)  # does not count: a run tells malloc to keep memory, and all are to have that
             seen: dict[str, list[float]] = {arm: [] for arm in ARMS}
             for _ in range(rounds):
                 for arm, train in ARMS.items():
-                    seen[arm].append(step_ms(train, subject))
+                    seen[arm].append(step_ms(train, setup))
             for arm, ms in seen.items():
                 pairs = list(zip(ms, seen["torch"], strict=True))
                 added, ratio = median(a - b for a, b in pairs), median(a / b for a, b in pairs)

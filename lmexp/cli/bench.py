@@ -26,11 +26,11 @@ def bench(
     new: Annotated[int, typer.Option(help="Number of tokens to add to each prompt.")] = 32,
 ) -> None:
     """Measure what using a model costs: speed, latency and memory, by batch size, prompt length and precision."""
-    from lmexp.inference.bench import bench, find_subject, parse_grid
+    from lmexp.inference.bench import bench, find_target, parse_grid
     from lmexp.report.terminal.bench import print_bench
 
     grid = parse_grid(precision or [], batch, prompt, new)
-    result = bench(find_subject(subject, common.output_dir, common.config_dir, say), grid, common.output_dir, say)
+    result = bench(find_target(subject, common.output_dir, common.config_dir, say), grid, common.output_dir, say)
     if common.as_json:
         print_json(result)
     else:

@@ -16,7 +16,7 @@ def export(
     common: CommonWithCode,
 ) -> None:
     """Write a finished run as a folder that transformers loads: weights, config and tokenizer."""
-    from lmexp.inference.exchange import export_run
+    from lmexp.inference.import_export import export_run
 
     path = export_run(run, folder, common.output_dir)
     if common.as_json:

@@ -19,7 +19,7 @@ def import_(
 ) -> None:
     """Import a folder of transformers as a finished run, imported/NAME, for `eval`, `bench`, or init.run."""
     from lmexp.inference.evaluate import check_name
-    from lmexp.inference.exchange import import_run
+    from lmexp.inference.import_export import import_run
 
     check_name(name)
     run = import_run(folder, common.output_dir, name)

@@ -1,7 +1,7 @@
-"""The device a run trains on: what it is, and which precisions it can and cannot run.
+"""The device that a run trains on: what it is, and which precisions it can run.
 
-Asked before anything starts, so that a precision the device lacks is an error then, and not a run that
-silently trained in another one.
+This is checked before anything starts, so that a precision that the device lacks is an error, instead of a run that
+silently trained in another precision.
 """
 
 import os
@@ -28,28 +28,28 @@ VOLTA = (7, 0)
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device on this machine; of several GPUs, the first stands for all."""
+    """A kind of device on this machine. If there are several GPUs, it describes the first of them."""
 
     kind: Literal["cpu", "cuda", "mps"]
     name: str
-    """A GPU's own name; for a CPU, its model and the cores that this process may use."""
+    """The name that a GPU reports; for a CPU, its model and the number of cores that this process may use."""
     count: int
-    """GPUs that are visible; 1 for a CPU."""
+    """Number of visible GPUs; 1 for a CPU."""
     memory_gb: float
     """GB (1e9 bytes) of one device."""
     capability: tuple[int, int] | None
-    """CUDA compute capability; None for what is not NVIDIA's."""
+    """CUDA compute capability; None for other devices than NVIDIA's."""
     native_bf16: bool
-    """Whether it multiplies bf16 in instructions of its own."""
+    """Whether it has instructions that multiply bf16."""
     elsewhere: bool = False
-    """Whether it is a node's of a cluster: what it can do, the run finds out there."""
+    """Whether it belongs to a node of a cluster, so that only the run can find out what it can do."""
 
 
 def detect(accelerator: str = "auto") -> Device:
     """Return the device that Lightning would choose for `accelerator`.
 
-    Where there is a GPU this initialises CUDA in the process, so it is never called in the fork server.
-    Raises UserError for an accelerator that is unknown, or that is not here.
+    If there is a GPU, this initialises CUDA in the process, so it is never called in the fork server.
+    Raises UserError for an accelerator that is unknown or not present.
     """
     if accelerator not in ACCELERATORS:
         raise UserError(
@@ -68,7 +68,7 @@ def detect(accelerator: str = "auto") -> Device:
             name=first.name,
             count=torch.cuda.device_count(),
             memory_gb=first.total_memory / 1e9,
-            capability=None if torch.version.hip else (first.major, first.minor),  # AMD's mean something else
+            capability=None if torch.version.hip else (first.major, first.minor),  # on AMD they mean something else
             native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
     memory_gb = psutil.virtual_memory().total / 1e9
@@ -83,7 +83,7 @@ def detect(accelerator: str = "auto") -> Device:
 
 
 def unsupported_precision(precision: PrecisionConfig, device: Device) -> str | None:
-    """Return why a preset cannot run on a device, or None when it can."""
+    """Return why a precision cannot run on a device; None if it can."""
     compute = precision.compute
     if compute == "fp16" and device.kind == "cpu":
         return "fp16 does not train on a CPU: Lightning would silently train in bf16 instead"
@@ -102,39 +102,39 @@ def unsupported_precision(precision: PrecisionConfig, device: Device) -> str | N
 
 
 def slow_precision(precision: PrecisionConfig, device: Device) -> str | None:
-    """Return why a preset that runs on a device is expected to be slow there, or None."""
+    """Return why a precision is expected to be slow on a device; None if it is not."""
     if precision.compute == "bf16" and device.kind == "cpu" and not device.native_bf16:
         return "this CPU has no bf16 instructions (avx512_bf16, amx_bf16): expect bf16 to be slower than fp32"
     if precision.compute == "fp8" and precision.emulate:
-        return "emulated fp8 multiplies in float32: its quality is that of fp8, its speed is not"
+        return "emulated fp8 multiplies in float32: it has the quality of fp8, but not its speed"
     if precision.compute == "fp16" and device.capability is not None and device.capability < VOLTA:
         return f"{device.name} has no tensor cores: expect fp16 to be little faster than fp32, or slower"
     return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
+    """Whether an error means that memory ran out, on the device or on the host."""
     import torch
 
-    said = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
-    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    return is_said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+    phrases = ("not enough memory", "allocate memory", "out of memory", "ALLOC_FAILED")
+    has_phrase = isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
+    return has_phrase or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def devices_used(kind: str, processes: int) -> int:
-    """Return how many devices draw power and have a price: on a CPU several processes share one."""
+    """Return how many devices draw power and have a price; the processes of a run on a CPU share one."""
     return 1 if kind == "cpu" else processes
 
 
 def cores() -> int:
-    """Return the CPU cores that this process may use: Slurm and containers often grant fewer than all."""
+    """Return the number of CPU cores that this process may use; Slurm and containers often grant only some."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _but_has(device: Device) -> str:
-    """Say what a device has instead."""
+    """Return what the device has instead, as the end of a sentence."""
     if device.capability is None:
         others = {"cpu": "a CPU", "mps": "a Mac"}
         return f", and this is {others.get(device.kind, device.name)}"
@@ -149,11 +149,11 @@ def _cpuinfo() -> str:
 
 
 def _cpu_model() -> str:
-    found = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    line = re.search(r"^model name\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return line[1].strip() if line else platform.processor() or platform.machine()
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the kernel lists bf16 instructions: x86's `flags`, ARM's `Features`. Unknown counts as no."""
-    found = re.search(r"^(?:flags|Features)\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    return bool(found and {"avx512_bf16", "amx_bf16", "bf16"} & set(found[1].split()))
+    """Whether the kernel lists bf16 instructions, in `flags` on x86 or `Features` on ARM; False if unknown."""
+    line = re.search(r"^(?:flags|Features)\s*: (.+)$", _cpuinfo(), re.MULTILINE)
+    return bool(line and {"avx512_bf16", "amx_bf16", "bf16"} & set(line[1].split()))

@@ -1,6 +1,6 @@
 """The doctor: what this machine has, how fast it is, and what cannot be measured on it.
 
-Its answer is plain JSON. The peaks that it measures are kept for the runs that follow (see peaks.py).
+The result is plain JSON. Later runs use the peaks that it measures (peaks.py).
 """
 
 import importlib.metadata
@@ -45,16 +45,16 @@ EXTRAS = {
     "torchao": "torchao",
     "pynvml": "nvidia-ml-py",
 }
-"""What lmexp can do more with, by import name, each with the package that brings it."""
+"""Optional packages by import name, each with the name under which it is installed."""
 
 Result = dict[str, Any]
 
 
 def examine(outputs: Path, quick: bool = False) -> Result:
-    """Return what this machine has and can do, as plain JSON; takes under ten seconds.
+    """Return what this machine has and can do, as plain JSON, in under ten seconds.
 
-    Units: FLOP/s, and GB of 1e9 bytes. `quick` measures nothing and shows the peaks measured before.
-    Nothing raises: what fails is said in its place.
+    Units are FLOP/s, and GB of 1e9 bytes. With `quick` nothing is measured, and the peaks are those measured before.
+    Nothing is raised: if a check fails, the result says why.
     """
     import torch
 
@@ -68,7 +68,7 @@ def examine(outputs: Path, quick: bool = False) -> Result:
             known = _measure(device)
             if store["writable"]:
                 remember_peaks(outputs, key, known)
-        except (RuntimeError, OSError) as error:  # a device that others have filled, a full disk
+        except (RuntimeError, OSError) as error:  # the device is full, or the disk
             gaps.append({"what": "peaks", "why": reason_of(error)})
     return {
         "versions": _versions(),
@@ -85,11 +85,8 @@ def examine(outputs: Path, quick: bool = False) -> Result:
     }
 
 
-# what is measured
-
-
 def _measure(device: Device) -> Peaks:
-    """Measure each type that a preset multiplies in and that runs here, and the memory."""
+    """Measure the matmul peak of each compute type that runs here, and the memory speed."""
     import torch
 
     runnable = {p.compute for p in _presets() if unsupported_precision(p, device) is None and p.compute in MEASURABLE}
@@ -102,18 +99,16 @@ def _measure(device: Device) -> Peaks:
     }
 
 
-# what is found
-
-
 def _presets() -> list[PrecisionConfig]:
+    """Return the precisions that lmexp ships, from the widest type to the narrowest."""
     files = group_choices("precision", [shipped_root()]).values()
-    found = [PrecisionConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files]
+    presets = [PrecisionConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files]
     order = ["fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"]
-    return sorted(found, key=lambda preset: order.index(preset.name))
+    return sorted(presets, key=lambda preset: order.index(preset.name))
 
 
 def _precision(preset: PrecisionConfig, device: Device, known: Result | None) -> Result:
-    """Say whether a preset runs here, and how fast it multiplies."""
+    """Return whether a precision runs here, and how fast it multiplies."""
     reason = unsupported_precision(preset, device)
     peaks = known["peak_flops"] if known and reason is None else {}
     peak, fp32 = peaks.get(preset.compute), peaks.get("fp32")
@@ -137,7 +132,7 @@ def _versions() -> Result:
 
 
 def _version(package: str) -> str | None:
-    """Return an installed package's version; MLflow comes whole or as its skinny client."""
+    """Return the version of a package, None if it is not installed; MLflow may be the whole package or `-skinny`."""
     for name in (package, package.removesuffix("-skinny")):
         try:
             return importlib.metadata.version(name)
@@ -163,14 +158,14 @@ def _cpu() -> Result:
 def _gpus() -> list[Result]:
     import torch
 
-    found = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
+    gpus = (torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count()))
     return [
-        {"name": gpu.name, "memory_gb": gpu.total_memory / 1e9, "capability": [gpu.major, gpu.minor]} for gpu in found
+        {"name": gpu.name, "memory_gb": gpu.total_memory / 1e9, "capability": [gpu.major, gpu.minor]} for gpu in gpus
     ]
 
 
 def _driver() -> str | None:
-    """Return the line in which NVIDIA's kernel driver says its version."""
+    """Return the first line of the version file of NVIDIA's kernel driver; None without the driver."""
     try:
         return Path("/proc/driver/nvidia/version").read_text().splitlines()[0].strip()
     except (OSError, IndexError):
@@ -178,7 +173,7 @@ def _driver() -> str | None:
 
 
 def _outputs(outputs: Path) -> Result:
-    """Say whether runs can be written to, and how much space is left."""
+    """Return whether the output folder can be written to, and how much space is left."""
     try:
         outputs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=outputs):
@@ -186,17 +181,17 @@ def _outputs(outputs: Path) -> Result:
         reason = None
     except OSError as error:
         reason = reason_of(error)
-    there = next((folder for folder in (outputs, *outputs.absolute().parents) if folder.is_dir()), None)
+    existing = next((folder for folder in (outputs, *outputs.absolute().parents) if folder.is_dir()), None)
     return {
         "path": str(outputs),
         "writable": reason is None,
         "reason": reason,
-        "free_gb": shutil.disk_usage(there).free / 1e9 if there else None,
+        "free_gb": shutil.disk_usage(existing).free / 1e9 if existing else None,
     }
 
 
 def _wandb_login() -> bool:
-    """Whether W&B would find credentials, without reading more of them than that."""
+    """Whether W&B has credentials; their content is not read."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
@@ -210,6 +205,6 @@ def _wandb_login() -> bool:
 
 
 def _not_measured(device: Device) -> list[Result]:
-    """Say which columns of a record stay empty here, and why."""
+    """Return which columns of a record stay empty on this device, and why."""
     why = why_no_energy(device)
     return [{"what": "energy_kwh", "why": why}] if why else []

@@ -1,12 +1,12 @@
-"""Energy that a run used, from the best source there is.
+"""The energy that a run uses, from the best source that the device has.
 
-    nvml        the GPU's own counter of its whole board, since it was started (Volta and later), in mJ
-    rapl        the counters of the CPU's packages, as Linux shows them, in µJ
-    estimated   rated power times time, where no counter can be read and the power is known
+    nvml        the counter of a GPU for its whole board (Volta and later), in mJ
+    rapl        the counters of the CPU packages that Linux shows, in µJ
+    estimated   rated power times time, if no counter can be read and the power is known
 
-A counter tells all that the device used, other programs included, as `exclusive` warns. It is read as a
-difference. RAPL's counters begin again at a limit, after minutes under load, so `sample` must be called more
-often than that. Where there is neither counter nor power, energy is unknown: None, never 0.
+A counter includes everything that the device uses, also for other programs; the column `exclusive` warns of that. The
+counters of RAPL wrap around after minutes under load, so `sample` must be called more often than that. Without a
+counter and without a rated power, the energy is unknown: None, never 0.
 """
 
 import os
@@ -26,14 +26,14 @@ JOULES_PER_KWH = 3.6e6
 
 
 class Counter(Protocol):
-    """Something that counts energy."""
+    """A counter of energy."""
 
     def joules(self) -> float:
-        """Return joules used since some moment in the past; raises OSError or RuntimeError when it cannot."""
+        """Return the joules used since a fixed moment. Raises OSError or RuntimeError if the counter cannot be read."""
 
 
 class EnergyMeter:
-    """Joules since the meter was made, and since before that where a run goes on from a checkpoint."""
+    """Counts the joules used since the meter was created."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class EnergyMeter:
         watts: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Count with `counter`; without one, `watts` times time if that is known."""
+        """Read `counter`; without one, multiply `watts` by time if the power is known."""
         self._counter, self._watts, self._clock = counter, watts, clock
         self.source: Source | None = source if counter else ("estimated" if watts else None)
         self._joules = 0.0
@@ -50,20 +50,20 @@ class EnergyMeter:
         self._last = self._read()
 
     def sample(self) -> None:
-        """Add what was used since the last sample. A counter that fails once is not trusted again."""
-        with self._lock:  # a heartbeat and the end of a run may ask at once
+        """Add what was used since the last sample. After a counter fails once, the energy is unknown."""
+        with self._lock:  # the heartbeat and the end of a run may call this at the same time
             if self.source is None:
                 return
             try:
                 now = self._read()
-            except Exception:  # whatever a driver that went away raises
+            except Exception:  # a driver that was unloaded can raise anything
                 self.source = None
                 return
             self._joules += now - self._last
             self._last = now
 
     def joules(self) -> float | None:
-        """Return the joules used so far, or None where nobody can tell."""
+        """Return the joules used so far; None if they are unknown."""
         self.sample()
         return None if self.source is None else self._joules
 
@@ -74,17 +74,16 @@ class EnergyMeter:
 
 
 def open_meter(device: Device, index: int, watts: float | None, shares_machine: bool) -> EnergyMeter:
-    """Return the meter of one process of a run.
+    """Return the energy meter of one process of a run.
 
     Args:
-        index: which of the visible GPUs it has.
-        watts: rated power of one device.
-        shares_machine: whether another process of the run on this machine counts the CPU already; the device
-            of this one is then part of what that one counts.
+        index: the index of its GPU among the visible ones.
+        watts: the rated power of one device, if known.
+        shares_machine: whether another process of the run already counts the CPU of this machine.
     """
     if device.kind == "cpu" and shares_machine:
-        return EnergyMeter(_Elsewhere(), "rapl")
-    with suppress(Exception):  # a driver without the counter, no permission: an estimate is next
+        return EnergyMeter(_CountedElsewhere(), "rapl")
+    with suppress(Exception):  # without the counter or the permission, use an estimate
         if device.kind == "cuda":
             return EnergyMeter(NvmlCounter(index), "nvml", watts)
         if device.kind == "cpu":
@@ -92,18 +91,18 @@ def open_meter(device: Device, index: int, watts: float | None, shares_machine: 
     return EnergyMeter(None, None, watts)
 
 
-class _Elsewhere:
-    """What another process counts."""
+class _CountedElsewhere:
+    """The counter of a device that another process already counts: always 0."""
 
     def joules(self) -> float:
         return 0.0
 
 
 class NvmlCounter:
-    """The counter of a GPU. Raises what NVML raises when there is none."""
+    """The counter of a GPU. Raises an error of NVML if the GPU has none."""
 
     def __init__(self, index: int) -> None:
-        """`index` is torch's: of several visible GPUs, NVML may count others first."""
+        """`index` is the index in torch, which can differ from that in NVML."""
         import pynvml
         import torch
 
@@ -119,7 +118,7 @@ class NvmlCounter:
 
 
 class RaplCounter:
-    """The counters of all CPU packages together. Raises OSError when they cannot be read."""
+    """The sum of the counters of all CPU packages. Raises OSError if they cannot be read."""
 
     def __init__(self, folder: Path = POWERCAP) -> None:
         self._packages = [_Package(path) for path in packages(folder)]
@@ -127,7 +126,7 @@ class RaplCounter:
             raise FileNotFoundError(folder)
 
     def joules(self) -> float:
-        """Return joules since this object was made."""
+        """Return joules since this object was created."""
         return sum(package.joules() for package in self._packages)
 
 
@@ -139,7 +138,7 @@ class _Package:
 
     def joules(self) -> float:
         now = self._read()
-        self._used += (now - self._last) % (self._limit + 1)  # it begins again at its limit
+        self._used += (now - self._last) % (self._limit + 1)  # the counter wraps around at its limit
         self._last = now
         return self._used / 1e6
 
@@ -148,24 +147,24 @@ class _Package:
 
 
 def packages(folder: Path = POWERCAP) -> list[Path]:
-    """Return RAPL's domains that are whole packages: their parts, and `psys`, would count them twice."""
-    found = []
+    """Return the domains of RAPL that are whole packages; their parts and `psys` would count the same energy twice."""
+    domains = []
     for path in sorted(folder.glob("intel-rapl:*")):
         with suppress(OSError):
             if path.name.count(":") == 1 and (path / "name").read_text().startswith("package"):
-                found.append(path)
-    return found
+                domains.append(path)
+    return domains
 
 
 def why_no_energy(device: Device) -> str | None:
-    """Return why no energy counter can be read on a device, or None."""
+    """Return why no energy counter of a device can be read; None if one can."""
     if device.kind == "cuda":
         return None if find_spec("pynvml") else "no NVML: pip install 'lmexp[energy]'"
     if device.kind == "mps":
-        return "a Mac's counter is not read"
+        return "the energy counter of a Mac is not read"
     counters = [path / "energy_uj" for path in packages()]
     if not counters:
-        return "this kernel shows no CPU counter (RAPL); hardware.watts gives an estimate"
+        return "this kernel shows no energy counter of the CPU (RAPL); set hardware.watts for an estimate"
     if not all(os.access(counter, os.R_OK) for counter in counters):
-        return f"the CPU counter (RAPL) is there, but {counters[0]} is readable by root only"
+        return f"the CPU has an energy counter (RAPL), but only root can read {counters[0]}"
     return None

@@ -1,8 +1,8 @@
-"""Whether a run had its device to itself: speeds measured beside another run are not to be compared.
+"""Whether a run had its devices to itself: speeds that were measured beside another run cannot be compared.
 
-Each run holds a lock for each of its devices while it trains. One that finds the lock taken leaves a mark beside
-it, so both know: the later one at once, the earlier one when it ends. Runs of any sweep and any coordinator
-are seen, those that a killed coordinator left behind included; programs other than lmexp are not.
+While it trains, each run holds a lock on each of its devices. A run that finds the lock taken leaves a mark beside it,
+so both runs find out: the later one at once, the earlier one when it ends. This covers the runs of all sweeps and
+coordinators, also those that a killed coordinator left behind, but no programs other than lmexp.
 """
 
 import fcntl
@@ -13,10 +13,10 @@ from typing import IO
 
 
 class Exclusive:
-    """Held by a run from before its first step to its record."""
+    """The locks that a run holds from before its first step until its record."""
 
     def __init__(self, devices: str, folder: Path | None = None) -> None:
-        """Take the places of `devices`: `cpu`, or names as in CUDA_VISIBLE_DEVICES."""
+        """Lock `devices`: `cpu`, or names as in CUDA_VISIBLE_DEVICES."""
         root = folder or Path(tempfile.gettempdir())
         self._shared = False
         self._locks: list[IO[str]] = []
@@ -27,7 +27,7 @@ class Exclusive:
             lock, mark = file.open("a"), file.with_suffix(".shared")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                mark.unlink(missing_ok=True)  # left by runs that have ended
+                mark.unlink(missing_ok=True)  # from runs that have ended
             except BlockingIOError:
                 self._shared = True
                 mark.touch()
@@ -36,11 +36,11 @@ class Exclusive:
 
     @property
     def alone(self) -> bool:
-        """Whether no other run has been on any of the places so far."""
+        """Whether no other run has been on any of the devices so far."""
         return not (self._shared or any(mark.exists() for mark in self._marks))
 
     def release(self) -> bool:
-        """Give the places back and return whether no other run was on any of them meanwhile."""
+        """Release the locks; return whether no other run was on any of the devices meanwhile."""
         alone = self.alone
         for lock in self._locks:
             lock.close()  # the kernel drops the lock, as it does when a run is killed

@@ -1,7 +1,7 @@
-"""The hardware table: conf/hardware/, one small file for each part, with its dense peaks and where they are from.
+"""The hardware table: conf/hardware/ has one small file for each device, with its dense peaks and their sources.
 
-Read without Hydra and without torch, so that a plan or a report can ask it anywhere. A file names the devices
-that it describes by patterns, as in a shell; the user's files are asked before those that lmexp ships.
+It is read without Hydra and without torch, so that a plan or a report can use it anywhere. A file says which devices it
+describes by patterns for their names, as in a shell. The files of the user come before those that lmexp ships.
 """
 
 from collections.abc import Sequence
@@ -20,53 +20,53 @@ from lmexp.errors import UserError, nearest
 
 AUTO, MEASURED = "auto", "measured"
 GIVEN = "the config"
-"""The source of a figure that the user set without naming one."""
+"""The source of a value that the user set without naming a source."""
 
 
 def known_hardware(roots: Sequence[Path] | None = None) -> dict[str, HardwareConfig]:
-    """Return every hardware file of the roots (those that lmexp ships, unless given) by name.
+    """Return the hardware files of the roots by name [default: those that lmexp ships].
 
-    The first root's file hides a later one of its name. Raises UserError, with the file, for one that is wrong.
+    A file of an earlier root hides one of the same name in a later root. Raises UserError for a wrong file.
     """
     files = group_choices("hardware", list(roots or [shipped_root()]))
     return dict(_read(tuple((name, file, file.stat().st_mtime_ns) for name, file in files.items())))
 
 
-def hardware_of(asked: HardwareConfig, device: Device, roots: Sequence[Path] | None = None) -> HardwareConfig:
-    """Return what a device is, for a config that asks for `auto`; any other config is its own answer.
+def hardware_of(config: HardwareConfig, device: Device, roots: Sequence[Path] | None = None) -> HardwareConfig:
+    """Return the config itself, or for `hardware=auto` the description of the device.
 
-    For `auto` it is the file whose patterns fit the device's name, or `measured` where none does, and values
-    set beside auto prevail. A peak or a price so set loses the file's source with the file's value.
-    Raises UserError when several files of one root fit.
+    That is the file whose patterns match the name of the device, or `measured` if none does, with the values that the
+    config sets besides. A peak or a price that the config sets has the config as its source.
+    Raises UserError if several files of one root match.
     """
-    if asked.name != AUTO:
-        return asked
-    found = _file_for(device, list(roots or [shipped_root()]))
-    given = {key: value for key, value in asked if key != "name" and value not in (None, [], {})}
+    if config.name != AUTO:
+        return config
+    described = _file_for(device, list(roots or [shipped_root()]))
+    given = {key: value for key, value in config if key != "name" and value not in (None, [], {})}
     for value, source in (("peak_flops", "peak_source"), ("dollars_per_hour", "price_source")):
         if value in given:
             given.setdefault(source, GIVEN)
-    return found.model_copy(update=given)
+    return described.model_copy(update=given)
 
 
 def fits(hardware: HardwareConfig, device: Device) -> bool:
-    """Whether the patterns allow this device; without patterns they allow any."""
+    """Whether a description is for this device; without patterns it is for any."""
     return not hardware.match or matches(hardware, device.name)
 
 
 def peak_of(hardware: HardwareConfig, compute: str) -> tuple[float, str] | None:
-    """Return the dense peak in FLOP/s of one device for what is multiplied, and its source; None if there is none."""
+    """Return the dense peak of one device for a compute type, in FLOP/s, and its source; None if there is none."""
     flops = {str(key): value for key, value in hardware.peak_flops.items()}.get(compute)
     return None if flops is None else (flops, hardware.peak_source or GIVEN)
 
 
 def matches(hardware: HardwareConfig, name: str) -> bool:
-    """Whether one of the patterns fits the name that a driver gives a device."""
+    """Whether one of the patterns matches the name that a driver reports for a device."""
     return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in hardware.match)
 
 
 def _file_for(device: Device, roots: list[Path]) -> HardwareConfig:
-    """Return the file that names the device: of the first root that has one, else `measured`."""
+    """Return the file that matches the device, from the first root that has one; else `measured`."""
     known = known_hardware(roots)
     for root in roots:
         names = group_choices("hardware", [root])
@@ -83,20 +83,20 @@ def _file_for(device: Device, roots: list[Path]) -> HardwareConfig:
 
 @lru_cache(maxsize=8)
 def _read(files: tuple[tuple[str, Path, int], ...]) -> dict[str, HardwareConfig]:
-    """Read and check files; their times of change are in the key, so an edited file is read anew."""
+    """Read and check files. The cache key has their modification times, so an edited file is read again."""
     paths = {name: file for name, file, _ in files}
-    found = {}
+    known = {}
     for name, file in paths.items():
         try:
-            found[name] = HardwareConfig.model_validate({"name": name} | _composed(name, paths, ()))
+            known[name] = HardwareConfig.model_validate({"name": name} | _composed(name, paths, ()))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             raise UserError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return found
+    return known
 
 
 def _composed(name: str, paths: dict[str, Path], above: tuple[str, ...]) -> dict[str, Any]:
-    """Return a file's content over that of the files in its `defaults` list, as Hydra would compose them."""
+    """Return the content of a file, composed with the files in its `defaults` list as Hydra would do it."""
     file = paths[name]
     try:
         own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}

@@ -1,4 +1,4 @@
-"""How long a run is: from its budget to optimizer steps, or to seconds of training."""
+"""The length of a run: its budget as optimizer steps, or as seconds of training."""
 
 from dataclasses import dataclass
 
@@ -9,30 +9,32 @@ from lmexp.cost.flops import count_run
 from lmexp.errors import UserError
 
 DEFAULT_TOKENS = 1_000_000
-MOST_TOKENS = 1e16
+MAX_TOKENS = 1e16
 
 
 @dataclass(frozen=True)
 class Horizon:
-    """The length of a run: steps, tokens and FLOPs, or seconds where the budget is time or money."""
+    """The length of a run: steps, tokens and FLOPs, or seconds if the budget is time or money."""
 
     steps: int | None = None
     tokens: int | None = None
-    """Trained on in all: steps times the global batch."""
+    """Tokens of the whole run: steps times the global batch size."""
     flops: float | None = None
-    """Training FLOPs in all."""
+    """Training FLOPs of the whole run."""
     seconds: float | None = None
-    """Seconds of training steps; how many steps fit into them, only the run shows."""
+    """Seconds of training steps; only the run itself shows how many steps that is."""
     budget_share: float = 1.0
-    """Share of the budget that whole steps spend, at most 1."""
+    """Share of the budget that whole steps can spend, at most 1."""
 
 
 def horizon(config: RunConfig, epoch_tokens: int, device_kind: str = "cpu") -> Horizon:
-    """Return how long a run's budget lasts.
+    """Return how long the budget of a run lasts.
 
-    `epoch_tokens` are the positions of one pass over the training split, which a budget in epochs needs;
-    `device_kind` decides how many devices a budget in dollars pays for.
-    Raises UserError when the budget is less than one step, or is money and nothing has a price.
+    Args:
+        epoch_tokens: tokens of one pass over the training split, for a budget in epochs.
+        device_kind: decides how many devices a budget in dollars pays for.
+
+    Raises UserError if the budget is less than one step, or is in dollars and the hardware has no price.
     """
     budget, count = config.budget, count_run(config)
     if budget.seconds is not None:
@@ -49,8 +51,8 @@ def horizon(config: RunConfig, epoch_tokens: int, device_kind: str = "cpu") -> H
     else:
         tokens = budget.tokens or DEFAULT_TOKENS
         said = f"budget.tokens={tokens}"
-    if not tokens < MOST_TOKENS:
-        raise UserError(f"{said} is more than {MOST_TOKENS:.0e} tokens")
+    if not tokens < MAX_TOKENS:
+        raise UserError(f"{said} is more than {MAX_TOKENS:.0e} tokens")
     steps = int(tokens // config.batch.tokens)
     if steps < 1:
         raise UserError(
@@ -61,7 +63,7 @@ def horizon(config: RunConfig, epoch_tokens: int, device_kind: str = "cpu") -> H
 
 
 def _price_of_an_hour(config: RunConfig, device_kind: str) -> float:
-    """Return the dollars of an hour of all of a run's devices."""
+    """Return the price of an hour of all devices of a run, in dollars."""
     price = config.hardware.dollars_per_hour
     if not price:
         raise UserError(

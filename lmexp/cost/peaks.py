@@ -1,7 +1,7 @@
-"""What the device at hand was measured to do: matmul FLOP/s by type, and memory bandwidth.
+"""The measured peaks of a device: matmul FLOP/s by compute type, and memory speed.
 
-The yardstick of MFU where no datasheet names one. Measured by the doctor, or by the first run that needs it,
-and kept in `<outputs>/.doctor.json`: by device and, on a CPU, by threads, since a run has the peak of its own.
+MFU is relative to the measured peak if no datasheet gives one. The doctor measures it, or the first run that needs it,
+and `<outputs>/.doctor.json` keeps it: for each device and, on a CPU, for each number of threads.
 """
 
 import math
@@ -18,63 +18,63 @@ from lmexp.files import read_json, write_json
 
 PEAKS_FILE = ".doctor.json"
 MATMUL_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
-"""Square sizes. The best counts: small ones fit the caches, large ones hide the start of a kernel."""
+"""Sizes of square matrices. The fastest counts: small ones fit into caches, large ones hide the launch of a kernel."""
 MATMUL_SECONDS = 3.0
 COPY_SECONDS = 0.7
 COPY_BYTES = 256 * 2**20
-"""Copied to measure memory: several times the last-level cache of common machines."""
+"""Size of the copy that measures memory speed: several times the last-level cache of common machines."""
 MEASURABLE = ("fp32", "tf32", "bf16", "fp16")
-"""What a plain matmul can be measured in; fp8 needs scales and a kernel of its own."""
+"""The compute types of a plain matmul; fp8 would need scales and a special kernel."""
 
 Peaks = dict[str, Any]
-"""`peak_flops` by compute type, and where it was measured `memory_gb_per_second`, with `measured`, a date."""
+"""`peak_flops` by compute type, `memory_gb_per_second` if it was measured, and `measured`, the date."""
 K = TypeVar("K")
 
 
 def key_of(device: Device, threads: int) -> str:
-    """Return the name under which a device's peaks are kept."""
+    """Return the name under which the peaks of a device are kept."""
     return f"{device.name}, {threads} thread{'s' if threads > 1 else ''}" if device.kind == "cpu" else device.name
 
 
 def read_peaks(outputs: Path, key: str) -> Peaks:
-    """Return what was measured before; empty where nothing was."""
+    """Return the peaks that were measured before; empty if there are none."""
     return _read_all(outputs).get(key, {})
 
 
 def remember_peaks(outputs: Path, key: str, peaks: Peaks) -> None:
-    """Add to what is known of a device; raises OSError where it cannot be written."""
+    """Add measured peaks of a device to the file. Raises OSError if it cannot be written."""
     with FileLock(outputs / f"{PEAKS_FILE}.lock"):
         known = _read_all(outputs)
         before = known.get(key, {})
         flops = dict(before.get("peak_flops", {}))
-        for compute, found in peaks["peak_flops"].items():  # other load only slows: the best is nearest the truth
-            flops[compute] = max(found, flops.get(compute, 0.0))
+        for compute, peak in peaks["peak_flops"].items():  # other load only slows a device down, so keep the best
+            flops[compute] = max(peak, flops.get(compute, 0.0))
         write_json(outputs / PEAKS_FILE, {**known, key: {**before, **peaks, "peak_flops": flops}})
 
 
 def measured_peak(outputs: Path, device: Device, compute: str, threads: int, measure: bool) -> float | None:
-    """Return the matmul FLOP/s of a device, from before, or measured now if `measure`; else None."""
+    """Return the matmul FLOP/s of a device: the kept value, or if `measure` a new one; else None."""
     if compute not in MEASURABLE:
         return None
     key = key_of(device, threads)
     known: float | None = read_peaks(outputs, key).get("peak_flops", {}).get(compute)
     if known is None and measure:
-        found = matmul_peaks([compute], device, seconds=MATMUL_SECONDS / 10)
-        remember_peaks(outputs, key, {"peak_flops": found, "measured": now()})
-        known = found[compute]
+        flops = matmul_peaks([compute], device, seconds=MATMUL_SECONDS / 10)
+        remember_peaks(outputs, key, {"peak_flops": flops, "measured": now()})
+        known = flops[compute]
     return known
 
 
 def now() -> str:
-    """Return the present, in UTC, as ISO 8601."""
+    """Return the present time in UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMUL_SECONDS) -> dict[str, float]:
     """Return the FLOP/s of square matmuls for each of fp32, tf32, bf16, fp16: 2 n^3 over the fastest time.
 
-    The best over MATMUL_SIZES counts. Results are written to a buffer that exists, as in a training step:
-    fresh memory would measure page faults. Raises RuntimeError when the device is out of memory.
+    The best over MATMUL_SIZES counts. Results go to an existing buffer, as in a training step, because with new memory
+    the time would include page faults. Raises RuntimeError if the device is out of memory.
     """
     import torch
 
@@ -101,23 +101,23 @@ def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMU
 
 
 def memory_bandwidth(device: Device) -> float:
-    """Return GB/s (1e9 bytes) of a large copy, what is read and what is written both counted.
+    """Return the GB/s (1e9 bytes) of a large copy, counting the bytes read and the bytes written.
 
-    Raises RuntimeError when the device is out of memory.
+    Raises RuntimeError if the device is out of memory.
     """
     import torch
 
     source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device.kind)
-    target = torch.ones_like(source)  # ones, not empty: its pages exist before the clock starts
+    target = torch.ones_like(source)  # ones instead of empty, so that its pages exist before the clock starts
     seconds = _fastest_seconds({"copy": lambda: target.copy_(source)}, device, COPY_SECONDS)
     return 2 * COPY_BYTES / seconds["copy"] / 1e9
 
 
 def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, budget: float) -> dict[K, float]:
-    """Return each action's fastest seconds, over at least three times and about `budget` seconds in all.
+    """Return the fastest time of each action in seconds, over at least three rounds and about `budget` seconds in all.
 
-    The fastest, because other load on the machine only ever slows, and a peak is what the device can do.
-    In turn, because that load comes and goes, and their ratios should not follow it.
+    The fastest counts, because other load on the machine only slows an action down. The actions take turns, so that a
+    change of that load does not change their ratios.
     """
     import torch
 
@@ -129,7 +129,7 @@ def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, 
         return time.perf_counter() - started
 
     for action in actions.values():
-        timed(action)  # the first time compiles kernels and touches memory
+        timed(action)  # warm-up: compiles kernels and touches the memory
     seconds = dict.fromkeys(actions, math.inf)
     rounds, started = 0, time.perf_counter()
     while rounds < 3 or time.perf_counter() - started < budget:
@@ -143,5 +143,5 @@ def _read_all(outputs: Path) -> dict[str, Peaks]:
     try:
         known = read_json(outputs / PEAKS_FILE)
         return {name: entry for name, entry in known.items() if isinstance(entry["peak_flops"], dict)}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # no file, or not one of ours
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # no such file, or another program wrote it
         return {}

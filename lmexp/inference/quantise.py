@@ -1,18 +1,17 @@
-"""A trained model in another precision: cast to a float type, or its weights rounded to int8 or int4.
+"""A trained model in another precision: cast to a float type, or with its weights rounded to int8 or int4.
 
-Weight-only: a linear layer's weights are stored as integers with a scale for each row (int8) or for each
-group of GROUP weights (int4), and are multiplied back into floats when they are used; activations stay
-floats. torchao does it.
+Quantisation is weight-only, by torchao: the weights of a linear layer are stored as integers, with one scale for each
+row (int8) or for each group of GROUP weights (int4). They are converted back to floats when they are used; activations
+stay floats.
 
-Two things that a table must not hide:
+Two limits that tables mention:
 
-- int4 is stored one weight a byte (torchao's IntxUnpackedToInt8Tensor). Its packed layouts are each tied to
-  a kernel of one kind of device; this one runs everywhere. So the loss is that of int4, while memory and
-  speed are not those of packed int4.
-- Embeddings are looked up, not multiplied, and stay floats. So does an output head that shares its weights
-  with the embedding: an integer head would be a second copy of the table beside the float one, which grows a
-  small model instead of shrinking it (transformers leaves tied heads alone for the same reason). A head
-  with weights of its own is converted.
+- int4 is stored with one byte for each weight (torchao's IntxUnpackedToInt8Tensor). torchao's packed layouts each need
+  a kernel of one kind of device; this layout runs everywhere. So the loss is that of int4, but memory and speed are not
+  those of packed int4.
+- Embeddings stay floats, because they are looked up and not multiplied. An output head that shares its weights with
+  the embedding stays float too: an integer head would be a second copy of the table, which makes a small model larger
+  instead of smaller (transformers leaves tied heads alone for the same reason). Other heads are converted.
 """
 
 import math
@@ -24,12 +23,12 @@ from lmexp.errors import UserError
 from lmexp.train.float8 import quiet_import
 
 FLOATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""What weights are stored in when a model computes in each; tf32 is a way of multiplying float32."""
+"""The type of the weights for each compute precision; tf32 is a way of multiplying float32."""
 INTEGERS = ("int8", "int4")
 GROUP = 32
-"""Weights that share an int4 scale, as in llama.cpp's Q4_0: small models' rows are too short for the usual 128."""
-SMALLEST_GROUP = 8
-"""Below this many weights a scale would weigh as much as what it scales."""
+"""Weights that share an int4 scale, as in llama.cpp's Q4_0; rows of small models are too short for the usual 128."""
+MIN_GROUP = 8
+"""In a smaller group, the scale would take as much memory as the weights."""
 
 
 def convert(model: nn.Module, precision: str, compute: str) -> nn.Module:
@@ -37,9 +36,9 @@ def convert(model: nn.Module, precision: str, compute: str) -> nn.Module:
 
     Args:
         precision: one of FLOATS, or of INTEGERS.
-        compute: one of FLOATS: what an integer model's activations, and its other weights, are in.
+        compute: one of FLOATS, for the activations and the other weights of an integer model.
 
-    Raises UserError when torchao is needed and missing.
+    Raises UserError if torchao is needed and missing.
     """
     model.to(FLOATS[compute if precision in INTEGERS else precision])
     if precision in INTEGERS:
@@ -48,19 +47,19 @@ def convert(model: nn.Module, precision: str, compute: str) -> nn.Module:
 
 
 def stored_as(precision: str, compute: str) -> str:
-    """Say how a converted model's large matrices lie in memory: `bfloat16`, `int8`, `int4 in bytes`."""
+    """Return how the large matrices of a converted model are stored: `bfloat16`, `int8`, `int4 in bytes`."""
     if precision in FLOATS:
         return str(FLOATS[precision]).removeprefix("torch.")
     return "int4 in bytes" if precision == "int4" else precision
 
 
 def stored_bytes(tensor: Tensor) -> dict[int, int]:
-    """Return the bytes of a tensor as it lies in memory, by address.
+    """Return the bytes of a tensor as it is stored, by address.
 
-    A quantised tensor consists of several: integers, scales, zero points. Joined over a model's tensors, the
-    addresses count shared weights once.
+    A quantised tensor consists of several tensors: integers, scales, zero points. Merged over all tensors of a model,
+    the addresses count shared weights once.
     """
-    if hasattr(tensor, "__tensor_flatten__"):  # of torch's wrappers around other tensors
+    if hasattr(tensor, "__tensor_flatten__"):  # a wrapper of torch around other tensors
         parts = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
         return {address: size for part in parts for address, size in stored_bytes(part).items()}
     return {tensor.data_ptr(): tensor.nbytes}
@@ -83,10 +82,10 @@ def _round_weights(model: nn.Module, precision: str) -> None:
         if not isinstance(layer, nn.Linear) or id(layer.weight) in tables:
             continue
         if precision == "int8":
-            # The default would change the compiler's settings for the whole process.
+            # By default it would change settings of the compiler for the whole process.
             quantize_(layer, Int8WeightOnlyConfig(set_inductor_config=False))
         else:
             group = math.gcd(layer.in_features, GROUP)
-            group = group if group >= SMALLEST_GROUP else layer.in_features
+            group = group if group >= MIN_GROUP else layer.in_features
             int4 = torch.int4  # type: ignore[attr-defined]
             quantize_(layer, IntxWeightOnlyConfig(weight_dtype=int4, granularity=PerGroup(group)))

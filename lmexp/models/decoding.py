@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-class State(Protocol):
+class DecodingState(Protocol):
     """What a model keeps of the sources, and of the targets written so far, of B sequences."""
 
     def select(self, rows: Tensor) -> None:
@@ -23,10 +23,10 @@ class State(Protocol):
 class SourceDecoder(Protocol):
     """A model that reads sources once, and then writes targets token by token."""
 
-    def new_state(self, sources: Tensor, source_valid: Tensor | None, capacity: int) -> State:
+    def new_state(self, sources: Tensor, source_valid: Tensor | None, capacity: int) -> DecodingState:
         """Read the sources, (B, S) int64 with (B, S) bool, to write up to `capacity` tokens behind each."""
 
-    def next_logits(self, inputs: Tensor, state: State) -> Tensor:
+    def next_logits(self, inputs: Tensor, state: DecodingState) -> Tensor:
         """Score the token that follows `inputs`, which follow those of the state: (B, T) int64 -> (B, vocab_size)."""
 
 

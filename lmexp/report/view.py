@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.comparable import crowded
-from lmexp.analysis.effects.power import Detection, detect
+from lmexp.analysis.effects.power import Detection, seeds_to_show
 from lmexp.analysis.frontier import Marks, frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
@@ -164,7 +164,7 @@ class StudyView:
         """How many seeds it takes to show the difference `options.detect`; None if there is no such option."""
         if self.options.detect is None:
             return None
-        return detect(self.study, self.options.quality[0], self.options.detect, self.options.cost[0])
+        return seeds_to_show(self.study, self.options.quality[0], self.options.detect, self.options.cost[0])
 
     @cached_property
     def hypervolumes(self) -> dict[str, Hypervolume]:

@@ -64,15 +64,22 @@ def quality_columns(quality: Quality) -> Row:
     }
 
 
-def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch_tokens: int) -> Row:
-    """Return the columns of size and work; `epoch_tokens` is the length of one pass over the training split."""
+def size_columns(count: ModelCount, weights: str) -> Row:
+    """Return the columns of size; `weights` is the type that they are stored in, one of cost.memory.BYTES."""
     return {
         "n_params": count.n_params,
         "n_params_active": count.n_params_active,
         "n_params_embedding": count.n_params_embedding,
         "n_params_matmul": count.n_params_matmul,
-        "weights_gb": count.n_params * BYTES[config.precision.weights] / 1e9,
+        "weights_gb": count.n_params * BYTES[weights] / 1e9,
         "flops_per_token": count.flops_per_token,
+    }
+
+
+def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch_tokens: int) -> Row:
+    """Return the columns of size and work; `epoch_tokens` is the length of one pass over the training split."""
+    return {
+        **size_columns(count, config.precision.weights),
         **count.conventions(),
         **{f"flops/{part}": flops for part, flops in count.parts.items()},
         "train_flops": float(progress.tokens) * count.flops_per_token,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lmexp.analysis.effects.effects import all_effects, effects, noise_floor
-from lmexp.analysis.effects.power import detect
+from lmexp.analysis.effects.power import seeds_to_show
 from lmexp.analysis.findings import findings
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.table import load_study
@@ -111,17 +111,17 @@ def test_seeds_of_different_texts_are_no_noise(tmp_path):
 
 
 def test_how_many_seeds_is_answered_from_the_studys_own_noise(tmp_path):
-    found = detect(study_of(tmp_path), "loss", 0.01)
+    found = seeds_to_show(study_of(tmp_path), "loss", 0.01)
     unpaired, paired = found.ways
     assert unpaired.noise.sd == pytest.approx(np.std(SEEDS, ddof=1), rel=0.05) and unpaired.noise.df == 8
     assert unpaired.seeds > 100 and paired.seeds < 10  # pairs share what their seed does
     assert found.sentences[1].startswith(f"{unpaired.seeds} seeds an arm")
     with pytest.raises(UserError, match="a difference above 0"):
-        detect(study_of(tmp_path / "again"), "loss", 0)
+        seeds_to_show(study_of(tmp_path / "again"), "loss", 0)
 
 
 def test_without_repeated_seeds_nobody_knows_how_many(tmp_path):
-    found = detect(study_of(tmp_path, seeds=(0.0,)), "loss", 0.01)
+    found = seeds_to_show(study_of(tmp_path, seeds=(0.0,)), "loss", 0.01)
     assert found.ways == () and "Nobody knows" in found.sentences[0]
 
 
@@ -129,7 +129,7 @@ def test_seeds_that_change_nothing_say_nothing_of_noise(tmp_path):
     study = study_of(tmp_path, seeds=(0.0, 0.0), jitter=0.0)
     assert any("they say nothing of noise" in s for s in findings(study))
     assert not any("more than seeds explain" in s for s in findings(study))
-    assert "say nothing of noise" in detect(study, "loss", 0.01).sentences[0]
+    assert "say nothing of noise" in seeds_to_show(study, "loss", 0.01).sentences[0]
 
 
 def test_of_many_axes_only_those_that_do_most_are_told(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.inference.bench import bench, find_subject, parse_grid
+from lmexp.inference.bench import bench, find_target, parse_grid
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
@@ -32,8 +32,8 @@ def outputs(small: list[str], text: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Speeds are not looked at: one round a row, and a made-up memory peak of 10 GB/s."""
-    monkeypatch.setattr("lmexp.inference.measure.STEPS", 1)
-    monkeypatch.setattr("lmexp.inference.measure.PREFILLS", 1)
+    monkeypatch.setattr("lmexp.inference.measure.ENOUGH_STEPS", 1)
+    monkeypatch.setattr("lmexp.inference.measure.ENOUGH_PREFILLS", 1)
     monkeypatch.setattr("lmexp.inference.bench.memory_bandwidth", lambda device: 10.0)
 
 
@@ -41,7 +41,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def measure(outputs: Path, quick: None) -> Callable[..., dict]:
     def measure(*words: str, precisions=(), batches=("1",), prompts=("4",), new=3, where: Path = outputs) -> dict:
         grid = parse_grid(list(precisions), list(batches), list(prompts), new)
-        return bench(find_subject(list(words), where, None, print), grid, where, lambda line: None)
+        return bench(find_target(list(words), where, None, print), grid, where, lambda line: None)
 
     return measure
 
@@ -208,8 +208,8 @@ def test_the_command_prints_a_table_or_one_document(outputs: Path, tmp_path: Pat
 
 
 def test_new_models_take_the_words_of_a_config():
-    subject = find_subject([*SMALL, "model.vocab_size=300"], Path("nowhere"), None, print)
-    assert subject.run is None and subject.config.model.vocab_size == 300 and subject.config.model.d_model == 32
+    target = find_target([*SMALL, "model.vocab_size=300"], Path("nowhere"), None, print)
+    assert target.run is None and target.config.model.vocab_size == 300 and target.config.model.d_model == 32
 
 
 def test_latency_joins_the_record_where_the_run_had_the_device_to_itself(measure: Callable, outputs: Path):

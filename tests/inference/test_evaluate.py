@@ -7,7 +7,7 @@ import pytest
 
 from lmexp.errors import UserError
 from lmexp.inference.evaluate import evaluate
-from lmexp.inference.exchange import export_run, import_run
+from lmexp.inference.import_export import export_run, import_run
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.train.worker import main

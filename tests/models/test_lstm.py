@@ -17,7 +17,7 @@ from lmexp.config.models.base import ModelSection
 from lmexp.config.models.lstm import LSTMConfig
 from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.cost.flops import count_model
-from lmexp.inference.measure import Shape, read_bytes_per_step
+from lmexp.inference.measure import BatchShape, read_bytes_per_step
 from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
 from lmexp.models.lstm import LSTM
@@ -166,7 +166,7 @@ def test_a_decode_step_reads_the_whole_state_whatever_it_has_seen():
     model = model_of(tie_embeddings=False)
     weights = sum(weight.numel() for weight in model.parameters()) - VOCAB * 24  # the embedding is looked up
     state = 2 * 2 * 3 * 24
-    assert read_bytes_per_step(model, Shape(batch=3, prompt=8, new=4), 4 * state) == 4 * (weights + 3 * 24 + state)
+    assert read_bytes_per_step(model, BatchShape(batch=3, prompt=8, new=4), 4 * state) == 4 * (weights + 3 * 24 + state)
 
 
 def test_sampling_reads_each_token_once_and_draws_what_recomputing_draws():

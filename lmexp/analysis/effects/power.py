@@ -93,7 +93,7 @@ class Detection:
         }
 
 
-def detect(study: Study, quality: str, difference: float, cost: str = "train_seconds") -> Detection:
+def seeds_to_show(study: Study, quality: str, difference: float, cost: str = "train_seconds") -> Detection:
     """Return how many seeds an arm show a difference. Raises UserError unless it is above 0."""
     if not 0 < difference < float("inf"):
         raise UserError(f"--detect {difference:g}: a difference above 0, in the unit of the quality")

@@ -77,6 +77,6 @@ def test_what_would_mislead_is_said():
 
 def test_what_was_skipped_is_named():
     gap = {"precision": None, "batch": 4, "prompt": 900, "new": 200, "reason": "more than the context of 1024"}
-    text = printed(document("fp32") | {"skipped": [gap], "notes": ["No loss, for the text is not there."]})
+    text = printed(document("fp32") | {"skipped": [gap], "notes": ["No loss, because the text is missing."]})
     assert "Skipped: batch 4 prompt 900 new 200: more than the context of 1024." in text
-    assert "No loss, for the text is not there." in text
+    assert "No loss, because the text is missing." in text

@@ -1,4 +1,4 @@
-"""To and from the form of the transformers library: a finished run as a folder of its, and such a folder as a run."""
+"""Export a finished run as a folder that the transformers library loads, and import such a folder as a finished run."""
 
 import time
 from pathlib import Path
@@ -19,23 +19,25 @@ from lmexp.runs.find import find_run
 from lmexp.runs.origin import origin_columns
 from lmexp.runs.record import complete, identity_columns
 from lmexp.train.checkpoint import load_final, save_final
+from lmexp.train.results import size_columns
 
 SWEEP = "imported"
-"""The folder among outputs that imported runs lie in."""
+"""The name of the sweep that imported runs belong to, and of its folder."""
 PREDICTS = {"left_to_right": "causal", "both_ways": "masked"}
 
 
 def export_run(name: str, folder: Path, outputs: Path) -> Path:
-    """Write a finished run as a folder that transformers loads, and return its path. See export_folder."""
+    """Write a finished run as a folder that transformers loads, and return its path; see export_folder."""
     loaded = load_final(find_run(name, outputs))
     export_folder(loaded.config.model, loaded.model, loaded.tokenizer, folder)
     return folder
 
 
 def import_run(folder: Path, outputs: Path, name: str | None = None) -> RunDir:
-    """Make a finished run out of a model of transformers whose architecture is one of our families; return it.
+    """Return a finished run with the weights and the tokenizer of a transformers folder.
 
-    Its record has sizes and no quality: `eval` finds that out. The same folder again is the same run. Raises UserError.
+    Its record has sizes but no quality, which `eval` measures. The same folder always gives the same run.
+    Raises UserError for an architecture that is none of lmexp's families, or a tokenizer that does not fit the model.
     """
     folder = folder.expanduser().absolute()
     model, weights = import_folder(folder, name)
@@ -50,30 +52,22 @@ def import_run(folder: Path, outputs: Path, name: str | None = None) -> RunDir:
     origin = InitConfig(run=f"hf:{folder}", run_id=folder_fingerprint(folder))
     batch = config.batch.model_copy(update={"tokens": model.sequence_tokens})
     config = config.model_copy(update={"model": model, "tokenizer": tokens, "init": origin, "batch": batch})
-    words_of_name = slug({"model": name or folder.name})
-    info = RunInfo(id=run_id(config), sweep=SWEEP, slug=words_of_name)
+    name_slug = slug({"model": name or folder.name})
+    info = RunInfo(id=run_id(config), sweep=SWEEP, slug=name_slug)
     config = config.model_copy(update={"run": info})
-    run = RunDir(outputs / SWEEP / f"{words_of_name}-{info.id}")
+    run = RunDir(outputs / SWEEP / f"{name_slug}-{info.id}")
     if run.final.is_dir():
         return run
-    ours = build_model(model, 0)
-    ours.load_state_dict(weights)
+    built = build_model(model, 0)
+    built.load_state_dict(weights)
     if not run.path.exists():
         run = RunDir.create(run.path, config)
-    save_final(run, ours, config, tokenizer)
+    save_final(run, built, config, tokenizer)
     run.write_record([_record(config)])
     run.update_state(state="done", finished=time.time())
     return run
 
 
 def _record(config: RunConfig) -> dict[str, object]:
-    count = count_model(config.model, config.task)
-    sizes = {
-        "n_params": count.n_params,
-        "n_params_active": count.n_params_active,
-        "n_params_embedding": count.n_params_embedding,
-        "n_params_matmul": count.n_params_matmul,
-        "flops_per_token": count.flops_per_token,
-        "weights_gb": 4 * count.n_params / 1e9,
-    }
+    sizes = size_columns(count_model(config.model, config.task), "fp32")
     return complete(identity_columns(config) | sizes | origin_columns(time.time()))
