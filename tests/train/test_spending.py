@@ -1,0 +1,61 @@
+"""What a run has spent: earlier attempts count, and one estimate makes the whole an estimate."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lmexp.train.spending import Spending, Spent
+
+ALONE: Any = SimpleNamespace(world_size=1)
+
+
+class Meter:
+    """An energy meter with a given count and source."""
+
+    def __init__(self, joules: float | None, source: str | None) -> None:
+        self.source, self._joules = source, joules
+
+    def joules(self) -> float | None:
+        return self._joules
+
+
+def spent(joules: float | None, source: str | None, before: Spent | None = None) -> Spent:
+    meter: Any = Meter(joules, source)
+    spending = Spending(meter, started=time.time() - 10)
+    if before is not None:
+        spending.load_state_dict(vars(before))
+    return spending.total(ALONE)
+
+
+def test_time_and_energy_of_earlier_attempts_are_added():
+    total = spent(5.0, "rapl", Spent(100.0, 7.0, "rapl"))
+    assert total.wall_seconds == pytest.approx(110, abs=1)
+    assert (total.joules, total.source) == (12.0, "rapl")
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "joules", "source"),
+    [
+        ((5.0, "rapl"), None, 5.0, "rapl"),
+        ((5.0, "rapl"), Spent(1.0, 7.0, "estimated"), 12.0, "estimated"),
+        ((5.0, "estimated"), Spent(1.0, 7.0, "rapl"), 12.0, "estimated"),
+        ((5.0, "nvml"), Spent(1.0, 7.0, "rapl"), 12.0, "estimated"),
+        ((None, None), Spent(1.0, 7.0, "rapl"), None, "estimated"),
+        ((5.0, "rapl"), Spent(1.0, None, None), None, "rapl"),
+    ],
+)
+def test_what_is_unknown_or_estimated_in_a_part_is_so_in_the_whole(
+    now: tuple, before: Spent | None, joules: float | None, source: str
+):
+    total = spent(*now, before)
+    assert (total.joules, total.source) == (joules, source)
+
+
+def test_a_checkpoint_keeps_the_total_and_a_resumed_run_continues_from_it():
+    meter: Any = Meter(5.0, "rapl")
+    spending = Spending(meter, started=time.time() - 10)
+    spending.setup(ALONE, SimpleNamespace(), "fit")  # type: ignore[arg-type]
+    kept = spending.state_dict()
+    assert spent(2.0, "rapl", Spent(**kept)).joules == 7.0
