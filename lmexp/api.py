@@ -16,7 +16,8 @@ and `report` import no torch.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from textwrap import indent
@@ -28,6 +29,7 @@ from lmexp.analysis.frontier import Names
 from lmexp.analysis.frontier import frontier as _frontier
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.messages import Say, silent
 from lmexp.runs.columns import column, plain_text
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def run(
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
     policy: "Policy | None" = None,
+    trust: Iterable[str] = (),
     verbose: bool = False,
 ) -> "RunResult":
     """Train one run and return what became of it: `lmexp.run(["model=gpt_nano", "budget.tokens=200_000"])`.
@@ -62,6 +65,8 @@ def run(
         output_dir: where runs lie [default: the environment variable LMEXP_OUTPUTS, or `outputs`].
         config_dir: a folder with your own conf/ and sweeps/ [default: the current one, if it has them].
         policy: retries, the time limit and caps on what may be spent [default: none].
+        trust: modules or packages whose code somebody else's run or sweep file may name, as with `--trust`. Code that
+            your overrides and your own configs name needs no trust.
         verbose: print the plan and the progress to standard error.
 
     Raises UserError for wrong input, before anything has started, and for overrides that name several runs.
@@ -70,7 +75,8 @@ def run(
 
     listed = _listed(overrides)
     refuse_axes(listed, "lmexp.sweep")
-    (result,) = _run(None, listed, folder, output_dir, config_dir, policy, verbose).runs
+    with _trusting(trust):
+        (result,) = _run(None, listed, folder, output_dir, config_dir, policy, verbose).runs
     return result
 
 
@@ -82,6 +88,7 @@ def sweep(
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
     policy: "Policy | None" = None,
+    trust: Iterable[str] = (),
     verbose: bool = False,
 ) -> "SweepResult":
     """Run the sweep of this name, or what is not done of it, and return what became of each of its runs.
@@ -95,7 +102,7 @@ def sweep(
             sweep: `lmexp.sweep(None, ["model=gpt_nano", "model.n_layers=1,2"])`.
         overrides: Hydra overrides, as after `lmexp sweep`; one with several values is an axis.
         folder: name of the sweep's folder in `output_dir` [default: the sweep's name; `multirun` without one].
-        output_dir, config_dir, policy, verbose: as for `run`.
+        output_dir, config_dir, policy, trust, verbose: as for `run`.
 
     Raises UserError for wrong input, before anything has started.
     """
@@ -111,6 +118,7 @@ def plan(
     measure: bool = False,
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
+    trust: Iterable[str] = (),
     verbose: bool = False,
 ) -> "SweepPlan":
     """Return what each run of a sweep will take: parameters, FLOPs and memory.
@@ -123,7 +131,8 @@ def plan(
     """
     from lmexp.study.plan import plan_sweep
 
-    return plan_sweep(name, _listed(overrides), _outputs(output_dir), _path(config_dir), measure, _say(verbose))
+    with _trusting(trust):
+        return plan_sweep(name, _listed(overrides), _outputs(output_dir), _path(config_dir), measure, _say(verbose))
 
 
 def report(
@@ -274,13 +283,20 @@ def _run(
         return run_resolved(resolved, policy, progress, say)
 
 
-def _say(verbose: bool) -> Callable[[str], None]:
+def _trusting(names: Iterable[str]) -> AbstractContextManager[None]:
+    """Return a context in which code of these names may be imported."""
+    from lmexp.config.code import trusting
+
+    return trusting(_listed(names))
+
+
+def _say(verbose: bool) -> Say:
     """Return what prints a line of progress: to standard error, or nowhere."""
-    return (lambda line: print(line, file=sys.stderr)) if verbose else (lambda line: None)
+    return (lambda line: print(line, file=sys.stderr)) if verbose else silent
 
 
 def _listed(words: Iterable[str]) -> list[str]:
-    """Return overrides or formats as a list. Raises UserError for one string, whose letters nobody means."""
+    """Return overrides, formats or names as a list. Raises UserError for one string, whose letters nobody means."""
     if isinstance(words, str):
         raise UserError(f"{words!r} is one string where a list is needed: [{words!r}]")
     return [str(word) for word in words]

@@ -1,6 +1,6 @@
 """Plan a study: what each of its runs will take, before anything is trained."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.processes import warm_up
+from lmexp.messages import Say, silent
 from lmexp.planning.plan import Cell, plan, search_totals, totals
 from lmexp.report.terminal.plan import plan_sentence, search_sentence
 from lmexp.resolve.planned import Sweep
@@ -17,8 +18,6 @@ from lmexp.runs.record import Row
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def plan_sweep(
     output_dir: Path,
     config_dir: Path | None = None,
     measured: bool = False,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> SweepPlan:
     """Resolve a sweep and return what each of its runs will take; see `resolve_sweep` for the arguments.
 

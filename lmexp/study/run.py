@@ -1,6 +1,6 @@
 """Run a study: resolve its cells, train what is not done, and return what became of each run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 from lmexp.launch.policy import Policy
 from lmexp.launch.processes import warm_up
 from lmexp.launch.queue import Listener, run_sweep
+from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
 from lmexp.runs.sync import attach_to_agent, check_agent
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def resolve_to_run(
     output_dir: Path,
     config_dir: Path | None = None,
     folder: str | None = None,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> Sweep:
     """Return a sweep that is checked and about to be run; the processes for its runs get ready meanwhile.
 
@@ -109,7 +108,7 @@ def resolve_to_run(
 
 
 def run_resolved(
-    resolved: Sweep, policy: Policy | None = None, listener: Listener | None = None, say: Say = lambda line: None
+    resolved: Sweep, policy: Policy | None = None, listener: Listener | None = None, say: Say = silent
 ) -> SweepResult:
     """Run what is not done yet, and return what became of every run, in the sweep's order.
 
