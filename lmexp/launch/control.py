@@ -1,4 +1,4 @@
-"""Changing what a sweep does from outside: cancel its runs, set runs back, go on in the background."""
+"""Change a sweep from another process: cancel its runs, set runs back to queued, start it in the background."""
 
 import os
 import socket
@@ -18,9 +18,9 @@ from lmexp.runs.directory import WAITING, RunDir, State
 from lmexp.runs.find import find_run, runs_of
 
 LOG = "sweep.log"
-"""What a coordinator in the background prints, in the sweep's folder."""
-PATIENCE = 60.0
-"""The longest wait, in seconds, for coordinators to stop, or for one to start."""
+"""File in the sweep's folder with what a coordinator in the background prints."""
+MAX_WAIT_SECONDS = 60.0
+"""How long to wait for coordinators to stop, or for one to start."""
 RETRIED = ("failed", "cancelled", "oom", "diverged", "timeout")
 
 
@@ -33,17 +33,17 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     runs = runs_of(folder)
     waiting = [run for run in runs if run.read_state().state in WAITING]
     ask_to_stop(folder)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while has_coordinator(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     if has_coordinator(folder):
-        say("a coordinator of this sweep has not stopped yet; it was asked to")
+        say("a coordinator of this sweep has been told to stop, and is still running")
     _cancel_jobs([run for run in waiting if run.read_state().state in WAITING])
     for run in waiting:
         state = run.read_state()
         if run.is_alive(state):
             if state.host not in (None, socket.gethostname()) or state.pid is None:
-                say(f"{run.name} runs on {state.host}, where it cannot be reached from here")
+                say(f"{run.name} runs on {state.host}, which cannot be reached from here")
                 continue
             stop_process(state.pid)
         if run.read_state().state in WAITING:
@@ -70,18 +70,18 @@ def goes_on(folder: Path) -> bool:
     return any(load_engine(run.read_config().launcher).outlives_coordinator for run in schedulers.values())
 
 
-def set_back(folder: Path, outputs: Path, words: Sequence[str], states: Sequence[str], fresh: bool) -> list[RunDir]:
+def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence[str], fresh: bool) -> list[RunDir]:
     """Set runs of a sweep back to queued, and return them.
 
     Args:
-        words: which of its runs, as `find_run` understands them; none means all that are in one of `states`.
-        states: what a run must have come to.
-        fresh: whether they start over, and not from their last checkpoint.
+        names: runs of the sweep, as `find_run` takes them; none means all runs in one of `states`.
+        states: states of the runs to set back, if no names are given.
+        fresh: whether the runs start over instead of from their last checkpoint.
 
-    Raises UserError when a word names no run of the sweep, or one that is done or under way.
+    Raises UserError if a name is no run of the sweep, or is a run that is done or under way.
     """
     known = runs_of(folder)
-    runs = [find_run(word, outputs) for word in words] or [
+    runs = [find_run(name, outputs) for name in names] or [
         run for run in known if (state := run.read_state()).state in states and not state.is_pruned
     ]
     paths = {run.path.resolve() for run in known}
@@ -107,7 +107,7 @@ def set_back(folder: Path, outputs: Path, words: Sequence[str], states: Sequence
 def detach(folder: Path, command: Sequence[str]) -> tuple[int, int | None]:
     """Start an lmexp command in the background, with its output in the folder's log.
 
-    Returns its process id, once it coordinates the sweep, or has ended: then with its exit code.
+    Returns its process id as soon as it coordinates the sweep; if it has ended by then, also its exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG).open("ab") as log:
@@ -119,7 +119,7 @@ def detach(folder: Path, command: Sequence[str]) -> tuple[int, int | None]:
             start_new_session=True,  # a terminal that closes does not end it
             env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"},
         )
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while process.poll() is None and not has_coordinator(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     return process.pid, process.poll()

@@ -1,9 +1,9 @@
-"""Which trials of a search are given up early: asynchronous successive halving (ASHA, Li et al. 2020).
+"""Which trials of a search are stopped early: asynchronous successive halving (ASHA, Li et al. 2020).
 
-At each rung, a share of the budget, only the best 1/reduction of those that have reached it go on. The values are read
-from the runs' own curves, so nothing is to be kept, and what another coordinator runs counts as well. A run is held
-against the others at the highest rung that it has reached, whenever its curve grows: one that came first to a rung,
-and went on because nobody had been there, is given up once enough others have come and are better.
+At each rung, which is a share of the budget, only the best 1/reduction of the trials that have reached it continue. The
+values are read from the runs' own curves, so nothing else is stored, and the trials of other coordinators count too. A
+trial is compared at the highest rung that it has reached, whenever its curve grows. So a trial that reached a rung
+first, and continued because there was nothing to compare it with, is stopped once enough better ones have reached it.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ NEARLY = 1e-9
 
 
 class Halving:
-    """Compares the runs of a search on their way."""
+    """Compares the runs of a search while they train."""
 
     def __init__(self, spec: SearchSpec) -> None:
         assert spec.prune is not None, "a search that prunes"
@@ -24,12 +24,12 @@ class Halving:
         self.rungs, self._reduction = spec.prune.rungs, spec.prune.reduction
         self._sign = 1 if direction == "minimize" else -1
         self._read: dict[str, tuple[tuple[int, int], list[float]]] = {}
-        """Of each run: when its curve was written and how long it was, and its values at the rungs."""
+        """By run: the time and the size of its curve's file, and its values at the rungs."""
         self._judged: dict[str, tuple[int, int]] = {}
-        """Of each run: the curve that the last verdict on it was about."""
+        """By run: the time and the size of the curve that was judged last."""
 
     def verdict(self, planned: PlannedRun, runs: Iterable[PlannedRun]) -> str | None:
-        """Return why a run of `runs` is given up, or None; None as well where its curve is as it was last time."""
+        """Return why a run should be stopped, or None, also if its curve has not grown since the last call."""
         mine = self.values(planned)
         if not mine or self._judged.get(planned.identity) == self._read[planned.identity][0]:
             return None
@@ -48,12 +48,12 @@ class Halving:
         )
 
     def values(self, planned: PlannedRun) -> list[float]:
-        """Return a run's value at each rung that it has reached: that of the first evaluation there or after it."""
+        """Return a run's value at each rung that it has reached: the first evaluation at or after the rung."""
         try:
-            found = (planned.run.path / "metrics.jsonl").stat()
+            file = (planned.run.path / "metrics.jsonl").stat()
         except OSError:
             return []
-        stamp = found.st_mtime_ns, found.st_size
+        stamp = file.st_mtime_ns, file.st_size
         known = self._read.get(planned.identity)
         if known is None or known[0] != stamp:
             known = self._read[planned.identity] = stamp, self._values(planned)

@@ -1,4 +1,4 @@
-"""This machine as an engine: each run has a place among its devices, and processes of its own."""
+"""The engine for this machine: each run gets a share of the devices and its own processes."""
 
 import math
 import signal
@@ -17,29 +17,29 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import StateName
 
 RECENT_SECONDS = 60.0
-"""A run is gone within this time of a process of its being ended: torchrun gives the others half a minute."""
+"""A run ends within this time after one of its processes was killed: torchrun gives the others half a minute."""
 
 
 class OomWatcher:
-    """Watches for processes that the system ends for want of memory, among those that share ours."""
+    """Watches whether the system has killed a process of this control group because memory ran out."""
 
     def __init__(self, root: Path = Path("/")) -> None:
-        """Find what counts them; `root` is the file system's."""
-        found = ((file, count) for file in _counters(root) if (count := _count(file)) is not None)
+        """Find the file that counts kills; `root` is the root of the file system."""
+        counts = ((file, count) for file in _counters(root) if (count := _count(file)) is not None)
         self._counter: Path | None
-        self._counter, self._ended = next(found, (None, 0))
-        self._ended_at = -math.inf
+        self._counter, self._kills = next(counts, (None, 0))
+        self._killed_at = -math.inf
 
     def look(self) -> None:
-        """See whether there are more of them; what is not looked at often is seen late."""
-        ended = _count(self._counter) if self._counter else None
-        if ended is not None and ended > self._ended:
-            self._ended, self._ended_at = ended, time.monotonic()
+        """Read the counter; a kill gets the time of the first reading after it."""
+        kills = _count(self._counter) if self._counter else None
+        if kills is not None and kills > self._kills:
+            self._kills, self._killed_at = kills, time.monotonic()
 
     @property
     def was_short(self) -> bool:
-        """Whether one has been ended within the last minute."""
-        return time.monotonic() - self._ended_at < RECENT_SECONDS
+        """Whether a process has been killed within the last minute."""
+        return time.monotonic() - self._killed_at < RECENT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LocalHandle:
 
     process: Process
     processes: int
-    """How many train it; more than one are torchrun's."""
+    """How many processes train the run; torchrun starts them if there are several."""
     place: Place
     memory: OomWatcher
     job: None = None
@@ -60,7 +60,7 @@ class LocalHandle:
 
     @property
     def was_killed(self) -> bool:
-        """Whether it ended as by SIGKILL; of one of its processes, torchrun says no more than that it failed."""
+        """Whether the run ended as if by SIGKILL; torchrun reports only that one of its processes failed."""
         code = self.process.exit_code()
         return code == -signal.SIGKILL or (self.processes > 1 and code == 1)
 
@@ -74,28 +74,28 @@ class LocalEngine(Engine[LocalHandle]):
         self._memory = OomWatcher()
 
     def reserve(self, planned: PlannedRun) -> bool:
-        """Take a place for a run that is to be started next; False while there is none."""
+        """Reserve devices for a run that starts next; False if none are free now."""
         place = self._places.take(planned.config)
         if place:
             self._reserved.append(place)
         return place is not None
 
     def start(self, runs: Sequence[PlannedRun]) -> Iterator[LocalHandle]:
-        """Start runs that have places, in order, each as it is asked for."""
+        """Start reserved runs in order, one each time a handle is requested."""
         for planned in runs:
             place, processes = self._reserved.pop(0), world_size(planned.config)
             process = start(planned.run, processes, place)
             yield LocalHandle(process, processes, place, self._memory)
 
     def release(self, handle: LocalHandle) -> None:
-        """A run has ended: its place is free."""
+        """Free the devices of a run that has ended."""
         self._places.give_back(handle.place)
 
     def why(self, handle: LocalHandle) -> tuple[StateName, str] | None:
-        """Say so where the run was killed just after the system has ended a process for want of memory."""
-        self._memory.look()  # it may have come to pass between the last look and the end
+        """Return `oom` if the run was killed just after the system killed a process because memory ran out."""
+        self._memory.look()  # the kill may have happened since the last reading
         if handle.was_killed and self._memory.was_short:
-            return "oom", "the system ended it for want of memory"
+            return "oom", "the system killed it because memory ran out"
         return None
 
     def stop(self, handles: Sequence[LocalHandle]) -> None:
@@ -104,13 +104,9 @@ class LocalEngine(Engine[LocalHandle]):
 
 
 def _counters(root: Path) -> Iterator[Path]:
-    """Yield the files that may count processes ended for want of memory: of our control group, else of the machine.
-
-    A group without a count of its own (or, in a container, under a name from outside it) is a part of one above it.
-    """
+    """Yield the files that may count processes killed because memory ran out: of our groups, then of the machine."""
     version, folders = memory_groups(root)
-    for folder in folders:
-        yield folder / ("memory.events" if version == 2 else "memory.oom_control")
+    yield from (folder / ("memory.oom_control" if version == 1 else "memory.events") for folder in folders)
     yield root / "proc/vmstat"
 
 

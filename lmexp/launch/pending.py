@@ -1,4 +1,4 @@
-"""Where the queue gets its runs from: a list, or a search that decides as it goes."""
+"""Where the queue gets its runs from: a fixed list, or a search that chooses them from earlier results."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -10,43 +10,43 @@ from lmexp.runs.directory import RESULTS, WAITING, RunDir, State
 
 
 class Source(Protocol):
-    """Gives out runs and hears what became of them."""
+    """Yields runs to start, and learns their outcomes."""
 
     def peek(self) -> PlannedRun | None:
-        """Return the run that is next to start, None while there is none; the same until it is popped."""
+        """Return the run to start next, the same until it is popped; None if there is none now."""
 
     def pop(self) -> PlannedRun:
-        """Give out the run that peek showed."""
+        """Remove and return the run that peek returned."""
 
     def put_back(self, planned: PlannedRun) -> None:
-        """Take back a run that is to be started once more."""
+        """Return a run to the source, to be started again."""
 
     def has_answer(self, planned: PlannedRun, state: State) -> bool:
-        """Whether a run is not to be started (again), for it has ended with a result."""
+        """Whether a run has a result, so that it is not started again."""
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """Hear what became of a run that was given out."""
+        """Learn the outcome of a run that was popped."""
 
     def hopeless(self, planned: PlannedRun) -> str | None:
-        """Return why a run that is under way is not worth finishing, or None."""
+        """Return why a run that is under way should be stopped, or None."""
 
     @property
     def rest(self) -> list[PlannedRun]:
-        """The runs that are known and not given out."""
+        """The runs that are known and not popped yet."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing will come any more, once all that was given out has ended."""
+        """Whether no further run will come, apart from those that are put back."""
 
 
 class Listed:
-    """Runs in their order."""
+    """A fixed list of runs, in their order."""
 
     def __init__(self, runs: Iterable[PlannedRun]) -> None:
         self._left = deque(runs)
 
     def peek(self) -> PlannedRun | None:
-        """Return the next run; those that wait for another one's weights let others pass."""
+        """Return the next run whose weights, if it starts from another run's, are ready."""
         for _ in range(len(self._left)):
             if _is_ready(self._left[0]):
                 return self._left[0]
@@ -54,11 +54,11 @@ class Listed:
         return None
 
     def pop(self) -> PlannedRun:
-        """Give out the next run."""
+        """Remove and return the next run."""
         return self._left.popleft()
 
     def put_back(self, planned: PlannedRun) -> None:
-        """Take back a run; it comes last."""
+        """Append a run to the end of the list."""
         self._left.append(planned)
 
     def has_answer(self, planned: PlannedRun, state: State) -> bool:
@@ -66,10 +66,10 @@ class Listed:
         return state.state in RESULTS
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """A list does not change its mind."""
+        """No-op: a fixed list ignores outcomes."""
 
     def hopeless(self, planned: PlannedRun) -> str | None:
-        """A list wants all its runs."""
+        """Return None: a fixed list needs all its runs."""
 
     @property
     def rest(self) -> list[PlannedRun]:
@@ -83,7 +83,7 @@ class Listed:
 
 
 def _is_ready(planned: PlannedRun) -> bool:
-    """Whether a run can start, or has nothing to wait for any more: the one whose weights it needs has ended."""
+    """Whether a run can start: the run whose weights it needs, if any, has ended."""
     if planned.needs is None:
         return True
     state = planned.needs.run.read_state()
@@ -91,7 +91,7 @@ def _is_ready(planned: PlannedRun) -> bool:
 
 
 def is_pending(planned: PlannedRun) -> bool:
-    """Whether a run is still to be done: new, or ended without a result."""
+    """Whether a run has no result yet and nobody is training it."""
     state = planned.run.read_state()
     return state.state not in RESULTS and not planned.run.is_alive(state)
 
@@ -99,16 +99,16 @@ def is_pending(planned: PlannedRun) -> bool:
 def enqueue(planned: PlannedRun) -> None:
     """Make the run's directory, or set an earlier attempt back to queued; its checkpoint stays."""
     if not (planned.run.path / "config.yaml").exists():
-        with suppress(FileExistsError):  # another coordinator made it just now
+        with suppress(FileExistsError):  # another coordinator has just made it
             RunDir.create(planned.run.path, planned.config)
         return
     with planned.run.idle() as state:
-        if state is None or state.state in RESULTS:  # another coordinator has been faster
+        if state is None or state.state in RESULTS:  # another coordinator was faster
             return
-        # The run is the same, but what cannot change its result may not be: logger, price, how often it is saved.
+        # The run is the same, but settings that cannot change its result may differ: logger, price, checkpoint.every.
         planned.run.write_config(planned.config)
         planned.run.set_aside_damaged_state()
-        if planned.run.read_record():  # only its state was lost
+        if planned.run.read_record():  # only the state was lost
             planned.run.update_state(state="done", reason=None, pid=None)
         elif state.state != "queued":
             planned.run.update_state(state="queued", reason=None, pid=None)

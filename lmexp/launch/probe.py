@@ -1,4 +1,4 @@
-"""Probes: each distinct shape of a sweep is run for a few steps, so that its plan can say time and money."""
+"""Probes: train a few steps of each distinct shape of a sweep, so that its plan knows time and money."""
 
 import time
 from collections.abc import Sequence
@@ -16,29 +16,29 @@ POLL_SECONDS = 0.05
 
 
 def shape(planned: PlannedRun) -> str:
-    """Return the shape of a planned run, here."""
+    """Return the shape of a planned run on this machine."""
     return shape_of(planned.config, planned.device.name, threads_of(planned.config, planned.device))
 
 
 def known_probes(runs: Sequence[PlannedRun], outputs: Path) -> list[Probe | None]:
-    """Return for each run what was measured of its shape before."""
+    """Return for each run what an earlier probe measured of its shape."""
     return [read_probe(outputs, shape(planned)) for planned in runs]
 
 
 def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> None:
-    """Try each distinct shape of `runs`, one after another, alone on the machine.
+    """Train a few steps of each distinct shape of `runs`, one after another, alone on the machine.
 
-    One that fails is said, with its reason and its log, and left without a result. Raises UserError when the runs are
-    a cluster's.
+    A probe that fails is reported with its reason and its log, and leaves no result. Raises UserError if the runs would
+    train on a cluster.
     """
     if runs and runs[0].device.elsewhere:
-        raise UserError(f"this machine can be measured, and not one of launcher={runs[0].config.launcher.name}")
+        raise UserError(f"only this machine can be measured, not one of launcher={runs[0].config.launcher.name}")
     shapes = {shape(planned): planned for planned in runs}
     for number, (name, planned) in enumerate(shapes.items(), 1):
         say(f"measuring shape {number} of {len(shapes)}: {planned.run.name}")
         run = probe_run(outputs, name, planned.config)
         place = Places(planned.device).take(planned.config)
-        assert place is not None, "nothing else has a place yet"
+        assert place is not None, "the machine is free"
         handle = start(run, world_size(planned.config), place, probe=True)
         try:
             while handle.exit_code() is None:
@@ -51,4 +51,4 @@ def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> Non
             reason = run.read_state().reason or f"ended with exit code {handle.exit_code()}"
             say(f"{planned.run.name} could not be measured: {reason}; its log: {run.log}")
         elif not probe.exclusive:
-            say(f"warning: another run was on the device, so {planned.run.name} is planned at the speed of sharing it")
+            say(f"warning: another run used the device, so {planned.run.name} is planned at that lower speed")

@@ -1,4 +1,4 @@
-"""Processes on this machine: one a run, each in a session of its own, with its own devices and threads.
+"""Processes on this machine: one per run, each in its own session, with its own devices and threads.
 
 A run of one process is forked from a server that has imported torch and Lightning already, which takes
 tens of milliseconds where a fresh interpreter takes seconds. A run of several processes is started by
@@ -24,9 +24,9 @@ from lmexp.launch.slots import Place
 from lmexp.runs.directory import RunDir
 
 GRACE_SECONDS = 30.0
-"""Between asking a run to stop and killing it: a step is finished, weights and the optimizer's state are saved."""
+"""Time from SIGTERM to SIGKILL: a run finishes its step, then saves weights and optimizer state."""
 CLEARING_SECONDS = 10.0
-"""The longest wait for the system to clear a killed process away; it takes milliseconds, more under load."""
+"""How long to wait for the system to remove a killed process; it takes milliseconds, more under load."""
 
 
 class Process(Protocol):
@@ -37,11 +37,11 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The first process, which leads the group."""
+        """Id of the first process, which leads the process group; None if it has not started."""
 
 
 def warm_up() -> None:
-    """Start the server that runs are forked from; it imports torch and Lightning while others do something else."""
+    """Start the server that runs are forked from; it imports torch and Lightning in the background."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.probe", __name__])
     before = os.environ.get("PYTHONSAFEPATH")
     # The server must not find a user's torch.py or data.py in the folder that the command runs in.
@@ -70,7 +70,7 @@ def _without_main() -> Iterator[None]:
 
 
 def start(run: RunDir, processes: int, place: Place, probe: bool = False) -> Process:
-    """Start a run, or a probe of its shape; what it prints goes to its log."""
+    """Start a run, or a probe of its shape; its output goes to its log."""
     return _Forked(run, place, probe) if processes == 1 else _Torchrun(run, processes, place, probe)
 
 
@@ -85,10 +85,10 @@ def worker_command(
 
     Args:
         run: the run's directory.
-        processes: how many train it on this node; more than one are torchrun's.
-        nodes: what torchrun is told of a run's nodes, where there are several.
-        signals: what torchrun heeds, and ends its processes for; of any other it dies, and leaves them behind.
-        probe: whether only its shape is tried.
+        processes: how many processes train it on this node; torchrun starts them if there are several.
+        nodes: torchrun's options for a run on several nodes.
+        signals: signals on which torchrun ends its processes; any other signal kills it and leaves them behind.
+        probe: whether to train only a few steps, to measure the speed of the run's shape.
     """
     worker = ["-m", "lmexp.worker", str(run), *(["--probe"] if probe else [])]
     if processes == 1 and not nodes:
@@ -98,7 +98,7 @@ def worker_command(
 
 
 def worker_environment(threads: int) -> dict[str, str]:
-    """Return the environment of a run each of whose processes has so many threads."""
+    """Return the environment of a run with this many threads per process."""
     return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 
 
@@ -140,14 +140,14 @@ class _Torchrun:
 
 
 def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, probe: bool) -> None:
-    """Become the run: a session of its own, output to the log, devices and threads set; then train, or try."""
+    """Become the run: a new session, output to the log, devices and threads set; then train, or probe."""
     os.setsid()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
     os.dup2(file, 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    os.environ.update(environment)  # before the first word to CUDA, which the server has not spoken
+    os.environ.update(environment)  # before CUDA starts; the fork server has not started it
 
     import torch
 
@@ -159,8 +159,8 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, pro
 
 
 def stop_all(handles: Sequence[Process]) -> None:
-    """End runs with all their processes: ask them all, wait a little, kill those that are left."""
-    # torchrun puts each rank into a session of its own: the tree is asked, not the group.
+    """End runs with all their processes: send SIGTERM to all, wait, kill those that are left."""
+    # torchrun puts each rank into its own session, so the signal goes to the process tree, not to the group.
     _stop([process for handle in handles if handle.pid for process in _tree(handle.pid)])
     for handle in handles:
         while handle.exit_code() is None:
@@ -168,7 +168,7 @@ def stop_all(handles: Sequence[Process]) -> None:
 
 
 def stop_process(pid: int) -> None:
-    """End a run of which only the process that writes its state is known, with what belongs to it."""
+    """End a run with all its processes, given the id of the process that writes its state."""
     with suppress(psutil.Error):
         first = psutil.Process(pid)
         above = first.parent()
@@ -184,11 +184,11 @@ def _stop(processes: Sequence[psutil.Process]) -> None:
     for process in _left_after(GRACE_SECONDS, processes):
         with suppress(psutil.Error):
             process.kill()
-    _left_after(CLEARING_SECONDS, processes)  # a killed process holds its locks until the system has cleared it away
+    _left_after(CLEARING_SECONDS, processes)  # a killed process holds its locks until the system has removed it
 
 
 def _left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Return the processes that still live, as soon as none does or after so many seconds."""
+    """Return the processes that are alive after this many seconds, or [] as soon as none is."""
     deadline = time.monotonic() + seconds
     while (left := [process for process in processes if _lives(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -196,7 +196,7 @@ def _left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psu
 
 
 def _lives(process: psutil.Process) -> bool:
-    # A zombie has let go of its locks once its threads are gone; where no one reaps orphans it stays for ever.
+    # A zombie holds no locks once its threads are gone; in a container without an init process it stays forever.
     try:
         return process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""A sweep while it runs: what is done, what runs, and what is left in time and in tokens."""
+"""Progress of a running sweep: what is done, what runs, and how much time and how many tokens are left."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ LOOK_SECONDS = 0.5
 
 
 class SweepProgress:
-    """Prints a line for each run that ends; on a terminal, a live line below them for those that run."""
+    """Prints a line for each run that ends; on a terminal, also a live line for each run that is under way."""
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         runs = sweep.runs
         self.console, self._sweep = console, sweep
         self._weights = {} if sweep.search else _weights(runs)
-        """Of the whole; the trials of a search count 1 each."""
+        """Share of each run in the work of the sweep; each trial of a search counts 1."""
         self._work_left = float(sweep.search.spec.trials) if sweep.search else sum(self._weights.values())
         self._work_done = 0.0
         self._tokens = {planned.run.name: planned.horizon.tokens for planned in runs}
-        """Tokens of the runs that have not ended; None where a budget of time decides."""
+        """Tokens of the runs that have not ended; None if the budget is a time."""
         self.ended_runs = 0
         self._began = time.monotonic()
         self._looked = 0.0
@@ -35,7 +35,7 @@ class SweepProgress:
 
     @property
     def total(self) -> int:
-        """How many runs will have ended, as far as is known."""
+        """How many runs the sweep has, as far as is known."""
         search = self._sweep.search
         if search is None:
             return len(self._sweep.runs)
@@ -55,7 +55,7 @@ class SweepProgress:
         self._started.add(planned.run.name)
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """Print what became of a run."""
+        """Print the outcome of a run."""
         self.ended_runs += 1
         self._tokens.pop(planned.run.name, None)
         weight = self._weights.get(planned.run.name, 1.0)
@@ -70,13 +70,13 @@ class SweepProgress:
         )
 
     def again(self, planned: PlannedRun, why: str) -> None:
-        """Say that a run will be started once more."""
+        """Print that a run will be started again, and why."""
         self.console.print(
             f"{escape(planned.run.name)} is started again: {escape(why)}", highlight=False, soft_wrap=True
         )
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
-        """Refresh the live line, not too often."""
+        """Refresh the live lines, at most every LOOK_SECONDS."""
         if self._live is None or time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
@@ -94,7 +94,7 @@ class SweepProgress:
         return f"{si(sum(known) - sum(state.tokens for _, state in states))} tokens left"
 
     def _seconds_left(self, under_way: float) -> str:
-        """Say how long the rest takes if it goes on as so far; nothing while nobody can tell."""
+        """Return how long the rest takes at the present speed; empty as long as that cannot be estimated."""
         done = self._work_done + under_way
         elapsed = time.monotonic() - self._began
         if done <= 0 or elapsed < 5:
@@ -114,7 +114,7 @@ def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
 
 
 def _weights(runs: Sequence[PlannedRun]) -> dict[str, float]:
-    """Return how much of the whole each run is: by FLOPs, or by seconds where all budgets are of time."""
+    """Return the work of each run: in FLOPs, or in seconds if all budgets are times, or 1 each."""
     for each in ([planned.horizon.flops for planned in runs], [planned.horizon.seconds for planned in runs]):
         if None not in each:
             return {planned.run.name: size for planned, size in zip(runs, each, strict=True) if size is not None}

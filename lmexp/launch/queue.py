@@ -1,9 +1,9 @@
-"""The queue: which run starts next, what became of those that ended.
+"""The queue: which run starts next, and what became of the runs that ended.
 
-One coordinator starts each run as soon as there is a place, and learns what became of it from its state file, not from
-what it printed. A run that fails is a row with a reason; the others go on. A run whose process vanished is started
-again, and goes on from its checkpoint. Several coordinators can be at work on one sweep: what another one runs is
-waited for, and taken over should it vanish.
+One coordinator starts each run as soon as there is room, and reads its outcome from its state file, not from what it
+printed. A run that fails is a row with a reason; the others continue. A run whose process vanished is started again,
+and resumes from its checkpoint. Several coordinators can work on one sweep: each waits for the runs of the others, and
+takes over a run whose coordinator has vanished.
 """
 
 import shutil
@@ -20,7 +20,7 @@ from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, Handle, open_engine
 from lmexp.launch.pending import Listed, Source, enqueue, is_pending
-from lmexp.launch.policy import LOST_RETRIES, Policy
+from lmexp.launch.policy import MAX_LOST_RETRIES, Policy
 from lmexp.launch.probe import known_probes
 from lmexp.launch.spend import Ledger
 from lmexp.resolve.planned import PlannedRun, Sweep
@@ -30,27 +30,27 @@ from lmexp.runs.manifest import write_manifest
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.2
-"""How often time limits, other coordinators' runs and requests to stop are looked at."""
+"""Time between two checks of time limits, of the runs of other coordinators, and of requests to stop."""
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a sweep, and its runs with it."""
 SPARE_BYTES = 2_000_000
-"""Disk that a run needs besides its weights: curve, log, config, tokenizer."""
+"""Disk space of a run besides its weights: curve, log, config, tokenizer."""
 
 
 class Listener(Protocol):
-    """Told what happens, for those who watch."""
+    """Receives what happens to the runs of a sweep."""
 
     def started(self, planned: PlannedRun) -> None:
         """A run was started."""
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """A run ended, or was found to have ended earlier."""
+        """A run has ended, now or in an earlier call."""
 
     def again(self, planned: PlannedRun, why: str) -> None:
-        """A run will be started once more."""
+        """A run will be started again."""
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
-        """Nothing happened just now."""
+        """The queue is waiting; called many times a second."""
 
 
 @dataclass
@@ -65,25 +65,25 @@ class _Running:
 
 @dataclass
 class _Tries:
-    """How often a run was started again."""
+    """How often a run has been started again."""
 
     failed: int = 0
     lost: int = 0
-    """In a row, without a new checkpoint."""
+    """How often in a row it vanished without a new checkpoint."""
 
 
 def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) -> list[State]:
     """Run what a sweep has not run yet, and return the state of every run, in the sweep's order.
 
-    Raises UserError, before anything starts, when the outputs cannot be written; on KeyboardInterrupt, or when asked to
-    stop by `lmexp cancel`, the running ones are stopped and marked cancelled, and KeyboardInterrupt is raised.
+    Raises UserError, before anything starts, if the outputs cannot be written. On Ctrl-C, or on `lmexp cancel`, the
+    running runs are stopped and marked cancelled, and KeyboardInterrupt is raised.
     """
     began = time.time()
     policy = policy or Policy()
     ledger = Ledger(policy, lambda planned: known_probes([planned], sweep.folder.parent)[0])
     ledger.check(sweep.examples)
     pending = [planned for planned in sweep.runs if is_pending(planned)]
-    # Of a search, nobody knows the runs yet; they are at least as many of its smallest.
+    # The runs of a search are not known yet; each needs at least as much disk as the smallest.
     _check_disk(sweep, pending if sweep.search is None else sweep.search.corners[:1] * sweep.search.spec.trials)
     engine = open_engine(sweep)
     try:
@@ -113,7 +113,7 @@ def _source(sweep: Sweep) -> Source:
 
 
 class Coordinator:
-    """Starts the runs of a source, and sees them to their end."""
+    """Starts the runs of a source, and watches them until they end."""
 
     def __init__(
         self,
@@ -125,13 +125,13 @@ class Coordinator:
         folder: Path,
         began: float,
     ) -> None:
-        """`folder` is the sweep's; who asks it to stop after `began` (seconds since the epoch) means this one, too."""
+        """`folder` is the sweep's; requests to stop count if made after `began`, in seconds since the epoch."""
         self._source, self._engine, self._listener = source, engine, listener
         self._policy, self._ledger, self._folder, self._began = policy, ledger, folder, began
         self._looked = 0.0
         self._running: list[_Running] = []
         self._elsewhere: list[PlannedRun] = []
-        """Runs that another coordinator, or a person, has under way."""
+        """Runs that another coordinator, or a person, is training."""
         self._tries: dict[str, _Tries] = {}
         self._closed: str | None = None
         """Why no further run is started."""
@@ -139,10 +139,10 @@ class Coordinator:
 
     def run(self) -> None:
         """Run until everything has ended. Raises KeyboardInterrupt when stopped, after stopping the runs."""
-        # Python lets only the main thread handle signals. What is ignored stays so: `nohup` means it.
+        # Only the main thread can handle signals. A signal that is ignored stays ignored, so that `nohup` works.
         in_main_thread = threading.current_thread() is threading.main_thread()
-        heeded = [which for which in STOPPING if in_main_thread and signal.getsignal(which) is not signal.SIG_IGN]
-        handlers = {which: signal.signal(which, self._interrupt) for which in heeded}
+        handled = [which for which in STOPPING if in_main_thread and signal.getsignal(which) is not signal.SIG_IGN]
+        handlers = {which: signal.signal(which, self._interrupt) for which in handled}
         try:
             while self._running or self._elsewhere or not (self._closed or self._source.exhausted):
                 self._fill()
@@ -155,8 +155,8 @@ class Coordinator:
                     self._look()
                 self._listener.waiting([one.planned for one in self._running])
                 time.sleep(POLL_SECONDS)
-        except BaseException:  # whatever it is, no run is left behind
-            for which in heeded:  # not by an impatient second signal either
+        except BaseException:  # no run is left behind, whatever was raised
+            for which in handled:  # a second signal must not interrupt this
                 signal.signal(which, signal.SIG_IGN)
             self._stop_all()
             raise
@@ -166,7 +166,7 @@ class Coordinator:
             self._engine.close()
 
     def _fill(self) -> None:
-        """Start what has a place."""
+        """Start the runs that there is room for."""
         batch: list[PlannedRun] = []
         while not self._closed and (planned := self._source.peek()) is not None:
             state = planned.run.read_state()
@@ -188,7 +188,7 @@ class Coordinator:
             planned.run.clear_failure()
             if planned.run.read_state().job:  # one that has ended
                 planned.run.update_state(job=None)
-        self._starting = True  # what is started just now would not be stopped
+        self._starting = True  # an interrupt now would leave behind the run that is just starting
         try:
             waiting = iter(batch)
             for handle in self._engine.start(batch):
@@ -200,7 +200,7 @@ class Coordinator:
 
     @property
     def _under_way(self) -> list[PlannedRun]:
-        """What this and other coordinators have under way."""
+        """The runs that this coordinator or others are training."""
         return [*(one.planned for one in self._running), *self._elsewhere]
 
     def _begin(self, planned: PlannedRun, handle: Handle) -> None:
@@ -208,7 +208,7 @@ class Coordinator:
         self._listener.started(planned)
 
     def _end(self, planned: PlannedRun, state: State) -> None:
-        """A run has a result, or will not get one."""
+        """Report a run that has a result, or that will not get one."""
         self._ledger.ended(planned, state)
         self._source.ended(planned, state)
         self._listener.ended(planned, state)
@@ -216,25 +216,25 @@ class Coordinator:
             self._close(f"not started: {planned.run.name} failed")
 
     def _close(self, why: str) -> None:
-        """Start nothing more; what runs goes on."""
+        """Start no further run; the running ones continue."""
         self._closed = why
         for planned in self._source.rest:
             if state := planned.run.settle(state="queued", reason=why, pid=None):
                 self._listener.ended(planned, state)
 
     def _settle(self, one: _Running) -> None:
-        """Take a run whose process has ended off the list, and see what became of it."""
+        """Remove a run whose process has ended from the list, and find its outcome."""
         state, why, code = one.planned.run.read_state(), self._engine.why(one.handle), one.handle.exit_code() or 0
         self._running.remove(one)
         self._engine.release(one.handle)
         try:
             self._conclude(one, state, why, code)
-        except OSError as error:  # its directory is gone, or cannot be written: that is this run's end, and no other's
+        except OSError as error:  # its directory is gone or read-only: only this run has failed
             reason = f"its directory cannot be written: {error.strerror or error}"
             self._end(one.planned, replace(state, state="failed", reason=reason))
 
     def _conclude(self, one: _Running, state: State, why: tuple[StateName, str] | None, code: int) -> None:
-        """Find out what became of a run; start it again where that is called for."""
+        """Find the outcome of a run, and start it again if the policy says so."""
         planned, tries = one.planned, self._tries.setdefault(one.planned.run.name, _Tries())
         if state.state in ("queued", "running"):
             is_ours = state.job is not None and state.job == one.handle.job  # then it has ended, with all its processes
@@ -249,7 +249,7 @@ class Coordinator:
                 progressed = planned.run.last_saved() != one.checkpoint
                 tries.lost = 1 if progressed else tries.lost + 1
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code} and no result"
-                if tries.lost <= LOST_RETRIES:
+                if tries.lost <= MAX_LOST_RETRIES:
                     self._again(planned, f"its process {how}")
                     return
                 state = planned.run.update_state(
@@ -266,7 +266,7 @@ class Coordinator:
             self._end(planned, state)
 
     def _again(self, planned: PlannedRun, why: str) -> None:
-        """Line a run up once more, unless it has a result by now, or somebody else trains it."""
+        """Queue a run again, unless it has a result by now, or somebody else is training it."""
         state = planned.run.settle(state="queued", reason=self._closed or why, pid=None, job=None)
         if state is None:
             self._elsewhere.append(planned)
@@ -281,12 +281,12 @@ class Coordinator:
             self._source.put_back(planned)
 
     def _hopeless(self) -> dict[str, tuple[StateName, str]]:
-        """Return the runs that are not worth finishing, by name, with what that makes of them."""
-        found = {one.planned.run.name: self._source.hopeless(one.planned) for one in self._running}
-        return {name: ("cancelled", why) for name, why in found.items() if why}
+        """Return the runs that the source wants to stop, by name, with the state and reason they get."""
+        reasons = {one.planned.run.name: self._source.hopeless(one.planned) for one in self._running}
+        return {name: ("cancelled", why) for name, why in reasons.items() if why}
 
     def _late(self) -> dict[str, tuple[StateName, str]]:
-        """Return the runs that take too long, by name, with what that makes of them."""
+        """Return the runs that have reached the time limit, by name, with the state and reason they get."""
         limit = self._policy.timeout
         if limit is None:
             return {}
@@ -294,7 +294,7 @@ class Coordinator:
         return dict.fromkeys(late, ("timeout", f"it ran longer than the {limit:g} s of --timeout"))
 
     def _stop(self, named: dict[str, tuple[StateName, str]]) -> None:
-        """Stop runs, at once, and give them these states and reasons; what has a result by now is left to end."""
+        """Stop runs and give them these states and reasons; a run that has a result by now is left alone."""
         stopped = [one for one in self._running if one.planned.run.name in named]
         stopped = [one for one in stopped if one.planned.run.read_state().state not in RESULTS]
         if not stopped:
@@ -310,14 +310,14 @@ class Coordinator:
             self._end(one.planned, state)
 
     def _age(self, one: _Running) -> float:
-        """Return the seconds that a run has been running; a scheduler may have kept it waiting before."""
+        """Return the seconds that a run has been running, without its wait in a scheduler's queue."""
         state = one.planned.run.read_state()
         if state.job is None:
             return time.monotonic() - one.since
         return time.time() - (state.started or time.time()) if state.state == "running" else 0.0
 
     def _stop_all(self) -> None:
-        """Stop everything that this coordinator has started, and say so of what it has not."""
+        """Stop every run that this coordinator has started, and mark the others as cancelled."""
         self._engine.stop([one.handle for one in self._running])
         for planned in [*(one.planned for one in self._running), *self._source.rest]:
             with suppress(OSError):
@@ -325,7 +325,7 @@ class Coordinator:
                     planned.run.settle(state="cancelled", reason="the sweep was stopped", pid=None, job=None)
 
     def _look(self) -> None:
-        """See what others do."""
+        """Check for requests to stop, and for runs of other coordinators that have ended."""
         if asked_to_stop(self._folder, self._began):
             raise KeyboardInterrupt
         for planned in list(self._elsewhere):
@@ -339,14 +339,14 @@ class Coordinator:
                 self._end(planned, state)
 
     def _interrupt(self, *_: object) -> None:
-        """Being asked to end is like being stopped from the keyboard: no run is left behind."""
+        """Treat SIGTERM and SIGHUP like Ctrl-C, so that no run is left behind."""
         if not self._starting:
             raise KeyboardInterrupt
         self._interrupted = True
 
 
 def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
-    """Raise UserError when the disk plainly cannot hold what the pending runs will leave."""
+    """Raise UserError if the disk cannot hold what the pending runs will write."""
     if not pending:
         return
     estimates = [estimate_memory(planned.config) for planned in pending]

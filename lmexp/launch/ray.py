@@ -1,7 +1,7 @@
-"""Ray as an engine: runs become tasks of a cluster that is there already.
+"""The engine for Ray: each run is a task of an existing cluster.
 
-Tasks belong to the coordinator that submitted them, and end with it. Ray itself tries nothing again: a run whose
-worker, or whose whole node, is lost ends without a word, and the queue starts it anew, wherever there is room.
+Tasks belong to the coordinator that submitted them, and end with it. Ray's own retries are off: if a run's worker or
+node is lost, the queue starts the run again on any node with room.
 """
 
 import logging
@@ -25,39 +25,39 @@ from lmexp.runs.directory import RESULTS, StateName
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-CONNECT_SECONDS = 5.0
-"""The longest wait for the port of a cluster's head; Ray's own is much longer."""
+MAX_CONNECT_SECONDS = 5.0
+"""How long to wait for the port of a cluster's head; Ray itself would wait much longer."""
 ASK_SECONDS = 0.5
-"""The least time between two questions to Ray, which answers for all tasks at once."""
+"""Minimum time between two queries to Ray, each of which covers all tasks."""
 ROOM_SECONDS = 60.0
-"""How long a run waits for a node to come back once none is left that could ever take it."""
+"""How long a run waits for a node to come back when no node is left that could take it."""
 
 Needs = dict[str, float]
-"""What a run asks of its node, by Ray's names; memory in bytes."""
+"""Resources that a run needs on its node, by Ray's names; memory in bytes."""
 
 
 class Tasks:
-    """What became of the tasks of some runs."""
+    """The outcomes of some tasks."""
 
     def __init__(self) -> None:
         self._needs: dict[ObjectRef[int], Needs] = {}
-        """Of the tasks that Ray still has."""
+        """By task that Ray still has."""
         self._results: dict[ObjectRef[int], int | Exception] = {}
         self._homeless: dict[ObjectRef[int], float] = {}
-        """Since when no node could take a task, by the monotonic clock."""
+        """By task, since when no node could take it, on the monotonic clock."""
         self._asked_at = -math.inf
 
     def watch(self, ref: "ObjectRef[int]", needs: Needs) -> None:
-        """Ask about a task from now on."""
+        """Include a task in the queries from now on."""
         self._needs[ref] = needs
 
     def forget(self, ref: "ObjectRef[int]") -> None:
-        """Ask no longer."""
+        """Leave a task out of the queries."""
         for known in (self._needs, self._results, self._homeless):
             known.pop(ref, None)
 
     def result(self, ref: "ObjectRef[int]") -> int | Exception | None:
-        """Return a task's exit code, or what ended it instead; None while Ray has it, as of half a second ago."""
+        """Return a task's exit code, or the error that ended it; None while Ray has it, half a second old at most."""
         if ref in self._needs and time.monotonic() - self._asked_at > ASK_SECONDS:
             self._ask()
         return self._results.get(ref)
@@ -74,7 +74,7 @@ class Tasks:
             since = self._homeless.setdefault(ref, time.monotonic())
             if short is None:
                 del self._homeless[ref]
-            elif time.monotonic() - since > ROOM_SECONDS:  # Ray would keep it for ever
+            elif time.monotonic() - since > ROOM_SECONDS:  # Ray would keep it forever
                 ray.cancel(ref)
                 self._end(ref, UserError(short))
         self._asked_at = time.monotonic()
@@ -86,15 +86,15 @@ class Tasks:
 
 @dataclass(frozen=True)
 class RayHandle:
-    """A run that was handed over to Ray."""
+    """A run that Ray has."""
 
     tasks: Tasks
     ref: "ObjectRef[int]"
     job: str
-    """Its task, as in its state."""
+    """The task as in the run's state."""
 
     def exit_code(self) -> int | None:
-        """Return the worker's exit code, or 1 where it left none; None while it runs or waits for a node."""
+        """Return the worker's exit code, or 1 if it has none; None while the run is running or waiting for a node."""
         result = self.tasks.result(self.ref)
         return 1 if isinstance(result, Exception) else result
 
@@ -103,7 +103,7 @@ class RayEngine(Engine[RayHandle]):
     """Runs in Ray."""
 
     def __init__(self, sweep: Sweep) -> None:
-        """Raises UserError when Ray or its cluster is missing, or when no node of it could ever take a run."""
+        """Raises UserError if Ray or its cluster is missing, or if no node could ever take a run."""
         if find_spec("ray") is None:
             raise UserError("launcher=ray needs ray: pip install 'lmexp[ray]'")
         _connect(_launcher(sweep.examples[0].config).address)
@@ -117,40 +117,40 @@ class RayEngine(Engine[RayHandle]):
                 raise UserError(f"launcher=ray: {short}")
 
     def reserve(self, planned: PlannedRun) -> bool:
-        """Take a place for a run that is to be submitted next; False while `max_jobs` are under way."""
+        """Reserve room for a run that is submitted next; False while `max_jobs` are under way."""
         if self._under_way >= _launcher(planned.config).max_jobs:
             return False
         self._under_way += 1
         return True
 
     def start(self, runs: Sequence[PlannedRun]) -> list[RayHandle]:
-        """Submit runs, each as a task that Ray starts on a node with room for it."""
+        """Submit each run as a task, which Ray starts on a node with room for it."""
         return [self._submit(planned) for planned in runs]
 
     def release(self, handle: RayHandle) -> None:
-        """A run has ended: its place is free."""
+        """Free the room of a run that has ended."""
         self._under_way -= 1
         self._tasks.forget(handle.ref)
 
     def why(self, handle: RayHandle) -> tuple[StateName, str] | None:
-        """Return state and reason of a run that ended without a word, where Ray knows them."""
+        """Return state and reason of a run that ended without writing them, if Ray knows them."""
         from ray import exceptions as ended
 
         match self._tasks.result(handle.ref):
             case ended.OutOfMemoryError():
-                return "oom", "Ray ended it for want of memory on its node: launcher.memory_gb keeps room for it"
+                return "oom", "Ray killed it because memory ran out on its node: launcher.memory_gb reserves memory"
             case ended.TaskCancelledError():
                 return "cancelled", "its Ray task was cancelled"
             case ended.WorkerCrashedError() | ended.NodeDiedError() | ended.OwnerDiedError() | ended.ObjectLostError():
                 return None
             case UserError() as short:
-                return "failed", f"it waited in vain: {short}"
+                return "failed", f"no node could take it: {short}"
             case Exception() as error:
-                return "failed", f"its Ray task could not run it: {_last_line(error)}"
+                return "failed", f"its Ray task failed: {_last_line(error)}"
         return None
 
     def stop(self, handles: Sequence[RayHandle]) -> None:
-        """Cancel the tasks of runs, and return when they are gone; a run is asked first, and saves."""
+        """Cancel the tasks of runs, and return when they are gone; each run saves a checkpoint first."""
         import ray
 
         left = [handle.ref for handle in handles if handle.exit_code() is None]
@@ -173,9 +173,9 @@ class RayEngine(Engine[RayHandle]):
 
         config, needs = planned.config, needs_of(planned.config)
         launcher = _launcher(config)
-        asked = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"], "memory": needs.get("memory")}
+        resources = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"], "memory": needs.get("memory")}
         task = ray.remote(train).options(
-            **asked, resources=dict(launcher.resources), max_retries=0, name=planned.run.name
+            **resources, resources=dict(launcher.resources), max_retries=0, name=planned.run.name
         )
         ref = task.remote(planned.run.path.absolute(), config.trainer.devices, launcher.cpus)
         handle = RayHandle(self._tasks, ref, f"ray:{ref.task_id().hex()}")
@@ -185,7 +185,7 @@ class RayEngine(Engine[RayHandle]):
 
 
 def needs_of(config: RunConfig) -> Needs:
-    """Return what a run asks of its node."""
+    """Return the resources that a run needs on its node."""
     launcher, trainer = _launcher(config), config.trainer
     gpus = launcher.gpus
     if gpus is None:
@@ -195,38 +195,38 @@ def needs_of(config: RunConfig) -> Needs:
 
 
 def shortage(needs: Needs, nodes: Iterable[Needs]) -> str | None:
-    """Return what keeps a run from ever starting on one of the nodes, whatever else they do; None if one could do."""
+    """Return what a run lacks on every node, even if the node were idle; None if one node could take it."""
     nodes = list(nodes)
     if any(all(node.get(name, 0) >= much for name, much in needs.items()) for node in nodes):
         return None
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in needs}
     lacking = [name for name, much in needs.items() if much > most[name]]
     if lacking:
-        asked, there = (_much(lacking[0], much[lacking[0]]) for much in (needs, most))
-        return f"no node has {asked}, which the run asks for; there is at most {there}"
-    together = ", ".join(_much(name, much) for name, much in needs.items() if much)
-    return f"no single node has all that the run asks for: {together}"
+        needed, available = (_amount(lacking[0], amounts[lacking[0]]) for amounts in (needs, most))
+        return f"no node has {needed}, which the run needs; the largest has {available}"
+    together = ", ".join(_amount(name, amount) for name, amount in needs.items() if amount)
+    return f"no single node has all that the run needs: {together}"
 
 
-def _much(name: str, much: float) -> str:
-    return f"{much / 1e9:.1f} GB of memory" if name == "memory" else f"{name} {much:g}"
+def _amount(name: str, amount: float) -> str:
+    return f"{amount / 1e9:.1f} GB of memory" if name == "memory" else f"{name} {amount:g}"
 
 
 def _connect(address: str) -> None:
     import ray
 
-    found = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
-    if not found:
-        raise UserError(f"launcher.address={address}: HOST:PORT of the head of a Ray cluster")
+    match = re.fullmatch(r"\[?([\w.:-]+?)\]?:(\d{1,5})", address)
+    if not match:
+        raise UserError(f"launcher.address={address}: write HOST:PORT of the head of a Ray cluster")
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=CONNECT_SECONDS).close()
+        socket.create_connection((match[1], int(match[2])), timeout=MAX_CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise UserError(f"launcher.address={address}: no Ray cluster answers there: {error}") from None
     try:
         ray.init(address=address, namespace="lmexp", log_to_driver=False, logging_level=logging.ERROR)
-        # Ray tells of lost nodes on standard output, in many lines, and offers no way to keep it from that.
+        # Ray prints many lines on standard output about lost nodes, and has no option to turn that off.
         vars(ray._private.worker)["print_to_stdstream"] = lambda *_, **__: None
-    except Exception as error:  # of many kinds: another version, another token, this machine no node of the cluster
+    except Exception as error:  # many kinds: a wrong version, a wrong token, or this machine is no node of the cluster
         raise UserError(f"launcher.address={address}: Ray could not join the cluster: {_last_line(error)}") from None
 
 

@@ -1,4 +1,4 @@
-"""What a Ray task does on its node: train one run, in a process of its own that does not outlive Ray's.
+"""What a Ray task does on its node: train one run, in its own process, which ends with Ray's.
 
 Ray finds this module by its name: each node has lmexp installed.
 """
@@ -20,15 +20,15 @@ POLL_SECONDS = 0.1
 
 
 def train(path: Path, processes: int, threads: int) -> int:
-    """Run the worker, `threads` a process, to its end, and return its exit code, negative for a signal.
+    """Run the worker to its end, with `threads` per process, and return its exit code, negative for a signal.
 
-    When the task is cancelled, the worker is asked to save and leave, and killed if it does not.
+    If the task is cancelled, the worker gets SIGTERM, on which it saves and exits; it is killed if it does not.
     """
     run = RunDir(path)
     run.note_job(f"ray:{ray.get_runtime_context().get_task_id()}")
-    asked: list[int] = []
+    signals: list[int] = []
     # Ray cancels a task by SIGINT to its main thread, which is lost on a node that was started in the background.
-    before = signal.signal(signal.SIGINT, lambda which, frame: asked.append(which))
+    before = signal.signal(signal.SIGINT, lambda which, frame: signals.append(which))
     try:
         with run.log.open("ab") as log:
             process = subprocess.Popen(
@@ -41,7 +41,7 @@ def train(path: Path, processes: int, threads: int) -> int:
                 preexec_fn=partial(_enter, os.getpid()),
             )
         while (code := process.poll()) is None:
-            if asked:
+            if signals:
                 stop_process(process.pid)
             time.sleep(POLL_SECONDS)
         return code

@@ -1,10 +1,10 @@
-"""A search: cells that Optuna proposes one after another, by what the earlier ones gave.
+"""A search: Optuna proposes cells one after another, based on the results of earlier ones.
 
 The study is a journal, `search.journal` in the sweep's folder: JSON lines that every coordinator appends to and reads.
-What became of a run is read from its directory, as everywhere. The values that are proposed name the run: the same
-values are trained once, and a trial whose coordinator was killed goes on from its checkpoint.
+The outcome of a run is read from its directory, as everywhere. The proposed values determine the run: the same values
+are trained once, and a trial whose coordinator was killed resumes from its checkpoint.
 
-A proposal depends on the seed, the number of the trial and the trials that have ended, and not on how often the search
+A proposal depends on the seed, the number of the trial and the trials that have ended, but not on how often the search
 was interrupted.
 """
 
@@ -37,19 +37,19 @@ JOURNAL = "search.journal"
 DIGITS = 4
 """Significant digits of a proposed number: names and tables stay readable."""
 RETRY = "retry_of"
-"""The attribute of a trial that takes the place of a failed one: its number."""
+"""Attribute of a trial that replaces a failed one: the number of the failed trial."""
 
 
 class Search:
-    """Gives out what Optuna proposes, as a source of the queue.
+    """The source of the queue for a search: yields the runs that Optuna proposes.
 
-    Every trial passes through the queue at each call: those that have ended are heard of again, those that a killed
-    coordinator left under way are taken up, then new ones are asked for until there are `trials`. What failed is
-    tried once more at the next call, as in any sweep, by a trial that takes the place of the failed one.
+    Every trial passes through the queue at each call: first the trials that have ended, then those that a killed
+    coordinator left unfinished, then new ones until there are `trials`. A failed trial is tried again at the next call,
+    as in any sweep, by a new trial that replaces it.
     """
 
     def __init__(self, sweep: Sweep) -> None:
-        """Open the study of this search in the sweep's folder, which is there. Raises UserError when it is damaged."""
+        """Open the study of this search in the sweep's folder, which exists. Raises UserError if it is damaged."""
         assert sweep.search is not None, "a search has a spec"
         self._sweep, self._search = sweep, sweep.search
         self._spec = sweep.search.spec
@@ -57,23 +57,23 @@ class Search:
         self._places = _places(sweep)
         self._halving = Halving(self._spec) if self._spec.prune else None
         self._runs: dict[int, PlannedRun | None] = {}
-        """The run of each trial; None where it cannot be run."""
+        """The run of each trial; None if it cannot run."""
         self._waiting: deque[int] = deque()
-        """Trials that are known and not given out."""
+        """Trials that are known and not popped yet."""
         self._seen: set[int] = set()
-        """Trials that were lined up in this call."""
+        """Trials that were queued in this call."""
         self._under_way: dict[str, int] = {}
-        """The trial of each run that is given out, by the identity of the run."""
+        """The trial of each run that is under way, by the identity of the run."""
         self._ended: set[str] = set()
-        """Runs that the study knows to have ended."""
+        """Runs whose end the study knows."""
         self._is_full = False
-        """Whether all trials have been asked for."""
+        """Whether Optuna has proposed all trials."""
         self._lock = _Lock(sweep.folder / JOURNAL)
         self._study = self._open()
         self._take_up()
 
     def peek(self) -> PlannedRun | None:
-        """Return the run that is next; ask for a trial where there is none and one more may be under way."""
+        """Return the next run; request a trial if there is none and one more may be under way."""
         while len(self._under_way) < self._places:
             if (number := self._next()) is not None:
                 return self._run_of(number)
@@ -82,7 +82,7 @@ class Search:
         return None
 
     def pop(self) -> PlannedRun:
-        """Give out the run that peek showed."""
+        """Remove and return the run that peek returned."""
         number = self._next()
         assert number is not None, "peek has shown one"
         self._waiting.remove(number)
@@ -91,15 +91,15 @@ class Search:
         return planned
 
     def put_back(self, planned: PlannedRun) -> None:
-        """Take back a run; it comes before any new one."""
+        """Return a run to the source; it comes before any new one."""
         self._waiting.append(self._under_way.pop(planned.identity))
 
     def has_answer(self, planned: PlannedRun, state: State) -> bool:
-        """Whether its state is a result, or it ended otherwise and the study knows."""
+        """Whether its state is a result, or the study knows that it ended otherwise."""
         return state.state in RESULTS or (state.state in ("failed", "cancelled") and planned.identity in self._ended)
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """Tell the study. What was stopped from outside stays under way there: the next call takes it up."""
+        """Report the outcome to the study. A run that was stopped from outside stays open there, for the next call."""
         number = self._under_way.pop(planned.identity)
         if state.is_pruned:
             self._tell_pruned(number, planned)
@@ -112,22 +112,22 @@ class Search:
         self._ended.add(planned.identity)
 
     def hopeless(self, planned: PlannedRun) -> str | None:
-        """Return why a run is given up: what others had when they had come as far."""
+        """Return why a run should be stopped: others were better at the same rung."""
         return self._halving.verdict(planned, self._sweep.runs) if self._halving else None
 
     @property
     def rest(self) -> list[PlannedRun]:
-        """The runs that are known, not given out, and still to be done."""
+        """The runs that are known, not popped, and without a result."""
         runs = [self._run_of(number) for number in self._waiting]
         return [planned for planned in runs if not self.has_answer(planned, planned.run.read_state())]
 
     @property
     def exhausted(self) -> bool:
-        """Whether every trial has been given out."""
+        """Whether every trial has been popped."""
         return self._is_full and not self._waiting
 
     def _open(self) -> optuna.Study:
-        """Return the study of this very search: of other runs, another space or other objectives, it is another."""
+        """Return the study of this search; a search with other runs, space or objectives has its own study."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = self._sweep.folder / JOURNAL
         with self._lock:
@@ -145,7 +145,7 @@ class Search:
                 raise UserError(f"{path} cannot be read: {problem}; without it, the search begins anew") from None
 
     def _take_up(self) -> None:
-        """Line up the trials of earlier calls: those that have ended, then those that were left under way."""
+        """Queue the trials of earlier calls: those that have ended, then those that were left unfinished."""
         self._learn()
         replaced = {trial.user_attrs.get(RETRY) for trial in self._study.get_trials(deepcopy=False)}
         left = []
@@ -168,14 +168,14 @@ class Search:
             self._line_up(number)
 
     def _ask(self) -> bool:
-        """Ask for a trial; return False where there are enough, and none that waits."""
+        """Request a trial; return False if there are enough, and none waits."""
         if self._is_full:
             return False
         number = self._propose()
         self._learn()
         if number is None:
             self._is_full = True
-            # What others have under way is waited for, and taken over should it be left.
+            # Wait for trials of other coordinators, and take them over if they are left unfinished.
             for trial in self._trials():
                 is_left = not trial.state.is_finished() and trial.number not in self._seen
                 if is_left and self._runs[trial.number] is not None:
@@ -187,8 +187,8 @@ class Search:
         return bool(self._waiting) or not self._is_full
 
     def _propose(self) -> int | None:
-        """Return the number of a new trial, None where there are enough."""
-        with self._lock:  # nobody else asks meanwhile: there are never more than `trials`
+        """Return the number of a new trial; None if there are enough."""
+        with self._lock:  # no other coordinator requests one meanwhile, so there are never more than `trials`
             trials = self._study.get_trials(deepcopy=False)
             waits = any(trial.state is TrialState.WAITING for trial in trials)
             if not waits and sum(RETRY not in trial.user_attrs for trial in self._trials()) >= self._spec.trials:
@@ -197,11 +197,11 @@ class Search:
             return self._study.ask(self._space).number
 
     def _trials(self) -> list[FrozenTrial]:
-        """Return the trials of all coordinators; one that was killed while it asked has left half a trial, no more."""
+        """Return the trials of all coordinators, without a half-written one of a coordinator that was killed."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if self._space.keys() <= trial.params.keys()]
 
     def _learn(self) -> None:
-        """Take the runs of trials that are new here into the sweep, whoever asked for them."""
+        """Add the runs of new trials to the sweep, including those of other coordinators."""
         new = [trial for trial in self._trials() if trial.number not in self._runs]
         known = {planned.identity: planned for planned in self._sweep.runs}
         for trial in new:
@@ -233,16 +233,16 @@ class Search:
         self._seen.add(number)
 
     def _next(self) -> int | None:
-        """Return the first trial that waits and whose run is not given out by another trial of the same values."""
+        """Return the first waiting trial whose run is not under way for another trial of the same values."""
         return next((n for n in self._waiting if self._run_of(n).identity not in self._under_way), None)
 
     def _run_of(self, number: int) -> PlannedRun:
         planned = self._runs[number]
-        assert planned is not None, "what cannot be run is not lined up"
+        assert planned is not None, "a trial that cannot run is not queued"
         return planned
 
     def _values_of(self, planned: PlannedRun) -> list[float] | None:
-        """Return what a run has of the objectives; None where it lacks one."""
+        """Return a run's values of the objectives; None if one is missing."""
         rows = planned.run.read_record()
         values = [rows[-1].get(name) for name in self._spec.objectives] if rows else []
         numbers = [float(value) for value in values if value is not None and is_number(value)]
@@ -253,17 +253,17 @@ class Search:
         self._study.tell(number, values, state, skip_if_finished=True)
 
     def _tell_pruned(self, number: int, planned: PlannedRun) -> None:
-        """Tell how far the run came and what it had there: TPE learns from that too."""
-        found = next(trial for trial in self._trials() if trial.number == number)
+        """Report the last rung that the run reached, and its value there: TPE learns from that too."""
+        trial = next(trial for trial in self._trials() if trial.number == number)
         values = self._halving.values(planned) if self._halving else []
-        if values and self._halving and not found.state.is_finished():
+        if values and self._halving and not trial.state.is_finished():
             percent = round(100 * self._halving.rungs[len(values) - 1])
-            Trial(self._study, found._trial_id).report(values[-1], percent)
+            Trial(self._study, trial._trial_id).report(values[-1], percent)
         self._study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
 
 
 class _Lock:
-    """The journal's lock, which the kernel drops when its holder is killed; who has it can take it again."""
+    """The journal's lock, which its holder can take again, and which the kernel drops if the holder is killed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -271,7 +271,7 @@ class _Lock:
         self._depth = 0
 
     def acquire(self) -> bool:
-        """Take the lock, and wait for it where another process has it."""
+        """Take the lock; wait for it if another process has it."""
         if self._file is None:
             self._file = self._path.open("a")
             fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -279,7 +279,7 @@ class _Lock:
         return True
 
     def release(self) -> None:
-        """Give it back, once as often as it was taken."""
+        """Release the lock, which is free once it is released as often as it was taken."""
         self._depth -= 1
         if not self._depth and self._file is not None:
             self._file.close()
@@ -293,7 +293,7 @@ class _Lock:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut off what a full disk or a crash left of a last line: the next one would join it."""
+    """Remove a last line that a full disk or a crash has cut short: the next line would be appended to it."""
     content = path.read_bytes()
     if not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
@@ -310,11 +310,11 @@ def _places(sweep: Sweep) -> int:
 
 
 def _sampler(spec: SearchSpec, number: int, parallel: int) -> BaseSampler:
-    """Return the sampler of one trial, with a seed of its own: one seed for all would repeat itself when resumed."""
+    """Return the sampler of one trial, with its own seed: a single seed would repeat itself when resumed."""
     seed = int(hash_text(f"{spec.seed} {number}", 8), 16)
     if spec.sampler == "random":
         return RandomSampler(seed)
-    if spec.sampler == "nsga2":  # several generations, however short the search
+    if spec.sampler == "nsga2":  # several generations, even in a short search
         return NSGAIISampler(seed=seed, population_size=min(50, max(4, spec.trials // 5)))
     return TPESampler(
         seed=seed,
@@ -327,7 +327,7 @@ def _sampler(spec: SearchSpec, number: int, parallel: int) -> BaseSampler:
 def _distribution(axis: SearchAxis) -> BaseDistribution:
     if isinstance(axis, Choices):
         return CategoricalDistribution(axis.choices)
-    with warnings.catch_warnings():  # a high that no step reaches is lowered, and that is said
+    with warnings.catch_warnings():  # Optuna lowers a high that no step reaches, and warns
         warnings.simplefilter("ignore")
         if axis.is_whole:
             return IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
@@ -335,7 +335,7 @@ def _distribution(axis: SearchAxis) -> BaseDistribution:
 
 
 def _value(axis: SearchAxis, proposed: Any) -> Any:
-    """Return a proposed value as a cell has it: numbers between two steps are rounded, and stay in their interval."""
+    """Return a proposed value as a cell has it: numbers without steps are rounded within their interval."""
     if isinstance(axis, Choices) or axis.is_whole:
         return proposed
     if axis.step is not None:

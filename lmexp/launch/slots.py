@@ -1,7 +1,7 @@
-"""The devices and threads of this machine, given out to runs.
+"""The devices and threads of this machine, assigned to runs.
 
-A run has whole devices of its own, or, where `launcher.devices_per_run` is a fraction, a share of one. On a CPU
-the machine is the one device, and its cores are split evenly between the runs that go at once.
+A run has whole devices to itself, or a share of one if `launcher.devices_per_run` is a fraction. The CPU is one device,
+and its cores are split evenly between the runs that train at the same time.
 """
 
 import math
@@ -18,32 +18,32 @@ NEARLY = 1e-9
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run runs."""
+    """The devices and threads of one run."""
 
     devices: tuple[str, ...]
-    """Names for CUDA_VISIBLE_DEVICES; none on a CPU."""
+    """Names for CUDA_VISIBLE_DEVICES; empty on a CPU."""
     threads: int
     """CPU threads for all the processes of the run."""
     share: float = 1.0
-    """The share of each of its devices that is the run's."""
+    """The run's share of each of its devices."""
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that tell a run where it is."""
+        """Return the environment variables that restrict a run to its devices."""
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.devices)} if self.devices else {}
 
 
 def slots_of(config: RunConfig, device: Device) -> int:
-    """Return how many runs like this go at a time on this machine."""
+    """Return how many runs like this one fit on this machine at a time."""
     if slots := _launcher(config).slots:
         return slots
     share = devices_of(config)
-    # Several processes on a CPU are still one run on one device.
+    # Several processes on a CPU are one run on one device.
     devices = share if device.kind != "cpu" else min(share, 1.0)
     return max(1, math.floor(device.count / devices + NEARLY))
 
 
 def threads_of(config: RunConfig, device: Device) -> int:
-    """Return the CPU threads that a run has, for all its processes."""
+    """Return the CPU threads of a run, for all its processes together."""
     return config.launcher.threads_of(world_size(config)) or max(1, cores() // slots_of(config, device))
 
 
@@ -62,7 +62,7 @@ class Places:
         """The share of each GPU that is free, by name."""
 
     def take(self, config: RunConfig) -> Place | None:
-        """Return a place for a run, or None while there is none."""
+        """Return devices and threads for a run, or None if they are not free now."""
         limit = _launcher(config).slots
         if self._device.kind != "cuda":
             limit = slots_of(config, self._device)
@@ -83,14 +83,14 @@ class Places:
         return Place(mine, threads_of(config, self._device), share)
 
     def give_back(self, place: Place) -> None:
-        """A run has left its place."""
+        """Free the devices of a run that has ended."""
         self._taken -= 1
         for name in place.devices:
             self._free[name] += place.share
 
 
 def visible_devices(device: Device) -> list[str]:
-    """Return the names of the GPUs that this process may use: indices, or whatever it was given (GPU-..., MIG-...).
+    """Return the GPUs that this process may use: indices, or the names in its environment (GPU-..., MIG-...).
 
     As in CUDA, a negative index hides itself and all that follow it.
     """

@@ -1,7 +1,7 @@
-"""Slurm as an engine: runs become jobs, those of one shape an array; what became of them Slurm is asked, sparingly.
+"""The engine for Slurm: each run is a job, and runs that need the same resources are one array job.
 
-A job outlives the coordinator that submitted it. Its id stands in the run's state, so that the next coordinator takes
-it over instead of submitting the run again.
+A job outlives the coordinator that submitted it. Its id is in the run's state, so that the next coordinator takes the
+job over instead of submitting the run again. Slurm is queried rarely, for all jobs at once.
 """
 
 import math
@@ -21,39 +21,39 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RESULTS, State, StateName
 
 ASK_SECONDS = 2.0
-"""The least time between two questions to Slurm, which answers for all jobs at once."""
-ANSWER_SECONDS = 60.0
-"""The longest wait for an answer."""
-GONE_SECONDS = 40.0
-"""The longest wait for cancelled jobs to be gone; Slurm gives them KillWait, 30 seconds unless it is set, to end."""
+"""Minimum time between two queries to Slurm, each of which covers all jobs."""
+MAX_ANSWER_SECONDS = 60.0
+"""How long to wait for an answer."""
+MAX_GONE_SECONDS = 40.0
+"""How long to wait for cancelled jobs to end; Slurm's KillWait gives them 30 seconds by default."""
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT",
 }  # fmt: skip
-"""Slurm's words for jobs that will not run again; a job in any other state will, or does."""
+"""States of jobs that will not run again; a job in any other state is running or will run."""
 OURS = "slurm:"
-"""How a job of Slurm's begins in the state of its run."""
+"""Prefix of a job's id in the state of its run."""
 UNKNOWN = ""
-"""The state of a job that Slurm has forgotten: it has ended."""
+"""State of a job that Slurm no longer knows, because it ended long ago."""
 
 
 class Jobs:
-    """What Slurm says of some jobs."""
+    """The states of some jobs in Slurm."""
 
     def __init__(self) -> None:
         self._states: dict[str, str | None] = {}
-        """By the ids of the jobs; None for those that Slurm has not been asked about yet."""
+        """By job id; None until Slurm has been queried."""
         self._asked_at = -math.inf
 
     def watch(self, job: str, state: str | None = None) -> None:
-        """Ask about a job from now on."""
+        """Include a job in the queries from now on."""
         self._states.setdefault(job, state)
 
     def forget(self, job: str) -> None:
-        """Ask no longer."""
+        """Leave a job out of the queries."""
         self._states.pop(job, None)
 
     def state(self, job: str) -> str:
-        """Return a job's state in Slurm's words, a few seconds old at most; while Slurm does not answer, the last."""
+        """Return a job's state in Slurm's terms, a few seconds old at most; the last one if Slurm does not answer."""
         known = self._states[job]
         is_old = time.monotonic() - self._asked_at > ASK_SECONDS
         if known is None or (is_old and not _has_ended(known)):
@@ -62,27 +62,27 @@ class Jobs:
                 self._states[asked] = answers.get(asked, "PENDING" if state is None else state)
             self._asked_at = time.monotonic()
         state = self._states[job]
-        assert state is not None, "it has just been asked about"
+        assert state is not None, "Slurm has just been queried"
         return state
 
 
 @dataclass(frozen=True)
 class SlurmHandle:
-    """A run that was handed over to Slurm."""
+    """A run that Slurm has."""
 
     planned: PlannedRun
     jobs: Jobs
     id: str | None
-    """Its job's; None when Slurm refused it."""
+    """The job's id; None if Slurm refused the job."""
     refusal: str | None = None
 
     @property
     def job(self) -> str | None:
-        """Its job, as in its state; None when Slurm refused it."""
+        """The job as in the run's state; None if Slurm refused it."""
         return f"{OURS}{self.id}" if self.id else None
 
     def exit_code(self) -> int | None:
-        """Return 0 or 1, or None while Slurm has the job: running, waiting for its turn, queued again."""
+        """Return 0 or 1, or None while the job is running, waiting, or queued again."""
         if self.id is None:
             return 1
         state = self.jobs.state(self.id)
@@ -95,16 +95,18 @@ class SlurmEngine(Engine[SlurmHandle]):
     outlives_coordinator = True
 
     def __init__(self, sweep: Sweep) -> None:
-        """Raises UserError when Slurm or submitit is missing, or when Slurm refuses what a run asks for."""
+        """Raises UserError if Slurm or submitit is missing, or if Slurm refuses the resources that a run needs."""
         if missing := [command for command in ("sbatch", "squeue", "scancel") if shutil.which(command) is None]:
-            raise UserError(f"launcher=slurm: there is no {missing[0]} here; start it where Slurm's commands are")
+            raise UserError(
+                f"launcher=slurm: there is no {missing[0]} here; run this command where Slurm's commands are installed"
+            )
         if find_spec("submitit") is None:
             raise UserError("launcher=slurm needs submitit: pip install 'lmexp[slurm]'")
         self._folder = sweep.folder.absolute() / ".slurm"
         self._name = f"lmexp-{sweep.name}"
         self._jobs = Jobs()
         self._under_way = 0
-        for planned in sweep.runs:  # one question answers for all that are to be adopted
+        for planned in sweep.runs:  # one query covers all jobs that are to be adopted
             if job := _job_of(planned.run.read_state()):
                 self._jobs.watch(job)
         left = (planned for planned in sweep.examples if planned.run.read_state().state not in RESULTS)
@@ -112,7 +114,7 @@ class SlurmEngine(Engine[SlurmHandle]):
             _try_out(shape)
 
     def adopt(self, planned: PlannedRun, state: State) -> SlurmHandle | None:
-        """Return a handle of a run that an earlier coordinator has submitted, if Slurm still has its job."""
+        """Return a handle of a run that an earlier coordinator submitted, if Slurm still has its job."""
         job = _job_of(state)
         if job is None:
             return None
@@ -124,34 +126,35 @@ class SlurmEngine(Engine[SlurmHandle]):
         return SlurmHandle(planned, self._jobs, job)
 
     def reserve(self, planned: PlannedRun) -> bool:
-        """Take a place for a run that is to be submitted next; False while `max_jobs` are under way."""
+        """Reserve room for a run that is submitted next; False while `max_jobs` are under way."""
         if self._under_way >= _launcher(planned).max_jobs:
             return False
         self._under_way += 1
         return True
 
     def start(self, runs: Sequence[PlannedRun]) -> list[SlurmHandle]:
-        """Submit runs, those of one shape as one array; one that Slurm refuses gets a handle that has ended."""
+        """Submit runs, one array per shape; a run that Slurm refuses gets a handle that has already ended."""
         handles: dict[str, SlurmHandle] = {}
         for shape, group in _by_shape(runs):
             handles |= {handle.planned.identity: handle for handle in self._submit(shape, group)}
         return [handles[planned.identity] for planned in runs]
 
     def release(self, handle: SlurmHandle) -> None:
-        """A run has ended: its place is free."""
+        """Free the room of a run that has ended."""
         self._under_way -= 1
         if handle.id:
             self._jobs.forget(handle.id)
 
     def why(self, handle: SlurmHandle) -> tuple[StateName, str] | None:
-        """Return state and reason of a run that ended without a word, where Slurm knows them."""
+        """Return state and reason of a run that ended without writing them, if Slurm knows them."""
         if handle.id is None:
             return "failed", f"Slurm refused its job: {handle.refusal}"
         match self._jobs.state(handle.id):
             case "OUT_OF_MEMORY":
-                return "oom", "Slurm ended its job for want of memory: launcher.memory_gb"
+                return "oom", "Slurm killed its job because memory ran out: raise launcher.memory_gb"
             case "TIMEOUT" | "DEADLINE":
-                return "timeout", f"its job reached the limit of {_launcher(handle.planned).minutes} minutes unsaved"
+                minutes = _launcher(handle.planned).minutes
+                return "timeout", f"its job reached the limit of {minutes} minutes before it was saved"
             case "CANCELLED":
                 return "cancelled", "its Slurm job was cancelled"
             case "FAILED" if handle.planned.run.read_state().state == "queued":
@@ -159,7 +162,7 @@ class SlurmEngine(Engine[SlurmHandle]):
         return None
 
     def stop(self, handles: Sequence[SlurmHandle]) -> None:
-        """Cancel the jobs of runs, and return when they are gone; a run is asked first, and saves."""
+        """Cancel the jobs of runs, and return when they are gone; each run saves a checkpoint first."""
         cancel_jobs([handle.id for handle in handles if handle.id])
 
     @classmethod
@@ -183,7 +186,7 @@ class SlurmEngine(Engine[SlurmHandle]):
             signal_delay_s=launcher.signal_seconds,
             array_parallelism=launcher.running_jobs or len(runs),
             setup=["export PYTHONSAFEPATH=1", *launcher.setup],  # as for the local runs
-            # srun asks for one core unless it is told again
+            # srun requests one core unless it is told again
             srun_args=[f"--cpus-per-task={shape['cpus-per-task']}"],
             additional_parameters=shape,
         )
@@ -208,13 +211,13 @@ class SlurmEngine(Engine[SlurmHandle]):
     def _last_words(self, job: str) -> str:
         file = self._folder / f"{job}_0_log.err"
         try:
-            return _last_line(file.read_text(encoding="utf-8", errors="replace")) or "without a word"
+            return _last_line(file.read_text(encoding="utf-8", errors="replace")) or "it printed nothing"
         except OSError:
             return f"it left no {file}"
 
 
 def ask(jobs: Iterable[str]) -> dict[str, str]:
-    """Return the states of jobs in Slurm's words, in one question to each of its two memories; {} without an answer."""
+    """Return the states of jobs in Slurm's terms, with one query each to squeue and sacct; {} without an answer."""
     jobs = set(jobs)
     if not jobs:
         return {}
@@ -222,28 +225,28 @@ def ask(jobs: Iterable[str]) -> dict[str, str]:
     squeue = _run("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T", f"--jobs={arrays}")
     if squeue.returncode and "Invalid job id" not in squeue.stderr:
         return {}
-    found = _states(squeue.stdout, jobs)
-    if gone := jobs - set(found):
-        # What accounting, where there is any, has not heard of the end yet has ended all the same.
+    states = _states(squeue.stdout, jobs)
+    if gone := jobs - set(states):
+        # A job that squeue does not list has ended, even if accounting is missing or has not recorded the end yet.
         sacct = "" if shutil.which("sacct") is None else _run(
             "sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State", f"--jobs={','.join(gone)}"
         ).stdout  # fmt: skip
         known = {job: state for job, state in _states(sacct, gone).items() if state in ENDED}
-        found |= dict.fromkeys(gone, UNKNOWN) | known
-    return found
+        states |= dict.fromkeys(gone, UNKNOWN) | known
+    return states
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:
-    """Cancel jobs, and return when they are gone; they are told by SIGTERM first, and killed if they do not heed it.
+    """Cancel jobs, and return when they are gone: Slurm sends SIGTERM, and kills the jobs that ignore it.
 
-    Raises UserError where Slurm's commands are missing.
+    Raises UserError if Slurm's commands are missing.
     """
     if not jobs:
         return
     if shutil.which("scancel") is None:
-        raise UserError(f"{len(jobs)} runs are in Slurm, and there is no scancel here to cancel them with")
+        raise UserError(f"{len(jobs)} runs are in Slurm, and there is no scancel here to cancel them")
     _run("scancel", *jobs)
-    deadline = time.monotonic() + GONE_SECONDS
+    deadline = time.monotonic() + MAX_GONE_SECONDS
     while time.monotonic() < deadline:
         states = ask(jobs)
         if states and all(map(_has_ended, states.values())):
@@ -252,13 +255,13 @@ def cancel_jobs(jobs: Sequence[str]) -> None:
 
 
 def shape_of(config: RunConfig) -> dict[str, str | int]:
-    """Return what a run asks of Slurm, as options of sbatch; runs that ask for the same can share an array."""
+    """Return the resources of a run as options of sbatch; runs with the same options can share an array."""
     launcher, trainer = config.launcher, config.trainer
     assert isinstance(launcher, SlurmLauncher)
     gpus = launcher.gpus_per_node
     if gpus is None and trainer.accelerator in ("gpu", "cuda"):
         gpus = trainer.devices
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "partition": launcher.partition,
         "account": launcher.account,
         "qos": launcher.qos,
@@ -270,11 +273,11 @@ def shape_of(config: RunConfig) -> dict[str, str | int]:
         "mem": f"{math.ceil(launcher.memory_gb * 1e9 / 2**20)}M" if launcher.memory_gb else None,  # Slurm's M is 2**20
         "requeue": True,
     }
-    return {key: value for key, value in asked.items() if value is not None} | launcher.options
+    return {key: value for key, value in options.items() if value is not None} | launcher.options
 
 
 def _try_out(shape: dict[str, str | int]) -> None:
-    """Raise UserError when Slurm would refuse a job; none is submitted."""
+    """Raise UserError if Slurm would refuse a job; no job is submitted."""
     options = [f"--{key}" if value is True else f"--{key}={value}" for key, value in shape.items()]
     tried = _run("sbatch", "--test-only", *options, "--wrap=true")
     if tried.returncode:
@@ -282,7 +285,7 @@ def _try_out(shape: dict[str, str | int]) -> None:
 
 
 def _by_shape(runs: Iterable[PlannedRun]) -> list[tuple[dict[str, str | int], list[PlannedRun]]]:
-    """Return runs in groups that ask the same of Slurm and of submitit, in order."""
+    """Group runs by their options for Slurm and submitit, in order."""
     groups: dict[str, tuple[dict[str, str | int], list[PlannedRun]]] = {}
     for planned in runs:
         shape, launcher = shape_of(planned.config), _launcher(planned)
@@ -304,21 +307,23 @@ def _has_ended(state: str | None) -> bool:
 
 
 def _states(lines: str, jobs: set[str]) -> dict[str, str]:
-    """Return the states among lines of `ID|STATE`, where a cancelled job's goes on with `by` whom."""
-    found = {
+    """Return the states in lines of `ID|STATE`; the state of a cancelled job can be `CANCELLED by 1000`."""
+    states = {
         job: (state.split() or [UNKNOWN])[0] for job, _, state in (line.partition("|") for line in lines.split("\n"))
     }
-    return {job: state for job, state in found.items() if job in jobs}
+    return {job: state for job, state in states.items() if job in jobs}
 
 
 def _last_line(text: str) -> str:
-    """Return the last line of what a program has said, without the words in which sbatch wraps its reason."""
+    """Return the last line of a program's output, without the prefix that sbatch puts before its reason."""
     last = (text.strip().splitlines() or [""])[-1]
     return last.removeprefix("sbatch: error: Batch job submission failed: ").removeprefix("allocation failure: ")
 
 
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=MAX_ANSWER_SECONDS, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, 1, "", f"{words[0]} did not answer")
+        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} did not answer")

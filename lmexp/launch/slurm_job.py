@@ -1,8 +1,8 @@
-"""What a Slurm job does on its node: train one run, save it when told to, queue the job again.
+"""What a Slurm job does on its node: train one run, save it before the time limit, queue the job again.
 
-The run's worker is a process of its own, or several under torchrun, as on this machine. Slurm's signals may reach this
-process alone (where it tracks processes by cgroups) or all of them, so they are passed on at once: what comes twice
-within a second is one signal to a worker.
+The worker is its own process, or several under torchrun, as on this machine. Slurm's signals reach either this process
+alone (if Slurm tracks processes by cgroups) or all of them, so they are passed on at once: a worker takes two signals
+within a second as one.
 """
 
 import signal
@@ -22,25 +22,25 @@ from lmexp.runs.directory import RunDir
 
 POLL_SECONDS = 0.1
 PORTS = range(20_000, 30_000)
-"""Where the processes of a run on several nodes meet: below the ports that the system gives out by itself."""
+"""Ports at which the processes of a run on several nodes meet, below those that the system assigns itself."""
 
 
 class SlurmRun:
     """The call that submitit makes on each node of a job."""
 
     def __init__(self, path: Path, processes: int, nodes: int, threads: int, limit: str) -> None:
-        """`processes` are those of a node, with `threads` each; `limit` says how long the job may take, in words."""
+        """Start `processes` per node with `threads` each; `limit` is the job's time limit as text, for messages."""
         self.path, self.processes, self.nodes, self.threads, self.limit = path, processes, nodes, threads, limit
 
     def __call__(self) -> None:
-        """Run the worker to its end; leaves with its exit code, or queues the job again if it was told to save."""
+        """Run the worker to its end; exit with its code, or queue the job again if the time limit is near."""
         run, here = RunDir(self.path), submitit.JobEnvironment()
         if here.global_rank == 0:
             run.note_job(f"slurm:{here.job_id}")
-        asked: list[int] = []
+        signals: list[int] = []
         queue_again = signal.getsignal(signal.SIGUSR2)  # submitit's
         for each in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(each, lambda which, frame: asked.append(which))
+            signal.signal(each, lambda which, frame: signals.append(which))
         with run.log.open("ab") as log:
             process = subprocess.Popen(
                 self._command(here),
@@ -50,14 +50,14 @@ class SlurmRun:
                 env=worker_environment(self.threads),
                 preexec_fn=self._ignore_preemption,
             )
-        told = False
+        passed_on = False
         while (code := process.poll()) is None:
-            if asked and not told:  # once: a second signal would have a worker leave before it has saved
-                self._pass_on(asked[0], process)
-                told = True
+            if signals and not passed_on:  # once: on a second signal a worker exits before it has saved
+                self._pass_on(signals[0], process)
+                passed_on = True
             time.sleep(POLL_SECONDS)
         is_unfinished = run.read_state().state in ("queued", "running", "preempted")
-        if signal.SIGUSR2 in asked and here.global_rank == 0 and is_unfinished:
+        if signal.SIGUSR2 in signals and here.global_rank == 0 and is_unfinished:
             assert callable(queue_again), "submitit has set it before it called"
             try:
                 queue_again(signal.SIGUSR2, None)
@@ -67,7 +67,7 @@ class SlurmRun:
         sys.exit(code if code >= 0 else 128 - code)
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what the job does when it starts again: the same, and the run goes on from where it was saved."""
+        """Return what the job does when it starts again: the same, and the run resumes from its checkpoint."""
         return DelayedSubmission(self)
 
     def _command(self, here: submitit.JobEnvironment) -> list[str]:
@@ -79,7 +79,7 @@ class SlurmRun:
         return worker_command(self.path, self.processes, nodes, signals="SIGTERM,SIGINT")
 
     def _ignore_preemption(self) -> None:
-        """Keep SIGUSR2 from torchrun, which would die of it, or kill its workers after half a minute of saving."""
+        """Ignore SIGUSR2 in torchrun, which would exit on it, or kill its workers half a minute after it."""
         if self.processes * self.nodes > 1:
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
@@ -91,5 +91,5 @@ class SlurmRun:
             elif workers := first.children():
                 for worker in workers:
                     worker.send_signal(which)
-            else:  # torchrun has not started them yet: nothing is there to save
+            else:  # torchrun has not started the workers yet: there is nothing to save
                 first.terminate()

@@ -1,8 +1,8 @@
-"""What a sweep has spent, and would have spent with one run more: `--max-hours`, `--max-dollars`, `--max-flops`.
+"""What a sweep has spent, and would spend with one more run: `--max-hours`, `--max-dollars`, `--max-flops`.
 
-Hours count over all attempts of a run; FLOPs as far as it came. What is still to come is known in FLOPs from the
-start; in hours, from the budget, from a probe (`plan --measure`), or from the hours for each FLOP of the runs that are
-done. While nobody can tell, a run counts nothing until it has run.
+Hours count all attempts of a run; FLOPs count as far as the run got. What a run will take is known in FLOPs from the
+start. In hours it follows from a budget of time, from a probe (`plan --measure`), or from the hours per FLOP of the
+runs that are done. As long as none of these is known, a run counts nothing until it has run.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from lmexp.units import si
 
 @dataclass(frozen=True)
 class Spend:
-    """What was, or will be, spent."""
+    """An amount that was or will be spent."""
 
     hours: float = 0.0
     dollars: float = 0.0
@@ -32,18 +32,18 @@ class Spend:
 
 
 class Ledger:
-    """Keeps the accounts of a sweep."""
+    """Adds up what the runs of a sweep spend, and checks the limits."""
 
     def __init__(self, policy: Policy, probe_of: Callable[[PlannedRun], Probe | None]) -> None:
-        """`probe_of` returns what was measured of a run's shape."""
+        """`probe_of` returns what a probe has measured of a run's shape."""
         self._limits = {"hours": policy.max_hours, "dollars": policy.max_dollars, "flops": policy.max_flops}
         self._probe_of = probe_of
         self._spent: dict[str, Spend] = {}
-        """By run, what its attempts that have ended took."""
+        """What the ended attempts of each run have taken, by run."""
         self._rates: dict[str, float] = {}
-        """Hours for each FLOP of the runs that are done."""
+        """Hours per FLOP of the runs that are done, by run."""
         self._left: dict[str, float] = {}
-        """What share of each run was still to come when it was asked about, before it started."""
+        """Share of each run that was left to train when its start was considered, by run."""
 
     @property
     def has_limits(self) -> bool:
@@ -51,19 +51,19 @@ class Ledger:
         return any(limit is not None for limit in self._limits.values())
 
     def check(self, runs: Iterable[PlannedRun]) -> None:
-        """Raise UserError where dollars are limited and a run has no price."""
+        """Raise UserError if dollars are limited and a run has no price."""
         for planned in runs:
             if self._limits["dollars"] is not None and planned.config.hardware.dollars_per_hour is None:
                 raise UserError("--max-dollars needs a price: set hardware.dollars_per_hour (`lmexp list hardware`)")
 
     def ended(self, planned: PlannedRun, state: State) -> None:
-        """Enter what a run has taken up to now, over all its attempts."""
+        """Record what a run has taken so far, over all its attempts."""
         if not self.has_limits:
             return
         rows = planned.run.read_record()
         row = rows[-1] if rows else {}
         measured, done = (row.get("wall_seconds") or 0.0) / 3600, float(row.get("train_flops") or 0.0)
-        # A record knows nothing of what was lost between a checkpoint and a kill, and was paid for all the same.
+        # A record does not count the steps that were lost between a checkpoint and a kill, but they cost money too.
         hours = max(measured, state.spent / 3600)
         flops = done or (state.share or 0.0) * (planned.horizon.flops or 0.0)
         self._spent[planned.identity] = Spend(hours, self._dollars(planned, hours), flops)
@@ -71,7 +71,7 @@ class Ledger:
             self._rates[planned.identity] = measured / done
 
     def refuses(self, planned: PlannedRun, under_way: Iterable[PlannedRun]) -> str | None:
-        """Return why a run is not to be started while others are under way, or None."""
+        """Return why a run must not start while others are under way, or None."""
         if not self.has_limits:
             return None
         self._left[planned.identity] = _left(planned)
@@ -79,11 +79,11 @@ class Ledger:
         for name, limit in self._limits.items():
             would = getattr(total, name)
             if limit is not None and would > limit:
-                return f"not started: the sweep would come to {si(would)} {name}, and --max-{name} is {si(limit)}"
+                return f"not started: the sweep would take {si(would)} {name}, and --max-{name} is {si(limit)}"
         return None
 
     def _expected(self, planned: PlannedRun) -> Spend:
-        """Return what a run takes from its last start on."""
+        """Return what a run takes from its last start to its end."""
         length, probe, hours = planned.horizon, self._probe_of(planned), 0.0
         if length.seconds is not None:
             hours = length.seconds / 3600
@@ -101,7 +101,7 @@ class Ledger:
 
 
 def _left(planned: PlannedRun) -> float:
-    """Return the share of a run that is to come: all of it, or what follows its checkpoint, at most."""
+    """Return the share of a run that is left to train: all of it, or at most what follows its checkpoint."""
     if planned.run.last_saved() is None:
         return 1.0
     reached = planned.run.read_state().share or 0.0

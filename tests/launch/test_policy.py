@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.launch.policy import LOST_RETRIES, Policy, parse_duration, parse_on_failure
+from lmexp.launch.policy import MAX_LOST_RETRIES, Policy, parse_duration, parse_on_failure
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import RunDir
@@ -80,7 +80,7 @@ def test_a_run_that_vanishes_again_and_again_without_getting_further_is_given_up
     sweep, notes = resolve(LONG, "checkpoint.every=1"), Notes(kill)
     (state,) = run_sweep(sweep, notes)
     assert state.state == "failed" and "3 times" in (state.reason or "")
-    assert len(notes.retried) == LOST_RETRIES
+    assert len(notes.retried) == MAX_LOST_RETRIES
 
 
 def test_a_run_that_takes_too_long_is_a_result_and_no_end(resolve: Resolve):
@@ -192,4 +192,4 @@ def test_a_run_that_the_system_ends_for_want_of_memory_is_a_result(small: list[s
     result = lmexp("train", "-m", *words, "--json", prefix=into, timeout=250)
     states = {row["batch_tokens"] or row["batch.tokens"]: row["state"] for row in json.loads(result.stdout)["runs"]}
     assert result.returncode == 0 and sorted(states.values()) == ["done", "oom"], result.stderr
-    assert "oom: the system ended it for want of memory" in result.stderr
+    assert "oom: the system killed it because memory ran out" in result.stderr

@@ -293,7 +293,7 @@ def test_a_run_that_no_node_is_left_for_fails_with_its_reason(
     notes = Notes(kill)
     (state,) = run_sweep(sweep, notes)
     assert (state.state, state.reason) == (
-        "failed", "it waited in vain: no node has other 1, which the run asks for; there is at most other 0",
+        "failed", "no node could take it: no node has other 1, which the run needs; the largest has other 0",
     )  # fmt: skip
     assert not processes_of(sweep)
 
@@ -301,11 +301,11 @@ def test_a_run_that_no_node_is_left_for_fails_with_its_reason(
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("trainer.devices=4", "launcher=ray: no node has CPU 4, which the run asks for; there is at most CPU 2"),
-        ("launcher.memory_gb=1e6", "launcher=ray: no node has 1000000.0 GB of memory, which the run asks for"),
+        ("trainer.devices=4", "launcher=ray: no node has CPU 4, which the run needs; the largest has CPU 2"),
+        ("launcher.memory_gb=1e6", "launcher=ray: no node has 1000000.0 GB of memory, which the run needs"),
         (
             "+launcher.resources.a100=1",
-            "launcher=ray: no node has a100 1, which the run asks for; there is at most a100 0",
+            "launcher=ray: no node has a100 1, which the run needs; the largest has a100 0",
         ),
     ],
 )
@@ -337,7 +337,7 @@ def test_what_a_run_asks_for_becomes_resources_of_ray(small: list[str]):
     apart = [{"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}]
     assert engine.shortage({"CPU": 4, "GPU": 0}, apart) is None
     assert engine.shortage({"CPU": 4, "GPU": 1}, apart) == (
-        "no single node has all that the run asks for: CPU 4, GPU 1"
+        "no single node has all that the run needs: CPU 4, GPU 1"
     )  # fmt: skip
 
 
