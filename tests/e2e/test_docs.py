@@ -76,3 +76,9 @@ def test_links_between_pages_lead_somewhere():
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_files_that_contributors_are_told_of_exist():
+    for page in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "code.md"):
+        for name in re.findall(r"`([a-z_]+/[a-z_/0-9]+\.(?:py|yaml))`", page.read_text()):
+            assert (ROOT / name).exists() or (ROOT / "lmexp" / name).exists(), f"{page.name}: {name}"
