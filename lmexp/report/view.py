@@ -206,7 +206,7 @@ class StudyView:
             notes.append(f"{SHARED_MARK} measured while other runs were on the device.")
         if self.study.outside:
             runs = "1 run" if self.study.outside == 1 else f"{self.study.outside} runs"
-            notes.append(f"Left out: {runs} in the folder that the sweep no longer has.")
+            notes.append(f"Left out: {runs} in the folder but no longer in the sweep.")
         return notes
 
     def _of(self, task: str) -> str:

@@ -1,1 +1,1 @@
-"""The charts of a study, by Altair: the page draws them, and files of them are written (export.py)."""
+"""The charts of a study and of a fit, as Altair specifications: the page draws them, and export.py writes files."""

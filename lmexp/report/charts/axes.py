@@ -8,7 +8,7 @@ import altair as alt
 
 from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import DONE, INK, MOST_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, lookup, styled
+from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
 from lmexp.runs.columns import column, higher_is_better
 
@@ -185,7 +185,7 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
 
 def shown_axes(study: Study) -> list[str]:
     """Return the axes with few enough values for a row, a column or a colour each."""
-    return [axis for axis in study.varied if 1 < len(_values(study, axis)) <= MOST_GROUPS]
+    return [axis for axis in study.varied if 1 < len(_values(study, axis)) <= MAX_GROUPS]
 
 
 def _values(study: Study, axis: str) -> list[str]:

@@ -1,11 +1,11 @@
 """What the charts share: the names of their data, colours, choices, axes and ink.
 
-What a reader chooses (axes, colour, logarithmic or linear) is a Vega-Lite parameter that the page sets. Ink is
-`currentColor`: the page puts its light or dark text colour there, and files get black (export.py). Groups differ
-in colour and in shape: colour alone says nothing.
+What a reader chooses (axes, colour, logarithmic or linear) is a Vega-Lite parameter that the page sets. Ink is written
+as `currentColor`: the page replaces it by its light or dark text colour, and export.py by black. Groups differ in
+colour and in shape, so no reader depends on colour alone.
 
-The charts name their data (`rows`, `curves`); whoever shows them supplies it, so the page holds it once. A row
-has `selected`: whether it is among those that the reader has picked.
+The charts only name their data (`rows`, `curves`), and the page or export.py supplies it, so that the page contains it
+once. The field `selected` of a row says whether the reader has selected it.
 """
 
 import json
@@ -23,11 +23,11 @@ ROWS, CURVES, PAIRS = "rows", "curves", "pairs"
 """The names of the data: one object a row; one object a curve, whose values are lists of equal length; one object a
 pair of runs that differ in one axis alone."""
 INK, PAPER = "currentColor", "Canvas"
-"""Stand for the colours of text and background; whoever shows a chart puts its own in their place."""
+"""Placeholders for the colours of text and background, which are replaced when a chart is shown."""
 DONE = "datum.state === 'done'"
 """The condition that a row has a result."""
 
-# Observable's ten colours: told apart by the colour-blind, readable on white and on near-black.
+# Observable's ten colours: colour-blind readers can tell them apart, on white and on near-black.
 PALETTE = [
     "#4269d0",
     "#efb118",
@@ -41,8 +41,8 @@ PALETTE = [
     "#9498a0",
 ]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
-MOST_GROUPS = 12
-"""An axis of more values than this would be a riot of colours, and is not offered as one."""
+MAX_GROUPS = 12
+"""An axis with more values cannot be chosen as a colour, because nobody could tell the colours apart."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 TICKS = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
 NONE, NULL = "none", "–"
@@ -50,34 +50,34 @@ NONE, NULL = "none", "–"
 
 @dataclass(frozen=True)
 class Groups:
-    """What marks can be coloured and shaped by, and the values of each in the order of the table.
+    """What marks can be coloured and shaped by, with the values of each in the order of the table.
 
-    The values are given to Vega-Lite, not left to it: so a value has one colour in all charts, and colour
-    and shape share a legend.
+    Vega-Lite gets the values instead of finding them itself, so that a value has the same colour in all charts, and
+    colour and shape share a legend.
     """
 
     values: dict[str, list[Any]]
 
     @classmethod
     def of(cls, study: Study) -> "Groups":
-        """Return the varied axes; without any, whatever tells a folder's runs apart."""
+        """Return the varied axes; if there are none, whichever of model and precision differs between the runs."""
         table = study.table
         names = study.varied or [name for name in ("model", "precision") if table[name].dropna().nunique() > 1]
         choices = {name: [NULL if pd.isna(v) else v for v in table[name].unique().tolist()] for name in names}
-        few = {name: values for name, values in choices.items() if len(values) <= MOST_GROUPS}
+        few = {name: values for name, values in choices.items() if len(values) <= MAX_GROUPS}
         return cls({**few, NONE: ["all runs"]})
 
     @property
     def choose(self) -> alt.Parameter:
-        """The parameter: which of these is shown."""
+        """The parameter that says which of these is shown."""
         return alt.param(name="colour", value=next(iter(self.values)))
 
     def value(self, row: str) -> str:
-        """Return the expression for the value of `row` that is chosen."""
+        """Return the expression for the value that `row` has in the chosen column."""
         return f"colour === '{NONE}' ? 'all runs' : isValid({row}[colour]) ? {row}[colour] : '{NULL}'"
 
     def channel(self, channel: Any, marks: list[str]) -> Any:
-        """Return an encoding of the chosen value by `marks`, colours or shapes."""
+        """Return an encoding of the chosen column by `marks`, which are colours or shapes."""
         domain = alt.ExprRef(lookup("colour", self.values))
         return channel(
             "group:N", scale=alt.Scale(domain=domain, range=marks), legend=alt.Legend(title=None, symbolOpacity=1)
@@ -85,18 +85,18 @@ class Groups:
 
 
 def measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Return the names of columns that have a value, each once; at least the first."""
+    """Return the names of the columns that have values, each once; at least the first name."""
     known = [name for name in dict.fromkeys(names) if name in table and table[name].notna().any()]
     return known or [names[0]]
 
 
 def lookup(parameter: str, words: Mapping[str, Any]) -> str:
-    """Return the expression for what belongs to a parameter's value."""
+    """Return the expression for the entry of `words` that belongs to the value of a parameter."""
     return f"({json.dumps(words)})[{parameter}]"
 
 
 def below(parameter: str, names: list[str], words: dict[str, str] | None = None) -> alt.Chart:
-    """Return the title of the x axis as a text below it: Vega-Lite's own titles cannot follow a choice."""
+    """Return the title of the x axis as a text below it, because the titles of Vega-Lite cannot follow a choice."""
     words = words or {name: column(name).heading for name in names}
     return alt.Chart(alt.InlineData(values=[{}])).mark_text(
         text=alt.ExprRef(lookup(parameter, words)),
@@ -110,7 +110,7 @@ def below(parameter: str, names: list[str], words: dict[str, str] | None = None)
 
 
 def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
-    """Return an axis; a blank title keeps the room that `below` fills."""
+    """Return an axis; a blank title reserves the room for `below`."""
     return alt.Axis(
         title=title,
         grid=grid,
@@ -124,7 +124,7 @@ def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
 
 
 def styled(layers: list[alt.Chart], title: str, height: int, description: str) -> alt.LayerChart:
-    """Return layers as a chart in the ink and type of the page, as wide as its place; `title` is an expression."""
+    """Return layers as a chart in the ink and font of the page, as wide as its container; `title` is an expression."""
     lines = dict.fromkeys(("labelColor", "titleColor", "tickColor", "domainColor", "gridColor"), INK)
     above = alt.TitleParams(
         text=alt.ExprRef(title), anchor="start", frame="group", fontSize=13, fontWeight="normal", offset=12

@@ -1,4 +1,4 @@
-"""The loss of each run as it trained, against tokens, compute, time or money."""
+"""The chart of the learning curves: the loss of each run against tokens, compute, time or money."""
 
 import json
 
@@ -13,11 +13,11 @@ CURVE_AXES = {
     "seconds": "training time (s)",
     "dollars": "price of the time (dollars)",
 }
-"""What a curve is shown against. Dollars are the seconds at the run's own price of an hour, where it has one."""
+"""The possible x axes of a curve. Dollars are the training time at the hourly price of the run, if it has one."""
 
 
 def curves_chart(study: Study) -> alt.LayerChart:
-    """Return the loss of each run as it trained; data: `curves` and, for the colours, `rows`."""
+    """Return the learning curves of all runs; data: `curves` and, for the colours, `rows`."""
     groups = Groups.of(study)
     lines = (
         alt.Chart(alt.NamedData(CURVES))

@@ -1,4 +1,4 @@
-"""The charts as files, for papers and slides: PNG, SVG and PDF, in black on white, without a browser."""
+"""The charts as files for papers and slides: PNG, SVG and PDF, black on white, drawn without a browser."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from lmexp.report.page.data import page_data, pair_changes
 
 FORMATS = ("png", "svg", "pdf")
 WIDTH = 720
-"""Of a chart without its axes, in pixels; twice as many in PNG."""
+"""Width of a chart without its axes, in pixels; a PNG has twice as many."""
 
 
 def check_formats(text: str) -> list[str]:
-    """Return the formats in a list such as `png,svg`. Raises UserError for another."""
+    """Return the formats in a list such as `png,svg`. Raises UserError for an unknown format."""
     formats = [word.strip().lower() for word in text.split(",") if word.strip()]
     for word in formats or [""]:
         if word not in FORMATS:
@@ -45,7 +45,7 @@ def write_charts(study: Study, folder: Path, quality: str, cost: str, formats: S
 
 
 def drawn(spec: dict[str, Any], datasets: dict[str, list[dict[str, Any]]], form: str) -> bytes:
-    """Return a chart in one format. Nothing is fetched: a chart holds its data."""
+    """Return a chart in one format. Nothing is downloaded, because the chart has its data."""
     inked = json.loads(json.dumps(spec).replace(INK, "#000000").replace(f'"{PAPER}"', '"white"'))
     filled = {**inked, "width": WIDTH, "background": "white", "datasets": {**inked.get("datasets", {}), **datasets}}
     filled["autosize"] = {"type": "pad", "contains": "padding"}

@@ -1,7 +1,7 @@
-"""Quality against cost of each finished run, with the frontier; any two numbers may be the axes.
+"""The scatter chart: quality against cost of each finished run, with the frontier; any two numbers can be the axes.
 
-The frontier is computed by Vega-Lite from what was chosen, so it is always the frontier of what is shown. A box
-that is drawn in the chart (the parameter `brush`) picks runs for all charts and the table.
+Vega-Lite computes the frontier from the chosen columns, so it is always the frontier of what is shown. A box drawn in
+the chart (the parameter `brush`) selects runs for all charts and the table.
 """
 
 import json
@@ -27,13 +27,13 @@ from lmexp.runs.columns import COSTS, QUALITIES, column, higher_is_better
 
 
 def qualities(table: pd.DataFrame, first: str) -> list[str]:
-    """Return the columns of numbers, `first` and what is known to say how good a run is before the rest."""
+    """Return the numeric columns, with `first` and the known qualities before the others."""
     scores = [name for name in map(str, table) if name.startswith("score/")]
     return measured(table, [first, *QUALITIES, *scores, *_numeric(table)])
 
 
 def costs(table: pd.DataFrame, first: str) -> list[str]:
-    """Return the columns of numbers, `first` and what is known to be a cost before the rest."""
+    """Return the numeric columns, with `first` and the known costs before the others."""
     return measured(table, [first, *COSTS, *_numeric(table)])
 
 
@@ -60,7 +60,7 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     steps = points.transform_filter("datum.frontier").mark_line(
         interpolate="step-after", color=INK, opacity=0.45, strokeWidth=1.5
     )
-    # The words of a tooltip are the page's (page/charts.js): here they would be made for every mark.
+    # The page makes the text of a tooltip when it is shown (charts.js); here it would be made for every mark.
     size = 110 if len(study.table) <= 300 else 40
     marks = points.mark_point(size=size, strokeWidth=1.75, tooltip=alt.ExprRef("{row: datum.i}")).encode(
         color=groups.channel(alt.Color, PALETTE),

@@ -1,8 +1,8 @@
-"""The table as files for other programs: `table.csv` for any, `table.parquet` with its types.
+"""The table as files for other programs: `table.csv` for any program, `table.parquet` with types.
 
-Both hold every row and every column under the names of the record. Null is an empty field in CSV. A spreadsheet takes
-a text that begins with = + - or @ for a formula, and names come from configs: in CSV such a text is preceded by an
-apostrophe, as spreadsheets themselves do. Numbers are never touched, and Parquet holds every text as it is.
+Both have every row and every column, under the names of the record. Null is an empty field in CSV. Names come from
+configs, and spreadsheets read a text that begins with = + - or @ as a formula, so in CSV such a text gets an apostrophe
+in front, as spreadsheets write it themselves. Numbers are never changed, and Parquet has every text as it is.
 """
 
 from io import BytesIO
@@ -16,13 +16,13 @@ FORMULA = r"^\s*[=+\-@\t\r]"
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    """Write a table as CSV, atomically; its folder is made."""
+    """Write a table as CSV, atomically; create its folder if missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, csv_text(table))
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """Return a table as CSV without formulas."""
+    """Return a table as CSV in which no text is a formula."""
     safe = table.copy(deep=False)
     for at, name in enumerate(table.columns):
         values = table.iloc[:, at]
@@ -37,7 +37,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def write_parquet(table: pd.DataFrame, file: Path) -> None:
-    """Write a table as Parquet, atomically; its folder is made."""
+    """Write a table as Parquet, atomically; create its folder if missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, parquet_bytes(table))
 

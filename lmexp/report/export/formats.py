@@ -1,7 +1,7 @@
 """The table in the formats of documents and programs: md, html, latex; csv, parquet, json.
 
-Those for documents show what the terminal shows, all rows and no column left out, with its notes; names come from
-configs and are text in each, never markup. Those for programs hold every column under the record's names.
+The formats for documents (md, html, latex) show what the terminal shows, with all rows, all columns and the notes;
+names from configs are escaped, so they are never markup. The formats for programs have every column of the record.
 """
 
 import html
@@ -28,7 +28,7 @@ _BY_SUFFIX = {"markdown": "md", "tex": "latex", "htm": "html", "pq": "parquet"} 
 
 @dataclass(frozen=True)
 class _Texts:
-    """A table of text: a heading and an alignment a column, rows, and notes below."""
+    """A table of text: the heading and the alignment of each column, the rows, and the notes below."""
 
     headings: list[str]
     right: list[bool]
@@ -37,9 +37,9 @@ class _Texts:
 
 
 def format_named(name: str | None, output: Path | None) -> str | None:
-    """Return the format that is asked for: by its name, else by the file's; None where neither is given.
+    """Return the format with this name, or that of the output file's suffix; None if neither is given.
 
-    Raises UserError for one that is not known.
+    Raises UserError for an unknown format.
     """
     if name is None and output is None:
         return None
@@ -47,14 +47,14 @@ def format_named(name: str | None, output: Path | None) -> str | None:
     if word not in _BY_SUFFIX:
         option = "--format" if name is not None else "--output"
         raise UserError(f"{option} {name or output}: one of {', '.join(FORMATS)}.{nearest(word, FORMATS)}")
-    found = _BY_SUFFIX[word]
-    if found == "parquet" and output is None:
+    format_name = _BY_SUFFIX[word]
+    if format_name == "parquet" and output is None:
         raise UserError("--format parquet is binary: name a file, as in --output table.parquet")
-    return found
+    return format_name
 
 
 def rendered(shown: StudyView, name: str) -> bytes:
-    """Return a study in one of FORMATS: its groups where it is grouped, else its rows."""
+    """Return a study in one of FORMATS: its groups if it is grouped, else its rows."""
     if name == "json":
         document = study_document(shown)
         return (json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -103,7 +103,7 @@ def _markdown(texts: _Texts) -> str:
 
 
 def _md(text: str) -> str:
-    """Return a text that Markdown shows as it is: signs with a meaning are escaped, and links are none."""
+    """Return a text that Markdown shows as it is: special characters are escaped, and nothing becomes a link."""
     text = re.sub(r"[\\`*\[\]<>|~&!#$@]", lambda sign: "\\" + sign.group(), " ".join(text.split()))
     text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # within a word it is a letter
     text = re.sub(r"(?<=\w):(?=//)", r"\\:", text)
@@ -111,7 +111,7 @@ def _md(text: str) -> str:
 
 
 def _html(texts: _Texts) -> str:
-    """Return a table element, to be put into a page."""
+    """Return a table element for an HTML page."""
 
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
@@ -135,7 +135,7 @@ _TEX = {
 
 
 def _latex(texts: _Texts) -> str:
-    """Return a tabular with the rules of the package booktabs."""
+    """Return a tabular for the package booktabs."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cells) + r" \\"
@@ -149,5 +149,5 @@ def _latex(texts: _Texts) -> str:
 
 
 def _tex(text: str) -> str:
-    """Return a text that LaTeX sets as it is."""
+    """Return a text that LaTeX prints as it is."""
     return "".join(_TEX.get(sign, sign) for sign in " ".join(text.split()))

@@ -1,9 +1,8 @@
-"""What the page tells of one run: how its config differs, the end of its log, the command that repeats it.
+"""The details of single runs on the page: how the config differs, the end of the log, the command that repeats the run.
 
-A config says nothing secret by design (mirrors.py refuses passwords in it); where it would be copied to, and how
-it is launched, is left out all the same. A log is the user's own and may name folders, so a page that is sent
-away takes them along; what looks like a password or a key is blotted out of both. Of many runs, the ones on the
-frontier, those that ended without a result, and the best ones get their details: MOST_DETAILS in all.
+Configs contain no secrets by design (mirrors.py refuses passwords); the sections on logging and launching are left out
+all the same. Logs may contain names of folders, which become part of the page. What looks like a password or a key is
+replaced in both. At most MAX_DETAILS runs have details: those on the frontier, those without a result, and the best.
 """
 
 import json
@@ -23,12 +22,12 @@ from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
 
-MOST_DETAILS = 300
-"""Runs with a config and the end of a log in the page."""
+MAX_DETAILS = 300
+"""Runs whose details are in the page."""
 LOG_LINES, LOG_CHARACTERS, LOG_BYTES = 40, 4000, 65_536
-"""The end of a log: lines, letters, and bytes read from the disk."""
-NOT_TOLD = ("schema_version", "run", "logger", "launcher")
-"""Sections of a config that do not tell what was trained."""
+"""The end of a log: its lines, its characters, and the bytes that are read from the disk."""
+LEFT_OUT = ("schema_version", "run", "logger", "launcher")
+"""Sections of a config that do not say what was trained."""
 SECRETS = (
     re.compile(r"(?<=//)[^/\s:@]+:[^/\s@]+(?=@)"),  # http://me:secret@host
     re.compile(r"(?i)(?<=bearer )\S+"),
@@ -40,9 +39,9 @@ SECRETS = (
 
 
 def details(study: Study, quality: str, cost: str) -> dict[str, Any]:
-    """Return the configs' common part once, and for each run told of what differs, its log's end and its command."""
-    told = _told(study, quality, cost)
-    configs = {run_id: _flat_config(study.runs[run_id]) for run_id in told}
+    """Return what all configs share, and for each detailed run: its differing keys, the end of its log, its command."""
+    detailed = _detailed_runs(study, quality, cost)
+    configs = {run_id: _flat_config(study.runs[run_id]) for run_id in detailed}
     common = _common(list(configs.values()))
     runs = {
         run_id: {
@@ -50,24 +49,24 @@ def details(study: Study, quality: str, cost: str) -> dict[str, Any]:
             "log": _log_end(study.runs[run_id]),
             "command": _command(study.runs[run_id]),
         }
-        for run_id in told
+        for run_id in detailed
     }
-    return {"common": common, "runs": runs, "left_out": len(study.runs) - len(told)}
+    return {"common": common, "runs": runs, "left_out": len(study.runs) - len(detailed)}
 
 
-def _told(study: Study, quality: str, cost: str) -> list[str]:
-    """Return the runs that get details: the frontier's, those without a result, then the best."""
+def _detailed_runs(study: Study, quality: str, cost: str) -> list[str]:
+    """Return the runs that get details: first those of the frontier, then those without a result, then the best."""
     table = study.table
-    on = frontier(table, quality, cost).to_numpy(dtype=bool)
+    on_frontier = frontier(table, quality, cost).to_numpy(dtype=bool)
     done = (table["state"] == "done").to_numpy(dtype=bool, na_value=False)
     values = numbers(table, quality)
-    lost = np.nan_to_num(-values if higher_is_better(quality) else values, nan=np.inf)
-    order = np.lexsort((lost, done, ~on))
-    return list(dict.fromkeys(str(run) for run in table["run_id"].iloc[order]))[:MOST_DETAILS]
+    losses = np.nan_to_num(-values if higher_is_better(quality) else values, nan=np.inf)
+    order = np.lexsort((losses, done, ~on_frontier))
+    return list(dict.fromkeys(str(run) for run in table["run_id"].iloc[order]))[:MAX_DETAILS]
 
 
 def _flat_config(run: RunDir) -> dict[str, Any]:
-    """Return a run's config as dotted keys with plain values, or nothing where it cannot be read."""
+    """Return the config of a run as dotted keys with text values; empty if it cannot be read."""
     try:
         text = (run.path / "config.yaml").read_text(encoding="utf-8")
         config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -75,23 +74,23 @@ def _flat_config(run: RunDir) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         return {}
-    return _flat({key: value for key, value in config.items() if key not in NOT_TOLD})
+    return _flat({key: value for key, value in config.items() if key not in LEFT_OUT})
 
 
 def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{before}{key}.")
+            flat |= _flat(value, f"{before}{key}.")
         else:
-            found[f"{before}{key}"] = without_secrets(
+            flat[f"{before}{key}"] = without_secrets(
                 value if isinstance(value, str) else json.dumps(value, default=str)
             )
-    return found
+    return flat
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the keys that every config has with one value."""
+    """Return the keys that have the same value in every config."""
     known = [config for config in configs if config]
     if len(known) < 2 or len(known) < len(configs):
         return {}
@@ -100,7 +99,7 @@ def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _log_end(run: RunDir) -> str:
-    """Return the last lines of a log, without what moves a cursor and without secrets."""
+    """Return the last lines of a log, without secrets and without characters that move a cursor."""
     try:
         with run.log.open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - LOG_BYTES, 0))
@@ -112,7 +111,7 @@ def _log_end(run: RunDir) -> str:
 
 
 def _command(run: RunDir) -> str:
-    """Return the command that trains the same config in a new folder, from where the report was made."""
+    """Return the command that trains the same config in a new folder, for the working directory of the report."""
     here = Path.cwd()
     path = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
     again = shlex.quote(f"again/{run.name}")
@@ -120,7 +119,7 @@ def _command(run: RunDir) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with what looks like a password or a key blotted out."""
+    """Return a text in which everything that looks like a password or a key is replaced."""
     for pattern in SECRETS:
         text = pattern.sub("[left out]", text)
     return text

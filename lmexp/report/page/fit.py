@@ -1,6 +1,6 @@
 """A fit as one page, `fit.html`, which opens without a network, and its charts as files.
 
-Names come from configs and files and may hold anything: they are escaped as HTML, or as JSON without a `<`.
+Names come from configs and files and can contain anything, so they are escaped as HTML, or as JSON without a `<`.
 """
 
 import html
@@ -16,16 +16,14 @@ from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
 from lmexp.report.page.html import resource, script_json, vega
-from lmexp.report.terminal.fit import about_points, headline, notes_of, tables
+from lmexp.report.terminal.fit import TEXT_COLUMNS, about_points, headline, notes_of, tables
 
 TITLES = {
-    "loss": "What compute gives",
-    "sizes": "How large the model should be",
+    "loss": "Loss against compute",
+    "sizes": "Best model size for a budget",
     "isoflop": "At equal compute",
     "residuals": "How well the laws fit",
 }
-WORDS = {"law", "by", "", "95 % interval"}
-"""Headings of columns without numbers."""
 
 
 def write_fit(answer: Answer, name: str, folder: Path) -> Path:
@@ -75,7 +73,7 @@ def _list(sentences: Sequence[str]) -> str:
 
 def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a section with a table; a cell may have two lines."""
-    kinds = ["" if heading in WORDS else ' class="number"' for heading in headings]
+    kinds = ["" if heading in TEXT_COLUMNS else ' class="number"' for heading in headings]
     head = "".join(
         f'<th scope="col"{kind}>{html.escape(heading)}</th>' for heading, kind in zip(headings, kinds, strict=True)
     )

@@ -1,12 +1,12 @@
-"""The report as one page, `report.html`: it opens without a network and can be sent to anybody.
+"""The report as one page, `report.html`, which opens without a network and can be sent to anybody.
 
-The page is a template with its style and scripts (the folder `page/`), Vega once for all charts, and the
-study as one block of JSON that the charts and the table share. A content security policy forbids every
-request. Names come from configs and may hold anything: they are escaped as HTML, or as JSON without a `<`,
-and the script writes them as text.
+The page consists of a template with its style and scripts (the folder `static/`), one copy of Vega for all charts, and
+the study as one block of JSON that the charts and the table share. A content security policy forbids every request.
+Names come from configs and can contain anything, so they are escaped as HTML, or as JSON without a `<`, and the script
+writes them as text.
 
-The table is a small script of ours and not itables: DataTables wants jQuery and 200 kB more, has its own idea of a
-filter, and cannot share one selection with the charts.
+The table is a small script of its own instead of itables, because DataTables needs jQuery and 200 kB more, has a filter
+of its own, and cannot share one selection with the charts.
 """
 
 import html
@@ -32,9 +32,9 @@ from lmexp.report.terminal.study import unfinished
 from lmexp.runs.columns import column
 
 SCRIPTS = ("data.js", "table.js", "charts.js", "detail.js", "main.js")
-"""The page's own script, in this order one module."""
-MOST_LISTED = 200
-"""Rows of the tables of what did not finish; the table of all runs has every one."""
+"""The files of the script, which are joined in this order into one module."""
+MAX_LISTED = 200
+"""Rows of the table of unfinished runs and of skipped cells; the table of all runs has every run."""
 
 
 def write_report(study: Study, folder: Path, quality: str = "loss", cost: str = "train_seconds") -> Path:
@@ -50,7 +50,7 @@ def write_report(study: Study, folder: Path, quality: str = "loss", cost: str = 
 
 
 def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds", version: str | None = None) -> str:
-    """Return the page. With a `version` it asks whoever serves it (serve.py) for a newer one; else it asks nobody.
+    """Return the page. With a `version`, it asks its server (serve.py) for newer versions; else it makes no requests.
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
@@ -74,7 +74,7 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
 
 
 def resource(name: str) -> str:
-    """Return a file of the folder `page/`."""
+    """Return the text of a file in the folder `static/`."""
     return files("lmexp.report.page").joinpath("static", name).read_text(encoding="utf-8")
 
 
@@ -86,7 +86,7 @@ def vega() -> str:
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that no HTML parser reads as markup: `<` is escaped, and so is all that is not ASCII."""
+    """Return JSON that no HTML parser reads as markup: `<` and everything outside ASCII is escaped."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
@@ -97,23 +97,23 @@ def _findings(sentences: Sequence[str]) -> str:
 
 
 def _rest(study: Study) -> str:
-    """Return what is no row with a result: runs that did not finish, cells that were skipped."""
+    """Return the sections on what has no result: unfinished runs, and cells that were skipped."""
     rows = unfinished(study.table)
     sections = []
     if len(rows):
         cells: list[tuple[Any, ...]] = [
-            (row["slug"], row["state"], row["reason"]) for _, row in rows.head(MOST_LISTED).iterrows()
+            (row["slug"], row["state"], row["reason"]) for _, row in rows.head(MAX_LISTED).iterrows()
         ]
         sections.append(_section("unfinished", "Not finished", ("run", "state", "reason"), cells, len(rows)))
     if study.skipped:
         cells = [
             (", ".join(f"{axis} {value}" for axis, value in cell.values.items()), cell.reason)
-            for cell in study.skipped[:MOST_LISTED]
+            for cell in study.skipped[:MAX_LISTED]
         ]
         sections.append(_section("skipped", "Skipped before the start", ("cell", "reason"), cells, len(study.skipped)))
     if study.outside:
-        runs = "1 run lies" if study.outside == 1 else f"{study.outside} runs lie"
-        sections.append(f'<p class="note">{runs} in the folder that the sweep no longer has: left out.</p>')
+        runs = "1 run is" if study.outside == 1 else f"{study.outside} runs are"
+        sections.append(f'<p class="note">{runs} in the folder but no longer in the sweep, and left out here.</p>')
     return "\n".join(sections)
 
 

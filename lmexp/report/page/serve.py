@@ -1,10 +1,9 @@
-"""The page while a sweep runs: a small server on this machine alone, and a page that follows the records.
+"""The page while a sweep runs: a small server for this machine only, whose page follows the runs.
 
-It answers two addresses, `/` with the page and `/version` with what the page is of; nothing else, no file and no
-folder. It listens on 127.0.0.1 and takes requests only under the names of this machine, so that no web page of
-somebody else's can read it through a name that it points here (DNS rebinding). The browser asks for the version
-every two seconds; the study is read again only when a file of it has changed, and never more often than reading
-it is worth.
+It answers two addresses and no others: `/` with the page, and `/version` with the version of the page. It listens on
+127.0.0.1 and accepts requests only under the names of this machine, so that no other web page can read it through a
+name that points here (DNS rebinding). The browser asks for the version every two seconds. The study is read again only
+if one of its files has changed, and at most once in REWRITE_RATIO times the seconds that this takes.
 """
 
 import hashlib
@@ -24,16 +23,16 @@ from lmexp.runs.manifest import MANIFEST, read_manifest
 
 HOST = "127.0.0.1"
 PORT = 8765
-PATIENCE = 4.0
-"""A page that took a second to write is written anew after as many seconds at the earliest."""
+REWRITE_RATIO = 4.0
+"""A page that took one second to write is written again after this many seconds at the earliest."""
 LOCAL = ("127.0.0.1", "localhost")
 
 Render = Callable[[str], str]
-"""Returns the page of a version."""
+"""A function that returns the page for a version."""
 
 
 class LivePage:
-    """The newest page of some sweeps; several threads may ask for it."""
+    """The newest page of some sweeps, for several threads."""
 
     def __init__(self, folders: Sequence[Path], render: Render) -> None:
         self._folders, self._render = list(folders), render
@@ -42,9 +41,9 @@ class LivePage:
         self._not_before = 0.0
 
     def get(self) -> tuple[str, str]:
-        """Return the version and the page, written anew where the study has changed.
+        """Return the version and the page, which is written again if the study has changed.
 
-        A study that cannot be read at this moment leaves the page before; the first one raises UserError.
+        If the study cannot be read at this moment, the last page stays; before the first page, this raises UserError.
         """
         with self._lock:
             if time.monotonic() >= self._not_before:
@@ -57,30 +56,30 @@ class LivePage:
         start = time.monotonic()
         try:
             self._page = self._render(version)
-        except UserError:  # as when a manifest is being moved
+        except UserError:  # for example, while a manifest is being replaced
             if not self._page:
                 raise
         else:
             self._version = version
-        self._not_before = time.monotonic() + PATIENCE * (time.monotonic() - start)
+        self._not_before = time.monotonic() + REWRITE_RATIO * (time.monotonic() - start)
 
 
 def fingerprint(folders: Sequence[Path]) -> str:
-    """Return a hash of what a page is made from: manifests, and each run's record, scores, curve and state.
+    """Return a hash of everything that a page shows: manifests, and the record, scores, curve and state of each run.
 
-    A state counts by its name and reason: its heartbeat changes all the time and is not shown.
+    Of a state only the name and the reason count, because its heartbeat changes all the time and is not shown.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for folder in folders:
         manifest = read_manifest(folder)
-        found.update(_stamp(folder / MANIFEST))
+        digest.update(_stamp(folder / MANIFEST))
         paths = [folder / cell.path for cell in manifest.cells] if manifest else sorted(folder.iterdir())
         for path in paths:
             for name in ("record.json", SCORES, "metrics.jsonl"):
-                found.update(_stamp(path / name))
+                digest.update(_stamp(path / name))
             state = RunDir(path).read_state()
-            found.update(f"{path.name} {state.state} {state.reason}".encode())
-    return found.hexdigest()[:16]
+            digest.update(f"{path.name} {state.state} {state.reason}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _stamp(file: Path) -> bytes:
@@ -92,9 +91,9 @@ def _stamp(file: Path) -> bytes:
 
 
 def make_server(page: LivePage, port: int = PORT) -> ThreadingHTTPServer:
-    """Return a server of a page on 127.0.0.1; port 0 is any that is free.
+    """Return a server of a page on 127.0.0.1; port 0 takes any free port.
 
-    Raises UserError when the port is taken, or may not be had.
+    Raises UserError if the port is in use or not allowed.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -128,18 +127,18 @@ def make_server(page: LivePage, port: int = PORT) -> ThreadingHTTPServer:
             self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
-            """Say nothing: a line every two seconds tells nobody anything."""
+            """Print nothing: there would be a line every two seconds."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True  # Ctrl-C does not wait for a browser
 
         def handle_error(self, *_: Any) -> None:
-            """Say nothing of a browser that was closed while it was answered."""
+            """Print nothing if the browser was closed during an answer."""
 
     try:
         return Server((HOST, port), Handler)
     except (OSError, OverflowError):
-        raise UserError(f"port {port} cannot be had: choose another with --port, or 0 for any that is free") from None
+        raise UserError(f"port {port} cannot be used: choose another with --port, or 0 for any free port") from None
 
 
 def _is_local(host: str, port: int) -> bool:
@@ -148,7 +147,7 @@ def _is_local(host: str, port: int) -> bool:
 
 
 def serve(folders: Sequence[Path], quality: str | None, cost: str, port: int, say: Callable[[str], None]) -> None:
-    """Serve the page of some sweeps until Ctrl-C, and say where it is.
+    """Serve the page of some sweeps until Ctrl-C, and report its address to `say`.
 
     Raises UserError for a study that cannot be read, an unknown column, or a port that is taken.
     """

@@ -1,4 +1,4 @@
-"""What using a model costs, in the terminal: a row a shape and precision, and one sentence of what was found."""
+"""The result of bench in the terminal: one row for each shape and precision, and one sentence that sums it up."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -39,7 +39,7 @@ HIDE_FIRST = (
 
 
 def print_bench(document: Row, console: Console) -> None:
-    """Print the table, what is not in it, and the finding."""
+    """Print the table, the notes and the finding."""
     rows = document["rows"]
     _print_table(rows, console)
     for note in _notes(document):
@@ -48,9 +48,9 @@ def print_bench(document: Row, console: Console) -> None:
 
 
 def finding(document: Row) -> str:
-    """Return what the smaller precisions buy and cost; ratios are medians over the shapes that both have.
+    """Return what the other precisions gain and lose; ratios are medians over the shapes that both have.
 
-    They are held against the trained precision; where that was not measured, against the first that was.
+    They are compared with the trained precision or, if that was not measured, with the first that was.
     """
     rows = document["rows"]
     names = list(dict.fromkeys(row["precision"] for row in rows))
@@ -79,7 +79,7 @@ def finding(document: Row) -> str:
 
 def _print_table(rows: Sequence[Row], console: Console) -> None:
     texts = {key: [_figure(key, row[key]) for row in rows] for key in HEADINGS}
-    # A column without any number says nothing but that: a note says why there is no loss.
+    # A column without any number is left out; a note says why there is no loss.
     texts = {key: cells for key, cells in texts.items() if any(cell != "–" for cell in cells)}
     headings = {key: HEADINGS[key] for key in texts}
     hidden = columns_to_hide(column_widths(headings, texts), 1, HIDE_FIRST, console.width)
@@ -96,24 +96,29 @@ def _print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def _notes(document: Row) -> list[str]:
-    """Say what is not in the table, and what in it is not what it seems."""
+    """Return what is missing in the table, and what could be misread."""
     rows, notes = document["rows"], list(document["notes"])
     for gap in document["skipped"]:
         named = {"batch": gap["batch"], "prompt": gap["prompt"], "new": gap["new"]}
         what = " ".join(f"{key} {value}" for key, value in named.items() if value is not None)
         notes.append(f"Skipped: {' '.join(filter(None, (gap['precision'], what)))}: {gap['reason']}.")
     if any(row["precision"] == "int4" for row in rows):
-        notes.append("int4 lies one weight a byte here: the loss is int4's, memory and speed are not packed int4's.")
+        notes.append(
+            "int4 takes one byte for each weight here: its loss is that of int4, its memory and speed are not those of "
+            "packed int4."
+        )
     used = [row["bandwidth_use"] for row in rows if row["bandwidth_use"] is not None]
     if used and max(used) > 1:
-        notes.append("Memory speed above 100%: the weights stay in the CPU's caches, which are faster than its memory.")
+        notes.append(
+            "Memory speed is above 100% because the weights fit into the CPU's caches, which are faster than memory."
+        )
     if not rows[0]["exclusive"]:
-        notes.append("Another run was on this device meanwhile: the speeds are too low.")
+        notes.append("Another run used this device at the same time: the speeds are too low.")
     return notes
 
 
 def _figure(key: str, value: Any) -> str:
-    """Return a cell: three digits and a prefix for counts, bytes as bytes, use in percent."""
+    """Return a cell: counts with three digits and an SI prefix, GB as bytes, shares in percent."""
     if value is None:
         return "–"
     if key == "loss":

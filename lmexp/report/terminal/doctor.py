@@ -1,4 +1,4 @@
-"""The doctor's findings in the terminal."""
+"""The result of the doctor in the terminal."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Line = tuple[str, str]
 
 
 def print_doctor(result: dict[str, Any], console: Console) -> None:
-    """Print what `examine` found, in aligned sections, and the one line to remember."""
+    """Print the result of `examine` in aligned sections, then the line to remember."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column()
@@ -23,7 +23,7 @@ def print_doctor(result: dict[str, Any], console: Console) -> None:
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """Return the one line to remember: the fastest precision here, and by how much."""
+    """Return the line to remember: which precision is fastest here, and by how much."""
     measured = {
         name: entry["ratio_to_fp32"]
         for name, entry in result["precisions"].items()
@@ -31,14 +31,14 @@ def verdict(result: dict[str, Any]) -> str:
     }
     if not measured:
         return "Speed not measured yet: run `lmexp doctor`."
-    best = max(measured, key=lambda name: measured[name])  # of equals the first, the gentler preset
+    best = max(measured, key=lambda name: measured[name])  # if equal, the first one, which has more digits
     if measured[best] < 1.1:
         return "Fast here: fp32; no other precision multiplies faster."
     return f"Fast here: {best} ({measured[best]:.1f}x fp32 in matrix products)."
 
 
 def sections(result: dict[str, Any]) -> dict[str, list[Line]]:
-    """Return the findings as titled sections of label and value."""
+    """Return the result as sections of labels and values, by title."""
     cpu, store = result["cpu"], result["outputs"]
     machine = [
         ("CPU", cpu["name"]),
@@ -64,7 +64,7 @@ def sections(result: dict[str, Any]) -> dict[str, list[Line]]:
         outputs.append(("free", f"{store['free_gb']:.1f} GB"))
     extras = [(name, version or "not installed") for name, version in result["extras"].items()]
     extras.append(("W&B login", "yes" if result["wandb_login"] else "no; runs are kept offline"))
-    found = {
+    titled = {
         "Machine": machine,
         "Precisions": [(name, _precision(entry)) for name, entry in result["precisions"].items()],
         "Outputs": outputs,
@@ -72,11 +72,11 @@ def sections(result: dict[str, Any]) -> dict[str, list[Line]]:
         "Extras": extras,
         "Not measured here": [(entry["what"], entry["why"]) for entry in result["not_measured"]],
     }
-    return {title: lines for title, lines in found.items() if lines}
+    return {title: lines for title, lines in titled.items() if lines}
 
 
 def _precision(entry: dict[str, Any]) -> str:
-    """Say a preset in one line: its speed, or why it does not run."""
+    """Return a precision in one line: its speed, or why it does not run."""
     if not entry["available"]:
         return f"no: {entry['reason']}"
     words = ["yes"]

@@ -1,6 +1,6 @@
-"""A fit in the terminal: what was fitted, each law, the best use of budgets, what to beware of.
+"""A fit in the terminal: the points, each law, the best use of budgets, and warnings.
 
-Numbers stand with their 95 % intervals in brackets. Laws and approaches are side by side and never averaged.
+The 95 % interval of a number is in brackets. Laws and approaches are shown side by side and never averaged.
 """
 
 import math
@@ -22,6 +22,8 @@ Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")
 ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective", "delta")
 BEST = ("FLOPs", "by", "parameters", "tokens", "loss")
+TEXT_COLUMNS = {"law", "by", "", "95 % interval"}
+"""Headings of columns that hold text; all other columns align right."""
 SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "FLOPs saved")
 
 
@@ -44,7 +46,7 @@ def print_fit(answer: Answer, console: Console) -> None:
 
 
 def about_points(answer: Answer) -> list[str]:
-    """Say what was fitted to, and what was left out."""
+    """Return which points were fitted, and which were left out, as sentences."""
     points = answer.points
     sizes = int(size_of(points.params).max()) + 1
     spans = f"{sizes} sizes from {si(points.params.min())} to {si(points.params.max())}, "
@@ -57,7 +59,7 @@ def about_points(answer: Answer) -> list[str]:
 
 
 def headline(answer: Answer) -> list[str]:
-    """Return the answer in a sentence or two, by the law that foretold the held-out runs best."""
+    """Return the answer in a sentence or two, by the law that predicted the held-out runs best."""
     law = answer.trusted
     held = law.holdout
     said = []
@@ -70,7 +72,7 @@ def headline(answer: Answer) -> list[str]:
         said.append(f"At {flops_text(row.flops)} FLOPs the best model has {sizes}, by {law.law.name}.")
     if held and len(answer.fit.laws) > 1:
         off = f"{held.mean_absolute_error:.2%} off on average"
-        said.append(f"Of the laws, {law.law.name} foretold the largest fifth of compute best: {off}.")
+        said.append(f"{law.law.name} predicts the runs with the largest fifth of compute best: {off}.")
     elif held:
         off = f"{held.mean_absolute_error:.2%} off on average"
         said.append(f"Fitted to the smaller runs, the law foretells the largest fifth {off}.")
@@ -112,7 +114,7 @@ def law_rows(answer: Answer) -> Rows:
 
 
 def error_rows(answer: Answer) -> Rows:
-    """Return how each law foretells runs that it was not fitted to, and its objective, which depends on its delta."""
+    """Return how well each law predicts runs that it was not fitted to, and its objective with its delta."""
     rows: Rows = []
     for name, law in answer.fit.laws.items():
         held, solved = law.holdout, (f"{law.objective:.5g}", f"{law.delta:.2g}")
@@ -125,7 +127,7 @@ def error_rows(answer: Answer) -> Rows:
 
 
 def best_rows(answer: Answer) -> Rows:
-    """Return the optimum of each budget by each law and approach."""
+    """Return the best model for each budget, by each law and approach."""
     rows: Rows = []
     before = None
     for row in answer.best:
@@ -137,7 +139,7 @@ def best_rows(answer: Answer) -> Rows:
 
 
 def served_rows(answer: Answer) -> Rows:
-    """Return the cheapest model to train and use for the loss that each budget buys."""
+    """Return the model that is cheapest to train and serve, for the loss that each budget reaches."""
     rows: Rows = []
     for row in answer.served:
         cells = (flops_text(row.flops), row.by, loss_text(row.loss), two_lines(row.params, si))
@@ -146,13 +148,13 @@ def served_rows(answer: Answer) -> Rows:
 
 
 def notes_of(answer: Answer) -> list[str]:
-    """Say what the tables do not: how far laws lie apart, the bias of approach 2, what could not be done, and why."""
+    """Return what the tables do not show: how far laws disagree, the bias of approach 2, what was refused and why."""
     notes = [f"{name}: {law.law.formula}" for name, law in answer.fit.laws.items()]
     laws = [row for row in answer.best if row.loss is not None]
     if laws and len(answer.fit.laws) > 1:
         last = [float(row.params.value) for row in laws if row.flops == laws[-1].flops]
-        apart = f"the laws' best sizes lie {max(last) / min(last):.2f}x apart"
-        notes.append(f"At {flops_text(laws[-1].flops)} FLOPs {apart}: that too is uncertainty.")
+        apart = f"the best sizes of the laws differ by a factor of {max(last) / min(last):.2f}"
+        notes.append(f"At {flops_text(laws[-1].flops)} FLOPs {apart}: this is uncertainty as well.")
     if answer.bias is not None:
         notes.append(
             f"Approach 2 on this grid would be {answer.bias.params:+.1%} off in N* and {answer.bias.tokens:+.1%} in D* "
@@ -161,21 +163,20 @@ def notes_of(answer: Answer) -> list[str]:
     for name, approach in answer.approaches.items():
         if approach.holdout is not None:
             notes.append(
-                f"{name}: the best size of its largest budget is foretold {approach.holdout:+.0%} off by the others."
+                f"{name}: the smaller budgets predict the best size of the largest one {approach.holdout:+.0%} off."
             )
     times = [row.beyond for row in answer.best] + [row.beyond for row in answer.bought]
     far = sorted(time for time in times if time > FAR)
     if far:
-        notes.append(f"{beyond(far[-1])} is far beyond the data: an interval there supposes that the law goes on.")
+        notes.append(f"{beyond(far[-1])} is far beyond the data: the interval assumes that the law still holds there.")
     notes += [why if name in why else f"{name}: {why}" for name, why in answer.refused.items()]
     return notes
 
 
 def _table(headings: Sequence[str], rows: Rows) -> Table:
     result = empty_table()
-    words = {"law", "by", "", "95 % interval"}
     for heading in headings:
-        result.add_column(Text(heading), justify="left" if heading in words else "right", overflow="fold")
+        result.add_column(Text(heading), justify="left" if heading in TEXT_COLUMNS else "right", overflow="fold")
     for row in rows:
         result.add_row(*map(Text, row))
     return result
@@ -196,12 +197,12 @@ def two_lines(estimate: Estimate, write: Any) -> str:
 
 
 def number(value: float) -> str:
-    """Return a parameter of a law: four digits, a power of ten where it is huge or tiny."""
+    """Return a parameter of a law with four digits, as a power of ten if it is huge or tiny."""
     return f"{value:.4g}"
 
 
 def loss_text(value: float) -> str:
-    """Return a loss with the decimals that a fit can hope for."""
+    """Return a loss with as many decimals as a fit can determine."""
     return f"{value:.3f}"
 
 

@@ -28,7 +28,7 @@ MAX_REASONS = 20
 
 
 def print_study(shown: StudyView, console: Console) -> None:
-    """Print a study: its question, the findings, what was asked, the tables, and the runs that did not finish.
+    """Print a study: its question, the findings, the answers, the tables, and the runs that did not finish.
 
     Raises UserError for a quality, a cost or a sort that is no column of numbers, and for a wrong expression.
     """
@@ -62,7 +62,7 @@ def print_study(shown: StudyView, console: Console) -> None:
 
 
 def study_table(shown: StudyView, width: int) -> Table:
-    """Return the rows side by side, at most `width` cells wide where that is possible.
+    """Return the rows side by side, at most `width` characters wide if that is possible.
 
     Rows are sorted by task, and within it by the sort column (the quality unless it is given), the best first; rows
     without a number come last.
@@ -74,8 +74,8 @@ def study_table(shown: StudyView, width: int) -> Table:
     notes = list(shown.notes)
     if len(shown.first) < len(table):
         notes.append(
-            f"{len(shown.first):,} of {len(table):,} rows: the first, and the frontier. --top 0 shows all, "
-            "table.csv holds them."
+            f"{len(shown.first):,} of {len(table):,} rows: the first ones and the frontier. --top 0 shows all rows; "
+            "table.csv has them too."
         )
     states = ["" if done else "dim" for done in is_done(table)[shown.first]]
     right = {name for name in shown.names if shown.is_number(name)}
@@ -83,13 +83,13 @@ def study_table(shown: StudyView, width: int) -> Table:
 
 
 def group_table(shown: StudyView, width: int) -> Table:
-    """Return the means over seeds: of the quality with its interval and standard deviation, of the rest alone."""
+    """Return the means over seeds; quality has its interval and its standard deviation too."""
     texts, headings, right = group_texts(shown)
     options = shown.options
     keep = {*options.quality, *options.cost}
     notes = [GROUP_NOTE.format(mark=FRONTIER_MARK)]
     groups = shown.groups
-    assert groups is not None, "asked for only where there are groups"
+    assert groups is not None, "called only if there are groups"
     if options.top and len(groups) > options.top:
         texts = {name: cells[: options.top] for name, cells in texts.items()}
         notes.append(f"{options.top} of {len(groups):,} groups; --top 0 shows all.")
@@ -105,7 +105,7 @@ GROUP_NOTE = (
 def group_texts(shown: StudyView) -> tuple[dict[str, list[str]], dict[str, str], set[str]]:
     """Return the groups as text by column, their headings, and which are aligned as numbers."""
     groups, measures = shown.groups, shown.measures
-    assert groups is not None, "asked for only where there are groups"
+    assert groups is not None, "called only if there are groups"
     extra = {name + end for name in measures for end in (SD, HALF)}
     keys = [str(n) for n in groups if n not in {"frontier", "n", "mixed", *measures, *extra}]
     texts = {"frontier": [FRONTIER_MARK if on else "" for on in groups["frontier"]]}
@@ -130,7 +130,7 @@ def group_texts(shown: StudyView) -> tuple[dict[str, list[str]], dict[str, str],
 
 
 def unfinished(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of runs that ended without a result, or have not ended."""
+    """Return the rows of runs without a result."""
     return table[~is_done(table)]
 
 

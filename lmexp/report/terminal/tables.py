@@ -85,14 +85,14 @@ def _status(rows: Sequence[Row]) -> Group:
 
 
 def print_list(found: Mapping[str, str], console: Console) -> None:
-    """Print names, each with its line."""
+    """Print names, each with its description."""
     width = max((len(name) for name in found), default=0)
     for name, line in found.items():
         console.print(Text(f"{name:<{width}}  {line}"), soft_wrap=True)
 
 
 def print_scores(found: Mapping[str, Any], console: Console) -> None:
-    """Print what was scored, each metric with its value, and where these are kept."""
+    """Print what was scored, the metrics, and the file that keeps them."""
     about = found["about"]
     if "targets" in about:
         what = (
@@ -105,7 +105,7 @@ def print_scores(found: Mapping[str, Any], console: Console) -> None:
 
 
 def print_sentences(found: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Print the words of one sentence and then the sentence, or several sentences, one a row."""
+    """Print sentences, one a row; a single sentence also word by word."""
     if len(found) == 1:
         words = [
             (word["word"], f"{word['log_probability']:.3f}", f"{word['surprisal_bits']:.2f}")

@@ -52,7 +52,7 @@ def test_what_is_no_secret_stays():
 
 
 def test_of_many_runs_the_frontier_the_failed_and_the_best_are_told(study, monkeypatch):
-    monkeypatch.setattr("lmexp.report.page.details.MOST_DETAILS", 7)
+    monkeypatch.setattr("lmexp.report.page.details.MAX_DETAILS", 7)
     told = details(study, "loss", "train_seconds")
     assert told["left_out"] == 3
     states = [study.table.set_index("run_id")["state"][run] for run in told["runs"]]

@@ -60,7 +60,7 @@ def test_a_foreign_name_that_points_here_is_refused(served, host):
 def test_it_listens_on_this_machine_only(tmp_path):
     server = make_server(LivePage([write_study(tmp_path)], str), 0)
     assert server.server_address[0] == "127.0.0.1"
-    with pytest.raises(UserError, match=f"port {server.server_port} cannot be had"):
+    with pytest.raises(UserError, match=f"port {server.server_port} cannot be used"):
         make_server(LivePage([], str), server.server_port)
     server.server_close()
 

@@ -69,10 +69,10 @@ def test_the_finding_holds_smaller_precisions_against_the_trained_one():
 
 def test_what_would_mislead_is_said():
     text = printed(document("fp32", "int4", bandwidth_use=1.2, exclusive=False))
-    assert "int4 lies one weight a byte" in text
-    assert "Memory speed above 100%" in text
-    assert "Another run was on this device" in text
-    assert "int4 lies" not in printed(document("fp32", "int8"))
+    assert "int4 takes one byte for each weight" in text
+    assert "Memory speed is above 100%" in text
+    assert "Another run used this device" in text
+    assert "int4 takes" not in printed(document("fp32", "int8"))
 
 
 def test_what_was_skipped_is_named():
