@@ -1,8 +1,8 @@
 """Launcher sections: where runs start, what each gets there, and which engine starts them."""
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lmexp.config.base import Count, Positive, Section, no_boolean
 from lmexp.errors import UserError
@@ -17,7 +17,7 @@ TRIALS_PER_PLACE = 5
 
 
 class LauncherSection(Section):
-    """What lmexp needs to know about any launcher; a launcher of your own derives its `Config` from this."""
+    """What lmexp needs to know about any launcher."""
 
     name: str
     engine: ClassVar[str] = ""
@@ -192,4 +192,32 @@ def check_share(key: str, share: float | None, exclusive: bool, processes: int) 
         )
 
 
-LauncherConfig = Annotated[LocalLauncher | SlurmLauncher | RayLauncher, Field(discriminator="name")]
+class OutsideLauncher(LauncherSection):
+    """A launcher of your own: `_target_` names its engine class, and all other keys are arguments of that class.
+
+    Reading the section imports nothing; see code.py for which code may be imported.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_")
+    """Dotted name of a class that derives from lmexp.launch.engine.Engine, as in my_study.launchers.MyLauncher."""
+    name: str = "outside"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the engine class."""
+        return dict(self.model_extra or {})
+
+
+def _origin(section: Any) -> str:
+    is_outside = isinstance(section, OutsideLauncher) or (isinstance(section, dict) and "_target_" in section)
+    return "(outside)" if is_outside else "(shipped)"
+
+
+ShippedLauncher = LocalLauncher | SlurmLauncher | RayLauncher
+LauncherConfig = Annotated[
+    Annotated[ShippedLauncher, Field(discriminator="name"), Tag("(shipped)")]
+    | Annotated[OutsideLauncher, Tag("(outside)")],
+    Discriminator(_origin),
+]

@@ -3,29 +3,31 @@
 An engine needs nothing of a run but its directory, and reports only whether a process has ended. The queue reads what
 became of the run from its state file, so runs of every engine end alike.
 
-A launcher of your own is one class, named by `launcher._target_`, with at least `start`, `stop`, and a typed `Config`
-for the keys beside `_target_`:
+A launcher of your own is one class that derives from Engine, in any module that can be imported:
 
     class MyLauncher(Engine[MyHandle]):
-        class Config(LauncherSection):
-            target: str = Field(alias="_target_")
-            name: str = "mine"
+        def __init__(self, sweep: Sweep, python: str = "python") -> None:
+            self.python = python
 
-        def start(self, runs):
-            return [MyHandle(subprocess.Popen([sys.executable, "-m", "lmexp.worker", planned.run.path]))
-                    for planned in runs]
+        def start(self, runs: Sequence[PlannedRun]) -> Iterator[MyHandle]:
+            for planned in runs:
+                yield MyHandle(subprocess.Popen([self.python, "-m", "lmexp.worker", str(planned.run.path)]))
 
-        def stop(self, handles): ...
+        def stop(self, handles: Sequence[MyHandle]) -> None: ...
 
+A file in conf/launcher/ names it, and sets its arguments: `{_target_: my_study.launchers.MyLauncher, python: python3}`.
 All other methods have defaults that suit runs that end with their coordinator.
 """
 
 import importlib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from lmexp.config.launchers import LauncherSection
+from lmexp.config.code import load_target
+from lmexp.config.launchers import LauncherSection, OutsideLauncher
+from lmexp.errors import UserError
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.directory import State, StateName
 
@@ -92,12 +94,31 @@ class Engine(ABC, Generic[H]):
 
 
 def load_engine(launcher: LauncherSection) -> type[Engine[Any]]:
-    """Import the engine of a launcher."""
+    """Import the engine class of a launcher.
+
+    Raises UserError if the class comes from outside lmexp and the user has not allowed it, or if it is no Engine.
+    """
+    if isinstance(launcher, OutsideLauncher):
+        loaded = load_target(launcher.target, "launcher")
+        if not (isinstance(loaded, type) and issubclass(loaded, Engine)):
+            raise UserError(f"the launcher {launcher.target} must be a class that derives from {__name__}.Engine")
+        return loaded
     module, _, name = launcher.engine.rpartition(".")
     engine: type[Engine[Any]] = getattr(importlib.import_module(module), name)
     return engine
 
 
 def open_engine(sweep: Sweep) -> Engine[Any]:
-    """Return the engine of a sweep. Raises UserError if its package is missing or its cluster cannot be reached."""
-    return load_engine(sweep.examples[0].config.launcher)(sweep)
+    """Return the engine of a sweep.
+
+    Raises UserError if its package is missing, if its cluster cannot be reached, or if it does not take the arguments
+    that the config gives it.
+    """
+    launcher = sweep.examples[0].config.launcher
+    engine = load_engine(launcher)
+    arguments = launcher.arguments if isinstance(launcher, OutsideLauncher) else {}
+    try:
+        inspect.signature(engine).bind(sweep, **arguments)
+    except TypeError as problem:
+        raise UserError(f"launcher={launcher.name}: {engine.__name__}: {problem}") from None
+    return engine(sweep, **arguments)

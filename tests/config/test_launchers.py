@@ -4,10 +4,10 @@ from typing import Any, get_args
 
 import pytest
 
-from lmexp.config.launchers import LauncherConfig, LauncherSection, LocalLauncher, RayLauncher, SlurmLauncher
+from lmexp.config.launchers import LauncherSection, LocalLauncher, RayLauncher, ShippedLauncher, SlurmLauncher
 from lmexp.launch.engine import Engine, load_engine
 
-SECTIONS = get_args(get_args(LauncherConfig)[0])
+SECTIONS = get_args(ShippedLauncher)
 
 
 class Own(LauncherSection):
