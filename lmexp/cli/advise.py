@@ -55,7 +55,7 @@ def advise(
     common: CommonWithConfigs,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Sweeps with finished runs. Not needed with --for."),
+        typer.Argument(metavar="NAME", help="Sweeps with finished runs. Not needed with --for."),
     ] = None,
     task: Annotated[str | None, typer.Option(help="Task to advise on, if the study has several.")] = None,
     purpose: Annotated[

@@ -12,7 +12,7 @@ from lmexp.cli.options import CommonWithConfigs
 def bench(
     subject: Annotated[
         list[str],
-        typer.Argument(metavar="RUN | OVERRIDES...", help="A finished run, or overrides that describe a new model."),
+        typer.Argument(metavar="RUN | OVERRIDES", help="A finished run, or overrides that describe a new model."),
     ],
     common: CommonWithConfigs,
     precision: Annotated[

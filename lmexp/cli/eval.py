@@ -16,7 +16,7 @@ class ScoringOptions:
 
     name: Annotated[
         str | None,
-        typer.Option("--as", help="Name of the scores, which are score/NAME/<metric> [default: the task's name]."),
+        typer.Option("--as", help="The NAME in the scores' columns, `score/NAME/<metric>` [default: the task's name]."),
     ] = None
     predicts: Annotated[
         str | None,
@@ -54,7 +54,7 @@ def evaluate(
     common: CommonWithConfigs,
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDES]...", help="Other data or another task: data=text data.path=a.txt."),
+        typer.Argument(metavar="OVERRIDES", help="Other data or another task: data=text data.path=a.txt."),
     ] = None,
 ) -> None:
     """Score a finished run, or a pretrained model, on its validation split or on other data.

@@ -95,7 +95,7 @@ class SolverOptions:
 def fit(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME... | FILE", help="Sweeps with finished runs, or one .csv, .tsv or .parquet file."),
+        typer.Argument(metavar="NAME | FILE", help="Sweeps with finished runs, or one .csv, .tsv or .parquet file."),
     ],
     question: QuestionOptions,
     columns: ColumnOptions,

@@ -28,7 +28,7 @@ Model = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[OVERRIDES]...", help="Hydra overrides, such as `model=gpt_nano optim.lr=1e-3`."),
+    typer.Argument(metavar="OVERRIDES", help="Hydra overrides, such as `model=gpt_nano optim.lr=1e-3`."),
 ]
 OutputDir = Annotated[
     Path,
@@ -97,8 +97,8 @@ class PolicyOptions:
     on_failure: Annotated[
         str,
         typer.Option(
-            help="`continue` runs the others; `stop` starts no further run; `retry:N` starts a run that raised an "
-            "error again, up to N times."
+            help="What to do when a run fails. `continue`: run the others. `stop`: start no further run. "
+            "`retry:N`: also start a run that raised an error again, up to N times."
         ),
     ] = "continue"
     timeout: Annotated[

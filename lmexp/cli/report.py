@@ -40,7 +40,7 @@ class OutputOptions:
 
 @verb(DECIDE, "lmexp report demo --cost train_flops")
 def report(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sweeps that have been started.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Sweeps that have been started.")],
     choices: ViewChoices,
     target: OutputOptions,
     common: Common,

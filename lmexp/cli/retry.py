@@ -18,7 +18,7 @@ def retry(
     policy: PolicyOptions,
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Runs to retry [default: all that ended without success]."),
+        typer.Argument(metavar="RUN", help="Runs to retry [default: all that ended without success]."),
     ] = None,
     state: Annotated[
         list[str] | None,

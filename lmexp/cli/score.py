@@ -12,7 +12,7 @@ from lmexp.cli.options import CommonWithConfigs, Model
 def score(
     run: Model,
     common: CommonWithConfigs,
-    sentences: Annotated[list[str] | None, typer.Argument(metavar="[SENTENCE]...", help="Sentences to score.")] = None,
+    sentences: Annotated[list[str] | None, typer.Argument(metavar="SENTENCE", help="Sentences to score.")] = None,
     file: Annotated[
         str | None, typer.Option(help="Also score the sentences of this file, one per line; `-` reads standard input.")
     ] = None,
