@@ -10,13 +10,14 @@ from lmexp.cli.options import CommonWithConfigs, Overrides
 def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     """Tokenise a text once, into the token store that runs read."""
     from lmexp.config import paths
-    from lmexp.config.compose import Composer, refuse_axes
+    from lmexp.config.compose import Composer, allow_code, refuse_axes
     from lmexp.data.prepare import prepare
     from lmexp.report.terminal.tables import print_store
     from lmexp.runs.directory import STORES
 
     overrides = overrides or []
     refuse_axes(overrides, "`lmexp train -m`")
+    allow_code(overrides, common.config_dir)
     config = Composer(paths.search_roots(common.config_dir), words=overrides).config({})
     store = prepare(config, common.output_dir / STORES, say)
     document: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}

@@ -2,7 +2,8 @@
 
 from lmexp.config.base import Section
 from lmexp.config.models import families
-from lmexp.config.schema import RunConfig, SGDConfig
+from lmexp.config.schedules import ScheduleConfig
+from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import tasks
 from lmexp.errors import UserError
 
@@ -26,7 +27,7 @@ def check_config(config: RunConfig) -> None:
     if config.trainer.strategy == "fsdp":
         if processes == 1:
             raise UserError("trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2 or more")
-        if config.precision.name in ("fp16", "fp8"):
+        if config.precision.compute in ("fp16", "fp8"):
             raise UserError(
                 f"precision={config.precision.name}: trainer.strategy=fsdp goes with fp32, tf32, bf16 and bf16_true"
             )
@@ -35,20 +36,15 @@ def check_config(config: RunConfig) -> None:
             f"batch.micro={batch.micro} does not divide the {total // processes} sequences "
             f"that each device has of a step"
         )
-    if isinstance(config.optim, SGDConfig) and config.optim.nesterov and not config.optim.momentum:
-        raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
+    config.optim.check()
     config.launcher.check(config.trainer)
     _check_fp8(config)
     budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
     if len(budgets) > 1:
         first, second = budgets[:2]
         raise UserError(f"two budgets: budget.{first} and budget.{second}; set one of them to null")
-    schedule = config.schedule
-    if schedule.name == "wsd" and schedule.warmup + schedule.cooldown > 1:
-        raise UserError(
-            f"schedule.warmup={schedule.warmup} and schedule.cooldown={schedule.cooldown} "
-            "are more than the whole budget"
-        )
+    if isinstance(config.schedule, ScheduleConfig):
+        config.schedule.check()
 
 
 def check_task(config: RunConfig) -> None:

@@ -4,7 +4,8 @@ A config names code by `_target_: package.module.Name`. Importing a module runs 
 
 - lmexp's own models and tasks, and torch's optimizers, are always allowed;
 - so is the package that an installed plug-in names (entry points of the group `lmexp.plugins`);
-- so is every `_target_` that a YAML file in the user's own conf/ or sweeps/, or an override on the command line, names;
+- so is every `_target_` that a YAML file in the user's own conf/ or sweeps/, or an override on the command line, names
+  (and the whole package, if it lies beside that conf/);
 - so is everything given by `--trust NAME`, or by the environment variable LMEXP_TRUST (names joined by colons).
 
 An allowed name allows everything inside it: `--trust my_study` allows `my_study.models.RWKV`. All else that a run
@@ -17,8 +18,7 @@ import inspect
 import os
 import re
 import sys
-import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
-from lmexp.config.base import Section
+from lmexp.config.base import OutsideSection, Section
 from lmexp.errors import UserError, nearest, reason_of
 
 PLUGINS = "lmexp.plugins"
@@ -108,12 +109,12 @@ def is_shipped(target: str) -> bool:
     return SHIPPED.fullmatch(target) is not None
 
 
-def check_trusted(target: str, kind: Kind) -> None:
-    """Raise UserError when the user has not allowed a target. Imports nothing."""
+def check_trusted(target: str, key: str = "_target_") -> None:
+    """Raise UserError when the user has not allowed a target, which stands under `key`. Imports nothing."""
     if not current_trust().allows(target):
         raise UserError(
-            f"the {kind} {target} is code from outside lmexp, which neither your own configs nor an installed "
-            f"plug-in name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
+            f"{key}={target} is code from outside lmexp, which neither your own configs nor an installed plug-in "
+            f"name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
         )
 
 
@@ -122,7 +123,7 @@ def load_target(target: str, kind: Kind) -> Any:
 
     Raises UserError when it is not allowed, is not there, or is not of its kind.
     """
-    check_trusted(target, kind)
+    check_trusted(target)
     loaded = _import(target, kind)
     base = _import(BASES[kind], kind) if kind in BASES else None
     if base is not None and not (isinstance(loaded, type) and issubclass(loaded, base)):
@@ -132,19 +133,48 @@ def load_target(target: str, kind: Kind) -> Any:
     return loaded
 
 
-def section_of(loaded: Callable[..., Any]) -> type[Section] | None:
-    """Return the typed section that a class or function brings: the annotation of its first parameter.
+def arguments_of(section: OutsideSection, loaded: Any) -> dict[str, Any]:
+    """Return the keyword arguments for what a section names: its keys, checked by the code's own section if it has one.
 
-    None if it brings none; its other keys are then keyword arguments.
+    That is a class attribute `Config` that derives from Section. Raises UserError for a key or a value that it refuses.
     """
-    names = list(inspect.signature(loaded).parameters)
-    call: Any = loaded
+    own = getattr(loaded, "Config", None)
+    if not (isinstance(own, type) and issubclass(own, Section)):
+        return section.arguments
     try:
-        hints = typing.get_type_hints(call.__init__ if isinstance(loaded, type) else call)
-    except NameError:  # an annotation that only type checkers can read
-        return None
-    first = hints.get(names[0]) if names else None
-    return first if isinstance(first, type) and issubclass(first, Section) else None
+        return own.model_validate(section.arguments).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{section.target}: {key}={first['input']!r}: {first['msg']}") from None
+
+
+def call_target(section: OutsideSection, kind: Kind, *given: Any, **named: Any) -> Any:
+    """Import what a section names, and call it with `given`, `named` and the section's own keys.
+
+    Raises UserError as load_target does.
+    """
+    loaded = load_target(section.target, kind)
+    return loaded(*given, **named, **arguments_of(section, loaded))
+
+
+def check_call(section: OutsideSection, kind: Kind, given: int = 0, named: Iterable[str] = ()) -> None:
+    """Raise UserError when what a section names does not take so many values, these names, and the section's keys.
+
+    Calls nothing, so that a mistyped key is known before a run starts.
+    """
+    loaded = load_target(section.target, kind)
+    keys = arguments_of(section, loaded)
+    try:
+        signature = inspect.signature(loaded)
+    except ValueError:  # a class written in C may not say
+        return
+    try:
+        signature.bind(*[None] * given, **dict.fromkeys(named), **keys)
+    except TypeError as error:
+        unknown = [key for key in keys if key not in signature.parameters]
+        hint = nearest(unknown[0], signature.parameters) if unknown else ""
+        raise UserError(f"the {kind} {section.target}: {error}.{hint}") from None
 
 
 def targets_in(node: Any) -> Iterator[str]:
@@ -250,13 +280,17 @@ def _plugin_modules() -> set[str]:
 
 
 def _named_in(folder: Path | None) -> set[str]:
-    """Return the targets that the YAML files of the user's folder name; a file that is not YAML names none."""
+    """Return the targets that the YAML files of the user's folder name, and the folder's own packages among them.
+
+    A package beside the user's configs is theirs, and allowed whole; of any other, only what is named.
+    """
     named: set[str] = set()
     files = [] if folder is None else [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
     for file in files:
         try:
             text = file.read_text(encoding="utf-8")
             named.update(targets_in(yaml.safe_load(text)) if "_target_" in text else ())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # whoever composes it says what is wrong
             continue
-    return named
+    tops = {target.split(".")[0] for target in named}
+    return named | {top for top in tops if folder and ((folder / top).is_dir() or (folder / f"{top}.py").is_file())}

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
-from lmexp.config import paths
+from lmexp.config import code, paths
+from lmexp.config.base import is_tag
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError, nearest
@@ -61,6 +62,18 @@ def refuse_axes(overrides: list[str], instead: str) -> None:
     for override in parse_overrides(overrides):
         if override.is_sweep_override():
             raise UserError(f"{override.input_line} names several runs; {instead} sweeps over them")
+
+
+def allow_code(words: list[str], config_dir: Path | None = None) -> None:
+    """Allow the code that a user's own words name, and that in the user's own folder of configs.
+
+    Never pass words that were made from a run's config: that would allow whatever somebody else's run names.
+    """
+    named: set[str] = set()
+    for override in parse_overrides([word for word in words if "_target_" in word]):
+        values = swept_values(override) if override.is_sweep_override() else [override.value()]
+        named.update(code.targets_in([{override.key_or_group: value} for value in values]))
+    code.allow(named, config_dir.resolve() if config_dir else None)
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
@@ -118,7 +131,7 @@ ELSEWHERE = {
     "model.target_positions": "model.context",
     "model.target_vocab_size": "model.vocab_size",
     "trainer.accumulate_grad_batches": "batch.tokens and batch.micro",
-    "trainer.callbacks": "lmexp itself",
+    "trainer.callbacks": "callbacks, a list of {_target_: ...}",
     "trainer.default_root_dir": "--output-dir",
     "trainer.gradient_clip_val": "optim.grad_clip",
     "trainer.log_every_n_steps": "trainer.log_every",
@@ -164,6 +177,9 @@ class Composer:
             plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
         plain.pop("sweep", None)
+        for section, values in plain.items():
+            for target in code.targets_in(values):
+                code.check_trusted(target, f"{section!s}._target_")
         return self._check(RunConfig, plain, ())
 
     def _compose(self, values: Values) -> DictConfig:
@@ -225,7 +241,7 @@ class Composer:
 
     def _explain_validation(self, error: ValidationError, plain: Any, above: tuple[str, ...]) -> str:
         first = error.errors(include_url=False)[0]
-        keys, siblings = _locate(first["loc"], plain)
+        keys, siblings = _locate(tuple(part for part in first["loc"] if not is_tag(part)), plain)
         key = ".".join([*above, *keys])
         if first["type"] == "extra_forbidden":
             return self.unknown(key, nearest(keys[-1], [name for name in siblings if name != keys[-1]]))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lmexp.config.base import Count, Section, Seed
+from lmexp.config.base import BY_ORIGIN, OUTSIDE, SHIPPED, Count, OutsideSection, Section, Seed
 
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
@@ -193,10 +193,32 @@ class GeneratedData(ExampleSection):
         return "labels" if self.rule == "sentiment" else "pairs"
 
 
-DataConfig = Annotated[
+class OutsideData(ExampleSection, OutsideSection):
+    """A source from outside: a function that is called with the other keys and yields documents or examples.
+
+    A document is a text. An example is a pair of texts, a text and its label, or a list of words and a list of tags.
+    The source is read more than once, and must yield the same each time.
+    """
+
+    examples: Literal["pairs", "labels", "tags"] | None = None
+    """What it yields; null: documents."""
+
+    @property
+    def source(self) -> str:
+        """The function's dotted name."""
+        return self.target
+
+    @property
+    def holds(self) -> Holds:
+        """What `examples` says, or text."""
+        return self.examples or "text"
+
+
+ShippedData = Annotated[
     StdlibData | FileData | HubData | PairData | LabelData | TagData | HubExamples | GeneratedData,
     Field(discriminator="source"),
 ]
+DataConfig = Annotated[Annotated[ShippedData, SHIPPED] | Annotated[OutsideData, OUTSIDE], BY_ORIGIN]
 
 
 class ByteTokenizerConfig(Section):
@@ -254,7 +276,16 @@ class SavedTokenizerConfig(Section):
     """Hash of it, filled in when the config is resolved; stands for the path in identities."""
 
 
-TokenizerConfig = Annotated[
+class OutsideTokenizerConfig(OutsideSection):
+    """A tokenizer from outside: a class as data/tokenizers/outside.py describes it."""
+
+    @property
+    def kind(self) -> str:
+        """The class's dotted name."""
+        return self.target
+
+
+ShippedTokenizer = Annotated[
     ByteTokenizerConfig
     | CharTokenizerConfig
     | BPETokenizerConfig
@@ -262,4 +293,7 @@ TokenizerConfig = Annotated[
     | HFTokenizerConfig
     | SavedTokenizerConfig,
     Field(discriminator="kind"),
+]
+TokenizerConfig = Annotated[
+    Annotated[ShippedTokenizer, SHIPPED] | Annotated[OutsideTokenizerConfig, OUTSIDE], BY_ORIGIN
 ]

@@ -1,13 +1,17 @@
-"""Where configs are found: the user's own folder first, then those that lmexp ships.
+"""Where configs are found: the user's own folder first, then installed plug-ins, then those that lmexp ships.
 
 A root is a folder that holds `conf/` (Hydra groups) and `sweeps/` (one file a study). The user's root is
 `--config-dir`, or else the current folder where it holds one of the two. What lmexp ships lies beside the
-package in a checkout, and inside it when installed from a wheel.
+package in a checkout, and inside it when installed from a wheel. A plug-in is an installed package with an entry point
+of the group `lmexp.plugins`; its value is the module or the package that holds `conf/` and `sweeps/`.
 """
 
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import lmexp
+from lmexp.config.code import PLUGINS
 from lmexp.errors import UserError, nearest
 
 CONF, SWEEPS = "conf", "sweeps"
@@ -28,7 +32,19 @@ def search_roots(config_dir: Path | None = None) -> list[Path]:
     if config_dir is not None and not is_root:
         raise UserError(f"--config-dir {config_dir}: there is no folder {CONF}/ or {SWEEPS}/ in it")
     shipped = shipped_root()
-    return [root, shipped] if is_root and root != shipped else [shipped]
+    own = [root] if is_root and root != shipped else []
+    return [*own, *plugin_roots(), shipped]
+
+
+def plugin_roots() -> list[Path]:
+    """Return the roots that installed plug-ins bring, by their entry points' names. Imports nothing."""
+    roots = []
+    for point in sorted(entry_points(group=PLUGINS), key=lambda point: point.name):
+        top, *parts = point.module.split(".")
+        spec = find_spec(top)
+        folders = (spec.submodule_search_locations or []) if spec else []
+        roots += [root for folder in folders if (root := Path(folder, *parts)).is_dir()]
+    return roots
 
 
 def sweep_files(roots: list[Path]) -> dict[str, Path]:

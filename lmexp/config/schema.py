@@ -4,18 +4,35 @@ Hydra composes YAML; pydantic checks the result against these classes. A field's
 and its unit. Two rules keep run identities stable (see identity.py): a default here never changes its
 value, and a new field gets the default that reproduces what was done before it existed.
 
-Nothing in a config names code freely: each ``_target_`` is one of a closed set, so a run directory from
-somebody else can be read, continued and sampled from without running anything but lmexp and torch.
+A ``_target_`` may name code from outside lmexp. Nothing is imported that the user has not allowed (code.py), so a run
+directory from somebody else is data. Reading a config imports models and tasks from outside, for the sections that they
+bring, and nothing else.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
-from lmexp.config.base import Compute, Count, Dtype, Positive, Section, Seed, Share, no_boolean
+from lmexp.config.base import (
+    BY_ORIGIN,
+    OUTSIDE,
+    SHIPPED,
+    Compute,
+    Count,
+    Dtype,
+    OutsideSection,
+    Positive,
+    Section,
+    Seed,
+    Share,
+    no_boolean,
+)
+from lmexp.config.code import CodeVersion
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.config.launchers import LauncherConfig, LocalLauncher
 from lmexp.config.models import ModelConfig
+from lmexp.config.optimizers import OptimConfig
+from lmexp.config.schedules import AnySchedule
 from lmexp.config.tasks import TaskConfig
 
 SCHEMA_VERSION = 1
@@ -33,48 +50,6 @@ class InitConfig(Section):
     {task: masked_lm, data: stdlib, budget.tokens: 1_000_000}."""
     freeze: bool = False
     """Whether only a head over labels is trained."""
-
-
-class OptimSection(Section):
-    """What every optimizer shares."""
-
-    lr: Annotated[float, Field(gt=0)]
-    """Peak learning rate; the schedule multiplies it."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """On matrices and embeddings only; never on norms and biases."""
-    grad_clip: Annotated[float, Field(gt=0)] | None = None
-    """Largest global norm of the gradient; null clips nothing."""
-
-
-class AdamConfig(OptimSection):
-    """Adam (Kingma and Ba 2015), or AdamW with decoupled weight decay (Loshchilov and Hutter 2019)."""
-
-    target: Literal["torch.optim.AdamW", "torch.optim.Adam"] = Field(alias="_target_")
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-
-
-class SGDConfig(OptimSection):
-    """Stochastic gradient descent with momentum."""
-
-    target: Literal["torch.optim.SGD"] = Field(alias="_target_")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    nesterov: bool = False
-
-
-OptimConfig = Annotated[AdamConfig | SGDConfig, Field(discriminator="target")]
-
-
-class ScheduleConfig(Section):
-    """The learning rate as a function of the share of the budget that is spent."""
-
-    name: Literal["cosine", "linear", "constant", "wsd"]
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the budget over which the rate rises linearly from 0."""
-    final: Share = 0.1
-    """The last rate, as a share of the peak (cosine, linear, wsd)."""
-    cooldown: Share = 0.2
-    """Share of the budget, at its end, over which wsd falls by 1 - sqrt."""
 
 
 class BudgetConfig(Section):
@@ -126,20 +101,41 @@ class DivergenceConfig(Section):
     """Share of the budget for which it may."""
 
 
-class PrecisionConfig(Section):
-    """What each tensor is stored and multiplied in."""
+PLUGINS: dict[str, tuple[Dtype, tuple[Compute, ...]]] = {
+    "32-true": ("fp32", ("fp32", "tf32")),
+    "bf16-mixed": ("fp32", ("bf16", "fp8")),
+    "16-mixed": ("fp32", ("fp16",)),
+    "bf16-true": ("bf16", ("bf16",)),
+    "16-true": ("fp16", ("fp16",)),
+}
+"""What each of Lightning's precision plugins stores weights in, and what it can multiply in."""
 
-    name: Literal["fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"]
+
+class PrecisionConfig(Section):
+    """What each tensor is stored and multiplied in; a combination of known types needs one file in conf/precision/."""
+
+    name: str
+    """As in tables."""
     weights: Dtype
     gradients: Dtype
     optimizer: Dtype
     compute: Compute
     """What matrices are multiplied in."""
-    lightning: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+    lightning: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true"]
     """The name of the Lightning precision plugin that does it."""
     emulate: bool = False
     """Whether fp8 products may be computed in float32 from operands rounded to 8 bits: to study its effect on
     quality on a device that lacks it. Slow, and its speed says nothing."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "PrecisionConfig":
+        weights, computes = PLUGINS[self.lightning]
+        if {self.weights, self.gradients, self.optimizer} != {weights} or self.compute not in computes:
+            raise ValueError(
+                f"lightning={self.lightning} stores weights, gradients and optimizer in {weights}, and multiplies in "
+                f"{' or '.join(computes)}"
+            )
+        return self
 
 
 class TrainerConfig(Section):
@@ -204,6 +200,19 @@ class LoggerConfig(Section):
     """MLflow only: the tracking server; null means a folder in the run directory."""
 
 
+class OutsideLogger(OutsideSection):
+    """A mirror from outside: a class as runs/mirrors/mirror.py describes it, made with the other keys."""
+
+    @property
+    def name(self) -> str:
+        """The class's own name."""
+        return self.target.rsplit(".", 1)[-1]
+
+
+class CallbackConfig(OutsideSection):
+    """A Lightning callback: a class that is made with the other keys."""
+
+
 class RunInfo(Section):
     """Who the run is."""
 
@@ -226,7 +235,7 @@ class RunConfig(Section):
     """Of the targets of pairs; null: the same tokenizer for both sides, built from both."""
     task: TaskConfig
     optim: OptimConfig
-    schedule: ScheduleConfig
+    schedule: AnySchedule
     budget: BudgetConfig
     batch: BatchConfig
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -236,6 +245,10 @@ class RunConfig(Section):
     trainer: TrainerConfig
     hardware: HardwareConfig = HardwareConfig()
     init: InitConfig = InitConfig()
-    logger: LoggerConfig
+    callbacks: list[CallbackConfig] = []
+    """Lightning callbacks, called before lmexp's own at each hook. Validation is lmexp's: its hooks are not called."""
+    logger: Annotated[Annotated[LoggerConfig, SHIPPED] | Annotated[OutsideLogger, OUTSIDE], BY_ORIGIN]
     launcher: LauncherConfig = LocalLauncher()
+    code: dict[str, CodeVersion] = {}
+    """The version of each `_target_` from outside lmexp, filled in when the config is resolved."""
     run: RunInfo | None = None

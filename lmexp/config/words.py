@@ -17,7 +17,7 @@ GROUPS = ("model", "data", "tokenizer", "task", "optim", "schedule", "precision"
 """The groups whose choice shapes a run."""
 FILLED_IN = ("vocab_size", "input_vocab_size", "fingerprint", "stop_words_fingerprint", "labels", "size", "run_id")
 """Keys that are null in words and filled in when a config is resolved."""
-ELSEWHERE = ("hardware", "run", "logger", "launcher", "schema_version")
+ELSEWHERE = ("hardware", "run", "logger", "launcher", "code", "schema_version")
 """Sections that are the machine's or lmexp's own."""
 
 Plain = dict[str, Any]

@@ -2,7 +2,8 @@
 
 from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.optimizers import SGDConfig
+from lmexp.config.schema import RunConfig
 from lmexp.cost.memory_step import Step
 
 
@@ -134,9 +135,9 @@ class GPTStep(Step):
     def _update(self) -> int:
         """Return what the optimizer's step takes beside its state."""
         optim, precision = self.run.optim, self.run.precision
-        if isinstance(optim, AdamConfig):
-            unfused = precision.compute == "fp16"
-            return self.gradients if unfused else 0
+        if not isinstance(optim, SGDConfig):
+            is_fused = optim.has_fused_kernel and precision.compute != "fp16"
+            return 0 if is_fused else self.gradients
         copies = int(optim.weight_decay > 0) + int(optim.nesterov and optim.momentum > 0)
         # A CPU goes from weight to weight, a GPU through all of them at once.
         largest = max(self.head, self.model.d_model * self.model.d_feed_forward, 3 * self.model.d_model**2)

@@ -2,7 +2,7 @@
 
 from lmexp.config.checks import world_size
 from lmexp.config.models.base import WIDE
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
@@ -25,7 +25,8 @@ class Step:
         self.weights = self.params * self.weight
         trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
         self.gradients = trained * self.gradient
-        moments = 2 if isinstance(run.optim, AdamConfig) else int(run.optim.momentum > 0)
+        # An optimizer whose state is not known counts as Adam does: two values for each weight, as most have.
+        moments = 2 if run.optim.moments is None else len(run.optim.moments)
         self.optimizer = trained * moments * BYTES[precision.optimizer]
         labels = run.task.label_head()
         self.classes = labels.n_labels if labels else model.vocab_size or 0

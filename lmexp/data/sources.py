@@ -1,9 +1,9 @@
 """Where text and examples come from: out of a data config, always in the same order.
 
 Kinds of source: the standard library's own files (no network needed), local files (local_files.py, example_files.py),
-the Hugging Face hub (hub.py), and rules (generated.py). Unless data.clean asks for it (cleaning.py), nothing in a text
-is normalised: line endings, spaces and Unicode forms stay as they are, so that bytes counted here are the bytes of the
-source. Empty documents are skipped.
+the Hugging Face hub (hub.py), rules (generated.py), and functions from outside (outside.py). Unless data.clean asks for
+it (cleaning.py), nothing in a text is normalised: line endings, spaces and Unicode forms stay as they are, so that the
+bytes counted here are the bytes of the source. Empty documents are skipped.
 
 A source has a fingerprint, the hash of its content. It stands for the paths in identities: the same text
 in another folder is the same data.
@@ -23,11 +23,12 @@ from lmexp.config.data import (
     HubData,
     HubExamples,
     LabelData,
+    OutsideData,
     PairData,
     StdlibData,
     TagData,
 )
-from lmexp.data import cleaning, example_files, generated, hub, local_files
+from lmexp.data import cleaning, example_files, generated, hub, local_files, outside
 from lmexp.data.example_files import Example
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
@@ -78,6 +79,8 @@ def fingerprint(data: DataConfig) -> str:
         return hub.fingerprint(data)
     if isinstance(data, GeneratedData):
         return generated.fingerprint(data)
+    if isinstance(data, OutsideData):
+        return outside.fingerprint(data)
     try:
         if isinstance(data, ExampleFiles):
             return hash_text("\n".join(f"{role} {_hash(files)}" for role, files in _example_files(data).items()))
@@ -110,6 +113,8 @@ def documents(data: DataConfig) -> Iterator[str]:
         texts = local_files.documents(data)
     elif isinstance(data, StdlibData):
         texts = _stdlib_documents()
+    elif isinstance(data, OutsideData) and data.holds == "text":
+        texts = outside.documents(data)
     else:
         raise UserError(f"data.source={data.source} holds {data.holds}, not text")
     cleaner = cleaning.Cleaner(data)
@@ -154,6 +159,8 @@ def examples(data: DataConfig, validating: bool = False) -> Iterator[Example]:
             yield from hub.examples(data, (data.validation_subset if validating else None) or data.subset)
         elif isinstance(data, GeneratedData):
             yield from generated.examples(data)
+        elif isinstance(data, OutsideData) and data.holds != "text":
+            yield from outside.examples(data)
         else:
             raise UserError(f"data.source={data.source} holds text, not examples")
     except OSError as error:

@@ -23,7 +23,7 @@ from torch import nn
 
 from lmexp.config import paths
 from lmexp.config.checks import check_config, micro_batch
-from lmexp.config.compose import Composer, parse_overrides
+from lmexp.config.compose import Composer, allow_code, parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import Exclusive
@@ -103,6 +103,7 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     for override in parse_overrides(words):
         if override.is_sweep_override() or override.key_or_group.split(".")[0] in ("hydra", "run", "sweep"):
             raise UserError(f"{override.input_line}: bench measures one model, or one run by its name")
+    allow_code(words, config_dir)
     config = Composer(paths.search_roots(config_dir), words=words).config({})
     check_config(config)
     # The text is only needed if the config does not say the size of the tokenizer.

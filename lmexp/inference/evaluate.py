@@ -19,7 +19,7 @@ from torch import nn
 
 from lmexp.config import paths
 from lmexp.config.checks import check_task, micro_batch
-from lmexp.config.compose import Composer, parse_overrides
+from lmexp.config.compose import Composer, allow_code, parse_overrides
 from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import TaskConfig
@@ -200,6 +200,7 @@ def _other(config: RunConfig, words: list[str], config_dir: Path | None, run: Ru
             raise UserError(f"{word}: eval takes other data=... and another task=...; the model stays what it is")
     if not words:
         return config
+    allow_code(words, config_dir)
     changes: dict[str, Any] = {}
     if "data" in keys or "task" in keys:
         whole = [word for word in words if _key(word).split(".")[0] in keys]

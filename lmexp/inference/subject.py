@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmexp.config import paths
-from lmexp.config.compose import Composer
+from lmexp.config.compose import Composer, allow_code
 from lmexp.config.hf import published_settings, quiet
 from lmexp.config.models.hf import HFConfig
+from lmexp.config.outside import changed_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.data.tokenizers.build import build_tokenizer
@@ -40,8 +41,12 @@ def load_subject(
 
     Raises UserError.
     """
+    allow_code([], config_dir)
     if not name.startswith(PREFIX):
-        return load_final(find_run(name, outputs))
+        loaded = load_final(find_run(name, outputs))
+        for target in changed_code(loaded.config):
+            say(f"warning: the code of {target} has changed since {name} was trained")
+        return loaded
     config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)
     settler = InputResolver(outputs / STORES, say)
     config = settler.identified(config)

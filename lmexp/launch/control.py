@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmexp.config.outside import check_code
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, load_engine
 from lmexp.launch.processes import stop_process
@@ -78,7 +79,8 @@ def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence
         states: states of the runs to set back, if no names are given.
         fresh: whether the runs start over instead of from their last checkpoint.
 
-    Raises UserError if a name is no run of the sweep, or is a run that is done or under way.
+    Raises UserError if a name is no run of the sweep, or is a run that is done or under way, or whose code from outside
+    lmexp is not trusted or has changed.
     """
     known = runs_of(folder)
     runs = [find_run(name, outputs) for name in names] or [
@@ -95,6 +97,7 @@ def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence
             raise UserError(f"{run.name} is running")
         if state.job and state.state in WAITING:
             raise UserError(f"{run.name} waits in its scheduler's queue as {state.job}; cancel it first")
+        check_code(run.read_config())
     for run in runs:
         if fresh:
             (run.checkpoints / "last.ckpt").unlink(missing_ok=True)

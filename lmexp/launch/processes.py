@@ -20,6 +20,7 @@ from typing import Protocol
 
 import psutil
 
+from lmexp.config.code import code_environment
 from lmexp.launch.slots import Place
 from lmexp.runs.directory import RunDir
 
@@ -99,14 +100,17 @@ def worker_command(
 
 def worker_environment(threads: int) -> dict[str, str]:
     """Return the environment of a run with this many threads per process."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    own = {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+    return os.environ | code_environment() | own
 
 
 class _Forked:
     def __init__(self, run: RunDir, place: Place, probe: bool) -> None:
         warm_up()
         self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
-            target=_enter, args=(run.path, run.log, place.environment(), place.threads, probe), daemon=False
+            target=_enter,
+            args=(run.path, run.log, place.environment() | code_environment(), place.threads, probe),
+            daemon=False,
         )
         with _without_main():
             self._process.start()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import run_id, slug
+from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
@@ -22,7 +23,7 @@ from lmexp.resolve.inputs import InputResolver, begin_with
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import STORES, RunDir, runs_in
 from lmexp.runs.find import find_run
-from lmexp.runs.mirrors import check_logger
+from lmexp.runs.mirrors.open import check_logger
 
 INIT = "init"
 """The axis that separates runs that start from weights trained by the sweep itself from those that start from scratch.
@@ -102,11 +103,12 @@ class RunResolver:
     def _runnable(self, config: RunConfig, read_source: bool) -> tuple[RunConfig, Horizon, Device]:
         """Check a config against this machine and its data, and fill in what they decide."""
         check_config(config)
+        check_outside(config)
         check_logger(config.logger)
         device = self._check_device(config)
         config = self._with_hardware(config, device)
         if read_source:
-            config = self._inputs.identified(config)
+            config = with_versions(self._inputs.identified(config))
         if self._when_valid and not device.elsewhere:
             self._when_valid()
             self._when_valid = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmexp.config import paths
 from lmexp.config.cells import Expansion, expand, search_space
-from lmexp.config.compose import Composer, split_words
+from lmexp.config.compose import Composer, allow_code, split_words
 from lmexp.config.identity import slug
 from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError
@@ -47,6 +47,7 @@ def resolve_sweep(
 
     Raises UserError if the sweep cannot be read or none of its cells can run.
     """
+    allow_code(overrides, config_dir)
     roots = paths.search_roots(config_dir)
     file = None
     if sweep is not None:

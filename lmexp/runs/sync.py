@@ -10,11 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lmexp.config.schema import LoggerConfig, RunConfig
+from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
 from lmexp.errors import UserError
 from lmexp.runs.directory import WAITING, RunDir
 from lmexp.runs.find import runs_of
-from lmexp.runs.mirrors import Say, agents_run, check_logger, open_mirror
+from lmexp.runs.mirrors.mirror import Say
+from lmexp.runs.mirrors.open import check_logger, has_mirror, open_mirror
+from lmexp.runs.mirrors.wandb import agents_run
 from lmexp.runs.record import Row
 
 
@@ -36,14 +38,14 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
         raise UserError("WANDB_SWEEP_ID is set: a W&B agent's run is one run, and `sync` rebuilds many")
     runs = [run for run in runs_of(folder) if run.path.is_dir()]  # of a sweep that was stopped early, not all are made
     configs = [_with_logger(run.read_config(), logger) for run in runs]
-    if not any(map(_has_mirror, configs)):
+    if not any(has_mirror(config.logger) for config in configs):
         raise UserError(f"the runs of {folder.name} have no mirror; name one, as in --logger wandb")
     for config in configs:
         check_logger(config.logger)
     rows: list[Row] = []
     unreachable: str | None = None
     for run, config in zip(runs, configs, strict=True):
-        if unreachable and config.logger.name == "wandb" and config.logger.mode == "online":
+        if unreachable and _is_online_wandb(config):
             # What could not be reached for one run is not waited for again by each of the others.
             row = rebuild(run, _with_logger(config, {"mode": "offline"}))
             if row["result"] == "mirrored":
@@ -61,7 +63,7 @@ def rebuild(run: RunDir, config: RunConfig) -> Row:
     known = run.read_state()
     row: Row = {"run": run.path.resolve().name, "state": known.state, "mirror": config.logger.name}
     row |= {"result": "skipped", "place": None, "reason": None}
-    if not _has_mirror(config):
+    if not has_mirror(config.logger):
         return row | {"reason": "it has no mirror"}
     # A run that has just ended is still at work, too: it closes its own mirror.
     lock = None if run.is_alive(known) else run.lock()
@@ -109,14 +111,17 @@ def _why(row: Row) -> str:
     return f" ({row['reason']})" if row["reason"] else ""
 
 
-def _has_mirror(config: RunConfig) -> bool:
+def _is_online_wandb(config: RunConfig) -> bool:
     logger = config.logger
-    return logger.name != "none" and not (logger.name == "wandb" and logger.mode == "disabled")
+    return isinstance(logger, LoggerConfig) and logger.name == "wandb" and logger.mode == "online"
 
 
 def _with_logger(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    if isinstance(config.logger, OutsideLogger) and "name" not in changes:
+        return config
+    before = config.logger.model_dump() if isinstance(config.logger, LoggerConfig) else {}
     try:
-        logger = LoggerConfig.model_validate(config.logger.model_dump() | dict(changes))
+        logger = LoggerConfig.model_validate(before | dict(changes))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"logger.{first['loc'][0]}={first.get('input')!r}: {first['msg']}") from None

@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.schema import RunConfig
 from lmexp.data.feeds import IGNORED, Batch, Feed
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
+from lmexp.tasks.optim import build_optimizer, can_fuse
 
 
 @dataclass(frozen=True)
@@ -199,22 +199,6 @@ class Task(pl.LightningModule):
         return int(self._trainer.strategy.reduce(most, reduce_op="max")) - mine
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer that the config's `_target_` names.
-
-        Weight decay applies to matrices and embeddings only. The kernels are fused where that is known
-        to work: half-precision loss scaling with clipping does not go with them.
-        """
-        optim = self.config.optim
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
-        groups = [
-            {"params": [w for w in weights if w.ndim >= 2], "weight_decay": optim.weight_decay},
-            {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
-        ]
-        known: dict[str, Any] = {"lr": optim.lr}
-        if isinstance(optim, AdamConfig):
-            known |= {"betas": optim.betas, "eps": optim.eps}
-            known["fused"] = self.config.precision.compute != "fp16" and self.device.type in ("cpu", "cuda")
-        else:
-            known |= {"momentum": optim.momentum, "nesterov": optim.nesterov}
-        optimizer: torch.optim.Optimizer = get_class(optim.target)(groups, **known)
-        return optimizer
+        """Build the optimizer that the config names."""
+        fuse = can_fuse(self.config.precision.compute, self.device)
+        return build_optimizer(self.parameters(), self.config.optim, fuse)

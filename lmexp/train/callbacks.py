@@ -8,6 +8,7 @@
     DtypeReader    (dtypes.py)      reads which types the tensors are stored and multiplied in
     NextStepTimer  (clock.py)       starts the timer of the next step
 
+Callbacks from outside lmexp, which a config lists, follow Clock: a checkpoint holds their state of the same step.
 A checkpoint keeps the state of a callback under the name of its class, so `Clock`, `Curve` and `Spending` keep theirs.
 """
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.schema import RunConfig
 from lmexp.cost.meters import StepMeter
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import load_tokenizer
@@ -84,10 +84,7 @@ def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
         weights = list(task.parameters())
     if [len(g["params"]) for g in kept["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
         raise ValueError("the optimizer has other weights")
-    if isinstance(config, AdamConfig):
-        moments = ["exp_avg", "exp_avg_sq"]
-    else:
-        moments = ["momentum_buffer"] if config.momentum else []
+    moments = config.moments or ()  # of an optimizer whose state is not known, the optimizer itself must complain
     if moments and not kept["state"]:
         raise ValueError("the optimizer's state is missing")
     for which, state in kept["state"].items():

@@ -11,7 +11,7 @@ from lmexp.cost.meters import WARMUP_STEPS, MemoryMeter, StepMeter
 from lmexp.tasks.base import Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.progress import Progress
-from lmexp.train.schedule import rate
+from lmexp.train.schedule import open_schedule
 
 
 class Clock(StepCallback):
@@ -22,6 +22,7 @@ class Clock(StepCallback):
     ) -> None:
         super().__init__(progress)
         self.meter, self.config, self.memory = meter, config, memory
+        self._schedule = open_schedule(config.schedule)
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Start the timer of the first step, once everything is built."""
@@ -38,7 +39,7 @@ class Clock(StepCallback):
         self.meter.begin()
         sequence = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
         _set_random_seed(int(sequence.generate_state(1, np.uint64)[0]), task.device)
-        lr = self.config.optim.lr * rate(self.config.schedule, self.progress.share_after_step)
+        lr = self.config.optim.lr * float(self._schedule(self.progress.share_after_step))
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = lr
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lmexp.config.schema import RunConfig
 from lmexp.cost.meters import StepMeter
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors import Mirror
+from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.progress import Progress

@@ -12,7 +12,8 @@ from lmexp.cost.horizon import horizon
 from lmexp.data.examples import ExampleStore
 from lmexp.files import flush_to_disk
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors import Mirror, open_mirror
+from lmexp.runs.mirrors.mirror import Mirror
+from lmexp.runs.mirrors.open import open_mirror
 from lmexp.runs.origin import origin_columns
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores

@@ -1,27 +1,17 @@
-"""The learning rate as a function of the share of the budget that is spent."""
+"""The schedule that a config names, as a function from the share of the budget to the multiple of the peak rate."""
 
-import math
+from collections.abc import Callable
+from functools import partial
 
-from lmexp.config.schema import ScheduleConfig
+from lmexp.config.code import arguments_of, load_target
+from lmexp.config.schedules import AnySchedule, OutsideSchedule, factor
 
 
-def rate(schedule: ScheduleConfig, share: float) -> float:
-    """Return the multiple of the peak rate at `share` (0 to 1) of the budget.
-
-    Warm-up rises linearly from 0 and reaches 1 at `warmup`; what follows runs over the rest. The cool-down
-    of wsd is 1 - sqrt (Hägele et al. 2024, equation 1). Every schedule but constant ends at `final`.
-    """
-    if share < schedule.warmup:
-        return share / schedule.warmup
-    rest = min((share - schedule.warmup) / (1 - schedule.warmup), 1.0)
-    match schedule.name:
-        case "constant":
-            return 1.0
-        case "linear":
-            fallen = rest
-        case "cosine":
-            fallen = 0.5 * (1 - math.cos(math.pi * rest))
-        case "wsd":
-            since = share - (1 - schedule.cooldown)
-            fallen = math.sqrt(min(since / schedule.cooldown, 1.0)) if since > 0 else 0.0
-    return 1 - fallen * (1 - schedule.final)
+def open_schedule(schedule: AnySchedule) -> Callable[[float], float]:
+    """Return the schedule. Raises UserError for code from outside that is not trusted or is not there."""
+    if not isinstance(schedule, OutsideSchedule):
+        return partial(factor, schedule)
+    loaded = load_target(schedule.target, "schedule")
+    keys = arguments_of(schedule, loaded)
+    made: Callable[[float], float] = loaded(**keys) if isinstance(loaded, type) else partial(loaded, **keys)
+    return made

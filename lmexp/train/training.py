@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lmexp.config.checks import micro_batch, sequences
+from lmexp.config.code import call_target
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, detect, unsupported_precision
@@ -33,7 +34,7 @@ from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
-from lmexp.runs.mirrors import Mirror
+from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import last_checkpoint, load_weights, whole
 from lmexp.train.clock import Clock, NextStepTimer
@@ -115,7 +116,8 @@ class Training:
         spending, dtypes = Spending(self.energy, started), DtypeReader(validation)
         checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
         with heartbeat(self.run, progress, curve, spending) if self.leader else nullcontext():
-            self.take_steps(progress, [curve, evaluation, saving, spending, dtypes], checkpoint)
+            callbacks = [call_target(section, "callback") for section in config.callbacks]
+            self.take_steps(progress, [*callbacks, curve, evaluation, saving, spending, dtypes], checkpoint)
             assert evaluation.quality is not None, "the end of a budget is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = True

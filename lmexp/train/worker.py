@@ -24,6 +24,7 @@ import torch
 
 from lmexp.config.checks import world_size
 from lmexp.config.identity import run_id
+from lmexp.config.outside import check_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError, reason_of
@@ -76,6 +77,7 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         signals.start()
         config = run.read_config()
         check_identity(config)
+        check_code(config)
         if world_size(config) != processes():
             raise UserError(
                 f"this run has {world_size(config)} processes: start it with "

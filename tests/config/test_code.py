@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.base import Section
+from lmexp.config.base import OutsideSection
 from lmexp.config.code import (
     CodeVersion,
     Trust,
     allow,
+    arguments_of,
+    check_call,
     code_environment,
     code_version,
     load_target,
-    section_of,
     targets_in,
     trusting,
 )
@@ -35,7 +36,9 @@ class Settings(Section):
 
 
 class Net(torch.nn.Module):
-    def __init__(self, config: Settings) -> None:
+    Config = Settings
+
+    def __init__(self, width: int) -> None:
         super().__init__()
 
 
@@ -96,8 +99,15 @@ def test_the_users_own_configs_allow_what_they_name(folder: Path, file: str, con
     (folder / file).parent.mkdir(parents=True)
     (folder / file).write_text(content)
     assert load_target("their_study.nets.Net", "model")
-    with pytest.raises(UserError, match="--trust"):
-        load_target("their_study.nets.plain", "schedule")
+    assert load_target("their_study.nets.plain", "schedule")  # of the same package, which lies beside the configs
+
+
+def test_of_a_library_only_what_is_named_is_allowed(folder: Path):
+    (folder / "conf").mkdir()
+    (folder / "conf" / "schedule.yaml").write_text("_target_: math.sqrt\n")
+    assert load_target("math.sqrt", "schedule")(4) == 2
+    with pytest.raises(UserError, match="--trust math"):
+        load_target("math.exp", "schedule")
 
 
 def test_workers_are_told_by_environment_variables(folder: Path, monkeypatch: pytest.MonkeyPatch):
@@ -158,11 +168,21 @@ def test_an_error_in_a_users_module_is_one_line(folder: Path):
         load_target("their_study.broken.Net", "model")
 
 
-def test_a_typed_section_is_the_annotation_of_the_first_parameter(folder: Path):
+def test_keys_that_a_function_does_not_take_are_named(folder: Path):
     allow(["their_study"])
-    section = section_of(load_target("their_study.nets.Net", "model"))
-    assert section is not None and issubclass(section, Section) and section().model_dump() == {"width": 3}
-    assert section_of(load_target("their_study.nets.plain", "schedule")) is None
+    check_call(OutsideSection.model_validate({"_target_": "their_study.nets.plain", "slope": 2}), "schedule", 1)
+    wrong = OutsideSection.model_validate({"_target_": "their_study.nets.plain", "slop": 2})
+    with pytest.raises(UserError, match=r"unexpected keyword argument 'slop'. Did you mean 'slope'\?"):
+        check_call(wrong, "schedule", 1)
+
+
+def test_a_class_may_bring_a_section_that_checks_its_keys(folder: Path):
+    allow(["their_study"])
+    section = OutsideSection.model_validate({"_target_": "their_study.nets.Net"})
+    assert arguments_of(section, load_target(section.target, "model")) == {"width": 3}
+    wrong = OutsideSection.model_validate({"_target_": "their_study.nets.Net", "width": "wide"})
+    with pytest.raises(UserError, match="width='wide'"):
+        check_call(wrong, "model")
 
 
 def test_the_version_of_code_follows_every_file_of_a_users_package(folder: Path):

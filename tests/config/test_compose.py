@@ -96,7 +96,7 @@ MISTAKES = {
     "optim.lr=nan": "optim.lr=nan: input should be a finite number",
     "data=text": "data.path must be given, as in data.path=...",
     "data.source=web": "data.source=web: expected one of 'stdlib', 'files', 'hub', 'pairs'",
-    "model._target_=os.system": "the model os.system is code from outside lmexp",
+    "model._target_=os.system": "model._target_=os.system is code from outside lmexp",
     "model._target_=lmexp.models.gpt.GTP": "model._target_=lmexp.models.gpt.GTP: expected one of 'lmexp.models.bert",
     "model.d_ff=${model.width}": "model.d_ff: Interpolation key 'model.width' not found",
     "model.n_layers": "'model.n_layers' is not an override",

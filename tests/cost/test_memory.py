@@ -17,7 +17,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.models.encdec import EncDecConfig
-from lmexp.config.schema import AdamConfig, RunConfig
+from lmexp.config.optimizers import AdamConfig
+from lmexp.config.schema import RunConfig
 from lmexp.cost.hf import describe, measure
 from lmexp.cost.memory import estimate_memory
 from lmexp.cost.meters import MemoryMeter

@@ -10,22 +10,23 @@ import pytest
 
 from lmexp.config.data import ByteTokenizerConfig, StdlibData
 from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.optimizers import AdamConfig
+from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import (
-    AdamConfig,
     BatchConfig,
     BudgetConfig,
     LoggerConfig,
     PrecisionConfig,
     RunConfig,
     RunInfo,
-    ScheduleConfig,
     TrainerConfig,
 )
 from lmexp.config.tasks.causal_lm import CausalLMConfig
 from lmexp.errors import UserError
-from lmexp.runs import mirrors
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors import check_logger, flat_config, open_mirror
+from lmexp.runs.mirrors import wandb as wandb_mirror
+from lmexp.runs.mirrors.mirror import Copy, Mirror, Point, flat_config
+from lmexp.runs.mirrors.open import check_logger, open_mirror
 
 KEY = "0123456789abcdef" * 3
 CURVE: list[dict[str, Any]] = [
@@ -189,7 +190,7 @@ def test_wandb_online_without_a_network_goes_on_offline_and_keeps_the_key_secret
     run: RunDir, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(mirrors, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(wandb_mirror, "CONNECT_SECONDS", 2.0)
     started = time.monotonic()
     mirror_whole_run(config_for(name="wandb", mode="online"), run)
     assert time.monotonic() - started < 20
@@ -333,7 +334,7 @@ def test_a_mirror_that_stopped_says_so_once_and_is_still_closed(capfd: pytest.Ca
     class Broken:
         finished = False
 
-        def log(self, point: mirrors.Point) -> None:
+        def log(self, point: Point) -> None:
             raise RuntimeError("disk full\nand more")
 
         def finish(self, record: dict[str, Any] | None, exit_code: int) -> None:
@@ -341,7 +342,7 @@ def test_a_mirror_that_stopped_says_so_once_and_is_still_closed(capfd: pytest.Ca
             raise RuntimeError("disk still full")
 
     copy = Broken()
-    mirror = mirrors.Mirror("W&B", lambda: copy)
+    mirror = Mirror("W&B", lambda: copy)
     mirror.log(CURVE[0])
     mirror.log(CURVE[1])
     mirror.finish(RECORD, 0)
@@ -350,11 +351,11 @@ def test_a_mirror_that_stopped_says_so_once_and_is_still_closed(capfd: pytest.Ca
 
 
 def test_an_interrupt_is_not_swallowed() -> None:
-    def interrupted() -> mirrors.Copy:
+    def interrupted() -> Copy:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mirrors.Mirror("W&B", interrupted)
+        Mirror("W&B", interrupted)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])

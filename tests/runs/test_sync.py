@@ -8,9 +8,10 @@ import pytest
 
 from lmexp.config.schema import RunConfig, RunInfo
 from lmexp.errors import UserError
-from lmexp.runs import mirrors
 from lmexp.runs.directory import RunDir, State
 from lmexp.runs.manifest import Cell, Manifest, write_manifest
+from lmexp.runs.mirrors import wandb as wandb_mirror
+from lmexp.runs.mirrors.open import open_mirror
 from lmexp.runs.sync import attach_to_agent, check_agent, sync
 from tests.runs.test_mirrors import (
     CURVE,
@@ -62,7 +63,7 @@ def only_wandb_piece(run: RunDir) -> dict[str, Any]:
 
 def test_each_run_becomes_one_clean_wandb_run_however_often(make: Make, sweep: Path, capfd: Any) -> None:
     runs = [make("a1"), make("b2")]
-    mirrors.open_mirror(runs[0].read_config(), runs[0])  # an attempt that was killed
+    open_mirror(runs[0].read_config(), runs[0])  # an attempt that was killed
     said: list[str] = []
     for _ in range(2):
         rows = sync(sweep, {}, said.append)
@@ -134,10 +135,10 @@ def test_a_server_that_cannot_be_reached_is_waited_for_once(
     make: Make, sweep: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr(mirrors, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(wandb_mirror, "CONNECT_SECONDS", 2.0)
     modes: list[str] = []
-    really = mirrors.WandbCopy._open
-    monkeypatch.setattr(mirrors.WandbCopy, "_open", lambda copy, mode: modes.append(mode) or really(copy, mode))
+    really = wandb_mirror.WandbCopy._open
+    monkeypatch.setattr(wandb_mirror.WandbCopy, "_open", lambda copy, mode: modes.append(mode) or really(copy, mode))
     runs = [make("a1"), make("b2"), make("c3")]
     rows = sync(sweep, {"mode": "online"})
     assert modes == ["online", "offline", "offline", "offline"]
@@ -198,7 +199,7 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_under_an_agent_is_the_agents(make: Make, agent: None) -> None:
     run = make("a1", project="ours")
-    mirrors.open_mirror(run.read_config(), run).finish(RECORD, 0)
+    open_mirror(run.read_config(), run).finish(RECORD, 0)
     found = only_wandb_piece(run)
     who = found["run"]
     assert (who.run_id, who.sweep_id, who.project, who.run_group) == ("agent42", "sw12", "theirs", "")

@@ -20,7 +20,7 @@ from lmexp.cost.horizon import Horizon
 from lmexp.cost.meters import StepMeter
 from lmexp.models.build import build_model
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors import Mirror
+from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import IGNORED
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.checkpoint import whole

@@ -7,6 +7,7 @@ from lmexp.config.data import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
     HFTokenizerConfig,
+    OutsideTokenizerConfig,
     SavedTokenizerConfig,
     TokenizerConfig,
     WordPieceTokenizerConfig,
@@ -15,6 +16,7 @@ from lmexp.data.split import Split
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.lossless import BPETokenizer, ByteTokenizer, CharTokenizer, train_bpe
 from lmexp.data.tokenizers.others import HFTokenizer, load_hf
+from lmexp.data.tokenizers.outside import build_outside, load_outside
 from lmexp.data.tokenizers.wordpiece import WordPieceTokenizer, train_wordpiece
 from lmexp.errors import UserError
 from lmexp.files import read_json
@@ -34,6 +36,8 @@ def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, st
         return load_hf(config)
     if isinstance(config, SavedTokenizerConfig):
         return _load_saved(config)
+    if isinstance(config, OutsideTokenizerConfig):
+        return build_outside(config, (text for split, text in documents if split == "train"))
     if isinstance(config, BPETokenizerConfig):
         return train_bpe(config.vocab_size, (text for split, text in documents if split == "train"))
     if isinstance(config, WordPieceTokenizerConfig):
@@ -73,6 +77,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
             return WordPieceTokenizer(**state)
         if kind == "hf":
             return HFTokenizer(**state)
+        if kind == "outside":
+            return load_outside(**state)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # wrong types anywhere in the file, the library's own complaints included

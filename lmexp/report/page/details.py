@@ -1,8 +1,8 @@
 """The details of single runs on the page: how the config differs, the end of the log, the command that repeats the run.
 
-Configs contain no secrets by design (mirrors.py refuses passwords); the sections on logging and launching are left out
-all the same. Logs may contain names of folders, which become part of the page. What looks like a password or a key is
-replaced in both. At most MAX_DETAILS runs have details: those on the frontier, those without a result, and the best.
+Configs contain no secrets by design (runs/mirrors refuses passwords); the sections on logging and launching are left
+out all the same. Logs may contain names of folders, which become part of the page. What looks like a password or a key
+is replaced in both. At most MAX_DETAILS runs have details: those on the frontier, those without a result, and the best.
 """
 
 import json

@@ -1,0 +1,53 @@
+"""What a config takes from outside lmexp: whether it can be called, and which version of it a run was named for."""
+
+from lmexp.config.code import check_call, check_trusted, code_version, is_shipped, load_target, targets_in
+from lmexp.config.data import OutsideData
+from lmexp.config.optimizers import OtherOptim
+from lmexp.config.schedules import OutsideSchedule
+from lmexp.config.schema import RunConfig
+from lmexp.errors import UserError
+
+NO_RESULT = {"logger", "launcher", "run"}
+"""Sections whose code cannot change a result."""
+
+
+def check_outside(config: RunConfig) -> None:
+    """Raise UserError for code from outside that is not trusted, not there, or does not take the keys beside it.
+
+    Models, tasks and metrics are checked by their own sections, loggers by runs/mirrors/open.py.
+    """
+    if isinstance(config.optim, OtherOptim):
+        check_call(config.optim, "optimizer", given=1, named=["lr"])
+    if isinstance(config.schedule, OutsideSchedule):
+        is_class = isinstance(load_target(config.schedule.target, "schedule"), type)
+        check_call(config.schedule, "schedule", given=0 if is_class else 1)
+    if isinstance(config.data, OutsideData):
+        check_call(config.data, "source")
+    for section in config.callbacks:
+        check_call(section, "callback")
+
+
+def with_versions(config: RunConfig) -> RunConfig:
+    """Return the config with the version of each `_target_` from outside, as its code is on the disk now."""
+    plain = config.model_dump(mode="json", by_alias=True, exclude=NO_RESULT)
+    targets = sorted({target for target in targets_in(plain) if not is_shipped(target)})
+    return config.model_copy(update={"code": {target: code_version(target) for target in targets}})
+
+
+def changed_code(config: RunConfig) -> list[str]:
+    """Return the targets whose code on the disk is not the version that the run was named for."""
+    return [target for target, version in config.code.items() if code_version(target) != version]
+
+
+def check_code(config: RunConfig) -> None:
+    """Raise UserError for a run whose code from outside is not trusted, or has changed since the run was named.
+
+    A run whose code has changed would have the result of another run under its name.
+    """
+    for target in targets_in(config.model_dump(mode="json", by_alias=True)):
+        check_trusted(target)
+    if changed := changed_code(config):
+        raise UserError(
+            f"the code of {', '.join(changed)} has changed since this run was named; run the sweep again, which makes "
+            "a new run, or bring the old code back"
+        )

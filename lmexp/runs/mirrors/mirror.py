@@ -1,0 +1,131 @@
+"""A mirror: a copy of a run's curve and record in another tool, which may fail without harm.
+
+The files in the run directory are the truth. At its first failure a mirror says so in one line, and is silent from then
+on. A mirror always holds the whole run: opened on a resumed run, it drops what an earlier attempt left in the run
+directory, and receives the curve so far first. So `sync` opens a mirror on a finished run and finishes it (sync.py).
+
+Each tool is one class, a `Copy`: wandb.py, tensorboard.py and mlflow.py beside this file, or a class from outside. All
+show the curve against tokens. Only rank 0 opens a mirror.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from lmexp.config.schema import RunConfig
+from lmexp.errors import reason_of
+from lmexp.runs.directory import RunDir
+from lmexp.runs.record import Row
+
+T = TypeVar("T")
+Point = Mapping[str, Any]
+"""A point of the curve, as a line of metrics.jsonl has it."""
+Say = Callable[[str], None]
+
+AXES = ("tokens", "step", "flops", "seconds")
+"""What a point is plotted against; its other numbers are measurements."""
+CONNECT_SECONDS = 10.0
+"""How long a mirror may wait for its server before the first step."""
+
+
+def print_line(line: str) -> None:
+    """Print to the run's log, at once."""
+    print(line, flush=True)
+
+
+class Copy:
+    """One tool's copy of a run. A class of your own derives from this; any of its methods may raise anything."""
+
+    place: str = ""
+    """Where it is: a folder or an address."""
+    kept_offline: str | None = None
+    """Why it is on the disk only, if it should be online."""
+
+    def __init__(self, config: RunConfig, run: RunDir) -> None:
+        """Open the copy of a run. Keys beside the logger's `_target_` arrive as further keyword arguments."""
+
+    def log(self, point: Point) -> None:
+        """Add a point of the curve, such as {"step": 5, "tokens": 1280, "train_loss": 5.1}."""
+        raise NotImplementedError
+
+    def finish(self, record: Row | None, exit_code: int) -> None:
+        """Add the record, if there is one, and close. The exit code is 0 for a run that is done."""
+
+
+class Mirror:
+    """A copy of a run that cannot harm it; without a copy, nothing."""
+
+    stopped: str | None = None
+    """Why it stopped, where it did."""
+
+    def __init__(self, title: str, copy: Callable[[], Copy] | None = None, say: Say = print_line) -> None:
+        self._title, self._say = title, say
+        self._copy = self._guarded(copy) if copy else None
+
+    @property
+    def place(self) -> str | None:
+        """Where the copy is, if there is one: a folder or an address."""
+        return self._copy.place if self._copy else None
+
+    @property
+    def kept_offline(self) -> str | None:
+        """Why the copy is on the disk only, where it was asked to be online."""
+        return self._copy.kept_offline if self._copy else None
+
+    def log(self, point: Point) -> None:
+        """Add a point of the curve, as it is in metrics.jsonl."""
+        copy = self._copy
+        if copy and self.stopped is None:
+            self._guarded(lambda: copy.log(point))
+
+    def finish(self, record: Row | None, exit_code: int) -> None:
+        """Add the record, if the run has one, and close with the process's exit code.
+
+        A mirror that stopped is closed too: W&B would otherwise do it, slowly, when the process ends.
+        """
+        copy = self._copy
+        if copy:
+            self._guarded(lambda: copy.finish(record, exit_code))
+
+    def _guarded(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except Exception as error:
+            if self.stopped is None:
+                self.stopped = reason_of(error)
+                self._say(f"the {self._title} mirror stopped: {self.stopped}; the run goes on")
+            return None
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """Return a config with dotted keys, without what is null."""
+
+    def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{key}.")
+            elif value is not None:
+                yield prefix + key, value
+
+    return dict(leaves(config.model_dump(mode="json", by_alias=True)))
+
+
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is null."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Keep the numbers."""
+    return {
+        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def measured(point: Point) -> dict[str, float]:
+    """Keep the numbers of a point that are not axes."""
+    return {name: value for name, value in numbers(point).items() if name not in AXES}
+
+
+def final_numbers(record: Row) -> dict[str, float]:
+    """Keep the numbers of a record, under names of their own: the curve has a `loss` too."""
+    return {f"record/{name}": value for name, value in numbers(record).items()}

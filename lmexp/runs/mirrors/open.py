@@ -1,0 +1,71 @@
+"""Which mirror a config names: it is checked before the run, and opened at its start."""
+
+import importlib.util
+import re
+from collections.abc import Callable
+
+from lmexp.config.code import call_target, check_call
+from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
+from lmexp.errors import UserError
+from lmexp.runs.directory import RunDir
+from lmexp.runs.mirrors.mirror import Copy, Mirror, Say, print_line
+from lmexp.runs.mirrors.mlflow import MLflowCopy
+from lmexp.runs.mirrors.tensorboard import TensorBoardCopy
+from lmexp.runs.mirrors.wandb import WandbCopy
+
+TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
+HAS_PASSWORD = re.compile(r"//[^/\s]*:(?!\d*/).*@")
+"""In an address, as in http://me:secret@host; nothing but digits between a colon and a slash is a port."""
+
+
+def check_logger(logger: LoggerConfig | OutsideLogger) -> None:
+    """Raise UserError for a mirror that cannot be opened; call it before any run starts.
+
+    It needs a package that is not installed (W&B comes with lmexp), its address holds a password, or it is a class from
+    outside that is not trusted, is not there, or does not take the keys beside it.
+    """
+    if isinstance(logger, OutsideLogger):
+        check_call(logger, "logger", given=2)
+        return
+    if logger.uri and HAS_PASSWORD.search(logger.uri):
+        raise UserError(
+            "logger.uri holds a password, which would stand in the config.yaml of every run: leave it out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if logger.name in ("tensorboard", "mlflow") and not importlib.util.find_spec(logger.name):
+        raise UserError(f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'")
+
+
+def has_mirror(logger: LoggerConfig | OutsideLogger) -> bool:
+    """Whether a run with this logger is copied anywhere."""
+    if isinstance(logger, OutsideLogger):
+        return True
+    return logger.name != "none" and not (logger.name == "wandb" and logger.mode == "disabled")
+
+
+def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line) -> Mirror:
+    """Open the mirror that the config names, and give it the curve so far. Never raises an Exception.
+
+    A run that resumes drops the points after its checkpoint first (`RunDir.keep_curve_up_to`).
+    `say` receives one line when the mirror stops or has to stay offline.
+    """
+    logger = config.logger
+    if not has_mirror(logger):
+        return Mirror(logger.name)
+    kinds: dict[str, Callable[[RunConfig, RunDir], Copy]] = {
+        "wandb": lambda config, run: WandbCopy(config, run, say),
+        "tensorboard": TensorBoardCopy,
+        "mlflow": MLflowCopy,
+    }
+
+    def copy_so_far() -> Copy:
+        copy: Copy
+        if isinstance(logger, OutsideLogger):
+            copy = call_target(logger, "logger", config, run)
+        else:
+            copy = kinds[logger.name](config, run)
+        for point in run.read_curve():
+            copy.log(point)
+        return copy
+
+    return Mirror(TITLES.get(logger.name, logger.name), copy_so_far, say)
