@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmexp.launch import processes
-from lmexp.launch.control import PATIENCE
+from lmexp.launch.control import MAX_WAIT_SECONDS
 
 STUBBORN = """
 import fcntl, signal, sys, threading, time
@@ -35,7 +35,7 @@ def test_a_run_that_had_to_be_killed_has_let_go_of_its_lock(tmp_path: Path, monk
 
 
 def test_a_run_has_half_a_minute_to_save_before_it_is_killed():
-    assert processes.GRACE_SECONDS == 30 < PATIENCE, "who cancels a sweep waits for longer"
+    assert processes.GRACE_SECONDS == 30 < MAX_WAIT_SECONDS, "a command that cancels a sweep waits for longer"
 
 
 def test_one_process_is_the_worker_itself_and_several_are_torchruns():
