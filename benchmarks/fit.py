@@ -20,7 +20,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from lmexp.analysis.scaling.bootstrap import bootstrap
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.solver import descend, solve
 from lmexp.analysis.scaling.surface import Surface
@@ -47,7 +47,7 @@ def points() -> Points:
         params, ratio = np.exp(draws.uniform(np.log(5e7), np.log(1.6e10), 234)), np.exp(draws.uniform(0, 6, 234))
         tokens = params * ratio
         noise = 0.005 * draws.standard_normal(234)
-        loss = chinchilla.loss(KNOWN["epoch"].theta, params, tokens) * np.exp(noise)
+        loss = chinchilla.loss(PUBLISHED_LAWS["epoch"].theta, params, tokens) * np.exp(noise)
     return Points(params, tokens, 6 * params * tokens, loss, np.arange(len(loss)).astype(str))
 
 

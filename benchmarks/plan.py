@@ -9,10 +9,10 @@ from pathlib import Path
 
 from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.queue import run_sweep
-from lmexp.planning.plan import Cell, plan
+from lmexp.planning.plan import CostedRun, plan
 from lmexp.resolve.planned import PlannedRun
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import State
+from lmexp.runs.state import State
 
 COMMON = ["tokenizer=byte", "evaluation.every=1", "checkpoint.every=1"]
 RUNS = [
@@ -48,7 +48,9 @@ def main() -> None:
         runs = [planned for sweep in sweeps for planned in sweep.runs]
         measure(runs, outputs)
         probes = known_probes(runs, outputs)
-        rows = plan(Cell(p.values, p.config, p.horizon, p.device, probe) for p, probe in zip(runs, probes, strict=True))
+        rows = plan(
+            CostedRun(p.values, p.config, p.horizon, p.device, probe) for p, probe in zip(runs, probes, strict=True)
+        )
         ratios = []
         for sweep, row, words in zip(sweeps, rows, RUNS, strict=True):
             run_sweep(sweep, Silent())

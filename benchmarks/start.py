@@ -24,7 +24,8 @@ import psutil
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import PlannedRun
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir, State, runs_in
+from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.state import State
 
 SWEPT, FRESH, MANY = 12, 4, 500
 STEP = 256

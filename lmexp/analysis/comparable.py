@@ -20,7 +20,7 @@ _SAID = {
     "peak_source": ("sources of peaks", "MFU is not held against the same"),
     "energy_source": ("sources of energy", "counted and estimated kWh do not compare"),
 }
-MOST_NAMED = 3
+MAX_NAMED = 3
 """Of more values than these, only the number is said."""
 
 
@@ -38,7 +38,7 @@ class Mixture:
     def sentence(self) -> str:
         """The mixture as a sentence."""
         named = ", ".join(f"{value}: {rows(n)}" for value, n in self.counts.items())
-        those = f" ({named})" if len(self.counts) <= MOST_NAMED else ""
+        those = f" ({named})" if len(self.counts) <= MAX_NAMED else ""
         return f"The rows are of {len(self.counts)} {_SAID[self.column][0]}{those}: {self.matters}."
 
 

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.frontier import Marks
+from lmexp.analysis.arrays import Marks
 from lmexp.errors import UserError, nearest
 from lmexp.units import printable
 
-MOST_CHARACTERS = 5_000
+MAX_CHARACTERS = 5_000
 _COMPARE = {ast.Eq: eq, ast.NotEq: ne, ast.Lt: lt, ast.LtE: le, ast.Gt: gt, ast.GtE: ge}
 _COMPUTE = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv}
 _CONSTANTS = {"true": True, "false": False, "null": None}
@@ -84,8 +84,8 @@ class _Names:
 
 def _with_plain_names(expression: str, columns: Iterable[str]) -> _Names:
     """Put a short plain name in the place of each column, as `score/tag/span_f1` would be read as divisions."""
-    if len(expression) > MOST_CHARACTERS:
-        raise UserError(f"an expression of {len(expression):,} characters; allowed are {MOST_CHARACTERS:,}")
+    if len(expression) > MAX_CHARACTERS:
+        raise UserError(f"an expression of {len(expression):,} characters; allowed are {MAX_CHARACTERS:,}")
     if "\0" in expression:
         raise UserError("an expression with a null character")
     known = set(columns)

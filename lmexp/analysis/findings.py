@@ -26,7 +26,7 @@ NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
 SEVERAL = 6
 """Of more values than these, only the best and the worst are told."""
-MOST_TOLD = 5
+MAX_SHOWN_AXES = 5
 """Of more axes than these, only those that do most are told."""
 PENDING = ("queued", "running")
 
@@ -145,7 +145,7 @@ def _about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> li
     every = all_effects(study, quality, cost) if varied else {}
     found = {axis: every[axis] for axis in varied if every[axis]}
     reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in found.items()}
-    told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MOST_TOLD))
+    told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MAX_SHOWN_AXES))
     sentences = [said for axis in found if axis in told for said in _about_axis(axis, found[axis], quality, cost)]
     rest = [axis for axis in found if axis not in told]
     if rest:
@@ -272,7 +272,9 @@ def _tally(counts: dict[str, int]) -> str:
 
 def _listed(names: list[str]) -> str:
     """Return `a, b and c`, of many the first ones and how many more."""
-    shown = names if len(names) <= MOST_TOLD + 1 else [*names[:MOST_TOLD], f"{len(names) - MOST_TOLD} more"]
+    shown = (
+        names if len(names) <= MAX_SHOWN_AXES + 1 else [*names[:MAX_SHOWN_AXES], f"{len(names) - MAX_SHOWN_AXES} more"]
+    )
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 

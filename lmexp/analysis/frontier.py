@@ -9,16 +9,14 @@ none beats the other.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from lmexp.analysis.arrays import Floats, Marks
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import higher_is_better as known_direction
 
 Names = str | Sequence[str]
 """One column, or several."""
-Floats = npt.NDArray[np.float64]
-Marks = npt.NDArray[np.bool_]
 
 _TOGETHER = 128
 """Rows that are held against the frontier at once: few enough to be cheap among themselves."""

@@ -17,7 +17,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.frontier import Floats, Names, is_done, names_of, objectives, undominated
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.frontier import Names, is_done, names_of, objectives, undominated
 from lmexp.errors import UserError
 from lmexp.runs.columns import higher_is_better as known_direction
 

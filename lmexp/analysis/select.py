@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.frontier import Marks, frontier, is_done, numbers, objectives
+from lmexp.analysis.arrays import Marks
+from lmexp.analysis.frontier import frontier, is_done, numbers, objectives
 from lmexp.errors import UserError
 from lmexp.runs.columns import higher_is_better
 

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import distinguishing_axes, in_words
 from lmexp.analysis.filters import matching
-from lmexp.analysis.frontier import Marks, is_done
+from lmexp.analysis.frontier import is_done
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in

@@ -28,7 +28,6 @@ from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.example_files import Example, Place
 from lmexp.data.folders import (
     RowWriter,
-    Say,
     batches,
     check_sizes,
     damaged_manifest,
@@ -41,6 +40,7 @@ from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
+from lmexp.messages import Say
 
 FORMAT_VERSION = 1
 NO_TAG = -100

@@ -22,7 +22,6 @@ from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json
 
-Say = Callable[[str], None]
 Item = TypeVar("Item")
 
 DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}

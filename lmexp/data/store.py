@@ -24,7 +24,6 @@ from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.folders import (
     DTYPES,
     RowWriter,
-    Say,
     batches,
     check_sizes,
     damaged_manifest,
@@ -37,6 +36,7 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
+from lmexp.messages import Say
 
 FORMAT_VERSION = 1
 
@@ -115,10 +115,6 @@ class Store:
     def bounds(self, split: Split) -> np.ndarray:
         """Return the offset of each document's first token, and the end: (documents + 1,) int64."""
         return np.load(self.path / f"{split}.bounds.npy")
-
-    def document_bytes(self, split: Split) -> np.ndarray:
-        """Return the UTF-8 bytes of each document: (documents,) int64."""
-        return np.load(self.path / f"{split}.bytes.npy")
 
     def tokenizer(self) -> Tokenizer:
         """Return the tokenizer that made the tokens."""

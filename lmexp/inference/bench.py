@@ -12,7 +12,7 @@ these weights, and can differ from the record's in the third digit.
 
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -36,6 +36,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.measure import BatchShape, read_bytes_per_step, speed_columns, time_generation, weights_bytes
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert, stored_as
+from lmexp.messages import Say
 from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
@@ -45,7 +46,6 @@ from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
 
-Say = Callable[[str], None]
 FILE = "bench.json"
 """The file in the run directory that keeps the document."""
 SPEEDS = ("time_to_first_token_ms", "decode_ms_p50", "decode_ms_p95", "decode_tokens_per_second")

@@ -7,7 +7,6 @@ record (runs/scores.py).
 import copy
 import math
 import re
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert
 from lmexp.inference.subject import PREFIX, load_subject
+from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
@@ -39,7 +39,6 @@ from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
 
-Say = Callable[[str], None]
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SECTIONS = ("data", "task")
 """What may be other than it was in training."""

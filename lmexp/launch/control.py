@@ -15,8 +15,9 @@ from lmexp.launch.engine import Engine, load_engine
 from lmexp.launch.processes import stop_process
 from lmexp.messages import Say
 from lmexp.runs.coordinators import ask_to_stop, has_coordinator
-from lmexp.runs.directory import WAITING, RunDir, State
+from lmexp.runs.directory import RunDir
 from lmexp.runs.find import find_run, runs_of
+from lmexp.runs.state import WAITING, State
 
 LOG = "sweep.log"
 """File in the sweep's folder with what a coordinator in the background prints."""

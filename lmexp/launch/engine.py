@@ -29,7 +29,7 @@ from lmexp.config.code import load_target
 from lmexp.config.launchers import LauncherSection, OutsideLauncher
 from lmexp.errors import UserError
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import State, StateName
+from lmexp.runs.state import State, StateName
 
 
 class Handle(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from lmexp.config.sweeps import SearchSpec
 from lmexp.resolve.planned import PlannedRun
-from lmexp.runs.directory import PRUNED
+from lmexp.runs.state import PRUNED
 
 NEARLY = 1e-9
 

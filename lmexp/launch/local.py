@@ -14,7 +14,7 @@ from lmexp.launch.engine import Engine
 from lmexp.launch.processes import Process, start, stop_all
 from lmexp.launch.slots import Place, Places
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import StateName
+from lmexp.runs.state import StateName
 
 RECENT_SECONDS = 60.0
 """A run ends within this time after one of its processes was killed: torchrun gives the others half a minute."""

@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from lmexp.resolve.planned import PlannedRun
-from lmexp.runs.directory import RESULTS, WAITING, RunDir, State
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import RESULTS, WAITING, State
 
 
 class Source(Protocol):

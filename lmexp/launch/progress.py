@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import State
+from lmexp.runs.state import State
 from lmexp.units import duration, si
 
 LOOK_SECONDS = 0.5

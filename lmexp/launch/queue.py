@@ -25,8 +25,8 @@ from lmexp.launch.probe import known_probes
 from lmexp.launch.spend import Ledger
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.coordinators import asked_to_stop, coordinating
-from lmexp.runs.directory import RESULTS, WAITING, State, StateName
 from lmexp.runs.manifest import write_manifest
+from lmexp.runs.state import RESULTS, WAITING, State, StateName
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.2

@@ -20,7 +20,7 @@ from lmexp.errors import UserError
 from lmexp.launch.engine import Engine
 from lmexp.launch.processes import CLEARING_SECONDS, GRACE_SECONDS
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import RESULTS, StateName
+from lmexp.runs.state import RESULTS, StateName
 
 if TYPE_CHECKING:
     from ray import ObjectRef

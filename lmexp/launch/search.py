@@ -29,9 +29,9 @@ from lmexp.launch.halving import Halving
 from lmexp.launch.pending import enqueue, is_pending
 from lmexp.launch.slots import slots_of
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import RESULTS, State
 from lmexp.runs.manifest import SkippedCell, write_manifest
 from lmexp.runs.record import is_number
+from lmexp.runs.state import RESULTS, State
 
 JOURNAL = "search.journal"
 DIGITS = 4

@@ -18,7 +18,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.directory import RESULTS, State, StateName
+from lmexp.runs.state import RESULTS, State, StateName
 
 ASK_SECONDS = 2.0
 """Minimum time between two queries to Slurm, each of which covers all jobs."""

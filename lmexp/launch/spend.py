@@ -14,8 +14,8 @@ from lmexp.cost.device import devices_used
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
 from lmexp.resolve.planned import PlannedRun
-from lmexp.runs.directory import State
 from lmexp.runs.probes import Probe
+from lmexp.runs.state import State
 from lmexp.units import si
 
 

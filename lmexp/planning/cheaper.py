@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.checks import flops_per_token, refusals, size_of
 from lmexp.analysis.scaling.points import Points
 from lmexp.planning.simulate import Assumed, gradients, jacobian, names_of, standard_errors
 
-Floats = npt.NDArray[np.float64]
 Widest = Callable[[npt.NDArray[np.bool_]], float]
 """The largest widening of an answer that counts, of the cells that a mask (cells and candidates,) marks."""
 
@@ -24,7 +24,7 @@ NOT_NEEDED = ("A", "B", "Nc", "Dc", "E", "gamma")
 """Answers that may widen: constants that no decision hangs on by themselves."""
 RATIOS = 8
 """Candidates of each size: numbers of tokens, evenly spaced in logs over what the design spans."""
-MOST_ADDED = 2
+MAX_ADDED = 2
 """Candidates that may take the place of one dropped cell."""
 SAME_TOKENS = 0.01
 """Of numbers of tokens whose logarithms differ by less: one run."""
@@ -89,7 +89,7 @@ def _step(chosen: npt.NDArray[np.bool_], cost: Floats, widest: Widest) -> npt.ND
         trial = chosen.copy()
         trial[dear] = False
         saved = float(cost[dear])
-        for _ in range(MOST_ADDED + 1):
+        for _ in range(MAX_ADDED + 1):
             if (now := widest(trial)) <= SLACK:
                 return trial
             open_ = [i for i in np.flatnonzero(~trial) if i != dear and cost[i] < saved]

@@ -28,7 +28,7 @@ from lmexp.cost.horizon import DEFAULT_TOKENS
 from lmexp.errors import UserError
 from lmexp.runs.record import Row
 
-LEAST_SCALE = 0.1
+MIN_SCALE = 0.1
 """A run on less than a tenth of its budget answers another question: no such factor is proposed."""
 SEED = "seed"
 

@@ -33,7 +33,7 @@ TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
 
 
 @dataclass(frozen=True)
-class Cell:
+class CostedRun:
     """What a plan needs to know of a run."""
 
     values: Values
@@ -43,7 +43,7 @@ class Cell:
     probe: Probe | None = None
 
 
-def plan(cells: Iterable[Cell]) -> list[Row]:
+def plan(cells: Iterable[CostedRun]) -> list[Row]:
     """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes.
 
     Seconds, energy and money are those of the training steps alone: starting, evaluation and checkpoints come
@@ -94,7 +94,7 @@ def search_totals(rows: Sequence[Row], search: SearchSpec) -> Row:
     return {key: None if None in parts else search.trials * max(parts) for key, parts in most.items()}
 
 
-def _micro_batch(cell: Cell) -> int | None:
+def _micro_batch(cell: CostedRun) -> int | None:
     """Return the micro-batch that `auto` takes on a device that is free; None where the config has it."""
     if cell.config.batch.micro != "auto":
         return None
@@ -102,7 +102,7 @@ def _micro_batch(cell: Cell) -> int | None:
     return fitting_micro_batches(cell.config, cell.device.kind, cell.device.memory_gb * 1e9 / share)[0]
 
 
-def _steps(cell: Cell) -> int | None:
+def _steps(cell: CostedRun) -> int | None:
     if cell.horizon.steps is not None:
         return cell.horizon.steps
     if cell.probe is None or cell.horizon.seconds is None:
@@ -110,7 +110,7 @@ def _steps(cell: Cell) -> int | None:
     return cell.probe.steps_in(cell.horizon.seconds)
 
 
-def _seconds(cell: Cell) -> float | None:
+def _seconds(cell: CostedRun) -> float | None:
     if cell.horizon.seconds is not None:
         return cell.horizon.seconds
     if cell.probe is None or cell.horizon.steps is None:
@@ -118,7 +118,7 @@ def _seconds(cell: Cell) -> float | None:
     return cell.probe.seconds(cell.horizon.steps)
 
 
-def _energy(cell: Cell, steps: int | None, seconds: float | None) -> Row:
+def _energy(cell: CostedRun, steps: int | None, seconds: float | None) -> Row:
     """Return kWh, from the probe's counter or from the rated power of the devices, and which it was."""
     probe, watts = cell.probe, cell.config.hardware.watts
     joules, source = None, None
@@ -129,10 +129,10 @@ def _energy(cell: Cell, steps: int | None, seconds: float | None) -> Row:
     return {"energy_kwh": None if joules is None else joules / JOULES_PER_KWH, "energy_source": source}
 
 
-def _dollars(cell: Cell, seconds: float | None) -> float | None:
+def _dollars(cell: CostedRun, seconds: float | None) -> float | None:
     price = cell.config.hardware.dollars_per_hour
     return None if price is None or seconds is None else price * _devices(cell) * seconds / 3600
 
 
-def _devices(cell: Cell) -> int:
+def _devices(cell: CostedRun) -> int:
     return devices_used(cell.device.kind, world_size(cell.config))

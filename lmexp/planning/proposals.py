@@ -17,7 +17,7 @@ from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.planning.cheaper import NOT_NEEDED, Exchange, exchange
 from lmexp.planning.cuts import (
-    LEAST_SCALE,
+    MIN_SCALE,
     Caps,
     Level,
     check_known,
@@ -109,7 +109,7 @@ def affordable(command: Command, planned: PlannedCells, caps: Caps) -> dict[str,
         least = min(load([row], caps) for row in planned.rows)
         raise UserError(
             f"nothing of {command.name} fits: the cheapest run takes {si(least)} times as much as allowed, and no "
-            f"budget is scaled below {LEAST_SCALE:g} of what it was"
+            f"budget is scaled below {MIN_SCALE:g} of what it was"
         )
     return {"fits": False, "share": whole, "proposals": proposals}
 
@@ -143,7 +143,7 @@ def _scale(command: Command, planned: PlannedCells, caps: Caps) -> dict[str, Any
     budgets = [config.budget for config in planned.configs]
     factor = 1 / load(planned.rows, caps)
     for _ in range(MAX_TRIES):
-        changed = scaled_budget(spec, planned.axes, budgets, factor) if factor >= LEAST_SCALE else None
+        changed = scaled_budget(spec, planned.axes, budgets, factor) if factor >= MIN_SCALE else None
         if changed is None:
             return None
         keys = [override.split("=")[0] for override in changed]

@@ -18,14 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.checks import flops_per_token, refusals, warnings
 from lmexp.analysis.scaling.fit import LawFit, fit_law
-from lmexp.analysis.scaling.laws import DEFAULT_LAWS, KNOWN, Form, Law
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, PUBLISHED_LAWS, Form, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest
 from lmexp.runs.record import Row
-
-Floats = npt.NDArray[np.float64]
 
 Z = 1.959964
 """Standard errors to the end of a 95 % interval."""
@@ -33,7 +32,7 @@ SHARED = 0.5
 """Share of the variance of the noise that rows of one unit have in common."""
 STEP = 1e-5
 """Of central differences in logs and exponents."""
-MOST_LOG = 700.0
+MAX_LOG = 700.0
 """exp of more overflows."""
 REHEARSALS = 8
 BOOTSTRAPS = 200
@@ -77,7 +76,7 @@ def assumed_law(text: str, noise: float) -> Assumed:
         raise UserError(
             f"--noise {noise:g}: the relative standard deviation of a loss, above 0 and below 1, as in 0.01"
         )
-    two = {name: known for name, known in KNOWN.items() if known.law.has_optimum}
+    two = {name: known for name, known in PUBLISHED_LAWS.items() if known.law.has_optimum}
     if text in two:
         return Assumed(two[text].law, two[text].theta, noise, two[text].source)
     if "=" in text:
@@ -246,7 +245,7 @@ def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]
     found = {}
     for name, value, error in zip(names_of(assumed), values, errors, strict=True):
         low, middle, high = (
-            float(end) if name == "E" else float(np.exp(min(end, MOST_LOG)))
+            float(end) if name == "E" else float(np.exp(min(end, MAX_LOG)))
             for end in (value - Z * error, value, value + Z * error)
         )
         low = max(low, 0.0)

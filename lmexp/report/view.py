@@ -7,10 +7,11 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.power import Detection, seeds_to_show
-from lmexp.analysis.frontier import Marks, frontier, is_done, numbers
+from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
 from lmexp.analysis.select import knee

@@ -1,14 +1,14 @@
 """A run directory: the one place where a run's files are named, written and read.
 
-    config.yaml     the resolved config: enough to run it again
-    state.json      what is happening: see State
-    metrics.jsonl   the curve, one JSON object a line, append-only
-    record.json     the row or rows, once, when they are true
-    scores.json     what the final weights were scored on, with details; joins the rows when they are read
-    log.txt         all that the run printed
-    checkpoints/    last.ckpt while it runs, then final/
+    config.yaml     the resolved config, which is enough to run it again
+    state.json      what the run is doing: see runs/state.py
+    metrics.jsonl   the curve, one JSON object in each line, append-only
+    record.json     the row or rows of the record, written once at the end
+    scores.json     scores of the final weights, with details; they join the rows when the record is read
+    log.txt         everything that the run printed
+    checkpoints/    last.ckpt during training, then final/
 
-Readers need no lock: files are replaced whole, and a torn last line of the curve is dropped.
+Readers need no lock: files are replaced as a whole, and a torn last line of the curve is dropped.
 """
 
 import fcntl
@@ -21,88 +21,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, read_json, write_atomically, write_json
 from lmexp.runs.record import Row, is_number, is_row
+from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READER, Failure, State, StateName
 
-StateName = Literal["queued", "running", "done", "failed", "oom", "diverged", "timeout", "preempted", "cancelled"]
-STATES: tuple[str, ...] = get_args(StateName)
-RESULTS = {"done", "oom", "diverged", "timeout"}
-"""States that are an answer: running the sweep again leaves them as they are."""
-WAITING = {"queued", "running", "preempted"}
-"""States of runs that have not come to an end yet."""
 STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
 SCORES = "scores.json"
-"""What the final weights were scored on; see scores.py."""
-PRUNED = "pruned at "
-"""How the reason of a cancelled run begins that a search gave up."""
-STALE_SECONDS = 60.0
-"""A running state whose heartbeat is older than this has lost its process."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What a run is doing. Times are seconds since the epoch."""
-
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)  # of the check when it is read
-
-    state: StateName = "queued"
-    reason: str | None = None
-    attempts: int = 0
-    host: str | None = None
-    pid: int | None = None
-    heartbeat: float | None = None
-    started: float | None = None
-    finished: float | None = None
-    earlier: float = 0.0
-    """Seconds that earlier attempts took."""
-    tokens: int = 0
-    share: float | None = None
-    """Share of the budget that is spent."""
-    train_loss: float | None = None
-    tokens_per_second: float | None = None
-    """At present."""
-    job: str | None = None
-    """What a cluster's scheduler knows the run by, as in `slurm:1234_5`; None on this machine."""
-
-    @property
-    def spent(self) -> float:
-        """Seconds that the run has taken so far, over all attempts."""
-        if self.started is None:
-            return self.earlier
-        until = self.finished or self.heartbeat or self.started
-        return self.earlier + max(until - self.started, 0.0)
-
-    @property
-    def is_pruned(self) -> bool:
-        """Whether a search gave the run up, which is an answer of its own kind: no failure, and no record."""
-        return self.state == "cancelled" and (self.reason or "").startswith(PRUNED)
-
-
-_STATE = TypeAdapter(State)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What ended one of a run's processes other than the first, which tells it for all of them."""
-
-    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
-
-    rank: int
-    outcome: StateName
-    reason: str
-    at: float
-    """Seconds since the epoch."""
-
-
-_FAILURE = TypeAdapter(Failure)
+"""Scores of the final weights; see runs/scores.py."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +51,12 @@ class RunDir:
 
     @property
     def log(self) -> Path:
-        """All that the run printed."""
+        """Everything that the run printed."""
         return self.path / "log.txt"
 
     @property
     def checkpoints(self) -> Path:
-        """Where weights are kept."""
+        """The folder of its weights."""
         return self.path / "checkpoints"
 
     @property
@@ -132,13 +65,13 @@ class RunDir:
         return self.checkpoints / "final"
 
     def note_job(self, job: str) -> None:
-        """Write into the state which job of a scheduler has the run; where a process trains it, its job has done so."""
+        """Write the scheduler's job of the run into its state. No-op while a process trains it: its job has done so."""
         with self.idle() as state:
             if state is not None:
                 self.update_state(job=job)
 
     def last_saved(self) -> float | None:
-        """Return when the state of training was last saved, in seconds since the epoch; None where it is not kept."""
+        """Return when the last checkpoint was written, in seconds since the epoch; None if there is none."""
         try:
             return (self.checkpoints / "last.ckpt").stat().st_mtime
         except OSError:
@@ -146,10 +79,10 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> "RunDir":
-        """Make the directory, exclusively, with its config and a queued state.
+        """Make the directory with its config and a queued state.
 
-        It is filled under a hidden name and then renamed, so that nobody meets it half made.
-        Raises FileExistsError when it is there already; OSError when it cannot be written.
+        It is filled under a hidden name and then renamed, so that no reader ever sees half of it.
+        Raises FileExistsError if it exists already, OSError if it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -170,7 +103,7 @@ class RunDir:
         return cls(path)
 
     def read_config(self) -> RunConfig:
-        """Return the resolved config. Raises UserError when it is missing or not of this schema."""
+        """Return the resolved config. Raises UserError if it is missing or has another schema."""
         file = self.path / "config.yaml"
         try:
             return RunConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
@@ -186,14 +119,14 @@ class RunDir:
         write_atomically(self.path / "config.yaml", dump_config(config))
 
     def read_state(self) -> State:
-        """Return the state; one that is missing or unreadable counts as queued, with the reason said."""
+        """Return the state; a missing or unreadable one counts as queued, and its reason says so."""
         try:
             return self._read_state()
         except (ValueError, AttributeError, RecursionError, OSError):
             return State(reason="state.json could not be read")
 
     def set_aside_damaged_state(self) -> str | None:
-        """Rename a state that is not one, before it is written anew, and return its new name; None if it is one."""
+        """Rename a damaged state.json, before it is written again, and return its new name; None if it is fine."""
         try:
             self._read_state()
         except OSError:
@@ -208,21 +141,21 @@ class RunDir:
             known = read_json(self.path / "state.json")
         except FileNotFoundError:
             return State()
-        return _STATE.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
+        return STATE_READER.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
 
     def write_state(self, state: State) -> None:
         """Replace the state."""
         write_json(self.path / "state.json", asdict(state))
 
     def update_state(self, **changes: Any) -> State:
-        """Change some fields of the state and return it."""
+        """Change some fields of the state and return the new state."""
         state = replace(self.read_state(), **changes)
         self.write_state(state)
         return state
 
     @contextmanager
     def idle(self) -> Iterator[State | None]:
-        """Keep everybody else from training the run, and give its state; None where a process trains it now."""
+        """Lock the run, so that no process trains it, and yield its state; yield None if a process trains it now."""
         state = self.read_state()
         lock = None if self._trains_elsewhere(state) else self.lock(patience=0.5)
         if lock is None:
@@ -232,19 +165,19 @@ class RunDir:
             yield self.read_state()
 
     def settle(self, **changes: Any) -> State | None:
-        """Change the state of a run that nobody trains, and return it; None where a process trains it now.
+        """Change the state of a run that is not being trained, and return it; None if a process trains it now.
 
-        A result stays as it is; so does a record, whatever the state says beside it.
+        A state that is a result stays. A run with a record becomes done, whatever its state says.
         """
         with self.idle() as state:
             if state is None or state.state in RESULTS:
                 return state
-            if self.read_record():  # whoever wrote it was killed before saying so
+            if self.read_record():  # its process was killed between writing record and state
                 changes = {"state": "done", "reason": None, "pid": None}
             return self.update_state(**changes)
 
     def report_failure(self, rank: int, outcome: StateName, reason: str) -> None:
-        """Leave word of what ended a process other than the first; the first report stands."""
+        """Report why a process other than the first ended; of several reports the first one stays."""
         draft = self.path / f".failure.json.{rank}"
         write_json(draft, asdict(Failure(rank, outcome, reason, time.time())))
         with suppress(FileExistsError):
@@ -252,14 +185,14 @@ class RunDir:
         draft.unlink()
 
     def read_failure(self) -> Failure | None:
-        """Return the report of a process that failed, if there is one."""
+        """Return the report of a process that failed, or None."""
         try:
-            return _FAILURE.validate_python(read_json(self._failure))
+            return FAILURE_READER.validate_python(read_json(self._failure))
         except (ValueError, RecursionError, OSError):
             return None
 
     def clear_failure(self, before: float | None = None) -> None:
-        """Remove the report of an earlier attempt: whatever is there, or what is older than `before`."""
+        """Remove the report of an earlier attempt, or only one that was written before the time `before`."""
         with suppress(FileNotFoundError):
             if before is None or self._failure.stat().st_mtime < before:
                 self._failure.unlink()
@@ -269,9 +202,10 @@ class RunDir:
         return self.path / ".failure.json"
 
     def lock(self, patience: float = 0.0) -> IO[str] | None:
-        """Take the run for this process, until the file is closed or the process is gone.
+        """Lock the run for this process, until the returned file is closed or the process ends.
 
-        Returns None if another has it and keeps it for `patience` seconds (who only looks has it for a moment).
+        Returns None if another process holds the lock for `patience` seconds. A process that only checks whether the
+        run is alive holds it for a moment.
         """
         file, deadline = (self.path / ".lock").open("a"), time.monotonic() + patience
         while True:
@@ -285,41 +219,41 @@ class RunDir:
                 time.sleep(0.02)
 
     def is_alive(self, state: State) -> bool:
-        """Whether a process trains the run now: here by its lock, elsewhere by its heartbeat."""
+        """Whether a process trains the run now: on this machine its lock tells, on another one its heartbeat."""
         if state.state == "running" and state.host not in (None, socket.gethostname()):
             return self._trains_elsewhere(state)
         if not self.path.is_dir():
             return False
         try:
             lock = self.lock()
-        except PermissionError:  # who may only read goes by the heartbeat
+        except PermissionError:  # a reader without write permission has only the heartbeat
             return state.state == "running" and time.time() - (state.heartbeat or 0) < STALE_SECONDS
         if lock is not None:
             lock.close()
         return lock is None
 
     def _trains_elsewhere(self, state: State) -> bool:
-        """Whether a process on another machine has given a sign of life."""
+        """Whether a process on another machine has written a heartbeat lately."""
         elsewhere = state.state == "running" and state.host not in (None, socket.gethostname())
         return elsewhere and time.time() - (state.heartbeat or 0) < STALE_SECONDS
 
     def is_under_way(self) -> bool:
-        """Whether the run is being trained, or waits for that."""
+        """Whether the run is being trained, or is waiting to be."""
         state = self.read_state()
         return state.state in ("queued", "preempted") or self.is_alive(state)
 
     def append_point(self, point: dict[str, Any]) -> None:
-        """Append a point to the curve, in one write."""
+        """Append a point to the curve with a single write."""
         with (self.path / "metrics.jsonl").open("ab") as file:
             file.write((json.dumps(point, allow_nan=False) + "\n").encode())
 
     def flush_curve(self) -> None:
-        """Wait until the curve is on the disk: a checkpoint must not outlast the points before it."""
+        """Wait until the curve is on the disk: no checkpoint may survive a power cut that its curve does not."""
         with suppress(FileNotFoundError):
             flush_to_disk(self.path / "metrics.jsonl", self.path)
 
     def read_curve(self) -> list[dict[str, Any]]:
-        """Return the points of the curve; what is no point (a line torn by a kill, say) is dropped."""
+        """Return the points of the curve; lines that are no points, such as one torn by a kill, are dropped."""
         try:
             lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
         except OSError:
@@ -333,18 +267,18 @@ class RunDir:
         return points
 
     def keep_curve_up_to(self, tokens: int) -> None:
-        """Drop the points after `tokens`: a resumed run writes them again."""
+        """Drop the points after `tokens`, because a resumed run writes them again."""
         kept = [point for point in self.read_curve() if point.get("tokens", 0) <= tokens]
         write_atomically(
             self.path / "metrics.jsonl", "".join(json.dumps(point, allow_nan=False) + "\n" for point in kept)
         )
 
     def write_record(self, rows: list[Row]) -> None:
-        """Write the record, once, atomically."""
+        """Write the record, atomically."""
         write_json(self.path / "record.json", {"schema_version": SCHEMA_VERSION, "rows": rows})
 
     def read_record(self) -> list[Row]:
-        """Return the rows of the record, with what the final weights were scored on since; none without a record."""
+        """Return the rows of the record, the last one with the scores of scores.json; none without a record."""
         try:
             rows: list[Row] = read_json(self.path / "record.json")["rows"]
             if not rows or not all(map(is_row, rows)):
@@ -357,7 +291,7 @@ class RunDir:
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:
-    """Return the content of a run's scores.json, by task (see scores.py): empty without one, None if damaged."""
+    """Return the content of scores.json by task; it is empty if the file is missing, None if damaged."""
     try:
         known: dict[str, Any] = read_json(path / SCORES)
         good = all(is_number(value) for of in known.values() for value in of["scores"].values())
@@ -381,5 +315,5 @@ def dump_config(config: RunConfig) -> str:
 
 
 def runs_in(folder: Path) -> list[RunDir]:
-    """Return the run directories right below a sweep's folder, by name."""
+    """Return the run directories in a sweep's folder, sorted by name."""
     return [RunDir(file.parent) for file in sorted(folder.glob("[!.]*/config.yaml"))]

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from lmexp.config.schema import RunConfig
 from lmexp.files import hash_text, read_json, write_json
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
 from lmexp.runs.origin import PACKAGES, pinned
+from lmexp.runs.state import State
 
 PROBES = ".probes"
 FILE = "probe.json"

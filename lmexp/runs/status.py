@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from lmexp.runs.coordinators import has_coordinator
-from lmexp.runs.directory import State
 from lmexp.runs.find import runs_of
 from lmexp.runs.record import Row
-
-WAITS = {"queued", "preempted"}
+from lmexp.runs.state import State
 
 
 def status(folder: Path) -> list[Row]:

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
 from lmexp.errors import UserError
-from lmexp.runs.directory import WAITING, RunDir
+from lmexp.messages import Say
+from lmexp.runs.directory import RunDir
 from lmexp.runs.find import runs_of
-from lmexp.runs.mirrors.mirror import Say
 from lmexp.runs.mirrors.open import check_logger, has_mirror, open_mirror
 from lmexp.runs.mirrors.wandb import agents_run
 from lmexp.runs.record import Row
+from lmexp.runs.state import WAITING
 
 
 def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.processes import warm_up
 from lmexp.messages import Say, silent
-from lmexp.planning.plan import Cell, plan, search_totals, totals
+from lmexp.planning.plan import CostedRun, plan, search_totals, totals
 from lmexp.report.terminal.plan import plan_sentence, search_sentence
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
@@ -97,7 +97,7 @@ def plan_resolved(resolved: Sweep) -> SweepPlan:
     """Return what each run of a resolved sweep will take, as far as it is known."""
     probes = known_probes(resolved.examples, resolved.folder.parent)
     rows = plan(
-        Cell(planned.values, planned.config, planned.horizon, planned.device, probe)
+        CostedRun(planned.values, planned.config, planned.horizon, planned.device, probe)
         for planned, probe in zip(resolved.examples, probes, strict=True)
     )
     return SweepPlan(resolved, tuple(rows))

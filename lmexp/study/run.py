@@ -11,9 +11,9 @@ from lmexp.launch.queue import Listener, run_sweep
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RESULTS, State, StateName
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
+from lmexp.runs.state import RESULTS, State, StateName
 from lmexp.runs.sync import attach_to_agent, check_agent
 
 

@@ -28,7 +28,8 @@ from lmexp.config.outside import check_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError, reason_of
-from lmexp.runs.directory import RESULTS, Failure, RunDir, State, StateName
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import RESULTS, Failure, State, StateName
 from lmexp.train.curve import Diverged
 from lmexp.train.micro_batch import fit_micro_batch
 from lmexp.train.run import train

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from tests.conftest import Lmexp
 from tests.report.synthetic import write_study
 
@@ -16,7 +16,7 @@ FEW = ("--bootstraps", "100")
 @pytest.fixture
 def points(tmp_path: Path) -> Path:
     """Runs of a known law at five budgets and seven sizes each."""
-    theta = KNOWN["epoch"].theta
+    theta = PUBLISHED_LAWS["epoch"].theta
     flops = np.repeat(np.geomspace(1e17, 1e21, 5), 7)
     params = chinchilla.optimum(theta, flops).params * np.tile(np.geomspace(0.25, 4, 7), 5)
     tokens = flops / (6 * params)
@@ -40,7 +40,7 @@ def test_a_file_of_points_gives_the_answer_a_page_and_one_document(points: Path,
     said = json.loads(lmexp("fit", "points.csv", "--flops", "1e22", "--serve", "1e12", *FEW, "--json").stdout)
     assert document.items() <= said.items()
     (best,) = (row for row in document["best"] if row["by"] == "chinchilla")
-    truth = float(chinchilla.optimum(KNOWN["epoch"].theta, 1e22).params)
+    truth = float(chinchilla.optimum(PUBLISHED_LAWS["epoch"].theta, 1e22).params)
     assert best["params"]["low"] < truth < best["params"]["high"]
 
 

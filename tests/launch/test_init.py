@@ -11,7 +11,8 @@ from lmexp.launch.pending import Listed
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
 from lmexp.train.checkpoint import load_final
 from tests.launch.test_queue import Notes
 

@@ -17,7 +17,8 @@ from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir, State, StateName
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State, StateName
 from lmexp.train.worker import main
 
 LONG = "budget.tokens=20_000_000"

@@ -28,9 +28,10 @@ from lmexp.launch.search import JOURNAL, Search, _distribution, _value
 from lmexp.resolve import search as resolving
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import identity_columns
+from lmexp.runs.state import State
 from tests.conftest import Lmexp
 from tests.launch.test_queue import Notes
 

@@ -19,7 +19,8 @@ from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
 from tests.conftest import Lmexp
 from tests.launch.slurm import missing, slurm
 from tests.launch.test_queue import Notes

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device
 from lmexp.cost.horizon import horizon
-from lmexp.planning.plan import Cell, plan, totals
+from lmexp.planning.plan import CostedRun, plan, totals
 from lmexp.runs.probes import Probe
 
 Config = Callable[..., RunConfig]
@@ -20,8 +20,8 @@ def a_trial(step_seconds: float = 0.1, warmup_seconds: float = 2.0, joules: floa
     return Probe(step_seconds, 20, warmup_seconds, 5, joules, source, 0.0)
 
 
-def cell(config: RunConfig, probe: Probe | None) -> Cell:
-    return Cell({}, config, horizon(config, 10**6, "cuda"), GPU, probe)
+def cell(config: RunConfig, probe: Probe | None) -> CostedRun:
+    return CostedRun({}, config, horizon(config, 10**6, "cuda"), GPU, probe)
 
 
 def test_seconds_are_the_warm_up_and_the_steps_after_it(config: Config):

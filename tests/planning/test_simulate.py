@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.laws import KNOWN
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 from lmexp.planning.cheaper import NOT_NEEDED, exchange, replace_rows
@@ -108,7 +108,7 @@ def test_nothing_is_exchanged_under_milestones_of_one_trunk():
 
 
 def test_laws_are_read_by_name_by_constants_and_from_a_file(tmp_path: Path):
-    assert np.array_equal(assumed_law("epoch", 0.01).theta, KNOWN["epoch"].theta)
+    assert np.array_equal(assumed_law("epoch", 0.01).theta, PUBLISHED_LAWS["epoch"].theta)
     assert EXTRA.law.name == "extra"
     file = tmp_path / "law.json"
     theta = dict(zip(HOFFMANN.law.parameters, HOFFMANN.theta.tolist(), strict=True))

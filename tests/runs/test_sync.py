@@ -8,10 +8,11 @@ import pytest
 
 from lmexp.config.schema import RunConfig, RunInfo
 from lmexp.errors import UserError
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import Cell, Manifest, write_manifest
 from lmexp.runs.mirrors import wandb as wandb_mirror
 from lmexp.runs.mirrors.open import open_mirror
+from lmexp.runs.state import State
 from lmexp.runs.sync import attach_to_agent, check_agent, sync
 from tests.runs.test_mirrors import (
     CURVE,

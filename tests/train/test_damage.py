@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lmexp.runs.directory import RunDir, State
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
 from lmexp.train.checkpoint import last_checkpoint
 from lmexp.train.curve import Curve
 from lmexp.train.saving import Saving

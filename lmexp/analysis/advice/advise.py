@@ -5,7 +5,7 @@ tokens the one with the lowest hold-out error speaks, and the others say how far
 another size comes from the same rows: FLOPs by count, seconds by measured tokens a second, dollars by the price of
 an hour. The best use of the budget then follows (spending.py), and a shape that can be trained (shape.py).
 
-The rule for going beyond the rows: nothing is foretold at more than MOST_BEYOND times the largest compute, size or
+The rule for going beyond the rows: nothing is predicted at more than MAX_BEYOND times the largest compute, size or
 number of tokens that the arm has, nor below its smallest by as much. Within that, how far is said beside every number.
 """
 
@@ -22,7 +22,8 @@ import pandas as pd
 from lmexp.analysis.advice.best_use import SERVED, Line, Use, best_use, cheapest_use, cost_of, line_through
 from lmexp.analysis.advice.model_size import nearest_shape
 from lmexp.analysis.advice.speed import Speed, speed_of
-from lmexp.analysis.frontier import numbers
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study
@@ -32,12 +33,11 @@ from lmexp.config.words import words_of
 from lmexp.errors import UserError
 from lmexp.units import si
 
-Floats = npt.NDArray[np.float64]
 Unit = Literal["flops", "hours", "dollars"]
 UNITS: tuple[Unit, ...] = ("flops", "hours", "dollars")
 
-MOST_BEYOND = 100.0
-"""An arm foretells nothing at more than so many times the largest compute, size or tokens of its rows."""
+MAX_BEYOND = 100.0
+"""An arm predicts nothing at more than so many times the largest compute, size or tokens of its rows."""
 FAR = 10.0
 """From here on, going beyond is warned of, not only said."""
 REPEATED = 4.0
@@ -87,7 +87,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Arm:
+class FittedArm:
     """A family in a precision, with all that its rows say."""
 
     family: str
@@ -127,16 +127,16 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Known:
+class FittedStudy:
     """A study of one task with a law for each of its arms: fitted once, asked as often as one likes."""
 
     study: Study
-    arms: list[Arm]
+    arms: list[FittedArm]
     refused: list[dict[str, Any]]
     """Arms without a law: `family`, `precision`, and the `reason`."""
 
 
-def learn(study: Study, task: str | None = None) -> Known:
+def learn(study: Study, task: str | None = None) -> FittedStudy:
     """Fit every arm of a study, of one task where it has several.
 
     Raises UserError where no arm has a law: each with what it lacks.
@@ -145,10 +145,10 @@ def learn(study: Study, task: str | None = None) -> Known:
     arms, refused = _arms(study)
     if not arms:
         raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")
-    return Known(study, arms, refused)
+    return FittedStudy(study, arms, refused)
 
 
-def advise(known: Known, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
+def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
     """Return the advice as a document: `advice` (the best arm's), `arms`, `refused`, what was asked, warnings.
 
     `roots` are searched for shipped sizes. Raises UserError where no arm can answer: what is missing, and which runs
@@ -178,7 +178,7 @@ def advise(known: Known, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
             "served_tokens": ask.served,
             "device": ask.device.name if ask.device else None,
         },
-        "rule": f"nothing is foretold at more than {MOST_BEYOND:g} times an arm's largest compute, size or tokens",
+        "rule": f"nothing is predicted at more than {MAX_BEYOND:g} times an arm's largest compute, size or tokens",
         "advice": first,
         "not_told_apart": [
             {"family": other["family"], "precision": other["precision"]}
@@ -192,7 +192,7 @@ def advise(known: Known, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
 
 def _of_task(study: Study, task: str | None) -> Study:
     """Return the part of a study that is of one task, with finished rows."""
-    done = study.table[(study.table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    done = study.table[is_done(study.table)]
     tasks = [str(name) for name in done["task"].dropna().unique()]
     if not tasks:
         raise UserError(f"{study.name} has no finished run: advice comes from a study's own rows")
@@ -203,9 +203,9 @@ def _of_task(study: Study, task: str | None) -> Study:
     return study.of_task(task or tasks[0])
 
 
-def _arms(study: Study) -> tuple[list[Arm], list[dict[str, Any]]]:
+def _arms(study: Study) -> tuple[list[FittedArm], list[dict[str, Any]]]:
     """Return the arms that a law can be fitted to, and the others with the reason."""
-    arms: list[Arm] = []
+    arms: list[FittedArm] = []
     refused: list[dict[str, Any]] = []
     table = study.table
     keys = table[["family", "precision"]].dropna().drop_duplicates().astype(str).sort_values(["family", "precision"])
@@ -218,9 +218,9 @@ def _arms(study: Study) -> tuple[list[Arm], list[dict[str, Any]]]:
     return arms, refused
 
 
-def _arm(study: Study, family: str, precision: str, quality: str) -> Arm:
+def _arm(study: Study, family: str, precision: str, quality: str) -> FittedArm:
     """Fit an arm. Raises UserError where it has too little."""
-    done = study.table[(study.table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    done = study.table[is_done(study.table)]
     if done.empty:
         raise UserError("no run of it has finished")
     points = points_of_study(study, {"loss": quality})
@@ -233,17 +233,17 @@ def _arm(study: Study, family: str, precision: str, quality: str) -> Arm:
     flops = line_through(points.params, points.flops / points.tokens, 1.0)
     largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
     config = study.runs[str(largest["run_id"])].read_config()
-    return Arm(family, precision, done, config, points, found, law, flops)
+    return FittedArm(family, precision, done, config, points, found, law, flops)
 
 
-def _best_known(arms: Sequence[Arm], ask: Ask) -> Unit:
+def _best_known(arms: Sequence[FittedArm], ask: Ask) -> Unit:
     """Return dollars where every arm has a price for them, else hours, else FLOPs."""
     dearest_first: tuple[Unit, ...] = ("dollars", "hours")
     known = [unit for unit in dearest_first if not any(isinstance(arm.price(unit, ask), str) for arm in arms)]
     return known[0] if known else "flops"
 
 
-def _answer(arm: Arm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, Any]:
+def _answer(arm: FittedArm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, Any]:
     """Return what one arm says. Raises UserError where it cannot, or would have to go too far beyond its rows."""
     price, speed = arm.price(unit, ask), arm.speed(ask)
     if isinstance(price, str):
@@ -292,7 +292,7 @@ def _answer(arm: Arm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, 
     }
 
 
-def _check_floor(arm: Arm, loss: float) -> None:
+def _check_floor(arm: FittedArm, loss: float) -> None:
     """Raise UserError for a loss that no size and no tokens reach."""
     floor = float(np.asarray(arm.law.law.form(_theta(arm.law)).E))
     if loss <= floor:
@@ -303,26 +303,26 @@ def _check_floor(arm: Arm, loss: float) -> None:
         )
 
 
-def _beyond(arm: Arm, params: float, tokens: float) -> dict[str, float]:
+def _beyond(arm: FittedArm, params: float, tokens: float) -> dict[str, float]:
     """Return how many times beyond an arm's rows the proposal lies, 1 inside; raises UserError beyond the rule."""
     points = arm.points
     flops = float(arm.flops.at(params)) * tokens
     seen = {"compute": (flops, points.flops), "params": (params, points.params), "tokens": (tokens, points.tokens)}
     beyond = {name: max(value / have.max(), have.min() / value, 1.0) for name, (value, have) in seen.items()}
     name = max(beyond, key=lambda key: beyond[key])
-    if not beyond[name] <= MOST_BEYOND:
+    if not beyond[name] <= MAX_BEYOND:
         value, have = seen[name]
         what = {"compute": "FLOPs", "params": "parameters", "tokens": "tokens"}[name]
-        wanted = value / MOST_BEYOND if value > have.max() else value * MOST_BEYOND
+        wanted = value / MAX_BEYOND if value > have.max() else value * MAX_BEYOND
         most, known = ("largest", have.max()) if value > have.max() else ("smallest", have.min())
         raise UserError(
             f"it would need {si(value)} {what}, {beyond[name]:.3g} times beyond its {most} run ({si(known)}); "
-            f"the most is {MOST_BEYOND:g}: runs of about {si(wanted)} {what} would make it answerable"
+            f"the most is {MAX_BEYOND:g}: runs of about {si(wanted)} {what} would make it answerable"
         )
     return {key: float(value) for key, value in beyond.items()}
 
 
-def _costs(arm: Arm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
+def _costs(arm: FittedArm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
     """Return what training and serving take, in every unit that is known; null is not known."""
     costs: dict[str, Any] = {}
     for unit in UNITS:
@@ -345,7 +345,7 @@ def _costs(arm: Arm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
 
 
 def _to_run(
-    arm: Arm, params: float, tokens: float, roots: Sequence[Path]
+    arm: FittedArm, params: float, tokens: float, roots: Sequence[Path]
 ) -> tuple[dict[str, Any] | None, list[str] | None, list[str]]:
     """Return a shape of about this size, the words of `lmexp train` for it, and what to mind about its data."""
     warnings = []

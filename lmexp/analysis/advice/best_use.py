@@ -18,9 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.laws import Form
-
-Floats = npt.NDArray[np.float64]
 
 SERVED = 1 / 3
 """What a served token costs of one that is trained on."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lmexp.analysis.frontier import numbers
+from lmexp.analysis.effects.pairing import axis_values
+from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import column, higher_is_better
@@ -193,7 +194,7 @@ def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
 def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     """Return the best run of each family at matched cost, the best first; `families` is empty where there is none."""
     table = study.of_task(purpose.task).table
-    done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    done = table[is_done(table)]
     flops = numbers(done, "train_flops")
     empty: dict[str, Any] = {"name": study.name, "rows": 0, "quality": None, "most_flops": None, "families": []}
     quality = _quality(purpose, study.of_task(purpose.task), done)
@@ -212,7 +213,9 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
         ranked = -values[fair] if higher_is_better(quality) else values[fair]
         row = done.iloc[int(fair[np.argmin(ranked)])]
         shown = ("slug", "model", "precision", "n_params", "tokens", "train_flops", "train_seconds", "peak_memory_gb")
-        best.append({"family": name, quality: float(row[quality])} | {key: _plain(row[key]) for key in shown})
+        best.append(
+            {"family": name, quality: float(row[quality])} | dict(zip(shown, axis_values(row[[*shown]]), strict=True))
+        )
     best.sort(key=lambda found: float(found[quality]), reverse=higher_is_better(quality))
     return {"name": study.name, "rows": int(known.sum()), "quality": quality, "most_flops": most, "families": best}
 
@@ -224,13 +227,6 @@ def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
         if fair in done and np.isfinite(numbers(done, fair)).any():
             return fair
     return None
-
-
-def _plain(value: Any) -> Any:
-    """Return a cell as JSON has it."""
-    if value is None or value != value or str(value) == "<NA>":
-        return None
-    return value.item() if hasattr(value, "item") else value
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:

@@ -23,11 +23,11 @@ NEAR = 0.1
 """A shipped size within this share of the parameters asked for is taken."""
 ASPECT = 0.1
 """What a ratio of width to depth that is off by e counts, in shares of the parameters."""
-WIDEST = 65_536
+MAX_WIDTH = 65_536
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """A model of about the size asked for."""
 
     model: ModelSection
@@ -38,7 +38,7 @@ class Shape:
     """The shipped size of this family that comes nearest, and its parameters with this vocabulary and context."""
 
 
-def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: Sequence[Path]) -> Shape | None:
+def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: Sequence[Path]) -> ModelShape | None:
     """Return the shape nearest to `params` parameters; None for families without a formula, whose keys are not known.
 
     `base` is the study's largest model, its vocabulary resolved: what is not shape stays as there.
@@ -53,7 +53,7 @@ def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: S
     closest = min(shipped, key=lambda found: abs(math.log(found[2] / params)), default=None)
     named = None if closest is None else (closest[0], closest[2])
     if closest is not None and abs(closest[2] / params - 1) <= NEAR:
-        return Shape(closest[1], closest[2], closest[0], named)
+        return ModelShape(closest[1], closest[2], closest[0], named)
     aspect = base.d_model / base.n_layers
 
     def miss(found: tuple[ModelSection, int]) -> float:
@@ -65,14 +65,14 @@ def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: S
     if not tried:
         return None
     model, count = min(tried, key=miss)
-    return Shape(model.model_copy(update={"name": base.family}), count, None, named)
+    return ModelShape(model.model_copy(update={"name": base.family}), count, None, named)
 
 
 def _shapes(base: Any, task: TaskSection, params: float) -> Iterator[tuple[ModelSection, int]]:
     """Yield for each width the depth that comes nearest."""
     head = (base.d_model // base.n_heads) if base.n_heads else 16
     group = getattr(base, "n_kv_heads", None) or 1
-    for heads in range(group, WIDEST // head + 1, group):
+    for heads in range(group, MAX_WIDTH // head + 1, group):
         width = heads * head
         update: dict[str, Any] = {"d_model": width, "n_layers": 1} | ({"n_heads": heads} if base.n_heads else {})
         for key in base.widths:

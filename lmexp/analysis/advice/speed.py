@@ -8,15 +8,12 @@ times the datasheet's peak there.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from lmexp.analysis.advice.best_use import Line, line_through
 from lmexp.analysis.frontier import numbers
 from lmexp.config.schema import HardwareConfig
 from lmexp.cost.hardware import matches, peak_of
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,6 @@ class Speed:
     price_source: str | None
     memory_gb: Line | None
     """Peak memory, where it was measured on that device at several sizes."""
-
-    @property
-    def is_assumed(self) -> bool:
-        """Whether no row was measured on the device."""
-        return self.source != "measured"
 
 
 def speed_of(

@@ -1,7 +1,7 @@
 """What an axis does to a quality, read from pairs: two runs of one sweep that differ in that axis alone.
 
 The difference inside a pair is free of everything else that varies. A difference between means of groups is not, if
-cells are missing. Pairs that agree in all but the seed show how far chance moves the difference, so the test is a
+cells are missing. RunPairs that agree in all but the seed show how far chance moves the difference, so the test is a
 paired t test whose scatter is pooled within cells. If no cell has two seeds, the scatter is that between cells, the
 settings of the other axes. It includes chance, so the interval is too wide rather than too narrow. The p values of all
 effects of a study are adjusted together by Holm's method.
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.noise import LEVEL, Noise, holm, p_value, pooled, t_quantile
-from lmexp.analysis.effects.pairing import Pairs, comparable_runs, pairs_of, runs_by_cell
-from lmexp.analysis.frontier import Floats, numbers
+from lmexp.analysis.effects.pairing import RunPairs, comparable_runs, pairs_of, runs_by_cell
+from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study, final_rows
 from lmexp.runs.columns import DEVICE_BOUND
 
@@ -31,7 +32,7 @@ from lmexp.runs.columns import DEVICE_BOUND
 class Effect:
     """The change of a quality between the first value of an axis, the base, and another one."""
 
-    pairs: Pairs
+    pairs: RunPairs
     changes: tuple[float, ...]
     """Change of the quality in each pair."""
     cost_ratio: float | None
@@ -124,7 +125,7 @@ def effects_by_quality(study: Study, qualities: Sequence[str], cost: str) -> dic
     """Return what `all_effects` returns for each of several qualities; qualities of the same runs share the pairing."""
     runs = final_rows(study.table)
     axes = [axis for axis in study.varied if axis != "seed"]
-    known_pairs: dict[bytes, dict[str, list[Pairs]]] = {}
+    known_pairs: dict[bytes, dict[str, list[RunPairs]]] = {}
     by_quality = {}
     for quality in qualities:
         has_quality = np.isfinite(numbers(runs, quality))
@@ -149,7 +150,7 @@ class _Measure:
         self.devices = pd.factorize(runs["device_name"])[0]
         self.cost_is_device_bound = cost in DEVICE_BOUND
 
-    def effect(self, pairs: Pairs) -> Effect:
+    def effect(self, pairs: RunPairs) -> Effect:
         """Return the effect that pairs show."""
         before, after = self.ids.get_indexer(pd.Index(pairs.before)), self.ids.get_indexer(pd.Index(pairs.after))
         moved = bool((self.devices[before] != self.devices[after]).any())

@@ -17,7 +17,7 @@ LEVEL = 0.05
 """Two-sided: intervals are of 95 %."""
 POWER = 0.8
 """The share of true differences that are to be found."""
-MOST_SEEDS = 1_000_000
+MAX_SEEDS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def seeds_needed(difference: float, sd: float, paired: bool = False) -> int | None:
     """Return the fewest seeds of an arm that show a difference in POWER of all cases, tested two-sided at LEVEL.
 
-    `sd` is that of one arm's seeds; of the paired differences when `paired`. At least 2; None for more than MOST_SEEDS.
+    `sd` is that of one arm's seeds; of the paired differences when `paired`. At least 2; None for more than MAX_SEEDS.
     Raises ValueError for a difference of 0.
     """
     if difference == 0 or not math.isfinite(difference) or sd < 0:
@@ -113,7 +113,7 @@ def seeds_needed(difference: float, sd: float, paired: bool = False) -> int | No
     low, high = 1, 2
     while power(effect, high, paired) < POWER:
         low, high = high, high * 2
-        if high > MOST_SEEDS:
+        if high > MAX_SEEDS:
             return None
     while high - low > 1:
         middle = (low + high) // 2

@@ -18,7 +18,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class RunPairs:
     """All pairs of runs that differ in one axis alone, for one value of the axis and its first value, the base."""
 
     axis: str
@@ -38,7 +38,7 @@ def comparable_runs(study: Study, quality: str) -> pd.DataFrame:
     return runs[np.isfinite(numbers(runs, quality))]
 
 
-def pairs_of(study: Study, runs: pd.DataFrame, axis: str) -> list[Pairs]:
+def pairs_of(study: Study, runs: pd.DataFrame, axis: str) -> list[RunPairs]:
     """Return the pairs of `runs` for each value of `axis` but the first, in the order of the sweep file.
 
     The first value is the first that one of the runs has. Values without a pair are left out.
@@ -62,7 +62,7 @@ def pairs_of(study: Study, runs: pd.DataFrame, axis: str) -> list[Pairs]:
             ordered = sorted(cells)
             before, after = zip(*ordered, strict=True)
             numbered = {cell: number for number, cell in enumerate(dict.fromkeys(cells.values()))}
-            pairs.append(Pairs(axis, base, value, before, after, tuple(numbered[cells[pair]] for pair in ordered)))
+            pairs.append(RunPairs(axis, base, value, before, after, tuple(numbered[cells[pair]] for pair in ordered)))
     return pairs
 
 

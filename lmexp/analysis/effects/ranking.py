@@ -22,7 +22,7 @@ from lmexp.runs.columns import DEVICE_BOUND, higher_is_better
 
 
 @dataclass(frozen=True)
-class Arm:
+class RankedArm:
     """One setting of everything but the seed."""
 
     name: str
@@ -35,13 +35,13 @@ class Arm:
 class Ranking:
     """The arms from best to worst."""
 
-    arms: tuple[Arm, ...]
+    arms: tuple[RankedArm, ...]
     noise: Noise
     adjusted: tuple[float, ...]
     """p of each arm after the first against it, adjusted by Holm's method."""
 
     @property
-    def ties(self) -> list[Arm]:
+    def ties(self) -> list[RankedArm]:
         """The arms that these seeds do not tell from the best."""
         return [arm for arm, p in zip(self.arms[1:], self.adjusted, strict=True) if p > LEVEL]
 
@@ -65,14 +65,14 @@ def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
         paid = float(np.mean([spent[run] for run in of_arm]))
         scatter = spread([values[run] for run in of_arm])
         moved = cost in DEVICE_BOUND and len({device[run] for run in of_arm}) > 1
-        arm = Arm(names[of_arm], scatter, paid if np.isfinite(paid) and not moved else None)
+        arm = RankedArm(names[of_arm], scatter, paid if np.isfinite(paid) and not moved else None)
         ranked.append((arm, {seed: values[run] for seed, run in groups[key].items()}))
     sign = -1 if higher_is_better(quality) else 1
     ranked.sort(key=lambda each: (sign * each[0].quality.mean, each[0].cost if each[0].cost is not None else np.inf))
     return Ranking(tuple(arm for arm, _ in ranked), noise, tuple(holm(_against_best(ranked, noise))))
 
 
-def _against_best(ranked: Sequence[tuple[Arm, dict[Any, float]]], noise: Noise) -> list[float]:
+def _against_best(ranked: Sequence[tuple[RankedArm, dict[Any, float]]], noise: Noise) -> list[float]:
     """Return p of each arm after the first against it; an arm comes with the quality of each of its seeds."""
     (best, of_best), *others = ranked
     changes = [[quality - of_best[seed] for seed, quality in of_arm.items() if seed in of_best] for _, of_arm in others]

@@ -1,6 +1,6 @@
 """What `fit` answers: every law and approach side by side, and the best size, tokens and loss of budgets.
 
-Nothing is averaged over laws. The one that foretold the held-out largest runs best is named, and the others stand
+Nothing is averaged over laws. The one that predicted the held-out largest runs best is named, and the others stand
 beside it: how far they lie apart is an uncertainty that no interval of one law shows.
 """
 
@@ -90,7 +90,7 @@ class Answer:
 
     @property
     def trusted(self) -> LawFit:
-        """The law that foretold the largest runs best; without runs held out, the one with fewest parameters."""
+        """The law that predicted the largest runs best; without runs held out, the one with fewest parameters."""
         return min(
             self.fit.laws.values(),
             key=lambda law: (law.holdout.mean_absolute_error if law.holdout else np.inf, len(law.law.parameters)),
@@ -189,12 +189,12 @@ def answer_in_cost(
 
 
 def _doubts(found: Fit, best: Sequence[Best]) -> tuple[str, ...]:
-    """Return warnings where no law foretells the runs held out, or none knows the best size."""
+    """Return warnings where no law predicts the runs held out, or none knows the best size."""
     doubts = []
     errors = [law.holdout.mean_absolute_error for law in found.laws.values() if law.holdout]
     if errors and min(errors) > POOR:
         doubts.append(
-            f"No law foretells the largest runs to within {POOR:.0%}: these runs follow none, or are too noisy for it."
+            f"No law predicts the largest runs to within {POOR:.0%}: these runs follow none, or are too noisy for it."
         )
     widths = [float(row.params.high / row.params.low) for row in best if row.loss is not None]
     if widths and min(widths) > VAGUE:

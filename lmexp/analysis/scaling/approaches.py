@@ -14,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.checks import flops_per_token, size_of
 from lmexp.analysis.scaling.fit import Estimate
 from lmexp.analysis.scaling.laws import Law
-from lmexp.analysis.scaling.points import Floats, Points
+from lmexp.analysis.scaling.points import Points
 
 SAME_BUDGET = 1.12
 """Runs whose FLOPs lie within this factor are of one budget."""
-FEWEST_IN_PARABOLA = 5
+MIN_IN_PARABOLA = 5
 """Sizes: a parabola has three numbers, and two more show whether it fits at all."""
-FEWEST_BUDGETS = 3
-FEWEST_IN_ENVELOPE = 10
+MIN_BUDGETS = 3
+MIN_IN_ENVELOPE = 10
 """Sizes that run at several budgets; the published envelope has many more, and about 17 make it smooth."""
 ENVELOPE = 300
 """Budgets at which the envelope is looked at."""
@@ -75,7 +76,7 @@ class Approach:
     envelope: tuple[Floats, Floats] | None = None
     """Of approach 1: budgets (m,) and the sizes (m,) that are lowest there."""
     holdout: float | None = None
-    """How far the N* of the largest budget is from what the others foretell, relative."""
+    """How far the N* of the largest budget is from what the others predict, relative."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -115,12 +116,12 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
     sizes = size_of(points.params)
     curves = [np.flatnonzero(sizes == size) for size in range(int(sizes.max()) + 1)]
     several = sum(len(np.unique(np.round(np.log(points.flops[curve]), 2))) > 1 for curve in curves)
-    if several < FEWEST_IN_ENVELOPE:
-        return f"{several} sizes were trained to several budgets; an envelope needs {FEWEST_IN_ENVELOPE}, better 17."
+    if several < MIN_IN_ENVELOPE:
+        return f"{several} sizes were trained to several budgets; an envelope needs {MIN_IN_ENVELOPE}, better 17."
     budgets = np.geomspace(points.flops.min(), points.flops.max(), ENVELOPE)
     lowest = _lowest(points, curves, budgets, np.ones(len(points), dtype=bool))
     known = np.isfinite(lowest)
-    if len(np.unique(lowest[known])) < FEWEST_BUDGETS:
+    if len(np.unique(lowest[known])) < MIN_BUDGETS:
         return "The envelope has fewer than 3 sizes between the smallest and the largest."
     reference = float(np.exp(np.mean(np.log(budgets[known]))))
     unit = np.unique(points.unit, return_inverse=True)[1]
@@ -149,9 +150,9 @@ def approach_2(points: Points) -> Approach | str:
     bootstrap held the truth in 72 to 86 of 100 simulations (5 to 15 sizes a budget), those of the jackknife in 96 to
     100. Budgets whose vertex lies outside of their sizes, or that open downwards, have no N*, and are named.
     """
-    groups = [group for group in budget_groups(points) if _n_sizes(points, group) >= FEWEST_IN_PARABOLA]
-    if len(groups) < FEWEST_BUDGETS:
-        return f"{_budgets(len(groups))} with {FEWEST_IN_PARABOLA} sizes at equal FLOPs; it takes {FEWEST_BUDGETS}."
+    groups = [group for group in budget_groups(points) if _n_sizes(points, group) >= MIN_IN_PARABOLA]
+    if len(groups) < MIN_BUDGETS:
+        return f"{_budgets(len(groups))} with {MIN_IN_PARABOLA} sizes at equal FLOPs; it takes {MIN_BUDGETS}."
     unit = np.unique(points.unit, return_inverse=True)[1]
     parabolas, at_edge, without = [], [], []
     for group in groups:
@@ -180,8 +181,8 @@ def approach_2(points: Points) -> Approach | str:
                 largest=float(points.params[group].max()),
             )
         )
-    if len(parabolas) < FEWEST_BUDGETS:
-        return f"{_budgets(len(parabolas))} with the optimum inside its sizes; it takes {FEWEST_BUDGETS}."
+    if len(parabolas) < MIN_BUDGETS:
+        return f"{_budgets(len(parabolas))} with the optimum inside its sizes; it takes {MIN_BUDGETS}."
     at, best = np.log([p.flops for p in parabolas]), np.log([p.params for p in parabolas])
     reference = float(np.exp(at.mean()))
     all_units = np.unique(np.concatenate([units for units, _ in without]))
@@ -189,7 +190,7 @@ def approach_2(points: Points) -> Approach | str:
     for column, (units, left) in enumerate(without):
         vertices[np.searchsorted(all_units, units), column] = left
     line = _lines(at - np.log(reference), best[None])[0]
-    foretold = np.polyval(np.polyfit(at[:-1], best[:-1], 1), at[-1])
+    predicted = np.polyval(np.polyfit(at[:-1], best[:-1], 1), at[-1])
     return Approach(
         name="approach_2",
         reference=reference,
@@ -199,7 +200,7 @@ def approach_2(points: Points) -> Approach | str:
         n_budgets=len(parabolas),
         flops_per_token=flops_per_token(points),
         parabolas=tuple(parabolas),
-        holdout=float(np.exp(foretold - best[-1]) - 1) if len(parabolas) > FEWEST_BUDGETS else None,
+        holdout=float(np.exp(predicted - best[-1]) - 1) if len(parabolas) > MIN_BUDGETS else None,
         warnings=(_edges(at_edge),) if at_edge else (),
     )
 
@@ -227,7 +228,7 @@ def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
         ends = np.searchsorted(logs[rest], logs[rest] + np.log(SAME_BUDGET) + 1e-9)
         first = int(np.argmax(ends - np.arange(len(rest))))
         chosen = rest[first : ends[first]]
-        if len(chosen) < FEWEST_IN_PARABOLA:
+        if len(chosen) < MIN_IN_PARABOLA:
             break
         free[chosen] = False
         groups.append(order[chosen])

@@ -18,10 +18,10 @@ Either way the interval is the estimate, plus and minus Student's t times the st
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.surface import Surface
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 FEW_UNITS = 100

@@ -7,15 +7,16 @@ few ratios a size, or an optimum outside of what was run make a fit that is to b
 
 import numpy as np
 
-from lmexp.analysis.scaling.points import Floats, Points
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.points import Points
 from lmexp.units import si
 
-FEWEST_SIZES = 3
+MIN_SIZES = 3
 """A power of N with a floor has three numbers."""
 FEW_SIZES = 5
 FEW_DECADES = 1.5
 FEW_RATIOS = 3
-LEAST_SPREAD = 1.25
+MIN_SPREAD = 1.25
 """Of D/N beyond what follows from N: within this factor all runs count as being on one line."""
 SAME_SIZE = 0.02
 """Sizes whose logarithms differ by less are one size."""
@@ -40,9 +41,9 @@ def refusals(points: Points) -> tuple[str, ...]:
     """Return why no law in both N and D can be fitted to these points, if so."""
     found = []
     sizes = int(size_of(points.params).max()) + 1
-    if sizes < FEWEST_SIZES:
-        found.append(f"{_count(sizes, 'size')} of model: a law in N and D needs {FEWEST_SIZES}, better {FEW_SIZES}.")
-    elif _off_line(points) < np.log(LEAST_SPREAD):
+    if sizes < MIN_SIZES:
+        found.append(f"{_count(sizes, 'size')} of model: a law in N and D needs {MIN_SIZES}, better {FEW_SIZES}.")
+    elif _off_line(points) < np.log(MIN_SPREAD):
         found.append(
             "All runs lie at one D/N, or on one line of it: what parameters and tokens do cannot be told apart. "
             "Run sizes at several ratios."

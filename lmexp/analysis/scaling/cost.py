@@ -12,7 +12,7 @@ from lmexp.analysis.frontier import frontier
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest
 
-FEWEST = 5
+MIN_RUNS = 5
 """Runs on the frontier: the law has three numbers."""
 FEW_DECADES = 1.0
 
@@ -20,17 +20,17 @@ FEW_DECADES = 1.0
 def on_frontier(points: Points, cost: str) -> Points:
     """Return the points on the frontier of loss against `cost`, `flops` or one of `points.costs`.
 
-    Raises UserError for a cost that was not measured, and for fewer than FEWEST points on the frontier.
+    Raises UserError for a cost that was not measured, and for fewer than MIN_RUNS points on the frontier.
     """
     columns = {"train_flops": points.flops, **points.costs}
     name = "train_flops" if cost == "flops" else cost
     if name not in columns or not np.isfinite(columns[name]).any():
         raise UserError(f"no run has '{cost}' as a cost.{nearest(cost, columns)} Measured here: {', '.join(columns)}")
     marks = frontier(pd.DataFrame({"loss": points.loss, "cost": columns[name]}), "loss", "cost").to_numpy()
-    if marks.sum() < FEWEST:
+    if marks.sum() < MIN_RUNS:
         raise UserError(
             f"{int(marks.sum())} of {len(points)} runs are on the frontier of loss against {cost}: "
-            f"a law takes {FEWEST} at least"
+            f"a law takes {MIN_RUNS} at least"
         )
     return points.where(marks)
 

@@ -1,7 +1,7 @@
 """A fit: each law with its intervals, its error on runs held out, and what must be known before it is believed.
 
 The road: checks.py judges the design, solver.py finds each law's optimum on its surface.py, bootstrap.py moves the
-units, holdout.py judges what is foretold. `LawFit` then answers questions, each with an interval.
+units, holdout.py judges what is predicted. `LawFit` then answers questions, each with an interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks, solver
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, bootstrap, leave_one_out, margin, student, unit_indices
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
@@ -21,9 +22,7 @@ from lmexp.analysis.scaling.surface import Surface
 from lmexp.errors import UserError
 from lmexp.units import si
 
-Floats = npt.NDArray[np.float64]
-
-MOST_POINTS = 100_000
+MAX_POINTS = 100_000
 """A thousand refits of so many take minutes."""
 HOLDOUT_BOOTSTRAPS = 200
 RIVALS = 3
@@ -206,9 +205,9 @@ def fit(
     `delta` of Huber's loss is that of the residuals unless given (1e-3 is Chinchilla's). A law that the points cannot
     tell is not among the fitted; `refusals` says why. Raises UserError for too many points, and for names of no law.
     """
-    if len(points) > MOST_POINTS:
+    if len(points) > MAX_POINTS:
         raise UserError(
-            f"{len(points):,} points are more than the {MOST_POINTS:,} that a fit takes: keep the end of each run, "
+            f"{len(points):,} points are more than the {MAX_POINTS:,} that a fit takes: keep the end of each run, "
             "or one milestone in ten"
         )
     if delta is not None and not (np.isfinite(delta) and delta > 0):
@@ -309,7 +308,7 @@ def _warnings(law: Law, theta: dict[str, float], precisions: Precisions | None) 
 
 
 def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | None:
-    """Return how the law, fitted without the largest runs, foretells them."""
+    """Return how the law, fitted without the largest runs, predicts them."""
     held = largest(points)
     if held.all():
         return None

@@ -1,14 +1,14 @@
-"""How well a law, fitted to the smaller runs, foretells the largest: the error that its own interval cannot know."""
+"""How well a law, fitted to the smaller runs, predicts the largest: the error that its own interval cannot know."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.points import Points
 
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 SHARE = 0.2
 """The part of the runs that is held out: those of the most compute."""
@@ -16,14 +16,14 @@ SHARE = 0.2
 
 @dataclass(frozen=True)
 class Holdout:
-    """How a law, fitted to the rest, foretells the losses of the largest fifth of compute; errors are relative."""
+    """How a law, fitted to the rest, predicts the losses of the largest fifth of compute; errors are relative."""
 
     n_points: int
     """How many runs were held out."""
     flops_from: float
     """They are the runs with at least so much compute."""
     bias: float
-    """Mean of predicted over measured, less 1: above 0, the law foretells too high a loss."""
+    """Mean of predicted over measured, less 1: above 0, the law predicts too high a loss."""
     mean_absolute_error: float
     """Mean of the size of predicted over measured less 1."""
     coverage: float
@@ -37,7 +37,7 @@ def largest(points: Points) -> Bools:
 
 
 def judge(points: Points, value: Floats, low: Floats, high: Floats) -> Holdout:
-    """Return the error of losses foretold for held-out points, (n,) each, with the bounds for a single run."""
+    """Return the error of losses predicted for held-out points, (n,) each, with the bounds for a single run."""
     error = value / points.loss - 1
     inside = (low <= points.loss) & (points.loss <= high)
     return Holdout(

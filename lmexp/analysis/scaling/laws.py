@@ -19,9 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
-
-Floats = npt.NDArray[np.float64]
 
 FLOPS_PER_TOKEN = 6.0
 """Training FLOPs are this times N D: 2 in the forward pass and 4 in the backward (Kaplan et al. 2020, section 2.1)."""
@@ -165,7 +164,7 @@ extra = Law(
     to_form=lambda E, A, B, alpha, beta, gamma: Form(E, A, alpha, B, beta, gamma),
     from_form=lambda f: (f.E, f.A, f.B, f.alpha, f.beta, f.gamma),
 )
-"""Chinchilla's with one exponent more, which often foretells the largest compute better."""
+"""Chinchilla's with one exponent more, which often predicts the largest compute better."""
 
 kaplan = Law(
     name="kaplan",
@@ -237,7 +236,7 @@ def law_named(name: str) -> Law:
 
 
 @dataclass(frozen=True)
-class Known:
+class PublishedLaw:
     """Published constants of a law."""
 
     law: Law
@@ -251,32 +250,18 @@ class Known:
         return np.array(self.values)
 
 
-KNOWN = {
-    "hoffmann": Known(
+PUBLISHED_LAWS = {
+    "hoffmann": PublishedLaw(
         chinchilla,
         (1.69, 406.4, 410.7, 0.336, 0.283),
         "Hoffmann et al. 2022, approach 3, with the exponents to three digits as Sardana et al. 2023 use them",
     ),
-    "hoffmann_rounded": Known(
+    "hoffmann_rounded": PublishedLaw(
         chinchilla, (1.69, 406.4, 410.7, 0.34, 0.28), "Hoffmann et al. 2022, equation 10: exponents to two digits"
     ),
-    "epoch": Known(chinchilla, (1.8172, 482.01, 2085.43, 0.3478, 0.3658), "Besiroglu et al. 2024, table 1"),
-    "kaplan": Known(kaplan, (6.4e13, 1.8e13, 0.076, 0.103), "Kaplan et al. 2020, table 2, L(N, D)"),
-    "kaplan_params": Known(kaplan_params, (8.8e13, 0.076), "Kaplan et al. 2020, equation 1.1"),
-    "kaplan_tokens": Known(kaplan_tokens, (5.4e13, 0.095), "Kaplan et al. 2020, equation 1.2"),
+    "epoch": PublishedLaw(chinchilla, (1.8172, 482.01, 2085.43, 0.3478, 0.3658), "Besiroglu et al. 2024, table 1"),
+    "kaplan": PublishedLaw(kaplan, (6.4e13, 1.8e13, 0.076, 0.103), "Kaplan et al. 2020, table 2, L(N, D)"),
+    "kaplan_params": PublishedLaw(kaplan_params, (8.8e13, 0.076), "Kaplan et al. 2020, equation 1.1"),
+    "kaplan_tokens": PublishedLaw(kaplan_tokens, (5.4e13, 0.095), "Kaplan et al. 2020, equation 1.2"),
 }
-"""Published parameters by name; made on other data, so they compare and orient, and foretell nothing here."""
-
-REPETITION_DECAY = 15.39
-"""R of Muennighoff et al. 2023, section 6: how many repetitions until a repeated token is worth 1/e of a new one."""
-
-
-def effective_tokens(unique: npt.ArrayLike, tokens: npt.ArrayLike, decay: float = REPETITION_DECAY) -> Floats:
-    """Return what D tokens, seen in several epochs over U unique ones, are worth in unique tokens.
-
-    D' = U (1 + R (1 - exp(-(D/U - 1)/R))), and D where D <= U (Muennighoff et al. 2023, equation 5). R is not fitted
-    here: a study identifies it only with many epochs at many sizes.
-    """
-    unique = np.minimum(np.asarray(unique, dtype=np.float64), tokens)
-    repetitions = np.asarray(tokens, dtype=np.float64) / unique - 1
-    return np.asarray(unique * (1 + decay * -np.expm1(-repetitions / decay)))
+"""Published parameters by name; made on other data, so they compare and orient, and predict nothing here."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
 
-Floats = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.str_]
 
 

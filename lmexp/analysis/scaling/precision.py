@@ -12,9 +12,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 BITS = {

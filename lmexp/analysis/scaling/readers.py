@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.analysis.scaling.points import Floats, Points
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.frontier import is_done
+from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
 from lmexp.runs.columns import higher_is_better
@@ -32,7 +34,7 @@ SIX_ND = "6ND"
 """Instead of a column of FLOPs: six for every parameter and token."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
-MOST_POINTS = 10_000
+MAX_POINTS = 10_000
 """A fit of more would take minutes and hundreds of megabytes, and no study has them."""
 LEAST = {"params": 100.0, "tokens": 100.0, "flops": 1e4}
 """Smaller numbers are in thousands, millions or billions."""
@@ -77,9 +79,9 @@ def points_of_frame(
         state = frame["state"].fillna("no state").astype(str).to_numpy()
         left_out = {printable(name): int((state == name).sum()) for name in sorted(set(state) - {"done"})}
         frame, lines = frame[state == "done"], lines[state == "done"]
-    if len(frame) > MOST_POINTS:
+    if len(frame) > MAX_POINTS:
         raise UserError(
-            f"{source} has {len(frame):,} rows, a fit takes at most {MOST_POINTS:,}: keep the last row of each run"
+            f"{source} has {len(frame):,} rows, a fit takes at most {MAX_POINTS:,}: keep the last row of each run"
         )
     table = _Table(source, lines)
     known = {key: table.numbers(frame, name) for key, name in named.items() if name != SIX_ND}
@@ -120,7 +122,7 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
     and as points_of_csv does.
     """
     table = study.table
-    done = table[(table["state"] == "done").to_numpy(dtype=bool, na_value=False)]
+    done = table[is_done(table)]
     tasks = [str(task) for task in done["task"].dropna().unique()]
     if len(tasks) > 1:
         raise UserError(f"{study.name} has several tasks ({', '.join(tasks)}): a law is of one; fit one task's sweep")

@@ -11,11 +11,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.surface import Surface
-
-Floats = npt.NDArray[np.float64]
 
 EXPONENTS = np.geomspace(0.02, 2.0, 16)
 """The grid's alpha and beta."""

@@ -24,11 +24,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.laws import Form, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
 
 WORKING = {"E": "E", "A": "a", "alpha": "alpha", "B": "b", "beta": "beta", "gamma": "g"}

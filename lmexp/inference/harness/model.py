@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.errors import UserError
+from lmexp.messages import Say
 from lmexp.models.base import Decoder, LanguageModel
 from lmexp.models.hf import HFModel
 from lmexp.models.sampling import sample
@@ -26,7 +27,6 @@ if IS_HERE:
 else:
     LM = object
 
-Say = Callable[[str], None]
 SEED = 1234
 """lm-eval's own, for examples in prompts and for what is drawn."""
 BATCH = 16

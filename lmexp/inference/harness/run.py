@@ -19,8 +19,9 @@ import torch
 from lmexp.cost.device import detect
 from lmexp.errors import UserError, reason_of
 from lmexp.inference.harness import model as asked
-from lmexp.inference.harness.model import IS_HERE, SEED, HarnessModel, Say
+from lmexp.inference.harness.model import IS_HERE, SEED, HarnessModel
 from lmexp.inference.harness.tasks import check_code, entries, load, local
+from lmexp.messages import Say
 from lmexp.train.checkpoint import Loaded
 
 RESAMPLES = 1000

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from lmexp.errors import UserError, nearest, reason_of
-from lmexp.inference.harness.model import SEED, Say, Writing
+from lmexp.inference.harness.model import SEED, Writing
+from lmexp.messages import Say
 
 TRUST = "if you trust it, --trust-task-code runs it"
 

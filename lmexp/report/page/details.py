@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lmexp.analysis.frontier import frontier, numbers
+from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
@@ -58,7 +58,7 @@ def _detailed_runs(study: Study, quality: str, cost: str) -> list[str]:
     """Return the runs that get details: first those of the frontier, then those without a result, then the best."""
     table = study.table
     on_frontier = frontier(table, quality, cost).to_numpy(dtype=bool)
-    done = (table["state"] == "done").to_numpy(dtype=bool, na_value=False)
+    done = is_done(table)
     values = numbers(table, quality)
     losses = np.nan_to_num(-values if higher_is_better(quality) else values, nan=np.inf)
     order = np.lexsort((losses, done, ~on_frontier))

@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.text import Text
 
 from lmexp.report.terminal.layout import small_table
-from lmexp.runs.directory import PRUNED, RESULTS
 from lmexp.runs.record import Row
+from lmexp.runs.state import PRUNED, RESULTS
 from lmexp.units import duration, si
 
 WATCH_SECONDS = 1.0

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from lmexp.config.schema import RunConfig
 from lmexp.errors import reason_of
+from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
 from lmexp.runs.record import Row
 
 T = TypeVar("T")
 Point = Mapping[str, Any]
 """A point of the curve, as a line of metrics.jsonl has it."""
-Say = Callable[[str], None]
 
 AXES = ("tokens", "step", "flops", "seconds")
 """What a point is plotted against; its other numbers are measurements."""

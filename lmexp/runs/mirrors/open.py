@@ -7,8 +7,9 @@ from collections.abc import Callable
 from lmexp.config.code import call_target, check_call
 from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
 from lmexp.errors import UserError
+from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors.mirror import Copy, Mirror, Say, print_line
+from lmexp.runs.mirrors.mirror import Copy, Mirror, print_line
 from lmexp.runs.mirrors.mlflow import MLflowCopy
 from lmexp.runs.mirrors.tensorboard import TensorBoardCopy
 from lmexp.runs.mirrors.wandb import WandbCopy

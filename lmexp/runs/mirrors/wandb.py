@@ -7,8 +7,9 @@ from typing import Any
 
 from lmexp.config.schema import LoggerConfig, RunConfig
 from lmexp.errors import reason_of
+from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors.mirror import AXES, CONNECT_SECONDS, Copy, Point, Say, flat_config, known, print_line
+from lmexp.runs.mirrors.mirror import AXES, CONNECT_SECONDS, Copy, Point, flat_config, known, print_line
 from lmexp.runs.record import Row
 
 UPLOAD_SECONDS = 20.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmexp.analysis.advice.advise import MOST_BEYOND, Ask, Known, advise, learn
+from lmexp.analysis.advice.advise import MAX_BEYOND, Ask, FittedStudy, advise, learn
 from lmexp.analysis.table import load_study
 from lmexp.config.compose import Composer
 from lmexp.config.paths import shipped_root
@@ -21,22 +21,22 @@ H100 = known_hardware()["h100_sxm"]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def study(tmp_path_factory: pytest.TempPathFactory) -> FittedStudy:
     """Two arms; bf16 is 0.005 nats worse and twice as fast."""
     return learn(load_study([lawful.lawful_study(tmp_path_factory.mktemp("two"))]))
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory: pytest.TempPathFactory) -> Known:
+def exact(tmp_path_factory: pytest.TempPathFactory) -> FittedStudy:
     """One arm, next to without noise."""
     return learn(load_study([lawful.lawful_study(tmp_path_factory.mktemp("one"), arms=[("gpt", "fp32")], noise=1e-4)]))
 
 
-def best(study: Known, **ask: Any) -> dict[str, Any]:
+def best(study: FittedStudy, **ask: Any) -> dict[str, Any]:
     return advise(study, Ask(**ask), ROOTS)["advice"]
 
 
-def test_next_to_without_noise_advice_is_the_closed_form(exact: Known):
+def test_next_to_without_noise_advice_is_the_closed_form(exact: FittedStudy):
     params, tokens, loss = lawful.best(1e16)
     found = best(exact, flops=1e16)
     assert found["params"]["value"] == pytest.approx(params, rel=1e-2)
@@ -48,7 +48,7 @@ def test_next_to_without_noise_advice_is_the_closed_form(exact: Known):
     assert found["peak_memory_gb"] == pytest.approx(16 * params / 1e9, rel=1e-2)
 
 
-def test_hours_and_dollars_buy_what_their_flops_buy(exact: Known):
+def test_hours_and_dollars_buy_what_their_flops_buy(exact: FittedStudy):
     hours = 1e16 * lawful.seconds_per_flop("fp32") / 3600
     by_flops, by_hours = best(exact, flops=1e16), best(exact, hours=hours)
     by_dollars = best(exact, dollars=hours * lawful.DOLLARS_PER_HOUR)
@@ -57,13 +57,13 @@ def test_hours_and_dollars_buy_what_their_flops_buy(exact: Known):
         assert other["loss"]["value"] == pytest.approx(by_flops["loss"]["value"], rel=1e-9)
 
 
-def test_a_larger_budget_never_gives_a_worse_loss(study: Known):
+def test_a_larger_budget_never_gives_a_worse_loss(study: FittedStudy):
     losses = [best(study, flops=flops)["loss"]["value"] for flops in (1e15, 1.1e15, 1e16, 9e16)]
     assert losses == sorted(losses, reverse=True)
 
 
 @pytest.mark.parametrize("served", [0.0, 1e8])
-def test_the_way_to_a_loss_inverts_the_way_of_a_budget(study: Known, served: float):
+def test_the_way_to_a_loss_inverts_the_way_of_a_budget(study: FittedStudy, served: float):
     there = advise(study, Ask(flops=1e16, served=served), ROOTS)
     for arm in there["arms"]:
         back = advise(study, Ask(loss=arm["loss"]["value"], by="flops", served=served), ROOTS)
@@ -72,7 +72,7 @@ def test_the_way_to_a_loss_inverts_the_way_of_a_budget(study: Known, served: flo
         assert same["params"]["value"] == pytest.approx(arm["params"]["value"], rel=1e-4)
 
 
-def test_serving_asks_for_a_smaller_model_on_more_tokens(exact: Known):
+def test_serving_asks_for_a_smaller_model_on_more_tokens(exact: FittedStudy):
     plain, served = best(exact, loss=2.9, by="flops"), best(exact, loss=2.9, by="flops", served=1e9)
     assert served["params"]["value"] < plain["params"]["value"]
     assert served["tokens"]["value"] > plain["tokens"]["value"]
@@ -80,13 +80,13 @@ def test_serving_asks_for_a_smaller_model_on_more_tokens(exact: Known):
     assert served["train_flops"] + served["serve_flops"] < plain["train_flops"] + 2 * plain["params"]["value"] * 1e9
 
 
-def test_in_flops_the_better_arm_leads_and_in_hours_the_faster(study: Known):
+def test_in_flops_the_better_arm_leads_and_in_hours_the_faster(study: FittedStudy):
     assert best(study, flops=1e16)["precision"] == "fp32"
     assert best(study, hours=30)["precision"] == "bf16"
     assert best(study, loss=2.9)["precision"] == "bf16"  # dollars are known, so they are what is least
 
 
-def test_how_far_it_goes_beyond_the_rows_is_said(exact: Known):
+def test_how_far_it_goes_beyond_the_rows_is_said(exact: FittedStudy):
     found = best(exact, flops=1e16)
     params, tokens, _ = lawful.best(1e16)
     flops, sizes = (exact.study.table[name].astype(float).max() for name in ("train_flops", "n_params"))
@@ -95,19 +95,19 @@ def test_how_far_it_goes_beyond_the_rows_is_said(exact: Known):
     assert found["beyond"]["tokens"] == pytest.approx(tokens / 6.4e7, rel=1e-2)
 
 
-def test_beyond_the_rule_it_refuses_and_says_which_runs_would_do(exact: Known):
-    most = float(exact.study.table["train_flops"].astype(float).max()) * MOST_BEYOND
+def test_beyond_the_rule_it_refuses_and_says_which_runs_would_do(exact: FittedStudy):
+    most = float(exact.study.table["train_flops"].astype(float).max()) * MAX_BEYOND
     assert best(exact, flops=0.99 * most)["beyond"]["compute"] == pytest.approx(99, rel=1e-6)
     with pytest.raises(UserError, match=r"times beyond its largest run .* runs of about .* would make it answerable"):
         best(exact, flops=1.01 * most)
 
 
-def test_a_loss_below_the_floor_is_refused_with_the_floor(exact: Known):
+def test_a_loss_below_the_floor_is_refused_with_the_floor(exact: FittedStudy):
     with pytest.raises(UserError, match=r"never reaches a loss of 1\.4: .* floor of 1\.5"):
         best(exact, loss=1.4)
 
 
-def test_on_another_device_the_speed_is_an_assumption_with_its_source(exact: Known):
+def test_on_another_device_the_speed_is_an_assumption_with_its_source(exact: FittedStudy):
     peak = 67e12  # fp32 of the datasheet
     found = best(exact, flops=1e16, device=H100)
     assert found["speed_source"].startswith(f"assumed: MFU {lawful.MFU}") and "datasheet" in found["speed_source"]
@@ -116,11 +116,11 @@ def test_on_another_device_the_speed_is_an_assumption_with_its_source(exact: Kno
     assert found["dollars_per_hour"] == H100.dollars_per_hour
 
 
-def test_the_device_of_the_rows_needs_no_assumption(exact: Known):
+def test_the_device_of_the_rows_needs_no_assumption(exact: FittedStudy):
     assert best(exact, flops=1e16, device=known_hardware()["a10"])["speed_source"] == "measured"
 
 
-def test_the_command_composes_to_the_model_the_tokens_and_the_precision(study: Known):
+def test_the_command_composes_to_the_model_the_tokens_and_the_precision(study: FittedStudy):
     found = advise(study, Ask(flops=1e16), ROOTS)
     for arm in found["arms"]:
         config = Composer(ROOTS, words=shlex.split(shlex.join(arm["command"]))).config({})
@@ -131,13 +131,13 @@ def test_the_command_composes_to_the_model_the_tokens_and_the_precision(study: K
         assert abs(math.log(arm["shape"]["n_params"] / arm["params"]["value"])) < 0.15
 
 
-def test_the_law_that_foretells_best_speaks_and_the_others_are_shown(study: Known):
+def test_the_law_that_foretells_best_speaks_and_the_others_are_shown(study: FittedStudy):
     found = best(study, flops=1e16)
     errors = {law["law"]: law["holdout_error"] for law in found["laws"]}
     assert len(errors) >= 2 and errors[found["law"]] == min(errors.values()) == found["holdout_error"]
 
 
-def test_advice_is_plain_json(study: Known):
+def test_advice_is_plain_json(study: FittedStudy):
     import json
 
     json.dumps(advise(study, Ask(loss=2.9, served=1e8), ROOTS), allow_nan=False)
@@ -193,7 +193,7 @@ def test_contradictory_questions_are_refused():
         Ask(flops=1.0, served=-1.0)
 
 
-def test_intervals_hold_the_truth(study: Known):
+def test_intervals_hold_the_truth(study: FittedStudy):
     found = best(study, flops=1e16)
     for name, truth in zip(("params", "tokens", "loss"), lawful.best(1e16), strict=True):
         low, high = found[name]["low"], found[name]["high"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmexp.analysis.advice.best_use import Line, best_use, cheapest_use, cost_of, line_through
-from lmexp.analysis.scaling.laws import KNOWN, Form
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, Form
 
 SIX_ND = Line(np.log(6.0), 1.0, 1e6, 1e9)
 FORMS = st.builds(
@@ -27,7 +27,7 @@ def loss_of(form: Form, params: float, tokens: float) -> float:
 
 @pytest.mark.parametrize("name", ["hoffmann", "epoch", "kaplan"])
 def test_at_6nd_it_is_the_laws_own_optimum(name: str):
-    known = KNOWN[name]
+    known = PUBLISHED_LAWS[name]
     use = best_use(known.law.form(known.theta), np.array([1e18, 1e24]), SIX_ND)
     expected = known.law.optimum(known.theta, np.array([1e18, 1e24]))
     np.testing.assert_allclose(use.params, expected.params, rtol=1e-9)
@@ -69,7 +69,9 @@ def test_the_cheapest_way_to_a_loss_costs_the_budget_that_gives_it(
 
 
 def test_a_loss_below_the_floor_has_no_price():
-    assert np.isnan(cost_of(cheapest_use(KNOWN["epoch"].law.form(KNOWN["epoch"].theta), 1.8, SIX_ND), SIX_ND))
+    assert np.isnan(
+        cost_of(cheapest_use(PUBLISHED_LAWS["epoch"].law.form(PUBLISHED_LAWS["epoch"].theta), 1.8, SIX_ND), SIX_ND)
+    )
 
 
 def test_a_line_goes_through_what_lies_on_one_and_says_how_far_it_is_from_it():

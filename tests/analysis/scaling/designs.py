@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from lmexp.analysis.scaling.laws import KNOWN, Law, chinchilla
-from lmexp.analysis.scaling.points import Floats, Points
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, Law, chinchilla
+from lmexp.analysis.scaling.points import Points
 
 
 def grid(
     law: Law = chinchilla,
-    theta: Floats = KNOWN["epoch"].theta,
+    theta: Floats = PUBLISHED_LAWS["epoch"].theta,
     sizes: int = 6,
     ratios: int = 4,
     noise: float = 0.0,

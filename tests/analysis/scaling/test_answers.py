@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.answers import answer, answer_in_cost
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 
-THETA = KNOWN["epoch"].theta
+THETA = PUBLISHED_LAWS["epoch"].theta
 
 
 def runs(noise: float = 0.002, **more) -> Points:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.approaches import FEWEST_IN_ENVELOPE, Approach, approach_1, approach_2, bias, budget_groups
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla
+from lmexp.analysis.scaling.approaches import MIN_IN_ENVELOPE, Approach, approach_1, approach_2, bias, budget_groups
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 
-HOFFMANN = KNOWN["hoffmann_rounded"].theta
+HOFFMANN = PUBLISHED_LAWS["hoffmann_rounded"].theta
 BUDGETS = (1e17, 1e18, 1e19, 1e20, 1e21)
 
 
@@ -104,4 +104,4 @@ def test_the_envelope_of_many_sizes_finds_the_exponent():
 
 def test_few_sizes_have_no_envelope():
     found = approach_1(grid(HOFFMANN, 4, sizes=5))
-    assert isinstance(found, str) and str(FEWEST_IN_ENVELOPE) in found
+    assert isinstance(found, str) and str(MIN_IN_ENVELOPE) in found

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.fit import LawFit, fit_law
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 
-TRUTH = KNOWN["epoch"].theta
+TRUTH = PUBLISHED_LAWS["epoch"].theta
 NOISE = 0.005
 """Standard deviation of ln L from run to run."""
 STUDIES = 1500

@@ -6,12 +6,12 @@ import pytest
 from lmexp.analysis.scaling.bootstrap import margin, unit_indices
 from lmexp.analysis.scaling.fit import fit, fit_law
 from lmexp.analysis.scaling.holdout import largest
-from lmexp.analysis.scaling.laws import KNOWN, chinchilla, extra, kaplan, power
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla, extra, kaplan, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 from tests.analysis.scaling.designs import grid
 
-EPOCH = KNOWN["epoch"].theta
+EPOCH = PUBLISHED_LAWS["epoch"].theta
 
 
 def changed(points: Points, **columns: object) -> Points:
@@ -70,7 +70,7 @@ def test_the_hold_out_shows_a_law_that_is_wrong_at_scale():
     found = fit(grid(noise=0.002, sizes=8, ratios=6), bootstraps=100)
     right, wrong = found.laws["chinchilla"].holdout, found.laws["kaplan"].holdout
     assert right.n_points == wrong.n_points == 10
-    assert wrong.bias < -3 * abs(right.bias)  # without a floor it foretells too low a loss
+    assert wrong.bias < -3 * abs(right.bias)  # without a floor it predicts too low a loss
     assert wrong.mean_absolute_error > 3 * right.mean_absolute_error
     assert right.coverage >= 0.8
 

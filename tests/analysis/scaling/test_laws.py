@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.analysis.scaling.laws import KNOWN, LAWS, chinchilla, effective_tokens, extra, kaplan, law_named, power
+from lmexp.analysis.scaling.laws import (
+    LAWS,
+    PUBLISHED_LAWS,
+    chinchilla,
+    extra,
+    kaplan,
+    law_named,
+    power,
+)
 from lmexp.errors import UserError
 
 exponents = st.floats(0.1, 1.0)
@@ -13,17 +21,21 @@ thetas = st.tuples(st.floats(0.5, 3.0), st.floats(10, 5000), st.floats(10, 5000)
 
 
 def test_the_published_figures_of_serving_are_met():
-    best = chinchilla.for_serving(KNOWN["hoffmann"].theta, 1.947, 2e12)
+    best = chinchilla.for_serving(PUBLISHED_LAWS["hoffmann"].theta, 1.947, 2e12)
     assert f"{best.params:.3e} {best.tokens:.3e}" == "2.418e+10 2.657e+12"
 
 
 def test_kaplans_published_laws_in_one_variable():
-    assert KNOWN["kaplan_params"].law.loss(KNOWN["kaplan_params"].theta, 1e9) == pytest.approx((8.8e13 / 1e9) ** 0.076)
-    assert KNOWN["kaplan_tokens"].law.loss(KNOWN["kaplan_tokens"].theta, 1e9) == pytest.approx((5.4e13 / 1e9) ** 0.095)
+    assert PUBLISHED_LAWS["kaplan_params"].law.loss(PUBLISHED_LAWS["kaplan_params"].theta, 1e9) == pytest.approx(
+        (8.8e13 / 1e9) ** 0.076
+    )
+    assert PUBLISHED_LAWS["kaplan_tokens"].law.loss(PUBLISHED_LAWS["kaplan_tokens"].theta, 1e9) == pytest.approx(
+        (5.4e13 / 1e9) ** 0.095
+    )
 
 
 def test_kaplans_law_has_the_published_form():
-    n_scale, d_scale, alpha_n, alpha_d = theta = KNOWN["kaplan"].theta
+    n_scale, d_scale, alpha_n, alpha_d = theta = PUBLISHED_LAWS["kaplan"].theta
     expected = ((n_scale / 3e8) ** (alpha_n / alpha_d) + d_scale / 2e10) ** alpha_d
     assert kaplan.loss(theta, 3e8, 2e10) == pytest.approx(expected, rel=1e-12)
 
@@ -55,26 +67,26 @@ def test_no_other_pair_reaches_the_loss_for_less_training_and_serving(theta, par
 
 
 def test_without_serving_it_is_the_optimum_of_training():
-    theta = KNOWN["epoch"].theta
+    theta = PUBLISHED_LAWS["epoch"].theta
     best = chinchilla.optimum(theta, 1e22)
     assert chinchilla.for_serving(theta, best.loss, 0.0).params == pytest.approx(best.params, rel=1e-9)
 
 
 def test_a_loss_below_the_floor_is_reached_by_nothing():
-    best = chinchilla.for_serving(KNOWN["epoch"].theta, [1.8, 2.0], 1e12)
+    best = chinchilla.for_serving(PUBLISHED_LAWS["epoch"].theta, [1.8, 2.0], 1e12)
     assert np.isnan(best.params).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
+@pytest.mark.parametrize("known", PUBLISHED_LAWS.values(), ids=PUBLISHED_LAWS)
 def test_the_form_and_back_is_the_theta(known):
     np.testing.assert_allclose(known.law.theta(known.law.form(known.theta)), known.theta, rtol=1e-9)
 
 
 def test_a_batch_of_thetas_and_a_row_of_sizes_give_a_table():
-    thetas = np.stack([KNOWN["epoch"].theta, KNOWN["hoffmann"].theta])
+    thetas = np.stack([PUBLISHED_LAWS["epoch"].theta, PUBLISHED_LAWS["hoffmann"].theta])
     table = chinchilla.loss(thetas[:, None], [1e8, 1e9, 1e10], 1e11)
     assert table.shape == (2, 3)
-    assert table[1, 2] == chinchilla.loss(KNOWN["hoffmann"].theta, 1e10, 1e11)
+    assert table[1, 2] == chinchilla.loss(PUBLISHED_LAWS["hoffmann"].theta, 1e10, 1e11)
 
 
 def test_a_name_that_is_no_law_gets_the_nearest():
@@ -87,11 +99,4 @@ def test_a_law_of_one_variable_has_no_best_size():
     with pytest.raises(UserError, match="no best size"):
         power("flops").optimum([1.0, 2.0, 0.1], 1e20)
     with pytest.raises(UserError, match="takes params and tokens"):
-        LAWS["chinchilla"].loss(KNOWN["epoch"].theta, 1e9)
-
-
-def test_repeated_tokens_are_worth_less_and_less():
-    worth = effective_tokens(1e9, np.array([0.5e9, 1e9, 4e9, 1e15]))
-    np.testing.assert_allclose(worth[:2], [0.5e9, 1e9])
-    assert 3.5e9 < worth[2] < 4e9  # four epochs are nearly as good as new
-    assert worth[3] == pytest.approx(1e9 * (1 + 15.39))
+        LAWS["chinchilla"].loss(PUBLISHED_LAWS["epoch"].theta, 1e9)

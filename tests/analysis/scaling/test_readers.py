@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmexp.analysis.scaling.readers import MOST_POINTS, points_of_csv, points_of_frame, points_of_study
+from lmexp.analysis.scaling.readers import MAX_POINTS, points_of_csv, points_of_frame, points_of_study
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from tests.report.synthetic import write_study
@@ -114,7 +114,7 @@ def test_accuracy_is_no_loss(tmp_path: Path):
 
 
 def test_more_rows_than_a_fit_takes_are_refused_with_the_limit():
-    frame = pd.DataFrame({"params": np.full(MOST_POINTS + 1, 1e6), "tokens": 1e8, "loss": 3.0})
+    frame = pd.DataFrame({"params": np.full(MAX_POINTS + 1, 1e6), "tokens": 1e8, "loss": 3.0})
     with pytest.raises(UserError, match="10,001 rows, a fit takes at most 10,000"):
         points_of_frame(frame)
 

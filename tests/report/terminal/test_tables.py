@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from lmexp.report.terminal.tables import print_status
-from lmexp.runs.directory import PRUNED
+from lmexp.runs.state import PRUNED
 
 SAID = "Nothing runs now; the same command goes on from here."
 

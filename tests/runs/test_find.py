@@ -1,0 +1,66 @@
+"""A run is found by its directory, by its name, or by a part that only it has."""
+
+from pathlib import Path
+
+import pytest
+
+from lmexp.errors import UserError
+from lmexp.runs.directory import RunDir
+from lmexp.runs.find import find_run, runs_of
+from lmexp.runs.manifest import Cell, Manifest, write_manifest
+from tests.report.synthetic import config
+
+CONFIG = config("gpt_nano", 2, "fp32")
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    for name in ("first/nano-fp32-aa11", "first/nano-bf16-bb22", "second/nano-fp32-cc33", "second/nano-fp32-cc33-x"):
+        RunDir.create(tmp_path / name, CONFIG)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("nano-bf16-bb22", "nano-bf16-bb22"),
+        ("bb22", "nano-bf16-bb22"),
+        ("first/nano-fp32", "nano-fp32-aa11"),
+        ("nano-fp32-cc33", "nano-fp32-cc33"),  # the whole name of one is the beginning of another
+    ],
+)
+def test_a_name_or_a_part_that_one_run_has_finds_it(outputs: Path, word: str, name: str):
+    assert find_run(word, outputs).name == name
+
+
+def test_a_path_is_taken_as_it_is(outputs: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(outputs / "first")
+    assert find_run("nano-fp32-aa11", outputs / "second").path == outputs / "first" / "nano-fp32-aa11"
+
+
+def test_a_part_that_several_runs_have_names_them(outputs: Path):
+    with pytest.raises(UserError, match=r"'fp32' names 3 runs \(nano-fp32-aa11, nano-fp32-cc33, nano-fp32-cc33-x\)"):
+        find_run("fp32", outputs)
+
+
+def test_an_unknown_name_gets_the_nearest(outputs: Path):
+    with pytest.raises(UserError, match="Did you mean 'nano-bf16-bb22'"):
+        find_run("nano-bf16-bb23", outputs)
+
+
+def test_the_runs_of_a_sweep_are_those_of_its_manifest_wherever_they_lie(outputs: Path):
+    cells = [Cell(run_id="cc33", path="../second/nano-fp32-cc33"), Cell(run_id="aa11", path="nano-fp32-aa11")]
+    write_manifest(outputs / "first", Manifest(name="first", cells=cells))
+    assert [run.path.resolve() for run in runs_of(outputs / "first")] == [
+        outputs / "second" / "nano-fp32-cc33",
+        outputs / "first" / "nano-fp32-aa11",
+    ]
+
+
+def test_without_a_manifest_every_run_in_the_folder_belongs(outputs: Path):
+    assert [run.name for run in runs_of(outputs / "first")] == ["nano-bf16-bb22", "nano-fp32-aa11"]
+
+
+def test_a_sweep_that_was_not_started_gets_the_nearest(outputs: Path):
+    with pytest.raises(UserError, match="Did you mean 'second'"):
+        runs_of(outputs / "secnd")

@@ -1,0 +1,48 @@
+"""The status of a sweep says what its runs do now, not what their state files claim."""
+
+from pathlib import Path
+
+import pytest
+
+from lmexp.runs.coordinators import coordinating
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
+from lmexp.runs.status import seconds_left, status
+from tests.report.synthetic import config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.create(tmp_path / "sweep" / "a-1", config("gpt_nano", 2, "fp32"))
+
+
+def test_a_run_whose_process_is_gone_has_failed_and_the_row_says_what_to_do(run: RunDir):
+    run.write_state(State(state="running", host="elsewhere", heartbeat=0.0, tokens=5, share=0.5, tokens_per_second=1.0))
+    (row,) = status(run.path.parent)
+    assert row["state"] == "failed" and row["reason"] == "its process is gone; run the sweep again to resume"
+    assert row["tokens_per_second"] is None and row["seconds_left"] is None
+    with coordinating(run.path.parent):
+        (row,) = status(run.path.parent)
+    assert row["reason"] == "its process is gone; it will be started again"
+
+
+def test_a_run_in_training_tells_its_speed_and_the_time_that_is_left(run: RunDir):
+    lock = run.lock()
+    assert lock is not None
+    with lock:
+        run.write_state(State(state="running", tokens=1000, share=0.25, tokens_per_second=100.0))
+        (row,) = status(run.path.parent)
+    assert (row["state"], row["tokens_per_second"], row["seconds_left"]) == ("running", 100.0, 30.0)
+
+
+def test_a_run_that_ended_keeps_its_state_and_reason(run: RunDir):
+    run.write_state(State(state="oom", reason="too large", attempts=2))
+    (row,) = status(run.path.parent)
+    assert (row["state"], row["reason"], row["attempts"]) == ("oom", "too large", 2)
+
+
+@pytest.mark.parametrize(
+    "known", [{}, {"share": 0.5}, {"share": 0.5, "tokens": 10}, {"tokens": 10, "tokens_per_second": 1.0}]
+)
+def test_without_speed_share_and_tokens_the_time_left_is_unknown(known):
+    assert seconds_left(State(state="running", **known)) is None
