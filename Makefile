@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One worker per core; tests that share something expensive stay on one worker (tests/conftest.py). The slowest end the output.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=20
 
-.PHONY: help setup demo test test-slow lint bench columns clean
+.PHONY: help setup demo test test-slow test-browser test-long lint bench columns clean
 
 help:        ## this list
-	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(READY)  ## the virtual environment, from constraints.txt
 
@@ -21,11 +23,17 @@ $(READY): pyproject.toml constraints.txt
 demo: setup  ## the demo study: 8 runs, a table, a report
 	$(BIN)/lmexp sweep demo
 
-test: setup  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" -n auto
+test: setup  ## the fast tests, in a few minutes
+	$(PYTEST) -m "not slow and not long"
 
-test-slow: setup  ## the slow ones, the browser's among them
-	$(BIN)/python -m pytest -m slow
+test-slow: setup  ## the slow tests: whole studies, several processes, Slurm, Ray, the browser; CI runs them too
+	$(PYTEST) -m "slow and not long"
+
+test-browser: setup  ## the report pages in Chromium alone; `make test-slow` has them as well
+	$(PYTEST) tests/browser
+
+test-long: setup  ## the long simulations and 60 kills, whose short versions are among the slow tests
+	$(PYTEST) -m long
 
 lint: setup  ## formatting, style, types
 	$(BIN)/ruff check .

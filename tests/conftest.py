@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -13,7 +14,12 @@ import torch
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
+from lmexp.runs.directory import STORES
 
+if TYPE_CHECKING:
+    from tests.launch.ray import RayCluster
+
+ROOT = Path(__file__).parent
 SMALL = [
     "model=gpt_nano",
     "model.context=32",
@@ -26,7 +32,25 @@ SMALL = [
 ]
 """A run of a second."""
 
+CLUSTERS = {"slurm_cluster": "slurm", "ray_cluster": "ray"}
+"""Session fixtures that start daemons, and the group of all tests that use them."""
+
 Lmexp = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Send tests that share something expensive to the same worker, so that it is made once (`--dist loadgroup`).
+
+    These are tests of one module that use a module's fixture, such as a trained study, and all tests of a cluster.
+    """
+    for item in items:
+        fixtures = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}  # type: ignore[attr-defined]
+        groups = [group for name, group in CLUSTERS.items() if name in fixtures]
+        if not groups and any(fixture.scope == "module" for fixture in fixtures.values()):
+            groups = [str(item.path.relative_to(ROOT).with_suffix(""))]
+        if groups and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(groups[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,6 +74,45 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     documents = [" ".join(words[(i * k) % len(words)] for k in range(1, 30)) for i in range(200)]
     file.write_text("\n\n".join(f"{i}: {words}" for i, words in enumerate(documents)))
     return file
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this session share. What is made in it needs a lock."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture
+def shared_tokens(session_folder: Path, tmp_path: Path) -> None:
+    """Let `outputs` share its token stores with other tests: the standard library is tokenised once, not once a test.
+
+    lmexp itself holds a lock on a store while it writes it, and only reads it afterwards.
+    """
+    stores = session_folder / "tokens"
+    stores.mkdir(exist_ok=True)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / STORES).symlink_to(stores, target_is_directory=True)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm of two emulated nodes with four cores each; `sbatch` and lmexp find it through the environment."""
+    from tests.launch.slurm import missing, slurm
+
+    if reason := missing():
+        pytest.skip(reason)
+    with slurm(tmp_path_factory.mktemp("slurm"), cpus=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator["RayCluster"]:
+    """A Ray cluster of two nodes; a test calls `complete` first, because an earlier one may have killed a node."""
+    from tests.launch.ray import ray_nodes
+
+    with ray_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tests.conftest import Lmexp
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("shared_tokens")]
 
 
 def blocks(page: Path, language: str) -> list[str]:

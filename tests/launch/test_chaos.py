@@ -131,10 +131,11 @@ def undisturbed(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> C
     return run
 
 
-SLOW = [pytest.mark.slow, pytest.mark.timeout(1500)]
+SLOW, LONG = ([pytest.mark.slow, pytest.mark.timeout(600)], [pytest.mark.long, pytest.mark.timeout(1500)])
+TIERS = [pytest.param(SMALL, 8, marks=SLOW, id="8"), pytest.param(LARGE, 60, marks=LONG, id="60")]
 
 
-@pytest.mark.parametrize("file, kills", [(SMALL, 4), pytest.param(LARGE, 60, marks=SLOW)], ids=["4", "60"])
+@pytest.mark.parametrize("file, kills", TIERS)
 def test_killed_at_random_moments_a_study_comes_to_the_same_end(
     undisturbed: Callable[[str], Study], file: str, kills: int, tmp_path: Path
 ):
@@ -153,8 +154,8 @@ def test_a_study_whose_files_were_torn_starts_over_what_it_must(
     undisturbed: Callable[[str], Study], tmp_path: Path, lmexp: Lmexp
 ):
     """As after a power cut on a disk that does not keep its word."""
-    calm = undisturbed(LARGE)
-    study = Study(tmp_path / "torn", calm.words, LARGE)
+    calm = undisturbed(SMALL)
+    study = Study(tmp_path / "torn", calm.words, SMALL)
     first = study.start()
     while not any(run.last_saved() for run in study.runs):
         time.sleep(0.1)
@@ -168,8 +169,9 @@ def test_a_study_whose_files_were_torn_starts_over_what_it_must(
     checkpoint.write_bytes(checkpoint.read_bytes()[:-2000])
     with (saved.path / "metrics.jsonl").open("ab") as curve:
         curve.write(b'{"step": 1, "tok')
-    (study.runs[-1].path / "state.json").write_bytes(b"")
-    (study.runs[-2].path / "state.json").write_text(json.dumps({"state": "asleep"}))
+    *_, emptied, unknown = [run for run in study.runs if run.path != saved.path]
+    (emptied.path / "state.json").write_bytes(b"")
+    (unknown.path / "state.json").write_text(json.dumps({"state": "asleep"}))
     assert study.start().wait(timeout=280) == 0, (study.folder / "said.txt").read_text()
     assert study.results() == calm.results()
     assert "set aside" in saved.log.read_text()

@@ -1,14 +1,10 @@
 """Ray: a real cluster of two nodes on this machine; runs as tasks, and what becomes of them when one is killed."""
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +20,7 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
+from tests.launch.ray import RayCluster, until
 from tests.launch.test_queue import LONG, Notes, when_running
 from tests.train.test_worker import TIMINGS, record_of
 
@@ -33,105 +30,10 @@ ray = pytest.importorskip("ray")
 Resolve = Callable[..., Sweep]
 
 
-class Cluster:
-    """A head with one core, and a second node with two, and with one `other`; they are gone with the folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._nodes = folder, {}
-        self._ports = _free_ports(3)
-        self.address = f"127.0.0.1:{self._ports[0]}"
-
-    def complete(self) -> None:
-        """Start the nodes that are missing, and wait until they are there."""
-        gcs, client, agent = self._ports
-        self._start("head", "--head", f"--port={gcs}", f"--ray-client-server-port={client}", "--num-cpus=1",
-                    f"--dashboard-agent-listen-port={agent}", "--include-dashboard=false")  # fmt: skip
-        _until(lambda: _answers(gcs), self.said)
-        self._start("second", f"--address={self.address}", "--num-cpus=2", '--resources={"other": 1}')
-        ray.init(address=self.address, log_to_driver=False, logging_level="ERROR")
-        _until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, self.said)
-        ray.shutdown()
-
-    def raylet(self, name: str) -> psutil.Process:
-        """Return the process that is a node of the cluster."""
-        children = psutil.Process(self._nodes[name].pid).children(recursive=True)
-        return next(child for child in children if child.name() == "raylet")
-
-    def kill(self, name: str) -> None:
-        """Have a node gone in an instant, and leave what it had started to itself."""
-        self.raylet(name).kill()
-        self._nodes[name].wait(30)
-
-    def remove(self) -> None:
-        """End every process of the cluster."""
-        trees = [
-            process
-            for node in self._nodes.values()
-            if node.poll() is None
-            for process in [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
-        ]
-        for process in trees:
-            with suppress(psutil.Error):
-                process.kill()
-        for node in self._nodes.values():
-            node.wait(30)
-
-    def said(self) -> str:
-        return "".join(file.read_text() for file in self._folder.glob("*.log"))
-
-    def _start(self, name: str, *words: str) -> None:
-        if name in self._nodes and self._nodes[name].poll() is None:
-            return
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
-        command += ["--object-store-memory=80000000", *words]
-        command += ["--temp-dir", str(self._folder)] if name == "head" else []
-        with (self._folder / f"{name}.log").open("ab") as log:
-            self._nodes[name] = subprocess.Popen(
-                command, cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _answers(port: int) -> bool:
-    with suppress(OSError):
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        return True
-    return False
-
-
-def _until(what: Callable[[], bool], said: Callable[[], str] = str, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"it did not come to pass: {said()}"
-        time.sleep(0.1)
-
-
-@pytest.fixture(scope="module")
-def started() -> Iterator[Cluster]:
-    # Ray keeps Unix sockets in its folder, whose paths must be short.
-    folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
-    cluster = Cluster(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.delenv("RAY_ADDRESS", raising=False)
-        try:
-            yield cluster
-        finally:
-            cluster.remove()
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture
-def cluster(started: Cluster) -> Cluster:
-    started.complete()
-    return started
+def cluster(ray_cluster: RayCluster) -> RayCluster:
+    ray_cluster.complete()
+    return ray_cluster
 
 
 def of_no_launcher(words: list[str]) -> list[str]:
@@ -139,7 +41,7 @@ def of_no_launcher(words: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def words(cluster: Cluster, small: list[str]) -> list[str]:
+def words(cluster: RayCluster, small: list[str]) -> list[str]:
     return [*of_no_launcher(small), "launcher=ray", f"launcher.address={cluster.address}", "trainer.accelerator=cpu"]
 
 
@@ -188,7 +90,7 @@ def test_a_handle_names_its_task_as_the_state_does(resolve: Resolve):
     (handle,) = opened.start([planned])
     try:
         assert handle.job.startswith("ray:") and handle.job == planned.run.read_state().job
-        _until(lambda: planned.run.read_state().state == "running")
+        until(lambda: planned.run.read_state().state == "running")
         assert handle.job == planned.run.read_state().job, "the task itself has noted it again"
     finally:
         opened.stop([handle])
@@ -204,7 +106,7 @@ def test_a_run_whose_process_is_killed_is_started_again(resolve: Resolve, device
     def kill(planned: PlannedRun) -> None:
         if planned.run.read_state().attempts:
             return
-        _until(lambda: planned.run.last_saved() is not None)
+        until(lambda: planned.run.last_saved() is not None)
         left.extend(processes_of(sweep))
         (above(planned, "ray::") if devices == 2 else psutil.Process(planned.run.read_state().pid or 0)).kill()
         psutil.wait_procs(left, 10)
@@ -226,7 +128,7 @@ def test_stopping_the_command_cancels_running_and_waiting_tasks_and_the_runs_sav
     command = [sys.executable, "-m", "lmexp.cli", "train", "-m", *words, "seed=0,1,2,3", LONG, "--name", "s"]
     environment = {**os.environ, "LMEXP_OUTPUTS": str(tmp_path / "outputs")}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    _until(lambda: sum(bool(planned.run.read_curve()) for planned in sweep.runs) == 3)
+    until(lambda: sum(bool(planned.run.read_curve()) for planned in sweep.runs) == 3)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)  # an impatient second time
     _, err = process.communicate(timeout=60)
@@ -245,13 +147,13 @@ def test_runs_end_with_a_command_that_is_killed_and_the_next_one_starts_them_aga
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     when_running(sweep.runs[0], lambda state: process.kill())
     process.wait()
-    _until(lambda: not processes_of(sweep), seconds=30)
+    until(lambda: not processes_of(sweep), seconds=30)
     (state,) = run_sweep(sweep, Notes())
     assert (state.state, state.attempts) == ("done", 2)
 
 
 def test_a_run_whose_node_is_lost_goes_on_elsewhere_and_ends_as_an_undisturbed_one(
-    resolve: Resolve, cluster: Cluster, small: list[str], tmp_path: Path
+    resolve: Resolve, cluster: RayCluster, small: list[str], tmp_path: Path
 ):
     of_run = ["trainer.accelerator=cpu", "seed=0,1", "budget.tokens=100_000", "checkpoint.every=0.05"]
     sweep = resolve(*of_run)
@@ -266,7 +168,7 @@ def test_a_run_whose_node_is_lost_goes_on_elsewhere_and_ends_as_an_undisturbed_o
     def kill(planned: PlannedRun) -> None:
         if hit or planned is not sweep.runs[1]:
             return
-        _until(lambda: any(is_there(run) and run.run.last_saved() is not None for run in sweep.runs))
+        until(lambda: any(is_there(run) and run.run.last_saved() is not None for run in sweep.runs))
         hit.extend(filter(is_there, sweep.runs))
         cluster.kill("second")
 
@@ -281,7 +183,7 @@ def test_a_run_whose_node_is_lost_goes_on_elsewhere_and_ends_as_an_undisturbed_o
 
 
 def test_a_run_that_no_node_is_left_for_fails_with_its_reason(
-    resolve: Resolve, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    resolve: Resolve, cluster: RayCluster, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(engine, "ROOM_SECONDS", 1.0)
     sweep = resolve("+launcher.resources.other=1", LONG)

@@ -22,11 +22,10 @@ from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.runs.state import State
 from tests.conftest import Lmexp
-from tests.launch.slurm import missing, slurm
 from tests.launch.test_queue import Notes
 from tests.train.test_worker import TIMINGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm_cluster")]
 IN_SLURM = ["launcher=slurm", "launcher.partition=main", "launcher.memory_gb=1", "trainer.accelerator=cpu"]
 LATER = "+launcher.options.begin=now+1hour"
 """A job that waits for as long as a test may take."""
@@ -34,14 +33,6 @@ LONG, LONGER = "budget.tokens=150_000", "budget.tokens=20_000_000"
 """A run that can be disturbed in time, and one that does not end by itself."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    if reason := missing():
-        pytest.skip(reason)
-    with slurm(tmp_path_factory.mktemp("slurm"), cpus=4):
-        yield
 
 
 @pytest.fixture
