@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             groups = [str(item.path.relative_to(ROOT).with_suffix(""))]
         if groups and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(groups[0]))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run in groups that pytest-xdist does not see: as of pytest 9.2 it ignores them without a word."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:
+                raise pytest.UsageError(f"{item.nodeid}: pytest-xdist does not see the group of this test")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -131,14 +140,18 @@ def config(small: list[str]) -> Callable[..., RunConfig]:
 def lmexp(tmp_path: Path) -> Lmexp:
     """Run the command as a user would, in an empty folder; outputs go to `outputs` in it."""
 
-    def run(*words: str, timeout: float = 120, prefix: tuple[str, ...] = (), **environment: str):
-        return subprocess.run(
-            [*prefix, sys.executable, "-m", "lmexp.cli", *words],
-            cwd=tmp_path,
-            env={**os.environ, "COLUMNS": "160", "LMEXP_OUTPUTS": str(tmp_path / "outputs"), **environment},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+    return partial(lmexp_in, tmp_path)
 
-    return run
+
+def lmexp_in(
+    folder: Path, *words: str, timeout: float = 120, prefix: tuple[str, ...] = (), **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a user would in a folder."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "lmexp.cli", *words],
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "160", "LMEXP_OUTPUTS": str(folder / "outputs"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import SMALL, Lmexp
+from tests.conftest import SMALL, Lmexp, lmexp_in
 
 SWEEP = """# Two depths and two precisions of a very small model
 # @package _global_
@@ -27,20 +30,45 @@ budget: {tokens: 5120}
 trainer: {log_every: 5}
 """
 
+Trained = tuple[Path, "subprocess.CompletedProcess[str]"]
+
 
 @pytest.fixture
 def folder(tmp_path: Path, text: Path) -> Path:
-    (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "mine.yaml").write_text(SWEEP)
-    (tmp_path / "text.txt").write_bytes(text.read_bytes())
-    return tmp_path
+    return write_folder(tmp_path, text)
+
+
+def write_folder(folder: Path, text: Path) -> Path:
+    """Write what a user has before the first command: a sweep file and a text."""
+    (folder / "sweeps").mkdir()
+    (folder / "sweeps" / "mine.yaml").write_text(SWEEP)
+    (folder / "text.txt").write_bytes(text.read_bytes())
+    return folder
 
 
 DATA = ["data.path=text.txt", "data.document=paragraph"]
 
 
-def test_a_sweep_ends_with_table_frontier_answer_and_report(folder: Path, lmexp: Lmexp):
-    ended = lmexp("sweep", "mine", *DATA)
+@pytest.fixture(scope="module")
+def trained(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Run a single `train` and then `sweep mine` in one folder; return the folder and how the sweep ended.
+
+    Training takes longer than all the rest, so most tests below read these runs or a copy of them.
+    """
+    folder = write_folder(tmp_path_factory.mktemp("trained"), text)
+    assert lmexp_in(folder, "train", *SMALL, "data=text", *DATA, "seed=1").returncode == 0  # no run of the sweep
+    return folder, lmexp_in(folder, "sweep", "mine", *DATA)
+
+
+@pytest.fixture
+def finished(trained: Trained, folder: Path) -> Path:
+    """A folder of the test's own, with the trained runs in its outputs."""
+    shutil.copytree(trained[0] / "outputs", folder / "outputs")
+    return folder
+
+
+def test_a_sweep_ends_with_table_frontier_answer_and_report(trained: Trained):
+    folder, ended = trained
     assert ended.returncode == 0, ended.stderr
     for heading in ("loss", "ppl", "bits/byte", "tokens/s", "FLOPs", "GB", "train s", "on the frontier"):
         assert heading in ended.stdout
@@ -58,13 +86,13 @@ def test_a_sweep_ends_with_table_frontier_answer_and_report(folder: Path, lmexp:
     assert all(row["energy_kwh"] == "" for row in rows)  # not measured is empty, not 0
 
 
-def test_the_same_command_again_runs_nothing_and_says_the_same(folder: Path, lmexp: Lmexp):
-    first, again = lmexp("sweep", "mine", *DATA), lmexp("sweep", "mine", *DATA)
-    assert first.stdout == again.stdout
+def test_the_same_command_again_runs_nothing_and_says_the_same(finished: Path, trained: Trained, lmexp: Lmexp):
+    again = lmexp("sweep", "mine", *DATA)
+    assert again.stdout == trained[1].stdout
     assert again.stderr.count("done before") == 4
 
 
-def test_json_is_one_document_on_standard_output(folder: Path, lmexp: Lmexp):
+def test_json_is_one_document_on_standard_output(finished: Path, lmexp: Lmexp):
     sweep = json.loads(lmexp("sweep", "mine", *DATA, "--json").stdout)
     assert len(sweep["runs"]) == 4 and sweep["frontier"] and sweep["findings"]
     assert json.loads(lmexp("report", "mine", "--json").stdout) == sweep
@@ -85,23 +113,20 @@ def test_an_ad_hoc_sweep_and_a_report_over_two(folder: Path, lmexp: Lmexp):
     assert (folder / "outputs" / "rates+more" / "report.html").exists()
 
 
-def test_generate_continues_a_text_the_same_for_the_same_seed(folder: Path, lmexp: Lmexp):
-    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
+def test_generate_continues_a_text_the_same_for_the_same_seed(finished: Path, lmexp: Lmexp):
     first, again, other = (
-        lmexp("generate", "gpt_nano", "the cat", "--tokens", "20", "--seed", seed).stdout for seed in ("1", "1", "2")
+        lmexp("generate", "train/gpt_nano", "the cat", "--tokens", "20", "--seed", seed).stdout
+        for seed in ("1", "1", "2")
     )
     assert first.startswith("the cat") and first == again != other
-    greedy = json.loads(lmexp("generate", "gpt_nano", "the", "--temperature", "0", "--tokens", "5", "--json").stdout)
+    greedy = json.loads(
+        lmexp("generate", "train/gpt_nano", "the", "--temperature", "0", "--tokens", "5", "--json").stdout
+    )
     assert len(greedy["text"].encode()) <= 5 * 3  # five bytes, or five signs for what is no character
 
 
-def test_a_run_is_moved_to_another_machine_and_run_there(folder: Path, lmexp: Lmexp, tmp_path: Path):
-    import shutil
-    import subprocess
-    import sys
-
-    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
-    (run,) = (path.parent for path in folder.glob("outputs/train/*/record.json"))
+def test_a_run_is_moved_to_another_machine_and_run_there(finished: Path, tmp_path: Path):
+    (run,) = (path.parent for path in finished.glob("outputs/train/*/record.json"))
     there = tmp_path / "elsewhere" / "train" / run.name
     there.mkdir(parents=True)
     shutil.copy(run / "config.yaml", there)
@@ -111,17 +136,13 @@ def test_a_run_is_moved_to_another_machine_and_run_there(folder: Path, lmexp: Lm
     assert here_row["loss"] == pytest.approx(there_row["loss"], abs=1e-4)
 
 
-def test_help_and_report_import_no_torch(lmexp: Lmexp, folder: Path):
-    import subprocess
-    import sys
-
-    assert lmexp("train", *SMALL, "data=text", *DATA).returncode == 0
+def test_help_and_report_import_no_torch(finished: Path):
     for words in (["--help"], ["list", "models"], ["status", "train"], ["report", "train"]):
         script = (
             "import sys; from lmexp.cli import app; "
             f"app({words!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
         )
-        ended = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run([sys.executable, "-c", script], cwd=finished, capture_output=True, text=True, timeout=60)
         assert ended.returncode == 0, (words, ended.stderr)
 
 
