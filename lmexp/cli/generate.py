@@ -46,7 +46,7 @@ def generate(
     if common.as_json:
         print_json({"prompt": prompt, "text": "".join(pieces)})
         return
-    continues = loaded.config.task.name == "causal_lm"
+    continues = loaded.config.model.reads == "left_to_right" and loaded.config.task.head == "vocabulary"
     if continues:
         _print_piece(prompt)
     piece = ""

@@ -1,6 +1,7 @@
 """What the types cannot say: values that do not go together."""
 
 from lmexp.config.base import Section
+from lmexp.config.code import load_target
 from lmexp.config.models import families
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import RunConfig
@@ -56,6 +57,8 @@ def check_task(config: RunConfig) -> None:
             f"init.freeze=true trains a head over labels alone, and task={task.name} has none: "
             f"it goes with {with_labels}"
         )
+    for metric in task.metrics:
+        load_target(metric.target, "metric")
     if model.reads not in task.reads:
         # A family of several kinds, as hf is, comes last: which of them a model is, its config says.
         fitting = [section for section in families() if set(section.ways) & set(task.reads)]

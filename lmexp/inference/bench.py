@@ -18,16 +18,18 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from hydra.utils import get_class
 from torch import nn
 
 from lmexp.config import paths
 from lmexp.config.checks import check_config, micro_batch
+from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code, parse_overrides
+from lmexp.config.models.base import CountedSection
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import count_model
+from lmexp.cost.measure import measured
 from lmexp.cost.peaks import key_of, memory_bandwidth, read_peaks
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import ValidationBatches
@@ -110,6 +112,8 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     size = config.model.vocab_size or getattr(config.tokenizer, "vocab_size", None)
     size = size or prepare(config, outputs / STORES, say).vocab_size
     model = config.model.model_copy(update={"vocab_size": size})
+    if isinstance(model, CountedSection):
+        model = measured(model)
     return BenchTarget(model.name, config.model_copy(update={"model": model}), None)
 
 
@@ -189,7 +193,8 @@ def _measure(
         model = target.load()
         if not isinstance(model, Decoder):
             raise UserError(
-                f"bench measures how a model continues a text, and family {config.model.family} cannot do that"
+                f"bench measures how a model continues a text, and family {config.model.family} cannot do that: "
+                "it has no method new_cache"
             )
         convert(model.to(place), precision, compute)
         known = {
@@ -232,7 +237,7 @@ def _row(model: nn.Module, config: RunConfig, shape: BatchShape, device: torch.d
 
 def _loss(model: nn.Module, config: RunConfig, feed: Feed, device: torch.device) -> float | None:
     """Return the validation loss in nats per token, as the task computes it; None if it is not finite."""
-    task: Task = get_class(config.task.target)(model, config).to(device)
+    task: Task = load_target(config.task.target, "task")(model, config).to(device)
     batches = ValidationBatches(feed, micro_batch(config))
     loss = task.evaluate(batches, feed.text_bytes).loss
     return loss if math.isfinite(loss) else None

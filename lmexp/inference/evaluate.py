@@ -11,13 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lmexp.config import paths
 from lmexp.config.checks import check_task, micro_batch
+from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code, parse_overrides
 from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
@@ -187,7 +187,7 @@ def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
     if precision is not None:
         compute = config.precision.compute
         convert(model, precision, "bf16" if compute == "fp8" else compute)
-    task: Task = get_class(config.task.target)(model, config)
+    task: Task = load_target(config.task.target, "task")(model, config)
     return task.to(device.kind)
 
 

@@ -5,6 +5,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from lmexp.config.models.base import ModelSection
+
 
 class Cache(Protocol):
     """What one layer keeps of the tokens seen so far, so that none is read twice."""
@@ -21,8 +23,22 @@ class Cache(Protocol):
 class LanguageModel(nn.Module):
     """A model that turns tokens into hidden states, and those into logits over its vocabulary.
 
-    Tasks that predict something else than tokens put a head of their own on the hidden states.
+    A family derives from this, is made from its section, and defines `hidden`. All else has a default for a model whose
+    output layer is `self.head`, whose hidden states are `d_model` wide, and whose layers lie in an nn.ModuleList.
+    Tasks that predict something else than tokens put a head of their own on the hidden states. A model that can
+    continue a text without reading it again has `new_cache` too; see Decoder.
     """
+
+    config: ModelSection
+    head: nn.Module
+
+    def __init__(self, config: ModelSection) -> None:
+        """Raises ValueError when the vocabulary is not resolved."""
+        super().__init__()
+        if config.vocab_size is None:
+            raise ValueError("the vocabulary must be resolved before a model is built")
+        self.config = config
+        self.vocab_size: int = config.vocab_size
 
     def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
         """Return what the head reads at every position: (B, T) int64 -> (B, T, C).
@@ -35,9 +51,21 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
+    def first_position(self, tokens: Tensor, cache: Sequence[Cache] | None = None) -> int:
+        """Return the position of the first of `tokens` (B, T), which follow those in the cache.
+
+        Raises ValueError when they are more than the model's context.
+        """
+        start = cache[0].length if cache else 0
+        end = start + tokens.shape[1]
+        if end > self.config.context:
+            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
+        return start
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Score every token of the vocabulary: (..., C) -> (..., vocab_size)."""
-        raise NotImplementedError
+        scores: Tensor = self.head(hidden)
+        return scores
 
     def forward(
         self,
@@ -56,19 +84,31 @@ class LanguageModel(nn.Module):
     @property
     def width(self) -> int:
         """C, the width of the hidden states."""
-        raise NotImplementedError
+        assert self.config.d_model is not None, "a model whose section has no d_model defines `width`"
+        return self.config.d_model
 
     def drop_head(self) -> None:
         """Remove whatever only `logits` uses: another head takes its place."""
-        raise NotImplementedError
+        del self.head
 
     def layers(self) -> Iterable[nn.Module]:
         """Return the layers, in order: what is gathered at a time where processes share the weights."""
-        raise NotImplementedError
+        return find_layers(self)
 
     def auxiliary_loss(self) -> Tensor | None:
         """Return what training adds to the loss of the predictions, from the last forward pass; None: nothing."""
         return None
+
+
+def find_layers(body: nn.Module) -> list[nn.Module]:
+    """Return the members of a model's outermost lists of modules that hold matrices: its blocks, in order."""
+    layers: list[nn.Module] = []
+    for child in body.children():
+        if not isinstance(child, nn.ModuleList):
+            layers += find_layers(child)
+        elif all(any(weight.ndim > 1 for weight in layer.parameters()) for layer in child):
+            layers += child
+    return layers
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ table and a bias for each (Devlin et al. 2018, and the code published with it). 
 is part of the positions'; the sentence-pair head is left out. Matrices start from N(0, 0.02).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,19 @@ class Bert(LanguageModel):
     Weights are drawn from torch's global generator: seed it for a model that can be made again.
     """
 
+    config: BertConfig
+
     def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        if config.vocab_size is None:
-            raise ValueError("the vocabulary must be resolved before a model is built")
-        self.config = config
+        super().__init__(config)
         width, eps = config.d_model, config.norm_eps
-        self.token_embedding = nn.Embedding(config.vocab_size, width)
+        self.token_embedding = nn.Embedding(self.vocab_size, width)
         self.position_embedding = nn.Embedding(config.context, width)
         self.norm = nn.LayerNorm(width, eps)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(EncoderBlock(config) for _ in range(config.n_layers))
         self.head_transform = nn.Linear(width, width)
         self.head_norm = nn.LayerNorm(width, eps)
-        self.head = nn.Linear(width, config.vocab_size)
+        self.head = nn.Linear(width, self.vocab_size)
 
         init_normal(self)
         self.head.weight = self.token_embedding.weight
@@ -45,10 +44,8 @@ class Bert(LanguageModel):
         """See LanguageModel.hidden; there is no cache, for a new token changes what all others see."""
         if cache is not None:
             raise ValueError("an encoder has no cache: each new token changes every position")
-        length = tokens.shape[1]
-        if length > self.config.context:
-            raise ValueError(f"{length} tokens are more than the model's context of {self.config.context}")
-        positions = torch.arange(length, device=tokens.device)
+        self.first_position(tokens)
+        positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.dropout(self.norm(self.token_embedding(tokens) + self.position_embedding(positions)))  # (B, T, C)
         mask = None if valid is None else valid[:, None, None]  # (B, 1, 1, T): nobody looks at padding
         for block in self.blocks:
@@ -59,18 +56,9 @@ class Bert(LanguageModel):
         """See LanguageModel.logits."""
         return self.head(self.head_norm(F.gelu(self.head_transform(hidden))))
 
-    @property
-    def width(self) -> int:
-        """See LanguageModel.width."""
-        return self.config.d_model
-
     def drop_head(self) -> None:
         """See LanguageModel.drop_head: the transform, its norm and the bias go; the table stays with the embedding."""
         del self.head_transform, self.head_norm, self.head
-
-    def layers(self) -> Iterable[nn.Module]:
-        """See LanguageModel.layers."""
-        return self.blocks
 
 
 class EncoderBlock(nn.Module):

@@ -7,7 +7,7 @@ Attention is dense in every layer, also at GPT-3's sizes, which alternate with b
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,11 @@ class GPT(LanguageModel):
     Weights are drawn from torch's global generator: seed it for a model that can be made again.
     """
 
+    config: GPTConfig
+
     def __init__(self, config: GPTConfig) -> None:
-        super().__init__()
-        if config.vocab_size is None:
-            raise ValueError("the vocabulary must be resolved before a model is built")
-        self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        super().__init__(config)
+        self.token_embedding = nn.Embedding(self.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(
@@ -36,7 +35,7 @@ class GPT(LanguageModel):
             for _ in range(config.n_layers)
         )
         self.norm = nn.LayerNorm(config.d_model, bias=config.bias)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, self.vocab_size, bias=False)
 
         init_normal(self)
         residual_std = 0.02 / math.sqrt(2 * config.n_layers)
@@ -48,32 +47,12 @@ class GPT(LanguageModel):
 
     def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        start = cache[0].length if cache else 0
-        end = start + tokens.shape[1]
-        if end > self.config.context:
-            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
-        positions = torch.arange(start, end, device=tokens.device)
+        start = self.first_position(tokens, cache)
+        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, cache[index] if cache else None)
         return self.norm(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See LanguageModel.logits."""
-        return self.head(hidden)
-
-    @property
-    def width(self) -> int:
-        """See LanguageModel.width."""
-        return self.config.d_model
-
-    def drop_head(self) -> None:
-        """See LanguageModel.drop_head."""
-        del self.head
-
-    def layers(self) -> Iterable[nn.Module]:
-        """See LanguageModel.layers."""
-        return self.blocks
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
         """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer."""

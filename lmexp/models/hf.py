@@ -27,7 +27,7 @@ from lmexp.config.hf import (
 from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, reason_of
 from lmexp.hub import lacking_weights
-from lmexp.models.base import Cache, LanguageModel
+from lmexp.models.base import Cache, LanguageModel, find_layers
 
 
 class HFCache:
@@ -51,15 +51,16 @@ class HFModel(LanguageModel):
     Fresh weights are drawn from torch's global generator: seed it for a model that can be made again.
     """
 
+    config: HFConfig
+
     def __init__(self, config: HFConfig) -> None:
         """Raises UserError for what cannot be loaded, and for a causal model whose attention looks ahead."""
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.model = load(config)
         if self.body is self.model:
             raise UserError(f"{config.name}: its body cannot be told from its head")
-        self.first_position = first_position(self.model)
-        """See there."""
+        self.numbered_from = first_position(self.model)
+        """The number of a sequence's first position, where the library has to be given it; see first_position."""
 
     @property
     def body(self) -> Any:
@@ -115,12 +116,10 @@ class HFModel(LanguageModel):
 
     def _inputs(self, tokens: Tensor, cache: Sequence[Cache] | None, valid: Tensor | None) -> dict[str, Any]:
         """Return what the library's forward pass takes."""
-        start = cache[0].length if cache else 0
+        start = self.first_position(tokens, cache)
         end = start + tokens.shape[1]
-        if end > self.config.context:
-            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
         inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": bool(cache)}
-        inputs |= _positions(self.first_position, start, end, tokens.device)
+        inputs |= _positions(self.numbered_from, start, end, tokens.device)
         if cache:
             assert isinstance(cache[0], HFCache)
             inputs["past_key_values"] = cache[0].whole
@@ -311,17 +310,6 @@ def _check_looks_back(model: Any) -> None:
     first, second = (model(input_ids=tokens, use_cache=False, **positions).logits[:, :-1] for tokens in (one, other))
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-4 * float(first.abs().max())):
         raise looks_ahead(model.config.model_type)
-
-
-def find_layers(body: nn.Module) -> list[nn.Module]:
-    """Return the members of a model's outermost lists of modules that hold matrices: its blocks, in order."""
-    found: list[nn.Module] = []
-    for child in body.children():
-        if not isinstance(child, nn.ModuleList):
-            found += find_layers(child)
-        elif all(any(weight.ndim > 1 for weight in layer.parameters()) for layer in child):
-            found += child
-    return found
 
 
 class _States:

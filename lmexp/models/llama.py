@@ -6,7 +6,7 @@ GPT's: N(0, 0.02), those that write into the residual stream from N(0, 0.02 / sq
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -48,17 +48,16 @@ class Llama(LanguageModel):
     Weights are drawn from torch's global generator: seed it for a model that can be made again.
     """
 
+    config: LlamaSection
+
     def __init__(self, config: LlamaSection) -> None:
-        super().__init__()
-        if config.vocab_size is None:
-            raise ValueError("the vocabulary must be resolved before a model is built")
-        self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        super().__init__(config)
+        self.token_embedding = nn.Embedding(self.vocab_size, config.d_model)
         self.rotary = Rotary(config.d_head, config.context, config.rope_theta)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(LlamaBlock(config, self.new_feed_forward()) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, self.vocab_size, bias=False)
 
         init_normal(self)
         residual_std = 0.02 / math.sqrt(2 * config.n_layers)
@@ -74,30 +73,11 @@ class Llama(LanguageModel):
 
     def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        end = (cache[0].length if cache else 0) + tokens.shape[1]
-        if end > self.config.context:
-            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
+        self.first_position(tokens, cache)
         x = self.dropout(self.token_embedding(tokens))  # (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, self.rotary, cache[index] if cache else None)
         return self.norm(x)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See LanguageModel.logits."""
-        return self.head(hidden)
-
-    @property
-    def width(self) -> int:
-        """See LanguageModel.width."""
-        return self.config.d_model
-
-    def drop_head(self) -> None:
-        """See LanguageModel.drop_head."""
-        del self.head
-
-    def layers(self) -> Iterable[nn.Module]:
-        """See LanguageModel.layers."""
-        return self.blocks
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
         """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer.

@@ -37,20 +37,19 @@ class LSTM(LanguageModel):
     Weights are drawn from torch's global generator: seed it for a model that can be made again.
     """
 
+    config: LSTMConfig
+
     def __init__(self, config: LSTMConfig) -> None:
-        super().__init__()
-        if config.vocab_size is None:
-            raise ValueError("the vocabulary must be resolved before a model is built")
-        self.config = config
+        super().__init__(config)
         width, embedded = config.d_model, config.embedding_width
-        self.embedding = nn.Embedding(config.vocab_size, embedded)
+        self.embedding = nn.Embedding(self.vocab_size, embedded)
         self.dropout_embedding = nn.Dropout(config.dropout_embedding)
         between = config.dropout if config.n_layers > 1 else 0.0  # torch warns about one that does nothing
         self.lstm = nn.LSTM(embedded, width, config.n_layers, batch_first=True, dropout=between)
         self.dropout_output = nn.Dropout(config.dropout_output)
         is_bridged = config.tie_embeddings and embedded != width
         self.projection = nn.Linear(width, embedded, bias=False) if is_bridged else nn.Identity()
-        self.head = nn.Linear(embedded if config.tie_embeddings else width, config.vocab_size, bias=False)
+        self.head = nn.Linear(embedded if config.tie_embeddings else width, self.vocab_size, bias=False)
 
         for name, weight in self.named_parameters():
             if "bias" in name:
@@ -64,9 +63,7 @@ class LSTM(LanguageModel):
 
     def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        end = (cache[0].length if cache else 0) + tokens.shape[1]
-        if end > self.config.context:
-            raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
+        end = self.first_position(tokens, cache) + tokens.shape[1]
         states = [layer for layer in cache or () if isinstance(layer, LSTMState)]
         before = None
         if states:
@@ -79,11 +76,6 @@ class LSTM(LanguageModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """See LanguageModel.logits."""
         return self.head(self.projection(hidden))
-
-    @property
-    def width(self) -> int:
-        """See LanguageModel.width."""
-        return self.config.d_model
 
     def drop_head(self) -> None:
         """See LanguageModel.drop_head."""

@@ -16,6 +16,7 @@ from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
 from lmexp.analysis.select import knee
 from lmexp.analysis.table import Study, name_at, names_of_rows
+from lmexp.config.tasks import tasks
 from lmexp.errors import UserError, nearest
 from lmexp.report.answers import best_within_limits, cheapest_that_reaches, row_in_words
 from lmexp.report.options import ViewOptions
@@ -25,7 +26,9 @@ from lmexp.units import printable
 
 MEASURES = tuple(column.name for column in COLUMNS.values() if column.terminal_rank)
 """The columns of the record that a table in the terminal has without being asked for, if they were measured."""
-SCORES = ("score/seq2seq/bleu", "score/classify/f1_macro", "score/tag/span_f1")
+SCORES = tuple(
+    f"score/{task.model_fields['name'].default}/{task.main_score}" for task in tasks() if task.main_score is not None
+)
 """The main score of each task, which is shown beside the loss; table.csv has all scores."""
 
 

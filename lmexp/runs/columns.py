@@ -193,6 +193,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             SI,
         ),
         Column(
+            "flops_source",
+            "where flops_per_token comes from: `formula`, or `counted`, by torch on meta tensors, if the family has none",
+            is_text=True,
+        ),
+        Column(
             "train_flops",
             "training FLOPs of the whole run: flops_per_token times tokens",
             "training compute",

@@ -7,9 +7,10 @@ number for every batch size.)
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -22,8 +23,10 @@ from torch.nn import functional as F
 
 from lmexp.config.schema import RunConfig
 from lmexp.data.feeds import IGNORED, Batch, Feed
+from lmexp.data.loading import ValidationBatches
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
+from lmexp.tasks.metrics import Answers, score
 from lmexp.tasks.optim import build_optimizer, can_fuse
 
 
@@ -68,7 +71,11 @@ class TaskScores:
 
 
 class Task(pl.LightningModule):
-    """A model, what it is trained to predict, and how well it does."""
+    """A model, what it is trained to predict, and how well it does.
+
+    A task derives from this and defines `predict`; one with scores of its own defines `own_scores` too. A task of the
+    user's own also has a class attribute `Config`: its section, which derives from lmexp.config.tasks.base.TaskSection.
+    """
 
     predicts_text: ClassVar[bool] = True
     """Whether the targets are tokens of a text; else they are labels, which have no perplexity."""
@@ -87,11 +94,37 @@ class Task(pl.LightningModule):
         raise NotImplementedError
 
     def judge(self, feed: Feed, batch: int) -> TaskScores:
-        """Return the task's own scores over the validation split of `feed`, `batch` samples at a time.
+        """Return the task's own scores and the user's metrics over the validation split, `batch` samples at a time.
 
-        By itself a language model has none besides its loss. The whole model must be here, in one process.
+        The whole model must be here, in one process.
+        """
+        metrics = self.config.task.metrics
+        answers = cache(lambda: self.answers(feed, batch))
+        judged = self.own_scores(feed, batch, answers)
+        if not metrics:
+            return judged
+        scores, failed = score(metrics, answers())
+        details = judged.details | ({"failed_metrics": failed} if failed else {})
+        return TaskScores(judged.scores | scores, details)
+
+    def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
+        """Return the scores that the task has by itself; a language model has none besides its loss.
+
+        `answers` computes the task's answers when it is first called, and then keeps them.
         """
         return TaskScores()
+
+    def answers(self, feed: Feed, batch: int) -> Answers:
+        """Return the likeliest class of every target of the validation split, and the target, on the CPU: (N,) each."""
+        predicted, right = [], []
+        with self.at_rest():
+            for samples in ValidationBatches(feed, batch):
+                with self.as_trained():
+                    logits, targets = self.predict({key: value.to(self.device) for key, value in samples.items()})
+                has_target = targets != IGNORED
+                predicted.append(logits.argmax(-1)[has_target].cpu())
+                right.append(targets[has_target].cpu())
+        return Answers(torch.cat(predicted), torch.cat(right))
 
     def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the summed negative log-likelihood of a micro-batch's targets, as training has it; see `predict`."""

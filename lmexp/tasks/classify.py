@@ -1,8 +1,7 @@
 """Classification: predict one label for a text."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -16,6 +15,7 @@ from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.tasks.base import Batch, Task, TaskScores
+from lmexp.tasks.metrics import Answers
 
 
 class Classify(Task):
@@ -30,14 +30,15 @@ class Classify(Task):
         """See Task.predict; N = B."""
         return self.model(batch["inputs"], batch["valid"]), batch["targets"]
 
-    def judge(self, feed: Feed, batch: int) -> TaskScores:
+    def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
         """Return accuracy, precision, recall and F1 over all texts, by torchmetrics, and the confusion matrix.
 
         Macro means each label's own, averaged over the labels that occur or are guessed; 0 stands for 0 / 0. With one
         label a text, micro F1 equals accuracy. In details, `confusion[i][j]` texts of `labels[i]` were taken for
         `labels[j]`.
         """
-        guessed, right = (torch.cat(side) for side in zip(*guesses(self, feed, batch), strict=True))
+        guessed, right = answers().predicted, answers().targets
+        assert isinstance(guessed, Tensor) and isinstance(right, Tensor)
         labels = labels_of(self)
         count = len(labels)
         values = {

@@ -1,5 +1,7 @@
 """Sequence to sequence: predict a target text from a source text, and write it."""
 
+from collections.abc import Callable
+
 import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
@@ -8,6 +10,7 @@ from lmexp.config.tasks.seq2seq import Seq2SeqConfig
 from lmexp.data.feeds import IGNORED, Feed, Pairs
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.tasks.base import Batch, Task, TaskScores
+from lmexp.tasks.metrics import Answers
 
 
 class Seq2Seq(Task):
@@ -29,27 +32,33 @@ class Seq2Seq(Task):
             logits.float(), targets, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
         )
 
-    def judge(self, feed: Feed, batch: int) -> TaskScores:
-        """Write targets to the first `task.scored` sources and return texts.scores of them, and how these come about.
+    def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
+        """Return texts.scores of the targets that are written to sources, and how these come about.
 
         In details also the first ten, each with its source and its reference.
         """
         from lmexp.tasks import texts  # takes seconds, which only who writes pays
 
         assert isinstance(feed, Pairs)
-        tokenizer, count = feed.store.target_tokenizer(), min(self.options.scored, feed.validation_samples)
-        written: list[str] = []
-        for first in range(0, count, batch):
-            samples = feed.gather("validation", np.arange(first, min(first + batch, count)))
-            written += map(tokenizer.decode, self.generate(samples, feed.end, feed.room + 1))
-        references = feed.store.references("validation")[:count]
+        written, references = answers().predicted, answers().targets
+        assert isinstance(written, list) and isinstance(references, list)
         sources = feed.store.texts("validation")[:10]
         shown = [
             {"source": source, "written": text, "reference": reference}
             for source, text, reference in zip(sources, written, references, strict=False)
         ]
-        about = texts.details(references) | {"texts": count, "first": shown}
+        about = texts.details(references) | {"texts": len(written), "first": shown}
         return TaskScores(texts.scores(written, references), about)
+
+    def answers(self, feed: Feed, batch: int) -> Answers:
+        """Write targets to the first `task.scored` sources, and return them with their references."""
+        assert isinstance(feed, Pairs)
+        tokenizer, count = feed.store.target_tokenizer(), min(self.options.scored, feed.validation_samples)
+        written: list[str] = []
+        for first in range(0, count, batch):
+            samples = feed.gather("validation", np.arange(first, min(first + batch, count)))
+            written += map(tokenizer.decode, self.generate(samples, feed.end, feed.room + 1))
+        return Answers(written, list(feed.store.references("validation")[:count]))
 
     def generate(self, batch: Batch, eos: int, limit: int) -> list[list[int]]:
         """Write a target to each source of a batch: its tokens, without `eos`, which ends it.

@@ -1,12 +1,13 @@
 """Tagging: predict a tag for each word of a sentence, and so its spans (entities, semantic roles)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
 from lmexp.data.feeds import IGNORED, Feed
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.classify import guesses, labels_of
+from lmexp.tasks.metrics import Answers
 from lmexp.tasks.spans import count_spans, total
 
 
@@ -24,7 +25,7 @@ class Tag(Task):
         logits = self.model(batch["inputs"], batch["valid"])  # (B, T, tags)
         return logits.flatten(0, 1), batch["targets"].flatten()
 
-    def judge(self, feed: Feed, batch: int) -> TaskScores:
+    def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
         """Return precision, recall and F1 over all spans, by the rules in spans.py.
 
         In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.

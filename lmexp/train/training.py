@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class
 from torch import nn
 from torch.utils.data import DataLoader
 
 from lmexp.config.checks import micro_batch, sequences
-from lmexp.config.code import call_target
+from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import Device, detect, unsupported_precision
@@ -90,7 +89,7 @@ class Training:
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
         self.exclusive = Exclusive(_visible_devices(self.root_device)) if leader else None
-        self.task: Task = get_class(config.task.target)(_model(config), config)
+        self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.meter = StepMeter(config.batch.tokens, self.root_device)
 
     def progress(self, length: Horizon) -> Progress:
@@ -143,7 +142,7 @@ class Training:
         """Return the task's own scores of a model with all its weights; see `whole`."""
         task = self.task
         if model is not task.model:  # a sharded model was put together from its parts
-            task = get_class(self.config.task.target)(model.to(self.root_device), self.config)
+            task = load_target(self.config.task.target, "task")(model.to(self.root_device), self.config)
             task.trainer = self.trainer
         return task.judge(self.feed, micro_batch(self.config))
 

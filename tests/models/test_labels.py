@@ -49,6 +49,10 @@ class Given(LanguageModel):
 
     width = 3
 
+    def __init__(self) -> None:
+        super().__init__(GPTConfig(target="lmexp.models.gpt.GPT", name="t", n_layers=1, d_model=3, n_heads=1, context=4,
+                                   vocab_size=5))  # fmt: skip
+
     def hidden(self, tokens: torch.Tensor, cache: object = None, valid: torch.Tensor | None = None) -> torch.Tensor:
         rows, positions = torch.arange(tokens.shape[0]), torch.arange(tokens.shape[1])
         return (10.0 * rows[:, None] + positions)[..., None].expand(-1, -1, 3)

@@ -56,7 +56,7 @@ class Bigrams(LanguageModel):
     """Knows of a hidden token only what stands before it: the log-probabilities of a table, by that token."""
 
     def __init__(self, table: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__(tiny())
         self.table = torch.nn.Parameter(table)
 
     def hidden(self, tokens: torch.Tensor, cache: object = None, valid: torch.Tensor | None = None) -> torch.Tensor:

@@ -97,7 +97,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         config = loaded.config
         if not (
             config.model.reads == "left_to_right"
-            and config.task.name == "causal_lm"
+            and config.task.head == "vocabulary"
             and isinstance(loaded.model, LanguageModel)
         ):
             raise UserError(

@@ -1,0 +1,47 @@
+"""Scores of the user's own: functions of what a task predicts and what is right, or classes like torchmetrics' Metric.
+
+A function is called once, with all predictions and all targets of the validation split: two int64 tensors (N,) on the
+CPU, or two lists of texts where the task writes texts. A class is made, given both by `update`, and asked by `compute`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lmexp.config.code import load_target
+from lmexp.config.tasks.base import MetricConfig
+from lmexp.errors import reason_of
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a task predicts on the validation split, and what is right, one for one."""
+
+    predicted: Tensor | list[str]
+    targets: Tensor | list[str]
+
+
+def score(metrics: Sequence[MetricConfig], answers: Answers) -> tuple[dict[str, float], dict[str, str]]:
+    """Return each metric's value by its name, and the reason of each that failed.
+
+    A metric is computed when hours of training are over, so that what goes wrong in one must not cost the run's result.
+    """
+    scores: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for metric in metrics:
+        try:
+            scores[metric.label] = _value(metric, answers)
+        except Exception as error:  # code from outside fails in any way
+            failed[metric.label] = reason_of(error)
+            print(f"the metric {metric.target} failed and has no score: {failed[metric.label]}", flush=True)
+    return scores, failed
+
+
+def _value(metric: MetricConfig, answers: Answers) -> float:
+    loaded = load_target(metric.target, "metric")
+    if not isinstance(loaded, type):
+        return float(loaded(answers.predicted, answers.targets, **metric.arguments))
+    judge = loaded(**metric.arguments)
+    judge.update(answers.predicted, answers.targets)
+    return float(judge.compute())
