@@ -194,7 +194,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "flops_source",
-            "where flops_per_token comes from: `formula`, or `counted`, by torch on meta tensors, if the family has none",
+            "where flops_per_token comes from: `formula`, or `counted`, by torch if the family has no formula",
             is_text=True,
         ),
         Column(
