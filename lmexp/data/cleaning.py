@@ -1,12 +1,11 @@
-"""What is done to every text before it is split or tokenised, where a config asks for it.
+"""The cleaning of texts before they are split and tokenised, if a config sets it.
 
-In this order: Unicode normal form, lower case, stop words, length, duplicates. Duplicates are found by a hash of 16
-bytes, so memory grows with the number of texts and not with their length.
+The steps run in this order: Unicode normal form, lower case, stop words, length, duplicates. Duplicates are recognised
+by a hash of 16 bytes, so memory grows with the number of texts and not with their length.
 
-A stop word that is written without spaces around it (Chinese) is taken out wherever its characters stand, the longest
-such word first. Sentences are not segmented into words, so one that happens to be a part of another word is taken out
-of that too: 目的 loses its 的. Any other stop word is taken out where it stands as a whole word, in either case, with
-the blanks in front of it.
+A stop word of a script without spaces (Chinese) is removed wherever its characters occur, longest words first.
+Sentences are not segmented, so such a word is also removed from inside other words: 目的 loses its 的. Any other stop
+word is removed where it is a whole word, in upper or lower case, with the spaces in front of it.
 """
 
 import hashlib
@@ -24,10 +23,10 @@ from lmexp.files import hash_text
 
 
 class Cleaner:
-    """Cleans the texts of one source in one pass: it remembers which it has seen."""
+    """Cleans the texts of one source in one pass, and remembers them to recognise duplicates."""
 
     def __init__(self, data: DataSection) -> None:
-        """Raises UserError for a step that does not go with the data, or a list that cannot be read."""
+        """Raises UserError for a step that the kind of data does not allow, or a list that cannot be read."""
         self._clean = clean = data.clean
         if data.holds == "tags":
             _check_words_stay(clean)
@@ -35,12 +34,12 @@ class Cleaner:
         self._seen: set[bytes] = set()
 
     def document(self, text: str) -> str | None:
-        """Return a cleaned text; None when it is left out."""
+        """Return the cleaned text; None if it is dropped."""
         text = self._text(text)
         return text if self._fits(text) and self._is_new(text) else None
 
     def example(self, example: Example) -> Example | None:
-        """Return a cleaned example; None when it is left out, as it is when one of its texts is blank."""
+        """Return the cleaned example; None if it is dropped, also because one of its texts is blank."""
         cleaned = example.with_texts(self._text)
         texts = cleaned.texts
         if not all(text.strip() and self._fits(text) for text in texts):
@@ -70,11 +69,11 @@ class Cleaner:
 
 
 class _StopWords:
-    """Takes words out of texts."""
+    """Removes words from texts."""
 
     def __init__(self, words: frozenset[str]) -> None:
         unspaced = {word for word in words if IS_UNSPACED.search(word)}
-        # An apostrophe or a hyphen between letters is a part of the word: `on-line` does not hold `on`.
+        # An apostrophe or a hyphen between letters is part of the word: `on-line` does not contain `on`.
         whole = rf"(?<!\w)(?<!\w['\u2019-]){_any_of(words - unspaced)}(?!\w)(?!['\u2019-]\w)"
         self._at_start = re.compile(rf"^(?:{whole}[ \t]*)+", re.IGNORECASE | re.MULTILINE)
         self._whole = re.compile(rf"[ \t]*{whole}", re.IGNORECASE)
@@ -85,14 +84,14 @@ class _StopWords:
 
 
 def _any_of(words: Set[str]) -> str:
-    """Return a pattern of any of these words, the longest first; of none, one that matches nothing."""
+    """Return a pattern for any of these words, longest first; without words, it matches nothing."""
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     either_apostrophe = [re.escape(word).replace("'", "['\u2019]") for word in longest_first]
     return f"(?:{'|'.join(either_apostrophe)})" if words else "(?!)"
 
 
 def stop_words(name: str) -> frozenset[str]:
-    """Return the words of a list of ours, or of a file with one a line. Raises UserError."""
+    """Return the words of a list that lmexp ships, or of a file with one word in each line. Raises UserError."""
     if name in LISTS:
         return LISTS[name]
     path = Path(name).expanduser()
@@ -112,12 +111,12 @@ def stop_words(name: str) -> frozenset[str]:
 
 
 def fingerprint(name: str) -> str:
-    """Return the SHA-256 of a list's words, in whatever order they stand. Raises UserError."""
+    """Return the SHA-256 of the words of a list, which does not depend on their order. Raises UserError."""
     return hash_text("\n".join(sorted(stop_words(name))))
 
 
 def _check_words_stay(clean: CleanConfig) -> None:
-    """Raise UserError for what would take words from under their tags, or sentences out of the count."""
+    """Raise UserError for a step that would remove words that have tags, or whole sentences."""
     for name, value in clean.model_dump(exclude={"unicode", "lowercase"}, exclude_defaults=True).items():
         raise UserError(
             f"data.clean.{name}={value}: a tagged sentence keeps its words; only unicode and lowercase go with tags"

@@ -1,4 +1,4 @@
-"""Examples out of local files: pairs of texts, texts with a label, sentences with a tag for each word.
+"""Examples from local files: pairs of texts, texts with a label, sentences with a tag for each word.
 
 Every example knows the file and the line (or the row) it is from, and so does every complaint.
 """
@@ -17,7 +17,7 @@ from lmexp.errors import UserError
 
 
 class Place(NamedTuple):
-    """How the place of an example is said: its number stands between these."""
+    """The text before and after the number of an example in a message."""
 
     before: str
     after: str = ""
@@ -29,7 +29,7 @@ class Example:
 
     place: Place
     number: int
-    """Its line or row in that place."""
+    """Its line or row in that file."""
     source: str | tuple[str, ...]
     """A text; of a tagged sentence, its words."""
     target: str | tuple[str, ...]
@@ -126,13 +126,13 @@ def tags(data: TagData, path: str) -> Iterator[Example]:
         place = Place(f"{file}:")
         first, width = 0, 0  # line of the sentence's first word; columns of the file
         words: list[str] = []
-        found: list[str] = []
+        word_tags: list[str] = []
         for number, line in data_lines(file):
             line = without_ending(line).strip(" \t")
             if not line:
                 if words and words != ["-DOCSTART-"]:  # which the files of CoNLL 2003 have between documents
-                    yield Example(place, first, tuple(words), tuple(found))
-                words, found = [], []
+                    yield Example(place, first, tuple(words), tuple(word_tags))
+                words, word_tags = [], []
                 continue
             columns = _COLUMNS.split(line)
             where = f"{file}:{number}"
@@ -142,13 +142,13 @@ def tags(data: TagData, path: str) -> Iterator[Example]:
             if len(columns) != width:
                 raise UserError(f"{where}: {_columns(len(columns))}, where the file's first line has {width}")
             word, tag = (_column(columns, index, where) for index in (data.word_column, data.tag_column))
-            check_tag(tag, found[-1] if found else None, where)
+            check_tag(tag, word_tags[-1] if word_tags else None, where)
             if not words:
                 first = number
             words.append(word)
-            found.append(tag)
+            word_tags.append(tag)
         if words and words != ["-DOCSTART-"]:
-            yield Example(place, first, tuple(words), tuple(found))
+            yield Example(place, first, tuple(words), tuple(word_tags))
 
 
 def _columns(count: int) -> str:

@@ -44,9 +44,9 @@ from lmexp.messages import Say
 
 FORMAT_VERSION = 1
 NO_TAG = -100
-"""What stands for the tag of a token that is not its word's first."""
-MOST_SHOWN = 10
-"""Labels that a message names."""
+"""The tag of a token that is not the first of its word."""
+MAX_SHOWN = 10
+"""Labels that a message lists at most."""
 
 Holds = Literal["pairs", "labels", "tags"]
 Rows = Literal["source", "target", "text", "reference"]
@@ -54,11 +54,11 @@ Rows = Literal["source", "target", "text", "reference"]
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of unequal length, one after another in one array."""
+    """Rows of unequal length, stored one after another in one array."""
 
     values: np.ndarray
     bounds: np.ndarray
-    """(rows + 1,) int64: where each row begins, and the end."""
+    """(rows + 1,) int64: the offset of each row, and the end."""
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -73,7 +73,7 @@ class Ragged:
 
 
 class Texts(Sequence[str]):
-    """Texts on disk, read as they are asked for."""
+    """Texts on disk; each is read when it is accessed."""
 
     def __init__(self, rows: Ragged) -> None:
         self._rows = rows
@@ -93,31 +93,31 @@ class Texts(Sequence[str]):
 
 @dataclass(frozen=True)
 class ExampleSplitInfo:
-    """What the manifest says of one split."""
+    """The entry of the manifest for one split."""
 
     examples: int
     tokens: int
-    """Of sources and targets, what begins or ends them not included."""
+    """Tokens of sources and targets, without those that start or end them."""
     bytes: int
-    """UTF-8 bytes of the targets of pairs, of the texts otherwise."""
+    """UTF-8 bytes of the targets of pairs, or of the texts."""
     cells: dict[str, int]
-    """Values in each file of rows."""
+    """Number of values in each file of rows."""
     sha256: str
-    """Over the files' hashes."""
+    """Hash over the hashes of the files."""
 
 
 @dataclass(frozen=True)
 class ExampleStore:
-    """A complete store of examples; reads only."""
+    """A complete store of examples, read-only."""
 
     path: Path
     holds: Holds
     source_config: dict[str, Any]
-    """The data config it was made from."""
+    """The data config that it was made from."""
     vocab_size: int
     target_vocab_size: int
     labels: list[str]
-    """The labels by name, or the tags, O first; of pairs, none."""
+    """The names of the labels, or of the tags with O first; empty for pairs."""
     tokenizer_fingerprint: str
     """Hash of the tokenizer, or of both."""
     fingerprint: str
@@ -125,17 +125,17 @@ class ExampleStore:
     bos_id: int
     target_bos_id: int
     shares_tokenizer: bool
-    """Whether the targets have the sources' tokenizer."""
+    """Whether sources and targets have the same tokenizer."""
     dtypes: dict[str, str]
-    """Of the values in each file of rows."""
+    """The type of the values in each file of rows."""
     places: list[list[str]]
-    """What stands before and after an example's line where its place is said."""
+    """The text before and after the line number of an example in a message, for each place."""
     splits: dict[Split, ExampleSplitInfo]
     _opened: dict[tuple[str, Split], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: Path) -> "ExampleStore":
-        """Open the store in a folder. Raises UserError when it is missing, of another format, or damaged."""
+        """Open the store in a folder. Raises UserError if it is missing, damaged or of another format."""
         manifest = read_manifest(path, FORMAT_VERSION, ["pairs", "labels", "tags"])
         try:
             splits = {split: ExampleSplitInfo(**manifest["splits"][split]) for split in SPLITS}
@@ -160,11 +160,11 @@ class ExampleStore:
         return self.splits[split].examples
 
     def tokens(self, split: Split) -> int:
-        """Return the tokens of a split, of sources and targets."""
+        """Return the number of tokens of a split, in sources and targets."""
         return self.splits[split].tokens
 
     def bytes(self, split: Split) -> int:
-        """Return the UTF-8 bytes of the targets of pairs, of the texts otherwise."""
+        """Return the UTF-8 bytes of the targets of pairs, or of the texts."""
         return self.splits[split].bytes
 
     def source(self, split: Split) -> Ragged:
@@ -189,7 +189,7 @@ class ExampleStore:
         return Texts(self._rows("reference", split))
 
     def where(self, split: Split, example: int) -> str:
-        """Return the file and line that an example is from."""
+        """Return the file and the line of an example, for a message."""
         place, line = self._array("line", split)[example]
         before, after = self.places[place]
         return f"{before}{line}{after}"
@@ -227,7 +227,7 @@ def prepare_examples(
     root: Path,
     say: Say | None = None,
 ) -> ExampleStore:
-    """Return the store of the examples of `data` under `root`; tokenise first, once, where there is none yet.
+    """Return the store of the examples of `data` under `root`; tokenise them first if it is missing.
 
     Without `target_tokenizer`, the targets of pairs have the sources', made from both. `say` is told of progress in
     short sentences. Raises UserError: a wrong source, a source that has changed since its fingerprint was taken, a
@@ -246,7 +246,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     skipped = f" ({examples.left_out:,} blank or left out)" if examples.left_out else ""
     say(f"{total:,} examples{skipped}, {examples.characters / 1e6:,.1f} million characters; building the tokenizer")
     if missing := examples.unvalidated:
-        shown = ", ".join(missing[:MOST_SHOWN]) + (", ..." if len(missing) > MOST_SHOWN else "")
+        shown = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
         say(f"warning: the validation split lacks {len(missing)} of {len(examples.labels)} labels: {shown}")
     if len(configs) == 1:
         source = target = build_tokenizer(configs[0], _SplitTexts(examples, None))
@@ -334,7 +334,7 @@ def _encoded(
 
 
 class _ExampleWriter:
-    """Appends examples to one split's files and keeps its counts."""
+    """Appends examples to the files of one split, and counts them."""
 
     def __init__(self, folder: Path, split: Split, dtypes: dict[str, str], labels: list[str], files: ExitStack) -> None:
         self._folder, self._split = folder, split
@@ -358,7 +358,7 @@ class _ExampleWriter:
         self._lines.extend((place, example.number))
 
     def finish(self) -> ExampleSplitInfo:
-        """Write what is not in rows; the streams are closed by whoever opened them."""
+        """Write the files without rows; the caller closes the streams."""
         for name, rows in self._rows.items():
             rows.save_bounds(self._folder / f"{self._split}.{name}.bounds.npy")
         np.save(self._folder / f"{self._split}.line.npy", np.asarray(self._lines, np.int32).reshape(-1, 2))

@@ -1,7 +1,7 @@
-"""A store is a folder that is made once: named by a hash of what it was made from, written aside, renamed when whole.
+"""The folder of a store, which is made once: named by a hash of what it depends on, and renamed when it is complete.
 
-It is written under a lock, so fifty runs that start together tokenise once, and none reads half a store. Its manifest
-is written last of its files, and says what each of them must be.
+It is written under a lock, so fifty runs that start together tokenise only once, and none of them reads an incomplete
+store. The manifest is the last file to be written, and has the size of every other file.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from lmexp.files import flush_to_disk, hash_text, read_json
 Item = TypeVar("Item")
 
 DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}
-"""How a token may be stored, and the largest vocabulary that each can hold."""
+"""The types that tokens are stored in, and the largest vocabulary of each."""
 
-_BATCH_CHARACTERS = 1 << 22  # texts encoded together: enough for all cores, little beside a model
+_BATCH_CHARACTERS = 1 << 22  # of texts that are encoded together: enough for all cores, and small compared to a model
 _BATCH_TEXTS = 10_000
 
 
@@ -38,10 +38,10 @@ def made_once(
     root: Path,
     write: Callable[[DataConfig, tuple[TokenizerConfig, ...], Path], None],
 ) -> Path:
-    """Return the folder under `root` that holds `data` under these tokenizers; have it written where there is none.
+    """Return the folder under `root` for these data and tokenizers; write it if missing.
 
-    When the fingerprints are set and the folder exists, the source is not touched. `write` is given the configs with
-    all fingerprints, and the folder to fill. Raises UserError: a wrong source, a source that has changed since its
+    If the fingerprints are set and the folder exists, the source is not read. `write` gets the configs with all
+    fingerprints, and the folder to fill. Raises UserError for a wrong source, a source that has changed since its
     fingerprint was taken, or a folder that cannot be written.
     """
     resolved = sources.with_fingerprints(data)
@@ -51,7 +51,7 @@ def made_once(
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{path.name}.lock"):
-                if not _is_complete(path):  # another process may have made it while this one waited
+                if not _is_complete(path):  # another process may have written it while this one waited
                     _check_unchanged(data)
                     _make(path, lambda folder: write(resolved, known, folder))
         except OSError as error:
@@ -60,10 +60,10 @@ def made_once(
 
 
 def key(data: DataConfig, tokenizers_: tuple[TokenizerConfig, ...], version: int) -> str:
-    """Return the folder's name: a hash of all that the tokens depend on, fingerprints filled in.
+    """Return the name of the folder: a hash of everything that the tokens depend on; the configs have fingerprints.
 
-    A fingerprint stands for paths and revisions. Defaults are left out, so that a field added later does not orphan
-    the stores there are.
+    A fingerprint stands for paths and revisions. Defaults are left out, so that existing stores keep their names when a
+    later version adds a field.
     """
     elsewhere = {"path", "target_path", "validation_path", "validation_target_path", "revision", "fingerprint"}
     not_in_key: dict[str, Any] = dict.fromkeys([*elsewhere, "truncate"], True)
@@ -81,13 +81,12 @@ def key(data: DataConfig, tokenizers_: tuple[TokenizerConfig, ...], version: int
 
 
 def read_manifest(path: Path, version: int, holds: Iterable[str]) -> dict[str, Any]:
-    """Return the manifest of the folder at `path`. Raises UserError when it is missing, of another format or kind, or
-    damaged."""
+    """Return the manifest of a folder. Raises UserError if it is missing, damaged, or of another format or kind."""
     try:
         manifest = read_json(path / "manifest.json")
-        found = manifest.pop("format_version")
-        if found != version:
-            raise UserError(f"{path}: a token store of format {found}; this lmexp reads {version}")
+        stored_version = manifest.pop("format_version")
+        if stored_version != version:
+            raise UserError(f"{path}: a token store of format {stored_version}; this lmexp reads {version}")
         if manifest.get("holds", "text") not in holds:
             raise UserError(f"{path}: a store of {manifest['holds']}, not of {' or '.join(holds)}")
     except FileNotFoundError as error:
@@ -98,12 +97,12 @@ def read_manifest(path: Path, version: int, holds: Iterable[str]) -> dict[str, A
 
 
 def damaged_manifest(path: Path) -> UserError:
-    """Return the error for a manifest that does not say what it must."""
+    """Return the error for a manifest that lacks something."""
     return UserError(f"{path}: the manifest is damaged; delete the folder and prepare again")
 
 
 def check_sizes(sizes: Mapping[Path, int]) -> None:
-    """Raise UserError for the first file that does not have the bytes it must have."""
+    """Raise UserError for the first file that does not have the expected size in bytes."""
     for file, expected in sizes.items():
         size = file.stat().st_size if file.exists() else 0
         if size != expected:
@@ -111,7 +110,7 @@ def check_sizes(sizes: Mapping[Path, int]) -> None:
 
 
 def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Yield items in groups worth encoding together."""
+    """Yield items in groups that are large enough to encode in parallel."""
     batch: list[Item] = []
     held = 0
     for item in items:
@@ -125,12 +124,12 @@ def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterato
 
 
 def token_dtype(vocab_size: int) -> str:
-    """Return the narrowest type that holds every token of a vocabulary."""
+    """Return the narrowest type that can store every token of a vocabulary."""
     return next(name for name, largest in DTYPES.items() if vocab_size <= largest)
 
 
 class RowWriter:
-    """Appends rows of unequal length to one file, and keeps where each begins, the count and the hash."""
+    """Appends rows of unequal length to one file, and keeps their offsets, their number and the hash of the file."""
 
     def __init__(self, stream: BinaryIO, dtype: str) -> None:
         self._stream = stream
@@ -147,16 +146,16 @@ class RowWriter:
 
     @property
     def size(self) -> int:
-        """Values in all rows."""
+        """Number of values in all rows."""
         return self.bounds[-1]
 
     @property
     def sha256(self) -> str:
-        """Of what was written."""
+        """Hash of everything that was written."""
         return self._hash.hexdigest()
 
     def save_bounds(self, path: Path) -> None:
-        """Write where each row begins, and the end: (rows + 1,) int64."""
+        """Write the offset of each row, and the end: (rows + 1,) int64."""
         np.save(path, np.asarray(self.bounds, np.int64))
 
 
@@ -165,7 +164,7 @@ def _is_complete(path: Path) -> bool:
 
 
 def _check_unchanged(data: DataConfig) -> None:
-    """Raise UserError when what `data` names no longer has the fingerprints it bears."""
+    """Raise UserError if the source no longer has the fingerprints in `data`."""
     clean = data.clean
     fresh = data.model_copy(
         update={"fingerprint": None, "clean": clean.model_copy(update={"stop_words_fingerprint": None})}
@@ -182,8 +181,8 @@ def _check_unchanged(data: DataConfig) -> None:
 
 
 def _make(path: Path, write: Callable[[Path], None]) -> None:
-    """Write the folder aside, then rename it to `path`. The caller holds the lock."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+    """Write the folder under another name, then rename it to `path`. The caller holds the lock."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):  # from a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     aside.mkdir()

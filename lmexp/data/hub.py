@@ -1,4 +1,4 @@
-"""Documents and examples out of a Hugging Face dataset, from the hub or from a local folder laid out like one.
+"""Documents and examples from a Hugging Face dataset, on the hub or in a local folder with the same layout.
 
 The revision is resolved to a commit first, by one request that fails at once where there is no network
 (`load_dataset` alone would retry for half a minute), and that very commit is then loaded. Datasets that
@@ -34,7 +34,7 @@ def fingerprint(data: HubSource) -> str:
 
 
 def documents(data: HubData) -> Iterator[str]:
-    """Yield the texts of `data.subset`, row by row, in the dataset's own order. Raises UserError."""
+    """Yield the texts of `data.subset`, row by row, in the order of the dataset. Raises UserError."""
     rows = _rows(data, data.subset)
     if data.field not in rows.column_names:
         raise missing_field(data.name, data.field, rows.column_names)
@@ -46,7 +46,7 @@ def documents(data: HubData) -> Iterator[str]:
 
 
 def examples(data: HubExamples, subset: str) -> Iterator[Example]:
-    """Yield the examples of a subset, row by row, in the dataset's own order. Raises UserError."""
+    """Yield the examples of a subset, row by row, in the order of the dataset. Raises UserError."""
     rows = _rows(data, subset)
     source, target = (_Column(data.name, rows.features, field) for field in (data.field, data.target_field))
     place = Place(f"{data.name}: row ", f" of {subset}")
@@ -67,10 +67,10 @@ def examples(data: HubExamples, subset: str) -> Iterator[Example]:
 
 
 class _Column:
-    """A column, or what a dotted name reaches inside of one; numbers that the dataset has names for get them."""
+    """A column, or a field inside one with a dotted name; numbers are replaced by the names that the dataset has."""
 
     def __init__(self, dataset: str, features: Any, field: str) -> None:
-        """Raises UserError when there is no such column."""
+        """Raises UserError if there is no such column."""
         self.name, self.inside = field, list[str]()
         if field not in features:
             self.name, *self.inside = field.split(".")
@@ -80,7 +80,7 @@ class _Column:
         self._names = _names(features, self.name, self.inside)
 
     def value(self, cell: Any, where: str) -> Any:
-        """Return what is meant in a cell of the column."""
+        """Return the value of a cell, with names instead of numbers."""
         for key in self.inside:
             if not isinstance(cell, dict):
                 raise UserError(f"{where}: no '{self.field}': what '{key}' is to be found in is no mapping")
@@ -141,7 +141,7 @@ def _cannot_load(data: HubSource, error: Exception) -> UserError:
 
 
 def _builder(data: HubSource) -> Any:
-    """Return the `datasets` builder of exactly the commit that was asked for."""
+    """Return the `datasets` builder of exactly the given commit."""
     commit = None if _is_local(data) else _commit(data)
     import datasets
 
@@ -160,5 +160,5 @@ def _local_files(data: HubSource) -> list[Path]:
 
 
 def _commit(data: HubSource) -> str:
-    """Return the commit that `data.revision` stands for, as the hub says now."""
+    """Return the commit that `data.revision` stands for on the hub now."""
     return commit_of("dataset", data.name, data.revision, "data", "use data=stdlib or local files")

@@ -1,8 +1,8 @@
-"""Documents and rows out of local txt, jsonl, csv, tsv and parquet files.
+"""Documents and rows from local txt, jsonl, csv, tsv and parquet files.
 
-Files are read as bytes and decoded here, line by line or as a whole, for two reasons: Python's text mode
-would translate line endings, and a byte that is not UTF-8 can be named by file, line and offset.
-A path may be one file, a folder (every file with the format's suffix below it) or a glob.
+Files are read as bytes and decoded here, for two reasons: Python's text mode would change line endings, and an error
+message can name the file, line and offset of a byte that is not UTF-8. A path can be a file, a folder (all files below
+it with the suffix of the format) or a glob pattern.
 """
 
 import csv
@@ -18,9 +18,9 @@ from lmexp.errors import UserError, nearest
 
 
 def find(path: str, suffix: str) -> list[Path]:
-    """Return the files that `path` names, sorted by their path; of a folder, those with the suffix.
+    """Return the files that `path` names, sorted by their path; in a folder, those with the suffix.
 
-    Raises UserError when there are none.
+    Raises UserError if there are none.
     """
     place = Path(path).expanduser()
     if place.is_file():
@@ -43,7 +43,7 @@ def find(path: str, suffix: str) -> list[Path]:
 def documents(data: FileData) -> Iterator[str]:
     """Yield the documents of every file.
 
-    Raises UserError naming the file and the line, row or byte; OSError when a file cannot be read.
+    Raises UserError with the file and the line, row or byte; OSError if a file cannot be read.
     """
     for path in find(data.path, data.format):
         if data.format == "txt":
@@ -55,40 +55,40 @@ def documents(data: FileData) -> Iterator[str]:
 
 
 def rows(path: Path, format: str, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the values of `fields` in every row of a file, with its line (of parquet its row) from 1.
+    """Yield the line number (for parquet the row number) and the values of `fields` for every row, counted from 1.
 
-    Raises UserError naming the file and the line, row or byte; OSError when the file cannot be read.
+    Raises UserError with the file and the line, row or byte; OSError if the file cannot be read.
     """
     readers = {"jsonl": _jsonl, "csv": _csv, "tsv": _tsv, "parquet": _parquet}
     return readers[format](path, fields)
 
 
 def place_of(path: Path, format: str) -> tuple[str, str]:
-    """Return what stands before and after a row's number where its place is said."""
+    """Return the text before and after the number of a row in a message: `file.csv:7`, `file.parquet: row 7`."""
     return (f"{path}: row ", "") if format == "parquet" else (f"{path}:", "")
 
 
 def missing_field(where: str, field: str, known: Iterable[str]) -> UserError:
-    """Return the error for a column that is not there, naming those that are."""
+    """Return the error for a missing column, with the names of the columns that exist."""
     names = [str(name) for name in known]
     listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     return UserError(f"{where}: no column '{field}'; there are: {listed}.{nearest(field, names)}")
 
 
 def as_text(value: Any, where: str, field: str) -> str:
-    """Return `value` if it is a text that UTF-8 can hold. Raises UserError otherwise."""
+    """Return `value` if it is text that UTF-8 can encode. Raises UserError otherwise."""
     if not isinstance(value, str):
         kind = "null" if value is None else type(value).__name__
         raise UserError(f"{where}: '{field}' must be a text, found {kind}")
     try:
         value.encode()
-    except UnicodeEncodeError as error:  # JSON may escape half of a surrogate pair
+    except UnicodeEncodeError as error:  # JSON can contain half of a surrogate pair as an escape
         raise UserError(f"{where}: '{field}' holds {value[error.start]!a}, which is no character") from error
     return value
 
 
 def _decode(raw: bytes, path: Path, offset: int, line: int) -> str:
-    """Decode bytes that begin at `offset` (bytes) and `line` (from 1) of the file."""
+    """Decode bytes that start at byte `offset` and at `line` (counted from 1) of the file."""
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
@@ -97,7 +97,7 @@ def _decode(raw: bytes, path: Path, offset: int, line: int) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each line with its number from 1 and its ending as it stands in the file."""
+    """Yield the number of each line, counted from 1, and the line with its ending as it is in the file."""
     offset = 0
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
@@ -106,18 +106,18 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def data_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield lines as _lines does, less a byte order mark, which is no part of what is in a table or a list."""
+    """Yield lines as _lines does, without a byte order mark, which is not part of a table or a list."""
     for number, line in _lines(path):
         yield number, line.removeprefix("\ufeff") if number == 1 else line
 
 
 def without_ending(line: str) -> str:
-    """Return a line less the line feed, and the carriage return before it, that end it."""
+    """Return a line without its line feed and the carriage return before that."""
     return line.removesuffix("\n").removesuffix("\r")
 
 
 def _txt(path: Path, document: str) -> Iterator[str]:
-    """Yield the file, its paragraphs or its lines; what separates documents belongs to none of them."""
+    """Yield the file, its paragraphs or its lines as documents, without what separates them."""
     if document == "file":
         with path.open("rb") as file:
             yield _decode(file.read(), path, offset=0, line=1)
@@ -154,7 +154,7 @@ def _jsonl(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]
 
 def _csv(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
     csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, is shorter than many documents
-    # strict: a quote that is never closed would otherwise swallow the rest of the file in silence.
+    # strict: otherwise a quote that is never closed would silently take in the rest of the file.
     reader = csv.reader((line for _, line in data_lines(path)), strict=True)
     try:
         header = next(reader, None)
@@ -174,7 +174,7 @@ def _csv(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _tsv(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
-    """Yield rows whose fields a tab separates; there is no quoting. Fields that are all numbers mean no header."""
+    """Yield rows with tabs between fields, without quoting. If all `fields` are numbers, the file has no header."""
     columns: list[int] | None = None
     width = 0
     for number, line in data_lines(path):
@@ -199,7 +199,7 @@ def _indices(path: Path, header: list[str], fields: Sequence[str]) -> list[int]:
         if field not in header:
             raise missing_field(str(path), field, header)
         if header.count(field) > 1:
-            raise UserError(f"{path}:1: {header.count(field)} columns are called '{field}': which one is not said")
+            raise UserError(f"{path}:1: {header.count(field)} columns are called '{field}'; rename all but one")
     return [header.index(field) for field in fields]
 
 
@@ -215,8 +215,8 @@ def _parquet(path: Path, fields: Sequence[str]) -> Iterator[tuple[int, list[Any]
                 if field not in file.schema_arrow.names:
                     raise missing_field(str(path), field, file.schema_arrow.names)
                 if file.schema_arrow.names.count(field) > 1:
-                    raise UserError(f"{path}: several columns are called '{field}': which one is not said")
-            # A row group may hold gigabytes; batches of it bound the memory.
+                    raise UserError(f"{path}: several columns are called '{field}'; rename all but one")
+            # A row group can have gigabytes; reading it in batches limits the memory.
             for batch in file.iter_batches(batch_size=1000, columns=list(dict.fromkeys(fields))):
                 columns = [batch.column(field).to_pylist() for field in fields]
                 for values in zip(*columns, strict=True):

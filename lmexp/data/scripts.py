@@ -15,7 +15,7 @@ UNSPACED = (
 
 IS_UNSPACED = re.compile(f"[{UNSPACED}]")
 WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
-"""What stands between white space; in scripts that put none between words, each character."""
+"""A word: characters between white space or, in scripts without spaces, each single character."""
 
 
 def separated(words: list[str]) -> list[str]:

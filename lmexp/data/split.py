@@ -1,4 +1,4 @@
-"""Which side of the train and validation split a text falls on.
+"""The split into training and validation: which side each text belongs to.
 
 By `hash`, a document's side is a function of its text alone: neither order, nor seed, nor the other
 documents matter, and two copies of a document never stand on different sides. By `tail`, the end of the
@@ -21,7 +21,7 @@ SPLITS: tuple[Split, Split] = ("train", "validation")
 
 
 class SplitDocuments:
-    """The documents of a source, each with its side; can be iterated any number of times.
+    """The documents of a source, each with its side; can be iterated repeatedly.
 
     Making one reads the source once, so that damaged input and an empty side are reported before anything
     slow begins. Raises UserError.
@@ -72,7 +72,7 @@ class SplitDocuments:
 
 
 class SplitExamples:
-    """The cleaned examples of a source, each with its side; can be iterated any number of times.
+    """The cleaned examples of a source, each with its side; can be iterated repeatedly.
 
     Making one reads the source once, as for SplitDocuments. Raises UserError, also for a label or a tag that validation
     has and training lacks.
@@ -82,7 +82,7 @@ class SplitExamples:
         assert isinstance(data, ExampleSection), "the caller knows what the source holds"
         self.data = data
         self.left_out = 0
-        """Examples that are blank, or that data.clean leaves out."""
+        """Number of examples that are blank, or that data.clean drops."""
         self.count: dict[Split, int] = {"train": 0, "validation": 0}
         self.characters = 0
         self._cut = 0
@@ -106,9 +106,9 @@ class SplitExamples:
                     first_at.setdefault(label, example.where)
         self._check(known, first_at)
         self.labels: list[str] = self._in_order(known)
-        """The labels by name, or the tags, O first; of pairs, none."""
+        """The names of the labels, or of the tags with O first; empty for pairs."""
         self.unvalidated = [label for label in self.labels if label not in first_at and label != "O"]
-        """Those that training has and validation lacks, so that no score says how well they are learned."""
+        """Labels that occur only in training, so that no score shows how well they are learned."""
 
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
         own = sources.has_validation(self.data)
@@ -121,7 +121,7 @@ class SplitExamples:
                 yield hashed_side(example.text, self.data.validation), example
 
     def _cleaned(self, count: bool = False) -> Iterator[tuple[Split, Example]]:
-        """Yield the examples that stay, with the side that the source itself gives them."""
+        """Yield the examples that are kept, with the side that the source assigns to them."""
         cleaner = Cleaner(self.data)
         for split in SPLITS if sources.has_validation(self.data) else SPLITS[:1]:
             for example in sources.examples(self.data, validating=split == "validation"):

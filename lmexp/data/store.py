@@ -43,39 +43,39 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What the manifest says of one split."""
+    """The entry of the manifest for one split."""
 
     tokens: int
-    """Tokens in the stream, one a document for its beginning included."""
+    """Tokens of the split, with the one that starts each document."""
     documents: int
     bytes: int
     """UTF-8 bytes of the texts."""
     sha256: str
-    """Of the .bin file."""
+    """Hash of the .bin file."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A complete token store; reads only."""
+    """A complete token store, read-only."""
 
     path: Path
     source: dict[str, Any]
-    """The data config it was made from."""
+    """The data config that it was made from."""
     vocab_size: int
     dtype: str
-    """Of a token on disk: '<u2' or '<u4'."""
+    """The type of a token on disk: '<u2' or '<u4'."""
     tokenizer_fingerprint: str
     fingerprint: str
     """Hash of the tokens of both splits."""
     splits: dict[Split, SplitInfo]
     bos_id: int
-    """The token that begins each document."""
+    """The token that starts each document."""
     own_mask_id: int | None
-    """The token that stands for a hidden one; None where a tokenizer of others has none."""
+    """The token that hides another one; None if a tokenizer from elsewhere has no such token."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open the store in a folder. Raises UserError when it is missing, of another format, or damaged."""
+        """Open the store in a folder. Raises UserError if it is missing, damaged or of another format."""
         manifest = read_manifest(path, FORMAT_VERSION, ["text"])
         try:
             splits = {split: SplitInfo(**manifest["splits"][split]) for split in SPLITS}
@@ -91,7 +91,7 @@ class Store:
 
     @property
     def mask_id(self) -> int:
-        """The token that stands for a hidden one. Raises UserError where the tokenizer has none."""
+        """The token that hides another one. Raises UserError if the tokenizer has no such token."""
         if self.own_mask_id is None:
             raise UserError("this tokenizer has no token for what is hidden, which task=masked_lm needs")
         return self.own_mask_id
@@ -109,7 +109,7 @@ class Store:
         return self.splits[split].bytes
 
     def array(self, split: Split) -> np.memmap:
-        """Return the tokens of a split (n,), uint16 or uint32, read-only, without reading them."""
+        """Return the tokens of a split as a read-only memory map: (n,), uint16 or uint32."""
         return np.memmap(self._tokens_file(split), dtype=self.dtype, mode="r")
 
     def bounds(self, split: Split) -> np.ndarray:
@@ -125,9 +125,9 @@ class Store:
 
 
 def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say | None = None) -> Store:
-    """Return the token store of `data` under `root`; tokenise first, once, where there is none yet.
+    """Return the token store of `data` under `root`; tokenise the text first if it is missing.
 
-    When `data.fingerprint` is set and the store exists, the source is not touched. `say` is told of progress
+    If `data.fingerprint` is set and the store exists, the source is not read. `say` is told of progress
     in short sentences. Raises UserError: a wrong source, a source that has changed since its fingerprint was
     taken, a vocabulary too large for the text, or a folder that cannot be written.
     """

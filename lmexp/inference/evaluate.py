@@ -1,7 +1,7 @@
-"""The quality of a finished run or a pretrained model: on what it was trained for, or on other data or tasks.
+"""The quality of a finished run or a pretrained model, on its own data, or on other data or tasks.
 
-The model and its tokenizer stay what they are; what changes is the text that is scored. The scores of a run join its
-record (runs/scores.py).
+The model and its tokenizer stay the same; only the text that is scored changes. The scores of a run join its record
+(runs/scores.py).
 """
 
 import copy
@@ -36,14 +36,14 @@ from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.scores import add_scores
-from lmexp.tasks.base import Task
+from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SECTIONS = ("data", "task")
-"""What may be other than it was in training."""
+"""The sections of the config that can differ from training."""
 BATCH = 16
-"""Sequences at a time of a pretrained model, whose config says nothing of it."""
+"""Sequences in a batch for a pretrained model, whose config has no micro-batch."""
 
 
 def evaluate(
@@ -57,24 +57,20 @@ def evaluate(
     examples: int | None = None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Score a subject on the validation split of its own data, or of what `words` say, and keep the scores.
+    """Score a subject on the validation split of its own data, or of the data in `words`, and keep the scores.
 
     Args:
         subject: see load_subject.
-        words: overrides of `data` and `task`; of a pretrained model, of `model` too.
-        name: the scores are known as `score/<name>/<metric>`; by default the task's name.
-        precision: of FLOATS or INTEGERS, what the weights are converted to before; None: float32, as they are kept.
-        examples: how many samples of the split, from the first on; None: all.
+        words: overrides of `data` and `task`; for a pretrained model, of `model` too.
+        name: the scores are called `score/<name>/<metric>` [default: the name of the task].
+        precision: one of FLOATS or INTEGERS, to which the weights are converted [default: float32, as they are stored].
+        examples: score only the first samples of the split, this many [default: all].
 
     Returns `subject`, `name`, `scores`, `details` (the task's own), `about` (what was scored, and how) and `file`.
     Raises UserError.
     """
     check_name(name)
-    if precision is not None and precision not in (*FLOATS, *INTEGERS):
-        choices = [*FLOATS, *INTEGERS]
-        raise UserError(f"--precision {precision}: expected one of {', '.join(choices)}.{nearest(precision, choices)}")
-    if examples is not None and examples < 1:
-        raise UserError(f"--examples {examples}: at least 1")
+    _check_options(precision, examples)
     is_pretrained = subject.startswith(PREFIX)
     of_model = tuple(word for word in words if is_pretrained and _key(word).split(".")[0] == "model")
     loaded = load_subject(subject, outputs, config_dir, predicts, of_model, say)
@@ -83,10 +79,9 @@ def evaluate(
     config.model.check()
     check_task(config)
     _check_head(subject, config.task, loaded.config.task)
-
-    settler = InputResolver(outputs / STORES, say)
-    config = _same_model(settler.settled(settler.identified(config)), loaded.config)
-    store = settler.store(config)
+    resolver = InputResolver(outputs / STORES, say)
+    config = _same_model(resolver.settled(resolver.identified(config)), loaded.config)
+    store = resolver.store(config)
     feed = copy.copy(open_feed(config, store))
     if feed.cut:
         say(f"data.truncate cuts {feed.cut:,} texts to the context of {config.model.name}")
@@ -96,17 +91,9 @@ def evaluate(
         examples = None
     task, batch = _task(loaded.model, config, precision), micro_batch(config) if run else BATCH
     quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes)
-    judged = task.judge(feed, batch)
-    known: dict[str, float | None] = {
-        "loss": quality.loss,
-        "perplexity": quality.perplexity,
-        "bits_per_byte": quality.bits_per_byte,
-        "accuracy": quality.accuracy,
-    }
-    known |= judged.scores
-    scores = {metric: value for metric, value in known.items() if value is not None}
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
+    judged = task.judge(feed, batch)
     about = {
         "task": config.task.name,
         "data": config.data.model_dump(mode="json", exclude_defaults=True),
@@ -117,7 +104,23 @@ def evaluate(
         "device_name": detect(config.trainer.accelerator).name,
     }
     parts = [name or config.task.name, precision if name is None else None, f"first{examples}" if examples else None]
-    return keep(subject, "-".join(part for part in parts if part), scores, judged.details, about, outputs)
+    full_name = "-".join(part for part in parts if part)
+    return keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+
+
+def _check_options(precision: str | None, examples: int | None) -> None:
+    """Raise UserError for an unknown precision, or a number of examples below 1."""
+    choices = [*FLOATS, *INTEGERS]
+    if precision is not None and precision not in choices:
+        raise UserError(f"--precision {precision}: expected one of {', '.join(choices)}.{nearest(precision, choices)}")
+    if examples is not None and examples < 1:
+        raise UserError(f"--examples {examples}: at least 1")
+
+
+def _known_scores(quality: Quality, judged: TaskScores) -> dict[str, float]:
+    """Return the scores that the model has, by metric: those of every task, then the task's own."""
+    common = {name: getattr(quality, name) for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}
+    return {metric: value for metric, value in (common | judged.scores).items() if value is not None}
 
 
 def evaluate_by_harness(
@@ -131,12 +134,12 @@ def evaluate_by_harness(
     config_dir: Path | None = None,
     say: Say = lambda line: None,
 ) -> list[dict[str, Any]]:
-    """Score a causal subject on tasks of lm-eval, and keep the scores; one document a task, see `evaluate`.
+    """Score a causal subject on tasks of lm-eval, keep the scores, and return one document for each task.
 
     Args:
-        folder: of task files of the user's own.
-        limit: how many documents of each task, from the first on; None: all.
-        trust_code: whether task files may run Python of their own.
+        folder: the folder with the user's own task files.
+        limit: score only the first documents of each task, this many [default: all].
+        trust_code: whether task files may run Python.
         words: overrides of a pretrained model's config.
 
     Raises UserError.
@@ -144,18 +147,18 @@ def evaluate_by_harness(
     from lmexp.inference.harness import run
 
     loaded = load_subject(subject, outputs, config_dir, None, tuple(words), say)
-    found = run.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
+    by_task = run.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
     about = {"lm_eval": version("lm_eval"), "limit": limit}
     return [
         keep(subject, task if limit is None else f"{task}-first{limit}", scores, {}, about, outputs)
-        for task, scores in found.items()
+        for task, scores in by_task.items()
     ]
 
 
 def keep(
     subject: str, name: str, scores: dict[str, float], details: dict[str, Any], about: dict[str, Any], outputs: Path
 ) -> dict[str, Any]:
-    """Keep scores with the run that they are of, or among outputs, and return them as one document."""
+    """Keep scores with their run, or under outputs/eval for a pretrained model, and return them as one document."""
     if subject.startswith(PREFIX):
         slug = re.sub(r"[^a-z0-9._-]+", "_", subject.removeprefix(PREFIX).lower()).strip("._-")
         run = RunDir(outputs / "eval" / slug[-80:])
@@ -175,13 +178,13 @@ def keep(
 
 
 def check_name(name: str | None) -> None:
-    """Raise UserError for a name that cannot stand in a column's."""
+    """Raise UserError for a name that cannot be part of a column name."""
     if name is not None and not NAME.fullmatch(name):
-        raise UserError(f"--as {name}: small letters, digits, and . _ - between them, as in --as news")
+        raise UserError(f"--as {name}: use small letters, digits, and . _ - between them, as in --as news")
 
 
 def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
-    """Return the task around a model, on this machine's device, in a precision."""
+    """Return the task with a model in a precision, on the device of this machine."""
     device = detect(config.trainer.accelerator if config.trainer.accelerator == "cpu" else "auto")
     model = model.to(device.kind)
     if precision is not None:
@@ -243,13 +246,13 @@ def _saved(path: Path) -> TokenizerConfig:
 
 
 def _same_model(config: RunConfig, trained: RunConfig) -> RunConfig:
-    """Return a settled config with the model as it was trained: other data need no more rows or labels than it has."""
+    """Return a config with the model as it was trained. Raises UserError for a label that the model does not know."""
     task, before = config.task, trained.task
     if isinstance(task, LabelTaskSection):
         assert isinstance(before, LabelTaskSection)
         known = before.labels or []
         if unknown := [label for label in task.labels or [] if label not in known]:
-            raise UserError(f"the label {unknown[0]} is none of this model's: {', '.join(known)}")
+            raise UserError(f"this model has no label {unknown[0]}: {', '.join(known)}")
         config = config.model_copy(update={"task": task.model_copy(update={"labels": known})})
     return config.model_copy(update={"model": trained.model})
 

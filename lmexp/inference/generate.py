@@ -1,4 +1,4 @@
-"""What a model writes: the rest of a text, the target of a source, or the labels of one."""
+"""Generation: the continuation of a text, the target of a source, or the labels of a text."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -26,14 +26,14 @@ def write(
     beams: int | None = None,
     seed: int = 0,
 ) -> Iterator[str]:
-    """Yield what a model writes, piece by piece, as it comes.
+    """Yield the text that a model generates, piece by piece.
 
-    A decoder continues `words`, by at most `tokens` tokens; see sample. `temperature` is 0.8 unless it is given.
-    An encoder-decoder writes the target of the source `words`, by beam search, greedily with one beam (the default).
-    A model with a head over labels gives the likeliest labels of `words`, one a line, or a tag for each word; without
-    any space, each character of Chinese or Japanese is one.
+    A decoder continues `words` by at most `tokens` tokens; see sample. The default of `temperature` is 0.8.
+    An encoder-decoder writes the target for the source `words`, by beam search; with one beam, the default, greedily.
+    A model with a head over labels gives the labels of `words`, the most likely first, one on each line, or a tag for
+    each word. In a text without spaces, each character of Chinese or Japanese is a word.
 
-    Raises UserError for an encoder, which continues nothing, and for options that do not go with the model.
+    Raises UserError for an encoder, which cannot continue text, and for options that the model does not support.
     """
     config = loaded.config
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
@@ -41,17 +41,17 @@ def write(
     if isinstance(loaded.model, LabelModel):
         return iter(_labels(loaded, loaded.model, words))
     if config.model.reads == "both_ways":
-        raise UserError(f"{config.model.name} sees both ways and continues no text: `lmexp score` says what it thinks")
+        raise UserError(f"{config.model.name} is an encoder and cannot continue a text: use `lmexp score`")
     if config.model.reads == "source_to_target":
         if given:
-            raise UserError(f"{given[0]}: an encoder-decoder writes its likeliest target; --beams widens the search")
+            raise UserError(f"{given[0]}: an encoder-decoder does not draw its target; --beams widens its search")
         return iter([_target(loaded, words, tokens, 1 if beams is None else beams)])
     if beams is not None:
         raise UserError("--beams is for encoder-decoders; this model draws, by --temperature, --top-k and --top-p")
     if temperature is not None and not 0 <= temperature < math.inf:
-        raise UserError(f"--temperature {temperature:g}: a number from 0 on")
+        raise UserError(f"--temperature {temperature:g}: expected a number of at least 0")
     if top_p is not None and not 0 < top_p <= 1:
-        raise UserError(f"--top-p {top_p:g}: more than 0, and 1 at most")
+        raise UserError(f"--top-p {top_p:g}: expected a number above 0 and at most 1")
     prompt = [loaded.tokenizer.bos_id, *map(int, loaded.tokenizer.encode(words))]
     heat = 0.8 if temperature is None else temperature
     drawn = sample(loaded.model, prompt, tokens, config.model.context, heat, top_k, top_p or 1.0, seed)
@@ -59,7 +59,7 @@ def write(
 
 
 def _as_text(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield the text of ids as they come; a character can take several, and is given out once it is whole."""
+    """Yield the text of tokens one by one; a character of several tokens comes when it is complete."""
     shown, seen = "", list[int]()
     text = ""
     for token in ids:
@@ -73,7 +73,7 @@ def _as_text(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
 
 
 def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
-    """Return the target that is written to a source."""
+    """Return the target for a source."""
     config, model = loaded.config.model, loaded.model
     assert isinstance(model, SourceDecoder)
     if beams < 1:
@@ -82,7 +82,7 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
     source = [*map(int, loaded.tokenizer.encode(words)), *([] if source_end is None else [source_end])]
     room, key = config.source_limit
     if not 0 < len(source) <= room:
-        raise UserError(f"the source has {len(source)} tokens; from 1 to {key}={room} can be read")
+        raise UserError(f"the source has {len(source)} tokens; the model reads 1 to {key}={room}")
     sources, starts = torch.tensor([source]), torch.tensor([start])
     (written,) = decode(model, sources, None, starts, end, min(tokens, config.context), beams)
     return loaded.target_tokenizer.decode(written)
@@ -90,11 +90,11 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
 
 @torch.inference_mode()
 def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
-    """Return lines: a text's labels with their probabilities, the likeliest first; or each word with its tag."""
+    """Return lines: the labels of a text with their probabilities, the most likely first; or each word with its tag."""
     task, tokenizer = loaded.config.task, loaded.tokenizer
     assert isinstance(task, LabelTaskSection)
     labels = task.known_labels
-    # Who puts spaces says what the words are; a text of Chinese or Japanese without any is cut into characters.
+    # Spaces, if there are any, separate words; a Chinese or Japanese text without spaces is split into characters.
     words = text.split() if len(text.split()) > 1 else WORD.findall(text)
     if task.per_token:
         ids, starts = tokenizer.encode_words([words])[0]
@@ -102,7 +102,7 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
         ids, starts = tokenizer.encode(text), None
     context = loaded.config.model.context
     if not 0 < len(ids) < context:
-        raise UserError(f"the text has {len(ids)} tokens; from 1 to {context - 1} can be read")
+        raise UserError(f"the text has {len(ids)} tokens; the model reads 1 to {context - 1}")
     scores = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]]))[0]
     if starts is not None:
         tags = [labels[int(scores[1 + int(start)].argmax())] for start in starts]

@@ -1,4 +1,4 @@
-"""How likely a model finds a sentence, word by word.
+"""The probability of a sentence under a model, word by word.
 
 Words are what stands between white space; in scripts that put none between words (Chinese, Japanese), each character
 is one. A word's log-probability is the sum over its tokens, and a sentence's plausibility the geometric mean of its
@@ -37,7 +37,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence as a model finds it; logarithms are natural ones."""
+    """A sentence with its probabilities; logarithms are natural."""
 
     text: str
     tokens: int
@@ -45,7 +45,7 @@ class Sentence:
 
     @property
     def log_probability(self) -> float:
-        """Of all words; of an encoder, the pseudo-log-likelihood."""
+        """Log-probability of all words; of an encoder, the pseudo-log-likelihood."""
         return math.fsum(word.log_probability for word in self.words)
 
     @property
@@ -64,7 +64,7 @@ class Sentence:
         return -self.log_probability / math.log(2) / len(self.text.encode())
 
     def document(self) -> dict[str, Any]:
-        """Return the sentence as JSON has it."""
+        """Return the sentence as plain JSON."""
         words = [
             {"word": word.text, "log_probability": word.log_probability, "surprisal_bits": word.surprisal}
             for word in self.words
@@ -81,9 +81,9 @@ class Sentence:
 
 
 def read_sentences(given: list[str], file: str | None) -> list[str]:
-    """Return the sentences given, and those of a file (`-`: standard input), one a line, blank ones left out.
+    """Return the given sentences and the lines of a file (`-` for standard input) that are not blank.
 
-    Raises UserError when there are none, or the file cannot be read.
+    Raises UserError if there are none, or the file cannot be read.
     """
     lines: list[str] = []
     if file is not None:
@@ -94,10 +94,10 @@ def read_sentences(given: list[str], file: str | None) -> list[str]:
             raise UserError(f"--file {file}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise UserError(f"--file {file}: not UTF-8 at byte {error.start}") from None
-    found = [*given, *(line for line in lines if line.strip())]
-    if not found:
+    sentences = [*given, *(line for line in lines if line.strip())]
+    if not sentences:
         raise UserError('no sentence to score: give one, as in lmexp score RUN "a sentence", or --file')
-    return found
+    return sentences
 
 
 def score(loaded: Loaded, text: str, source: str | None = None) -> Sentence:
@@ -129,7 +129,7 @@ def score(loaded: Loaded, text: str, source: str | None = None) -> Sentence:
 
 
 def _word_of(text: str, span: tuple[int, int], words: list[tuple[int, int]]) -> int:
-    """Return which word a token is of: that of its first character that is no space, or the next."""
+    """Return the position of the word that a token belongs to, by its first character that is not a space."""
     start = next((place for place in range(*span) if not text[place].isspace()), span[1])
     return next((number for number, (_, end) in enumerate(words) if start < end), len(words) - 1)
 
@@ -151,7 +151,7 @@ def _token_scores(loaded: Loaded, ids: list[int], source: str | None) -> list[fl
         sources = [*map(int, loaded.tokenizer.encode(source)), *([] if source_end is None else [source_end])]
         room, key = config.source_limit
         if not 0 < len(sources) <= room:
-            raise UserError(f"the source has {len(sources)} tokens; from 1 to {key}={room} can be read")
+            raise UserError(f"the source has {len(sources)} tokens; the model reads 1 to {key}={room}")
         logits = model(torch.tensor([sources]), None, torch.tensor([[start, *ids[:-1]]]))
     else:
         logits = model(torch.tensor([[bos, *ids[:-1]]]))

@@ -1,4 +1,4 @@
-"""What is put to use: a finished run by its name, or a pretrained model of Hugging Face as `hf:NAME`."""
+"""The model to use: that of a finished run, by its name, or a pretrained one of Hugging Face as `hf:NAME`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +19,8 @@ from lmexp.runs.find import find_run
 from lmexp.train.checkpoint import Loaded, load_final
 
 PREFIX = "hf:"
-MOST = 1024
-"""Tokens of the context that a pretrained model is used with, unless it has fewer positions or the user says so."""
+MAX_CONTEXT = 1024
+"""Context of a pretrained model in tokens, unless it has fewer positions or the user sets another."""
 TASKS: dict[str, str] = {"causal": "causal_lm", "masked": "masked_lm", "seq2seq": "seq2seq"}
 
 
@@ -36,7 +36,7 @@ def load_subject(
 
     Args:
         name: a run as find_run knows it, or `hf:` and a folder or a name on the hub.
-        predicts: which head the pretrained model has; by default as its published config says.
+        predicts: which head the pretrained model has [default: that of its published config].
         words: further overrides of a pretrained model's config, as in `model.context=512`.
 
     Raises UserError.
@@ -48,8 +48,8 @@ def load_subject(
             say(f"warning: the code of {target} has changed since {name} was trained")
         return loaded
     config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)
-    settler = InputResolver(outputs / STORES, say)
-    config = settler.identified(config)
+    resolver = InputResolver(outputs / STORES, say)
+    config = resolver.identified(config)
     tokenizer = build_tokenizer(config.tokenizer, ())
     rows = config.model.vocab_size or 0
     if tokenizer.vocab_size > rows:
@@ -69,12 +69,12 @@ def pretrained_config(
     with quiet():
         known = published_settings(plain)
     predicts = predicts or _head(known)
-    positions = known.get("max_position_embeddings") or known.get("n_positions") or MOST
+    positions = known.get("max_position_embeddings") or known.get("n_positions") or MAX_CONTEXT
     chosen = [
         "model=hf_pretrained",
         f"model.pretrained={_quoted(name)}",
         f"model.predicts={predicts}",
-        f"model.context={min(int(positions), MOST)}",
+        f"model.context={min(int(positions), MAX_CONTEXT)}",
         "tokenizer=hf",
         f"tokenizer.name={_quoted(name)}",
         f"task={TASKS[predicts]}",
@@ -83,7 +83,7 @@ def pretrained_config(
 
 
 def _head(settings: dict[str, object]) -> str:
-    """Return what a published config's model predicts."""
+    """Return which head the model of a published config has."""
     named = settings.get("architectures")
     architectures = " ".join(map(str, named)) if isinstance(named, list) else ""
     if settings.get("is_encoder_decoder"):
@@ -92,5 +92,5 @@ def _head(settings: dict[str, object]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a value of Hydra's grammar, whatever it holds."""
+    """Return any text as a quoted value in the grammar of Hydra."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -14,7 +14,6 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer
 from lmexp.errors import UserError
-from lmexp.inference.generate import write
 from lmexp.inference.score import score
 from lmexp.models.build import build_model
 from lmexp.train.checkpoint import Loaded
@@ -131,46 +130,3 @@ def test_what_cannot_be_scored_is_said():
     ):
         with pytest.raises(UserError, match=said):
             score(subject, text, **options)
-
-
-# what the same models write
-
-
-def test_characters_are_written_whole_and_nothing_is_lost():
-    subject = CASES["byte"]
-    pieces = list(write(subject, "我", 60, temperature=1.0, seed=1))
-    whole = "".join(pieces)
-    assert len(whole.encode()) >= 60 - 4  # a torn character may be written as one that is not known
-    assert pieces and list(write(subject, "我", 60, temperature=1.0, seed=1)) == pieces
-    assert "".join(write(subject, "我", 60, temperature=1.0, seed=2)) != whole
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("我们在这里", list("我们在这里")), ("我们 在 这里", ["我们", "在", "这里"]), ("the cat", ["the", "cat"])],
-)
-def test_words_that_get_tags_are_those_between_spaces_or_else_chinese_characters(text: str, words: list[str]):
-    lines = list(write(loaded_tagger(), text))
-    assert [line.split("\t")[0] for line in lines] == words
-    assert {line.split("\t")[1] for line in lines} <= {"O\n", "B-A\n"}
-
-
-def test_options_that_do_not_go_with_a_model_are_refused():
-    pairs = loaded("encdec", task="seq2seq", input_vocab_size=257)
-    assert isinstance("".join(write(pairs, "abc", 10, beams=3)), str)
-    for subject, options, said in (
-        (CASES["byte"], {"beams": 2}, "--beams is for encoder-decoders"),
-        (CASES["byte"], {"top_p": 0.0}, "--top-p 0: more than 0"),
-        (CASES["byte"], {"top_p": 1.5}, "--top-p 1.5"),
-        (CASES["byte"], {"top_p": math.nan}, "--top-p nan"),
-        (CASES["byte"], {"temperature": math.nan}, "--temperature nan: a number from 0 on"),
-        (CASES["byte"], {"temperature": math.inf}, "--temperature inf"),
-        (CASES["byte"], {"temperature": -1.0}, "--temperature -1"),
-        (pairs, {"temperature": 0.5}, "--temperature: an encoder-decoder"),
-        (pairs, {"beams": 0}, "--beams 0"),
-        (loaded("bert", task="masked_lm"), {}, "sees both ways"),
-    ):
-        with pytest.raises(UserError, match=said):
-            list(write(subject, "abc", 5, **options))
-    with pytest.raises(UserError, match="the source has 200 tokens; from 1 to"):
-        list(write(pairs, "a" * 200, 5))

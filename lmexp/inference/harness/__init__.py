@@ -1,1 +1,1 @@
-"""Through lm-eval: a model of this package as it wants one, its tasks and the user's own, and their scores."""
+"""Scores on tasks of lm-eval: the model with its interface, its tasks and the user's own, and the run."""

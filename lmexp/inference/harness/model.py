@@ -1,8 +1,8 @@
-"""A causal model of this package as lm-eval wants it.
+"""A causal model of lmexp with the interface of lm-eval.
 
-lm-eval asks a model for three things: how likely a text is after another, how likely a text is by itself, and what it
-writes after a text. Notable choices: every text begins with the token that begins a document, as in training (lm-eval's
-own models do so with add_bos_token=True); what is longer than the context is cut on the left.
+lm-eval needs three things from a model: the probability of a text after another one, the probability of a text by
+itself, and a continuation of a text. Two choices: every text starts with the token that starts a document, as in
+training (lm-eval's own models do this with add_bos_token=True), and a text longer than the context is cut on the left.
 """
 
 import time
@@ -28,45 +28,45 @@ else:
     LM = object
 
 SEED = 1234
-"""lm-eval's own, for examples in prompts and for what is drawn."""
+"""The seed of lm-eval, for the examples in prompts and for sampling."""
 BATCH = 16
-"""Sequences at a time."""
-MOST_WRITTEN = 256
-"""Tokens, where a task does not say; lm-eval's own default."""
-PATIENCE = 10.0
-"""Seconds between two words on how far it has come."""
+"""Sequences in a batch."""
+DEFAULT_NEW_TOKENS = 256
+"""New tokens for a task that sets no number; the default of lm-eval."""
+PROGRESS_SECONDS = 10.0
+"""Seconds between two messages on progress."""
 
 
 class Window(NamedTuple):
-    """A sequence of which the last tokens are scored, each from all those before it."""
+    """A sequence whose last tokens are scored, each after all earlier ones."""
 
     owner: int
-    """The place of the request that it is of."""
+    """The position of its request."""
     tokens: list[int]
     scored: int
-    """How many of the tokens, at least one, and not the first."""
+    """How many tokens at the end are scored: at least one, and never the first."""
 
 
 @dataclass(frozen=True)
 class Writing:
-    """How a task wants texts to be written."""
+    """How a task wants texts to be generated."""
 
     until: tuple[str, ...]
-    """A text ends before the first of these."""
+    """Strings that end a text; it is cut before the first one."""
     most: int
-    """Tokens."""
+    """New tokens at most."""
     temperature: float
-    """0: always the likeliest token."""
+    """0 always takes the most likely token."""
     top_k: int | None
     top_p: float
 
     @classmethod
     def of(cls, wanted: dict[str, Any]) -> "Writing":
-        """Read `generation_kwargs` as lm-eval does. Raises UserError for what is not supported here."""
+        """Read `generation_kwargs` as lm-eval does. Raises UserError for an option that is not supported."""
         known = {key: value for key, value in wanted.items() if value is not None}
         until = known.pop("until", ())
         counts = [known.pop(key, None) for key in ("max_gen_toks", "max_new_tokens", "max_tokens")]
-        counts += [known.pop("max_completion_tokens", None), MOST_WRITTEN]
+        counts += [known.pop("max_completion_tokens", None), DEFAULT_NEW_TOKENS]
         draws = known.pop("do_sample", None)
         temperature = float(known.pop("temperature", 1.0 if draws else 0.0))
         top_k, top_p = int(known.pop("top_k", 0)), float(known.pop("top_p", 1.0))
@@ -86,7 +86,7 @@ class Writing:
 
 
 class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
-    """A causal model of this package as lm-eval wants it.
+    """A causal model of lmexp with the interface of lm-eval.
 
     Requests are lm-eval's Instances, and answers are in their order.
     """
@@ -108,7 +108,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         self.tokenizer = loaded.tokenizer
         self.context, self.batch, self.say = config.model.context, batch, say
         self.ends = {loaded.tokenizer.bos_id, *_published_ends(loaded.model)}
-        """Tokens that end what is written."""
+        """Tokens that end a generated text."""
         self._device = next(loaded.model.parameters()).device
 
     def move(self, device: str) -> None:
@@ -135,7 +135,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         return [total for total, _ in self._scores(windows, len(texts))]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Return what the model writes after each context."""
+        """Return the text that the model generates after each context."""
         written, progress = [], self._progress(len(requests), "texts")
         for place, request in enumerate(requests):
             context, wanted = request.args
@@ -213,13 +213,13 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         return text[: min((text.find(stop) for stop in how.until if stop in text), default=None)]
 
     def _progress(self, total: int, what: str) -> Callable[[int], None]:
-        """Return what to call with how many more are done: it says so from time to time."""
+        """Return a function that counts what is done and reports it from time to time."""
         done, said = 0, time.monotonic()
 
         def add(more: int) -> None:
             nonlocal done, said
             done += more
-            if time.monotonic() - said > PATIENCE and done < total:
+            if time.monotonic() - said > PROGRESS_SECONDS and done < total:
                 said = time.monotonic()
                 self.say(f"lm-eval: {done:,} of {total:,} {what}")
 
@@ -242,7 +242,7 @@ class Elsewhere(nn.Module):
 
 
 def _published_ends(model: nn.Module) -> list[int]:
-    """Return the tokens with which a pretrained model of others ends what it writes."""
+    """Return the tokens that end a text of a pretrained model, as it was published."""
     if not isinstance(model, HFModel) or model.config.pretrained is None:
         return []
     ends = getattr(getattr(model.model, "generation_config", None), "eos_token_id", None)

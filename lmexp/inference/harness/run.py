@@ -18,20 +18,20 @@ import torch
 
 from lmexp.cost.device import detect
 from lmexp.errors import UserError, reason_of
-from lmexp.inference.harness import model as asked
+from lmexp.inference.harness import model as harness_model
 from lmexp.inference.harness.model import IS_HERE, SEED, HarnessModel
 from lmexp.inference.harness.tasks import check_code, entries, load, local
 from lmexp.messages import Say
 from lmexp.train.checkpoint import Loaded
 
 RESAMPLES = 1000
-"""Of the bootstrap, for the standard errors of metrics that are no means."""
+"""Bootstrap samples for the standard errors of metrics that are not means."""
 
 
 def evaluate(
     loaded: Loaded, tasks: list[str], folder: Path | None, limit: int | None, trust_code: bool, say: Say
 ) -> dict[str, dict[str, float]]:
-    """Return what a causal model reaches on tasks of lm-eval, and on those of their groups: {task: {metric: value}}.
+    """Return the scores of a causal model on tasks of lm-eval and the members of groups: {task: {metric: value}}.
 
     A metric has its plain name, as in `acc` and `acc_stderr`; where a task extracts answers in several ways, their
     names follow, as in `exact_match-strict-match`. What is no finite number is left out.
@@ -53,8 +53,8 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: at least 1")
     model = HarnessModel(loaded, say=say)
+    accelerator = loaded.config.trainer.accelerator
     with _quiet(), tempfile.TemporaryDirectory(prefix="lmexp-lm-eval-") as cache:
-        from lm_eval import evaluator
         from lm_eval.tasks import TaskManager
 
         known = entries(names, folder, say)
@@ -63,36 +63,47 @@ def evaluate(
         manager = TaskManager(include_defaults=False)
         manager.task_index.update({name: local(entry, Path(cache), trust_code) for name, entry in known.items()})
         with _sandbox(trust_code):
-            found = load(manager, names)
-            for name, task in found["tasks"].items():
+            loaded_tasks = load(manager, names)
+            for name, task in loaded_tasks["tasks"].items():
                 say(f"lm-eval: {name}, {min(len(task.eval_docs), limit or math.inf):,} documents")
-            device = detect(loaded.config.trainer.accelerator if loaded.config.trainer.accelerator == "cpu" else "auto")
-            model.move(device.kind)
-            _seed()
-            try:
-                results = evaluator.evaluate(
-                    model,
-                    found,
-                    limit=limit,
-                    bootstrap_iters=RESAMPLES,
-                    log_samples=False,
-                    confirm_run_unsafe_code=trust_code,
-                )
-            except Exception as error:
-                if isinstance(error, UserError) or _is_ours(error):
-                    raise
-                raise UserError(f"lm-eval fails on {', '.join(names)}: {reason_of(error)}") from error
-    scores = {name: _plain(metrics) for name, metrics in results["results"].items()}
+            model.move(detect(accelerator if accelerator == "cpu" else "auto").kind)
+            results = _run(model, names, loaded_tasks, limit, trust_code)
+    scores = {name: _by_plain_name(metrics) for name, metrics in results["results"].items()}
     return {name: metrics for name, metrics in scores.items() if metrics}
 
 
+def _run(
+    model: HarnessModel, names: list[str], loaded_tasks: dict[str, Any], limit: int | None, trust_code: bool
+) -> dict[str, Any]:
+    """Return the results of lm-eval. Raises UserError for an error in a task."""
+    from lm_eval import evaluator
+
+    _seed()
+    try:
+        results: dict[str, Any] = evaluator.evaluate(
+            model,
+            loaded_tasks,
+            limit=limit,
+            bootstrap_iters=RESAMPLES,
+            log_samples=False,
+            confirm_run_unsafe_code=trust_code,
+        )
+    except Exception as error:
+        if isinstance(error, UserError) or _is_ours(error):
+            raise
+        raise UserError(f"lm-eval fails on {', '.join(names)}: {reason_of(error)}") from error
+    return results
+
+
 def _is_ours(error: Exception) -> bool:
-    """Return whether it was raised while the model answered, and not by a task's own words or data."""
-    return any(frame.f_code.co_filename == asked.__file__ for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Whether an error was raised by the model, and not by the templates or the data of a task."""
+    return any(
+        frame.f_code.co_filename == harness_model.__file__ for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
-def _plain(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return lm-eval's numbers, whose names end in that of a filter, by plain names."""
+def _by_plain_name(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the finite metrics of lm-eval, with the name of the filter only if several filters have a metric."""
     pairs = [(*key.split(",", 1), value) for key, value in metrics.items() if "," in key]
     numbers = [
         (metric, way, float(value))
@@ -108,7 +119,7 @@ def _plain(metrics: dict[str, Any]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what lm-eval and its libraries say about themselves out of the way, and all of it off standard output."""
+    """Suppress log messages and progress bars of lm-eval and its libraries, and send their output to stderr."""
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
     from tqdm import tqdm
 
@@ -132,7 +143,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sandbox(trust_code: bool) -> Iterator[None]:
-    """Let templates, unless they are trusted, reach nothing but the document that they are filled with."""
+    """Let templates access only the document that they are filled with, unless they are trusted."""
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
 

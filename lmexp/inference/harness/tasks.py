@@ -1,4 +1,4 @@
-"""Tasks of lm-eval, its own and the user's: found by name, checked, and loaded with their data.
+"""Tasks of lm-eval and of the user: looked up by name, checked, and loaded with their data.
 
 Task files are somebody's programs, through functions, metrics and templates: none that is not lm-eval's own runs unless
 the user trusts it.
@@ -52,7 +52,7 @@ def entries(names: list[str], folder: Path | None, say: Say) -> dict[str, Any]:
 
 
 def _reached(names: Iterable[str], index: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the entries for names and their members, and the names that there are none for."""
+    """Return the entries for names and their members, and the names without an entry."""
     found: dict[str, Any] = {}
     missing, todo = [], list(names)
     while todo:
@@ -82,7 +82,7 @@ def _members(group: dict[str, Any]) -> list[str]:
 
 
 def _check_readable(folder: Path) -> None:
-    """Raise UserError for a task file that is no YAML: lm-eval passes over it."""
+    """Raise UserError for a task file that is not YAML, which lm-eval would skip silently."""
     for file in sorted(folder.rglob("*.yaml")):
         _tags(file)
 
@@ -115,7 +115,7 @@ def _tags(file: Path, seen: frozenset[Path] = frozenset()) -> Iterable[tuple[Pat
 
 
 def check_code(name: str, entry: Any, folder: Path | None, trust_code: bool) -> None:
-    """Raise UserError where a task would run Python that is neither ours nor installed with lm-eval."""
+    """Raise UserError if a task would run Python that was not installed with lm-eval."""
     if trust_code:
         return
     if _is_own(entry):
