@@ -252,7 +252,7 @@ def _same_model(config: RunConfig, trained: RunConfig) -> RunConfig:
         assert isinstance(before, LabelTaskSection)
         known = before.labels or []
         if unknown := [label for label in task.labels or [] if label not in known]:
-            raise UserError(f"this model has no label {unknown[0]}: {', '.join(known)}")
+            raise UserError(f"this model does not know the label {unknown[0]}; it knows {', '.join(known)}")
         config = config.model_copy(update={"task": task.model_copy(update={"labels": known})})
     return config.model_copy(update={"model": trained.model})
 

@@ -1,9 +1,9 @@
-"""A run, from its directory: read the config, train, say what became of it.
+"""The worker: it reads the config in a run directory, trains the run, and records the outcome.
 
-Everything that happens is told in state.json; a run that fails leaves a state with a reason, and its
-traceback in log.txt. Several processes of one run (started by torchrun) all come through here; the first
-of them, the leader, writes the files. When another one fails, all that the leader sees is a connection that
-broke, so the one that fails leaves word of it in the run directory, and the leader tells that.
+state.json always says what the run is doing. A run that fails leaves a state with a reason, and its traceback in
+log.txt. If a run has several processes (started by torchrun), each of them runs this code, and the first one, the
+leader, writes the files. If another process fails, the leader only sees a broken connection, so the failing process
+writes its reason into the run directory, where the leader finds it.
 """
 
 import logging
@@ -36,14 +36,14 @@ from lmexp.train.run import train
 from lmexp.train.stopping import Signals, Stopped, processes
 
 REPORT_SECONDS = 2.0
-"""How long the leader, when it loses the other processes, waits for word of what ended them."""
+"""How long the leader waits for the reason of another process after the connection broke."""
 
 
 def main(path: Path, signals: Signals | None = None) -> int:
-    """Train the run in the directory `path` and leave its state and record; return the exit code.
+    """Train the run in the directory `path`, write its state and record, and return the exit code.
 
-    0 when the run is done; 1 when it failed, diverged, ran out of memory or was stopped, which state.json tells.
-    It tells nothing new, and the run is still `running`, in one case: another process is gone without a word.
+    The code is 0 if the run is done, and 1 if it failed, diverged, ran out of memory or was stopped; state.json says
+    which. In one case the state stays `running`: another process of the run disappeared without leaving a reason.
     """
     if signals is None:
         with Signals() as own:
@@ -52,28 +52,28 @@ def main(path: Path, signals: Signals | None = None) -> int:
     quieten()
     lock = run.lock(patience=0.5) if is_leader() else nullcontext()
     if lock is None:
-        print("another process is training this run; it is left to it")
+        print("another process is already training this run")
         return 1
     with lock:
         state = run.read_state()
-        if is_leader() and state.state != "done" and run.read_record():  # who wrote it did not come to say so
+        if is_leader() and state.state != "done" and run.read_record():  # killed between writing record and state
             state = run.update_state(state="done", reason=None, pid=None)
-        if state.state in RESULTS:  # another coordinator's process has just been faster
+        if state.state in RESULTS:  # another coordinator finished it in the meantime
             print("this run has its result already")
             return 0
         return _train(run, is_leader(), signals)
 
 
 def _train(run: RunDir, leader: bool, signals: Signals) -> int:
-    """Train the run, which nobody else does, and return the exit code."""
+    """Train the run, which this process has locked, and return the exit code."""
     started = time.time()
     outcome: StateName = "done"
     reason: str | None = None
     error: BaseException | None = None
-    run.clear_failure(before=psutil.Process().create_time())  # each process does, before it can fail itself
-    told = threading.Event()
+    run.clear_failure(before=psutil.Process().create_time())  # each process does this before it can fail itself
+    finished = threading.Event()
     if leader and processes() > 1:
-        threading.Thread(target=_watch_others, args=(run, signals, told), daemon=True).start()
+        threading.Thread(target=_watch_others, args=(run, signals, finished), daemon=True).start()
     try:
         signals.start()
         config = run.read_config()
@@ -111,13 +111,13 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         traceback.print_exc()
         outcome, reason, error = ("oom" if is_out_of_memory(caught) else "failed"), reason_of(caught), caught
     signals.ignored = True
-    told.set()
+    finished.set()
     if not leader:
         return _leave_word(run, outcome, reason, error)
     if error is not None and processes() > 1:
         failure = _report_of_others(run, REPORT_SECONDS if _is_of_others(error) else 0)
         if failure is not None:
-            outcome, reason = failure.outcome, _tell(failure)
+            outcome, reason = failure.outcome, _in_words(failure)
         elif _is_of_others(error):
             print("another process of this run is gone and has left no reason; the state stays as it is")
             return 1
@@ -129,9 +129,10 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
 
 
 def _leave_word(run: RunDir, outcome: StateName, reason: str | None, error: BaseException | None) -> int:
-    """Report what ended this process, which is not the leader, and return its exit code.
+    """Write why this process, which is not the leader, ended, and return its exit code.
 
-    Where all of them diverged or stopped it is the leader's to say, who must not be stopped for it by torchrun.
+    If the run diverged or was stopped, all processes know, and the leader records it; the code is then 0, so that
+    torchrun does not stop the leader.
     """
     if error is None:
         return 0
@@ -141,12 +142,12 @@ def _leave_word(run: RunDir, outcome: StateName, reason: str | None, error: Base
     return 1
 
 
-def _tell(failure: Failure) -> str:
+def _in_words(failure: Failure) -> str:
     return f"process {failure.rank}: {failure.reason}"
 
 
 def _is_of_others(error: BaseException) -> bool:
-    """Whether an error only says that talking to the other processes failed."""
+    """Whether an error only means that communication with the other processes failed."""
     words = r"gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|timed out"
     return isinstance(error, torch.distributed.DistError) or (
         isinstance(error, RuntimeError) and not is_out_of_memory(error) and bool(re.search(words, str(error), re.I))
@@ -154,32 +155,33 @@ def _is_of_others(error: BaseException) -> bool:
 
 
 def _report_of_others(run: RunDir, patience: float) -> Failure | None:
-    """Return what another process reports, now or within `patience` seconds."""
+    """Return the failure that another process wrote, now or within `patience` seconds; None if none did."""
     deadline = time.monotonic() + patience
     while (failure := run.read_failure()) is None and time.monotonic() < deadline:
         time.sleep(0.05)
     return failure
 
 
-def _watch_others(run: RunDir, signals: Signals, told: threading.Event) -> None:
-    """End this process, and say why, once another has failed while this one waits for it where no error wakes it up.
+def _watch_others(run: RunDir, signals: Signals, finished: threading.Event) -> None:
+    """End this process, with the reason, if another one has failed and this one would wait for it forever.
 
-    That is so while they find each other at the start, and always under NCCL; signals are not heard there either.
+    That happens while the processes connect at the start, and always with NCCL: no error is raised there, and signals
+    are not handled.
     """
-    while not told.wait(REPORT_SECONDS / 4):
+    while not finished.wait(REPORT_SECONDS / 4):
         failure = run.read_failure()
-        if failure is None or signals.finishing or told.wait(2 * REPORT_SECONDS):
+        if failure is None or signals.finishing or finished.wait(2 * REPORT_SECONDS):
             continue
-        print(f"{_tell(failure)}; it is not waited for any longer", flush=True)
-        run.update_state(state=failure.outcome, reason=_tell(failure), finished=time.time(), pid=None)
+        print(f"{_in_words(failure)}; this process stops waiting for it", flush=True)
+        run.update_state(state=failure.outcome, reason=_in_words(failure), finished=time.time(), pid=None)
         os._exit(1)
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with `code`; one of several processes leaves without the interpreter's tear-down.
+    """End this process with an exit code; one of several processes skips the shutdown of the interpreter.
 
-    gloo's threads may still hold tensors of the last collective, and letting them go while the interpreter is
-    being torn down ends in SIGABRT now and then (pytorch/pytorch#179291); torchrun then stops the others.
+    The threads of gloo may still hold tensors of the last collective. Releasing them during the shutdown sometimes ends
+    in SIGABRT (pytorch/pytorch#179291), and torchrun then stops the other processes.
     """
     if processes() > 1:
         sys.stdout.flush()
@@ -194,13 +196,13 @@ def is_leader() -> bool:
 
 
 def quieten() -> None:
-    """Keep tips and banners, which do not belong in a log, out of it."""
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6's own, of torch's trees
-    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # Slurm is the launcher's business
+    """Keep tips and banners of libraries out of the log."""
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 itself causes it
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # the launcher handles Slurm
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 
 def check_identity(config: RunConfig) -> None:
-    """Raise UserError when a config is not the one that its run is named after."""
+    """Raise UserError if a config is not the one whose hash is in the run id."""
     if config.run is None or run_id(config) != config.run.id:
-        raise UserError("config.yaml was changed since its run was named: its hash is another")
+        raise UserError("config.yaml was changed after the run was created: its hash does not match the run id")
