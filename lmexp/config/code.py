@@ -46,6 +46,7 @@ BASES: dict[Kind, str] = {
     "task": "lmexp.tasks.base.Task",
     "optimizer": "torch.optim.Optimizer",
     "callback": "pytorch_lightning.Callback",
+    "launcher": "lmexp.launch.engine.Engine",
 }
 """The class that a target of a kind must derive from; a target of any other kind must be callable."""
 SHIPPED = re.compile(r"lmexp\.(models|tasks)\.[\w.]+|torch\.optim\.[A-Z]\w*")

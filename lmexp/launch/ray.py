@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from lmexp.config.code import code_environment
 from lmexp.config.launchers import RayLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
@@ -177,7 +178,7 @@ class RayEngine(Engine[RayHandle]):
         task = ray.remote(train).options(
             **resources, resources=dict(launcher.resources), max_retries=0, name=planned.run.name
         )
-        ref = task.remote(planned.run.path.absolute(), config.trainer.devices, launcher.cpus)
+        ref = task.remote(planned.run.path.absolute(), config.trainer.devices, launcher.cpus, code_environment())
         handle = RayHandle(self._tasks, ref, f"ray:{ref.task_id().hex()}")
         planned.run.note_job(handle.job)
         self._tasks.watch(ref, needs)

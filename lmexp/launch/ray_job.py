@@ -19,8 +19,10 @@ from lmexp.runs.directory import RunDir
 POLL_SECONDS = 0.1
 
 
-def train(path: Path, processes: int, threads: int) -> int:
+def train(path: Path, processes: int, threads: int, code: dict[str, str]) -> int:
     """Run the worker to its end, with `threads` per process, and return its exit code, negative for a signal.
+
+    `code` is the coordinator's `code_environment`: what it trusts, and the folder that this lies in.
 
     If the task is cancelled, the worker gets SIGTERM, on which it saves and exits; it is killed if it does not.
     """
@@ -37,14 +39,14 @@ def train(path: Path, processes: int, threads: int) -> int:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=worker_environment(threads),
+                env=worker_environment(threads) | code,
                 preexec_fn=partial(_enter, os.getpid()),
             )
-        while (code := process.poll()) is None:
+        while (exit_code := process.poll()) is None:
             if signals:
                 stop_process(process.pid)
             time.sleep(POLL_SECONDS)
-        return code
+        return exit_code
     finally:
         signal.signal(signal.SIGINT, before)
 

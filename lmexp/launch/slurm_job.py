@@ -5,6 +5,7 @@ alone (if Slurm tracks processes by cgroups) or all of them, so they are passed 
 within a second as one.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import submitit
 from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
+from lmexp.config.code import code_environment
 from lmexp.launch.processes import worker_command, worker_environment
 from lmexp.runs.directory import RunDir
 
@@ -31,9 +33,11 @@ class SlurmRun:
     def __init__(self, path: Path, processes: int, nodes: int, threads: int, limit: str) -> None:
         """Start `processes` per node with `threads` each; `limit` is the job's time limit as text, for messages."""
         self.path, self.processes, self.nodes, self.threads, self.limit = path, processes, nodes, threads, limit
+        self.code = code_environment()
 
     def __call__(self) -> None:
         """Run the worker to its end; exit with its code, or queue the job again if the time limit is near."""
+        os.environ.update(self.code)
         run, here = RunDir(self.path), submitit.JobEnvironment()
         if here.global_rank == 0:
             run.note_job(f"slurm:{here.job_id}")

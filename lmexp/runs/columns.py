@@ -399,6 +399,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     "origin": (
         Column("git_sha", "commit of lmexp, if it ran from a git checkout", is_text=True),
         Column("git_dirty", "whether that checkout had uncommitted changes", is_text=True),
+        Column("code_versions", "code from outside lmexp that the run used, as target@hash", is_text=True),
         Column("packages", "versions of the packages that can change a number, as name==version", is_text=True),
         Column("data_fingerprint", "hash of the tokens for training and validation", is_text=True),
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),

@@ -51,6 +51,7 @@ def identity_columns(config: RunConfig) -> Row:
         "family": model.family,
         "task": config.task.name,
         "precision": config.precision.name,
+        "code_versions": " ".join(f"{target}@{code.sha256[:12]}" for target, code in config.code.items()) or None,
         "seed": config.seed,
         "unit": config.run.id,
         "n_layers": model.n_layers,

@@ -181,6 +181,7 @@ def test_everything_from_a_users_folder_trains_resumes_and_is_reported(tmp_path:
     record = run.read_record()
     assert record and notes[-1] == {"loss": record[0]["loss"], "exit_code": 0} and len(notes) > 5
     assert record[0]["vocab_size"] == 40 + 1 + 1  # of the words, one for unknown ones, and lmexp's own
+    assert record[0]["code_versions"].count("my_study.parts.") == 5
     lrs = {round(point["lr"], 9) for point in run.read_curve() if "lr" in point}
     assert lrs == {1e-3, 5e-4, 2.5e-4, 1.25e-4}
     report = lmexp("report", "train", "--json")
