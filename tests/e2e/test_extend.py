@@ -1,0 +1,28 @@
+"""The page on extensions, run as it stands: its blocks are the files of one folder, its commands run there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Lmexp
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "extend.md"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_every_extension_of_the_page_works_with_all_others(tmp_path: Path, lmexp: Lmexp):
+    page = PAGE.read_text()
+    blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 13 and len(re.findall(r"^```(?:python|yaml)$", page, re.MULTILINE)) == len(blocks)
+    for name, content in blocks:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    for line in re.findall(r"^\$ lmexp (.*)$", page, re.MULTILINE):
+        ended = lmexp(*shlex.split(line), timeout=300)
+        assert ended.returncode == 0, (line, ended.stderr)
+    (run,) = (tmp_path / "outputs" / "train").glob("*/record.json")
+    notes = (run.parent / "notes.txt").read_text()
+    assert "train_loss" in notes and "'model': 'gpt_nano'" in notes
