@@ -1,8 +1,8 @@
-"""What a study says, in sentences, and no more than its rows bear out.
+"""The findings of a study in sentences, which claim no more than its rows show.
 
-The answer comes first: the best run, or with seeds the best arm, what it cost, and what cannot be told from it. Then
-what each axis does, read from pairs (pairs.py), with its uncertainty where seeds give one. Seeds say how large a
-difference must be before it means anything; with one seed nobody knows, and a sentence says that.
+The answer comes first: the best run, or with repeated seeds the best arm, with its cost and the arms that are within
+noise of it. Then comes the effect of each axis (effects/effects.py), with an interval if there is one. Repeated seeds
+show how large a difference must be to mean anything; with one seed that is unknown, and a sentence says so.
 """
 
 from collections import Counter

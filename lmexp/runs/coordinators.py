@@ -1,7 +1,7 @@
-"""Coordinators of a sweep's folder: whether there are any, and asking them to stop.
+"""Coordinators of a sweep: whether one is at work in the sweep's folder, and how to ask them to stop.
 
-Each holds a shared lock on a file in the folder, which the kernel drops when it is killed. Asking them to stop is
-a file as well, so that it works from another machine that sees the folder.
+Each coordinator holds a shared lock on a file in the folder, which the kernel releases if the process is killed. The
+request to stop is a file as well, so that it works from any machine that sees the folder.
 """
 
 import errno
@@ -18,13 +18,13 @@ LOCK, CANCEL = ".coordinators", ".cancel"
 @contextmanager
 def coordinating(folder: Path) -> Iterator[None]:
     """Be one of the folder's coordinators."""
-    with (folder / LOCK).open("a+") as file:  # NFS shares a lock only with who may read
+    with (folder / LOCK).open("a+") as file:  # NFS grants a shared lock only on a file that is open for reading
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 def has_coordinator(folder: Path) -> bool:
-    """Whether a coordinator is at work in the folder. False, too, where NFS tells only those who may write."""
+    """Whether a coordinator is at work in the folder. Also False on NFS for a user who may not write there."""
     try:
         with _open(folder / LOCK) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,9 +39,9 @@ def has_coordinator(folder: Path) -> bool:
 
 
 def _open(path: Path) -> IO[str]:
-    """Open a lock, for reading alone where that is all that is allowed: a local disk's lock can still be tried."""
+    """Open a lock file; read-only if nothing else is allowed, which is enough to try the lock on a local disk."""
     try:
-        return path.open("r+")  # NFS asks for that
+        return path.open("r+")  # NFS needs write access for an exclusive lock
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
@@ -49,13 +49,13 @@ def _open(path: Path) -> IO[str]:
 
 
 def ask_to_stop(folder: Path) -> None:
-    """Ask every coordinator that is at work now to stop its runs and itself."""
+    """Ask every coordinator that is at work now to stop its runs and to end."""
     (folder / CANCEL).write_text(f"{time.time()}\n")
 
 
 def asked_to_stop(folder: Path, since: float) -> bool:
-    """Whether someone has asked since a time (seconds since the epoch)."""
+    """Whether a request to stop was made since a time (seconds since the epoch)."""
     try:
         return float((folder / CANCEL).read_text()) >= since
-    except (OSError, ValueError):  # nobody did, or is just writing it
+    except (OSError, ValueError):  # there is no request, or it is being written
         return False

@@ -1,4 +1,4 @@
-"""From what a person types to a run directory."""
+"""Find run directories by what a person types."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from lmexp.runs.manifest import read_manifest
 
 
 def runs_of(folder: Path) -> list[RunDir]:
-    """Return the runs of the sweep in `folder`, those that another sweep ran first included.
+    """Return the runs of the sweep in `folder`, including those that another sweep ran first.
 
-    Raises UserError when nothing was started there.
+    Raises UserError if nothing was started there.
     """
     manifest = read_manifest(folder)
     runs = [RunDir(folder / cell.path) for cell in manifest.cells] if manifest else runs_in(folder)
@@ -21,9 +21,9 @@ def runs_of(folder: Path) -> list[RunDir]:
 
 
 def find_run(word: str, outputs: Path) -> RunDir:
-    """Return the run that `word` names: its directory, its directory's name, or a part that only it has.
+    """Return the run that `word` names: a path, the name of a run directory, or a part that only one run has.
 
-    Raises UserError when none or several match.
+    Raises UserError if no run or several runs match.
     """
     path = Path(word)
     if (path / "config.yaml").is_file():

@@ -1,24 +1,25 @@
-"""Reading what a run printed, also while it prints."""
+"""Read what a run has printed, also while it is printing."""
 
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LOOK_SECONDS = 0.3
+"""Time between two looks for new lines."""
 
 
 def last_lines(file: Path, count: int) -> tuple[list[str], int]:
-    """Return the last lines of a log, and the byte where they end; a line that is not whole yet is left for later."""
+    """Return the last complete lines of a log, and the position in bytes where they end."""
     try:
         content = file.read_bytes()
-    except OSError:  # it has not printed anything
+    except OSError:  # the run has not printed anything
         return [], 0
     whole = content[: content.rfind(b"\n") + 1]
     return whole.decode(errors="replace").splitlines()[-count:] if count else [], len(whole)
 
 
 def further_lines(file: Path, start: int, ended: Callable[[], bool]) -> Iterator[str]:
-    """Yield the lines after a byte as they come, until `ended` says that no more will."""
+    """Yield the lines after the position `start` as they appear, until `ended` returns True."""
     while True:
         is_over = ended()  # before reading: what was written before the end is still read
         try:

@@ -1,7 +1,7 @@
 """The manifest of a sweep, `sweep.json`: which runs are its cells, and with which values of its axes.
 
-The launcher writes it before the first run starts, so a half-done sweep is read as surely as a finished one.
-A folder without it is read as well: every run directory in it is then a cell, without axes.
+The launcher writes it before the first run starts, so a half-finished sweep can be read like a finished one. A folder
+without a manifest can be read too: each run directory in it is then a cell, and there are no axes.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ class Cell(BaseModel):
 
 
 class SkippedCell(BaseModel):
-    """A cell that was not tried."""
+    """A cell that was not started, with the reason."""
 
     values: Values = {}
     reason: str = ""
@@ -51,9 +51,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return the manifest of a sweep's folder, or None when it has none.
+    """Return the manifest of a sweep's folder, or None if there is none.
 
-    Raises UserError when there is one that cannot be read.
+    Raises UserError if the manifest cannot be read.
     """
     file = folder / MANIFEST
     try:

@@ -11,7 +11,7 @@ from lmexp.config.schema import SCHEMA_VERSION
 from lmexp.runs.record import Row
 
 PACKAGES = ("lmexp", "torch", "pytorch-lightning", "numpy", "tokenizers")
-"""Those whose version can change a number."""
+"""Packages whose version can change a number."""
 
 
 def origin_columns(started: float) -> Row:
@@ -41,7 +41,7 @@ def utc(seconds: float) -> str:
 
 
 def _git(*words: str) -> str | None:
-    """Ask git about the checkout that lmexp runs from; None when it is not one."""
+    """Return what git prints about the checkout that lmexp runs from; None if it does not run from one."""
     root = Path(lmexp.__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None

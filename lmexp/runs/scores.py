@@ -1,7 +1,7 @@
-"""Scores of a finished run, besides its loss: what training leaves in the record, and what `eval` finds out later.
+"""Scores of a finished run besides its loss: those from training, and those that `lmexp eval` adds later.
 
-scores.json holds them by task, each with details that fit into no column: a confusion matrix, spans by type, texts that
-were written. Whoever reads the record gets the scores as columns `score/<task>/<metric>`.
+scores.json holds them by task, with details that fit into no column: a confusion matrix, spans by type, generated
+texts. Readers of the record get the scores as columns `score/<task>/<metric>`.
 """
 
 import math
@@ -15,9 +15,9 @@ from lmexp.runs.directory import SCORES, RunDir, read_scores
 
 
 def add_scores(run: RunDir, task: str, scores: dict[str, float], details: dict[str, Any]) -> None:
-    """Keep a run's scores on a task, in place of what was known of it; scores that are no numbers are left out.
+    """Keep a run's scores on a task, in place of earlier ones; scores that are not finite are left out.
 
-    Raises UserError when scores.json is there and cannot be read: it is left as it is.
+    Raises UserError if scores.json cannot be read; the file is then left as it is.
     """
     file = run.path / SCORES
     with FileLock(run.path / f".{SCORES}.lock"):

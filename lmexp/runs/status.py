@@ -9,10 +9,10 @@ from lmexp.runs.state import State
 
 
 def status(folder: Path) -> list[Row]:
-    """Return a row for each run of the sweep in `folder`; seconds_left is None where nobody can tell.
+    """Return a row for each run of the sweep in `folder`; seconds_left is None if it cannot be estimated.
 
-    A run whose process is gone says so, whatever its state file still claims.
-    Raises UserError when nothing was started there.
+    A run whose process is gone counts as failed, whatever its state file says.
+    Raises UserError if nothing was started there.
     """
     what_now = "it will be started again" if has_coordinator(folder) else "run the sweep again to resume"
     rows = []
@@ -37,7 +37,7 @@ def status(folder: Path) -> list[Row]:
 
 
 def seconds_left(state: State) -> float | None:
-    """Return the seconds of training that are left at the present speed, or None while that is unknown."""
+    """Return how many seconds of training are left at the present speed; None if that is not known yet."""
     if not (state.share and state.tokens and state.tokens_per_second):
         return None
     return state.tokens * (1 / state.share - 1) / state.tokens_per_second
