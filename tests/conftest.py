@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -19,6 +20,10 @@ from lmexp.runs.directory import STORES
 
 if TYPE_CHECKING:
     from tests.launch.ray import RayCluster
+
+# A deadline of milliseconds fails on a busy machine, and says nothing about the code.
+hypothesis.settings.register_profile("lmexp", deadline=None)
+hypothesis.settings.load_profile("lmexp")
 
 ROOT = Path(__file__).parent
 SMALL = [

@@ -1,14 +1,12 @@
 """Launcher sections: where runs start, what each gets there, and which engine starts them."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from lmexp.config.base import Count, Positive, Section, no_boolean
+from lmexp.config.trainer import TrainerConfig
 from lmexp.errors import UserError
-
-if TYPE_CHECKING:
-    from lmexp.config.schema import TrainerConfig
 
 MAX_JOBS = 1000
 """Runs that a scheduler is given at a time, unless the config says otherwise."""
@@ -27,7 +25,7 @@ class LauncherSection(Section):
     spans_nodes: ClassVar[bool] = False
     """Whether one run can have several nodes."""
 
-    def check(self, trainer: "TrainerConfig") -> None:
+    def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined with each other or with the trainer's."""
         if trainer.num_nodes > 1 and not self.spans_nodes:
             raise UserError(f"trainer.num_nodes={trainer.num_nodes}: launcher={self.name} gives a run one node")
@@ -64,7 +62,7 @@ class LocalLauncher(LauncherSection):
     threads: Count | None = None
     """CPU threads per run; null splits the cores evenly."""
 
-    def check(self, trainer: "TrainerConfig") -> None:
+    def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined."""
         super().check(trainer)
         check_share("devices_per_run", self.devices_per_run, self.exclusive, trainer.devices)
@@ -130,7 +128,7 @@ class SlurmLauncher(ClusterLauncher):
     options: dict[str, str | int] = {}
     """Further options of sbatch, as in {exclude: node7}."""
 
-    def check(self, trainer: "TrainerConfig") -> None:
+    def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined."""
         super().check(trainer)
         if self.signal_seconds >= 60 * self.minutes:
@@ -162,7 +160,7 @@ class RayLauncher(ClusterLauncher):
     resources: dict[str, Positive] = {}
     """Further resources of the cluster that a run takes, as in {a100: 1}."""
 
-    def check(self, trainer: "TrainerConfig") -> None:
+    def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined."""
         super().check(trainer)
         check_share("gpus", self.gpus, self.exclusive, trainer.devices)

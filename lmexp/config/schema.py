@@ -34,6 +34,7 @@ from lmexp.config.models import ModelConfig
 from lmexp.config.optimizers import OptimConfig
 from lmexp.config.schedules import AnySchedule
 from lmexp.config.tasks import TaskConfig
+from lmexp.config.trainer import TrainerConfig
 
 SCHEMA_VERSION = 1
 
@@ -136,30 +137,6 @@ class PrecisionConfig(Section):
                 f"{' or '.join(computes)}"
             )
         return self
-
-
-class TrainerConfig(Section):
-    """Lightning's own Trainer options; lmexp sets the others (steps, accumulation, loggers, validation)."""
-
-    accelerator: str = "auto"
-    devices: Count = 1
-    """How many devices train a run together; which ones is the launcher's business."""
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several devices share a run. ddp, which auto means there, gives each the whole model; fsdp gives each a
-    part of every weight, its gradient and its optimizer state (torch's fully_shard)."""
-    num_nodes: Count = 1
-    deterministic: bool | Literal["warn"] | None = None
-    benchmark: bool | None = None
-    inference_mode: bool = True
-    detect_anomaly: bool = False
-    sync_batchnorm: bool = False
-    profiler: Literal["simple", "advanced", "pytorch"] | None = None
-    enable_model_summary: bool = False
-    enable_progress_bar: bool = False
-    compile: bool = False
-    """Whether torch.compile makes the model's kernels: tens of seconds once, then faster on GPUs."""
-    log_every: Count = 10
-    """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""
 
 
 class HardwareConfig(Section):

@@ -155,7 +155,7 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
 
     import pytorch_lightning as pl
 
-    from lmexp.config.schema import TrainerConfig
+    from lmexp.config.trainer import TrainerConfig
 
     ours = set(TrainerConfig.model_fields) - {"log_every", "compile"}  # these two are lmexp's
     assert ours <= set(inspect.signature(pl.Trainer.__init__).parameters)

@@ -61,7 +61,7 @@ ALPHABET = sorted(set(TEXT) - {"\n"})
 
 
 @pytest.mark.parametrize("kind", CASES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_words_add_up_to_the_sentence_and_are_all_of_it(kind: str, data: st.DataObject):
     text = data.draw(st.text(ALPHABET, min_size=1, max_size=20).filter(str.strip))

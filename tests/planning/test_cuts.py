@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lmexp.config.cells import expand
@@ -29,7 +29,6 @@ GRIDS = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(GRIDS, st.floats(1.0, 20_000.0))
 def test_a_cap_is_never_exceeded_and_what_stays_is_crossed(grid: tuple[list[float], int, int], most: float):
     cells, rows = crossed(*grid)
@@ -44,7 +43,6 @@ def test_a_cap_is_never_exceeded_and_what_stays_is_crossed(grid: tuple[list[floa
     assert len(kept) == math.prod(map(len, values))
 
 
-@settings(deadline=None)
 @given(GRIDS, st.floats(1.0, 20_000.0))
 def test_the_word_leaves_out_what_was_dropped_and_nothing_else(grid: tuple[list[float], int, int], most: float):
     sizes, precisions, seeds = grid

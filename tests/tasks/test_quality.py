@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -41,7 +41,6 @@ def batch_of(inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Ten
     return {"inputs": inputs[None], "targets": targets[None]}
 
 
-@settings(deadline=None)
 @given(
     cuts=st.lists(st.integers(1, 99), max_size=6, unique=True),
     ignored=st.sets(st.integers(0, 99), max_size=30),

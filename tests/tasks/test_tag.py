@@ -85,7 +85,7 @@ def test_what_cannot_be_divided_is_0():
 TAGS = st.lists(st.sampled_from(["O", "O", "B-A", "I-A", "B-B", "I-B", "B-R-A", "I-R-A"]), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sentences=st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=5))
 def test_scores_are_those_of_seqeval(sentences: list):
     metrics = pytest.importorskip("seqeval.metrics.sequence_labeling")
