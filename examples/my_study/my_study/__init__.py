@@ -1,0 +1,1 @@
+"""A study with code of its own."""
