@@ -40,8 +40,8 @@ lint: setup  ## formatting, style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## the measured claims in benchmarks/
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup  ## the measured claims in benchmarks/; those of GPUs: python benchmarks/gpu.py
+	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 columns: setup  ## docs/columns.md, from lmexp/runs/columns.py
 	$(BIN)/python -m lmexp.runs.columns > docs/columns.md

@@ -47,6 +47,7 @@ from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
+from lmexp.train.float32 import float32_products
 
 FILE = "bench.json"
 """The file in the run directory that keeps the document."""
@@ -185,11 +186,9 @@ def _measure(
     config, compute = target.config, target.compute
     computes_in = compute if precision in INTEGERS else precision
     place = torch.device(device.kind)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if computes_in == "tf32" else "highest")
     rows: list[Row] = []
     failed: list[Row] = []
-    try:
+    with float32_products(computes_in):
         model = target.load()
         if not isinstance(model, Decoder):
             raise UserError(
@@ -212,8 +211,6 @@ def _measure(
                 if not is_out_of_memory(error):
                     raise
                 failed.append({"precision": precision} | about | {"reason": "out of memory"})
-    finally:
-        torch.set_float32_matmul_precision(before)
     return rows, failed
 
 

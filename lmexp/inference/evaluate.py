@@ -23,14 +23,13 @@ from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
-from lmexp.cost.device import detect
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert
-from lmexp.inference.subject import PREFIX, load_subject
+from lmexp.inference.subject import PREFIX, device_for, load_subject
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import SCORES, STORES, RunDir
@@ -38,6 +37,7 @@ from lmexp.runs.find import find_run
 from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
+from lmexp.train.float32 import float32_products
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SECTIONS = ("data", "task")
@@ -90,10 +90,11 @@ def evaluate(
     else:
         examples = None
     task, batch = _task(loaded.model, config, precision), micro_batch(config) if run else BATCH
-    quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes)
+    with float32_products(_multiplied_in(config, precision)):
+        quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes)
+        judged = task.judge(feed, batch)
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
-    judged = task.judge(feed, batch)
     about = {
         "task": config.task.name,
         "data": config.data.model_dump(mode="json", exclude_defaults=True),
@@ -101,7 +102,7 @@ def evaluate(
         "targets": quality.tokens,
         "samples": feed.validation_samples,
         "precision": precision or "fp32",
-        "device_name": detect(config.trainer.accelerator).name,
+        "device_name": device_for(config).name,
     }
     parts = [name or config.task.name, precision if name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
@@ -185,13 +186,18 @@ def check_name(name: str | None) -> None:
 
 def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
     """Return the task with a model in a precision, on the device of this machine."""
-    device = detect(config.trainer.accelerator if config.trainer.accelerator == "cpu" else "auto")
+    device = device_for(config)
     model = model.to(device.kind)
     if precision is not None:
         compute = config.precision.compute
         convert(model, precision, "bf16" if compute == "fp8" else compute)
     task: Task = load_target(config.task.target, "task")(model, config)
     return task.to(device.kind)
+
+
+def _multiplied_in(config: RunConfig, precision: str | None) -> str:
+    """Return what a model computes in: with integer weights, what it was trained in, otherwise `precision`."""
+    return config.precision.compute if precision in INTEGERS else precision or "fp32"
 
 
 def _other(config: RunConfig, words: list[str], config_dir: Path | None, run: RunDir | None) -> RunConfig:

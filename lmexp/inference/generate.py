@@ -83,7 +83,8 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
     room, key = config.source_limit
     if not 0 < len(source) <= room:
         raise UserError(f"the source has {len(source)} tokens; the model reads 1 to {key}={room}")
-    sources, starts = torch.tensor([source]), torch.tensor([start])
+    device = next(model.parameters()).device
+    sources, starts = torch.tensor([source], device=device), torch.tensor([start], device=device)
     (written,) = decode(model, sources, None, starts, end, min(tokens, config.context), beams)
     return loaded.target_tokenizer.decode(written)
 
@@ -103,7 +104,8 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     context = loaded.config.model.context
     if not 0 < len(ids) < context:
         raise UserError(f"the text has {len(ids)} tokens; the model reads 1 to {context - 1}")
-    scores = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]]))[0]
+    device = next(model.parameters()).device
+    scores = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]], device=device))[0].cpu()
     if starts is not None:
         tags = [labels[int(scores[1 + int(start)].argmax())] for start in starts]
         return [f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True)]

@@ -145,15 +145,17 @@ def _token_scores(loaded: Loaded, ids: list[int], source: str | None) -> list[fl
             raise UserError(f"{config.name} was not trained with a mask, so it cannot score what is hidden")
         assert isinstance(model, LanguageModel)
         return pseudo_log_likelihood(model, ids, mask, bos)
-    targets = torch.tensor([ids])
+    device = next(model.parameters()).device
+    targets = torch.tensor([ids], device=device)
     if source is not None:
         start, _, source_end = ends_of_pairs(config, bos)
         sources = [*map(int, loaded.tokenizer.encode(source)), *([] if source_end is None else [source_end])]
         room, key = config.source_limit
         if not 0 < len(sources) <= room:
             raise UserError(f"the source has {len(sources)} tokens; the model reads 1 to {key}={room}")
-        logits = model(torch.tensor([sources]), None, torch.tensor([[start, *ids[:-1]]]))
+        before = torch.tensor([[start, *ids[:-1]]], device=device)
+        logits = model(torch.tensor([sources], device=device), None, before)
     else:
-        logits = model(torch.tensor([[bos, *ids[:-1]]]))
+        logits = model(torch.tensor([[bos, *ids[:-1]]], device=device))
     each: list[float] = logits.float().log_softmax(-1).gather(-1, targets[..., None])[0, :, 0].tolist()
     return each

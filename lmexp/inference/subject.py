@@ -10,6 +10,7 @@ from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import changed_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
+from lmexp.cost.device import Device, detect
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
@@ -34,6 +35,8 @@ def load_subject(
 ) -> Loaded:
     """Return a finished run, or the pretrained model that `hf:FOLDER` or `hf:NAME` stands for, with its tokenizer.
 
+    The model is on the device that it will be used on; see device_for.
+
     Args:
         name: a run as find_run knows it, or `hf:` and a folder or a name on the hub.
         predicts: which head the pretrained model has [default: that of its published config].
@@ -46,6 +49,7 @@ def load_subject(
         loaded = load_final(find_run(name, outputs))
         for target in changed_code(loaded.config):
             say(f"warning: the code of {target} has changed since {name} was trained")
+        loaded.model.to(device_for(loaded.config).kind)
         return loaded
     config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)
     resolver = InputResolver(outputs / STORES, say)
@@ -54,8 +58,13 @@ def load_subject(
     rows = config.model.vocab_size or 0
     if tokenizer.vocab_size > rows:
         raise UserError(f"{name}: the tokenizer has {tokenizer.vocab_size} entries, and the model {rows}")
-    model = build_model(config.model, config.seed, config.task).eval()
+    model = build_model(config.model, config.seed, config.task).eval().to(device_for(config).kind)
     return Loaded(config, model, tokenizer, tokenizer)
+
+
+def device_for(config: RunConfig) -> Device:
+    """Return the device to use a model on: the best of this machine, or the CPU if the config asks for it."""
+    return detect("cpu" if config.trainer.accelerator == "cpu" else "auto")
 
 
 def pretrained_config(

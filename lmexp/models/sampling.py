@@ -31,7 +31,8 @@ def sample(
         top_p: of these, from the fewest that together have this probability (Holtzman et al. 2020, section 3.1).
     """
     dice = torch.Generator().manual_seed(seed)
-    tokens = torch.tensor([prompt])  # (1, T)
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+    tokens = torch.tensor([prompt], device=device)  # (1, T)
     cache = model.new_cache(1, context) if isinstance(model, Decoder) else None
     read = 0  # tokens that the cache holds
     for _ in range(count):
@@ -40,7 +41,7 @@ def sample(
             read = tokens.shape[1]
         else:
             scores = model(tokens[:, -context:])
-        logits = scores[0, -1].double()  # (V,)
+        logits = scores[0, -1].cpu().double()  # (V,); drawn on the CPU, by the same dice wherever the model is
         if temperature == 0:
             chosen = logits.argmax().view(1)
         else:
@@ -49,7 +50,7 @@ def sample(
             # Less the largest, so that one next to no temperature does not overflow.
             likely = nucleus(((logits - logits.max()) / temperature).softmax(-1), top_p)
             chosen = torch.multinomial(likely, 1, generator=dice)
-        tokens = torch.cat([tokens, chosen.view(1, 1)], dim=1)
+        tokens = torch.cat([tokens, chosen.view(1, 1).to(device)], dim=1)
         yield int(chosen)
 
 

@@ -111,7 +111,7 @@ class Loaded:
 
     config: RunConfig
     model: nn.Module
-    """On the CPU, in evaluation mode."""
+    """In evaluation mode; as it is loaded, on the CPU."""
     tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     """The tokenizer of targets; the same as `tokenizer` unless source and target have one each."""

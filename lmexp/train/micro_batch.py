@@ -33,6 +33,8 @@ def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> No
                 raise
             print(f"a micro-batch of {micro} sequences does not fit; trying {sizes[i + 1]}", flush=True)
         gc.collect()  # until here the traceback of the error keeps the tensors alive
+        if config.trainer.compile:
+            torch.compiler.reset()  # otherwise the next size gets a slower graph, for batches of any size
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 

@@ -9,15 +9,13 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import horizon
-from lmexp.data.examples import ExampleStore
-from lmexp.files import flush_to_disk
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
 from lmexp.runs.origin import origin_columns
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
-from lmexp.train.checkpoint import last_checkpoint, resumable_progress, save_final
+from lmexp.train.checkpoint import last_checkpoint, resumable_progress
 from lmexp.train.curve import Diverged
 from lmexp.train.progress import Progress
 from lmexp.train.results import record_row
@@ -85,13 +83,8 @@ def _announce(training: Training, progress: Progress) -> None:
 
 
 def _finish(training: Training, result: FitResult, record: Row) -> None:
-    """Write the final weights, the task's scores and the record, and say in state.json that the run is done."""
-    run, config, store = training.run, training.config, training.store
-    target_tokenizer = None
-    if isinstance(store, ExampleStore) and not store.shares_tokenizer:
-        target_tokenizer = store.target_tokenizer()
-    save_final(run, result.model, config, store.tokenizer(), target_tokenizer)
-    flush_to_disk(*run.final.iterdir(), run.final, run.checkpoints)
+    """Write the task's scores and the record, and say in state.json that the run is done."""
+    run, config = training.run, training.config
     if result.scores.scores:
         add_scores(run, config.task.name, result.scores.scores, result.scores.details)
     run.write_record([record])

@@ -27,20 +27,23 @@ from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.meters import MemoryMeter, StepMeter
+from lmexp.data.examples import ExampleStore
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
+from lmexp.files import flush_to_disk
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
-from lmexp.train.checkpoint import last_checkpoint, load_weights, whole
+from lmexp.train.checkpoint import last_checkpoint, load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
 from lmexp.train.curve import Curve
 from lmexp.train.dtypes import DtypeReader
 from lmexp.train.evaluation import Evaluation
 from lmexp.train.float8 import convert
+from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat
 from lmexp.train.progress import Progress
 from lmexp.train.saving import Saving
@@ -53,8 +56,6 @@ from lmexp.train.trainer import build_trainer
 class FitResult:
     """What training to the end of a budget yields."""
 
-    model: nn.Module
-    """With all its weights on rank 0; the other ranks of a sharded run keep their part."""
     quality: Quality
     """Of the validation split, over all ranks."""
     scores: TaskScores
@@ -83,8 +84,7 @@ class Training:
         self.count: ModelCount = count_run(config)
         self.store: AnyStore = prepare(config, self.outputs / STORES)
         self.feed: Feed = open_feed(config, self.store)
-        # tf32 is a way of multiplying float32 numbers, set for the whole process.
-        torch.set_float32_matmul_precision("high" if config.precision.compute == "tf32" else "highest")
+        set_float32_products(config.precision.compute)
         self.trainer = build_trainer(config, run)
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
@@ -120,8 +120,11 @@ class Training:
             assert evaluation.quality is not None, "the end of a budget is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = True
-            scores = self._judge(model) if self.leader else TaskScores()
-        return FitResult(model, evaluation.quality, scores, dtypes.dtypes, spending.spent)
+            scores = TaskScores()
+            if self.leader:
+                self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
+                scores = self._judge(model)
+        return FitResult(evaluation.quality, scores, dtypes.dtypes, spending.spent)
 
     def take_steps(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: str | None = None) -> None:
         """Train in the order of the data, from where `progress` is, until a callback stops the Trainer.
@@ -138,12 +141,22 @@ class Training:
         loader = DataLoader(batches, batch_size=None)
         trainer.fit(self.task, loader, ckpt_path=checkpoint, weights_only=True)
 
+    def _save_weights(self, model: nn.Module) -> None:
+        """Write final/: the weights, with the config and the tokenizers that their use takes."""
+        run, store, target_tokenizer = self.run, self.store, None
+        if isinstance(store, ExampleStore) and not store.shares_tokenizer:
+            target_tokenizer = store.target_tokenizer()
+        save_final(run, model, self.config, store.tokenizer(), target_tokenizer)
+        flush_to_disk(*run.final.iterdir(), run.final, run.checkpoints)
+
     def _judge(self, model: nn.Module) -> TaskScores:
         """Return the task's own scores of a model with all its weights; see `whole`."""
         task = self.task
         if model is not task.model:  # a sharded model was put together from its parts
-            task = load_target(self.config.task.target, "task")(model.to(self.root_device), self.config)
+            task = load_target(self.config.task.target, "task")(model, self.config)
             task.trainer = self.trainer
+        # Lightning has moved the weights to the CPU, and a new task reports the CPU wherever its weights are.
+        task.to(self.root_device)
         return task.judge(self.feed, micro_batch(self.config))
 
     def release(self) -> bool | None:

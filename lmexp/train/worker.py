@@ -199,6 +199,8 @@ def quieten() -> None:
     """Keep tips and banners of libraries out of the log."""
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 itself causes it
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # the launcher handles Slurm
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # loading is index arithmetic
+    warnings.filterwarnings("ignore", message=".*TensorFloat32 tensor cores.*")  # precision=fp32 means what it says
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 
 

@@ -1,15 +1,26 @@
 """Quality found out later: the number that training found, on other data, in other precisions, from other folders."""
 
+import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from lmexp.cost.device import detect
 from lmexp.errors import UserError
+from lmexp.inference import subject
 from lmexp.inference.evaluate import evaluate
+from lmexp.inference.generate import write
 from lmexp.inference.import_export import export_run, import_run
+from lmexp.inference.score import score
+from lmexp.inference.subject import load_subject
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
+from lmexp.tasks.base import Quality
+from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.worker import main
 
 COMMON = ["model.d_model=16", "batch.tokens=768", "budget.tokens=7680", "launcher.threads=1", "trainer.log_every=5"]
@@ -152,3 +163,44 @@ def test_damaged_scores_are_left_alone_and_hide_nothing(outputs: Path):
         evaluate(str(run.path), [], outputs)
     assert (run.path / "scores.json").read_text() == '{"torn": '
     (run.path / "scores.json").unlink()
+
+
+class Seen(Exception):
+    """Where the first tokens that a model looks up are."""
+
+
+@pytest.mark.parametrize("name", ["lm", "labels", "pairs"])
+@pytest.mark.parametrize("use", [write, score])
+def test_a_model_is_used_on_the_best_device(
+    outputs: Path, name: str, use: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    if (name, use) == ("labels", score):
+        return  # refused before anything is read
+    elsewhere = dataclasses.replace(detect("cpu"), kind="meta")  # type: ignore[arg-type]
+    monkeypatch.setattr(subject, "detect", lambda accelerator: elsewhere)
+    loaded = load_subject(str(run_of(outputs, name).path), outputs)
+
+    def look_up(table: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        raise Seen(given[0].device.type)
+
+    for layer in loaded.model.modules():
+        if isinstance(layer, torch.nn.Embedding):
+            layer.register_forward_pre_hook(look_up)
+    with pytest.raises(Seen, match="meta"):
+        "".join(use(loaded, "one cat", **({"source": "a b"} if (name, use) == ("pairs", score) else {})))
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [(None, False), ("fp32", False), ("tf32", True)])
+def test_eval_multiplies_as_its_precision_says(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, precision: str | None, rounds: bool
+):
+    seen = []
+    original = CausalLM.evaluate
+
+    def noting(self: CausalLM, *arguments: Any) -> Quality:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(CausalLM, "evaluate", noting)
+    evaluate(str(run_of(outputs, "lm").path), [], outputs, name="flags", precision=precision)
+    assert seen == [("high", True) if rounds else ("highest", False)]

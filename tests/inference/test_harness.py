@@ -28,7 +28,7 @@ from lmexp.data.tokenizers.lossless import ByteTokenizer
 from lmexp.errors import UserError
 from lmexp.inference.harness import run as by_harness
 from lmexp.inference.harness import tasks
-from lmexp.inference.harness.model import Elsewhere, HarnessModel, Writing
+from lmexp.inference.harness.model import HarnessModel, Writing
 from lmexp.inference.harness.run import evaluate
 from lmexp.models.build import build_model
 from lmexp.models.exchange.folders import export_folder
@@ -256,12 +256,6 @@ def test_what_is_drawn_is_the_same_each_time_and_of_what_is_likely(loaded: Loade
 )
 def test_how_a_task_wants_texts_is_read_as_lm_eval_reads_it(wanted: dict[str, Any], expected: Writing):
     assert Writing.of(wanted) == expected
-
-
-def test_a_model_elsewhere_draws_the_same(loaded: Loaded):
-    prompt = [loaded.tokenizer.bos_id, *b"the cat"]
-    there = Elsewhere(loaded.model, torch.device("cpu"))
-    assert list(sample(there, prompt, 40, CONTEXT, seed=3)) == list(sample(loaded.model, prompt, 40, CONTEXT, seed=3))
 
 
 # Whole tasks, in a folder of the user's own.

@@ -52,3 +52,19 @@ def test_only_tokens_of_the_nucleus_are_drawn():
     likely = nucleus(model(torch.tensor([[1, 2]]))[0, -1].softmax(-1).detach(), 0.5)
     drawn = {next(iter(sample(model, [1, 2], 1, CONTEXT, top_p=0.5, seed=seed))) for seed in range(300)}
     assert drawn <= set(likely.nonzero().flatten().tolist()) and len(drawn) > 1
+
+
+class Elsewhere(torch.nn.Module):
+    """A model on another device, which says where it got its tokens, and answers on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        assert tokens.device.type == "meta"
+        return torch.arange(5.0).expand(1, tokens.shape[1], 5)
+
+
+def test_tokens_are_read_where_the_model_is_and_drawn_on_the_cpu():
+    assert len(list(sample(Elsewhere(), [1, 2], 3, context=8, temperature=0))) == 3

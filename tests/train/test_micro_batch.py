@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from lmexp.config.schema import RunConfig
 from lmexp.cost.memory import SPARE, estimate_memory
 from lmexp.runs.directory import RunDir
 from lmexp.train import micro_batch as micro
@@ -60,3 +62,22 @@ sys.exit(worker.main(pathlib.Path({str(run.path)!r})))
     assert "does not fit; trying" in ended.stdout
     assert row["steps"] == 2 and row["exclusive"] is not None
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # only the child was limited
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_graphs_of_a_size_that_did_not_fit_are_dropped(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, compiles: bool
+):
+    config = make_run(*AUTO, f"trainer.compile={compiles}").read_config()
+    events: list[str] = []
+    monkeypatch.setattr(micro, "sizes_to_try", lambda config: [8, 4])
+    monkeypatch.setattr(torch.compiler, "reset", lambda: events.append("reset"))
+
+    def train(fitting: RunConfig) -> None:
+        events.append(f"trained with {fitting.batch.micro}")
+        if fitting.batch.micro == 8:
+            raise torch.OutOfMemoryError("out of memory")
+
+    micro.fit_micro_batch(config, train)
+    dropped = ["reset"] if compiles else []
+    assert events == ["trained with 8", *dropped, "trained with 4"]

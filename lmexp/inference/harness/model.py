@@ -12,11 +12,11 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lmexp.errors import UserError
 from lmexp.messages import Say
-from lmexp.models.base import Decoder, LanguageModel
+from lmexp.models.base import LanguageModel
 from lmexp.models.hf import HFModel
 from lmexp.models.sampling import sample
 from lmexp.train.checkpoint import Loaded
@@ -111,11 +111,6 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         """Tokens that end a generated text."""
         self._device = next(loaded.model.parameters()).device
 
-    def move(self, device: str) -> None:
-        """Move the model to a device."""
-        self.model.to(device)
-        self._device = next(self.model.parameters()).device
-
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Return how likely each continuation is after its context: the log-probability, and whether all its tokens
         are the model's first choice.
@@ -201,9 +196,8 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         prompt = [self.tokenizer.bos_id, *self._encode(context)]
         if len(prompt) + how.most > self.context:
             prompt = prompt[-(self.context - how.most if how.most < self.context else self.context) :]
-        model = self.model if self._device.type == "cpu" else Elsewhere(self.model, self._device)
         ids: list[int] = []
-        for token in sample(model, prompt, how.most, self.context, how.temperature, how.top_k, how.top_p, seed):
+        for token in sample(self.model, prompt, how.most, self.context, how.temperature, how.top_k, how.top_p, seed):
             if token in self.ends:
                 break
             ids.append(token)
@@ -224,21 +218,6 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
                 self.say(f"lm-eval: {done:,} of {total:,} {what}")
 
         return add
-
-
-class Elsewhere(nn.Module):
-    """A model on another device for `sample`, which draws on the CPU."""
-
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.model, self.device = model, device
-        if isinstance(model, Decoder):
-            self.new_cache = model.new_cache
-
-    def forward(self, tokens: Tensor, *cache: Any, **options: Any) -> Tensor:
-        """See LanguageModel.forward."""
-        scores: Tensor = self.model(tokens.to(self.device), *cache, **options)
-        return scores.cpu()
 
 
 def _published_ends(model: nn.Module) -> list[int]:

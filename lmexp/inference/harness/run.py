@@ -16,7 +16,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-from lmexp.cost.device import detect
 from lmexp.errors import UserError, reason_of
 from lmexp.inference.harness import model as harness_model
 from lmexp.inference.harness.model import IS_HERE, SEED, HarnessModel
@@ -53,7 +52,6 @@ def evaluate(
     if limit is not None and limit < 1:
         raise UserError(f"--limit {limit}: at least 1")
     model = HarnessModel(loaded, say=say)
-    accelerator = loaded.config.trainer.accelerator
     with _quiet(), tempfile.TemporaryDirectory(prefix="lmexp-lm-eval-") as cache:
         from lm_eval.tasks import TaskManager
 
@@ -66,7 +64,6 @@ def evaluate(
             loaded_tasks = load(manager, names)
             for name, task in loaded_tasks["tasks"].items():
                 say(f"lm-eval: {name}, {min(len(task.eval_docs), limit or math.inf):,} documents")
-            model.move(detect(accelerator if accelerator == "cpu" else "auto").kind)
             results = _run(model, names, loaded_tasks, limit, trust_code)
     scores = {name: _by_plain_name(metrics) for name, metrics in results["results"].items()}
     return {name: metrics for name, metrics in scores.items() if metrics}
