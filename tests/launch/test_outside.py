@@ -15,6 +15,7 @@ from lmexp.resolve.sweep import resolve_sweep
 from tests.launch.test_queue import Notes
 
 MODULE = """
+import os
 import subprocess
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class MyLauncher(Engine[Started]):
                 file.write(planned.identity + "\\n")
             with planned.run.log.open("ab") as log:
                 command = [self.python, "-m", "lmexp.worker", str(planned.run.path)]
-                yield Started(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT))
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                yield Started(subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment))
 
     def stop(self, handles):
         for handle in handles:
