@@ -41,7 +41,7 @@ def test_a_run_has_half_a_minute_to_save_before_it_is_killed():
 def test_one_process_is_the_worker_itself_and_several_are_torchruns():
     worker = ["-m", "lmexp.worker", "run"]
     assert processes.worker_command(Path("run"), 1) == [sys.executable, *worker]
-    assert processes.worker_command(Path("run"), 1, trial=True) == [sys.executable, *worker, "--trial"]
+    assert processes.worker_command(Path("run"), 1, probe=True) == [sys.executable, *worker, "--probe"]
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
     assert processes.worker_command(Path("run"), 2) == [
         *torchrun, "--standalone", "--signals-to-handle=SIGTERM,SIGINT,SIGUSR2", "--nproc-per-node=2", *worker,
