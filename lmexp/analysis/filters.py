@@ -1,15 +1,16 @@
 """Expressions over the columns of a table: `n_layers >= 4 and precision == 'bf16'`, `tokens / n_params >= 20`.
 
-Names are written as the table has them, dots and slashes included (`model.n_layers`, `score/tag/span_f1`); a name
-with other signs stands in backquotes. An expression is parsed by Python's own parser and then read node by node; what
-is not listed below is refused, and nothing is ever evaluated as code.
+Column names are written as in the table, with their dots and slashes (`model.n_layers`, `score/tag/span_f1`). A name
+with other special characters goes in backquotes. Python's own parser parses the expression, and this file then
+evaluates the tree node by node. Everything that is not listed below is an error, and nothing is ever run as code.
 
     and  or  not  ( )      comparisons, also chained: 2 <= n_layers < 8      + - * /
-    precision in ['bf16', 'fp16'], not in         'tiny' in model (a part of the text)
-    loss is null, is not null                     numbers, texts in quotes, true, false
+    precision in ['bf16', 'fp16'], not in         'tiny' in model (substring)
+    loss is null, is not null                     numbers, strings in quotes, true, false
 
-Null is as in SQL: a comparison with it is neither true nor false, so a row stays only where the whole is true.
-`precision != 'bf16'` leaves rows without a precision out; `precision is null` finds them. NaN counts as null.
+Null works as in SQL: a comparison with null is neither true nor false, and a row is kept only if the whole expression
+is true. `precision != 'bf16'` therefore drops rows without a precision; `precision is null` selects them. NaN counts
+as null.
 """
 
 import ast
@@ -36,54 +37,55 @@ _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|[^\W\d][\w.]
 _ALLOWED = "allowed are names of columns, numbers, texts in quotes, comparisons, in, is null, and, or, not, + - * /"
 
 Value = pd.Series | str | float | bool | None
-"""Of each row, or one for all."""
+"""The value of an expression: a series with one value per row, or one constant for all rows."""
 
 
 def matching(table: pd.DataFrame, expression: str) -> Marks:  # (rows,)
-    """Return for which rows an expression is true.
+    """Return a mask of the rows for which an expression is true.
 
-    Raises UserError, with the place, for what is no expression, names no column or compares text with numbers.
+    Raises UserError, with the position in the expression, if it has a syntax error, names a column that does not
+    exist, or compares text with numbers.
     """
     reader = _Reader(table, _with_plain_names(expression, map(str, table.columns)))
-    found = reader.value(reader.parse())
-    if isinstance(found, bool):
-        return np.full(len(table), found)
-    if not isinstance(found, pd.Series) or not pd.api.types.is_bool_dtype(found):
+    mask = reader.value(reader.parse())
+    if isinstance(mask, bool):
+        return np.full(len(table), mask)
+    if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask):
         raise UserError(f"'{expression}' is neither true nor false; a comparison is, as in n_layers >= 4")
-    return found.to_numpy(dtype=bool, na_value=False)
+    return mask.to_numpy(dtype=bool, na_value=False)
 
 
 def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
-    """Return the values that rows are grouped by, under the words of each expression: `model, n_layers >= 4`.
+    """Return the values to group rows by, from expressions separated by commas: `model, n_layers >= 4`.
 
-    Raises UserError as `matching` does.
+    The keys of the result are the expressions as the user wrote them. Raises UserError as `matching` does.
     """
     reader = _Reader(table, _with_plain_names(expressions, map(str, table.columns)))
     node = reader.parse()
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
-    found: dict[str, pd.Series] = {}
+    columns: dict[str, pd.Series] = {}
     for part in parts:
         values = reader.value(part)
         if not isinstance(values, pd.Series):
             raise UserError(f"cannot group by {reader.words(part)}: it is the same for every row")
-        found[reader.words(part)] = values.set_axis(table.index)
-    return found
+        columns[reader.words(part)] = values.set_axis(table.index)
+    return columns
 
 
 @dataclass(frozen=True)
 class _Names:
-    """An expression with its columns under names that Python has room for, and where everything stood."""
+    """An expression whose column names were replaced by valid Python names, with a map back to the original."""
 
     original: str
     text: str
     columns: dict[str, str]
-    """By the name that stands for it."""
+    """Placeholder name in `text` -> column."""
     places: list[int]
-    """Where each character of `text` stood in the original, and its end."""
+    """Position in the original of each character of `text`, and of the end."""
 
 
 def _with_plain_names(expression: str, columns: Iterable[str]) -> _Names:
-    """Put a short plain name in the place of each column, as `score/tag/span_f1` would be read as divisions."""
+    """Replace each column by a short placeholder, because Python would read `score/tag/span_f1` as divisions."""
     if len(expression) > MAX_CHARACTERS:
         raise UserError(f"an expression of {len(expression):,} characters; allowed are {MAX_CHARACTERS:,}")
     if "\0" in expression:
@@ -125,28 +127,28 @@ def _with_plain_names(expression: str, columns: Iterable[str]) -> _Names:
 
 
 def _column_at(text: str, at: int, word: str, known: set[str]) -> tuple[str, str]:
-    """Return the column at a place, and its words there: the longest name that is one, `a/b` before `a`."""
+    """Return the column that starts at a position, and its text there. The longest match wins: `a/b` before `a`."""
     ends = [match.end() for match in re.finditer(r"[^\s()\[\]<>=!'\"]+?(?![\w.])", text[at:])]
     for end in reversed(ends[:40]):
         if text[at : at + end] in known:
             return text[at : at + end], text[at : at + end]
     parts = word.split("/")
-    if len(parts) > 1 and parts[0] in known:  # `tokens/n_params`: a quotient
+    if len(parts) > 1 and parts[0] in known:  # `tokens/n_params` is a division
         return parts[0], parts[0]
     return word, word
 
 
 class _Reader:
-    """Reads a parsed expression against a table."""
+    """Evaluates an expression on the columns of a table."""
 
     def __init__(self, table: pd.DataFrame, names: _Names) -> None:
         self.table, self.names = table, names
 
     def parse(self) -> ast.expr:
-        """Return the expression's tree. Raises UserError where it has none."""
+        """Return the syntax tree. Raises UserError for a syntax error."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is harmless, as an unknown escape in a text
+                warnings.simplefilter("ignore")  # harmless warnings, such as an unknown escape in a string
                 return ast.parse(self.names.text.strip() or "()", mode="eval").body
         except SyntaxError as error:
             lead = len(self.names.text) - len(self.names.text.lstrip())
@@ -163,7 +165,7 @@ class _Reader:
             raise self._too_deep() from None
 
     def read(self, node: ast.expr) -> Value:
-        """Return the value of a node. Raises UserError with the place of what is not allowed."""
+        """Return the value of a node. Raises UserError, with the position, for syntax that is not allowed."""
         match node:
             case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
                 return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -173,10 +175,10 @@ class _Reader:
                 return self._column(node, name)
             case ast.BoolOp(op=op, values=parts):
                 read = [self._truth(part) for part in parts]
-                found = read[0]
+                result = read[0]
                 for other in read[1:]:
-                    found = found & other if isinstance(op, ast.And) else found | other
-                return found
+                    result = result & other if isinstance(op, ast.And) else result | other
+                return result
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 return ~self._truth(operand)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -186,14 +188,14 @@ class _Reader:
             case ast.Compare(left=left, ops=ops, comparators=others):
                 steps = zip([left, *others], ops, others, strict=False)
                 truths = [self._compared(*step) for step in steps]
-                found = truths[0]
+                result = truths[0]
                 for other in truths[1:]:
-                    found = found & other
-                return found
+                    result = result & other
+                return result
         raise self._wrong(self._place(node), f"this is not allowed here; {_ALLOWED}")
 
     def words(self, node: ast.expr) -> str:
-        """Return the words of a node as they were written."""
+        """Return the text of a node as the user wrote it."""
         lead = len(self.names.text) - len(self.names.text.lstrip())
         line = self.names.text.strip().encode()
         start = len(line[: node.col_offset].decode()) + lead
@@ -212,23 +214,23 @@ class _Reader:
             return values.astype("boolean")
         if pd.api.types.is_numeric_dtype(values):
             return _numeric(values.to_numpy(dtype=float, na_value=np.nan))
-        if values.isna().all():  # nothing is known of its kind
+        if values.isna().all():  # the type of an empty column is unknown
             return pd.Series(pd.array([pd.NA] * len(values), dtype="Float64"))
         return values.astype("string")
 
     def _truth(self, node: ast.expr) -> pd.Series:
-        found = self.read(node)
-        if isinstance(found, bool):
-            return pd.Series(pd.array([found] * len(self.table), dtype="boolean"))
-        if isinstance(found, pd.Series) and (pd.api.types.is_bool_dtype(found) or found.isna().all()):
-            return found.astype("boolean")
+        value = self.read(node)
+        if isinstance(value, bool):
+            return pd.Series(pd.array([value] * len(self.table), dtype="boolean"))
+        if isinstance(value, pd.Series) and (pd.api.types.is_bool_dtype(value) or value.isna().all()):
+            return value.astype("boolean")
         raise self._wrong(self._place(node), "this is neither true nor false; a comparison is, as in n_layers >= 4")
 
     def _number(self, node: ast.expr) -> Any:
-        found = self.read(node)
-        if _kind(found) != "a number":
-            raise self._wrong(self._place(node), f"this is {_kind(found)}, not a number")
-        return found
+        value = self.read(node)
+        if _kind(value) != "a number":
+            raise self._wrong(self._place(node), f"this is {_kind(value)}, not a number")
+        return value
 
     def _computed(self, operation: Callable[[Any, Any], Any], left: ast.expr, right: ast.expr) -> Value:
         first, second = self._number(left), self._number(right)
@@ -241,10 +243,10 @@ class _Reader:
             raise self._wrong(self._place(right), "a division by zero") from None
 
     def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pd.Series:
-        """Return the truth of one comparison, null where either side is."""
+        """Return the result of one comparison; it is null in rows where either side is null."""
         if isinstance(op, ast.In | ast.NotIn):
-            found = self._contained(left, right)
-            return ~found if isinstance(op, ast.NotIn) else found
+            result = self._contained(left, right)
+            return ~result if isinstance(op, ast.NotIn) else result
         first, second = self.read(left), self.read(right)
         if first is None or second is None or isinstance(op, ast.Is | ast.IsNot):
             return self._is_null(left, first, op, right, second)
@@ -265,19 +267,19 @@ class _Reader:
         raise self._wrong(self._place(left), "null is neither more nor less than anything; write is null")
 
     def _contained(self, left: ast.expr, right: ast.expr) -> pd.Series:
-        """Return the truth of `column in [...]`, or of `'part' in column`."""
+        """Return the result of `column in [...]` or of `'part' in column`."""
         first = self.read(left)
         if isinstance(right, ast.List | ast.Tuple | ast.Set):
             if not isinstance(first, pd.Series):
                 raise self._wrong(self._place(left), "before `in [...]` stands a column")
-            found = pd.Series(pd.array([False] * len(first), dtype="boolean"))
+            result = pd.Series(pd.array([False] * len(first), dtype="boolean"))
             for item in right.elts:
                 value = self.read(item)
                 if value is None or isinstance(value, pd.Series):
                     raise self._wrong(self._place(item), "a list holds numbers or texts")
                 self._check_kinds(left, first, item, value)
-                found = found | (first == value).astype("boolean")
-            return found.mask(first.isna(), pd.NA)
+                result = result | (first == value).astype("boolean")
+            return result.mask(first.isna(), pd.NA)
         second = self.read(right)
         if isinstance(first, str) and isinstance(second, pd.Series) and _kind(second) == "text":
             return second.str.contains(first, regex=False).astype("boolean")
@@ -305,7 +307,7 @@ class _Reader:
 
 
 def _numeric(values: np.ndarray) -> pd.Series:
-    """Return numbers as a column in which NaN is null."""
+    """Return numbers as a nullable column, with NaN as null."""
     return pd.Series(pd.array(np.where(np.isnan(values), np.nan, values), dtype="Float64"))
 
 

@@ -1,8 +1,8 @@
-"""The findings of a study in sentences, which claim no more than its rows show.
+"""The findings of a study as sentences that claim no more than its rows show.
 
-The answer comes first: the best run, or with repeated seeds the best arm, with its cost and the arms that are within
-noise of it. Then comes the effect of each axis (effects/effects.py), with an interval if there is one. Repeated seeds
-show how large a difference must be to mean anything; with one seed that is unknown, and a sentence says so.
+The answer comes first: the best run or, if seeds are repeated, the best arm, with its cost and the arms that are
+within noise of it. Then comes the effect of each axis (effects/effects.py), with an interval if there is one. Repeated
+seeds show how large a difference must be to be more than noise. With one seed that is unknown, and a sentence says so.
 """
 
 from collections import Counter
@@ -25,16 +25,17 @@ from lmexp.runs.columns import column, higher_is_better
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
 SEVERAL = 6
-"""Of more values than these, only the best and the worst are told."""
+"""An axis with more values than this is reported by its best and its worst value only."""
 MAX_SHOWN_AXES = 5
-"""Of more axes than these, only those that do most are told."""
+"""If more axes than this have an effect, only those with the largest effects are reported one by one."""
 PENDING = ("queued", "running")
 
 
 def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -> list[str]:
-    """Return the study's answer as plain sentences, the headline first; of several tasks, each with its name.
+    """Return the findings as plain sentences, the headline first.
 
-    Raises UserError for a quality or cost that is no column of numbers.
+    If the study has several tasks, each sentence starts with the name of its task. Raises UserError for a quality or a
+    cost that is not a numeric column.
     """
     sentences = []
     for task, of_task in study.by_task.items():
@@ -57,7 +58,7 @@ def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
 
 
 def headline(study: Study, quality: str = "loss", cost: str = "train_seconds", ranked: Ranking | None = None) -> str:
-    """Return the one sentence that matters most: the best run, or the best of the ranked arms, and what it cost."""
+    """Return the most important sentence: the best run or the best of the ranked arms, and its cost."""
     at = _best_at(study.table, quality, cost)
     if at is None:
         return f"No run has finished with a {column(quality).title} yet."
@@ -83,7 +84,7 @@ def _price(cost: str, spent: float | None) -> str:
 
 
 def _best_at(table: pd.DataFrame, quality: str, cost: str) -> int | None:
-    """Return the position of the finished row of the best quality, the cheaper one of equals, or None."""
+    """Return the position of the finished row with the best quality, or None. A tie goes to the cheaper row."""
     values, spent = numbers(table, quality), numbers(table, cost)
     known = is_done(table) & np.isfinite(values)
     if not known.any():
@@ -94,7 +95,7 @@ def _best_at(table: pd.DataFrame, quality: str, cost: str) -> int | None:
 
 
 def _about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
-    """Say whether the best arm can be told from the others by these seeds."""
+    """Say whether these seeds are enough to distinguish the best arm from the others."""
     if len(ranked.arms) < 2 or ranked.noise.sd == 0:
         return []
     best, second = ranked.arms[:2]
@@ -121,7 +122,7 @@ def _about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
 
 
 def _nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
-    """Name the cheapest row of the frontier that is within NEAR of the best, unless that is the best."""
+    """Name the cheapest row of the frontier that is within NEAR of the best row, unless it is the best row itself."""
     at = _best_at(table, quality, cost)
     on = np.flatnonzero(frontier(table, quality, cost))
     if at is None or not len(on):
@@ -140,18 +141,18 @@ def _nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
 
 
 def _about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> list[str]:
-    """Say what each axis does, of very many the ones that do most; and of which that cannot be read off."""
+    """Say what each axis does, or only the strongest if there are many; then name the axes whose effect is unknown."""
     varied = [axis for axis in study.varied if axis != "seed" and runs[axis].dropna().nunique() > 1]
     every = all_effects(study, quality, cost) if varied else {}
-    found = {axis: every[axis] for axis in varied if every[axis]}
-    reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in found.items()}
+    effects = {axis: every[axis] for axis in varied if every[axis]}
+    reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in effects.items()}
     told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MAX_SHOWN_AXES))
-    sentences = [said for axis in found if axis in told for said in _about_axis(axis, found[axis], quality, cost)]
-    rest = [axis for axis in found if axis not in told]
+    sentences = [said for axis in effects if axis in told for said in _about_axis(axis, effects[axis], quality, cost)]
+    rest = [axis for axis in effects if axis not in told]
     if rest:
         most = _size(quality, max(reach[axis] for axis in rest))
         sentences.append(f"{_listed(rest)} move the {column(quality).title} by at most {most}.")
-    unclear = [axis for axis in varied if axis not in found]
+    unclear = [axis for axis in varied if axis not in effects]
     if len(unclear) == 1:
         sentences.append(
             f"No two finished runs differ in {unclear[0]} alone, so its effect cannot be told from the others'."
@@ -163,13 +164,13 @@ def _about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> li
     return sentences
 
 
-def _about_axis(axis: str, found: list[Effect], quality: str, cost: str) -> list[str]:
-    """Say what each value of an axis does against the first, of many the best and the worst."""
-    told = found
-    if len(found) > SEVERAL:
-        ranked = sorted(found, key=lambda effect: effect.mean, reverse=higher_is_better(quality))
+def _about_axis(axis: str, effects: list[Effect], quality: str, cost: str) -> list[str]:
+    """Say what each value of an axis does compared with the first; if there are many, only the best and the worst."""
+    told = effects
+    if len(effects) > SEVERAL:
+        ranked = sorted(effects, key=lambda effect: effect.mean, reverse=higher_is_better(quality))
         told = [ranked[0], ranked[-1]]
-    between = [f"The other {len(found) - 2} values of {axis} lie between these."] if told != found else []
+    between = [f"The other {len(effects) - 2} values of {axis} lie between these."] if told != effects else []
     return [_effect_in_words(effect, quality, cost) for effect in told] + between
 
 
@@ -191,7 +192,7 @@ def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
 
 
 def _about_mixtures(study: Study, quality: str) -> list[str]:
-    """Warn where rows stand side by side whose qualities do not compare."""
+    """Warn if the study mixes tokenizers or texts, so that qualities cannot be compared."""
     if not study.has_one_tokenizer:
         advice = "" if quality == "bits_per_byte" else "; bits per byte do"
         return [f"The runs cut text into different tokens: losses per token do not compare{advice}."]
@@ -201,7 +202,7 @@ def _about_mixtures(study: Study, quality: str) -> list[str]:
 
 
 def _about_seeds(runs: pd.DataFrame, ranked: Ranking | None, quality: str) -> list[str]:
-    """Say how far seeds alone move the quality, or that nobody knows."""
+    """Say how much the seed alone changes the quality, or that this is unknown."""
     if ranked is None:
         ends = np.sort(numbers(runs, quality) * (-1 if higher_is_better(quality) else 1))[:2]
         gap = _size(quality, float(ends[1] - ends[0]))
@@ -227,7 +228,7 @@ def _about_seeds(runs: pd.DataFrame, ranked: Ranking | None, quality: str) -> li
 
 
 def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:
-    """Say how many finished rows lack the quality, where others have it."""
+    """Say how many finished rows lack the quality, if others have it."""
     known = np.isfinite(numbers(table, quality))[is_done(table)]
     missing = int((~known).sum())
     if not missing or not known.any():
@@ -237,7 +238,7 @@ def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:
 
 
 def _about_peaks(table: pd.DataFrame) -> list[str]:
-    """Warn of utilisation that cannot be."""
+    """Warn about an MFU above 1, which is impossible."""
     above = int((numbers(table, "mfu") > 1).sum())
     if not above:
         return []
@@ -246,7 +247,7 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
 
 
 def _about_the_rest(study: Study) -> list[str]:
-    """Say what rows mix, how many runs did not finish, what is still to come, and what was skipped."""
+    """Say what the rows mix, and how many runs did not finish, are still to come or were skipped."""
     sentences = [mixture.sentence for mixture in mixtures(study.table)]
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
@@ -271,7 +272,7 @@ def _tally(counts: dict[str, int]) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """Return `a, b and c`, of many the first ones and how many more."""
+    """Return `a, b and c`; if there are many, the first ones and the number of the others."""
     shown = (
         names if len(names) <= MAX_SHOWN_AXES + 1 else [*names[:MAX_SHOWN_AXES], f"{len(names) - MAX_SHOWN_AXES} more"]
     )
@@ -279,7 +280,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _value(name: str, value: Any, half: float | None = None) -> str:
-    """Return `loss, 2.5010 ± 0.0030 nats`."""
+    """Return a value with its title and unit, such as `loss, 2.5010 ± 0.0030 nats`."""
     text = in_words(name, float(value))
     if half is not None:
         spec = number_format(name, [float(value)]) or ",.4g"
@@ -289,13 +290,13 @@ def _value(name: str, value: Any, half: float | None = None) -> str:
 
 
 def _half(half: float, spec: str) -> str:
-    """Return half an interval in the digits of its value, or in one of its own where these would show 0."""
+    """Return half an interval with the digits of its value, or with one significant digit if that would show 0."""
     text = format_number(half, spec)
     return text if half == 0 or text.strip("0.,") else np.format_float_positional(half, precision=1, fractional=False)
 
 
 def _size(name: str, value: float) -> str:
-    """Return a difference without its sign, in the column's digits."""
+    """Return the size of a difference, with the column's number of digits."""
     return format_number(value, number_format(name, [value]) or ",.4g")
 
 

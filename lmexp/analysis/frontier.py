@@ -1,9 +1,9 @@
-"""The frontier: the rows that no other row of their task beats on every quality and cost that counts.
+"""The Pareto frontier: the rows that no other row of the same task dominates in the chosen quality and cost columns.
 
-Exact, for any number of columns. Two columns take one sort: going up in cost, a row stays when it is the best of its
-cost and better than everything cheaper. With more, rows are sorted column by column, so a row can be beaten only by
-one before it, and is held against the frontier so far: O(rows x frontier). Rows that tie on all stay together, for
-none beats the other.
+The result is exact for any number of columns. Two columns take one sort: in the order of rising cost, a row stays if
+it is the best at its cost and better than every cheaper row. With more columns, rows are sorted column by column, so
+only an earlier row can dominate a row, and each row is compared with the frontier so far: O(rows x frontier). Rows
+that are equal in all columns stay together, because neither dominates the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ Names = str | Sequence[str]
 """One column, or several."""
 
 _TOGETHER = 128
-"""Rows that are held against the frontier at once: few enough to be cheap among themselves."""
+"""Rows compared with the frontier at once: few enough that comparing them with each other is cheap."""
 
 
 def frontier(
@@ -31,13 +31,13 @@ def frontier(
 ) -> pd.Series:
     """Return for each row whether it is on the frontier of the columns `quality` and `cost`.
 
-    What is predicted must be the same for a comparison: where the table has a `task`, each task has a frontier of its
-    own. Each column has its own good direction (columns.higher_is_better): less loss and fewer seconds, but more
-    accuracy and more tokens per second; `higher_is_better` overrides it for `quality`, `turned` for the columns that it
-    names (True: more is better). Rows without one of the numbers,
-    or with an infinite one, are never on it; nor, where the table has a `state`, are rows of runs that are not done.
+    Only rows of one task can be compared, so each `task` of the table has its own frontier. Every column has a
+    direction (columns.higher_is_better): lower loss and fewer seconds are better, but higher accuracy and more tokens
+    per second. `higher_is_better` overrides the direction of `quality`, `turned` that of the columns it names (True:
+    higher is better). A row with a missing or infinite number is never on the frontier, and neither is a row whose
+    `state`, if the table has that column, is not done.
 
-    Raises UserError for a column that the table does not have, or that holds no numbers.
+    Raises UserError for a column that the table lacks or that is not numeric.
     """
     own = {} if higher_is_better is None else dict.fromkeys(names_of(quality), higher_is_better)
     losses = objectives(table, quality, cost, own | dict(turned or {}))
@@ -53,31 +53,31 @@ def frontier(
 def objectives(
     table: pd.DataFrame, quality: Names, cost: Names, turned: Mapping[str, bool] | None = None
 ) -> Floats:  # (rows, columns)
-    """Return what is to be small, a column each for `quality` and `cost`: where more is good, the negative."""
+    """Return the values to minimise, one column per name: those of a column where higher is better are negated."""
     up = turned or {}
     columns = dict.fromkeys([*names_of(quality), *names_of(cost)])
     signs = [-1.0 if up.get(name, known_direction(name)) else 1.0 for name in columns]
-    # Adding 0 makes -0 the 0 that it equals.
+    # Adding 0 turns -0 into 0.
     return np.column_stack([sign * numbers(table, name) + 0.0 for name, sign in zip(columns, signs, strict=True)])
 
 
 def names_of(names: Names) -> list[str]:
-    """Return one name or several as a list. Raises UserError for none."""
-    found = [names] if isinstance(names, str) else list(names)
-    if not found:
+    """Return one or several names as a list. Raises UserError if there is none."""
+    listed = [names] if isinstance(names, str) else list(names)
+    if not listed:
         raise UserError("a frontier takes at least one column as quality and one as cost")
-    return found
+    return listed
 
 
 def is_done(table: pd.DataFrame) -> Marks:  # (rows,)
-    """Whether a row is of a finished run; all are where the table has no `state`."""
+    """Return a mask of the rows of finished runs; it marks all rows if the table has no `state`."""
     if "state" not in table:
         return np.ones(len(table), dtype=bool)
     return (table["state"] == "done").to_numpy(dtype=bool, na_value=False)
 
 
 def numbers(table: pd.DataFrame, name: str) -> Floats:  # (rows,)
-    """Return a column as float64, null as NaN. Raises UserError when it is missing or holds no numbers."""
+    """Return a column as float64, with null as NaN. Raises UserError if it is missing or not numeric."""
     if name not in table:
         raise UserError(
             f"there is no column '{name}'.{nearest(name, map(str, table.columns))} "
@@ -92,49 +92,58 @@ def numbers(table: pd.DataFrame, name: str) -> Floats:  # (rows,)
 
 
 def undominated(losses: Floats) -> Marks:  # (rows, columns) -> (rows,)
-    """Whether no other row is as small in every column and smaller in one. All must be finite."""
+    """Return a mask of the rows that no other row dominates: as small in every column and smaller in at least one.
+
+    All values must be finite.
+    """
     if not len(losses):
         return np.zeros(0, dtype=bool)
-    # Sorted by the first column, then the second, ...; equal rows are one point.
+    # np.unique sorts by the first column, then the second, ..., and merges equal rows into one point.
     points, of_row = np.unique(losses, axis=0, return_inverse=True)
-    found = _staircase(points) if points.shape[1] == 2 else _filtered(points)
-    return np.asarray(found[of_row.reshape(-1)], dtype=bool)
+    on_frontier = _staircase(points) if points.shape[1] == 2 else _filtered(points)
+    return np.asarray(on_frontier[of_row.reshape(-1)], dtype=bool)
 
 
 def _staircase(points: Floats) -> Marks:
-    """Of two columns: a point stays when its second is below that of every point before it."""
+    """Mark the frontier of sorted points (n, 2): a point stays if its second value is below all earlier ones."""
     best_before = np.minimum.accumulate(np.concatenate([[np.inf], points[:-1, 1]]))
     return np.asarray(points[:, 1] < best_before, dtype=bool)
 
 
 def _filtered(points: Floats) -> Marks:
-    """Of sorted, distinct points: one stays when none before it is as small in all columns after the first."""
+    """Mark the frontier of sorted, distinct points (n, k).
+
+    A point stays if no earlier point is as small in all columns after the first.
+    """
     rest = points[:, 1:]
-    found = np.zeros(len(points), dtype=bool)
+    on_frontier = np.zeros(len(points), dtype=bool)
     kept = np.empty_like(rest)
     count = 0
     for start in range(0, len(points), _TOGETHER):
         block = np.arange(start, min(start + _TOGETHER, len(points)))
-        block = block[~_beaten(rest[block], kept[:count])]
-        among = _beaten_before(rest[block])
+        block = block[~_dominated(rest[block], kept[:count])]
+        among = _dominated_before(rest[block])
         block = block[~among]
-        found[block] = True
+        on_frontier[block] = True
         kept[count : count + len(block)] = rest[block]
         count += len(block)
-    return found
+    return on_frontier
 
 
-def _beaten(points: Floats, by: Floats) -> Marks:
-    """Whether one of `by` is as small as a point in every column; a column at a time, to need no third dimension."""
-    beaten = np.ones((len(points), len(by)), dtype=bool)
+def _dominated(points: Floats, by: Floats) -> Marks:
+    """Mark the points for which some row of `by` is as small in every column.
+
+    The loop goes column by column, so that no array needs a third dimension.
+    """
+    dominated = np.ones((len(points), len(by)), dtype=bool)
     for column in range(points.shape[1]):
-        beaten &= by[None, :, column] <= points[:, None, column]
-    return np.asarray(beaten.any(axis=1), dtype=bool)
+        dominated &= by[None, :, column] <= points[:, None, column]
+    return np.asarray(dominated.any(axis=1), dtype=bool)
 
 
-def _beaten_before(points: Floats) -> Marks:
-    """The same by an earlier one among the points themselves."""
-    beaten = np.tri(len(points), k=-1, dtype=bool)
+def _dominated_before(points: Floats) -> Marks:
+    """Mark the points for which an earlier one of the points is as small in every column."""
+    dominated = np.tri(len(points), k=-1, dtype=bool)
     for column in range(points.shape[1]):
-        beaten &= points[None, :, column] <= points[:, None, column]
-    return np.asarray(beaten.any(axis=1), dtype=bool)
+        dominated &= points[None, :, column] <= points[:, None, column]
+    return np.asarray(dominated.any(axis=1), dtype=bool)

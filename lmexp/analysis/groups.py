@@ -1,8 +1,8 @@
-"""Rows in groups: the mean over seeds of each setting, with its standard deviation and its 95 % interval.
+"""Rows in groups: the mean over seeds of each setting, with its standard deviation and its 95 % confidence interval.
 
-What is averaged are independent units. Milestones of one trunk are not: rows of one `unit` in a group become one
-value first, and `n` counts units. Rows that differ in what SPLITTING names (task, texts, tokens, device, schema) are
-never in one group; what else a group mixes stands in its column `mixed`.
+The mean is taken over independent units. Milestones of one trunk are not independent, so rows of one `unit` within a
+group are averaged to one value first, and `n` counts units. Rows that differ in a column of SPLITTING (task, texts,
+tokens, device, schema) never share a group. Other differences within a group are listed in its column `mixed`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from lmexp.analysis.table import Study
 from lmexp.errors import UserError
 
 SD, HALF = "_sd", "_ci95"
-"""What follows a column's name: standard deviation, and half the width of the mean's 95 % interval (Student's t)."""
+"""Suffixes of column names: standard deviation, and half the width of the mean's 95 % interval (Student's t)."""
 _MIXED = {"code": "code", "packages": "packages", "world_size": "processes", "energy_source": "energy sources"}
 
 
 def default_grouping(study: Study) -> str | None:
-    """Return all varied axes but the seed as an expression; None where no two finished rows differ in the seed alone.
+    """Return all varied axes but the seed as an expression; None if no two finished rows differ in the seed alone.
 
-    Where runs have milestones, their tokens join: a mean over them would be of different amounts of training.
+    If runs have milestones, the tokens are added to the axes. Otherwise a mean would mix different training lengths.
     """
     axes = [axis for axis in study.varied if axis != "seed"]
     done = study.table[is_done(study.table)]
@@ -38,12 +38,13 @@ def default_grouping(study: Study) -> str | None:
 
 
 def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each group of finished rows, in order of appearance.
+    """Return one row per group of finished rows, in order of appearance.
 
-    The columns are the expressions of `by` (filters.py), those of SPLITTING that differ within one of its groups, `n`,
-    then of each measure its mean, `<measure>_sd` and `<measure>_ci95`, and `mixed`. `n` counts the units that have the
-    first measure; sd and interval are null where there is one. Speeds measured beside other runs are left in, and said.
-    Raises UserError for a wrong expression, or a measure that is no column of numbers.
+    The columns are: the expressions of `by` (filters.py); the columns of SPLITTING that differ within a group; `n`;
+    for each measure its mean, `<measure>_sd` and `<measure>_ci95`; and `mixed`. `n` counts the units that have the
+    first measure. The standard deviation and the interval are null if `n` is 1. Speeds that were measured while other
+    runs used the device are kept, and `mixed` says so.
+    Raises UserError for an invalid expression, and for a measure that is not a numeric column.
     """
     keys = {name: _keys(values) for name, values in grouping(table, by).items()}
     done = is_done(table)
@@ -60,11 +61,11 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
     n, mean, sd = each.count(), each.mean(), each.std(ddof=1)
     from scipy.stats import t
 
-    found = {str(name): mean.index.get_level_values(i) for i, name in enumerate(mean.index.names)}
-    reserved = {"n", "mixed", *measures, *(f"{m}{end}" for m in measures for end in (SD, HALF))} & found.keys()
+    columns = {str(name): mean.index.get_level_values(i) for i, name in enumerate(mean.index.names)}
+    reserved = {"n", "mixed", *measures, *(f"{m}{end}" for m in measures for end in (SD, HALF))} & columns.keys()
     if reserved:
         raise UserError(f"cannot group by {', '.join(sorted(reserved))}: it is what the groups' means are of")
-    result = pd.DataFrame(found)
+    result = pd.DataFrame(columns)
     result["n"] = n[measures[0]].to_numpy() if measures else each.size().to_numpy()
     for name in measures:
         result[name] = mean[name].to_numpy()
@@ -76,30 +77,30 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
 
 
 def _keys(values: pd.Series) -> pd.Series:
-    """Return values to group by: whole numbers as such, null as a value of its own."""
+    """Return values to group by: floats become integers if all of them are whole, and null is kept as a value."""
     if pd.api.types.is_float_dtype(values):
-        found = values.to_numpy(dtype=float, na_value=np.nan)
-        known = found[np.isfinite(found)]
-        if np.isinf(found).any():
+        floats = values.to_numpy(dtype=float, na_value=np.nan)
+        known = floats[np.isfinite(floats)]
+        if np.isinf(floats).any():
             return values.astype("Float64")
         whole = bool((known == np.round(known)).all() and (np.abs(known) < 2**53).all())
-        return pd.Series(pd.array(found, dtype="Float64"), values.index).astype("Int64" if whole else "Float64")
+        return pd.Series(pd.array(floats, dtype="Float64"), values.index).astype("Int64" if whole else "Float64")
     return values
 
 
 def _splitting(table: pd.DataFrame, keys: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
     """Return the columns of SPLITTING that differ within a group of `keys`."""
-    found: dict[str, pd.Series] = {}
+    split: dict[str, pd.Series] = {}
     for name in SPLITTING:
         if name in table and name not in keys and len(table):
             of_group = table[name].groupby(list(keys.values()), dropna=False, observed=True)
             if of_group.nunique(dropna=False).max() > 1:
-                found[name] = table[name]
-    return found
+                split[name] = table[name]
+    return split
 
 
 def _mixed(table: pd.DataFrame, by_key: list[pd.Series]) -> pd.Series:
-    """Return for each group what its rows mix, in words."""
+    """Return for each group a text that names in what its rows differ besides the grouping."""
     words: list[pd.Series] = []
     for name, title in _MIXED.items():
         values = code(table) if name == "code" else table.get(name)

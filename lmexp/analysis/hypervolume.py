@@ -1,12 +1,12 @@
-"""The hypervolume: one number for how good a frontier is, and the only such number that never praises a worse one.
+"""The hypervolume: one number for the quality of a frontier, and the only one that never prefers a dominated frontier.
 
-It is the measure of all points that the frontier beats and that still beat a reference point (Zitzler and Thiele,
-1998). Exact for two and for three columns: points are taken up in the third, and each slab is as large as the area
-beneath the staircase of the first two so far.
+It is the volume of the region that the frontier dominates and that dominates a reference point (Zitzler and Thiele,
+1998). It is exact for two and for three columns. With three, points are added in the order of the third column, and
+each slab contributes the area under the staircase of the first two columns so far.
 
-The reference is the worst of the frontier in each column, moved away by a tenth of the frontier's range there (the
-usual choice: Ishibuchi et al., Evolutionary Computation 26(3), 2018, section 3). It depends on the frontier alone, so a
-run that is beaten changes nothing; to compare two studies, give both the same reference.
+The reference is the frontier's worst value in each column, moved away by a tenth of the frontier's range (the usual
+choice: Ishibuchi et al., Evolutionary Computation 26(3), 2018, section 3). It depends on the frontier alone, so a
+dominated run changes nothing. To compare two studies, give both the same reference.
 """
 
 from bisect import bisect_left, insort
@@ -23,28 +23,28 @@ from lmexp.errors import UserError
 from lmexp.runs.columns import higher_is_better as known_direction
 
 MARGIN = 0.1
-"""How far beyond the worst of the frontier the reference lies, as a share of its range."""
+"""Distance of the reference from the frontier's worst value, as a share of the frontier's range."""
 
 
 @dataclass(frozen=True)
 class Hypervolume:
-    """A hypervolume with what it is measured against."""
+    """A hypervolume and the reference that it was measured against."""
 
     value: float
-    """In the product of the columns' units, as nats x seconds."""
+    """In the product of the columns' units, such as nats x seconds."""
     share: float | None
-    """Of the box between the frontier's best in each column and the reference; None where that box is flat."""
+    """Share of the box between the frontier's best values and the reference; None if the box has no volume."""
     reference: dict[str, float]
-    """By column."""
+    """Column -> value."""
 
 
 def hypervolume(
     table: pd.DataFrame, quality: Names, cost: Names, reference: Mapping[str, float] | None = None
 ) -> Hypervolume | None:
-    """Return the hypervolume of all finished rows of one task; None where no row has all the numbers.
+    """Return the hypervolume of all finished rows of one task; None if no row has a number in every column.
 
-    Rows that are no better than the reference in some column add nothing. Raises UserError for other than two or three
-    columns, for a reference that lacks one of them, and for a table of several tasks.
+    Rows that are not better than the reference in every column add nothing. Raises UserError unless there are two or
+    three columns, for a reference that lacks one of them, and for a table with several tasks.
     """
     names = list(dict.fromkeys([*names_of(quality), *names_of(cost)]))
     if len(names) not in (2, 3):
@@ -70,9 +70,9 @@ def hypervolume(
 
 
 def volume(points: Floats, corner: Floats) -> float:
-    """Return the measure of what lies between any of the points (n, 2 or 3) and the corner; less is better."""
+    """Return the volume of the region between the points (n, 2 or 3) and the corner; smaller values are better."""
     points = points[(points < corner).all(axis=1)]
-    if not len(points):  # as with a single point, which is its own corner
+    if not len(points):  # for example a single point, which is its own corner
         return 0.0
     if points.shape[1] == 2:
         points = np.column_stack([points, np.zeros(len(points))])
@@ -87,7 +87,7 @@ def volume(points: Floats, corner: Floats) -> float:
 
 
 def _gained(stairs: list[tuple[float, float]], point: tuple[float, float], right: float, top: float) -> float:
-    """Put a point into a staircase, take out what it beats, and return the area that is new."""
+    """Insert a point into a staircase, remove the points that it dominates, and return the area gained."""
     x, y = point
     at = bisect_left(stairs, point)
     ceiling = stairs[at - 1][1] if at else top
@@ -96,7 +96,7 @@ def _gained(stairs: list[tuple[float, float]], point: tuple[float, float], right
     end = at
     while end < len(stairs) and stairs[end][1] >= y:
         end += 1
-    # From x to the first stair that stays, the old ceiling falls step by step.
+    # The old ceiling falls step by step from x to the first stair that stays.
     edges = [(x, ceiling), *stairs[at:end], (stairs[end][0] if end < len(stairs) else right, y)]
     del stairs[at:end]
     insort(stairs, point)

@@ -1,7 +1,7 @@
 """Choosing a run: the cheapest that reaches a quality, the best under a limit, the knee of the frontier.
 
-Each choice is a row, or none; a limit is a column with a number, met in the column's own good direction: `loss=3.0`
-wants at most 3.0, `accuracy=0.8` at least 0.8.
+Each function returns one row or None. A limit is a column and a number, and its direction is the one in which the
+column is better: `loss=3.0` means at most 3.0, `accuracy=0.8` at least 0.8.
 """
 
 import math
@@ -20,7 +20,7 @@ Limits = Mapping[str, float]
 
 
 def parse_limits(words: Sequence[str], option: str) -> dict[str, float]:
-    """Return `loss=3.0` or `dollars=2,peak_memory_gb=8` as bounds. Raises UserError for what is no such thing."""
+    """Parse limits such as `loss=3.0` or `dollars=2,peak_memory_gb=8`. Raises UserError if one cannot be parsed."""
     limits: dict[str, float] = {}
     for word in (part for text in words for part in text.split(",")):
         name, sign, value = word.strip().rpartition("=")
@@ -35,7 +35,7 @@ def parse_limits(words: Sequence[str], option: str) -> dict[str, float]:
 
 
 def meets(table: pd.DataFrame, limits: Limits) -> Marks:  # (rows,)
-    """Whether a row is of a finished run and within every bound; a bound on what is null is not met."""
+    """Return a mask of the rows of finished runs that meet every limit. A null value meets no limit."""
     met = is_done(table)
     for name, bound in limits.items():
         values = numbers(table, name)
@@ -44,12 +44,12 @@ def meets(table: pd.DataFrame, limits: Limits) -> Marks:  # (rows,)
 
 
 def cheapest(table: pd.DataFrame, limits: Limits, quality: str, cost: str) -> int | None:
-    """Return the position of the cheapest row within the bounds, the better one of equals; None where there is none."""
+    """Return the position of the cheapest row within the limits, or None. A tie goes to the row of better quality."""
     return _first(table, meets(table, limits), cost, quality)
 
 
 def best(table: pd.DataFrame, limits: Limits, quality: str, cost: str) -> int | None:
-    """Return the position of the best row within the bounds, the cheaper one of equals; None where there is none."""
+    """Return the position of the best row within the limits, or None. A tie goes to the cheaper row."""
     return _first(table, meets(table, limits), quality, cost)
 
 
@@ -65,12 +65,12 @@ def _first(table: pd.DataFrame, allowed: Marks, first: str, then: str) -> int | 
 
 
 def knee(table: pd.DataFrame, quality: str, cost: str) -> int | None:
-    """Return the position of the knee of the frontier of two columns; None where it has none.
+    """Return the position of the knee of the frontier of two columns, or None if it has no knee.
 
-    Both columns are scaled to 0..1 over the frontier, costs above 0 by their logarithm, for they are read as ratios.
-    The knee is the row furthest on the good side of the line between the frontier's ends (Das, Structural Optimization
-    18, 1999; for curves, Satopaa et al., "Finding a Kneedle in a Haystack", 2011). A frontier of fewer than three
-    points, or that never dips below the line, has none. The table is to be of one task.
+    Both columns are scaled to 0..1 over the frontier. Costs above 0 are scaled by their logarithm, because costs are
+    compared as ratios. The knee is the row farthest on the good side of the line between the frontier's ends (Das,
+    Structural Optimization 18, 1999; for curves, Satopaa et al., "Finding a Kneedle in a Haystack", 2011). A frontier
+    with fewer than three points, or one that never dips below the line, has no knee. The table must hold one task.
     """
     losses = objectives(table, quality, cost)
     if losses.shape[1] != 2:
@@ -82,5 +82,5 @@ def knee(table: pd.DataFrame, quality: str, cost: str) -> int | None:
     spent = np.log(spent) if (spent > 0).all() else spent
     across = (spent - spent.min()) / np.ptp(spent)
     down = (lost - lost.min()) / np.ptp(lost)
-    below = 1 - across - down  # the line goes from (0, 1) to (1, 0); the distance to it is this over sqrt(2)
+    below = 1 - across - down  # sqrt(2) times the distance to the line from (0, 1) to (1, 0)
     return int(on[np.argmax(below)]) if below.max() > 1e-9 else None

@@ -1,10 +1,10 @@
-"""From run directories to one table: a study, as everything downstream sees it.
+"""From run directories to one table: a study, the form in which all of analysis and report reads results.
 
-Every row of every record is a row here, beside one row for each run that has no record (yet). The manifest
-says which runs belong and what their axes are; the run directories say everything else. Missing stays
-missing: columns are of pandas' nullable types, so an integer stays an integer and null is never 0.
+The table has every row of every record, and one row for each run without a record. The manifest lists the runs of a
+sweep and their axes; everything else comes from the run directories. Missing values stay missing: columns have
+pandas' nullable types, so an integer stays an integer and null never becomes 0.
 
-Curves are read only when somebody asks for them: a table of 10,000 runs needs none.
+Curves are read only when they are used, because a table of 10,000 runs does not need them.
 """
 
 import json
@@ -34,47 +34,47 @@ CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """One or several sweeps, read at one moment."""
+    """One or several sweeps, as read at one moment."""
 
     names: tuple[str, ...]
     questions: tuple[str, ...]
     axes: Axes
     """The values of each swept axis, in the order of the sweep file."""
     table: pd.DataFrame
-    """The record's columns, then scores, `state`, `reason`, and the axes that are not columns already."""
+    """The record's columns, then scores, `state`, `reason`, and the axes that are not yet columns."""
     skipped: tuple[SkippedCell, ...]
-    """Cells that were not tried, with the reason."""
+    """Cells that were skipped before the start, with the reason."""
     outside: int
-    """Runs that lie in the folders but no longer belong to the sweeps."""
+    """How many runs lie in the folders but no longer belong to the sweeps."""
     members: dict[str, frozenset[str]]
-    """The run ids of each sweep; comparisons are made inside one sweep only."""
+    """Sweep -> its run ids. Comparisons stay within one sweep."""
     runs: dict[str, RunDir]
-    """The run directory of each run id."""
+    """Run id -> run directory."""
 
     @property
     def name(self) -> str:
-        """The sweeps' names in one line."""
+        """The names of the sweeps in one line."""
         return " + ".join(self.names)
 
     @property
     def question(self) -> str | None:
-        """What the study is to find out."""
+        """The questions that the sweep files ask, or None."""
         return " ".join(self.questions) or None
 
     @cached_property
     def varied(self) -> list[str]:
-        """The axes that have more than one value; of very many, those that tell the runs apart."""
+        """The axes with more than one value; if there are very many, only enough of them to distinguish the runs."""
         axes = [axis for axis, values in self.axes.items() if len(values) > 1 and self._varies(axis)]
         cells = zip(*(self.table[axis] for axis in axes), strict=True)
         return distinguishing_axes(axes, [dict(zip(axes, cell, strict=True)) for cell in cells])
 
     def _varies(self, axis: str) -> bool:
-        """Whether rows differ in an axis; of no rows and of one, every axis may yet."""
+        """Whether rows differ in an axis; always true for fewer than two rows, since more may follow."""
         return len(self.table) < 2 or self.table[axis].nunique(dropna=False) > 1
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks of the runs; what is predicted differs, so runs are compared within a task only."""
+        """The tasks of the runs. Runs are compared within one task only, because each task predicts something else."""
         return [str(task) for task in self.table["task"].dropna().unique()]
 
     @cached_property
@@ -85,11 +85,14 @@ class Study:
         return {task: self.of_task(task) for task in self.tasks}
 
     def of_task(self, task: str) -> "Study":
-        """Return the part of the study that is of one task."""
+        """Return the study with only the rows of one task."""
         return self.of_rows((self.table["task"] == task).to_numpy(dtype=bool, na_value=False))
 
     def where(self, expression: str) -> "Study":
-        """Return the rows for which an expression is true (see filters.py). Raises UserError as `matching` does."""
+        """Return the study with only the rows that match an expression (filters.py).
+
+        Raises UserError as `matching` does.
+        """
         return self.of_rows(matching(self.table, expression))
 
     def of_rows(self, marks: Marks) -> "Study":
@@ -98,22 +101,22 @@ class Study:
 
     @property
     def has_one_tokenizer(self) -> bool:
-        """Whether runs of a task cut text into the same tokens: only then do losses per token compare.
+        """Whether all runs of a task use the same tokenizer: only then are their losses per token comparable.
 
-        Those per label always do.
+        Losses per label are always comparable.
         """
         of_text = self.table[self.table["perplexity"].notna()]
         return bool((of_text.groupby("task")["tokenizer_fingerprint"].nunique() <= 1).all())
 
     @property
     def default_quality(self) -> str:
-        """The column that compares these runs fairly."""
+        """The column that compares these runs fairly: the loss, or bits per byte if tokenizers differ."""
         has_bits = self.table.loc[self.table["loss"].notna(), "bits_per_byte"].notna().all()
         return "bits_per_byte" if has_bits and not self.has_one_tokenizer else "loss"
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """All points of all curves, one a row: the columns of CURVE, then whatever else the points hold."""
+        """All points of all curves, one per row: the columns of CURVE, then all other fields of the points."""
         points = [
             {"run_id": run_id, **curve_point(point)} for run_id, run in self.runs.items() for point in run.read_curve()
         ]
@@ -122,9 +125,9 @@ class Study:
 
 
 def load_study(folders: list[Path]) -> Study:
-    """Read the sweeps in `folders` as one study; a run that two of them share is one row.
+    """Read the sweeps in `folders` as one study; a run that several of them share appears once.
 
-    Raises UserError when a folder is missing, its manifest cannot be read, or there are no runs at all.
+    Raises UserError if a folder is missing, a manifest cannot be read, or there are no runs at all.
     """
     manifests = [_manifest(folder) for folder in folders]
     rows: list[Row] = []
@@ -166,13 +169,13 @@ def load_study(folders: list[Path]) -> Study:
 
 
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each finished run: its last, where milestones gave it several."""
+    """Return the last row of each finished run; a run has several rows if it has milestones."""
     done = table[is_done(table)]
     return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates("run_id", keep="last")
 
 
 def names_of_rows(table: pd.DataFrame) -> list[str]:
-    """Return what each row is called: its slug, and its tokens where its run has several rows."""
+    """Return the display name of each row: its slug, and its tokens if its run has several rows."""
     several = table["run_id"].duplicated(keep=False)
     names = table["slug"].where(table["slug"].notna(), table["run_id"]).astype(str)
     return [
@@ -182,14 +185,14 @@ def names_of_rows(table: pd.DataFrame) -> list[str]:
 
 
 def name_at(table: pd.DataFrame, position: int) -> str:
-    """Return what one row is called."""
+    """Return the display name of the row at a position."""
     of_run = table[(table["run_id"] == table["run_id"].iloc[position]).to_numpy(dtype=bool, na_value=False)]
     at = int(np.flatnonzero(of_run.index == table.index[position])[0])
     return names_of_rows(of_run)[at]
 
 
 def _tell_apart(rows: list[Row]) -> None:
-    """Add the beginning of its hash to the name of a run where several runs have one name."""
+    """Append the start of the run id to the slug of runs that share one slug."""
     runs: dict[str, set[str]] = {}
     for row in rows:
         runs.setdefault(str(row.get("slug")), set()).add(row["run_id"])
@@ -199,7 +202,7 @@ def _tell_apart(rows: list[Row]) -> None:
 
 
 def _manifest(folder: Path) -> Manifest:
-    """Return a folder's manifest; without one, every run directory in it is a cell without axes."""
+    """Return a folder's manifest; without one, every run directory in it becomes a cell without axes."""
     if not folder.is_dir():
         siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
         known = [sibling.name for sibling in siblings if sibling.is_dir() and sibling.name[0] != "."]
@@ -209,13 +212,13 @@ def _manifest(folder: Path) -> Manifest:
 
 
 def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
-    """Return a run's rows with its state: those of its record, or the one that its config determines."""
+    """Return a run's rows with its state: the rows of its record or, without a record, one row from its config."""
     state = run.read_state()
     where = {"state": state.state, "reason": state.reason}
     rows = [{**row, **where} for row in run.read_record()]
     if rows:
         return rows
-    # Until the queue has made its directory, a run is known by its cell alone.
+    # Before the queue has created the run directory, only the cell is known.
     known: Row = {"run_id": cell.run_id or run.name, "sweep": sweep, "slug": run.name}
     if run.path.is_dir():
         try:
@@ -230,7 +233,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
 
 
 def _last_score(run: RunDir) -> Row:
-    """Return what a search's run had when it was given up: its last evaluation, and the work until then."""
+    """Return the last evaluation of a run that a search pruned, and the work done until then."""
     points = [point for point in run.read_curve() if "loss" in point]
     if not points:
         return {}
@@ -240,39 +243,39 @@ def _last_score(run: RunDir) -> Row:
 
 
 def _fill(row: Row, values: Values) -> None:
-    """Add a cell's values to a row; what the row already says for itself stands."""
+    """Add a cell's values to a row, without overwriting values that the row already has."""
     for axis, value in values.items():
         if row.get(axis) is None:
             row[axis] = plain(value)
 
 
 def plain(value: Any) -> Any:
-    """Return a value of an axis as a table can hold it: lists and mappings become their JSON text."""
+    """Return an axis value in a form that a table can hold: lists and mappings become JSON text."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _union(known: list[Any], more: list[Any]) -> list[Any]:
-    """Return the values of both, each once, in order of appearance; 1 and True are two values."""
+    """Return the distinct values of both lists, in order of appearance; 1 and True count as two values."""
     by_kind = {(isinstance(value, bool), value): value for value in map(plain, [*known, *more])}
     return list(by_kind.values())
 
 
 def curve_point(point: dict[str, Any]) -> dict[str, Any]:
-    """Return a point of a curve with its kind, its loss under one name."""
+    """Return a point of a curve with its kind, and with its loss under the name `loss`."""
     if "train_loss" in point:
         return {"kind": "train", **point, "loss": point["train_loss"]}
     return {"kind": "validation", **point}
 
 
 def _frame(rows: list[Row], axes: Axes) -> pd.DataFrame:
-    """Return rows as a frame: the record's columns, parts and scores, state and reason, then the other axes."""
+    """Return rows as a data frame: the record's columns, its column families, state, reason, then the other axes."""
     more = sorted({name for row in rows for name in row if name.startswith(tuple(FAMILIES))})
     names = dict.fromkeys([*COLUMNS, *more, "state", "reason", *axes])
     return pd.DataFrame({name: _nullable([row.get(name) for row in rows]) for name in names})
 
 
 def _nullable(values: Iterable[Any]) -> pd.Series:
-    """Return values as a column of the narrowest nullable type; null stays null, mixed kinds become text."""
+    """Return values as a column of the narrowest nullable type; null stays null, and mixed types become text."""
     values = [plain(value) for value in values]
     kinds = {type(value) for value in values if value is not None}
     if not kinds:

@@ -12,8 +12,8 @@ from lmexp.config.compose import Values, parse_overrides, swept_values
 from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 
-MOST_CELLS = 10_000
-MOST_CORNERS = 64
+MAX_CELLS = 10_000
+MAX_CORNERS = 64
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
         named, others = next(key for key in spec.zip if key in said), ", ".join(zipped)
         raise UserError(f"{named} is zipped with {others}: set all of them, or none")
     if "seed" not in said and spec.seeds is not None:
-        grid["seed"] = list(range(min(spec.seeds, MOST_CELLS + 1))) if isinstance(spec.seeds, int) else list(spec.seeds)
+        grid["seed"] = list(range(min(spec.seeds, MAX_CELLS + 1))) if isinstance(spec.seeds, int) else list(spec.seeds)
     _check_axes(grid, zipped)
 
     # Seeds vary fastest among equals, as the last axis of the grid does: arms that share one stay together.
     seeds = {"seed": grid.pop("seed")} if "seed" in grid else {}
     count = math.prod(map(len, [*grid.values(), *seeds.values()])) * max([1, *map(len, zipped.values())])
-    if count > MOST_CELLS:
-        raise UserError(f"the sweep has {count:,} cells; {MOST_CELLS:,} are the most")
+    if count > MAX_CELLS:
+        raise UserError(f"the sweep has {count:,} cells; {MAX_CELLS:,} are the most")
     crossed = [
         dict(zip(grid, point, strict=True)) | bundle
         for point in itertools.product(*grid.values())
@@ -104,10 +104,10 @@ def search_space(search: SearchSpec, words: list[str]) -> SearchSpec:
 def corners(search: SearchSpec) -> Iterator[Values]:
     """Yield the corners of a search's space: every combination of ends and choices.
 
-    Of a space with more than MOST_CORNERS, only the first and the last.
+    A space with more than MAX_CORNERS corners yields only the first and the last.
     """
     ends = [axis.choices if isinstance(axis, Choices) else [axis.low, axis.high] for axis in search.space.values()]
-    if math.prod(map(len, ends)) <= MOST_CORNERS:
+    if math.prod(map(len, ends)) <= MAX_CORNERS:
         points: Iterable[tuple[Any, ...]] = itertools.product(*ends)
     else:
         points = [tuple(values[0] for values in ends), tuple(values[-1] for values in ends)]

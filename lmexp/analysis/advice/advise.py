@@ -1,12 +1,14 @@
-"""What to train with a budget, or for a loss, as far as a study's own rows can say.
+"""What to train for a budget or for a target loss, according to a study's own rows.
 
-Each arm, a family in a precision, has laws of its own, fitted to its own rows; of the laws that trade parameters for
-tokens the one with the lowest hold-out error speaks, and the others say how far laws differ. What a token costs at
-another size comes from the same rows: FLOPs by count, seconds by measured tokens a second, dollars by the price of
-an hour. The best use of the budget then follows (spending.py), and a shape that can be trained (shape.py).
+An arm is a family in a precision. Each arm has its own laws, fitted to its own rows. Among the laws that trade
+parameters for tokens, the one with the lowest held-out error gives the advice, and the others show how much laws
+differ. The cost of a token at another size comes from the same rows: FLOPs are counted, seconds follow from the
+measured tokens per second, and dollars from the price of an hour. The best use of the budget follows from these
+(best_use.py), and from that a model shape that can be trained (model_size.py).
 
-The rule for going beyond the rows: nothing is predicted at more than MAX_BEYOND times the largest compute, size or
-number of tokens that the arm has, nor below its smallest by as much. Within that, how far is said beside every number.
+The limit of extrapolation: nothing is predicted at more than MAX_BEYOND times the largest compute, size or number of
+tokens of an arm, nor at less than its smallest divided by MAX_BEYOND. Within this limit, the distance from the rows is
+reported beside every number.
 """
 
 import math
@@ -37,32 +39,38 @@ Unit = Literal["flops", "hours", "dollars"]
 UNITS: tuple[Unit, ...] = ("flops", "hours", "dollars")
 
 MAX_BEYOND = 100.0
-"""An arm predicts nothing at more than so many times the largest compute, size or tokens of its rows."""
+"""An arm predicts nothing at more than this many times the largest compute, size or tokens of its rows."""
 FAR = 10.0
-"""From here on, going beyond is warned of, not only said."""
+"""Extrapolation by more than this factor gets a warning; less is only reported."""
 REPEATED = 4.0
-"""Passes over the data up to which a repeated token is worth about a new one (Muennighoff et al. 2023, section 6)."""
+"""Up to this many passes over the data, a repeated token is worth about as much as a new one.
+
+Source: Muennighoff et al. 2023, section 6.
+"""
 BOOTSTRAPS = 400
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What is asked: one of a budget or a loss, and on what."""
+    """A question: either a budget or a target loss, and the device to answer it for."""
 
     flops: float | None = None
     hours: float | None = None
     dollars: float | None = None
     loss: float | None = None
     by: Unit | None = None
-    """What is to be least on the way to a loss; None: dollars where every arm has a price, else hours, else FLOPs."""
+    """The cost to minimise for a target loss.
+
+    None means dollars if every arm has a price in dollars, else hours if every arm has a speed, else FLOPs.
+    """
     device: HardwareConfig | None = None
-    """Another device than the study's."""
+    """The device to answer for [default: the study's own]."""
     dollars_per_hour: float | None = None
     served: float = 0.0
-    """Tokens served afterwards, which the budget pays for as well."""
+    """Tokens to serve after training; the budget pays for them too."""
 
     def __post_init__(self) -> None:
-        """Raise UserError unless exactly one thing is asked, and every number is above 0."""
+        """Raise UserError unless exactly one budget or loss is given and every number is above 0."""
         given = {name: getattr(self, name) for name in (*UNITS, "loss") if getattr(self, name) is not None}
         if len(given) != 1:
             named = " and ".join(f"--{name}" for name in given) or "nothing"
@@ -77,38 +85,38 @@ class Ask:
 
     @property
     def unit(self) -> Unit | None:
-        """The unit of the budget, or of what is to be least; None where that is still open."""
+        """The unit of the budget, or of the cost to minimise; None if the arms must decide it."""
         return next((unit for unit in UNITS if getattr(self, unit) is not None), self.by)
 
     @property
     def budget(self) -> float | None:
-        """The budget in its unit; None where a loss is asked for."""
+        """The budget in its unit; None if the question is about a loss."""
         return next((value for unit in UNITS if (value := getattr(self, unit)) is not None), None)
 
 
 @dataclass(frozen=True)
 class FittedArm:
-    """A family in a precision, with all that its rows say."""
+    """A family in a precision, with the laws fitted to its rows."""
 
     family: str
     precision: str
     rows: pd.DataFrame
     config: RunConfig
-    """Of its largest run: what a further run has in common with it."""
+    """The config of its largest run; a proposed run changes only the model's shape and the budget."""
     points: Points
     fit: Fit
     law: LawFit
-    """The one that speaks."""
+    """The law that gives the advice: the one with the lowest held-out error."""
     flops: Line
-    """FLOPs a token by size."""
+    """FLOPs per token as a function of size."""
 
     def speed(self, ask: Ask) -> Speed | str:
-        """Return its speed on the device that is asked about, or why it is not known."""
+        """Return the arm's speed on the device in question, or the reason why it is not known."""
         compute = self.config.precision.compute
         return speed_of(self.rows, self.flops, ask.device, compute, ask.dollars_per_hour)
 
     def price(self, unit: Unit, ask: Ask) -> Line | str:
-        """Return the price of a token by size, in a unit, or why it has none."""
+        """Return the price of a token in a unit, as a function of size, or the reason why it is not known."""
         if unit == "flops":
             return self.flops
         speed = self.speed(ask)
@@ -128,18 +136,18 @@ class FittedArm:
 
 @dataclass(frozen=True)
 class FittedStudy:
-    """A study of one task with a law for each of its arms: fitted once, asked as often as one likes."""
+    """A study of one task with a law for each of its arms. It is fitted once and can answer many questions."""
 
     study: Study
     arms: list[FittedArm]
     refused: list[dict[str, Any]]
-    """Arms without a law: `family`, `precision`, and the `reason`."""
+    """Arms without a law, each with `family`, `precision` and `reason`."""
 
 
 def learn(study: Study, task: str | None = None) -> FittedStudy:
-    """Fit every arm of a study, of one task where it has several.
+    """Fit every arm of a study; `task` chooses the task if the study has several.
 
-    Raises UserError where no arm has a law: each with what it lacks.
+    Raises UserError if no arm can be fitted, with the reason for each arm.
     """
     study = _of_task(study, task)
     arms, refused = _arms(study)
@@ -149,10 +157,10 @@ def learn(study: Study, task: str | None = None) -> FittedStudy:
 
 
 def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any]:
-    """Return the advice as a document: `advice` (the best arm's), `arms`, `refused`, what was asked, warnings.
+    """Return the advice as a document: `advice` (that of the best arm), `arms`, `refused`, the question and warnings.
 
-    `roots` are searched for shipped sizes. Raises UserError where no arm can answer: what is missing, and which runs
-    would do.
+    `roots` are the config folders that are searched for shipped model sizes. Raises UserError if no arm can answer,
+    with what is missing and which runs would supply it.
     """
     study, refused = known.study, list(known.refused)
     unit = ask.unit or _best_known(known.arms, ask)
@@ -164,8 +172,10 @@ def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any
             refused.append({"family": arm.family, "precision": arm.precision, "reason": str(problem)})
     if not answered:
         raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")
-    least = (lambda found: found["cost"]["value"]) if ask.budget is None else (lambda found: found["loss"]["value"])
-    answered.sort(key=least)
+    sort_key = (
+        (lambda answer: answer["cost"]["value"]) if ask.budget is None else (lambda answer: answer["loss"]["value"])
+    )
+    answered.sort(key=sort_key)
     first = answered[0]
     return {
         "sweep": study.name,
@@ -191,7 +201,7 @@ def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any
 
 
 def _of_task(study: Study, task: str | None) -> Study:
-    """Return the part of a study that is of one task, with finished rows."""
+    """Return the study with only the rows of one task. Raises UserError if that task has no finished row."""
     done = study.table[is_done(study.table)]
     tasks = [str(name) for name in done["task"].dropna().unique()]
     if not tasks:
@@ -204,7 +214,7 @@ def _of_task(study: Study, task: str | None) -> Study:
 
 
 def _arms(study: Study) -> tuple[list[FittedArm], list[dict[str, Any]]]:
-    """Return the arms that a law can be fitted to, and the others with the reason."""
+    """Return the fitted arms, and the arms that cannot be fitted, with the reason."""
     arms: list[FittedArm] = []
     refused: list[dict[str, Any]] = []
     table = study.table
@@ -219,32 +229,32 @@ def _arms(study: Study) -> tuple[list[FittedArm], list[dict[str, Any]]]:
 
 
 def _arm(study: Study, family: str, precision: str, quality: str) -> FittedArm:
-    """Fit an arm. Raises UserError where it has too little."""
+    """Fit one arm. Raises UserError if its rows are too few or too alike for a law."""
     done = study.table[is_done(study.table)]
     if done.empty:
         raise UserError("no run of it has finished")
     points = points_of_study(study, {"loss": quality})
-    found = fit(points, bootstraps=BOOTSTRAPS)
-    able = [law for law in found.laws.values() if law.law.has_optimum]
+    fitted = fit(points, bootstraps=BOOTSTRAPS)
+    able = [law for law in fitted.laws.values() if law.law.has_optimum]
     if not able:
-        why = [reason for reasons in found.refusals.values() for reason in reasons]
+        why = [reason for reasons in fitted.refusals.values() for reason in reasons]
         raise UserError(" ".join(dict.fromkeys(why)))
     law = min(able, key=lambda one: (one.holdout.mean_absolute_error if one.holdout else math.inf, one.objective))
     flops = line_through(points.params, points.flops / points.tokens, 1.0)
     largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
     config = study.runs[str(largest["run_id"])].read_config()
-    return FittedArm(family, precision, done, config, points, found, law, flops)
+    return FittedArm(family, precision, done, config, points, fitted, law, flops)
 
 
 def _best_known(arms: Sequence[FittedArm], ask: Ask) -> Unit:
-    """Return dollars where every arm has a price for them, else hours, else FLOPs."""
-    dearest_first: tuple[Unit, ...] = ("dollars", "hours")
-    known = [unit for unit in dearest_first if not any(isinstance(arm.price(unit, ask), str) for arm in arms)]
+    """Return dollars if every arm has a price in dollars, else hours if every arm has a speed, else FLOPs."""
+    preferred: tuple[Unit, ...] = ("dollars", "hours")
+    known = [unit for unit in preferred if not any(isinstance(arm.price(unit, ask), str) for arm in arms)]
     return known[0] if known else "flops"
 
 
 def _answer(arm: FittedArm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict[str, Any]:
-    """Return what one arm says. Raises UserError where it cannot, or would have to go too far beyond its rows."""
+    """Return the answer of one arm. Raises UserError if it has none, or must extrapolate too far beyond its rows."""
     price, speed = arm.price(unit, ask), arm.speed(ask)
     if isinstance(price, str):
         raise UserError(price)
@@ -253,7 +263,7 @@ def _answer(arm: FittedArm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict
         _check_floor(arm, asked_loss)
 
     def used(theta: Floats) -> Use:
-        """Return the answer of a law, or of each of the bootstrap's (..., k)."""
+        """Return the best use of the budget under a theta (..., k): the fit's, or those of all its refits."""
         if ask.budget is not None:
             return best_use(law.form(theta), ask.budget, price, ask.served)
         assert asked_loss is not None, "a budget or a loss is asked"
@@ -293,7 +303,7 @@ def _answer(arm: FittedArm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict
 
 
 def _check_floor(arm: FittedArm, loss: float) -> None:
-    """Raise UserError for a loss that no size and no tokens reach."""
+    """Raise UserError for a loss at or below the law's floor, which no size and no number of tokens reach."""
     floor = float(np.asarray(arm.law.law.form(_theta(arm.law)).E))
     if loss <= floor:
         low, high = arm.law.intervals.get("E", (floor, floor))
@@ -304,7 +314,10 @@ def _check_floor(arm: FittedArm, loss: float) -> None:
 
 
 def _beyond(arm: FittedArm, params: float, tokens: float) -> dict[str, float]:
-    """Return how many times beyond an arm's rows the proposal lies, 1 inside; raises UserError beyond the rule."""
+    """Return the factor by which a proposal lies outside an arm's rows, per quantity; it is 1 inside.
+
+    Raises UserError if a factor is above MAX_BEYOND.
+    """
     points = arm.points
     flops = float(arm.flops.at(params)) * tokens
     seen = {"compute": (flops, points.flops), "params": (params, points.params), "tokens": (tokens, points.tokens)}
@@ -323,19 +336,19 @@ def _beyond(arm: FittedArm, params: float, tokens: float) -> dict[str, float]:
 
 
 def _costs(arm: FittedArm, params: float, tokens: float, ask: Ask) -> dict[str, Any]:
-    """Return what training and serving take, in every unit that is known; null is not known."""
+    """Return the cost of training and of serving in every unit; null if it is not known."""
     costs: dict[str, Any] = {}
     for unit in UNITS:
         price = arm.price(unit, ask)
         known = None if isinstance(price, str) else float(price.at(params))
         costs[f"train_{unit}"] = None if known is None else known * tokens
         costs[f"serve_{unit}"] = None if known is None or not ask.served else known * SERVED * ask.served
-    found = arm.speed(ask)
-    speed = found if isinstance(found, Speed) else None
+    speed_or_reason = arm.speed(ask)
+    speed = speed_or_reason if isinstance(speed_or_reason, Speed) else None
     memory = speed.memory_gb if speed else None
     return costs | {
         "device": speed.device if speed else None,
-        "speed_source": speed.source if speed else f"unknown: {found}",
+        "speed_source": speed.source if speed else f"unknown: {speed_or_reason}",
         "tokens_per_second": float(speed.tokens_per_second.at(params)) if speed else None,
         "speed_beyond": speed.tokens_per_second.beyond(params) if speed else None,
         "dollars_per_hour": speed.dollars_per_hour if speed else None,
@@ -347,7 +360,7 @@ def _costs(arm: FittedArm, params: float, tokens: float, ask: Ask) -> dict[str, 
 def _to_run(
     arm: FittedArm, params: float, tokens: float, roots: Sequence[Path]
 ) -> tuple[dict[str, Any] | None, list[str] | None, list[str]]:
-    """Return a shape of about this size, the words of `lmexp train` for it, and what to mind about its data."""
+    """Return a model shape of about this size, the overrides of `lmexp train` for it, and warnings about its data."""
     warnings = []
     epochs = numbers(arm.rows, "epochs") / numbers(arm.rows, "tokens") * tokens
     if np.isfinite(epochs).any() and (times := float(np.nanmedian(epochs))) > REPEATED:
@@ -371,7 +384,7 @@ def _to_run(
 
 
 def _other(one: LawFit, ask: Ask, price: Line) -> dict[str, Any]:
-    """Return what a law of the arm would say, to show how far laws differ."""
+    """Return the answer of one law of the arm, to show how much laws differ."""
     form = one.law.form(_theta(one))
     if ask.budget is not None:
         use = best_use(form, ask.budget, price, ask.served)
@@ -403,13 +416,13 @@ def _finite(value: npt.ArrayLike) -> float | None:
 
 
 def _overlap(one: dict[str, Any], other: dict[str, Any], what: str) -> bool:
-    """Whether two intervals have a number in common; one without an end reaches as far as it can."""
-    ends = [(found[what]["low"] or 0.0, found[what]["high"] or math.inf) for found in (one, other)]
+    """Whether two intervals overlap; a missing lower end counts as 0, a missing upper end as infinite."""
+    ends = [(answer[what]["low"] or 0.0, answer[what]["high"] or math.inf) for answer in (one, other)]
     return ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1]
 
 
 def _reasons(refused: Sequence[dict[str, Any]]) -> str:
-    """Return why each arm cannot answer; a reason that several have is said once."""
+    """Return why each arm cannot answer; a reason that several arms share appears once."""
     by_reason: dict[str, list[str]] = {}
     for arm in refused:
         by_reason.setdefault(arm["reason"], []).append(f"{arm['family']} in {arm['precision']}")

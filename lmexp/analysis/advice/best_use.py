@@ -1,15 +1,15 @@
-"""The best use of a budget under a law, where a token's price is a power of the size: FLOPs, seconds or dollars.
+"""The best use of a budget under a law, if the price of a token is a power of the size: in FLOPs, seconds or dollars.
 
-The laws of scaling/laws.py know one price, C = 6ND. A study's own FLOPs a token grow a little slower than N, for
-attention and embeddings, and its seconds slower still, for larger matmuls are faster. So a price is a line in logs,
-fitted to the study's rows:  p(N) = e^c N^s  for a token trained on.
+The laws of scaling/laws.py assume one price, C = 6ND. In a study, FLOPs per token grow a little more slowly than N,
+because of attention and embeddings, and seconds grow more slowly still, because larger matmuls run more efficiently.
+So the price of a token to train on is a straight line in logs, fitted to the study's rows:  p(N) = e^c N^s.
 
-T tokens served afterwards cost a third of that each: the forward pass alone (Sardana et al. 2023, equation 2). So a
-budget X pays for D = X / p(N) - T/3, and the loss is least where
+Each of T tokens served afterwards costs a third of that, the forward pass alone (Sardana et al. 2023, equation 2). So
+a budget X pays for D = X / p(N) - T/3, and the loss has its minimum where
 
     beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)).
 
-Everything is vectorised over forms, so that a bootstrap's thousand laws are answered at once.
+All functions are vectorised over forms, so the thousand refits of a bootstrap are computed at once.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,14 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.laws import Form
 
 SERVED = 1 / 3
-"""What a served token costs of one that is trained on."""
+"""Cost of a token served, as a share of the cost of a token trained on."""
 HALVINGS = 100
+"""Steps of each bisection."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """y = e^c N^s, from measurements at sizes between `smallest` and `largest`."""
+    """The line y = e^c N^s, fitted to measurements at sizes from `smallest` to `largest`."""
 
     c: float
     s: float
@@ -40,23 +41,23 @@ class Line:
         return np.asarray(np.exp(self.c + self.s * np.log(np.asarray(params, dtype=np.float64))))
 
     def inverse(self, times: float) -> "Line":
-        """Return the line of `times` / y: seconds a token from tokens a second."""
+        """Return the line of `times` / y, which turns tokens per second into seconds per token."""
         return Line(np.log(times) - self.c, -self.s, self.smallest, self.largest)
 
     def beyond(self, params: float) -> float:
-        """Return by how many times a size lies outside of what was measured; 1 inside."""
+        """Return the factor by which a size lies outside the measured sizes; it is 1 inside."""
         return max(params / self.largest, self.smallest / params, 1.0)
 
 
 class Use(NamedTuple):
-    """What a budget buys: parameters, tokens; each an array (...)."""
+    """What a budget buys: parameters and tokens, each an array (...)."""
 
     params: Floats
     tokens: Floats
 
 
 def line_through(params: Floats, values: Floats, slope: float) -> Line:
-    """Return the least-squares line of ln `values` (n,) on ln `params` (n,); with one size, one of this slope."""
+    """Return the least-squares line of ln `values` (n,) on ln `params` (n,); `slope` is used if there is one size."""
     x, y = np.log(params), np.log(values)
     if np.ptp(x) > 1e-9:
         slope = float(np.cov(x, y, bias=True)[0, 1] / np.var(x))
@@ -64,17 +65,16 @@ def line_through(params: Floats, values: Floats, slope: float) -> Line:
 
 
 def best_use(form: Form, budget: npt.ArrayLike, price: Line, served: float = 0.0) -> Use:
-    """Return the size and the tokens of least loss that a budget pays for, `served` tokens included.
+    """Return the size and the tokens with the lowest loss that a budget pays for, including `served` tokens.
 
-    `price` is rising, as every cost of a token is. NaN where the budget does not pay for serving the smallest of
-    models.
+    `price` must rise with the size. The result is NaN if the budget does not even pay for serving the smallest model.
     """
     s, third = price.s, SERVED * served
     log_budget = np.log(np.asarray(budget, dtype=np.float64))
     log_a, log_b = np.log(np.multiply(form.alpha, form.A)), np.log(np.multiply(form.beta, form.B))
     shape = np.broadcast_shapes(np.shape(log_budget), np.shape(log_a), np.shape(log_b))
     high = np.broadcast_to((log_budget - price.c - np.log(max(third, 1.0))) / s, shape).copy()  # D is at least 1 there
-    low = np.full(shape, -100.0)  # far below one parameter, so that the optimum is the law's own wherever it lies
+    low = np.full(shape, -100.0)  # far below one parameter, so that this bound never cuts off the optimum
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         whole = np.exp(log_budget - price.c - s * middle)  # D + T/3
@@ -88,9 +88,10 @@ def best_use(form: Form, budget: npt.ArrayLike, price: Line, served: float = 0.0
 
 
 def cheapest_use(form: Form, loss: npt.ArrayLike, price: Line, served: float = 0.0) -> Use:
-    """Return the size and the tokens of least cost that reach a loss; NaN where the law never does.
+    """Return the size and the tokens with the lowest cost that reach a loss; NaN if the law never reaches it.
 
-    With p the share of the size's term in what is reducible, both follow from p, and the condition has one root in it.
+    Let p be the share of the size's term in the reducible loss. Both numbers follow from p, and the condition for the
+    minimum has exactly one root in p.
     """
     above_floor = np.asarray(loss, dtype=np.float64) - form.E
     reducible = np.where(above_floor > 0, above_floor, np.nan) ** (1 / np.asarray(form.gamma))
@@ -113,5 +114,5 @@ def cheapest_use(form: Form, loss: npt.ArrayLike, price: Line, served: float = 0
 
 
 def cost_of(use: Use, price: Line, served: float = 0.0) -> Floats:
-    """Return what a size and its tokens cost, serving included."""
+    """Return the cost of training a size on its tokens, plus that of serving `served` tokens."""
     return np.asarray(price.at(use.params) * (use.tokens + SERVED * served))

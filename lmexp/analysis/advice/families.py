@@ -1,7 +1,7 @@
-"""From what a model is for to the family that suits it, with the reason and who showed it; then what a study says.
+"""Which model family suits a purpose, with the reason and its source, and what a study's own runs say about it.
 
-The words are general, and each has its source. The numbers beside them are a study's own: for each family the best
-run at matched cost, which is the most FLOPs that every family has a run for.
+The reasons are general and come from the literature. The numbers come from a study: the best run of each family at
+matched cost, which is the largest number of FLOPs that every family has a run for.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lmexp.runs.columns import column, higher_is_better
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A family, and why it suits a purpose."""
+    """A family and the reason why it suits a purpose."""
 
     family: str
     why: str
@@ -28,22 +28,22 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a model is for."""
+    """Something that a model is used for."""
 
     name: str
     words: tuple[str, ...]
-    """What people call it."""
+    """Other words for it that people may type."""
     what: str
     task: str
-    """The task of conf/task that trains it."""
+    """The task in conf/task that trains for it."""
     qualities: tuple[str, ...]
-    """Columns that it is judged by; the first that a study has counts."""
+    """Columns to judge it by; the first one that a study has is used."""
     families: tuple[Suggestion, ...]
-    """The first one first."""
+    """In order of preference."""
     command: str
-    """A run that works without any file."""
+    """A run that works without downloading or preparing any file."""
     sweep: str
-    """A shipped sweep that compares."""
+    """A shipped sweep that compares families for it."""
 
 
 _LSTM = Suggestion(
@@ -168,18 +168,18 @@ PURPOSES = (
 
 
 def purpose_of(word: str) -> Purpose:
-    """Return the purpose that a word means. Raises UserError, with the nearest, for one that is not known."""
-    asked = word.strip().lower()
+    """Return the purpose that a word stands for. Raises UserError, with the nearest word, if it is unknown."""
+    wanted = word.strip().lower()
     for purpose in PURPOSES:
-        if asked in (purpose.name, purpose.task, *purpose.words):
+        if wanted in (purpose.name, purpose.task, *purpose.words):
             return purpose
     known = [name for purpose in PURPOSES for name in (purpose.name, *purpose.words)]
     names = ", ".join(purpose.name for purpose in PURPOSES)
-    raise UserError(f"--for {word}: {names}.{nearest(asked, known)}")
+    raise UserError(f"--for {word}: {names}.{nearest(wanted, known)}")
 
 
 def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
-    """Return what to use for a purpose and why, and what a study's own rows say of it (`study`; null without one)."""
+    """Return the suggested families for a purpose, and the evidence of a study under `study`; null without a study."""
     return {
         "for": purpose.name,
         "what": purpose.what,
@@ -192,7 +192,7 @@ def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
 
 
 def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
-    """Return the best run of each family at matched cost, the best first; `families` is empty where there is none."""
+    """Return the best run of each family at matched cost, the best first; `families` is empty if no run qualifies."""
     table = study.of_task(purpose.task).table
     done = table[is_done(table)]
     flops = numbers(done, "train_flops")
@@ -216,12 +216,12 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
         best.append(
             {"family": name, quality: float(row[quality])} | dict(zip(shown, axis_values(row[[*shown]]), strict=True))
         )
-    best.sort(key=lambda found: float(found[quality]), reverse=higher_is_better(quality))
+    best.sort(key=lambda family: float(family[quality]), reverse=higher_is_better(quality))
     return {"name": study.name, "rows": int(known.sum()), "quality": quality, "most_flops": most, "families": best}
 
 
 def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
-    """Return the column that the rows of this task are judged by, or None without any."""
+    """Return the column to judge the rows of this task by; None if no row has one."""
     for name in purpose.qualities:
         fair = "bits_per_byte" if name == "loss" and not study.has_one_tokenizer else name
         if fair in done and np.isfinite(numbers(done, fair)).any():
@@ -229,16 +229,16 @@ def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
     return None
 
 
-def sentences(found: Mapping[str, Any]) -> list[str]:
-    """Return what the study says, in words."""
-    study = found["study"]
+def sentences(advice: Mapping[str, Any]) -> list[str]:
+    """Return the study's evidence as sentences."""
+    study = advice["study"]
     if study is None:
         return [
-            f"No study was given: `lmexp sweep {found['sweep']}` makes rows, `lmexp advise NAME --for ...` reads them."
+            f"No study was given: `lmexp sweep {advice['sweep']}` makes rows, `lmexp advise NAME --for ...` reads them."
         ]
     if not study["families"]:
         return [
-            f"{study['name']} has no finished run of the task {found['task']}: `lmexp sweep {found['sweep']}` would."
+            f"{study['name']} has no finished run of the task {advice['task']}: `lmexp sweep {advice['sweep']}` would."
         ]
     if len(study["families"]) == 1:
         return [f"{study['name']} has only {study['families'][0]['family']} for this, so it compares no families."]

@@ -1,8 +1,9 @@
-"""From a number of parameters to a config that has about as many: layers and width, in the study's proportions.
+"""From a number of parameters to a model with about as many: depth and width, in the study's proportions.
 
-A law says how many parameters, not which. Where a shipped size of the family is near, it is taken, for its shape was
-tried; else the width and the depth whose count comes nearest, at the ratio of width to depth of the study's largest
-model, which loss depends on weakly (Kaplan et al. 2020, figure 5).
+A law gives a number of parameters but no shape. If a shipped size of the family is close, it is used, because its
+shape is tried and tested. Otherwise the width and the depth are chosen whose parameter count is closest, at about the
+ratio of width to depth of the study's largest model. The loss depends only weakly on this ratio (Kaplan et al. 2020,
+figure 5).
 """
 
 import math
@@ -20,28 +21,28 @@ from lmexp.config.tasks.base import TaskSection
 from lmexp.cost.flops import count_model
 
 NEAR = 0.1
-"""A shipped size within this share of the parameters asked for is taken."""
+"""A shipped size is used if its number of parameters is within this share of the wanted number."""
 ASPECT = 0.1
-"""What a ratio of width to depth that is off by e counts, in shares of the parameters."""
+"""Penalty for a ratio of width to depth that is off by a factor of e, in the log of the number of parameters."""
 MAX_WIDTH = 65_536
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model of about the size asked for."""
+    """A model of about the wanted size."""
 
     model: ModelSection
     n_params: int
     shipped: str | None
-    """The choice of conf/model that it is; None for one that was worked out."""
+    """Its name in conf/model; None if the shape was computed."""
     nearest: tuple[str, int] | None
-    """The shipped size of this family that comes nearest, and its parameters with this vocabulary and context."""
+    """The closest shipped size of this family, and its parameters with this vocabulary and context."""
 
 
 def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: Sequence[Path]) -> ModelShape | None:
-    """Return the shape nearest to `params` parameters; None for families without a formula, whose keys are not known.
+    """Return the model shape closest to `params` parameters; None for a family whose parameters no formula gives.
 
-    `base` is the study's largest model, its vocabulary resolved: what is not shape stays as there.
+    `base` is the study's largest model, with its vocabulary resolved. Everything but the shape is copied from it.
     """
     if isinstance(base, CountedSection) or not base.d_model or not base.n_layers:
         return None
@@ -50,26 +51,26 @@ def nearest_shape(base: ModelSection, task: TaskSection, params: float, roots: S
         for name, content in _model_files(roots)
         if content.get("_target_") == base.target and (model := _changed(base, content, name)) is not None
     ]
-    closest = min(shipped, key=lambda found: abs(math.log(found[2] / params)), default=None)
+    closest = min(shipped, key=lambda candidate: abs(math.log(candidate[2] / params)), default=None)
     named = None if closest is None else (closest[0], closest[2])
     if closest is not None and abs(closest[2] / params - 1) <= NEAR:
         return ModelShape(closest[1], closest[2], closest[0], named)
     aspect = base.d_model / base.n_layers
 
-    def miss(found: tuple[ModelSection, int]) -> float:
-        model, count = found
+    def miss(candidate: tuple[ModelSection, int]) -> float:
+        model, count = candidate
         assert model.d_model and model.n_layers, "a shape of the base's family"
         return abs(math.log(count / params)) + ASPECT * abs(math.log(model.d_model / model.n_layers / aspect))
 
-    tried = list(_shapes(base, task, params))
-    if not tried:
+    candidates = list(_shapes(base, task, params))
+    if not candidates:
         return None
-    model, count = min(tried, key=miss)
+    model, count = min(candidates, key=miss)
     return ModelShape(model.model_copy(update={"name": base.family}), count, None, named)
 
 
 def _shapes(base: Any, task: TaskSection, params: float) -> Iterator[tuple[ModelSection, int]]:
-    """Yield for each width the depth that comes nearest."""
+    """Yield a model for each width, at the depth whose parameter count is closest, with that count."""
     head = (base.d_model // base.n_heads) if base.n_heads else 16
     group = getattr(base, "n_kv_heads", None) or 1
     for heads in range(group, MAX_WIDTH // head + 1, group):
@@ -87,7 +88,7 @@ def _shapes(base: Any, task: TaskSection, params: float) -> Iterator[tuple[Model
 
 
 def _changed(base: ModelSection, content: dict[str, Any], name: str) -> ModelSection | None:
-    """Return the base with a file's shape, or None for a file without sizes."""
+    """Return the base model with the shape of a config file, or None if the result is not a valid model."""
     shape = {key: content.get(key) for key in base.shape if key in content}
     try:
         return type(base).model_validate(base.model_dump(by_alias=True) | shape | {"name": name})
@@ -96,7 +97,7 @@ def _changed(base: ModelSection, content: dict[str, Any], name: str) -> ModelSec
 
 
 def _model_files(roots: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the model files with their content over that of the file they start from."""
+    """Yield the model config files by name, each merged over the file that it inherits from."""
     files = group_choices("model", list(roots))
     contents = {name: yaml.safe_load(file.read_text(encoding="utf-8")) or {} for name, file in files.items()}
     for name, own in contents.items():

@@ -1,8 +1,8 @@
-"""How fast, how dear and how large a model of another size would be, from the rows of one arm.
+"""The speed, price and memory of a model of another size, from the rows of one arm.
 
-Tokens a second at a size lie on a line in logs through this study's own measurements, on one device. For a device
-that no row was measured on there is one way, and it is an assumption that is said: the MFU of the largest model here,
-times the datasheet's peak there.
+Tokens per second follow a straight line in logs through this study's own measurements on one device. For a device
+without measurements, the speed is an assumption and is reported as one: the MFU of the study's largest model times
+the other device's peak in its datasheet.
 """
 
 from dataclasses import dataclass
@@ -18,30 +18,30 @@ from lmexp.cost.hardware import matches, peak_of
 
 @dataclass(frozen=True)
 class Speed:
-    """What is known of one arm on one device."""
+    """The speed, price and memory of one arm on one device."""
 
     device: str
     tokens_per_second: Line
     source: str
-    """`measured`, or the assumption in words."""
+    """`measured`, or a sentence that states the assumption."""
     dollars_per_hour: float | None
-    """Of all devices of a run; null where nobody named a price."""
+    """For all devices of a run together; None if no price is known."""
     price_source: str | None
     memory_gb: Line | None
-    """Peak memory, where it was measured on that device at several sizes."""
+    """Peak memory as a function of size; None unless it was measured on this device at several sizes."""
 
 
 def speed_of(
     rows: pd.DataFrame, flops: Line, device: HardwareConfig | None, compute: str, price: float | None
 ) -> Speed | str:
-    """Return the speed of an arm's finished rows, or why it is not known.
+    """Return the speed of an arm from its finished rows, or the reason why it is not known.
 
     Args:
-        rows: the arm's rows, by the record's names.
-        flops: FLOPs a token by size.
-        device: another device than the study's; None for the study's own.
-        compute: what the arm multiplies in, as peaks are named.
-        price: dollars of an hour that the user named.
+        rows: the arm's rows, with the record's columns.
+        flops: FLOPs per token as a function of size.
+        device: the device to answer for; None for the study's own.
+        compute: the number format of the arm's matmuls, as a key of the device's peaks.
+        price: dollars per hour, if the user gave them.
     """
     alone = ~(rows["exclusive"] == False).to_numpy(dtype=bool, na_value=False)  # noqa: E712
     measured = rows[alone & np.isfinite(numbers(rows, "tokens_per_second"))]
@@ -75,7 +75,7 @@ def _measured(rows: pd.DataFrame, name: str, device: HardwareConfig | None, pric
 
 
 def _price(rows: pd.DataFrame, device: HardwareConfig | None) -> tuple[float | None, str | None]:
-    """Return the dollars of an hour: those that the rows paid, else those of the device's file."""
+    """Return dollars per hour and their source: what the runs paid, else the price in the device's file."""
     hours = numbers(rows, "wall_seconds") / 3600
     paid = numbers(rows, "dollars") / hours
     paid = paid[np.isfinite(paid) & (paid > 0)]
@@ -85,7 +85,7 @@ def _price(rows: pd.DataFrame, device: HardwareConfig | None) -> tuple[float | N
 
 
 def _assumed(rows: pd.DataFrame, flops: Line, device: HardwareConfig, compute: str, price: float | None) -> Speed | str:
-    """Return the speed by this study's MFU and the other device's peak."""
+    """Return the assumed speed: this study's MFU times the other device's peak. Returns a reason if one is unknown."""
     sizes, mfu = numbers(rows, "n_params"), numbers(rows, "mfu")
     known = np.isfinite(mfu) & (mfu > 0)
     if not known.any():

@@ -1,7 +1,7 @@
-"""What `fit` answers: every law and approach side by side, and the best size, tokens and loss of budgets.
+"""The answers of `fit`: all laws and approaches side by side, and the best size, tokens and loss for each budget.
 
-Nothing is averaged over laws. The one that predicted the held-out largest runs best is named, and the others stand
-beside it: how far they lie apart is an uncertainty that no interval of one law shows.
+Laws are not averaged. The law that predicted the largest, held-out runs best is named, and the others are shown
+beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
 from collections.abc import Sequence
@@ -18,42 +18,43 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 
 POOR = 0.05
-"""Mean relative error on held-out runs from which no law says where the optimum is."""
+"""If every law's mean relative error on held-out runs is above this, a warning says that no law fits."""
 VAGUE = 10.0
-"""Upper over lower end of an interval of N*: beyond, a size is hardly known."""
+"""If the upper end of every interval of N* is more than this many times the lower, a warning says so."""
 BEYOND = (1.0, 10.0)
-"""Budgets that are told unless others are asked for: so many times the largest run."""
+"""The default budgets, as multiples of the largest run."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best use of a budget, as one law or approach has it."""
+    """The best use of a budget according to one law or approach."""
 
     flops: float
     beyond: float
-    """Times the compute of the largest run."""
+    """The budget as a multiple of the largest run's compute."""
     by: str
+    """The name of the law or approach."""
     params: Estimate
     tokens: Estimate
     loss: Estimate | None
-    """None of an approach, which has no law of the loss."""
+    """None for an approach, which has no law of the loss."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """The cheapest model for a loss when it is also to be used, beside the cheapest to train for that loss."""
+    """The model with the lowest cost of training and serving together, for the best loss of a training budget."""
 
     flops: float
-    """The training budget whose best loss is asked for."""
+    """The training budget whose best loss must be reached."""
     by: str
     loss: float
     params: Estimate
     tokens: Estimate
     train_flops: float
     total_flops: float
-    """Of training and of serving."""
+    """Training and serving together."""
     saved: float
-    """Share of the total that the model which is cheapest to train would take more."""
+    """Share of FLOPs saved against training and serving the model that is cheapest to train."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +63,27 @@ class Bought:
 
     amount: float
     beyond: float
+    """The amount as a multiple of the most expensive run's."""
     loss: Estimate
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One fit, with all that is shown of it."""
+    """One fit and everything that is reported about it."""
 
     points: Points
     fit: Fit
     largest: float
-    """FLOPs, or the cost asked about, of the largest run."""
+    """FLOPs of the largest run, or its `cost` if that is set."""
     cost: str | None = None
-    """The cost that a law of one variable was fitted to, instead of laws in N and D."""
+    """The cost that a law of one variable was fitted to; None if laws in N and D were fitted."""
     flops_per_token: float = 6.0
-    """FLOPs per parameter and token of a budget."""
+    """FLOPs per parameter and token, used to turn a budget into N and D."""
     approaches: dict[str, Approach] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    """Law or approach to why it is not here."""
+    """Name of a law or approach without a result -> the reason."""
     bias: Bias | None = None
-    """Of approach 2 at the first budget, were the law `chinchilla` right."""
+    """Bias of approach 2 at the first budget, under the assumption that the law `chinchilla` is right."""
     best: tuple[Best, ...] = ()
     served_tokens: float | None = None
     served: tuple[Served, ...] = ()
@@ -90,7 +92,7 @@ class Answer:
 
     @property
     def trusted(self) -> LawFit:
-        """The law that predicted the largest runs best; without runs held out, the one with fewest parameters."""
+        """The law that predicted the held-out runs best; if none were held out, the one with fewest parameters."""
         return min(
             self.fit.laws.values(),
             key=lambda law: (law.holdout.mean_absolute_error if law.holdout else np.inf, len(law.law.parameters)),
@@ -105,55 +107,52 @@ def answer(
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> Answer:
-    """Fit all laws in N and D and both approaches, and say the optimum of each budget.
+    """Fit all laws in N and D and both approaches, and compute the optimum of each budget.
 
-    Raises UserError where the design identifies no such law, or no law can be fitted.
+    Raises UserError if the design cannot identify such a law, or if no law can be fitted.
     """
     if why := checks.refusals(points):
         raise UserError(
             f"{points.source.split(':')[0]}: {' '.join(why)} --cost train_flops fits the loss against compute alone."
         )
-    found = fit(points, delta=delta, bootstraps=bootstraps, seed=seed)
-    refused = {name: " ".join(reasons) for name, reasons in found.refusals.items()}
-    if not found.laws:
+    fitted = fit(points, delta=delta, bootstraps=bootstraps, seed=seed)
+    refused = {name: " ".join(reasons) for name, reasons in fitted.refusals.items()}
+    if not fitted.laws:
         raise UserError(f"no law could be fitted: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
-    approaches = {}
-    for name, result in (("approach_1", approach_1(points, bootstraps, seed)), ("approach_2", approach_2(points))):
-        if isinstance(result, str):
-            refused[name] = result
-        else:
-            approaches[name] = result
+    results = {"approach_1": approach_1(points, bootstraps, seed), "approach_2": approach_2(points)}
+    approaches = {name: result for name, result in results.items() if not isinstance(result, str)}
+    refused |= {name: result for name, result in results.items() if isinstance(result, str)}
 
     largest, factor = float(points.flops.max()), checks.flops_per_token(points)
-    asked = list(budgets) or [largest * times for times in BEYOND]
-    laws = {name: law for name, law in found.laws.items() if law.law.has_optimum}
-    best = [_by_law(name, law, flops, largest, factor) for flops in asked for name, law in laws.items()]
-    best += [_by_approach(found, flops, largest) for flops in asked for found in approaches.values()]
-    order = {flops: i for i, flops in enumerate(asked)}
+    wanted = list(budgets) or [largest * times for times in BEYOND]
+    laws = {name: law for name, law in fitted.laws.items() if law.law.has_optimum}
+    best = [_by_law(name, law, flops, largest, factor) for flops in wanted for name, law in laws.items()]
+    best += [_by_approach(approach, flops, largest) for flops in wanted for approach in approaches.values()]
+    order = {flops: i for i, flops in enumerate(wanted)}
     at_largest = [float(law.optimum(largest, factor).params.value) for law in laws.values()]
     edges = checks.edge(points, float(np.median(at_largest))) if at_largest else ""
     first = laws.get("chinchilla")
     return Answer(
         points=points,
-        fit=found,
+        fit=fitted,
         largest=largest,
         flops_per_token=factor,
         approaches=approaches,
         refused=refused,
-        bias=bias(points, first.law, theta_of(first), asked[0]) if first and "approach_2" in approaches else None,
+        bias=bias(points, first.law, theta_of(first), wanted[0]) if first and "approach_2" in approaches else None,
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
-        served=tuple(_serve(name, law, flops, served, factor) for flops in asked for name, law in laws.items())
+        served=tuple(_serve(name, law, flops, served, factor) for flops in wanted for name, law in laws.items())
         if served
         else (),
         warnings=_once(
             points.warnings,
             checks.warnings(points),
             (edges,),
-            _doubts(found, best),
-            found.warnings,
-            *(law.warnings for law in found.laws.values()),
-            *(found.warnings for found in approaches.values()),
+            _doubts(fitted, best),
+            fitted.warnings,
+            *(law.warnings for law in fitted.laws.values()),
+            *(approach.warnings for approach in approaches.values()),
         ),
     )
 
@@ -168,30 +167,30 @@ def answer_in_cost(
 ) -> Answer:
     """Fit a power law with a floor to the frontier of loss against one cost: `flops`, `train_seconds`, `dollars`, ...
 
-    Raises UserError where the cost was not measured, or the frontier has too few runs.
+    Raises UserError if the cost was not measured, or if the frontier has too few runs.
     """
     column = "flops" if name == "train_flops" else name
     chosen = cost.on_frontier(points, name)
-    found = fit(chosen, laws=[power(column)], delta=delta, bootstraps=bootstraps, seed=seed)
-    if not found.laws:
-        raise UserError(f"no law of loss against {name}: {' '.join(map(' '.join, found.refusals.values()))}")
-    (law,) = found.laws.values()
+    fitted = fit(chosen, laws=[power(column)], delta=delta, bootstraps=bootstraps, seed=seed)
+    if not fitted.laws:
+        raise UserError(f"no law of loss against {name}: {' '.join(map(' '.join, fitted.refusals.values()))}")
+    (law,) = fitted.laws.values()
     largest = float(np.max(chosen.flops if column == "flops" else chosen.costs[column]))
-    asked = list(amounts) or [largest * times for times in BEYOND]
+    wanted = list(amounts) or [largest * times for times in BEYOND]
     return Answer(
         points=chosen,
-        fit=found,
+        fit=fitted,
         largest=largest,
         cost=name,
-        bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in asked),
-        warnings=_once(points.warnings, cost.warnings(chosen, name), found.warnings, law.warnings),
+        bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
+        warnings=_once(points.warnings, cost.warnings(chosen, name), fitted.warnings, law.warnings),
     )
 
 
-def _doubts(found: Fit, best: Sequence[Best]) -> tuple[str, ...]:
-    """Return warnings where no law predicts the runs held out, or none knows the best size."""
+def _doubts(fitted: Fit, best: Sequence[Best]) -> tuple[str, ...]:
+    """Return warnings if no law predicts the held-out runs, or if every interval of the best size is too wide."""
     doubts = []
-    errors = [law.holdout.mean_absolute_error for law in found.laws.values() if law.holdout]
+    errors = [law.holdout.mean_absolute_error for law in fitted.laws.values() if law.holdout]
     if errors and min(errors) > POOR:
         doubts.append(
             f"No law predicts the largest runs to within {POOR:.0%}: these runs follow none, or are too noisy for it."
@@ -205,7 +204,7 @@ def _doubts(found: Fit, best: Sequence[Best]) -> tuple[str, ...]:
 
 
 def theta_of(law: LawFit) -> npt.NDArray[np.float64]:
-    """Return a fitted law's own parameters (k,); those of precisions are left out."""
+    """Return a fitted law's own parameters (k,), without those of the precisions."""
     return np.array([law.theta[name] for name in law.law.parameters])
 
 
@@ -214,21 +213,21 @@ def _by_law(name: str, law: LawFit, flops: float, largest: float, factor: float)
     return Best(flops, flops / largest, name, params, tokens, loss)
 
 
-def _by_approach(found: Approach, flops: float, largest: float) -> Best:
-    return Best(flops, flops / largest, found.name, found.params(flops), found.tokens(flops), None)
+def _by_approach(approach: Approach, flops: float, largest: float) -> Best:
+    return Best(flops, flops / largest, approach.name, approach.params(flops), approach.tokens(flops), None)
 
 
 def _serve(name: str, law: LawFit, flops: float, served: float, factor: float) -> Served:
-    """Return the cheapest model in all that reaches the best loss of a training budget."""
+    """Return the model that reaches the best loss of a training budget at the lowest cost, serving included."""
     params, _, loss = law.optimum(flops, factor)
-    found = law.for_serving(float(loss.value), served)
-    n, d = float(found.params.value), float(found.tokens.value)
+    optimum = law.for_serving(float(loss.value), served)
+    n, d = float(optimum.params.value), float(optimum.tokens.value)
     train = factor * n * d
     total = train + SERVING_FLOPS_PER_TOKEN * n * served
     plain = flops + SERVING_FLOPS_PER_TOKEN * float(params.value) * served
-    return Served(flops, name, float(loss.value), found.params, found.tokens, train, total, 1 - total / plain)
+    return Served(flops, name, float(loss.value), optimum.params, optimum.tokens, train, total, 1 - total / plain)
 
 
 def _once(*groups: Sequence[str]) -> tuple[str, ...]:
-    """Return the sentences of all groups, each once."""
+    """Return the sentences of all groups without duplicates."""
     return tuple(dict.fromkeys(sentence for group in groups for sentence in group if sentence))

@@ -1,8 +1,8 @@
-"""What a design cannot tell, said before its numbers are believed.
+"""Checks of a design: whether its runs can identify a law at all, and what weakens the fit.
 
-A law in N and D is known only as well as the runs vary both. All at one D/N, the two terms cannot be told apart (the D*
-of such a fit was off by +5500 %): that is refused. Few sizes, little compute between the smallest and the largest run,
-few ratios a size, or an optimum outside of what was run make a fit that is to be read with care: that is a warning.
+A law in N and D is known only as well as the runs vary both. If all runs have one D/N, its two terms cannot be
+separated (the D* of such a fit was off by +5500 %), so such a design is refused. Few sizes, a small range of compute,
+few ratios of tokens to parameters per size, or an optimum outside the sizes run give a warning.
 """
 
 import numpy as np
@@ -12,20 +12,20 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.units import si
 
 MIN_SIZES = 3
-"""A power of N with a floor has three numbers."""
+"""A power of N with a floor has three unknowns."""
 FEW_SIZES = 5
 FEW_DECADES = 1.5
 FEW_RATIOS = 3
 MIN_SPREAD = 1.25
-"""Of D/N beyond what follows from N: within this factor all runs count as being on one line."""
+"""If D/N strays from a power of N by less than this factor, all runs count as lying on one line."""
 SAME_SIZE = 0.02
-"""Sizes whose logarithms differ by less are one size."""
+"""Sizes whose logarithms differ by less than this count as one size."""
 FAR = 10.0
-"""A budget this many times the largest run's is far beyond the data."""
+"""A budget of more than this many times the largest run is far beyond the data."""
 
 
 def size_of(params: Floats) -> np.ndarray:
-    """Return which size each run has (n,), 0 for the smallest; one spans at most SAME_SIZE from its least."""
+    """Return the index of each run's size (n,), 0 for the smallest; a size spans at most SAME_SIZE in ln N."""
     order = np.argsort(params, kind="stable")
     logs = np.log(params[order])
     sizes = np.empty(len(params), dtype=np.int64)
@@ -38,58 +38,60 @@ def size_of(params: Floats) -> np.ndarray:
 
 
 def refusals(points: Points) -> tuple[str, ...]:
-    """Return why no law in both N and D can be fitted to these points, if so."""
-    found = []
+    """Return the reasons why no law in both N and D can be fitted to these points; empty if one can."""
+    reasons = []
     sizes = int(size_of(points.params).max()) + 1
     if sizes < MIN_SIZES:
-        found.append(f"{_count(sizes, 'size')} of model: a law in N and D needs {MIN_SIZES}, better {FEW_SIZES}.")
+        reasons.append(f"{_count(sizes, 'size')} of model: a law in N and D needs {MIN_SIZES}, better {FEW_SIZES}.")
     elif _off_line(points) < np.log(MIN_SPREAD):
-        found.append(
+        reasons.append(
             "All runs lie at one D/N, or on one line of it: what parameters and tokens do cannot be told apart. "
             "Run sizes at several ratios."
         )
-    return tuple(found)
+    return tuple(reasons)
 
 
 def warnings(points: Points) -> tuple[str, ...]:
-    """Return what weakens a fit to these points, in sentences."""
-    found = []
+    """Return warnings about what weakens a fit to these points."""
+    sentences = []
     sizes = size_of(points.params)
     n_sizes = int(sizes.max()) + 1
     if n_sizes < FEW_SIZES:
-        found.append(f"Only {_count(n_sizes, 'size')} of model: {FEW_SIZES} or more make exponents worth something.")
+        sentences.append(
+            f"Only {_count(n_sizes, 'size')} of model: {FEW_SIZES} or more make exponents worth something."
+        )
     decades = float(np.log10(points.flops.max() / points.flops.min()))
     if decades < FEW_DECADES:
-        found.append(f"Compute spans {decades:.1f} decades: under {FEW_DECADES} an exponent is hardly known.")
+        sentences.append(f"Compute spans {decades:.1f} decades: under {FEW_DECADES} an exponent is hardly known.")
     ratio = np.round(np.log(points.tokens / points.params) / SAME_SIZE)
     few = sum(len(np.unique(ratio[sizes == size])) < FEW_RATIOS for size in range(n_sizes))
-    if 2 * few > n_sizes and 2 * n_sizes <= len(points):  # scattered runs have a size each, and need no ratios
-        found.append(f"{few} of {n_sizes} sizes have fewer than {FEW_RATIOS} ratios of tokens to parameters.")
+    if 2 * few > n_sizes and 2 * n_sizes <= len(points):  # if every run has its own size, no ratios are needed
+        sentences.append(f"{few} of {n_sizes} sizes have fewer than {FEW_RATIOS} ratios of tokens to parameters.")
     factor = points.flops / (points.params * points.tokens)
     low, high = float(factor.min()), float(factor.max())
     if high > 1.25 * low:
-        found.append(
+        sentences.append(
             f"FLOPs are {low:.3g} to {high:.3g} N D: attention and the head weigh more in small models, or conventions "
             f"are mixed. Optima take {flops_per_token(points):.3g} N D, that of the largest runs."
         )
     if len(points) > points.n_units:
-        found.append(
+        sentences.append(
             f"{len(points)} points come from {points.n_units} independent units, and these are what is resampled."
         )
-    return tuple(found)
+    return tuple(sentences)
 
 
 def flops_per_token(points: Points) -> float:
-    """Return FLOPs for each parameter and token: the median of the tenth of the runs with the most compute.
+    """Return FLOPs per parameter and token: the median over the tenth of the runs with the most compute.
 
-    That tenth is nearest to the budgets that are asked about.
+    These runs are the closest to the budgets in question.
     """
     largest = np.argsort(points.flops)[-max(len(points) // 10, 1) :]
     return float(np.median(points.flops[largest] / (points.params[largest] * points.tokens[largest])))
 
 
 def edge(points: Points, params: float) -> str:
-    """Return a warning where the best size at the largest compute that was run lies at the edge of the sizes run."""
+    """Return a warning if the best size at the largest compute lies outside the sizes that were run, else ''."""
     low, high = float(points.params.min()), float(points.params.max())
     if low < params < high:
         return ""
@@ -98,7 +100,7 @@ def edge(points: Points, params: float) -> str:
 
 
 def _off_line(points: Points) -> float:
-    """Return how far (in logs, between the 5th and the 95th percentile) D strays from a power of N."""
+    """Return how far D strays from a power of N, in logs, from the 5th to the 95th percentile."""
     n, d = np.log(points.params), np.log(points.tokens)
     line = np.polyfit(n - n.mean(), d, 1)
     low, high = np.percentile(d - np.polyval(line, n - n.mean()), [5, 95])

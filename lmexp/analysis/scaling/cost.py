@@ -1,8 +1,8 @@
-"""Loss against any one cost: FLOPs, seconds, dollars, kWh. A power law with a floor, on the runs that are worth it.
+"""A power law with a floor of loss against one cost, such as FLOPs, seconds, dollars or kWh, fitted to the frontier.
 
-Many runs reach no more than a cheaper one does. What a cost buys is what the best choice buys, so the law is fitted to
-the frontier: the runs that no other beats on both loss and cost. The frontier of the runs is taken once, before the
-bootstrap: the intervals leave out which runs would have been on it.
+Many runs are no better than a cheaper run. What a cost buys is the loss of the best run for it, so the law is fitted
+to the frontier: the runs that no other run beats in both loss and cost. The frontier is computed once, before the
+bootstrap, so the intervals do not include the uncertainty about which runs lie on it.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest
 
 MIN_RUNS = 5
-"""Runs on the frontier: the law has three numbers."""
+"""Fewest runs on the frontier: the law has three unknowns."""
 FEW_DECADES = 1.0
 
 
 def on_frontier(points: Points, cost: str) -> Points:
-    """Return the points on the frontier of loss against `cost`, `flops` or one of `points.costs`.
+    """Return the points on the frontier of loss against `cost`, which is `flops` or a key of `points.costs`.
 
-    Raises UserError for a cost that was not measured, and for fewer than MIN_RUNS points on the frontier.
+    Raises UserError if the cost was not measured, or if the frontier has fewer than MIN_RUNS points.
     """
     columns = {"train_flops": points.flops, **points.costs}
     name = "train_flops" if cost == "flops" else cost
@@ -36,7 +36,7 @@ def on_frontier(points: Points, cost: str) -> Points:
 
 
 def warnings(points: Points, cost: str) -> tuple[str, ...]:
-    """Return what weakens a law of loss against `cost` on these points of the frontier."""
+    """Return warnings about what weakens a law of loss against `cost` on these points of the frontier."""
     values = points.flops if cost in ("flops", "train_flops") else points.costs[cost]
     decades = float(np.log10(values.max() / values.min()))
     if decades >= FEW_DECADES:

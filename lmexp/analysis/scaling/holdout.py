@@ -1,4 +1,4 @@
-"""How well a law, fitted to the smaller runs, predicts the largest: the error that its own interval cannot know."""
+"""How well a law that was fitted to the smaller runs predicts the largest: an error that its interval does not show."""
 
 from dataclasses import dataclass
 
@@ -11,33 +11,39 @@ from lmexp.analysis.scaling.points import Points
 Bools = npt.NDArray[np.bool_]
 
 SHARE = 0.2
-"""The part of the runs that is held out: those of the most compute."""
+"""The share of the runs that is held out: those with the most compute."""
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """How a law, fitted to the rest, predicts the losses of the largest fifth of compute; errors are relative."""
+    """How well a law predicts the fifth of the runs with the most compute, which it was not fitted to.
+
+    Errors are relative.
+    """
 
     n_points: int
     """How many runs were held out."""
     flops_from: float
-    """They are the runs with at least so much compute."""
+    """The held-out runs have at least this much compute."""
     bias: float
-    """Mean of predicted over measured, less 1: above 0, the law predicts too high a loss."""
+    """Mean of predicted/measured - 1. If it is above 0, the predicted losses are too high."""
     mean_absolute_error: float
-    """Mean of the size of predicted over measured less 1."""
+    """Mean of |predicted/measured - 1|."""
     coverage: float
-    """Share of these losses that lie inside the law's 95 % interval for a single run."""
+    """Share of the measured losses inside the law's 95 % interval for a single run."""
 
 
 def largest(points: Points) -> Bools:
-    """Return which points (n,) are held out: the fifth with the most compute, and what ties with them."""
+    """Return a mask (n,) of the points to hold out: the fifth with the most compute, ties included."""
     count = max(round(SHARE * len(points)), 1)
     return points.flops >= np.sort(points.flops)[-count]
 
 
 def judge(points: Points, value: Floats, low: Floats, high: Floats) -> Holdout:
-    """Return the error of losses predicted for held-out points, (n,) each, with the bounds for a single run."""
+    """Return the errors of a prediction for held-out points.
+
+    `value`, `low` and `high` (n,) are the predicted losses and the bounds of the interval for a single run.
+    """
     error = value / points.loss - 1
     inside = (low <= points.loss) & (points.loss <= high)
     return Holdout(
