@@ -15,6 +15,8 @@ import yaml
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 CODE = '''
 import json
 from pathlib import Path
@@ -235,7 +237,9 @@ def test_a_strangers_run_and_sweep_are_refused_before_anything_is_imported(tmp_p
     # Without the configs that named it, the folder holds a run and a package of somebody else's.
     shutil.rmtree(tmp_path / "conf")
     (tmp_path / "my_study" / "imports.txt").unlink()
-    (tmp_path / "theirs.yaml").write_text("sweep: {seeds: 1}\noptim: {_target_: my_study.parts.SignSGD}\n")
+    (tmp_path / "theirs.yaml").write_text(
+        "sweep: {seeds: 1}\ncallbacks: [{_target_: my_study.parts.Counter, file: steps.txt}]\n"
+    )
     for words in (
         ["generate", run.name, "0 roses 0", "--tokens", "5"],
         ["eval", run.name],
@@ -254,7 +258,7 @@ def test_a_strangers_run_and_sweep_are_refused_before_anything_is_imported(tmp_p
     assert run.read_record() and imports(tmp_path) > 0
     for words in (
         ["generate", run.name, "0 roses 0", "--tokens", "5"],
-        ["sweep", "theirs.yaml", *SMALL, "tokenizer=byte", "optim.lr=1e-3"],
+        ["sweep", "theirs.yaml", *SMALL, "tokenizer=byte"],
     ):
         ended = lmexp(*words, "--trust", "my_study")
         assert ended.returncode == 0, (words, ended.stderr)
