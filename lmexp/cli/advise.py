@@ -62,7 +62,8 @@ def advise(
         str | None,
         typer.Option(
             "--for",
-            help="Instead: which model family suits a purpose: generating, judging, labelling, translating, filling.",
+            help="Instead: recommend a model family for a purpose: generating, judging, labelling, translating or "
+            "filling.",
         ),
     ] = None,
 ) -> None:

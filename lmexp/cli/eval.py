@@ -57,7 +57,7 @@ def evaluate(
         typer.Argument(metavar="OVERRIDES", help="Other data or another task: data=text data.path=a.txt."),
     ] = None,
 ) -> None:
-    """Score a finished run, or a pretrained model, on its validation split or on other data.
+    """Measure the quality of a finished run, or of a pretrained model, on its validation split or on other data.
 
     A run's record keeps the scores. `data.validation_path=FILE` scores a whole file of examples.
     """

@@ -15,7 +15,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder to create.")],
     common: CommonWithCode,
 ) -> None:
-    """Write a finished run as a folder that transformers loads: weights, config and tokenizer."""
+    """Write a finished run as a folder of the transformers library: weights, config and tokenizer."""
     from lmexp.inference.import_export import export_run
 
     path = export_run(run, folder, common.output_dir)

@@ -12,12 +12,12 @@ from lmexp.cli.options import Common
 @verb(USE, "lmexp import my_model", name="import")
 def import_(
     folder: Annotated[
-        Path, typer.Argument(help="Folder of transformers with safetensors: gpt2, llama, bert and similar.")
+        Path, typer.Argument(help="Folder of the transformers library with safetensors: gpt2, llama, bert and similar.")
     ],
     common: Common,
     name: Annotated[str | None, typer.Option("--as", help="Name of the model [default: the folder's name].")] = None,
 ) -> None:
-    """Import a folder of transformers as a finished run, imported/NAME, for `eval`, `bench`, or init.run."""
+    """Import a folder of the transformers library as a finished run, imported/NAME, for `eval`, `bench` or init.run."""
     from lmexp.inference.evaluate import check_name
     from lmexp.inference.import_export import import_run
 

@@ -28,7 +28,7 @@ def list_choices(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List what there is to choose from, one line each."""
+    """List all choices of one kind, one line each."""
     from lmexp.report.terminal.tables import print_list
 
     roots = paths.search_roots(config_dir)

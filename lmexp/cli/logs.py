@@ -16,7 +16,7 @@ def logs(
     output_dir: OutputDir = OUTPUTS,
     debug: Debug = False,
 ) -> None:
-    """Print what a run has printed, or what a detached sweep has done."""
+    """Print the log of a run, or of a detached sweep."""
     from lmexp.launch.control import LOG
     from lmexp.runs.coordinators import has_coordinator
     from lmexp.runs.find import find_run

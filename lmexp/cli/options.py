@@ -105,13 +105,13 @@ class PolicyOptions:
         str | None, typer.Option(metavar="DURATION", help="Stop a run that takes longer than this: 90s, 15m or 2h.")
     ] = None
     max_hours: Annotated[
-        float | None, typer.Option(min=0, help="Start no run that would bring all runs together above this many hours.")
+        float | None, typer.Option(min=0, help="Start no run if all runs together would then exceed this many hours.")
     ] = None
     max_dollars: Annotated[
-        float | None, typer.Option(min=0, help="Start no run that would bring all runs above this many dollars.")
+        float | None, typer.Option(min=0, help="Start no run if all runs together would then exceed this many dollars.")
     ] = None
     max_flops: Annotated[
-        float | None, typer.Option(min=0, help="Start no run that would bring all runs above this many training FLOPs.")
+        float | None, typer.Option(min=0, help="Start no run if all runs together would then exceed this many FLOPs.")
     ] = None
 
     def parse(self) -> "Policy":

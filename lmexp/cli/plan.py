@@ -69,7 +69,7 @@ def plan(
         bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to measure its speed.")
     ] = False,
 ) -> None:
-    """Show what each run of a sweep will take: parameters, FLOPs and memory; time and money once measured."""
+    """Estimate what each run of a sweep takes: parameters, FLOPs and memory; with --measure also time and money."""
     from lmexp.report.terminal.plan import print_affordable, print_plan, print_search_plan, print_simulation
     from lmexp.study.plan import plan_sweep
 

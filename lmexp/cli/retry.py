@@ -26,7 +26,7 @@ def retry(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of from the last checkpoint.")] = False,
 ) -> None:
-    """Run those runs of a sweep again that did not succeed, as their directories describe them."""
+    """Train those runs of a sweep again that did not succeed, using only their directories."""
     from lmexp.launch.control import RETRIED, set_back
     from lmexp.launch.processes import warm_up
     from lmexp.resolve.sweep import resolve_runs

@@ -20,7 +20,7 @@ def score(
         str | None, typer.Option(help="For an encoder-decoder: the source text that the sentences are targets of.")
     ] = None,
 ) -> None:
-    """Show how likely each word is, and how plausible each sentence: the geometric mean over its words."""
+    """Show how likely each word is, and how plausible each sentence is (the geometric mean over its words)."""
     from lmexp.inference.score import read_sentences
     from lmexp.inference.score import score as score_one
     from lmexp.inference.subject import load_subject

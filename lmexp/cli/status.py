@@ -13,7 +13,7 @@ from lmexp.errors import UserError
 def status(
     name: StartedSweep,
     common: Common,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until nothing runs any more.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until no run is active.")] = False,
 ) -> None:
     """Show what each run of a sweep is doing."""
     from lmexp.launch.control import goes_on
