@@ -1,9 +1,9 @@
-"""Cheaper designs that tell as much: cells that go for others that cost less, by what each adds to the information.
+"""Cheaper designs that identify a law equally well: cells are exchanged for others that give as much information.
 
-Greedy exchange. Each of the answers that a decision hangs on (the exponents, N*, D* and L* at the target) must be known
-at least as well as by the design as it stands. Cells are dropped, the one with the most cost for the least widening
-first; whatever that widens is won back by the candidate that wins back most for its price. A step counts when the whole
-got cheaper; when none does, that is the end. It finds a cheaper design, not the cheapest.
+The method is greedy exchange. Each answer that decisions depend on (the exponents, and N*, D* and L* at the target)
+must stay at least as well known as with the given design. Each step tries to drop a cell, the most expensive first, and
+to make up for the wider intervals with the candidates that narrow them most for their cost. A step is accepted if the
+whole design becomes cheaper, and the search ends when no step does. It finds a cheaper design, not the cheapest.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +18,16 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.planning.simulate import Assumed, gradients, jacobian, names_of, standard_errors
 
 Widest = Callable[[npt.NDArray[np.bool_]], float]
-"""The largest widening of an answer that counts, of the cells that a mask (cells and candidates,) marks."""
+"""Maps a mask (cells and candidates,) to the largest ratio of standard errors, after over before, among the answers."""
 
 NOT_NEEDED = ("A", "B", "Nc", "Dc", "E", "gamma")
-"""Answers that may widen: constants that no decision hangs on by themselves."""
+"""Answers whose intervals may widen: no decision depends on these constants by themselves."""
 RATIOS = 8
-"""Candidates of each size: numbers of tokens, evenly spaced in logs over what the design spans."""
+"""Candidates per size: numbers of tokens, evenly spaced in logs over the range of the design."""
 MAX_ADDED = 2
-"""Candidates that may take the place of one dropped cell."""
+"""Most candidates that may replace one dropped cell."""
 SAME_TOKENS = 0.01
-"""Of numbers of tokens whose logarithms differ by less: one run."""
+"""Numbers of tokens whose logarithms differ by less than this count as one run."""
 SLACK = 1 + 1e-9
 
 
@@ -43,13 +43,13 @@ class Exchange:
     flops_before: float
     flops_after: float
     widest: float
-    """The largest ratio of an interval's width, after over before, over the answers that count; at most 1."""
+    """The largest ratio of interval widths, after over before, among the needed answers; at most 1."""
 
 
 def exchange(points: Points, assumed: Assumed, target: float) -> Exchange | None:
-    """Return a cheaper design that tells as much, or None where this finds none.
+    """Return a cheaper design that identifies the law equally well, or None if the search finds none.
 
-    Every row of `points` is a unit of its own: milestones of one trunk are not exchanged.
+    Every row of `points` must be its own unit, because milestones of one trunk cannot be exchanged.
     """
     if points.n_units < len(points):
         return None
@@ -84,15 +84,18 @@ def exchange(points: Points, assumed: Assumed, target: float) -> Exchange | None
 
 
 def _step(chosen: npt.NDArray[np.bool_], cost: Floats, widest: Widest) -> npt.NDArray[np.bool_] | None:
-    """Return the first exchange, the dearest cells tried first, that is cheaper and tells as much; None if none is."""
-    for dear in sorted(np.flatnonzero(chosen), key=lambda i: -cost[i]):
+    """Return the first exchange that is cheaper and keeps all answers as well known, or None if there is none.
+
+    The most expensive cells are tried first.
+    """
+    for expensive in sorted(np.flatnonzero(chosen), key=lambda i: -cost[i]):
         trial = chosen.copy()
-        trial[dear] = False
-        saved = float(cost[dear])
+        trial[expensive] = False
+        saved = float(cost[expensive])
         for _ in range(MAX_ADDED + 1):
             if (now := widest(trial)) <= SLACK:
                 return trial
-            open_ = [i for i in np.flatnonzero(~trial) if i != dear and cost[i] < saved]
+            open_ = [i for i in np.flatnonzero(~trial) if i != expensive and cost[i] < saved]
             if not open_:
                 break
             gains = [_gain(trial, int(i), now, widest) / cost[i] for i in open_]
@@ -103,7 +106,7 @@ def _step(chosen: npt.NDArray[np.bool_], cost: Floats, widest: Widest) -> npt.ND
 
 
 def _gain(trial: npt.NDArray[np.bool_], i: int, now: float, widest: Widest) -> float:
-    """Return how much narrower the widest answer gets with one cell more."""
+    """Return how much narrower the widest answer gets if one cell is added."""
     more = trial.copy()
     more[i] = True
     after = widest(more)
@@ -111,9 +114,9 @@ def _gain(trial: npt.NDArray[np.bool_], i: int, now: float, widest: Widest) -> f
 
 
 def _candidates(points: Points) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Return cells that could be added: for each size, the position of a run of it, and tokens within the design's.
+    """Return candidate cells: the position of a run of the same size, and tokens within the range of the design.
 
-    None is larger than the design's largest run, and none is a run that the design has: it would be the same run.
+    No candidate needs more FLOPs than the design's largest run, and none repeats a run that the design already has.
     """
     of_size = size_of(points.params)
     first = np.array([int(np.flatnonzero(of_size == size)[0]) for size in range(int(of_size.max()) + 1)])
@@ -126,7 +129,7 @@ def _candidates(points: Points) -> tuple[npt.NDArray[np.intp], Floats]:
 
 
 def replace_rows(points: Points, rows: Sequence[int], tokens: Floats) -> Points:
-    """Return points with the sizes of `rows` and other tokens, each a unit of its own."""
+    """Return points with the sizes of `rows` and with other tokens, each as its own unit."""
     at = np.asarray(rows)
     return replace(
         points,

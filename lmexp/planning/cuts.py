@@ -1,16 +1,17 @@
-"""What of a sweep fits under a cap: fewer cells, or all of them with shorter budgets.
+"""The part of a sweep that fits under a spending cap: fewer cells, or all cells with shorter budgets.
 
-Fewer cells: whole values of axes go, never single cells, so what stays is crossed as before and every comparison
-keeps both its sides. The order is fixed:
+Fewer cells: whole values of axes are dropped, never single cells, so the rest is crossed as before and every
+comparison keeps both of its sides. Values are dropped in this order:
 
-1. seeds go, the last first, down to two: a third seed narrows an interval, a value of an axis is a question;
-2. values of the other axes go, down to two of each: where one is enough, the one that leaves the most cells, and of
-   these the most work; else those first whose cells save the most apiece, mostly the largest;
-3. only then the second seed goes, and with it the noise floor;
-4. and last, whole axes.
+1. Seeds, the last first, down to two. A third seed only narrows an interval, but a value of an axis is a question.
+2. Values of the other axes, down to two of each. If dropping one value is enough, the choice is the one that leaves the
+   most cells and, among equals, the most work. Otherwise the value whose cells save the most per cell is dropped first,
+   which is mostly the largest.
+3. The second seed, and with it the noise floor.
+4. Whole axes.
 
-What fits again at the end comes back. Which values were dropped is said, for a law that is fitted to a narrower range
-of sizes reaches less far.
+At the end, dropped values that fit again are restored. The dropped values are reported, because a law that is fitted to
+a narrower range of sizes does not reach as far.
 
 Shorter budgets: one factor for all cells. Every question stays, and each is answered for shorter runs.
 """
@@ -29,11 +30,11 @@ from lmexp.errors import UserError
 from lmexp.runs.record import Row
 
 MIN_SCALE = 0.1
-"""A run on less than a tenth of its budget answers another question: no such factor is proposed."""
+"""Smallest factor that is proposed: a run on less than a tenth of its budget answers another question."""
 SEED = "seed"
 
 Caps = dict[str, float]
-"""The most that all runs together may take: column of a plan -> limit in its unit."""
+"""Limits for all runs together: column of a plan -> limit in the column's unit."""
 Level = tuple[str, Any]
 """An axis and one of its values."""
 
@@ -45,11 +46,11 @@ class Cut:
     kept: list[int]
     """Positions of the cells that stay."""
     dropped: list[Level]
-    """The values of axes that went."""
+    """The values of axes that were dropped."""
 
 
 def caps_of(dollars: float | None, hours: float | None, flops: float | None) -> Caps:
-    """Return the caps that were given. Raises UserError for one that is not a number above 0."""
+    """Return the caps that were given. Raises UserError for a cap that is not a finite number above 0."""
     given = {"dollars": dollars, "hours": hours, "flops": flops}
     for name, value in given.items():
         if value is not None and not (math.isfinite(value) and value > 0):
@@ -59,7 +60,7 @@ def caps_of(dollars: float | None, hours: float | None, flops: float | None) -> 
 
 
 def check_known(name: str, rows: Sequence[Row], caps: Caps) -> None:
-    """Raise UserError where what is capped is not known of every run, with the way to know it."""
+    """Raise UserError if a capped cost is not known for every run; the message says how to find it out."""
     for column in caps:
         unknown = sum(row[column] is None for row in rows)
         if not unknown:
@@ -77,12 +78,12 @@ def check_known(name: str, rows: Sequence[Row], caps: Caps) -> None:
 
 
 def load(rows: Sequence[Row], caps: Caps) -> float:
-    """Return what rows take, as a share of the cap that they come nearest to; at most 1 fits."""
+    """Return the cost of rows as a share of the tightest cap; they fit if it is at most 1."""
     return max(math.fsum(row[column] for row in rows) / limit for column, limit in caps.items())
 
 
 def cut(cells: Sequence[Values], rows: Sequence[Row], caps: Caps) -> Cut | None:
-    """Return the part of a sweep that fits, by the rules at the top; None where not even the cheapest cell does."""
+    """Return the part of a sweep that fits, by the rules at the top; None if not even the cheapest cell fits."""
     kept, dropped = list(range(len(cells))), list[Level]()
     while load([rows[i] for i in kept], caps) > 1:
         level = _next_to_go(cells, rows, caps, kept)
@@ -104,7 +105,7 @@ def cut(cells: Sequence[Values], rows: Sequence[Row], caps: Caps) -> Cut | None:
 
 
 def _next_to_go(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: list[int]) -> Level | None:
-    """Return the value of an axis that goes next, or None when one cell is left."""
+    """Return the value of an axis to drop next, or None if one cell is left."""
     levels = _levels(cells, kept)
     counts: dict[str, int] = {}
     for axis, _ in levels:
@@ -120,7 +121,7 @@ def _next_to_go(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: 
 
 def _merit(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: list[int],
            level: Level) -> tuple[bool, float, float]:  # fmt: skip
-    """Return how well it would do to drop a value: whether the rest fits, then by the second rule at the top."""
+    """Return a sort key for dropping a value: whether the rest then fits, and after that the second rule at the top."""
     rest = [i for i in kept if not _matches(cells[i], level)]
     left = load([rows[i] for i in rest], caps) if rest else 0.0
     if rest and left <= 1:
@@ -130,14 +131,14 @@ def _merit(cells: Sequence[Values], rows: Sequence[Row], caps: Caps, kept: list[
 
 
 def _levels(cells: Sequence[Values], kept: Sequence[int]) -> list[Level]:
-    """Return the axes' values that some kept cell has, each once, of axes that have several."""
-    found: dict[str, list[Any]] = {}
+    """Return the distinct values that the kept cells have, for every axis with more than one value."""
+    by_axis: dict[str, list[Any]] = {}
     for i in kept:
         for axis, value in cells[i].items():
-            values = found.setdefault(axis, [])
+            values = by_axis.setdefault(axis, [])
             if value not in values:
                 values.append(value)
-    return [(axis, value) for axis, values in found.items() if len(values) > 1 for value in values]
+    return [(axis, value) for axis, values in by_axis.items() if len(values) > 1 for value in values]
 
 
 def _without(cells: Sequence[Values], dropped: Sequence[Level]) -> list[int]:
@@ -149,16 +150,16 @@ def _matches(cell: Values, level: Level) -> bool:
 
 
 def exclusion(spec: SweepSpec, dropped: Sequence[Level]) -> str:
-    """Return the word that leaves values of axes out of a sweep, beside what it leaves out by itself."""
+    """Return the override that excludes values of axes from a sweep, in addition to what the sweep excludes itself."""
     patterns: list[Values] = [*spec.exclude, *({axis: value} for axis, value in dropped)]
     return f"sweep.exclude={written(patterns)}"
 
 
 def scaled_budget(spec: SweepSpec, axes: Mapping[str, list[Any]], budgets: Sequence[BudgetConfig],
                   factor: float) -> list[str] | None:  # fmt: skip
-    """Return the words that multiply the budget of every cell by `factor`, rounded down.
+    """Return the overrides that multiply the budget of every cell by `factor`, rounded down.
 
-    None where no words can: budgets that are zipped with other axes, listed point by point, or of several kinds.
+    None if no overrides can: budgets that are zipped with other axes, listed point by point, or in several units.
     """
     swept = [axis for axis in axes if axis == "budget" or axis.startswith("budget.")]
     if swept:
@@ -175,7 +176,7 @@ def scaled_budget(spec: SweepSpec, axes: Mapping[str, list[Any]], budgets: Seque
 
 
 def _times(key: str, value: float, factor: float) -> str:
-    """Return a budget times a factor, rounded down to a whole token, or to four digits."""
+    """Return a budget times a factor, rounded down to a whole token if it is in tokens, else to four digits."""
     scaled = value * factor
     if key.endswith("budget.tokens") or key == "tokens":
         return str(max(math.floor(scaled), 1))

@@ -1,4 +1,4 @@
-"""What a sweep will take, said before it runs: counted from configs, and timed where its shapes were tried."""
+"""What a sweep will cost, before it runs: counted from configs, and timed if its shapes were probed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ PLAN_COLUMNS = {
     "energy_kwh": "kWh",
     "dollars": "dollars",
 }
-"""The columns of a plan that a terminal shows, with their headings; those without any value are left out."""
+"""The columns of a plan that a terminal shows, with their headings; columns without any value are left out."""
 GIVE_WAY = ("flops_per_token", "steps", "tokens", "energy_kwh", "peak_memory_gb", "train_flops", "dollars")
-"""The order in which they leave a table that is too wide."""
+"""The order in which columns are dropped from a table that is too wide."""
 TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
 
 
 @dataclass(frozen=True)
 class CostedRun:
-    """What a plan needs to know of a run."""
+    """What a plan needs to know about a run."""
 
     values: Values
     config: RunConfig
@@ -44,10 +44,10 @@ class CostedRun:
 
 
 def plan(cells: Iterable[CostedRun]) -> list[Row]:
-    """Return a row for each run: its swept values, then what it takes; GB are 1e9 bytes.
+    """Return one row per run: its swept values, then its costs; a GB is 1e9 bytes.
 
-    Seconds, energy and money are those of the training steps alone: starting, evaluation and checkpoints come
-    on top. What nothing is known of is null.
+    Seconds, energy and dollars cover the training steps only: starting, evaluation and checkpoints come on top. Unknown
+    values are null.
     """
     rows = []
     for cell in cells:
@@ -80,7 +80,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
 
 
 def totals(rows: Sequence[Row]) -> Row:
-    """Return the sums over all runs; null where a run's part is unknown."""
+    """Return the sums over all runs; a sum is null if the value of any run is unknown."""
     sums: Row = {}
     for key in TOTALS:
         parts = [row[key] for row in rows]
@@ -89,13 +89,13 @@ def totals(rows: Sequence[Row]) -> Row:
 
 
 def search_totals(rows: Sequence[Row], search: SearchSpec) -> Row:
-    """Return what a search takes at most, by what its corners take: every trial the largest, and none given up."""
+    """Return an upper bound for a search: every trial costs as much as the most expensive corner, none is pruned."""
     most = {key: [row[key] for row in rows] for key in TOTALS}
     return {key: None if None in parts else search.trials * max(parts) for key, parts in most.items()}
 
 
 def _micro_batch(cell: CostedRun) -> int | None:
-    """Return the micro-batch that `auto` takes on a device that is free; None where the config has it."""
+    """Return the micro-batch that `auto` would choose on an idle device; None if the config sets one."""
     if cell.config.batch.micro != "auto":
         return None
     share = world_size(cell.config) if cell.device.kind == "cpu" else 1
@@ -119,7 +119,7 @@ def _seconds(cell: CostedRun) -> float | None:
 
 
 def _energy(cell: CostedRun, steps: int | None, seconds: float | None) -> Row:
-    """Return kWh, from the probe's counter or from the rated power of the devices, and which it was."""
+    """Return kWh and their source: the probe's energy counter, or the rated power of the devices."""
     probe, watts = cell.probe, cell.config.hardware.watts
     joules, source = None, None
     if probe is not None and probe.joules_per_step is not None and steps is not None:

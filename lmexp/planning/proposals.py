@@ -43,7 +43,7 @@ from lmexp.runs.record import Row
 from lmexp.units import si
 
 MAX_TRIES = 5
-"""How often a factor is lowered until its plan fits: warm-up makes seconds not quite proportional to steps."""
+"""Most attempts to lower a factor until its plan fits: warm-up makes seconds not quite proportional to steps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PlannedCells:
     """A planned sweep, as far as proposals depend on it."""
 
     rows: list[Row]
-    """One per run, or of a search one per corner of its space."""
+    """One per run; for a search, one per corner of its space."""
     cells: list[Values]
     configs: list[RunConfig]
     axes: dict[str, list[Any]]
@@ -88,7 +88,7 @@ class Command(Protocol):
 
 
 def affordable(command: Command, planned: PlannedCells, caps: Caps) -> dict[str, Any]:
-    """Return what of a sweep fits under the caps: `fits`, and if it does not, `proposals`, each with its plan's totals.
+    """Return whether a sweep `fits` under the caps and, if not, `proposals` that do, each with its plan's totals.
 
     Raises UserError if the caps cannot be compared with the sweep, or if no part of it fits.
     """
@@ -115,7 +115,7 @@ def affordable(command: Command, planned: PlannedCells, caps: Caps) -> dict[str,
 
 
 def _subset(command: Command, planned: PlannedCells, caps: Caps) -> dict[str, Any] | None:
-    """Return the cut of a sweep that fits, once its own plan says so."""
+    """Propose the part of a sweep that fits, if its own plan confirms that; else None."""
     smaller = cut(planned.cells, planned.rows, caps)
     if smaller is None or not smaller.dropped:
         return None
@@ -138,7 +138,7 @@ def _by_axis(dropped: Sequence[Level]) -> dict[str, list[Any]]:
 
 
 def _scale(command: Command, planned: PlannedCells, caps: Caps) -> dict[str, Any] | None:
-    """Return the factor on every budget that fits, once its plan says so."""
+    """Propose one factor on every budget, if its own plan confirms that it fits; else None."""
     spec = command.spec()
     budgets = [config.budget for config in planned.configs]
     factor = 1 / load(planned.rows, caps)

@@ -1,10 +1,14 @@
-"""Before anything is spent: how well a design would tell a law, were the law and the noise as assumed.
+"""How well a design would identify a law, before anything is spent, if the law and the noise were as assumed.
 
-Twice, by two ways that know nothing of each other. From the information: ln L = ln f(theta; N, D) + noise, so the
-covariance of theta is sd^2 (J'J)^-1 with the analytic Jacobian J of ln f, and that of any answer follows from its
-gradient; this takes milliseconds, and is what designs are compared by. From rehearsals: losses are drawn from the law,
-and the real fit with its real bootstrap is run on them. Where the two differ, the design is so weak that no straight
-line describes what it tells, and the rehearsal is right. Drawn losses stay here: they are never records.
+The answer is computed twice, by two independent methods:
+
+- From the information: ln L = ln f(theta; N, D) + noise, so the covariance of theta is sd^2 (J'J)^-1 with the analytic
+  Jacobian J of ln f, and the variance of any answer follows from its gradient. This takes milliseconds, and designs are
+  compared by it.
+- From rehearsals: losses are drawn from the law, and the real fit with its real bootstrap runs on them.
+
+If the two differ, the design is so weak that the linear approximation of the first method fails, and the rehearsal is
+right. The drawn losses never leave this file and never become records.
 
 Rows of one unit share half of the variance of their noise, as milestones of one trunk share their data and seed.
 """
@@ -27,24 +31,24 @@ from lmexp.errors import UserError, nearest
 from lmexp.runs.record import Row
 
 Z = 1.959964
-"""Standard errors to the end of a 95 % interval."""
+"""Half a 95 % interval in standard errors."""
 SHARED = 0.5
-"""Share of the variance of the noise that rows of one unit have in common."""
+"""Share of the noise's variance that rows of one unit have in common."""
 STEP = 1e-5
-"""Of central differences in logs and exponents."""
+"""Step of the central differences, in logs and exponents."""
 MAX_LOG = 700.0
-"""exp of more overflows."""
+"""exp of a larger number overflows."""
 REHEARSALS = 8
 BOOTSTRAPS = 200
 SPREAD = 10.0
-"""The target budget unless another is named: so many times the largest run."""
+"""The default target budget, as a multiple of the largest run."""
 OPTIMA = ("params", "tokens", "loss")
 """The answers at the target budget: N*, D*, L*."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """The law and the noise that are taken for true."""
+    """The law and the noise that are assumed to be true."""
 
     law: Law
     theta: Floats
@@ -57,20 +61,20 @@ class Width(NamedTuple):
     """How well one number would be known."""
 
     value: float
-    """As assumed."""
+    """The assumed value."""
     low: float
     high: float
-    """Ends of the 95 % interval, by information."""
+    """Ends of the 95 % interval, from the information."""
     rehearsed: float | None
-    """Median width of the rehearsals' bootstrap intervals over that of this one; None where none was run or fitted."""
+    """Median width of the rehearsals' intervals, relative to this interval; None if no rehearsal was run or fitted."""
     covered: int | None
-    """In how many rehearsals the interval held the truth."""
+    """Number of rehearsals whose interval covered the assumed value."""
 
 
 def assumed_law(text: str, noise: float) -> Assumed:
     """Read a law: the name of a published one, its constants, or a JSON file with a law's name and its theta.
 
-    Raises UserError for what is neither, for constants that no law has, or noise that is not above 0.
+    Raises UserError if the text is none of these, no law has these constants, or the noise is not between 0 and 1.
     """
     if not (np.isfinite(noise) and 0 < noise < 1):
         raise UserError(
@@ -90,18 +94,18 @@ def assumed_law(text: str, noise: float) -> Assumed:
 
 
 def _pairs(text: str) -> dict[str, float]:
-    found = {}
+    constants = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            found[name.strip()] = float(value)
+            constants[name.strip()] = float(value)
         except ValueError:
             raise UserError(f"--law: '{part.strip()}' is no number under a name, as in alpha=0.34") from None
-    return found
+    return constants
 
 
 def _constants_in(file: Path) -> dict[str, float]:
-    """Return the constants in a file: a mapping of them, or one with a mapping `theta` in it or in its `laws`."""
+    """Return the constants in a JSON file: at its top level, under `theta`, or under `theta` in one of its `laws`."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -129,9 +133,9 @@ def _of_constants(given: dict[str, float], noise: float, source: str) -> Assumed
 
 
 def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
-    """Return the points that planned runs would be: parameters, tokens and FLOPs as records count them, no noise.
+    """Return the points that planned runs would give under the law, without noise; FLOPs are counted as in records.
 
-    Each run is a unit of its own. Raises UserError where the length of a run is not known.
+    Each run is its own unit. Raises UserError if the length of a run is not known.
     """
     unknown = sum(row["train_flops"] is None for row in rows)
     if unknown:
@@ -153,12 +157,12 @@ def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
 
 
 def design_problems(points: Points) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return why `fit` would refuse a law of N and D on these points, and what it would warn of."""
+    """Return the reasons why `fit` would refuse a law in N and D on these points, and the warnings it would give."""
     return refusals(points), warnings(points)
 
 
 def jacobian(assumed: Assumed, points: Points) -> Floats:
-    """Return d ln L / d coordinates (n, k); the coordinates are `_coordinates`.
+    """Return d ln L / d coordinates (n, k), for the coordinates of `_coordinates`.
 
     With q = A N^-alpha, w = B D^-beta, R = q + w:  dL/dE = 1, dL/dlnA = gamma R^(gamma-1) q, dL/dalpha = -lnN of that,
     likewise B and beta with w and lnD, dL/dgamma = R^gamma ln R.
@@ -180,7 +184,7 @@ def jacobian(assumed: Assumed, points: Points) -> Floats:
 
 
 def _coordinates(assumed: Assumed) -> Floats:
-    """Return the law's free numbers (k,): A and B as logs, the others as they are."""
+    """Return the law's free numbers (k,), with A and B as logarithms."""
     form = assumed.law.form(assumed.theta)._asdict()
     return np.array([float(np.log(form[n]) if n in "AB" else form[n]) for n in assumed.law.free])
 
@@ -194,7 +198,7 @@ def _at(assumed: Assumed, coordinates: Floats) -> Floats:
 
 
 def _answers(assumed: Assumed, coordinates: Floats, target: float, per_token: float) -> Floats:
-    """Return ln of the law's parameters, and ln N*, ln D*, ln L* (..., k + 3); E as it is."""
+    """Return the logarithms of the law's parameters and of N*, D* and L* (..., k + 3); E is not in logs."""
     theta = _at(assumed, coordinates)
     best = assumed.law.optimum(theta, target, per_token)
     is_floor = np.array([name == "E" for name in assumed.law.parameters])
@@ -204,7 +208,7 @@ def _answers(assumed: Assumed, coordinates: Floats, target: float, per_token: fl
 
 
 def gradients(assumed: Assumed, target: float, per_token: float) -> Floats:
-    """Return the gradients of the answers in the coordinates (answers, k), by central differences."""
+    """Return the gradients of the answers by the coordinates (answers, k), from central differences."""
     at = _coordinates(assumed)
     steps = STEP * np.eye(len(at))
     up, down = (_answers(assumed, at + sign * steps, target, per_token) for sign in (1, -1))
@@ -212,7 +216,7 @@ def gradients(assumed: Assumed, target: float, per_token: float) -> Floats:
 
 
 def information(jac: Floats, unit: npt.NDArray[np.str_], noise: float) -> Floats:
-    """Return the information (k, k) of rows whose noise is shared within a unit: J' V^-1 J, V block by block."""
+    """Return the information matrix J' V^-1 J (k, k) of rows whose noise is shared within a unit, block by block."""
     total = np.zeros((jac.shape[1], jac.shape[1]))
     for name in np.unique(unit):
         rows = jac[unit == name]
@@ -223,7 +227,7 @@ def information(jac: Floats, unit: npt.NDArray[np.str_], noise: float) -> Floats
 
 
 def standard_errors(info: Floats, grads: Floats) -> Floats:
-    """Return the standard error of each answer (answers,); infinite where the design does not tell it."""
+    """Return the standard error of each answer (answers,); infinite if the design does not identify the law."""
     scale = np.sqrt(np.diag(info))
     if not (scale > 0).all() or np.linalg.cond(scaled := info / np.outer(scale, scale)) > 1e12:
         return np.full(len(grads), np.inf)
@@ -237,26 +241,26 @@ def names_of(assumed: Assumed) -> list[str]:
 
 
 def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]:
-    """Return how well each number would be known, by information."""
+    """Return how well each number would be known, from the information."""
     per_token = flops_per_token(points)
     info = information(jacobian(assumed, points), points.unit, assumed.noise)
     errors = standard_errors(info, gradients(assumed, target, per_token))
     values = _answers(assumed, _coordinates(assumed), target, per_token)
-    found = {}
+    widths = {}
     for name, value, error in zip(names_of(assumed), values, errors, strict=True):
         low, middle, high = (
             float(end) if name == "E" else float(np.exp(min(end, MAX_LOG)))
             for end in (value - Z * error, value, value + Z * error)
         )
         low = max(low, 0.0)
-        found[name] = Width(middle, low, high, None, None)
-    return found
+        widths[name] = Width(middle, low, high, None, None)
+    return widths
 
 
 def rehearse(
     points: Points, assumed: Assumed, target: float, expected: dict[str, Width], seed: int = 0
 ) -> tuple[dict[str, Width], int]:
-    """Run the real fit on drawn losses; return the widths with what came of it, and how many rehearsals were fitted.
+    """Run the real fit on drawn losses; return the widths with the results, and the number of rehearsals fitted.
 
     A rehearsal that the fit refuses is not counted.
     """
@@ -285,8 +289,8 @@ def rehearse(
             low, high = ends[name]
             covered[name] += low <= width.value <= high
             ratios[name].append((high - low) / (width.high - width.low))
-    found = {
+    widths = {
         name: width._replace(rehearsed=float(np.median(ratios[name])), covered=covered[name]) if fitted else width
         for name, width in expected.items()
     }
-    return found, fitted
+    return widths, fitted

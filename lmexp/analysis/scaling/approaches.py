@@ -1,11 +1,12 @@
-"""Approaches 1 and 2: the best size of a budget without a law of the loss (Hoffmann et al. 2022, sections 3.1 and 3.2).
+"""Approaches 1 and 2: the best size for a budget without a law of the loss (Hoffmann et al. 2022, sections 3.1, 3.2).
 
-Approach 1 takes the lower envelope of the sizes' curves of loss against compute: which size is lowest at each C.
-Approach 2 fits, in each group of runs of equal compute, a parabola of the loss in ln N; its vertex is N*. Both then fit
-a line through ln N* against ln C. Its slope is the exponent a of N* ~ C^a.
+Approach 1 takes the lower envelope of the loss curves of all sizes over compute: the size with the lowest loss at each
+C. Approach 2 fits a parabola of the loss in ln N to each group of runs with equal compute; its vertex is N*. Both then
+fit a line through ln N* against ln C. Its slope is the exponent a of N* ~ C^a.
 
-A parabola is not what the loss follows, so approach 2 is off by what depends on the grid: its width, and how far off
-centre it is. Given a law, `bias` runs approach 2 on the law's own losses on the very grid: there the answer is known.
+The loss does not follow a parabola, so approach 2 has a bias, which depends on how wide the grid is and how far it lies
+off the optimum. `bias` measures it: it runs approach 2 on the losses that a given law predicts on the same grid, where
+the right answer is known.
 """
 
 from dataclasses import dataclass
@@ -21,16 +22,16 @@ from lmexp.analysis.scaling.laws import Law
 from lmexp.analysis.scaling.points import Points
 
 SAME_BUDGET = 1.12
-"""Runs whose FLOPs lie within this factor are of one budget."""
+"""Runs whose FLOPs lie within this factor belong to one budget."""
 MIN_IN_PARABOLA = 5
-"""Sizes: a parabola has three numbers, and two more show whether it fits at all."""
+"""Fewest sizes: a parabola has three unknowns, and two more sizes show whether it fits at all."""
 MIN_BUDGETS = 3
 MIN_IN_ENVELOPE = 10
-"""Sizes that run at several budgets; the published envelope has many more, and about 17 make it smooth."""
+"""Fewest sizes that were run at several budgets. The published envelope has many more; about 17 make it smooth."""
 ENVELOPE = 300
-"""Budgets at which the envelope is looked at."""
+"""Number of budgets at which the envelope is evaluated."""
 CHUNK = 256
-"""Jackknife samples at once: with 10,000 runs in one budget all of them would not fit into memory."""
+"""Jackknife samples computed at once: those of 10,000 runs in one budget would not fit into memory together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +40,16 @@ class Parabola:
 
     flops: float
     members: npt.NDArray[np.int64]
-    """Which points it was fitted to."""
+    """Indices of the points that it was fitted to."""
     centre: float
     coefficients: tuple[float, float, float]
     params: float
     """N*, at the vertex."""
     interval: tuple[float, float]
-    """Of N*, 95 %."""
+    """95 % confidence interval of N*."""
     smallest: float
     largest: float
-    """The sizes between which it was fitted."""
+    """The smallest and the largest size that it was fitted to."""
 
     def loss(self, params: Floats) -> Floats:
         """Return the parabola's loss at sizes (n,)."""
@@ -58,41 +59,41 @@ class Parabola:
 
 @dataclass(frozen=True, eq=False)
 class Approach:
-    """N* = exp(intercept) (C/C0)^exponent, with what it rests on."""
+    """N* = exp(intercept) (C/C0)^exponent, and the evidence for it."""
 
     name: str
     reference: float
-    """C0, in the middle of the budgets, so that exponent and intercept are nearly independent."""
+    """C0, in the middle of the budgets, which makes exponent and intercept nearly independent."""
     line: tuple[float, float]
     """Exponent and intercept."""
     covariance: Floats
-    """(2, 2) of exponent and intercept."""
+    """Covariance (2, 2) of exponent and intercept."""
     freedom: int
     """Degrees of freedom of the intervals, which are Student's t times the standard error."""
     n_budgets: int
     flops_per_token: float
     parabolas: tuple[Parabola, ...] = ()
-    """Of approach 2."""
+    """Only approach 2 has these."""
     envelope: tuple[Floats, Floats] | None = None
-    """Of approach 1: budgets (m,) and the sizes (m,) that are lowest there."""
+    """Only approach 1 has it: budgets (m,) and the size (m,) with the lowest loss at each."""
     holdout: float | None = None
-    """How far the N* of the largest budget is from what the others predict, relative."""
+    """Relative error of the N* that the other budgets predict for the largest budget."""
     warnings: tuple[str, ...] = ()
 
     @property
     def exponent(self) -> Estimate:
-        """a in N* ~ C^a; tokens follow with 1 - a."""
+        """The exponent a in N* ~ C^a; D* has the exponent 1 - a."""
         return _interval(np.asarray(self.line[0]), np.asarray(self.covariance[0, 0]), self.freedom)
 
     def params(self, flops: npt.ArrayLike) -> Estimate:
-        """Return N* of budgets (...)."""
+        """Return N* for budgets (...)."""
         at = np.log(np.asarray(flops, dtype=np.float64) / self.reference)
         (slope, both), (_, level) = self.covariance
         logs = _interval(self.line[0] * at + self.line[1], slope * at**2 + 2 * both * at + level, self.freedom)
         return Estimate(*(np.exp(part) for part in logs))
 
     def tokens(self, flops: npt.ArrayLike) -> Estimate:
-        """Return D* of budgets (...), which is what the budget leaves for N*."""
+        """Return D* for budgets (...): the tokens that each budget pays for at N*."""
         product = np.asarray(flops, dtype=np.float64) / self.flops_per_token
         value, low, high = self.params(flops)
         return Estimate(product / value, product / high, product / low)
@@ -100,18 +101,18 @@ class Approach:
 
 @dataclass(frozen=True)
 class Bias:
-    """How far approach 2 would be off, were a law exactly right and free of noise; relative, 0.01 is 1 %."""
+    """Relative error of approach 2 if a law were exactly right and without noise; 0.01 is 1 %."""
 
     params: float
     tokens: float
 
 
 def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approach | str:
-    """Return the envelope's N*(C), or why there is none.
+    """Return N*(C) from the envelope, or the reason why there is none.
 
-    Every point must be a run to its end, or an annealed milestone: a curve's own points lie too high. Between two
-    points of a size, ln L is a line in ln C. Where the smallest or the largest size is lowest, the grid ends and not
-    the optimum: left out.
+    Every point must be a finished run or an annealed milestone; the points along a training curve lie too high.
+    Between two points of one size, ln L is interpolated linearly in ln C. Budgets at which the smallest or the largest
+    size has the lowest loss are left out, because the optimum may lie outside the grid there.
     """
     sizes = size_of(points.params)
     curves = [np.flatnonzero(sizes == size) for size in range(int(sizes.max()) + 1)]
@@ -144,11 +145,12 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
 
 
 def approach_2(points: Points) -> Approach | str:
-    """Return N*(C) from the vertices of isoFLOP parabolas, or why there is none.
+    """Return N*(C) from the vertices of isoFLOP parabolas, or the reason why there is none.
 
-    Intervals come from the jackknife over units. Parabolas have few points, each of much weight: the intervals of a
-    bootstrap held the truth in 72 to 86 of 100 simulations (5 to 15 sizes a budget), those of the jackknife in 96 to
-    100. Budgets whose vertex lies outside of their sizes, or that open downwards, have no N*, and are named.
+    Intervals come from the jackknife over units. A parabola has few points, and each of them matters much: in
+    simulations with 5 to 15 sizes per budget, 95 % intervals of a bootstrap covered the truth in 72 to 86 % of cases,
+    and those of the jackknife in 96 to 100 %. A budget has no N* if its parabola opens downwards or its vertex lies
+    outside the sizes run; a warning names such budgets.
     """
     groups = [group for group in budget_groups(points) if _n_sizes(points, group) >= MIN_IN_PARABOLA]
     if len(groups) < MIN_BUDGETS:
@@ -157,36 +159,19 @@ def approach_2(points: Points) -> Approach | str:
     parabolas, at_edge, without = [], [], []
     for group in groups:
         budget = float(np.exp(np.mean(np.log(points.flops[group]))))
-        logs, losses = np.log(points.params[group]), points.loss[group]
-        coefficients, vertex = _vertices(logs, losses, np.ones((1, len(group))))
-        if not logs.min() < vertex[0] < logs.max():
+        fitted = _fit_parabola(points, group, budget, unit)
+        if fitted is None:
             at_edge.append(budget)
             continue
-        units = np.unique(unit[group])
-        left = np.concatenate(
-            [_vertices(logs, losses, (unit[group] != some[:, None]) * 1.0)[1] for some in _chunks(units)]
-        )
-        spread = np.asarray(_jackknife(left[:, None])[0, 0])
-        low, high = np.exp(_interval(vertex[0], spread, max(len(units) - 3, 1))[1:])
+        parabola, units, left = fitted
+        parabolas.append(parabola)
         without.append((units, left))
-        parabolas.append(
-            Parabola(
-                flops=budget,
-                members=group,
-                centre=float(logs.mean()),
-                coefficients=(float(coefficients[0]), float(coefficients[1]), float(coefficients[2])),
-                params=float(np.exp(vertex[0])),
-                interval=(float(low), float(high)),
-                smallest=float(points.params[group].min()),
-                largest=float(points.params[group].max()),
-            )
-        )
     if len(parabolas) < MIN_BUDGETS:
         return f"{_budgets(len(parabolas))} with the optimum inside its sizes; it takes {MIN_BUDGETS}."
     at, best = np.log([p.flops for p in parabolas]), np.log([p.params for p in parabolas])
     reference = float(np.exp(at.mean()))
     all_units = np.unique(np.concatenate([units for units, _ in without]))
-    vertices = np.tile(best, (len(all_units), 1))  # (units, budgets): without each unit in turn
+    vertices = np.tile(best, (len(all_units), 1))  # (units, budgets): each row leaves out one unit
     for column, (units, left) in enumerate(without):
         vertices[np.searchsorted(all_units, units), column] = left
     line = _lines(at - np.log(reference), best[None])[0]
@@ -205,20 +190,55 @@ def approach_2(points: Points) -> Approach | str:
     )
 
 
+def _fit_parabola(
+    points: Points, group: npt.NDArray[np.int64], budget: float, unit: npt.NDArray[np.int64]
+) -> tuple[Parabola, npt.NDArray[np.int64], Floats] | None:
+    """Fit the parabola of the runs of one budget, or return None if its vertex lies outside their sizes.
+
+    `unit` (n,) is the unit of every point. Beside the parabola this returns the group's units (u,), and the vertices
+    ln N* (u,) without each of them.
+    """
+    logs, losses = np.log(points.params[group]), points.loss[group]
+    coefficients, vertex = _vertices(logs, losses, np.ones((1, len(group))))
+    if not logs.min() < vertex[0] < logs.max():
+        return None
+    units = np.unique(unit[group])
+    left = np.concatenate([_vertices(logs, losses, (unit[group] != some[:, None]) * 1.0)[1] for some in _chunks(units)])
+    spread = np.asarray(_jackknife(left[:, None])[0, 0])
+    low, high = np.exp(_interval(vertex[0], spread, max(len(units) - 3, 1))[1:])
+    parabola = Parabola(
+        flops=budget,
+        members=group,
+        centre=float(logs.mean()),
+        coefficients=(float(coefficients[0]), float(coefficients[1]), float(coefficients[2])),
+        params=float(np.exp(vertex[0])),
+        interval=(float(low), float(high)),
+        smallest=float(points.params[group].min()),
+        largest=float(points.params[group].max()),
+    )
+    return parabola, units, left
+
+
 def bias(points: Points, law: Law, theta: npt.ArrayLike, flops: float) -> Bias | None:
-    """Return approach 2's error at a budget on this grid if the law held exactly; None where it gives no answer."""
+    """Return the error of approach 2 at a budget, on this grid, if the law held exactly; None without an answer."""
     exact = Points(
         points.params, points.tokens, points.flops, law.loss(theta, points.params, points.tokens), points.unit
     )
-    found = approach_2(exact)
-    if isinstance(found, str):
+    fitted = approach_2(exact)
+    if isinstance(fitted, str):
         return None
-    best = law.optimum(theta, flops, found.flops_per_token)
-    return Bias(float(found.params(flops).value / best.params) - 1, float(found.tokens(flops).value / best.tokens) - 1)
+    best = law.optimum(theta, flops, fitted.flops_per_token)
+    return Bias(
+        float(fitted.params(flops).value / best.params) - 1, float(fitted.tokens(flops).value / best.tokens) - 1
+    )
 
 
 def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
-    """Return the runs of equal compute, by growing compute: those of the fullest window, then of the fullest left."""
+    """Return the indices of runs with equal compute, one array per budget, in the order of rising compute.
+
+    The window that holds the most runs becomes the first group, then the fullest window of the remaining runs, and so
+    on.
+    """
     order = np.argsort(points.flops, kind="stable")
     logs = np.log(points.flops[order])
     free = np.ones(len(order), dtype=bool)
@@ -236,9 +256,9 @@ def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
 
 
 def _vertices(logs: Floats, losses: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return the first weights' coefficients (3,) and the vertex ln N* (B,) of parabolas by weights (B, m).
+    """Fit one weighted parabola for each row of weights (B, m).
 
-    One that opens downwards has its vertex at NaN.
+    Returns the coefficients (3,) for the first row, and the vertices ln N* (B,); NaN if a parabola opens downwards.
     """
     powers = (logs - logs.mean())[:, None] ** np.arange(3)  # (m, 3)
     normal = np.einsum("bm,mi,mj->bij", weights, powers, powers)
@@ -250,7 +270,7 @@ def _vertices(logs: Floats, losses: Floats, weights: Floats) -> tuple[Floats, Fl
 
 
 def _lines(x: Floats, y: Floats) -> Floats:
-    """Return slope and intercept (B, 2) of lines through x (m,), y (B, m); NaN in y is left out."""
+    """Return slope and intercept (B, 2) of least-squares lines through x (m,) and y (B, m), ignoring NaN in y."""
     known = np.isfinite(y)
     count = known.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -266,7 +286,11 @@ def _lines(x: Floats, y: Floats) -> Floats:
 def _lowest(
     points: Points, curves: list[npt.NDArray[np.int64]], budgets: Floats, there: npt.NDArray[np.bool_]
 ) -> Floats:
-    """Return the size that is lowest at each budget (m,); NaN where that is the smallest, the largest, or unknown."""
+    """Return the size with the lowest loss at each budget (m,).
+
+    NaN where that is the smallest or the largest size run, or fewer than three sizes were run. `there` (n,) marks the
+    points to use.
+    """
     losses = np.full((len(curves), len(budgets)), np.inf)
     for row, curve in enumerate(curves):
         at, inverse = np.unique(np.log(points.flops[curve[there[curve]]]), return_inverse=True)
@@ -275,7 +299,7 @@ def _lowest(
             losses[row] = np.interp(np.log(budgets), at, mean, left=np.inf, right=np.inf)
     best = np.argmin(losses, axis=0)
     enough = np.isfinite(losses).sum(axis=0) >= 3
-    # At the ends of what was run at this budget, a size further out might have been lower still.
+    # If the best size is the smallest or largest at this budget, a size further out might have had a lower loss.
     run = np.isfinite(losses)
     inner = (best > np.argmax(run, axis=0)) & (best < len(curves) - 1 - np.argmax(run[::-1], axis=0))
     params = np.array([np.exp(np.mean(np.log(points.params[curve]))) for curve in curves])
@@ -283,12 +307,12 @@ def _lowest(
 
 
 def _envelope_line(budgets: Floats, lowest: Floats, reference: float) -> Floats:
-    """Return slope and intercept (2,) of the envelope's sizes; NaN where it has too few."""
+    """Return slope and intercept (2,) of the line through the envelope's sizes; NaN if there are too few."""
     return np.asarray(_lines(np.log(budgets / reference), np.log(lowest)[None])[0])
 
 
 def _interval(value: npt.ArrayLike, variance: npt.ArrayLike, freedom: int) -> Estimate:
-    """Return values with their 95 % intervals: Student's t times the standard error."""
+    """Return values with their 95 % confidence intervals: Student's t times the standard error."""
     half = stats.t.ppf(0.975, freedom) * np.sqrt(np.asarray(variance, dtype=np.float64))
     return Estimate(
         np.asarray(value, dtype=np.float64), np.asarray(np.subtract(value, half)), np.asarray(np.add(value, half))
@@ -303,7 +327,7 @@ def _jackknife(without: Floats) -> Floats:
 
 
 def _finite(rows: Floats) -> Floats:
-    """Return the rows (m, k) without those that have no number."""
+    """Return the rows (m, k) in which all values are finite."""
     return rows[np.isfinite(rows).all(axis=1)]
 
 
@@ -312,7 +336,7 @@ def _chunks(units: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
 
 
 def _edges(budgets: list[float]) -> str:
-    """Say at which budgets no optimum was found."""
+    """Return a warning that names the budgets without an optimum inside their sizes."""
     said = (
         f"At {budgets[0]:.3g} FLOPs"
         if len(budgets) == 1

@@ -1,7 +1,8 @@
-"""A fit: each law with its intervals, its error on runs held out, and what must be known before it is believed.
+"""A fit: each law with its confidence intervals, its held-out error, and the warnings to read before using it.
 
-The road: checks.py judges the design, solver.py finds each law's optimum on its surface.py, bootstrap.py moves the
-units, holdout.py judges what is predicted. `LawFit` then answers questions, each with an interval.
+The steps: checks.py judges the design, solver.py finds each law's optimum (surface.py has the derivatives),
+bootstrap.py refits to resampled units, and holdout.py measures the held-out error. `LawFit` then answers questions,
+each with an interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,16 +24,17 @@ from lmexp.errors import UserError
 from lmexp.units import si
 
 MAX_POINTS = 100_000
-"""A thousand refits of so many take minutes."""
+"""A thousand refits to this many points take minutes."""
 HOLDOUT_BOOTSTRAPS = 200
 RIVALS = 3
-"""Optima of the whole, the best first, that every refit of the bootstrap begins at."""
+"""Every refit of the bootstrap starts from this many of the best local optima for all points."""
 WORST_CONDITION = 1e9
-"""Of the scaled Hessian: beyond it a change of the losses in their ninth digit moves a parameter by its own size."""
+"""Limit of the scaled Hessian's condition number: above it, losses that change in their ninth digit move a parameter by
+its own size."""
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval; each of the three has the shape of what was asked."""
+    """A number and its 95 % confidence interval; all three have the shape of the inputs."""
 
     value: Floats
     low: Floats
@@ -40,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 class Optimum(NamedTuple):
-    """The best use of a budget, each with its interval."""
+    """The best use of a budget, each number with its interval."""
 
     params: Estimate
     tokens: Estimate
@@ -53,13 +55,13 @@ class LawFit:
 
     law: Law
     theta: dict[str, float]
-    """The law's parameters, and after them those of the precisions."""
+    """The law's parameters, followed by those of the precisions."""
     intervals: dict[str, tuple[float, float]]
-    """95 % interval of each parameter."""
+    """95 % confidence interval of each parameter."""
     samples: Floats
     """(B, k) parameters of the bootstrap's refits, in the order of `theta`."""
     left_one_out: Floats
-    """(units, k) parameters of the refits that lack one unit, with fewer than 100 units; otherwise (0, k)."""
+    """(units, k) parameters of the jackknife's refits if there are fewer than 100 units; otherwise (0, k)."""
     objective: float
     """Sum over points of Huber's loss of ln(predicted/measured)."""
     delta: float
@@ -71,14 +73,14 @@ class LawFit:
     residual: float
     """Standard deviation of ln(predicted/measured), corrected for the number of parameters."""
     holdout: Holdout | None
-    """None where too few runs are left to fit without the largest."""
+    """None if too few runs remain to fit the law without the largest ones."""
     precisions: Precisions | None = None
     warnings: tuple[str, ...] = ()
 
     def loss(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
-        """Return the law's loss at N and D, or at the one variable of the law: the mean of many such runs.
+        """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
 
-        Raises UserError when the law takes another number of inputs, or no point has the precision.
+        Raises UserError if the law takes another number of inputs, or if no point has the precision.
         """
         values = [np.asarray(value, dtype=np.float64) for value in inputs]
 
@@ -89,7 +91,7 @@ class LawFit:
         return self.estimate(lost, *values)
 
     def prediction(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
-        """Return the loss of one new run: the law's loss, with a single run's noise around it in the interval."""
+        """Return the predicted loss of one new run: its interval includes the noise of a single run."""
         value, _, high = self.loss(*inputs, precision=precision)
         half = np.hypot(np.log(high / value), student(max(self.n_points - self.samples.shape[1], 1)) * self.residual)
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
@@ -97,34 +99,34 @@ class LawFit:
     def optimum(
         self, flops: npt.ArrayLike, flops_per_token: float = FLOPS_PER_TOKEN, precision: str | None = None
     ) -> Optimum:
-        """Return N*, D* and L* of a budget under C = flops_per_token N D.
+        """Return N*, D* and L* for a budget under C = flops_per_token N D.
 
-        Raises UserError when the law has one input only, or no point has the precision.
+        Raises UserError if the law has only one input, or if no point has the precision.
         """
         budget = np.asarray(flops, dtype=np.float64)
 
-        def best(theta: Floats) -> Optimal:  # what N f and D give at C f, N and D give at C
+        def best(theta: Floats) -> Optimal:  # N and D at budget C give the loss of N f and D at budget C f
             factor = self._factor(theta, precision)
-            found = self.law.optimum(self._of_law(theta), budget * factor, flops_per_token)
-            return Optimal(found.params / factor, found.tokens, found.loss)
+            optimal = self.law.optimum(self._of_law(theta), budget * factor, flops_per_token)
+            return Optimal(optimal.params / factor, optimal.tokens, optimal.loss)
 
         return self._three(best, budget)
 
     def for_serving(self, loss: npt.ArrayLike, served: npt.ArrayLike, precision: str | None = None) -> Optimum:
-        """Return the N and D of least 6ND + 2NT that reach `loss`, with T = `served` tokens to serve.
+        """Return the N and D that reach `loss` at the smallest 6ND + 2NT, with T = `served` tokens to serve.
 
-        NaN where the law never reaches the loss; a bound is 0 or infinite where some refits do not reach it.
+        They are NaN if the law never reaches the loss. A bound is 0 or infinite if some refits do not reach it.
         """
         wanted, amount = np.asarray(loss, dtype=np.float64), np.asarray(served, dtype=np.float64)
 
         def best(theta: Floats) -> Optimal:
-            found = self.law.for_serving(self._of_law(theta), wanted, amount)
-            return Optimal(found.params / self._factor(theta, precision), found.tokens, found.loss)
+            optimal = self.law.for_serving(self._of_law(theta), wanted, amount)
+            return Optimal(optimal.params / self._factor(theta, precision), optimal.tokens, optimal.loss)
 
         return self._three(best, wanted, amount)
 
     def _three(self, best: Callable[[Floats], Optimal], *inputs: Floats) -> Optimum:
-        """Return the estimates of params, tokens and loss."""
+        """Return the estimates of params, tokens and loss of a function of theta."""
         return Optimum(
             self.estimate(lambda theta: best(theta).params, *inputs),
             self.estimate(lambda theta: best(theta).tokens, *inputs),
@@ -132,9 +134,9 @@ class LawFit:
         )
 
     def estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats) -> Estimate:
-        """Return a positive quantity of a theta with its interval, which is symmetric in its logarithm.
+        """Return a positive function of theta with its interval, which is symmetric in the logarithm.
 
-        The quantity takes a theta whose axes before the last broadcast with the inputs.
+        `quantity` receives a theta (..., k) whose leading axes broadcast with the inputs.
         """
         refits = self.left_one_out if self.n_units < FEW_UNITS else self.samples
         axes = (1,) * np.broadcast(*inputs).ndim if inputs else ()
@@ -152,7 +154,7 @@ class LawFit:
         return theta[..., : len(self.law.parameters)]
 
     def _factor(self, theta: Floats, precision: str | None) -> Floats:
-        """Return N_eff/N (...) of a precision, by default of the reference."""
+        """Return N_eff/N (...) of a precision [default: the reference precision]."""
         if self.precisions is None:
             if precision is not None:
                 raise UserError(f"precision is not an axis of this fit of {self.law.name}: leave out '{precision}'")
@@ -166,33 +168,33 @@ class Fit:
 
     points: Points
     laws: dict[str, LawFit]
-    """Name to fit, of those laws that the points can tell."""
+    """Name -> fit, for every law that the points can identify."""
     warnings: tuple[str, ...] = ()
-    """What weakens all of them."""
+    """Warnings that concern all laws."""
     refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Name of a law that is not fitted, and why."""
+    """Name of each law that could not be fitted -> the reasons."""
 
     def spread(self, flops: float, flops_per_token: float = FLOPS_PER_TOKEN) -> dict[str, float]:
-        """Return highest over lowest of the laws' params, tokens and loss at the optimum of a budget.
+        """Return the ratio of the highest to the lowest params, tokens and loss among the laws' optima for a budget.
 
-        1 is agreement. What the forms differ by is an error that no interval of one of them holds.
+        A ratio of 1 means that all laws agree. The interval of a single law does not include this spread.
         """
-        found = [
+        optima = [
             fitted.law.optimum(
                 np.array(list(fitted.theta.values()))[: len(fitted.law.parameters)], flops, flops_per_token
             )
             for fitted in self.laws.values()
             if fitted.law.has_optimum
         ]
-        if not found:
+        if not optima:
             return {}
         return {
             name: float(max(values) / min(values))
-            for name, values in zip(("params", "tokens", "loss"), zip(*found, strict=True), strict=True)
+            for name, values in zip(("params", "tokens", "loss"), zip(*optima, strict=True), strict=True)
         }
 
 
-@np.errstate(over="ignore")  # a refit that runs away is infinite, and is told by that
+@np.errstate(over="ignore")  # a refit that diverges becomes infinite, and is recognised by that
 def fit(
     points: Points,
     laws: Sequence[Law | str] = DEFAULT_LAWS,
@@ -200,10 +202,11 @@ def fit(
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> Fit:
-    """Fit laws to points; beside Chinchilla's law always the one with an extra exponent.
+    """Fit laws to points; Chinchilla's law is always accompanied by the one with an extra exponent.
 
-    `delta` of Huber's loss is that of the residuals unless given (1e-3 is Chinchilla's). A law that the points cannot
-    tell is not among the fitted; `refusals` says why. Raises UserError for too many points, and for names of no law.
+    `delta` is the threshold of Huber's loss [default: estimated from the residuals; Chinchilla's authors used 1e-3]. A
+    law that the points cannot identify is not in `laws`, and `refusals` says why. Raises UserError for too many points
+    and for the name of an unknown law.
     """
     if len(points) > MAX_POINTS:
         raise UserError(
@@ -236,7 +239,10 @@ def fit(
 def fit_law(
     points: Points, law: Law, delta: float | None = None, bootstraps: int = 1000, seed: int = 0
 ) -> LawFit | tuple[str, ...]:
-    """Return one law's fit, without a hold-out, or why these points cannot tell it; the design is not judged."""
+    """Return the fit of one law without a held-out error, or the reasons why these points cannot identify it.
+
+    This does not check the design; `fit` does.
+    """
     precisions = Precisions.of(points.precision) if law.inputs[0] == "params" else None
     surface = Surface.of(law, points, precisions)
     k, n_units = len(surface.names), points.n_units
@@ -244,8 +250,8 @@ def fit_law(
         return (
             f"{law.name} has {k} numbers to find, and {si(n_units)} independent units are too few: it takes {k + 1}.",
         )
-    found, delta = solver.solve(surface, np.ones(len(points)), delta)
-    best = found.parameters[:1]
+    solution, delta = solver.solve(surface, np.ones(len(points)), delta)
+    best = solution.parameters[:1]
     condition = solver.condition(surface, best)
     form = surface.form(best)
     if not condition < WORST_CONDITION:
@@ -256,7 +262,7 @@ def fit_law(
     if form.alpha[0] <= 0 or form.beta[0] <= 0:
         return (f"The loss does not fall with {law.inputs[int(form.alpha[0] > 0)]}: {law.name} says nothing here.",)
     of_unit = unit_indices(points.unit)
-    samples = surface.theta(bootstrap(surface, of_unit, found.parameters[:RIVALS], delta, bootstraps, seed))
+    samples = surface.theta(bootstrap(surface, of_unit, solution.parameters[:RIVALS], delta, bootstraps, seed))
     samples = samples[np.isfinite(samples).all(axis=1)]
     if len(samples) < bootstraps / 2:
         return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)
@@ -271,7 +277,7 @@ def fit_law(
         intervals=_intervals(theta, left if n_units < FEW_UNITS else samples, n_units),
         samples=samples,
         left_one_out=left,
-        objective=float(found.objective[0]),
+        objective=float(solution.objective[0]),
         delta=delta,
         n_points=len(points),
         n_units=n_units,
@@ -284,31 +290,31 @@ def fit_law(
 
 
 def _intervals(theta: dict[str, float], refits: Floats, n_units: int) -> dict[str, tuple[float, float]]:
-    """Return the interval of each parameter: of coefficients in their logarithm, of E and exponents as they are."""
-    found = {}
+    """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma."""
+    intervals = {}
     for i, (name, value) in enumerate(theta.items()):
         in_logs = name in ("A", "B", "Nc", "Dc", "gamma")
         center = np.log(value) if in_logs else value
         half = float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half
-        found[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
+        intervals[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
         if name == "E":
-            found[name] = (max(found[name][0], 0.0), found[name][1])
-    return found
+            intervals[name] = (max(intervals[name][0], 0.0), intervals[name][1])
+    return intervals
 
 
 def _warnings(law: Law, theta: dict[str, float], precisions: Precisions | None) -> tuple[str, ...]:
-    """Return what to know of one law's fit."""
-    found = []
+    """Return the warnings about the fit of one law."""
+    sentences = []
     if theta.get("E") == 0:
-        found.append("E is 0, the least that it may be: these runs do not show a loss that no model could beat.")
+        sentences.append("E is 0, the least that it may be: these runs do not show a loss that no model could beat.")
     if precisions:
-        found.append(f"Precision: {precisions.said}.")
-    return tuple(found)
+        sentences.append(f"Precision: {precisions.said}.")
+    return tuple(sentences)
 
 
 def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | None:
-    """Return how the law, fitted without the largest runs, predicts them."""
+    """Return how well the law predicts the largest runs if it is fitted without them; None if it cannot be fitted."""
     held = largest(points)
     if held.all():
         return None

@@ -1,15 +1,16 @@
-"""The laws as data: what each says, its published constants, and what follows from it.
+"""The scaling laws as data: formulas, published constants, and the optimum of a budget under each.
 
-Every law here is a case of one form in parameters N and tokens D, with some of its six numbers held fixed:
+Every law here is a special case of one form in parameters N and tokens D, with some of its six numbers held fixed:
 
     L = E + (A N^-alpha + B D^-beta)^gamma
 
-Chinchilla's has gamma = 1; Kaplan's has E = 0 and beta = 1, under other names. A law in one variable has the first
-term only, and then N stands for that variable. So loss, optimum and serving are written once, for the form; a law
-adds the names of its own parameters and the way between them and the form. How the form is fitted: surface.py.
+Chinchilla's law has gamma = 1. Kaplan's has E = 0 and beta = 1, and other names for its parameters. A law in one
+variable has the first term only, and N then stands for that variable. So loss, optimum and serving are written once,
+for the form. A law adds the names of its own parameters and the conversion between them and the form. surface.py says
+how the form is fitted.
 
-A theta is an array whose last axis holds a law's parameters in the order of `Law.parameters`; the axes before it
-are those of a batch, and broadcast with N and D: theta (B, 1, k) with N (n,) gives losses (B, n).
+A theta is an array whose last axis holds a law's parameters in the order of `Law.parameters`. Its leading axes are
+batch axes and broadcast with N and D: theta (B, 1, k) with N (n,) gives losses (B, n).
 """
 
 from collections.abc import Callable
@@ -23,9 +24,9 @@ from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
 
 FLOPS_PER_TOKEN = 6.0
-"""Training FLOPs are this times N D: 2 in the forward pass and 4 in the backward (Kaplan et al. 2020, section 2.1)."""
+"""Training FLOPs are N D times this: 2 forward and 4 backward (Kaplan et al. 2020, section 2.1)."""
 SERVING_FLOPS_PER_TOKEN = 2.0
-"""FLOPs per parameter for a token that is served: the forward pass."""
+"""FLOPs per parameter and token served: the forward pass alone."""
 
 
 class Form(NamedTuple):
@@ -40,7 +41,7 @@ class Form(NamedTuple):
 
 
 class Optimal(NamedTuple):
-    """The best use of a budget: parameters, tokens, and the loss that they give."""
+    """The best use of a budget: parameters, tokens and the resulting loss."""
 
     params: Floats
     tokens: Floats
@@ -49,23 +50,23 @@ class Optimal(NamedTuple):
 
 @dataclass(frozen=True)
 class Law:
-    """One way in which loss falls with what is spent."""
+    """A formula for the loss as a function of size and tokens, or of one cost."""
 
     name: str
     formula: str
     parameters: tuple[str, ...]
-    """Names of what is fitted, in the order of a theta."""
+    """Names of the fitted parameters, in the order of a theta."""
     inputs: tuple[str, ...]
-    """What the loss depends on: columns of Points, or costs in it."""
+    """The variables of the loss: columns or costs of Points."""
     free: tuple[str, ...]
-    """The numbers of the form that are fitted; the others are held at E 0, beta 1, gamma 1."""
+    """The numbers of the form that are fitted; the others are fixed at E = 0, beta = 1, gamma = 1."""
     to_form: Callable[..., Form]
-    """From the parameters, as arguments, to the form."""
+    """Converts the parameters, as arguments, to the form."""
     from_form: Callable[[Form], tuple[Floats, ...]]
-    """And back."""
+    """Converts the form back to the parameters."""
 
     def form(self, theta: npt.ArrayLike) -> Form:
-        """Return the form of a theta (..., k), every number (...)."""
+        """Return the form of a theta (..., k); each of its numbers has shape (...)."""
         theta = np.asarray(theta, dtype=np.float64)
         return self.to_form(*np.moveaxis(theta, -1, 0))
 
@@ -74,9 +75,9 @@ class Law:
         return np.stack(np.broadcast_arrays(*self.from_form(form)), axis=-1).astype(np.float64)
 
     def loss(self, theta: npt.ArrayLike, *inputs: npt.ArrayLike) -> Floats:
-        """Return the loss at `inputs`, N and D or the one variable of the law; theta (..., k) broadcasts with them.
+        """Return the loss at `inputs`: N and D, or the law's one variable; theta (..., k) broadcasts with them.
 
-        Raises UserError when the law takes another number of inputs.
+        Raises UserError if the law takes another number of inputs.
         """
         if len(inputs) != len(self.inputs):
             raise UserError(f"the law {self.name} takes {' and '.join(self.inputs)}, {len(inputs)} values were given")
@@ -89,15 +90,15 @@ class Law:
 
     @property
     def has_optimum(self) -> bool:
-        """Whether the law trades parameters for tokens."""
+        """Whether the law trades parameters for tokens, so that a budget has a best size."""
         return self.inputs == ("params", "tokens")
 
     def optimum(self, theta: npt.ArrayLike, flops: npt.ArrayLike, flops_per_token: float = FLOPS_PER_TOKEN) -> Optimal:
         """Return N*, D* and the loss there under C = flops_per_token N D; theta (..., k) broadcasts with C.
 
-        In closed form, for gamma moves no optimum: N* = G (C/6)^(beta/(alpha+beta)), D* = (C/6)/N*, with
-        G = (alpha A/(beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, equation 4).
-        Raises UserError when the law has one input only.
+        The closed form holds for every gamma, which does not move the optimum: N* = G (C/6)^(beta/(alpha+beta)) and
+        D* = (C/6)/N*, with G = (alpha A/(beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, equation 4).
+        Raises UserError if the law has only one input.
         """
         self._check_optimum()
         f = self.form(theta)
@@ -109,12 +110,12 @@ class Law:
         return Optimal(params, tokens, self.loss(theta, params, tokens))
 
     def for_serving(self, theta: npt.ArrayLike, loss: npt.ArrayLike, served: npt.ArrayLike) -> Optimal:
-        """Return the N and D of least 6ND + 2NT that reach `loss`, where T = `served` tokens are served afterwards.
+        """Return the N and D that reach `loss` at the smallest 6ND + 2NT, if T = `served` tokens are served afterwards.
 
-        Where the law never reaches the loss, N and D are NaN. Source: Sardana et al. 2023, equation 2: at the
-        optimum beta B D^-beta / (alpha A N^-alpha) = D / (D + T/3). With p the share of N's term in what is
-        reducible, N and D follow from p, the left side falls and the right side rises with p: one root, bisected.
-        Raises UserError when the law has one input only.
+        N and D are NaN if the law never reaches the loss. At the optimum (Sardana et al. 2023, equation 2)
+        beta B D^-beta / (alpha A N^-alpha) = D / (D + T/3). Let p be the share of N's term in the reducible loss. N and
+        D follow from p, the left side falls with p and the right side rises, so there is one root, found by bisection.
+        Raises UserError if the law has only one input.
         """
         self._check_optimum()
         f = self.form(theta)
@@ -123,7 +124,7 @@ class Law:
         third = np.asarray(served, dtype=np.float64) * SERVING_FLOPS_PER_TOKEN / FLOPS_PER_TOKEN
 
         def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:
-            """Return N, D, and how far the left side is above the right, in logs."""
+            """Return N, D, and the log of the left side over the right."""
             share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
             params = (f.A / (share * reducible)) ** (1 / f.alpha)
             tokens = (f.B / (rest * reducible)) ** (1 / f.beta)
@@ -164,7 +165,7 @@ extra = Law(
     to_form=lambda E, A, B, alpha, beta, gamma: Form(E, A, alpha, B, beta, gamma),
     from_form=lambda f: (f.E, f.A, f.B, f.alpha, f.beta, f.gamma),
 )
-"""Chinchilla's with one exponent more, which often predicts the largest compute better."""
+"""Chinchilla's law with an extra exponent, which often predicts the largest runs better."""
 
 kaplan = Law(
     name="kaplan",
@@ -182,11 +183,11 @@ kaplan = Law(
         f.gamma,
     ),
 )
-"""Kaplan et al. 2020, equation 1.5; N there is without embeddings."""
+"""Kaplan et al. 2020, equation 1.5, where N excludes embeddings."""
 
 
 def _kaplan_alone(name: str, column: str, letter: str) -> Law:
-    """Return Kaplan's law in one of N and D, the other being plenty."""
+    """Return Kaplan's law in one of N and D, if the other is not the limit."""
     return Law(
         name=name,
         formula=f"L = ({letter}c/{letter})^alpha_{letter}",
@@ -199,9 +200,9 @@ def _kaplan_alone(name: str, column: str, letter: str) -> Law:
 
 
 kaplan_params = _kaplan_alone("kaplan_params", "params", "N")
-"""Kaplan et al. 2020, equation 1.1: for models trained on so many tokens that more would not help."""
+"""Kaplan et al. 2020, equation 1.1: for models trained on so many tokens that more tokens would not help."""
 kaplan_tokens = _kaplan_alone("kaplan_tokens", "tokens", "D")
-"""Kaplan et al. 2020, equation 1.2: for models so large that a larger one would not help."""
+"""Kaplan et al. 2020, equation 1.2: for models so large that more parameters would not help."""
 
 
 def power(column: str) -> Law:
@@ -218,15 +219,15 @@ def power(column: str) -> Law:
 
 
 LAWS = {law.name: law for law in (chinchilla, extra, kaplan, kaplan_params, kaplan_tokens)}
-"""The laws of parameters and tokens, by name; `power` gives those of one cost."""
+"""The laws in parameters and tokens, by name; `power` makes those in one cost."""
 DEFAULT_LAWS = (chinchilla, extra, kaplan)
-"""What `fit` fits unless told otherwise: chinchilla and extra always stand side by side."""
+"""The laws that `fit` fits by default; chinchilla and extra are always fitted together."""
 
 
 def law_named(name: str) -> Law:
     """Return a law by its name; `power_dollars` is the power law with a floor in dollars.
 
-    Raises UserError for a name that is no law.
+    Raises UserError if there is no law of that name.
     """
     if name.startswith("power_"):
         return power(name.removeprefix("power_"))
@@ -264,4 +265,4 @@ PUBLISHED_LAWS = {
     "kaplan_params": PublishedLaw(kaplan_params, (8.8e13, 0.076), "Kaplan et al. 2020, equation 1.1"),
     "kaplan_tokens": PublishedLaw(kaplan_tokens, (5.4e13, 0.095), "Kaplan et al. 2020, equation 1.2"),
 }
-"""Published parameters by name; made on other data, so they compare and orient, and predict nothing here."""
+"""Published constants by name. They were fitted to other data: use them for comparison, not to predict losses here."""

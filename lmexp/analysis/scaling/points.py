@@ -1,4 +1,4 @@
-"""What a law is fitted to: sizes, tokens, FLOPs and losses of runs, as plain arrays."""
+"""The points that a law is fitted to: sizes, tokens, FLOPs and losses of runs, as plain arrays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ Texts = npt.NDArray[np.str_]
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Runs, one an entry of every array; all numbers are float64, so that 6ND cannot overflow."""
+    """Runs, one per entry of every array. All numbers are float64, so that 6ND cannot overflow."""
 
     params: Floats
     """(n,) parameters N."""
@@ -25,20 +25,20 @@ class Points:
     loss: Floats
     """(n,) validation loss in nats per token."""
     unit: Texts
-    """(n,) what is independent of what: a run, or the trunk that milestones share. The bootstrap resamples units."""
+    """(n,) the independent unit of each point: a run, or the trunk that milestones share. Units are resampled."""
     precision: Texts | None = None
-    """(n,) name of the precision, where the study has several."""
+    """(n,) name of the precision; None if the study has only one."""
     costs: dict[str, Floats] = field(default_factory=dict)
-    """(n,) each, what else was paid: `train_seconds`, `dollars`, ...; NaN where it was not measured."""
+    """Other costs, (n,) each: `train_seconds`, `dollars`, ...; NaN if not measured."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Rows that are not here: the reason, and how many."""
+    """Rows that were left out: reason -> number of rows."""
     warnings: tuple[str, ...] = ()
     """What a reader of the fit must know about the points."""
     source: str = ""
-    """Where they come from, in words."""
+    """A text that says where the points come from."""
 
     def __post_init__(self) -> None:
-        """Cast to float64 and check. Raises UserError for lengths that differ and numbers that cannot be."""
+        """Cast to float64 and check. Raises UserError if lengths differ or a number is not finite and above 0."""
         for name in ("params", "tokens", "flops", "loss"):
             object.__setattr__(self, name, self._numbers(name, getattr(self, name)))
         object.__setattr__(self, "unit", self._texts("unit", self.unit))
@@ -48,7 +48,7 @@ class Points:
         object.__setattr__(self, "costs", costs)
 
     def _numbers(self, name: str, values: npt.ArrayLike, may_miss: bool = False) -> Floats:
-        """Return a column as float64 (n,): finite and above 0, or NaN where it may be missing."""
+        """Return a column as float64 (n,). Values must be finite and above 0, or NaN if `may_miss`."""
         numbers = np.asarray(values, dtype=np.float64)
         self._check_length(name, numbers.shape)
         good = np.isfinite(numbers) & (numbers > 0)
@@ -66,7 +66,7 @@ class Points:
         return texts
 
     def _check_length(self, name: str, shape: tuple[int, ...]) -> None:
-        """Raise UserError unless `shape` is that of `params`, with one axis."""
+        """Raise UserError unless `shape` is (n,), with the length of `params`."""
         if shape != (len(self.params),):
             raise UserError(f"{name}{self._where} has shape {shape}, params has {len(self.params)} entries")
 
@@ -83,14 +83,14 @@ class Points:
         return len(np.unique(self.unit))
 
     def column(self, name: str) -> Floats:
-        """Return a column or a cost by its name (n,). Raises UserError for one that is not here."""
+        """Return a column or a cost (n,) by its name. Raises UserError if there is none of that name."""
         known = {"params": self.params, "tokens": self.tokens, "flops": self.flops, "loss": self.loss, **self.costs}
         if name not in known:
             raise UserError(f"there is no '{name}'{self._where}.{nearest(name, known)} There are {', '.join(known)}")
         return known[name]
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Points":
-        """Return the points that `mask` (n,) marks; what was left out, warnings and source stay."""
+        """Return the points that `mask` (n,) marks, with the same `left_out`, warnings and source."""
         costs: Mapping[str, Floats] = {name: values[mask] for name, values in self.costs.items()}
         return replace(
             self,

@@ -1,9 +1,9 @@
-"""What a precision makes of a model's size: its effective parameters, as a factor on N.
+"""The effect of precision on a model's size: its effective number of parameters, as a factor on N.
 
-Kumar et al. 2024 (equation 3): N_eff = N (1 - exp(-P/gamma)) for every kind of tensor that P bits hold; the constants
-do not transfer, so gamma is fitted. That takes several widths where the factor bends, which for the published gamma
-of about 2.7 bits means below 16. With fewer, each precision has a factor of its own, relative to the reference one:
-the same law at N_eff, without a claim about the bits between.
+Kumar et al. 2024 (equation 3): N_eff = N (1 - exp(-P/gamma)) for every kind of tensor stored in P bits. The published
+constants do not transfer to other setups, so gamma is fitted. This needs several widths at which the factor is clearly
+below 1, which for the published gamma of about 2.7 bits means below 16 bits. With fewer widths, each precision gets its
+own factor relative to the reference precision: the same law at N_eff, without a claim about the widths in between.
 """
 
 from dataclasses import dataclass
@@ -23,40 +23,43 @@ BITS = {
 }  # fmt: skip
 """Bits of the operands of a matmul."""
 BENDING = 16
-"""Widths below this tell gamma; Kumar's form at 16 bits is within 0.3 % of 1 for the published gamma."""
+"""Only widths below this identify gamma: at 16 bits and the published gamma, Kumar's factor is within 0.3 % of 1."""
 PUBLISHED_GAMMA = 2.7
-"""Kumar et al. 2024: where the search for gamma begins."""
+"""Start of the search for gamma (Kumar et al. 2024)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Precisions:
-    """The precisions of some points, and how each shifts ln N."""
+    """The precisions of some points, and the shift of ln N that each causes."""
 
     names: tuple[str, ...]
-    """The reference first: factors are relative to it."""
+    """The reference precision first; factors are relative to it."""
     of_point: Ints
     """(n,) index into the names."""
 
     @classmethod
     def of(cls, precision: npt.NDArray[np.str_] | None) -> "Precisions | None":
-        """Return the precisions of points, or None where there are not two of them; the widest is the reference."""
+        """Return the precisions of points, or None if there are fewer than two. The widest is the reference."""
         if precision is None:
             return None
-        found, counts = np.unique(precision, return_counts=True)
-        if len(found) < 2:
+        names, counts = np.unique(precision, return_counts=True)
+        if len(names) < 2:
             return None
-        order = sorted(range(len(found)), key=lambda i: (-BITS.get(str(found[i]), 0), -counts[i], str(found[i])))
-        place = np.empty(len(found), dtype=np.intp)
-        place[order] = np.arange(len(found))
-        return cls(tuple(str(found[i]) for i in order), place[np.searchsorted(found, precision)])
+        order = sorted(range(len(names)), key=lambda i: (-BITS.get(str(names[i]), 0), -counts[i], str(names[i])))
+        place = np.empty(len(names), dtype=np.intp)
+        place[order] = np.arange(len(names))
+        return cls(tuple(str(names[i]) for i in order), place[np.searchsorted(names, precision)])
 
     def at(self, rows: Ints) -> "Precisions":
-        """Return those of some of the points."""
+        """Return the precisions of some of the points."""
         return Precisions(self.names, self.of_point[rows])
 
     @cached_property
     def bits(self) -> Floats | None:
-        """Widths of the names, where they identify gamma: three or more, two of them where the factor bends."""
+        """The width of each name if the widths identify gamma, else None.
+
+        They do if there are three or more, and two of them are below 16 bits.
+        """
         if not all(name in BITS for name in self.names):
             return None
         bits = np.array([BITS[name] for name in self.names], dtype=np.float64)
@@ -65,25 +68,25 @@ class Precisions:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of what is fitted: ln gamma of the bits, or the logarithm of each factor but the reference's."""
+        """Names of the fitted parameters: ln gamma, or the logarithm of each factor but the reference's."""
         return ("ln_gamma_bits",) if self.bits is not None else tuple(f"ln_factor_{name}" for name in self.names[1:])
 
     @property
     def said(self) -> str:
-        """Which of the two forms is fitted, in words."""
+        """A sentence that says which of the two forms is fitted."""
         if self.bits is not None:
             return "N_eff = N (1 - exp(-bits/gamma)), gamma fitted"
         return f"N_eff = N times a factor for each precision, relative to {self.names[0]}: too few widths for gamma"
 
     @property
     def start(self) -> Floats:
-        """(m,) where the search begins."""
+        """(m,) the start of the search."""
         return np.log([PUBLISHED_GAMMA]) if self.bits is not None else np.zeros(len(self.names) - 1)
 
     def log_factor(self, shifts: Floats, name: str | None = None) -> Floats:
-        """Return ln(N_eff/N) (...) of a precision, by default the reference, at parameters (..., m).
+        """Return ln(N_eff/N) (...) of a precision [default: the reference], at parameters (..., m).
 
-        Raises UserError for a precision that is not among these.
+        Raises UserError if no point has the precision.
         """
         name = self.names[0] if name is None else name
         if name not in self.names:
@@ -93,11 +96,11 @@ class Precisions:
         return self._table(shifts)[0][..., self.names.index(name)]
 
     def shift(self, shifts: Floats) -> Floats:
-        """Return what is added to ln N at each point (batch, n)."""
+        """Return the shift of ln N at each point (batch, n)."""
         return self._table(shifts)[0][:, self.of_point]
 
     def derivatives(self, shifts: Floats) -> tuple[list[Floats], list[Floats]]:
-        """Return the first and the (unmixed) second derivative of the shift for each parameter, (batch, n) each."""
+        """Return the first and the unmixed second derivative of the shift by each parameter, (batch, n) each."""
         if self.bits is None:
             ones = [
                 np.broadcast_to((self.of_point == i) * 1.0, (len(shifts), len(self.of_point)))
@@ -108,7 +111,7 @@ class Precisions:
         return [first[:, self.of_point]], [second[:, self.of_point]]
 
     def _table(self, shifts: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return ln(N_eff/N) of each name (..., names), and its derivatives by ln gamma, which factors lack."""
+        """Return ln(N_eff/N) of each name (..., names), and its first two derivatives by ln gamma; 0 for factors."""
         if self.bits is None:
             table = np.concatenate([np.zeros((*shifts.shape[:-1], 1)), shifts], axis=-1)
             return table, np.zeros_like(table), np.zeros_like(table)

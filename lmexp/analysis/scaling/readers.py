@@ -1,8 +1,9 @@
-"""Where points come from: a study's records, any table with sizes, tokens (or FLOPs) and losses, a file of one.
+"""Reads points from a study's records, or from a table or file with sizes, tokens (or FLOPs) and losses.
 
-A column may go by any of its usual names, or is named. Of parameters N, tokens D and FLOPs C two are enough: the third
-is then C = 6ND, and the source says so. What cannot be meant, a million parameters written as 1, a word among numbers,
-two tasks under one law, is refused with its place. Runs without a result are no points, and are counted.
+A column is recognised by any of its usual names, or the user names it. Two of parameters N, tokens D and FLOPs C are
+enough: the third follows from C = 6ND, and `source` says so. Input that is probably a mistake is an error that names
+the line: a million parameters written as 1, a word among numbers, two tasks under one law. Runs without a result are
+left out and counted.
 """
 
 from collections.abc import Mapping
@@ -27,34 +28,34 @@ NAMES: dict[str, tuple[str, ...]] = {
     "flops": ("train_flops", "flops", "c", "training_flops", "training_flop", "total_flops", "compute"),
     "loss": ("loss", "l", "val_loss", "validation_loss", "valid_loss", "eval_loss", "test_loss", "final_loss"),
 }
-"""What each quantity is called in the tables of the field, upper or lower case; the first that a table has is taken."""
+"""Usual names of each quantity's column, in upper or lower case; the first one that a table has is used."""
 BY_HAND = {"params": "--params", "tokens": "--tokens", "flops": "--compute", "loss": "--loss"}
-"""The option that names each quantity's column."""
+"""The option that names the column of each quantity."""
 SIX_ND = "6ND"
-"""Instead of a column of FLOPs: six for every parameter and token."""
+"""Stands for a column of FLOPs: six for every parameter and token."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
 MAX_POINTS = 10_000
-"""A fit of more would take minutes and hundreds of megabytes, and no study has them."""
+"""A fit to more points would take minutes and hundreds of megabytes, and no study has that many."""
 LEAST = {"params": 100.0, "tokens": 100.0, "flops": 1e4}
-"""Smaller numbers are in thousands, millions or billions."""
+"""Smaller numbers are probably in thousands, millions or billions."""
 PLAUSIBLE = (0.5, 100.0)
-"""FLOPs per parameter and token: 2 forward and 4 backward, less where parameters are looked up, more with attention."""
+"""Plausible FLOPs per parameter and token: about 2 forward and 4 backward, less for embeddings, more for attention."""
 SAME = 1.05
 """FLOPs per parameter and token within this factor of each other count as one convention."""
 HIGH_LOSS = 20.0
-"""In nats per token nothing is as bad: a uniform guess among 200,000 tokens is 12.2."""
+"""A loss above this is hardly in nats per token: a uniform guess among 200,000 tokens has 12.2."""
 
 
 def points_of_csv(file: Path, columns: Mapping[str, str] | None = None) -> Points:
-    """Read the points of a CSV (also .tsv) or Parquet file; `columns` names what goes by no usual name.
+    """Read the points of a .csv, .tsv or Parquet file; `columns` names the columns that have unusual names.
 
-    Raises UserError when there is no such file, it cannot be read, has no rows or too many, lacks a column, or a
-    number is none: the line is named.
+    Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
+    an implausible number where a number is needed, with the line.
     """
     frame = _read(file)
     lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
-    written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # an empty line is no row
+    written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # skip empty lines
     return points_of_frame(frame[written], columns, source=str(file), lines=lines[written])
 
 
@@ -64,11 +65,12 @@ def points_of_frame(
     source: str = "the table",
     lines: npt.NDArray[np.int64] | None = None,
 ) -> Points:
-    """Return the points of a table with one run, or one milestone, a row.
+    """Return the points of a table with one run, or one milestone, per row.
 
-    A column `state` keeps out what is not done; `unit`, or else `run_id`, says which rows are of one run.
-    `columns` maps params, tokens, flops, loss to names of columns; flops also to 6ND. `lines` (n,) is where the rows
-    stand in their file; else they are counted from 1. Raises UserError as points_of_csv does.
+    If there is a column `state`, only rows that are `done` are used. The column `unit`, or else `run_id`, says which
+    rows belong to one run. `columns` maps params, tokens, flops and loss to column names, and flops possibly to 6ND.
+    `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. Raises UserError as
+    points_of_csv does.
     """
     if frame.empty:
         raise UserError(f"{source} has no rows")
@@ -85,12 +87,8 @@ def points_of_frame(
         )
     table = _Table(source, lines)
     known = {key: table.numbers(frame, name) for key, name in named.items() if name != SIX_ND}
-    complete = np.ones(len(frame), dtype=bool)
-    for key, values in known.items():
-        for words, bad in ((f"no {key}", np.isnan(values)), (f"infinite {key}", np.isinf(values))):
-            if count := int((bad & complete).sum()):
-                left_out[words] = count
-                complete &= ~bad
+    complete, incomplete = _complete_rows(known, len(frame))
+    left_out |= incomplete
     if not complete.any():
         raise UserError(f"{source} has no finished row with numbers to fit: {_tally(left_out)}")
     known, frame = {key: values[complete] for key, values in known.items()}, frame[complete]
@@ -115,11 +113,23 @@ def points_of_frame(
     )
 
 
-def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> Points:
-    """Return the finished rows of a study, milestones included; runs that did not finish are counted.
+def _complete_rows(known: Mapping[str, Floats], n_rows: int) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
+    """Return a mask of the rows in which every number is finite, and how many of the others lack what."""
+    complete = np.ones(n_rows, dtype=bool)
+    counts: dict[str, int] = {}
+    for key, values in known.items():
+        for reason, bad in ((f"no {key}", np.isnan(values)), (f"infinite {key}", np.isinf(values))):
+            if count := int((bad & complete).sum()):
+                counts[reason] = count
+                complete &= ~bad
+    return complete, counts
 
-    The loss is per token, or in bits per byte where tokenizers differ. Raises UserError for several tasks or texts,
-    and as points_of_csv does.
+
+def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> Points:
+    """Return the finished rows of a study, milestones included, as points; runs that did not finish are counted.
+
+    The loss is per token, or in bits per byte if tokenizers differ. Raises UserError for several tasks or texts, and as
+    points_of_csv does.
     """
     table = study.table
     done = table[is_done(table)]
@@ -136,7 +146,7 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
 
 
 def _mixtures(study: Study, done: pd.DataFrame) -> tuple[str, ...]:
-    """Say what varies that no law knows of: it counts as noise."""
+    """Return warnings about what varies in the study but is not part of any law; it counts as noise."""
     families = [str(name) for name in done["family"].dropna().unique()]
     warnings = []
     if len(families) > 1:
@@ -150,33 +160,33 @@ def _mixtures(study: Study, done: pd.DataFrame) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Table:
-    """Where rows stand, for messages."""
+    """The source and the line numbers of rows, for error messages."""
 
     source: str
     lines: npt.NDArray[np.int64]
-    """(n,) the line of each row."""
+    """(n,) the line number of each row."""
 
     def numbers(self, frame: pd.DataFrame, name: str) -> Floats:
-        """Return a column as float64 (n,), missing as NaN. Raises UserError for text, with its line."""
+        """Return a column as float64 (n,), with missing values as NaN. Raises UserError for text, with its line."""
         values = frame[name]
         if pd.api.types.is_bool_dtype(values):
             raise UserError(f"{self.source}: column '{printable(name)}' holds true and false, no numbers")
-        found = pd.to_numeric(values, errors="coerce")
-        words = (found.isna() & values.notna()).to_numpy(dtype=bool)
+        parsed = pd.to_numeric(values, errors="coerce")
+        words = (parsed.isna() & values.notna()).to_numpy(dtype=bool)
         if words.any():
             first = int(np.flatnonzero(words)[0])
             if str(values.iloc[first]).strip().lower() not in ("nan", "na", "inf", "-inf"):
                 text = printable(str(values.iloc[first]))[:40]
                 raise UserError(f"{self.source}, line {self.lines[first]}: {printable(name)} is '{text}', no number")
-        return found.to_numpy(dtype=np.float64, na_value=np.nan)
+        return parsed.to_numpy(dtype=np.float64, na_value=np.nan)
 
     def costs(self, frame: pd.DataFrame, name: str) -> Floats:
-        """Return a column of costs (n,); what is not above 0 was not measured."""
+        """Return a column of costs (n,), with NaN for values that are not above 0, which means not measured."""
         values = self.numbers(frame, name)
         return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
     def check(self, key: str, name: str, values: Floats) -> None:
-        """Raise UserError for a finite number that cannot be meant."""
+        """Raise UserError for a number that is implausible for its quantity, with its line."""
         place = f"{self.source}, line {{}}: {printable(name)} is {{:g}}"
         if (values <= 0).any():
             first = int(np.flatnonzero(values <= 0)[0])
@@ -190,8 +200,8 @@ class _Table:
 
 
 def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -> tuple[dict[str, Floats], str]:
-    """Return all four quantities, a third size from two by C = 6ND, and the words that say what was taken."""
-    sizes = dict(known)  # two of the three at least: _columns saw to it
+    """Return all four quantities, the missing one from C = 6ND, and a text that says where each comes from."""
+    sizes = dict(known)  # _columns made sure that at least two of the three are known
     if "flops" not in sizes:
         sizes["flops"] = 6 * sizes["params"] * sizes["tokens"]
     elif "tokens" not in sizes:
@@ -207,7 +217,7 @@ def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -
 
 
 def _convention(factor: Floats, table: _Table) -> str:
-    """Return what the FLOPs per parameter and token are. Raises UserError where they cannot be."""
+    """Return a text with the FLOPs per parameter and token. Raises UserError if they are implausible."""
     bad = (factor < PLAUSIBLE[0]) | (factor > PLAUSIBLE[1])
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
@@ -222,31 +232,31 @@ def _convention(factor: Floats, table: _Table) -> str:
 
 
 def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[str, str]:
-    """Return the column of each quantity that the table has. Raises UserError for a name that it has not."""
+    """Return the column of each quantity that the table has. Raises UserError if a needed column is missing."""
     names = [str(name) for name in frame.columns]
     folded = {name.strip().lower().replace(" ", "_"): name for name in reversed(names)}
-    found = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
+    chosen = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
     for key, name in columns.items():
         if name not in names and (key, name) != ("flops", SIX_ND):
             raise UserError(f"{source} has no column '{printable(name)}'.{nearest(name, names)}")
-        found[key] = name
-    if "loss" not in found:
+        chosen[key] = name
+    if "loss" not in chosen:
         shown = printable(", ".join(names))
         raise UserError(f"{source} has no column for the loss; name it with {BY_HAND['loss']}. It has: {shown[:200]}")
-    if higher_is_better(found["loss"]):
-        raise UserError(f"the laws are of a loss, which falls: more {printable(found['loss'])} is better")
-    if len(found) < 3 or (len(found) == 3 and found.get("flops") == SIX_ND):
-        options = ", ".join(BY_HAND[key] for key in NAMES if key not in found)
+    if higher_is_better(chosen["loss"]):
+        raise UserError(f"the laws are of a loss, which falls: more {printable(chosen['loss'])} is better")
+    if len(chosen) < 3 or (len(chosen) == 3 and chosen.get("flops") == SIX_ND):
+        options = ", ".join(BY_HAND[key] for key in NAMES if key not in chosen)
         shown = printable(", ".join(names))
         raise UserError(
             f"{source} needs two of params, tokens and flops beside the loss; name them with {options}. "
             f"It has: {shown[:200]}"
         )
-    return found
+    return chosen
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """Read a file as a table. Raises UserError when that cannot be done."""
+    """Read a file as a table. Raises UserError if that fails."""
     if file.is_dir() or not file.exists():
         raise UserError(f"there is no file {file}")
     try:
@@ -260,7 +270,7 @@ def _read(file: Path) -> pd.DataFrame:
         raise UserError(f"{file} is no text in UTF-8") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{file} is empty") from None
-    except (ValueError, OSError) as problem:  # pandas' and pyarrow's own are ValueErrors
+    except (ValueError, OSError) as problem:  # the parsing errors of pandas and pyarrow are ValueErrors
         raise UserError(f"{file} cannot be read as a table: {reason_of(problem)}") from None
     if not isinstance(frame.index, pd.RangeIndex):
         raise UserError(f"{file} has rows of more fields than its heading")

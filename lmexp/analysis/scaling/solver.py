@@ -1,10 +1,10 @@
-"""The best fit, not a good one: a grid, a small linear problem in every cell of it, then Newton from the best few.
+"""The global optimum of a fit: a grid, a small linear problem in every cell of it, then Newton from the best cells.
 
-What is minimised is the weighted sum over points of Huber's loss of r = ln(predicted/measured). The sum, never the
-mean: a mean is so small that an optimiser's tolerances stop it where it began.
+The objective is the weighted sum over points of Huber's loss of r = ln(predicted/measured). It must be the sum and not
+the mean: a mean is so small that an optimiser's tolerances stop it at the start.
 
-`solve` finds the optimum from nothing. `descend` improves many problems at once, one for each row of weights: those of
-a bootstrap, which begin where the whole's optimum and its rivals are.
+`solve` finds the optimum without a starting point. `descend` improves many problems at once, one for each row of
+weights. The refits of a bootstrap are such problems; they start from the optimum for all points and from its rivals.
 """
 
 from dataclasses import replace
@@ -18,69 +18,69 @@ from lmexp.analysis.scaling.surface import Surface
 EXPONENTS = np.geomspace(0.02, 2.0, 16)
 """The grid's alpha and beta."""
 GAMMAS = np.geomspace(0.05, 2.0, 8)
-"""The grid's gamma, where it is free; 1 is added."""
+"""The grid's gamma if it is free; 1 is added."""
 FLOORS = np.array([0.0, 0.25, 0.45, 0.6, 0.7, 0.8, 0.88, 0.95, 0.99])
-"""The grid's E, as parts of the smallest loss, where it is free."""
+"""The grid's E if it is free, as fractions of the smallest loss."""
 GRID_POINTS = 1000
-"""The grid needs no more points than this to find where to begin."""
+"""The grid uses at most this many points, which is enough to find starting points."""
 STARTS = 48
-"""How many of the grid's cells Newton begins at."""
+"""Number of grid cells that Newton starts from."""
 PATIENCE = 12
-"""Steps without gain until a descent ends: at Huber's kinks the best step is far shorter than the first tried."""
+"""Failed steps in a row that end a descent: at Huber's kinks the best step is far shorter than the first one tried."""
 STEPS = 200
-"""Of a descent at most; ten to fifty are usual."""
+"""Most steps of a descent; ten to fifty are usual."""
 LAST_STEPS = 2000
-"""Of the last descents to an optimum: along the valley of an exponent that hardly matters it takes hundreds."""
+"""Most steps of the last descents to an optimum: the valley of an exponent that hardly matters takes hundreds."""
 LONGEST_STEP = 1.5
-"""In each working parameter, all of which are logarithms or of their size."""
+"""Limit of a step in each working parameter; all of them are logarithms or of that size."""
 AT_ONCE = 40_000
-"""Points times problems worked on at once: what stays in a processor's cache."""
+"""Points times problems computed at once, so that the arrays stay in a processor's cache."""
 HUBER = 1.345
-"""Of the residuals' standard deviation: Huber's loss is then 95 % as efficient as squares where noise is normal."""
+"""Delta in standard deviations of the residuals. For normal noise Huber's loss is then 95 % as efficient as squares."""
 MAD_TO_DEVIATION = 1.4826
-"""A normal distribution's standard deviation over its median absolute deviation."""
+"""Standard deviation of a normal distribution over its median absolute deviation."""
 SMALLEST_DELTA = 1e-6
-"""Below this, residuals are rounding, and every one counts by its square."""
+"""Smallest delta: residuals below it are only rounding errors."""
 
 
 class Solution(NamedTuple):
-    """Where a descent ended."""
+    """The end points of a batch of descents."""
 
     parameters: Floats
-    """(batch, k), as surface.py has them."""
+    """(batch, k), the working parameters of surface.py."""
     objective: Floats
     """(batch,)"""
 
 
 def solve(surface: Surface, weights: Floats, delta: float | None = None) -> tuple[Solution, float]:
-    """Return the distinct optima of one problem, weights (n,), the best first, and the delta of Huber's loss.
+    """Return the distinct local optima of one problem with weights (n,), the best first, and Huber's delta.
 
-    Without a `delta` it is 1.345 robust standard deviations (1.4826 MAD) of the residuals at the optimum itself,
-    found by turns, beginning with squares.
+    If `delta` is None, it is 1.345 robust standard deviations (1.4826 MAD) of the residuals at the optimum itself.
+    Delta and optimum are then computed in alternation, starting from least squares.
     """
     start = _best_of_grid(surface, weights, np.inf if delta is None else delta)
     if delta is not None:
-        found = _distinct(_descend_alike(surface, weights, start, delta))
-        return _distinct(_descend_alike(surface, weights, found.parameters, delta, LAST_STEPS)), delta
-    found = _descend_alike(surface, weights, start, np.inf)
+        solution = _distinct(_descend_alike(surface, weights, start, delta))
+        return _distinct(_descend_alike(surface, weights, solution.parameters, delta, LAST_STEPS)), delta
+    solution = _descend_alike(surface, weights, start, np.inf)
     delta = np.inf
     for _ in range(20):
-        previous, delta = delta, robust_delta(surface.residual(_best(found).parameters)[0], weights)
-        found = _descend_alike(surface, weights, _distinct(found).parameters, delta)
+        previous, delta = delta, robust_delta(surface.residual(_best(solution).parameters)[0], weights)
+        solution = _descend_alike(surface, weights, _distinct(solution).parameters, delta)
         if abs(delta - previous) <= 1e-6 * delta:
             break
-    return _distinct(_descend_alike(surface, weights, found.parameters, delta, LAST_STEPS)), delta
+    return _distinct(_descend_alike(surface, weights, solution.parameters, delta, LAST_STEPS)), delta
 
 
 def robust_delta(residual: Floats, weights: Floats) -> float:
-    """Return 1.345 x 1.4826 x the median absolute deviation of residuals (n,) whose weight is not 0."""
+    """Return 1.345 x 1.4826 x the median absolute deviation of the residuals (n,) with weights above 0."""
     residual = residual[weights > 0]
     deviation = MAD_TO_DEVIATION * np.median(np.abs(residual - np.median(residual)))
     return max(HUBER * float(deviation), SMALLEST_DELTA)
 
 
 def descend(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int = STEPS) -> Solution:
-    """Return the optimum of every problem, weights (batch, n), from its own start (batch, k), piece by piece."""
+    """Return the optimum of every problem, weights (batch, n), from its own start (batch, k); computed in pieces."""
     size = max(AT_ONCE // len(surface), 1)
     pieces = [
         _newton(surface, weights[at : at + size], start[at : at + size], delta, steps)
@@ -93,48 +93,48 @@ def descend_from_each(surface: Surface, weights: Floats, starts: Floats, delta: 
     """Return the best optimum of every problem, weights (batch, n), over all starts (s, k)."""
     best: Solution | None = None
     for start in starts:
-        found = descend(surface, weights, np.tile(start, (len(weights), 1)), delta)
+        solution = descend(surface, weights, np.tile(start, (len(weights), 1)), delta)
         if best is None:
-            best = found
+            best = solution
             continue
-        better = found.objective < best.objective
+        better = solution.objective < best.objective
         best = Solution(
-            np.where(better[:, None], found.parameters, best.parameters),
-            np.where(better, found.objective, best.objective),
+            np.where(better[:, None], solution.parameters, best.parameters),
+            np.where(better, solution.objective, best.objective),
         )
     assert best is not None
     return best
 
 
 def _descend_alike(surface: Surface, weights: Floats, starts: Floats, delta: float, steps: int = STEPS) -> Solution:
-    """Return where descents of one problem, weights (n,), end from several starts (s, k)."""
+    """Return the end points of descents of one problem, weights (n,), from several starts (s, k)."""
     return descend(surface, np.tile(weights, (len(starts), 1)), starts, delta, steps)
 
 
-def _best(found: Solution) -> Solution:
-    """Return the best of several ends, as a batch of one."""
-    at = [int(np.argmin(found.objective))]
-    return Solution(found.parameters[at], found.objective[at])
+def _best(solution: Solution) -> Solution:
+    """Return the best of several end points, as a batch of one."""
+    at = [int(np.argmin(solution.objective))]
+    return Solution(solution.parameters[at], solution.objective[at])
 
 
-def _distinct(found: Solution) -> Solution:
-    """Return the ends, the best first, each once."""
-    order = np.argsort(found.objective, kind="stable")
+def _distinct(solution: Solution) -> Solution:
+    """Return the distinct end points, the best first."""
+    order = np.argsort(solution.objective, kind="stable")
     kept: list[int] = []
     for i in order:
-        if np.isfinite(found.objective[i]) and not any(
-            np.allclose(found.parameters[i], found.parameters[j], rtol=1e-3, atol=1e-3) for j in kept
+        if np.isfinite(solution.objective[i]) and not any(
+            np.allclose(solution.parameters[i], solution.parameters[j], rtol=1e-3, atol=1e-3) for j in kept
         ):
             kept.append(int(i))
-    return Solution(found.parameters[kept], found.objective[kept])
+    return Solution(solution.parameters[kept], solution.objective[kept])
 
 
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step too far is refused by its value
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # a step that is too long is rejected by its value
 def _newton(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int) -> Solution:
-    """Return the end of damped Newton for every problem of a batch.
+    """Return the end point of damped Newton for every problem of a batch.
 
-    Directions of negative curvature are taken by its size; a step without gain is tried again with more damping. A
-    problem is done when a full step would gain less than 1e-13 of the objective, or when patience ends.
+    In directions of negative curvature, its absolute value is used. A step without gain is tried again with more
+    damping. A problem is done if a full step would gain less than 1e-13 of the objective, or after PATIENCE failures.
     """
     parameters = start.copy()
     value, gradient, hessian = surface.derivatives(parameters, weights, delta)
@@ -166,9 +166,9 @@ def _newton(surface: Surface, weights: Floats, start: Floats, delta: float, step
 def _step(
     surface: Surface, parameters: Floats, gradient: Floats, hessian: Floats, damping: Floats
 ) -> tuple[Floats, Floats]:
-    """Return the damped step (batch, k), and what the undamped one would gain (batch,).
+    """Return the damped step (batch, k), and the predicted gain of the undamped step (batch,).
 
-    Parameters are scaled by their own curvature first. E stays at 0 where it would go below.
+    Parameters are first scaled by their own curvature. E stays at 0 if the step would take it below.
     """
     if surface.has_floor:
         held = (parameters[:, 0] <= 0) & (gradient[:, 0] > 0)
@@ -176,7 +176,7 @@ def _step(
         gradient[held, 0] = 0.0
         hessian[held, 0, :] = hessian[held, :, 0] = 0.0
         hessian[held, 0, 0] = 1.0
-    lost = ~(np.isfinite(hessian.sum(axis=(1, 2))) & np.isfinite(gradient.sum(axis=1)))  # a start beyond all numbers
+    lost = ~(np.isfinite(hessian.sum(axis=(1, 2))) & np.isfinite(gradient.sum(axis=1)))  # not finite
     if lost.any():
         gradient = np.where(lost[:, None], 0.0, gradient)
         hessian = np.where(lost[:, None, None], np.eye(hessian.shape[1]), hessian)
@@ -193,10 +193,10 @@ def _step(
 def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     """Return the starts (s, k): the best cells of the grid in E, gamma, alpha and beta.
 
-    In a cell only A and B are unknown, and (L - E)^(1/gamma) = A N^-alpha + B D^-beta is linear in them: two
-    equations by least squares of the residual's first order, kept above 0.
+    In each cell only A and B are unknown, and (L - E)^(1/gamma) = A N^-alpha + B D^-beta is linear in them. They follow
+    from weighted least squares, to first order in the residual, and are kept above 0.
     """
-    if len(surface) > GRID_POINTS:  # an even choice in the order of the data's own values, not of the rows
+    if len(surface) > GRID_POINTS:  # an even sample of the points sorted by value, whatever the order of the rows
         rows = np.lexsort((*surface.log_inputs, surface.log_loss))
         rows = rows[np.linspace(0, len(rows) - 1, GRID_POINTS).astype(int)]
         surface, weights, whole = surface.at(rows), weights[rows], surface
@@ -233,16 +233,17 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     chosen = np.argsort(scores[best, at], kind="stable")[:STARTS]
     start = starts[best[chosen], at[chosen]]
     for name, exponent, shift in zip(("a", "b"), ("alpha", "beta"), moved, strict=False):
-        if name in surface.names:  # back to the centres of all points
+        if name in surface.names:  # shift back to the centres of all points
             slope = start[:, surface.names.index(exponent)] if exponent in surface.names else 1.0
             start[:, surface.names.index(name)] += slope * shift
     return start
 
 
 def _two_terms(u: Floats, v: Floats | None, target: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return ln A and ln B of target = A u + B v by weighted least squares, for each of u (p, n) with each of v (q, n).
+    """Return ln A and ln B of target = A u + B v by weighted least squares, for all pairs of u (p, n) and v (q, n).
 
-    Both (p q,); a coefficient that would be negative becomes a thousandth part of the target.
+    Both have shape (p q,). A coefficient that would be negative is set to a thousandth of what its term alone would
+    have.
     """
     uu, uy = u**2 @ weights, u @ (weights * target)
     if v is None:
@@ -258,10 +259,10 @@ def _two_terms(u: Floats, v: Floats | None, target: Floats, weights: Floats) -> 
 
 
 def condition(surface: Surface, parameters: Floats) -> float:
-    """Return the condition number at an optimum (1, k): of the squared residuals' Gauss-Newton Hessian.
+    """Return the condition number of the Gauss-Newton Hessian of the squared residuals, at an optimum (1, k).
 
-    Each parameter is in a scale of its own. It says what the design can tell, whatever the noise; infinite when it is
-    singular. An E that is held at 0 does not count.
+    Each parameter is scaled by its own curvature. The number says how well the design identifies the parameters,
+    whatever the noise; it is infinite if the Hessian is singular. An E that is held at 0 is left out.
     """
     exact = replace(
         surface, log_loss=surface.log_loss + surface.residual(parameters)[0]

@@ -1,21 +1,22 @@
-"""The form of all laws as the solver sees it: ln L, its gradient and its Hessian, for a batch of parameters.
+"""The common form of all laws as the solver uses it: ln L, its gradient and its Hessian, for a batch of parameters.
 
     ln L = ln(E + S^gamma),  S = exp(a - alpha x) + exp(b - beta y)
 
-where x and y are ln N and ln D less their means: without that the condition number of Chinchilla's law on its own
-runs is 4e6, with it 4e3. A unit of N or D moves the means and nothing else. The free ones of these are solved for:
+where x and y are ln N and ln D minus their means. Without centring, the condition number of Chinchilla's law on its own
+runs is 4e6; with it, 4e3. The units of N and D change only the means. The working parameters, as far as the law leaves
+them free, are:
 
     E   itself, so that it may be 0;    a, b   ln A and ln B at the centre;    alpha, beta;    g = ln gamma
 
-and, where precision is an axis, what shifts x (precision.py): x + h(phi), with the parameters phi after the others.
-Parameters are an array (batch, k), everything at a point is (batch, n).
+If precision is an axis, it shifts x (precision.py) to x + h(phi), and the parameters phi follow the others. Parameters
+are an array (batch, k), and values at the points are (batch, n).
 
-The Hessian is of the objective and never of each point: with q = ln L, m = gamma ln S, sigma = S^gamma / L,
+The Hessian is computed for the objective, never for each point: with q = ln L, m = gamma ln S, sigma = S^gamma / L,
 
     dq/dE = 1/L,   dq/dt = sigma dm/dt,   Hess q = (sigma (dm dm' + Hess m) on all but E) - dq dq'
     Hess ln S = p_N p_D v v' + second derivatives of the exponents,   v = d(a - alpha x) - d(b - beta y)
 
-so that a weighted sum of Hessians over the points is a few matrix products.
+so a weighted sum of Hessians over the points takes only a few matrix products.
 """
 
 from dataclasses import dataclass
@@ -32,20 +33,20 @@ from lmexp.analysis.scaling.precision import Precisions
 Ints = npt.NDArray[np.intp]
 
 WORKING = {"E": "E", "A": "a", "alpha": "alpha", "B": "b", "beta": "beta", "gamma": "g"}
-"""What stands for each number of the form here."""
+"""Number of the form -> its working parameter."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """A law at given points: what the solver needs to know of both."""
+    """A law at given points, with all that the solver needs of both."""
 
     law: Law
     log_inputs: tuple[Floats, ...]
-    """(n,) each: ln N and ln D, or the logarithm of the one variable."""
+    """(n,) each: ln N and ln D, or the logarithm of the law's one variable."""
     log_loss: Floats
     """(n,) ln of the measured loss."""
     precisions: Precisions | None = None
-    """What each precision makes of N, where it is an axis."""
+    """The shift of ln N by each precision; None if precision is not an axis."""
 
     @classmethod
     def of(cls, law: Law, points: Points, precisions: Precisions | None = None) -> "Surface":
@@ -69,7 +70,7 @@ class Surface:
 
     @cached_property
     def centred(self) -> tuple[Floats, ...]:
-        """(n,) each: the logarithms of the inputs less their means."""
+        """(n,) each: the logarithms of the inputs minus their means."""
         return tuple(values - centre for values, centre in zip(self.log_inputs, self.centres, strict=True))
 
     @property
@@ -78,12 +79,12 @@ class Surface:
         return self.names[0] == "E"
 
     def at(self, rows: Ints) -> "Surface":
-        """Return the surface at some of its points, with the centres that those have."""
+        """Return the surface at some of its points, centred at the means of these points."""
         precisions = self.precisions.at(rows) if self.precisions else None
         return Surface(self.law, tuple(values[rows] for values in self.log_inputs), self.log_loss[rows], precisions)
 
     def form(self, parameters: Floats) -> Form:
-        """Return the form's numbers, (batch,) each, of working parameters (batch, k)."""
+        """Convert working parameters (batch, k) to the form's numbers, (batch,) each."""
         value = dict(zip(self.names, parameters.T, strict=True))
         zero, one = np.zeros(len(parameters)), np.ones(len(parameters))
         alpha, beta = value["alpha"], value.get("beta", one)
@@ -92,7 +93,7 @@ class Surface:
         return Form(value.get("E", zero), np.exp(value["a"] + alpha * self.centres[0]), alpha, tokens, beta, gamma)
 
     def theta(self, parameters: Floats) -> Floats:
-        """Return the law's own parameters (batch, k), and after them those of the precisions."""
+        """Return the law's own parameters (batch, k), followed by those of the precisions."""
         of_law = self.law.theta(self.form(parameters))
         return np.concatenate([of_law, parameters[:, len(self.law.free) :]], axis=1)
 
@@ -101,7 +102,7 @@ class Surface:
         return self._evaluate(parameters).residual
 
     def _evaluate(self, parameters: Floats) -> "_Values":
-        """Return all that value, gradient and Hessian share."""
+        """Return the intermediate values that objective, gradient and Hessian share."""
         value = dict(zip(self.names, parameters.T[:, :, None], strict=True))  # (batch, 1) each
         x = self.centred[0]
         if self.precisions:
@@ -126,7 +127,7 @@ class Surface:
     def derivatives(self, parameters: Floats, weights: Floats, delta: float) -> tuple[Floats, Floats, Floats]:
         """Return objective (batch,), gradient (batch, k) and Hessian (batch, k, k).
 
-        At Huber's kinks, where the second derivative jumps, it is that of the inside.
+        At Huber's kinks, where the second derivative jumps, its value on the inside is used.
         """
         at = self._evaluate(parameters)
         alpha = parameters[:, self.names.index("alpha"), None]
@@ -186,19 +187,19 @@ class Surface:
 
 @dataclass(frozen=True, eq=False)
 class _Values:
-    """The surface at one batch of parameters, (batch, n) each, or what broadcasts to it."""
+    """The surface at one batch of parameters; every array broadcasts to (batch, n)."""
 
     x: Floats
-    """ln N, centred, with the shift of its precision."""
+    """ln N, centred, with the shift by its precision."""
     y: Floats
     """ln D, centred."""
     share: Floats
-    """p_N: the share of N's term in S."""
+    """p_N, the share of N's term in S."""
     log_sum: Floats
     """ln S."""
     gamma: Floats
     sigma: Floats
-    """S^gamma / L: the part of the loss that is reducible."""
+    """S^gamma / L, the reducible share of the loss."""
     loss: Floats
     residual: Floats
 
