@@ -69,7 +69,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("task", "training task, such as causal_lm", is_text=True),
         Column("precision", "precision preset, such as bf16", is_text=True),
         Column("seed", "seed of the initial weights and of the order of the data"),
-        Column("unit", "independent unit: milestones of one training run share it; else the run's id", is_text=True),
+        Column(
+            "unit",
+            "independent unit: the run's id; several rows (milestones) of one training run share it",
+            is_text=True,
+        ),
     ),
     "size": (
         Column("n_params", "parameters", "parameters", short="params", format=SI, better="lower", role="cost"),
@@ -390,7 +394,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("dtype_grads", "data type of the live gradients", is_text=True),
         Column("dtype_optimizer", "data type of the live optimizer state", is_text=True),
         Column(
-            "exclusive", "whether no other run of lmexp was on the device; else its speeds are too low", is_text=True
+            "exclusive", "whether no other run of lmexp used the device; if false, its speeds are too low", is_text=True
         ),
         Column("devices", "devices per node"),
         Column("world_size", "processes that trained the run together"),
