@@ -21,7 +21,7 @@ _SAID = {
     "energy_source": ("sources of energy", "counted and estimated kWh do not compare"),
 }
 MAX_NAMED = 3
-"""Of more values than these, only the number is said."""
+"""If there are more values than this, only their number is reported."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mixture:
     """Something in which rows differ that should be alike."""
 
     column: str
-    """Of the record; `code` is git_sha with a + where there were uncommitted changes."""
+    """A column of the record, or `code`: git_sha with a + if there were uncommitted changes."""
     counts: dict[str, int]
     """Rows of each value, the most frequent first."""
     matters: str

@@ -271,7 +271,7 @@ class _Reader:
         first = self.read(left)
         if isinstance(right, ast.List | ast.Tuple | ast.Set):
             if not isinstance(first, pd.Series):
-                raise self._wrong(self._place(left), "before `in [...]` stands a column")
+                raise self._wrong(self._place(left), "the left side of `in [...]` must be a column")
             result = pd.Series(pd.array([False] * len(first), dtype="boolean"))
             for item in right.elts:
                 value = self.read(item)

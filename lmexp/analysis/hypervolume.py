@@ -50,7 +50,7 @@ def hypervolume(
     if len(names) not in (2, 3):
         raise UserError(f"a hypervolume is measured over two or three columns, not {len(names)}: {', '.join(names)}")
     if "task" in table and table.loc[is_done(table), "task"].nunique() > 1:
-        raise UserError("a hypervolume is of one task: these runs are of several")
+        raise UserError("a hypervolume needs runs of one task: these runs are of several")
     losses = objectives(table, quality, cost)
     losses = losses[is_done(table) & np.isfinite(losses).all(axis=1)]
     if not len(losses):

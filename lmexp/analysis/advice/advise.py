@@ -81,7 +81,7 @@ class Ask:
         if not (math.isfinite(self.served) and self.served >= 0):
             raise UserError(f"--serve {self.served:g}: a number of tokens, 0 or more")
         if self.by is not None and self.loss is None:
-            raise UserError("--by says what is least on the way to a loss: it needs --loss")
+            raise UserError("--by chooses the cost to minimise for a target loss: it needs --loss")
 
     @property
     def unit(self) -> Unit | None:

@@ -138,7 +138,7 @@ PURPOSES = (
             ),
             Suggestion(
                 "hf",
-                "a pretrained encoder-decoder (T5, BART, Marian): pairs are dear, and pretraining saves many of them",
+                "a pretrained encoder-decoder (T5, BART, Marian): pairs are expensive, and pretraining saves many",
                 "Raffel et al. 2020; Lewis et al. 2020",
             ),
         ),

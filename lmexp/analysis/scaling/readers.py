@@ -135,12 +135,16 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
     done = table[is_done(table)]
     tasks = [str(task) for task in done["task"].dropna().unique()]
     if len(tasks) > 1:
-        raise UserError(f"{study.name} has several tasks ({', '.join(tasks)}): a law is of one; fit one task's sweep")
+        raise UserError(
+            f"{study.name} has several tasks ({', '.join(tasks)}): a law describes one; fit one task's sweep"
+        )
     columns = {"loss": study.default_quality} | dict(columns or {})
     if columns["loss"] in ("loss", "perplexity") and not study.has_one_tokenizer:
         raise UserError(f"{study.name} has several tokenizers: losses per token do not compare; --loss bits_per_byte")
     if (done.groupby("tokenizer_fingerprint")["data_fingerprint"].nunique() > 1).any():
-        raise UserError(f"{study.name} was trained and scored on different texts: a law is of one; fit each by itself")
+        raise UserError(
+            f"{study.name} was trained and scored on different texts: a law describes one; fit each by itself"
+        )
     points = points_of_frame(table, columns, source=study.name)
     return replace(points, warnings=points.warnings + _mixtures(study, done))
 
@@ -244,7 +248,7 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> di
         shown = printable(", ".join(names))
         raise UserError(f"{source} has no column for the loss; name it with {BY_HAND['loss']}. It has: {shown[:200]}")
     if higher_is_better(chosen["loss"]):
-        raise UserError(f"the laws are of a loss, which falls: more {printable(chosen['loss'])} is better")
+        raise UserError(f"a law needs a loss, where lower is better; higher {printable(chosen['loss'])} is better")
     if len(chosen) < 3 or (len(chosen) == 3 and chosen.get("flops") == SIX_ND):
         options = ", ".join(BY_HAND[key] for key in NAMES if key not in chosen)
         shown = printable(", ".join(names))

@@ -109,7 +109,7 @@ def test_a_file_that_is_not_there_and_a_column_that_is_not_there(tmp_path: Path)
 
 
 def test_accuracy_is_no_loss(tmp_path: Path):
-    with pytest.raises(UserError, match="more accuracy is better"):
+    with pytest.raises(UserError, match="higher accuracy is better"):
         read(tmp_path, "params,tokens,accuracy\n1e6,1e8,0.5\n", loss="accuracy")
 
 
