@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import USE, print_json, print_line, verb
+from lmexp.cli.app import USE, print_json, print_line, say, verb
 from lmexp.cli.options import CommonWithCode
 
 
@@ -18,7 +18,7 @@ def export(
     """Write a finished run as a folder of the transformers library: weights, config and tokenizer."""
     from lmexp.inference.import_export import export_run
 
-    path = export_run(run, folder, common.output_dir)
+    path = export_run(run, folder, common.output_dir, say)
     if common.as_json:
         print_json({"run": run, "folder": str(path)})
     else:

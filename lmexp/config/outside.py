@@ -6,6 +6,7 @@ from lmexp.config.optimizers import OtherOptim
 from lmexp.config.schedules import OutsideSchedule
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
+from lmexp.messages import Say
 
 NO_RESULT = {"logger", "launcher", "run"}
 """Sections whose code cannot change a result."""
@@ -37,6 +38,12 @@ def with_versions(config: RunConfig) -> RunConfig:
 def changed_code(config: RunConfig) -> list[str]:
     """Return the targets whose code on the disk is not the version that the run was named for."""
     return [target for target, version in config.code.items() if code_version(target) != version]
+
+
+def warn_of_changes(config: RunConfig, name: str, say: Say) -> None:
+    """Say of each target of a run whose code has changed; `name` is what the user calls the run."""
+    for target in changed_code(config):
+        say(f"warning: the code of {target} has changed since {name} was trained")
 
 
 def check_code(config: RunConfig) -> None:

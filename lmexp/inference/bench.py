@@ -25,6 +25,7 @@ from lmexp.config.checks import check_config, micro_batch
 from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code, parse_overrides
 from lmexp.config.models.base import CountedSection
+from lmexp.config.outside import warn_of_changes
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import Exclusive
@@ -102,7 +103,9 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     """Return the finished run that `words` name, or the model that they describe as overrides. Raises UserError."""
     if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir()):
         run = find_run(words[0], outputs)
-        return BenchTarget(run.name, load_final(run).config, run)
+        config = load_final(run).config
+        warn_of_changes(config, words[0], say)
+        return BenchTarget(run.name, config, run)
     for override in parse_overrides(words):
         if override.is_sweep_override() or override.key_or_group.split(".")[0] in ("hydra", "run", "sweep"):
             raise UserError(f"{override.input_line}: bench measures one model, or one run by its name")

@@ -6,12 +6,14 @@ from pathlib import Path
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.identity import run_id, slug
+from lmexp.config.outside import warn_of_changes
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import folder_fingerprint
 from lmexp.data.tokenizers.build import build_tokenizer, with_fingerprint
 from lmexp.errors import UserError
 from lmexp.inference.subject import TASKS
+from lmexp.messages import Say, silent
 from lmexp.models.build import build_model
 from lmexp.models.exchange.folders import export_folder, import_folder
 from lmexp.runs.directory import RunDir
@@ -26,9 +28,10 @@ SWEEP = "imported"
 PREDICTS = {"left_to_right": "causal", "both_ways": "masked"}
 
 
-def export_run(name: str, folder: Path, outputs: Path) -> Path:
+def export_run(name: str, folder: Path, outputs: Path, say: Say = silent) -> Path:
     """Write a finished run as a folder that transformers loads, and return its path; see export_folder."""
     loaded = load_final(find_run(name, outputs))
+    warn_of_changes(loaded.config, name, say)
     export_folder(loaded.config.model, loaded.model, loaded.tokenizer, folder)
     return folder
 

@@ -7,7 +7,7 @@ from lmexp.config import paths
 from lmexp.config.compose import Composer, allow_code
 from lmexp.config.hf import published_settings, quiet
 from lmexp.config.models.hf import HFConfig
-from lmexp.config.outside import changed_code
+from lmexp.config.outside import warn_of_changes
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.cost.device import Device, detect
@@ -47,8 +47,7 @@ def load_subject(
     allow_code([], config_dir)
     if not name.startswith(PREFIX):
         loaded = load_final(find_run(name, outputs))
-        for target in changed_code(loaded.config):
-            say(f"warning: the code of {target} has changed since {name} was trained")
+        warn_of_changes(loaded.config, name, say)
         loaded.model.to(device_for(loaded.config).kind)
         return loaded
     config = pretrained_config(name.removeprefix(PREFIX), config_dir, predicts, words)

@@ -193,7 +193,12 @@ def test_everything_from_a_users_folder_trains_resumes_and_is_reported(tmp_path:
     # Code that has changed makes another run, and what is left of the old one is not trained on.
     file = tmp_path / "my_study" / "parts.py"
     file.write_text(file.read_text().replace("0.5 **", "0.25 **"))
-    assert "has changed since" in lmexp("generate", "train", "0 roses 0", "--tokens", "5").stderr
+    for verb in (
+        ["generate", "train", "0 roses 0", "--tokens", "5"],
+        ["bench", "train", "--batch", "1", "--prompt", "4", "--new", "4", "--precision", "fp32"],
+        ["export", "train", "exported"],
+    ):
+        assert "has changed since" in lmexp(*verb).stderr, verb
     run.update_state(state="failed")
     (run.path / "record.json").unlink()
     refused = lmexp("retry", "train")
