@@ -106,9 +106,9 @@ def sweep(
 
     Raises UserError for wrong input, before anything has started.
     """
-    return _run(
-        name, _listed(overrides), folder or (None if name else "multirun"), output_dir, config_dir, policy, verbose
-    )
+    listed, folder = _listed(overrides), folder or (None if name else "multirun")
+    with _trusting(trust):
+        return _run(name, listed, folder, output_dir, config_dir, policy, verbose)
 
 
 def plan(

@@ -198,14 +198,19 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(call, message, tmp_path,
     assert "\n" not in str(problem.value) and not list(tmp_path.glob("outputs/[!.]*"))
 
 
-def test_somebody_elses_sweep_names_code_only_if_it_is_trusted(pair, tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", [lmexp.plan, lmexp.sweep])
+def test_somebody_elses_sweep_names_code_only_if_it_is_trusted(call, pair, tmp_path, monkeypatch):
     pair.write_text(pair.read_text() + "model: {_target_: stranger.models.Model}\n")
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "mine")  # so that the sweep is not in the user's own folder
     with pytest.raises(UserError, match="trust"):
-        lmexp.plan(str(pair))
+        call(str(pair))
     with pytest.raises(UserError, match="no module stranger"):  # allowed, and then not there
-        lmexp.plan(str(pair), trust=["stranger"])
+        call(str(pair), trust=["stranger"])
+    with pytest.raises(UserError, match="no module stranger"):
+        call(str(pair), ["model._target_=stranger.models.Model"])
+    with pytest.raises(UserError, match="trust"):  # what an earlier call allowed is over
+        call(str(pair))
 
 
 def test_a_program_that_uses_hydra_itself_keeps_its_own(small, pair, tmp_path):
