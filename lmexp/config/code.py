@@ -8,8 +8,9 @@ A config names code by `_target_: package.module.Name`. Importing a module runs 
   (and the whole package, if it lies beside that conf/);
 - so is everything given by `--trust NAME`, or by the environment variable LMEXP_TRUST (names joined by colons).
 
-An allowed name allows everything inside it: `--trust my_study` allows `my_study.models.RWKV`. All else that a run
-directory or somebody else's sweep file names is refused before anything is imported.
+An allowed name allows everything that is defined inside it: `--trust my_study` allows `my_study.models.RWKV`, but not
+what a module of it has merely imported, as in `my_study.models.os.system`, unless it is allowed by this very name. All
+else that a run directory or somebody else's sweep file names is refused before anything is imported.
 """
 
 import hashlib
@@ -67,6 +68,10 @@ class Trust:
         if is_shipped(target) or _is_within(target, self.names):
             return True
         return _is_within(target, _plugin_modules()) or _is_within(target, _named_in(self.folder))
+
+    def allows_exactly(self, target: str) -> bool:
+        """Whether the user has written this very name."""
+        return target in self.names or target in _named_in(self.folder)
 
 
 _TRUST: ContextVar[Trust | None] = ContextVar("trust", default=None)
@@ -126,12 +131,28 @@ def load_target(target: str, kind: Kind) -> Any:
     """
     check_trusted(target)
     loaded = _import(target, kind)
+    _check_origin(target, kind, loaded)
     base = _import(BASES[kind], kind) if kind in BASES else None
     if base is not None and not (isinstance(loaded, type) and issubclass(loaded, base)):
         raise UserError(f"the {kind} {target} must be a class that derives from {BASES[kind]}")
     if base is None and (is_shipped(target) or not callable(loaded)):
         raise UserError(f"the {kind} {target} must be a class or a function of yours")
     return loaded
+
+
+def _check_origin(target: str, kind: Kind, loaded: Any) -> None:
+    """Raise UserError if a trusted module holds what it has imported from a module that is not trusted.
+
+    Otherwise a stranger who knows the name of a trusted package could call `my_study.data.subprocess.run`.
+    """
+    trust, origin = current_trust(), getattr(loaded, "__module__", None)
+    if is_shipped(target) or trust.allows_exactly(target):
+        return
+    if not (isinstance(origin, str) and trust.allows(f"{origin}.{target.split('.')[-1]}")):
+        raise UserError(
+            f"the {kind} {target} is defined in {origin or 'no module'}, which is not trusted, and was only imported "
+            f"there. If you trust it, add --trust {target}"
+        )
 
 
 def arguments_of(section: OutsideSection, loaded: Any) -> dict[str, Any]:
@@ -293,5 +314,5 @@ def _named_in(folder: Path | None) -> set[str]:
             named.update(targets_in(yaml.safe_load(text)) if "_target_" in text else ())
         except (OSError, UnicodeDecodeError, yaml.YAMLError):  # whoever composes it says what is wrong
             continue
-    tops = {target.split(".")[0] for target in named}
+    tops = {target.split(".")[0] for target in named if not is_shipped(target)}
     return named | {top for top in tops if folder and ((folder / top).is_dir() or (folder / f"{top}.py").is_file())}

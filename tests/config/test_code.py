@@ -110,6 +110,27 @@ def test_of_a_library_only_what_is_named_is_allowed(folder: Path):
         load_target("math.exp", "schedule")
 
 
+@pytest.mark.parametrize(
+    "target", ["their_study.nets.Path.touch", "their_study.nets.torch.load", "their_study.nets.torch.os.system"]
+)
+def test_what_a_trusted_module_has_imported_is_not_trusted(folder: Path, target: str):
+    with trusting(["their_study"]), pytest.raises(UserError, match=f"is not trusted.*--trust {target}"):
+        load_target(target, "source")
+    with trusting([target]):
+        assert callable(load_target(target, "source"))  # by this very name
+    (folder / "conf").mkdir()
+    (folder / "conf" / "source.yaml").write_text(f"_target_: {target}\n")
+    assert callable(load_target(target, "source"))
+
+
+def test_a_config_that_names_a_model_of_lmexp_does_not_allow_the_rest_of_it(folder: Path):
+    (folder / "lmexp").mkdir()  # as in a checkout of lmexp
+    (folder / "conf").mkdir()
+    (folder / "conf" / "model.yaml").write_text("_target_: lmexp.models.gpt.GPT\n")
+    with pytest.raises(UserError, match="--trust lmexp"):
+        load_target("lmexp.files.write_atomically", "source")
+
+
 def test_workers_are_told_by_environment_variables(folder: Path, monkeypatch: pytest.MonkeyPatch):
     with trusting(["their_study", "other"]):
         told = code_environment()
