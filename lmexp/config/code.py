@@ -6,6 +6,7 @@ A config names code by `_target_: package.module.Name`. Importing a module runs 
 - so is the package that an installed plug-in names (entry points of the group `lmexp.plugins`);
 - so is every `_target_` that a YAML file in the user's own conf/ or sweeps/, or an override on the command line, names
   (and the whole package, if it lies beside that conf/);
+- `trust_remote_code`, which runs code that comes with a pretrained model, counts as such a name;
 - so is everything given by `--trust NAME`, or by the environment variable LMEXP_TRUST (names joined by colons).
 
 An allowed name allows everything that is defined inside it: `--trust my_study` allows `my_study.models.RWKV`, but not
@@ -38,6 +39,8 @@ PLUGINS = "lmexp.plugins"
 """Entry point group of installed packages that bring configs and code."""
 TRUST_VARIABLE, PATH_VARIABLE = "LMEXP_TRUST", "LMEXP_CODE_PATH"
 """Environment variables by which a coordinator tells its workers what is trusted, and in which folder it lies."""
+REMOTE_CODE = "trust_remote_code"
+"""Key by which a config lets code run that comes with a pretrained model; it is trusted by this name."""
 
 Kind = Literal[
     "model", "task", "metric", "optimizer", "schedule", "callback", "source", "tokenizer", "logger", "launcher"
@@ -60,8 +63,16 @@ class Trust:
 
     names: frozenset[str] = frozenset()
     """Dotted names; each allows itself and everything inside it."""
-    folder: Path | None = None
-    """The user's own folder: its conf/ and sweeps/ may name code, and its modules can be imported."""
+    given: Path | None = None
+    """The user's own folder, if it is not the current one."""
+
+    @property
+    def folder(self) -> Path:
+        """The user's own folder: its conf/ and sweeps/ may name code, and its modules can be imported.
+
+        A notebook may change the current folder between two calls, so that is not kept.
+        """
+        return self.given or Path.cwd()
 
     def allows(self, target: str) -> bool:
         """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
@@ -83,13 +94,13 @@ def current_trust() -> Trust:
     if known is not None:
         return known
     names = [name for name in os.environ.get(TRUST_VARIABLE, "").split(":") if name]
-    return Trust(frozenset(names), Path(os.environ.get(PATH_VARIABLE) or Path.cwd()))
+    return Trust(frozenset(names), Path(path) if (path := os.environ.get(PATH_VARIABLE)) else None)
 
 
 def allow(names: Iterable[str] = (), folder: Path | None = None) -> None:
     """Add what the user has said: names to allow, the folder that is theirs. Never pass what a run or a sweep says."""
     known = current_trust()
-    _TRUST.set(replace(known, names=known.names | frozenset(names), folder=folder or known.folder))
+    _TRUST.set(replace(known, names=known.names | frozenset(names), given=folder or known.given))
 
 
 @contextmanager
@@ -107,7 +118,7 @@ def code_environment() -> dict[str, str]:
     """Return the environment variables that give a worker process the trust of this one."""
     trust = current_trust()
     names = {TRUST_VARIABLE: ":".join(sorted(trust.names))} if trust.names else {}
-    return names | ({PATH_VARIABLE: str(trust.folder)} if trust.folder else {})
+    return names | {PATH_VARIABLE: str(trust.folder)}
 
 
 def is_shipped(target: str) -> bool:
@@ -117,11 +128,17 @@ def is_shipped(target: str) -> bool:
 
 def check_trusted(target: str, key: str = "_target_") -> None:
     """Raise UserError when the user has not allowed a target, which stands under `key`. Imports nothing."""
-    if not current_trust().allows(target):
+    if current_trust().allows(target):
+        return
+    if target == REMOTE_CODE:
         raise UserError(
-            f"{key}={target} is code from outside lmexp, which neither your own configs nor an installed plug-in "
-            f"name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
+            f"{REMOTE_CODE} lets code run that comes with a pretrained model, and neither your own configs nor your "
+            f"overrides set it; nothing was run. If you trust the model, add --trust {REMOTE_CODE}"
         )
+    raise UserError(
+        f"{key}={target} is code from outside lmexp, which neither your own configs nor an installed plug-in "
+        f"name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
+    )
 
 
 def load_target(target: str, kind: Kind) -> Any:
@@ -199,17 +216,25 @@ def check_call(section: OutsideSection, kind: Kind, given: int = 0, named: Itera
         raise UserError(f"the {kind} {section.target}: {error}.{hint}") from None
 
 
-def targets_in(node: Any) -> Iterator[str]:
-    """Yield every value of a key `_target_` in nested mappings and lists; `optim._target_` is one too."""
+def names_of_code(node: Any) -> Iterator[str]:
+    """Yield what nested mappings and lists name as code: see targets_in, and REMOTE_CODE where that is set."""
     if isinstance(node, dict):
         for key, value in node.items():
-            if str(key).split(".")[-1] == "_target_":
-                yield from (one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str))
+            last, values = str(key).split(".")[-1], value if isinstance(value, list) else [value]
+            if last == "_target_":
+                yield from (one for one in values if isinstance(one, str))
+            elif last == REMOTE_CODE:
+                yield from (REMOTE_CODE for one in values if one not in (None, False))
             else:
-                yield from targets_in(value)
+                yield from names_of_code(value)
     elif isinstance(node, list | tuple):
         for value in node:
-            yield from targets_in(value)
+            yield from names_of_code(value)
+
+
+def targets_in(node: Any) -> Iterator[str]:
+    """Yield every value of a key `_target_` in nested mappings and lists; `optim._target_` is one too."""
+    return (name for name in names_of_code(node) if name != REMOTE_CODE)
 
 
 class CodeVersion(Section):
@@ -283,14 +308,13 @@ def _import_module(parts: list[str], kind: Kind) -> tuple[Any, list[str]]:
 def _add_folder() -> None:
     """Let modules of the user's folder be imported: behind all others, so that a `data.py` there hides nobody's."""
     folder = current_trust().folder
-    if folder is not None and str(folder) not in sys.path:
+    if str(folder) not in sys.path:
         sys.path.append(str(folder))
         importlib.invalidate_caches()
 
 
 def _where() -> str:
-    folder = current_trust().folder
-    return f" in {folder}, nor is one installed" if folder else " installed"
+    return f" in {current_trust().folder}, nor is one installed"
 
 
 def _is_within(target: str, names: Iterable[str]) -> bool:
@@ -301,18 +325,19 @@ def _plugin_modules() -> set[str]:
     return {point.module.split(".")[0] for point in entry_points(group=PLUGINS)}
 
 
-def _named_in(folder: Path | None) -> set[str]:
+def _named_in(folder: Path) -> set[str]:
     """Return the targets that the YAML files of the user's folder name, and the folder's own packages among them.
 
     A package beside the user's configs is theirs, and allowed whole; of any other, only what is named.
     """
     named: set[str] = set()
-    files = [] if folder is None else [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
+    files = [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
     for file in files:
         try:
             text = file.read_text(encoding="utf-8")
-            named.update(targets_in(yaml.safe_load(text)) if "_target_" in text else ())
+            if "_target_" in text or REMOTE_CODE in text:
+                named.update(names_of_code(yaml.safe_load(text)))
         except (OSError, UnicodeDecodeError, yaml.YAMLError):  # whoever composes it says what is wrong
             continue
     tops = {target.split(".")[0] for target in named if not is_shipped(target)}
-    return named | {top for top in tops if folder and ((folder / top).is_dir() or (folder / f"{top}.py").is_file())}
+    return named | {top for top in tops if (folder / top).is_dir() or (folder / f"{top}.py").is_file()}

@@ -70,9 +70,9 @@ def allow_code(words: list[str], config_dir: Path | None = None) -> None:
     Never pass words that were made from a run's config: that would allow whatever somebody else's run names.
     """
     named: set[str] = set()
-    for override in parse_overrides([word for word in words if "_target_" in word]):
+    for override in parse_overrides([word for word in words if "_target_" in word or code.REMOTE_CODE in word]):
         values = swept_values(override) if override.is_sweep_override() else [override.value()]
-        named.update(code.targets_in([{override.key_or_group: value} for value in values]))
+        named.update(code.names_of_code([{override.key_or_group: value} for value in values]))
     code.allow(named, config_dir.resolve() if config_dir else None)
 
 
@@ -178,7 +178,7 @@ class Composer:
         assert isinstance(plain, dict)
         plain.pop("sweep", None)
         for section, values in plain.items():
-            for target in code.targets_in(values):
+            for target in code.names_of_code(values):
                 code.check_trusted(target, f"{section!s}._target_")
         return self._check(RunConfig, plain, ())
 

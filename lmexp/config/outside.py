@@ -1,6 +1,14 @@
 """What a config takes from outside lmexp: whether it can be called, and which version of it a run was named for."""
 
-from lmexp.config.code import check_call, check_trusted, code_version, is_shipped, load_target, targets_in
+from lmexp.config.code import (
+    check_call,
+    check_trusted,
+    code_version,
+    is_shipped,
+    load_target,
+    names_of_code,
+    targets_in,
+)
 from lmexp.config.data import OutsideData
 from lmexp.config.optimizers import OtherOptim
 from lmexp.config.schedules import OutsideSchedule
@@ -15,8 +23,9 @@ NO_RESULT = {"logger", "launcher", "run"}
 def check_outside(config: RunConfig) -> None:
     """Raise UserError for code from outside that is not trusted, not there, or does not take the keys beside it.
 
-    Models, tasks and metrics are checked by their own sections, loggers by runs/mirrors/open.py.
+    What models, tasks and metrics take is checked by their own sections, loggers by runs/mirrors/open.py.
     """
+    check_trust(config)
     if isinstance(config.optim, OtherOptim):
         check_call(config.optim, "optimizer", given=1, named=["lr"])
     if isinstance(config.schedule, OutsideSchedule):
@@ -46,13 +55,18 @@ def warn_of_changes(config: RunConfig, name: str, say: Say) -> None:
         say(f"warning: the code of {target} has changed since {name} was trained")
 
 
+def check_trust(config: RunConfig) -> None:
+    """Raise UserError for a config, of whatever origin, that names code which the user does not trust."""
+    for name in names_of_code(config.model_dump(mode="json", by_alias=True)):
+        check_trusted(name)
+
+
 def check_code(config: RunConfig) -> None:
     """Raise UserError for a run whose code from outside is not trusted, or has changed since the run was named.
 
     A run whose code has changed would have the result of another run under its name.
     """
-    for target in targets_in(config.model_dump(mode="json", by_alias=True)):
-        check_trusted(target)
+    check_trust(config)
     if changed := changed_code(config):
         raise UserError(
             f"the code of {', '.join(changed)} has changed since this run was named; run the sweep again, which makes "

@@ -101,7 +101,9 @@ def parse_grid(precisions: list[str], batches: list[str], prompts: list[str], ne
 
 def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: Say) -> BenchTarget:
     """Return the finished run that `words` name, or the model that they describe as overrides. Raises UserError."""
-    if len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir()):
+    is_run = len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir())
+    allow_code([] if is_run else words, config_dir)
+    if is_run:
         run = find_run(words[0], outputs)
         config = load_final(run).config
         warn_of_changes(config, words[0], say)
@@ -109,7 +111,6 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     for override in parse_overrides(words):
         if override.is_sweep_override() or override.key_or_group.split(".")[0] in ("hydra", "run", "sweep"):
             raise UserError(f"{override.input_line}: bench measures one model, or one run by its name")
-    allow_code(words, config_dir)
     config = Composer(paths.search_roots(config_dir), words=words).config({})
     check_config(config)
     # The text is only needed if the config does not say the size of the tokenizer.

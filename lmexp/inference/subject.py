@@ -44,7 +44,7 @@ def load_subject(
 
     Raises UserError.
     """
-    allow_code([], config_dir)
+    allow_code(list(words), config_dir)
     if not name.startswith(PREFIX):
         loaded = load_final(find_run(name, outputs))
         warn_of_changes(loaded.config, name, say)

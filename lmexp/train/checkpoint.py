@@ -16,6 +16,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
 from lmexp.cost.meters import StepMeter
 from lmexp.data.tokenizers.base import Tokenizer
@@ -181,7 +182,9 @@ def load_final(run: RunDir) -> Loaded:
     """Load a finished run. Raises UserError if it has no finished model, or its files do not fit together."""
     if not (run.final / WEIGHTS).is_file():
         raise UserError(f"{run.path} has no finished model: the run is {run.read_state().state}")
-    config, tokenizer = RunDir(run.final).read_config(), load_tokenizer(run.final / TOKENIZER)
+    config = RunDir(run.final).read_config()
+    check_trust(config)
+    tokenizer = load_tokenizer(run.final / TOKENIZER)
     target = run.final / TARGET_TOKENIZER
     target_tokenizer = load_tokenizer(target) if target.is_file() else tokenizer
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.meters import WARMUP_STEPS, StepMeter
@@ -36,6 +37,7 @@ def main(path: Path) -> int:
     quieten()
     try:
         config = run.read_config()
+        check_trust(config)
         often = config.trainer.model_copy(update={"log_every": min(config.trainer.log_every, WARMUP_STEPS)})
         config = config.model_copy(update={"trainer": often})
         fit_micro_batch(config, lambda fitting: probe(run, fitting, is_leader()))

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 
+from lmexp.config import code
 from lmexp.config.base import OutsideSection
 from lmexp.config.code import (
     CodeVersion,
@@ -13,6 +15,7 @@ from lmexp.config.code import (
     allow,
     arguments_of,
     check_call,
+    check_trusted,
     code_environment,
     code_version,
     load_target,
@@ -129,6 +132,31 @@ def test_a_config_that_names_a_model_of_lmexp_does_not_allow_the_rest_of_it(fold
     (folder / "conf" / "model.yaml").write_text("_target_: lmexp.models.gpt.GPT\n")
     with pytest.raises(UserError, match="--trust lmexp"):
         load_target("lmexp.files.write_atomically", "source")
+
+
+@pytest.mark.parametrize("file", ["conf/model/own.yaml", "sweeps/own.yaml"])
+def test_code_that_comes_with_a_model_is_trusted_by_its_key(folder: Path, file: str):
+    with pytest.raises(UserError, match="--trust trust_remote_code"):
+        check_trusted("trust_remote_code")
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).write_text("model: {trust_remote_code: false}\n")
+    with pytest.raises(UserError, match="--trust trust_remote_code"):
+        check_trusted("trust_remote_code")
+    (folder / file).write_text("model: {trust_remote_code: true}\n")
+    check_trusted("trust_remote_code")
+
+
+def test_the_current_folder_is_the_users_own_wherever_that_is(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (folder / "conf").mkdir()
+    (folder / "conf" / "model.yaml").write_text("_target_: their_study.nets.Net\n")
+    monkeypatch.setattr(code, "_TRUST", ContextVar("trust", default=None))
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    allow()
+    with pytest.raises(UserError, match="--trust"):
+        load_target("their_study.nets.Net", "model")
+    monkeypatch.chdir(folder)
+    assert load_target("their_study.nets.Net", "model")
 
 
 def test_workers_are_told_by_environment_variables(folder: Path, monkeypatch: pytest.MonkeyPatch):

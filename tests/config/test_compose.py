@@ -7,8 +7,12 @@ import pytest
 from lmexp.config import paths
 from lmexp.config.cells import corners, expand
 from lmexp.config.checks import check_config
-from lmexp.config.compose import Composer
+from lmexp.config.code import trusting
+from lmexp.config.compose import Composer, allow_code
+from lmexp.config.outside import check_code
 from lmexp.errors import UserError
+from lmexp.runs.directory import RunDir
+from lmexp.train.checkpoint import load_final
 
 ROOTS = [paths.shipped_root()]
 GROUPS = sorted(paths.groups(ROOTS))
@@ -183,3 +187,28 @@ def test_values_that_do_not_go_together_are_refused(words: list[str], said: str)
     with pytest.raises(UserError) as caught:
         check_config(compose(*words))
     assert said in str(caught.value)
+
+
+def test_somebody_elses_sweep_and_run_let_code_of_a_model_run_only_if_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for folder in ("mine", "theirs/sweeps"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    file = tmp_path / "theirs" / "sweeps" / "own.yaml"
+    file.write_text("model: {trust_remote_code: true}\nsweep: {seeds: 1}\n")
+    words = ["model=hf_pretrained", "model.pretrained=their/model", "model.context=8", "model.predicts=causal"]
+    with trusting():
+        with pytest.raises(UserError, match="add --trust trust_remote_code"):
+            Composer(paths.search_roots(), file, words).config({})
+        allow_code(["model.trust_remote_code=true"])
+        config = Composer(paths.search_roots(), file, words).config({})
+        check_code(config)
+    run = RunDir.create(tmp_path / "theirs" / "run", config)
+    with pytest.raises(UserError, match="add --trust trust_remote_code"):  # the worker, retry
+        check_code(run.read_config())
+    run.final.mkdir(parents=True)
+    (run.final / "model.safetensors").touch()
+    RunDir(run.final).write_config(config)
+    with pytest.raises(UserError, match="add --trust trust_remote_code"):  # generate, score, eval, bench, export
+        load_final(run)
