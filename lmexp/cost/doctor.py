@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import psutil
 import yaml
 
 import lmexp
+from lmexp.config.base import Compute, Dtype
 from lmexp.config.paths import group_choices, shipped_root
 from lmexp.config.schema import PrecisionConfig
 from lmexp.cost.device import Device, cores, detect, slow_precision, unsupported_precision
@@ -103,8 +104,9 @@ def _presets() -> list[PrecisionConfig]:
     """Return the precisions that lmexp ships, from the widest type to the narrowest."""
     files = group_choices("precision", [shipped_root()]).values()
     presets = [PrecisionConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files]
-    order = ["fp32", "tf32", "bf16", "bf16_true", "fp16", "fp8"]
-    return sorted(presets, key=lambda preset: order.index(preset.name))
+    # Both list their types from the widest to the narrowest.
+    computes, stored = get_args(Compute), get_args(Dtype)
+    return sorted(presets, key=lambda preset: (computes.index(preset.compute), stored.index(preset.weights)))
 
 
 def _precision(preset: PrecisionConfig, device: Device, known: Result | None) -> Result:
