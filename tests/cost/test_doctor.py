@@ -254,4 +254,4 @@ def test_the_verdict_names_the_fastest(ratios: dict[str, float | None], words: s
 
 def test_presets_come_from_the_shipped_configs() -> None:
     assert all(isinstance(preset, PrecisionConfig) for preset in PRESETS.values())
-    assert set(PRESETS) == {file.stem for file in (shipped_root() / "precision").glob("*.yaml")}
+    assert set(PRESETS) == {file.stem for file in (shipped_root() / "conf" / "precision").glob("*.yaml")}
