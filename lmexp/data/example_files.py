@@ -16,7 +16,7 @@ from lmexp.data.scripts import separated
 from lmexp.errors import UserError
 
 
-class Place(NamedTuple):
+class LinePlace(NamedTuple):
     """The text before and after the number of an example in a message."""
 
     before: str
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 class Example:
     """One pair, labelled text or tagged sentence."""
 
-    place: Place
+    place: LinePlace
     number: int
     """Its line or row in that file."""
     source: str | tuple[str, ...]
@@ -80,7 +80,7 @@ def pairs(data: PairData, path: str, target_path: str | None) -> Iterator[Exampl
         raise UserError(f"data.target_path={target_path}: only text files lie in parallel; data.format={data.format}")
     fields = [data.source_field, data.target_field]
     for file in find(path, data.format):
-        place = Place(*place_of(file, data.format))
+        place = LinePlace(*place_of(file, data.format))
         for number, values in rows(file, data.format, fields):
             where = f"{place.before}{number}{place.after}"
             source, target = (as_text(value, where, field) for value, field in zip(values, fields, strict=True))
@@ -88,7 +88,7 @@ def pairs(data: PairData, path: str, target_path: str | None) -> Iterator[Exampl
 
 
 def _parallel(source: Path, target: Path) -> Iterator[Example]:
-    place = Place(f"{source}:")
+    place = LinePlace(f"{source}:")
     for line, (left, right) in enumerate(zip_longest(data_lines(source), data_lines(target)), 1):
         if left is None or right is None:
             longer, shorter = (target, source) if left is None else (source, target)
@@ -100,7 +100,7 @@ def _parallel(source: Path, target: Path) -> Iterator[Example]:
 def labels(data: LabelData, path: str) -> Iterator[Example]:
     """Yield the texts of `path` with their labels. Raises UserError."""
     for file in find(path, data.format):
-        place = Place(*place_of(file, data.format))
+        place = LinePlace(*place_of(file, data.format))
         for number, (text, label) in rows(file, data.format, [data.field, data.label_field]):
             where = f"{place.before}{number}{place.after}"
             yield Example(place, number, as_text(text, where, data.field), as_label(label, where, data.label_field))
@@ -123,7 +123,7 @@ _COLUMNS = re.compile(r"[ \t]+")
 def tags(data: TagData, path: str) -> Iterator[Example]:
     """Yield the sentences of `path` with their tags. Raises UserError."""
     for file in find(path, "conll"):
-        place = Place(f"{file}:")
+        place = LinePlace(f"{file}:")
         first, width = 0, 0  # line of the sentence's first word; columns of the file
         words: list[str] = []
         word_tags: list[str] = []

@@ -25,7 +25,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from lmexp.config.data import DataConfig, TokenizerConfig
-from lmexp.data.example_files import Example, Place
+from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import (
     RowWriter,
     batches,
@@ -262,7 +262,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         dtypes |= {"target": "<i4"}
     with ExitStack() as files:
         writers = {split: _ExampleWriter(folder, split, dtypes, examples.labels, files) for split in SPLITS}
-        places: dict[Place, int] = {}
+        places: dict[LinePlace, int] = {}
         done = 0
         for batch in batches(examples, lambda item: sum(map(len, item[1].texts))):
             found = [example for _, example in batch]

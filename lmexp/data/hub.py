@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmexp.config.data import HubData, HubExamples
-from lmexp.data.example_files import Example, Place, as_label, check_tag
+from lmexp.data.example_files import Example, LinePlace, as_label, check_tag
 from lmexp.data.local_files import as_text, missing_field
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files, hash_text
@@ -49,7 +49,7 @@ def examples(data: HubExamples, subset: str) -> Iterator[Example]:
     """Yield the examples of a subset, row by row, in the order of the dataset. Raises UserError."""
     rows = _rows(data, subset)
     source, target = (_Column(data.name, rows.features, field) for field in (data.field, data.target_field))
-    place = Place(f"{data.name}: row ", f" of {subset}")
+    place = LinePlace(f"{data.name}: row ", f" of {subset}")
     number = 0
     for batch in rows.select_columns(sorted({source.name, target.name})).iter(batch_size=1000):
         for left, right in zip(batch[source.name], batch[target.name], strict=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 from lmexp.config.code import call_target
 from lmexp.config.data import OutsideData
-from lmexp.data.example_files import Example, Place
+from lmexp.data.example_files import Example, LinePlace
 from lmexp.errors import UserError
 
 EXPECTED = {
@@ -33,7 +33,7 @@ def documents(data: OutsideData) -> Iterator[str]:
 
 def examples(data: OutsideData) -> Iterator[Example]:
     """Yield the examples. Raises UserError for anything but a source and a target of the kind that `examples` says."""
-    place = Place(f"{data.target}: example ")
+    place = LinePlace(f"{data.target}: example ")
     for number, made in enumerate(call_target(data, "source"), 1):
         try:
             source, target = made

@@ -18,7 +18,7 @@ from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import RMSNorm, init_normal
 
 
-class State:
+class MinGRUState:
     """What one layer keeps of the tokens seen so far: one vector a sequence, however many tokens they were."""
 
     def __init__(self, hidden: Tensor) -> None:
@@ -42,7 +42,7 @@ class Recurrence(nn.Module):
         self.candidate = nn.Linear(d_model, d_model, bias=False)
         self.out = nn.Linear(d_model, d_model, bias=False)
 
-    def forward(self, x: Tensor, state: State | None) -> Tensor:
+    def forward(self, x: Tensor, state: MinGRUState | None) -> Tensor:
         """Mix positions, and the state into them: (B, T, C) -> (B, T, C)."""
         forget = torch.sigmoid(-self.gate(x).float())  # 1 - z
         offered = (1 - forget) * self.candidate(x).float()
@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.down = nn.Linear(config.d_feed_forward, config.d_model, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, state: State | None) -> Tensor:
+    def forward(self, x: Tensor, state: MinGRUState | None) -> Tensor:
         """One layer: (B, T, C) -> (B, T, C)."""
         x = x + self.dropout(self.recurrence(self.norm_recurrence(x), state))
         return x + self.dropout(self.down(F.gelu(self.up(self.norm_feed_forward(x)))))
@@ -114,13 +114,13 @@ class MinGRU(LanguageModel):
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
         self.first_position(tokens, cache)
         x = self.dropout(self.token_embedding(tokens))  # (B, T, C)
-        states = [state for state in cache or () if isinstance(state, State)]
+        states = [state for state in cache or () if isinstance(state, MinGRUState)]
         for index, block in enumerate(self.blocks):
             x = block(x, states[index] if states else None)
         return self.norm(x)
 
-    def new_cache(self, batch: int, capacity: int | None = None) -> list[State]:
+    def new_cache(self, batch: int, capacity: int | None = None) -> list[MinGRUState]:
         """Return the state of `batch` sequences before their first token, one entry a layer; any `capacity` fits it."""
         like = self.token_embedding.weight
         empty = like.new_zeros((batch, self.config.d_model), dtype=torch.float32, requires_grad=False)
-        return [State(empty) for _ in range(self.config.n_layers)]
+        return [MinGRUState(empty) for _ in range(self.config.n_layers)]

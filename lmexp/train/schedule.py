@@ -1,10 +1,12 @@
 """The schedule that a config names, as a function from the share of the budget to the multiple of the peak rate."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
 from lmexp.config.code import arguments_of, load_target
 from lmexp.config.schedules import AnySchedule, OutsideSchedule, factor
+from lmexp.errors import UserError
 
 
 def open_schedule(schedule: AnySchedule) -> Callable[[float], float]:
@@ -14,4 +16,19 @@ def open_schedule(schedule: AnySchedule) -> Callable[[float], float]:
     loaded = load_target(schedule.target, "schedule")
     keys = arguments_of(schedule, loaded)
     made: Callable[[float], float] = loaded(**keys) if isinstance(loaded, type) else partial(loaded, **keys)
-    return made
+    return partial(_checked, schedule.target, made)
+
+
+def _checked(target: str, schedule: Callable[[float], object], share: float) -> float:
+    """Return the multiple that a schedule from outside gives; raise UserError if it is not a number of 0 or more."""
+    multiple = schedule(share)
+    try:
+        number = float(multiple)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise UserError(
+            f"the schedule {target} returned {multiple!r} at share {share:g} of the budget: "
+            "a schedule returns a finite number of 0 or more"
+        )
+    return number

@@ -15,7 +15,7 @@ from lmexp.config.data import (
     TagData,
 )
 from lmexp.data.cleaning import Cleaner
-from lmexp.data.example_files import Example, Place
+from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import key
 from lmexp.data.sources import documents, with_fingerprints
 from lmexp.data.stop_words import LISTS
@@ -155,7 +155,7 @@ def test_pairs_are_cleaned_on_both_sides_and_are_duplicates_when_both_are():
     cleaner = Cleaner(PairData(source="pairs", path="x", clean=clean))
 
     def pair(source, target):
-        found = cleaner.example(Example(Place("x:"), 1, source, target, is_pair=True))
+        found = cleaner.example(Example(LinePlace("x:"), 1, source, target, is_pair=True))
         return found and (found.source, found.target)
 
     assert pair("A", "B") == ("a", "b")
@@ -167,12 +167,12 @@ def test_pairs_are_cleaned_on_both_sides_and_are_duplicates_when_both_are():
 
 def test_labels_are_not_cleaned():
     data = PairData(source="pairs", path="x", clean=CleanConfig(lowercase=True))
-    assert Cleaner(data).example(Example(Place("x:"), 1, "A", "NEG")).target == "NEG"
+    assert Cleaner(data).example(Example(LinePlace("x:"), 1, "A", "NEG")).target == "NEG"
 
 
 def test_the_words_of_tagged_sentences_are_cleaned_and_kept():
     data = TagData(source="tags", path="x", clean=CleanConfig(lowercase=True, unicode="nfc"))
-    example = Cleaner(data).example(Example(Place("x:"), 1, ("Cafe\u0301", "X"), ("B-A", "O")))
+    example = Cleaner(data).example(Example(LinePlace("x:"), 1, ("Cafe\u0301", "X"), ("B-A", "O")))
     assert (example.source, example.target) == (("caf\u00e9", "x"), ("B-A", "O"))
     for steps in ({"stop_words": "english"}, {"min_characters": 2}, {"max_characters": 2}, {"deduplicate": True}):
         with pytest.raises(UserError, match=r"data\.clean\..* a tagged sentence keeps its words"):
