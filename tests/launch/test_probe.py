@@ -9,7 +9,7 @@ from lmexp.cost.device import detect
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.exclusive import Exclusive
 from lmexp.launch.probe import known_probes, measure
-from lmexp.planning.plan import Cell, plan, totals
+from lmexp.planning.plan import CostedRun, plan, totals
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.probes import PROBES
@@ -27,7 +27,7 @@ Resolve = Callable[..., Sweep]
 def planned(sweep: Sweep, outputs: Path) -> list[Row]:
     probes = known_probes(sweep.runs, outputs)
     return plan(
-        Cell(p.values, p.config, p.horizon, p.device, probe) for p, probe in zip(sweep.runs, probes, strict=True)
+        CostedRun(p.values, p.config, p.horizon, p.device, probe) for p, probe in zip(sweep.runs, probes, strict=True)
     )
 
 
@@ -74,7 +74,7 @@ def test_several_processes_are_tried_together(resolve: Resolve, tmp_path: Path):
 def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(resolve: Resolve, tmp_path: Path, monkeypatch):
     sweep = resolve("model.n_layers=1,2")
     broken = sweep.runs[0]
-    from lmexp.launch import probes
+    from lmexp.launch import probe as probes
 
     make = probes.probe_run
 
@@ -100,7 +100,7 @@ def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
         measure(sweep.runs, tmp_path / "outputs", said.append)
     finally:
         other.release()
-    assert "warning: another run was on the device" in said[-1]
+    assert "warning: another run used the device" in said[-1]
 
 
 def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path):
