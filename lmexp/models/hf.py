@@ -55,8 +55,9 @@ class HFModel(LanguageModel):
 
     def __init__(self, config: HFConfig) -> None:
         """Raises UserError for what cannot be loaded, and for a causal model whose attention looks ahead."""
+        loaded = load(config)  # first, since a model that cannot be read has no sizes to complain about
         super().__init__(config)
-        self.model = load(config)
+        self.model = loaded
         if self.body is self.model:
             raise UserError(f"{config.name}: its body cannot be told from its head")
         self.numbered_from = first_position(self.model)
