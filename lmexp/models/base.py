@@ -32,13 +32,14 @@ class LanguageModel(nn.Module):
     config: ModelSection
     head: nn.Module
 
-    def __init__(self, config: ModelSection) -> None:
-        """Raises ValueError when the vocabulary is not resolved."""
+    def __init__(self, config: ModelSection, vocab_size: int | None = None) -> None:
+        """`vocab_size` stands in for that of a config without one; raise ValueError when neither has one."""
         super().__init__()
-        if config.vocab_size is None:
+        rows = config.vocab_size or vocab_size
+        if rows is None:
             raise ValueError("the vocabulary must be resolved before a model is built")
         self.config = config
-        self.vocab_size: int = config.vocab_size
+        self.vocab_size: int = rows
 
     def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
         """Return what the head reads at every position: (B, T) int64 -> (B, T, C).

@@ -55,8 +55,8 @@ class HFModel(LanguageModel):
 
     def __init__(self, config: HFConfig) -> None:
         """Raises UserError for what cannot be loaded, and for a causal model whose attention looks ahead."""
-        loaded = load(config)  # first, since a model that cannot be read has no sizes to complain about
-        super().__init__(config)
+        loaded = load(config)  # first, since it knows the vocabulary of a config that is not resolved
+        super().__init__(config, loaded.config.get_text_config().vocab_size)
         self.model = loaded
         if self.body is self.model:
             raise UserError(f"{config.name}: its body cannot be told from its head")
