@@ -8,16 +8,16 @@ from gpu_steps.bench import Bench
 
 def device(bench: Bench) -> None:
     """Show the device and its measured peaks."""
-    found = bench.lmexp("doctor")
-    about = found["device"]
+    doctor = bench.lmexp("doctor")
+    about = doctor["device"]
     bench.check("device", about["name"], about["kind"] == bench.kind or bench.dry, bench.kind)
     bench.show("memory, GB", about["memory_gb"])
-    bench.show("torch", found["versions"]["torch"])
-    measured = found["measured"] or {}
+    bench.show("torch", doctor["versions"]["torch"])
+    measured = doctor["measured"] or {}
     for compute, flops in measured.get("peak_flops", {}).items():
         bench.show(f"matmul, {compute}, TFLOP/s", flops / 1e12)
     bench.show("copy, GB/s read and written", measured.get("memory_gb_per_second"))
-    for gap in found["not_measured"]:
+    for gap in doctor["not_measured"]:
         bench.show(f"not measured: {gap['what']}", gap["why"])
 
 

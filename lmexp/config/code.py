@@ -337,7 +337,7 @@ def _named_in(folder: Path) -> set[str]:
             text = file.read_text(encoding="utf-8")
             if "_target_" in text or REMOTE_CODE in text:
                 named.update(names_of_code(yaml.safe_load(text)))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # whoever composes it says what is wrong
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # composing the file reports what is wrong with it
             continue
     tops = {target.split(".")[0] for target in named if not is_shipped(target)}
     return named | {top for top in tops if (folder / top).is_dir() or (folder / f"{top}.py").is_file()}

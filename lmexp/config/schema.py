@@ -97,7 +97,7 @@ class DivergenceConfig(Section):
     """When a training loss that is still a number ends the run all the same."""
 
     multiple: Positive | None = 1.5
-    """Of the first step's loss: what the training loss must not stay above; null lets it."""
+    """The training loss must not stay above this multiple of the first step's loss; null means no limit."""
     share: Share = 0.05
     """Share of the budget for which it may."""
 
@@ -209,7 +209,7 @@ class RunConfig(Section):
     data: DataConfig
     tokenizer: TokenizerConfig
     target_tokenizer: TokenizerConfig | None = None
-    """Of the targets of pairs; null: the same tokenizer for both sides, built from both."""
+    """The tokenizer of the targets of pairs; null means one tokenizer for both sides, built from both."""
     task: TaskConfig
     optim: OptimConfig
     schedule: AnySchedule

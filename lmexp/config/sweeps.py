@@ -72,7 +72,7 @@ class Pruning(Section):
     """
 
     reduction: Annotated[int, BeforeValidator(no_boolean), Field(ge=2)] = 3
-    """Of how many trials that have reached a rung one goes on; before as many have reached it, all do."""
+    """One of this many trials that have reached a rung goes on. Until as many have reached it, all of them go on."""
     start: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, lt=1)] = Field(0.25, alias="from")
     """The first rung."""
 
@@ -101,7 +101,7 @@ class SearchSpec(Section):
     parallel: Count | None = None
     """Trials under way at a time; null means as many as there are places here, a fifth of the trials on a cluster."""
     seed: Seed = 0
-    """Of the proposals: one trial at a time, the same seed proposes the same."""
+    """Seed of the sampler. With one trial at a time, the same seed proposes the same trials."""
 
 
 class SweepSpec(Section):

@@ -105,9 +105,9 @@ class GPTStep(Step):
         head = self.head * self.gradient
         blocks = model.n_layers * self.block + self.dropout(self.stream)
         block_gradients = self.block_params * self.gradient // self.shards
-        # Of what is outside of layers; they are shared out when the backward pass is over.
+        # Gradients of the weights outside of the layers: they are sharded only when the backward pass is over.
         whole_gradients = self.outside * self.gradient if self.shards > 1 else 0
-        # Of the second projection: its gradient takes the place of its input, and GELU's comes beside it.
+        # The second projection: the gradient of its input replaces that input, and GELU's gradient is kept beside it.
         inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
         if self.is_unfused:
             inside = max(inside, self.scores - self.feed_forward)

@@ -6,7 +6,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
-"""Of a value by what it is stored in, or of an activation by what matrices are multiplied in: fp8 saves bf16."""
+"""Bytes of a stored value by its type, or of an activation by the type of the matmuls: fp8 saves bf16."""
 
 
 class Step:

@@ -82,7 +82,7 @@ class Grid:
     """The measurements to make: each of `shapes` in each of `precisions`."""
 
     precisions: list[str]
-    """Of FLOATS and INTEGERS; if empty, the trained one and both integer ones."""
+    """Names from FLOATS and INTEGERS; if empty, the trained precision and both integer ones are measured."""
     shapes: list[BatchShape]
 
 

@@ -30,7 +30,7 @@ class Probe:
     steps: int
     """How many those were."""
     warmup_seconds: float
-    """Of all the warm-up's steps together."""
+    """Seconds of all warm-up steps together."""
     warmup_steps: int
     joules_per_step: float | None
     """Counted, over all devices; None where no counter can be read."""

@@ -57,7 +57,7 @@ class FitResult:
     """What training to the end of a budget yields."""
 
     quality: Quality
-    """Of the validation split, over all ranks."""
+    """Quality on the validation split, over all ranks."""
     scores: TaskScores
     """The task's own scores; none on other ranks than 0."""
     dtypes: dict[str, str | None]

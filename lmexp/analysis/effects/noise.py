@@ -133,7 +133,7 @@ def power(effect: float, n: int, paired: bool = False) -> float:
     return float(nct.sf(critical, df, shift) + wrong_way)
 
 
-def least_difference(n: int, sd: float, paired: bool = False) -> float | None:
+def smallest_difference(n: int, sd: float, paired: bool = False) -> float | None:
     """Return the smallest difference that n seeds an arm show in POWER of all cases; None for fewer than two."""
     if n < 2:
         return None

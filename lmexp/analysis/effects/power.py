@@ -7,7 +7,7 @@ import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.effects.effects import all_effects, noise_floor, paired_noise
-from lmexp.analysis.effects.noise import LEVEL, POWER, Noise, least_difference, seeds_needed
+from lmexp.analysis.effects.noise import LEVEL, POWER, Noise, smallest_difference, seeds_needed
 from lmexp.analysis.table import Study, final_rows
 from lmexp.errors import UserError
 from lmexp.runs.columns import column
@@ -20,7 +20,7 @@ class Needed:
     paired: bool
     """Whether the arms share their seeds, and are compared seed by seed."""
     noise: Noise
-    """Of one arm's seeds; of the differences where paired."""
+    """The standard deviation between the seeds of one arm, or between the paired differences."""
     seeds: int | None
     low: int | None
     high: int | None
@@ -64,7 +64,7 @@ class Detection:
                 f"{format_number(way.noise.sd, spec)}, from {way.noise.df} degrees of freedom, so between "
                 f"{_number(way.low)} and {_number(way.high)}."
             )
-        least = least_difference(self.present, self.ways[0].noise.sd)
+        least = smallest_difference(self.present, self.ways[0].noise.sd)
         if least:
             said.append(
                 f"The {self.present} seeds that there are show a difference of {in_words(self.quality, least)}."

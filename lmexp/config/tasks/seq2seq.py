@@ -25,4 +25,4 @@ class Seq2SeqConfig(TaskSection):
     scored: Count = 200
     """How many pairs of the validation split, from the first on, are generated and scored at the end."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of the training loss (Szegedy et al. 2016); the validation loss is without."""
+    """Label smoothing of the training loss (Szegedy et al. 2016); the validation loss has none."""

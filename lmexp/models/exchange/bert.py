@@ -67,7 +67,7 @@ def to_hf(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a BertForMaskedLM with equal logits.
 
     The weights are named and tied as in the library's own files: the table is there once. The ids of special tokens
-    are left to whoever knows the tokenizer.
+    are left out: the caller adds them, since it knows the tokenizer.
     """
     config, weights = model.config, model.state_dict()
     table = weights["token_embedding.weight"]

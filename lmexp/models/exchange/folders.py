@@ -28,13 +28,13 @@ TO_HF: dict[str, Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]] = {
     "moe": llama.to_hf,
     "bert": bert.to_hf,
 }
-"""Of each family that has a counterpart in the library."""
+"""The export function of each family that has a counterpart in the library."""
 FROM_HF: dict[str, Callable[..., tuple[ModelSection, dict[str, Tensor]]]] = {
     "gpt2": gpt.from_hf,
     "bert": bert.from_hf,
     **dict.fromkeys(llama.CLASSES, llama.from_hf),
 }
-"""Of each of the library's architectures that has a counterpart here, by its name there."""
+"""The import function of each of the library's architectures that has a counterpart here, by its name there."""
 
 
 class Exportable(Protocol):

@@ -54,8 +54,8 @@ PREFIX = "transformer."
 def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a GPT2LMHeadModel with equal logits.
 
-    A tied head's matrix is there once, as in the library's own files. The ids of special tokens are left to whoever
-    knows the tokenizer.
+    A tied head's matrix is there once, as in the library's own files. The caller adds the ids of special
+    tokens, since it knows the tokenizer.
     """
     config, weights = model.config, model.state_dict()
     exported = {}

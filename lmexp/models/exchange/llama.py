@@ -32,7 +32,7 @@ CLASSES = {
     "mixtral": "MixtralForCausalLM",
     "qwen3_moe": "Qwen3MoeForCausalLM",
 }
-"""Of each `model_type`."""
+"""The library's class for each `model_type`."""
 QK_NORM, EXPERTS = ("qwen3", "qwen3_moe"), ("mixtral", "qwen3_moe")
 FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": tuple(CLASSES),
@@ -89,7 +89,7 @@ def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a model of transformers with equal logits.
 
     The weights are the model's own, not copies. Dropout is left out, which is there of attention alone, and so are the
-    ids of special tokens, which are for whoever knows the tokenizer.
+    ids of special tokens: the caller adds them, since it knows the tokenizer.
 
     Raises UserError: a model with shared experts, which none of the architectures has in this form.
     """

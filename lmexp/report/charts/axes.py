@@ -13,7 +13,7 @@ from lmexp.report.charts.scatter import qualities
 from lmexp.runs.columns import column, higher_is_better
 
 DRAWN_PAIRS = 2000
-"""Of more rows than these only a part of the pairs is drawn as ticks; the means are over all."""
+"""At most this many pairs are drawn as ticks; the means are over all pairs."""
 
 
 def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.LayerChart:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmexp.analysis.effects.noise import holm, least_difference, p_value, pooled, power, seeds_needed, spread
+from lmexp.analysis.effects.noise import holm, smallest_difference, p_value, pooled, power, seeds_needed, spread
 
 
 @pytest.mark.parametrize(
@@ -30,13 +30,13 @@ def test_the_number_of_seeds_is_the_fewest_with_the_power():
 def test_extremes_have_an_answer():
     assert seeds_needed(1e9, 1.0) == 2 and seeds_needed(1.0, 0.0) == 2
     assert seeds_needed(1e-9, 1.0) is None
-    assert least_difference(1, 1.0) is None and 11 < least_difference(2, 1.0, paired=True) < 12
+    assert smallest_difference(1, 1.0) is None and 11 < smallest_difference(2, 1.0, paired=True) < 12
     with pytest.raises(ValueError, match="other than 0"):
         seeds_needed(0.0, 1.0)
 
 
-def test_the_least_difference_is_the_inverse():
-    assert seeds_needed(least_difference(12, 0.3), 0.3) == 12
+def test_the_smallest_difference_is_the_inverse():
+    assert seeds_needed(smallest_difference(12, 0.3), 0.3) == 12
 
 
 def test_power_is_what_simulated_tests_find():
