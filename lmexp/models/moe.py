@@ -29,7 +29,7 @@ class Experts(nn.Module):
         n_shared = config.n_shared_experts
         self.shared = SwiGLU(config.d_model, n_shared * config.d_feed_forward) if n_shared else None
         self.routed: tuple[Tensor, Tensor] | None = None
-        """Routing of the last training tokens, until `balance` reads it: probabilities (N, E), chosen experts (N, k)."""
+        """Routing of the last training tokens, kept for `balance`: probabilities (N, E), chosen experts (N, k)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position by itself: (B, T, C) -> (B, T, C)."""

@@ -7,7 +7,7 @@ import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.effects.effects import all_effects, noise_floor, paired_noise
-from lmexp.analysis.effects.noise import LEVEL, POWER, Noise, smallest_difference, seeds_needed
+from lmexp.analysis.effects.noise import LEVEL, POWER, Noise, seeds_needed, smallest_difference
 from lmexp.analysis.table import Study, final_rows
 from lmexp.errors import UserError
 from lmexp.runs.columns import column

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmexp.analysis.effects.noise import holm, smallest_difference, p_value, pooled, power, seeds_needed, spread
+from lmexp.analysis.effects.noise import holm, p_value, pooled, power, seeds_needed, smallest_difference, spread
 
 
 @pytest.mark.parametrize(
