@@ -42,8 +42,8 @@ def decode(bench: Bench) -> None:
         prompt, new = ("16", "8") if bench.dry else ("128", "64")
         options = ["--precision", "bf16", "--batch", "1,16", "--prompt", prompt, "--new", new]
         place = f"trainer.accelerator={bench.kind}"
-        found = bench.lmexp("bench", f"model={model}", *words, "tokenizer=byte", place, *options)
-        for row in found["rows"]:
+        measured = bench.lmexp("bench", f"model={model}", *words, "tokenizer=byte", place, *options)
+        for row in measured["rows"]:
             name = f"{model}, batch {row['batch']}"
             bench.show(f"{name}: decode tokens/s", row["decode_tokens_per_second"])
             bench.show(f"{name}: share of the memory bandwidth", row["bandwidth_use"], "goal 0.65 at batch 1")
@@ -95,8 +95,8 @@ def _bare(bench: Bench, words: list[str]) -> None:
     words = TINY if bench.dry else words
     [planned] = resolve_sweep(None, bench.words(*words, "precision=bf16"), bench.folder / "bare").runs
     config = planned.config
-    found = detect(bench.kind)
-    peak = peak_of(hardware_of(config.hardware, found), "bf16")
+    device = detect(bench.kind)
+    peak = peak_of(hardware_of(config.hardware, device), "bf16")
     torch.set_float32_matmul_precision("highest")
     place = torch.device(bench.kind)
     with place:
