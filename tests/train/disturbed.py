@@ -28,12 +28,12 @@ def main(path: Path, what: str, rank: int = 0, step: int = 0) -> int:
 def _train(path: Path, what: str, rank: int, step: int, signals: Signals) -> int:
     import torch
 
-    from lmexp.train import clock, run, training, worker
+    from lmexp.train import clock, training, worker
 
     torch.set_num_threads(1)
     place: dict[str, tuple[Any, str]] = {
         "start": (training.Training, "__init__"),
-        "finish": (run, "save_final"),
+        "finish": (training, "save_final"),
         "end": (RunDir, "write_record"),
     }
     word, _, where = what.partition(" in ")
