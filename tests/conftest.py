@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import torch
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import STORES
+from tests.command import run_command, start_server
 
 if TYPE_CHECKING:
     from tests.launch.ray import RayCluster
@@ -75,9 +74,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests run side by side, one process a core: threads that wait for each other there make them twice as slow."""
-    torch.set_num_threads(1)
+def server(alone: None) -> None:
+    """Start the server in the background that commands and runs are forked from."""
+    start_server()
 
 
 @pytest.fixture(scope="session")
@@ -144,19 +143,4 @@ def config(small: list[str]) -> Callable[..., RunConfig]:
 @pytest.fixture
 def lmexp(tmp_path: Path) -> Lmexp:
     """Run the command as a user would, in an empty folder; outputs go to `outputs` in it."""
-
-    return partial(lmexp_in, tmp_path)
-
-
-def lmexp_in(
-    folder: Path, *words: str, timeout: float = 120, prefix: tuple[str, ...] = (), **environment: str
-) -> "subprocess.CompletedProcess[str]":
-    """Run the command as a user would in a folder."""
-    return subprocess.run(
-        [*prefix, sys.executable, "-m", "lmexp.cli", *words],
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "160", "LMEXP_OUTPUTS": str(folder / "outputs"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    return partial(run_command, tmp_path)

@@ -60,7 +60,7 @@ class LocalLauncher(LauncherSection):
     exclusive: bool = True
     """Whether each run has its devices to itself; a fraction of a device needs false."""
     threads: Count | None = None
-    """CPU threads per run; null splits the cores evenly."""
+    """CPU threads per run; null splits the cores evenly, and gives no process more than OMP_NUM_THREADS."""
 
     def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined."""

@@ -6,6 +6,7 @@ and its cores are split evenly between the runs that train at the same time.
 
 import math
 import os
+import re
 from dataclasses import dataclass
 
 from lmexp.config.checks import devices_of, world_size
@@ -43,8 +44,16 @@ def slots_of(config: RunConfig, device: Device) -> int:
 
 
 def threads_of(config: RunConfig, device: Device) -> int:
-    """Return the CPU threads of a run, for all its processes together."""
-    return config.launcher.threads_of(world_size(config)) or max(1, cores() // slots_of(config, device))
+    """Return the CPU threads of a run, for all its processes together.
+
+    A share of the cores is cut to OMP_NUM_THREADS per process, where the user has set it, as torch itself would do.
+    """
+    processes = world_size(config)
+    if (threads := config.launcher.threads_of(processes)) is not None:
+        return threads
+    share = max(1, cores() // slots_of(config, device))
+    limit = re.match(r"[1-9]\d*", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(share, int(limit[0]) * processes) if limit else share
 
 
 def _launcher(config: RunConfig) -> LocalLauncher:

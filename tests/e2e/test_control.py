@@ -50,6 +50,7 @@ def the_running(folder: Path) -> list[RunDir]:
     return [run for run in runs_in(folder) if run.read_state().state == "running" and run.last_saved()]
 
 
+@pytest.mark.slow
 def test_a_detached_sweep_is_watched_and_cancelled_and_goes_on(
     lmexp: Lmexp, sweep: Callable[..., list[str]], tmp_path: Path
 ):
@@ -88,6 +89,7 @@ def test_runs_that_a_killed_coordinator_left_behind_are_cancelled_too(
     assert not run.is_alive(run.read_state()) and run.read_state().state == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_log_is_followed_to_the_end_of_its_run(lmexp: Lmexp, sweep: Callable[..., list[str]], tmp_path: Path):
     folder = tmp_path / "outputs" / "s"
     lmexp("sweep", *sweep("budget.tokens=51200", grid="seed: [1]"), "--detach")

@@ -122,6 +122,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text())["rows"][0] for file in sorted(folder.glob("*/record.json"))]
 
 
+@pytest.mark.slow
 def test_a_model_and_a_task_of_ones_own_are_swept_used_and_scored(lmexp: Lmexp, tmp_path: Path, words: list[str]):
     environment = {"LMEXP_TRUST": "mine"}  # the metrics are named by no config file
     ended = lmexp("train", "-m", *words, "model.kernel=2,3", METRICS, "--name", "own", **environment)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import SMALL, Lmexp, lmexp_in
+from tests.command import run_command
+from tests.conftest import SMALL, Lmexp
 
 SWEEP = """# Two depths and two precisions of a very small model
 # @package _global_
@@ -56,8 +57,8 @@ def trained(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     Training takes longer than all the rest, so most tests below read these runs or a copy of them.
     """
     folder = write_folder(tmp_path_factory.mktemp("trained"), text)
-    assert lmexp_in(folder, "train", *SMALL, "data=text", *DATA, "seed=1").returncode == 0  # no run of the sweep
-    return folder, lmexp_in(folder, "sweep", "mine", *DATA)
+    assert run_command(folder, "train", *SMALL, "data=text", *DATA, "seed=1").returncode == 0  # no run of the sweep
+    return folder, run_command(folder, "sweep", "mine", *DATA)
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ def test_a_budget_of_time_gets_its_tokens_from_the_trial(resolve: Resolve, tmp_p
     assert row["tokens"] == row["steps"] * 256
 
 
+@pytest.mark.slow
 def test_several_processes_are_tried_together(resolve: Resolve, tmp_path: Path):
     sweep = resolve("trainer.devices=2")
     measure(sweep.runs, tmp_path / "outputs")

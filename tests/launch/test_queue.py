@@ -1,6 +1,5 @@
 """The queue: what runs, what is skipped, what became of those that failed."""
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.runs.state import State, StateName
 from lmexp.train.worker import main
+from tests.command import start_process
 
 LONG = "budget.tokens=20_000_000"
 """Far more than a test waits for."""
@@ -113,11 +113,10 @@ def _coordinate(sweep: Sweep) -> None:
     run_sweep(sweep, Notes())
 
 
-@pytest.mark.parametrize("how, devices", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize("how, devices", [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)])
 def test_stopping_the_sweep_ends_its_runs_with_all_their_processes(resolve: Resolve, how: int, devices: int):
     sweep = resolve("seed=0,1", LONG, f"trainer.devices={devices}")
-    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
-    process.start()
+    process = start_process(_coordinate, sweep)
     pids: list[int] = []
     when_running(sweep.runs[0], lambda state: pids.append(state.pid or 0))
     os.kill(process.pid or 0, how)
@@ -132,8 +131,7 @@ def test_stopping_the_sweep_ends_its_runs_with_all_their_processes(resolve: Reso
 
 def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(resolve: Resolve):
     sweep, notes = resolve("budget.tokens=100_000"), Notes()
-    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
-    process.start()
+    process = start_process(_coordinate, sweep)
     when_running(sweep.runs[0], lambda state: None)
     (state,) = run_sweep(sweep, notes)
     assert (state.state, state.attempts) == ("done", 1)
@@ -143,8 +141,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(resolv
 
 def test_a_run_that_another_process_gave_up_is_taken_over(resolve: Resolve):
     sweep, notes = resolve("budget.tokens=100_000", "checkpoint.every=0.05"), Notes()
-    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,))
-    process.start()
+    process = start_process(_coordinate, sweep)
 
     def kill(state: State) -> None:
         process.kill()
@@ -157,6 +154,7 @@ def test_a_run_that_another_process_gave_up_is_taken_over(resolve: Resolve):
     assert [line.split()[0] for line in notes.told] == ["started", "done"]
 
 
+@pytest.mark.slow
 def test_several_devices_are_started_by_torchrun(resolve: Resolve):
     sweep = resolve("trainer.devices=1,2")
     states = run_sweep(sweep, Notes())
@@ -166,6 +164,7 @@ def test_several_devices_are_started_by_torchrun(resolve: Resolve):
     assert one["loss"] == pytest.approx(two["loss"], abs=2e-5)
 
 
+@pytest.mark.slow
 def test_several_processes_end_a_budget_of_seconds_at_the_same_step(resolve: Resolve):
     sweep = resolve("trainer.devices=2", "budget.tokens=null", "budget.seconds=2", "hardware.watts=100")
     (state,) = run_sweep(sweep, Notes())
@@ -178,9 +177,7 @@ def test_several_processes_end_a_budget_of_seconds_at_the_same_step(resolve: Res
 
 def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):
     sweep = resolve("seed=0,1,2", "budget.tokens=50_000")
-    both = [multiprocessing.get_context("spawn").Process(target=_coordinate, args=(sweep,)) for _ in range(2)]
-    for process in both:
-        process.start()
+    both = [start_process(_coordinate, sweep) for _ in range(2)]
     for process in both:
         process.join(120)
     states = [planned.run.read_state() for planned in sweep.runs]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import signal
 import time
@@ -32,6 +31,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import identity_columns
 from lmexp.runs.state import State
+from tests.command import start_process
 from tests.conftest import Lmexp
 from tests.launch.test_queue import Notes
 
@@ -527,8 +527,7 @@ def _coordinate(file: Path, words: list[str], outputs: Path) -> None:
 def test_a_killed_coordinators_trials_are_taken_up_and_there_are_as_many_as_asked_for(small: list[str], tmp_path: Path):
     words = [*small, "launcher.slots=2", "budget.tokens=51200", "checkpoint.every=0.05"]
     file, outputs = sweep_file(tmp_path, {"trials": 5}), tmp_path / "outputs"
-    process = multiprocessing.get_context("spawn").Process(target=_coordinate, args=(file, words, outputs))
-    process.start()
+    process = start_process(_coordinate, file, words, outputs)
     deadline = time.monotonic() + 120
     while len(list(outputs.glob("s/*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -45,8 +45,9 @@ def anywhere(small: list[str]) -> Configure:
 
 
 @pytest.fixture(autouse=True)
-def no_outer_devices(monkeypatch: pytest.MonkeyPatch):
+def nothing_set_outside(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
 
 def test_each_run_sees_only_its_own_devices(config: Configure):
@@ -99,6 +100,17 @@ def test_the_cores_are_split_evenly_between_the_runs_of_a_cpu(config: Configure)
     half = config("launcher.threads=null", "launcher.devices_per_run=0.5", "launcher.exclusive=false")
     assert (slots_of(alone, CPU), threads_of(alone, CPU)) == (1, cores())
     assert (slots_of(half, CPU), threads_of(half, CPU)) == (2, max(1, cores() // 2))
+
+
+@pytest.mark.parametrize(("set_to", "threads"), [("1", 1), ("3", 3), ("99", 8), ("2,4", 2), ("many", 8), ("0", 8)])
+def test_no_process_gets_more_threads_than_omp_num_threads_says(
+    config: Configure, monkeypatch: pytest.MonkeyPatch, set_to: str, threads: int
+):
+    monkeypatch.setattr("lmexp.launch.slots.cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    assert threads_of(config("launcher.threads=null"), CPU) == threads
+    assert threads_of(config("launcher.threads=null", "trainer.devices=2"), CPU) == min(8, 2 * threads)
+    assert threads_of(config("launcher.threads=5"), CPU) == 5, "a number in the config counts more"
     assert slots_of(config("trainer.devices=2"), CPU) == 1, "several processes of a run share the CPU"
 
 

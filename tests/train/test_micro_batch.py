@@ -42,6 +42,7 @@ def test_less_free_memory_gives_a_smaller_divisor_and_the_same_result(
     assert small["loss"] == pytest.approx(large["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_device_that_runs_out_after_all_gets_the_next_smaller_one(make_run: MakeRun, tmp_path: Path):
     # Logits of 256 sequences x 256 tokens x 4096 entries alone are a gigabyte; the process may grow by less.
     run = make_run("batch.micro=auto", "model.context=256", f"batch.tokens={256 * 256}", "model.vocab_size=4096",

@@ -12,6 +12,8 @@ import torch
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import dump_config
 
+pytestmark = pytest.mark.slow
+
 WAYS = {1: (1, 4, 12), 2: (2, 3), 3: (1, 4)}
 """Micro-batches by number of processes; 12 sequences a step."""
 

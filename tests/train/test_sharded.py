@@ -70,6 +70,7 @@ ACCUMULATING = ("batch.micro=2",)
 """Of the 8 sequences of a step each of two processes has two micro-batches."""
 
 
+@pytest.mark.slow
 def test_the_run_is_that_of_one_process(train: Train):
     one, two = train(*ACCUMULATING), train(*ACCUMULATING, *FSDP)
     for name, points in (("train_loss", 20), ("grad_norm", 20), ("loss", 4), ("accuracy", 4)):

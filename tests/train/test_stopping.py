@@ -158,7 +158,8 @@ def test_several_processes_stop_at_the_same_step_and_go_on(make_run: MakeRun, wa
     assert results(stopped) == results(undisturbed)
 
 
-@pytest.mark.parametrize("what", ["error", pytest.param("error in start", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["error", "error in start"])
 def test_an_error_of_one_process_is_the_reason_of_the_run(make_run: MakeRun, what: str):
     run = make_run("trainer.devices=2", "trainer.accelerator=cpu")
     assert torchrun(run, what, rank=1, step=7).wait(60) == 1

@@ -99,6 +99,7 @@ def test_a_run_that_stops_and_goes_on_is_an_undisturbed_one(train: Train, text: 
     assert parts.read_record()[0]["loss"] == whole.read_record()[0]["loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seq2seq", "tag"])
 def test_weights_shared_by_two_processes_train_and_score_as_those_of_one(train: Train, name: str):
     alone, shared = train(name, "model.dropout=0"), train(name, "model.dropout=0", *FSDP)

@@ -134,6 +134,7 @@ def test_accumulation_changes_neither_steps_nor_loss(make_run: MakeRun, micro: i
     assert one["loss"] == pytest.approx(other["loss"], abs=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [2])
 def test_several_processes_train_the_same_model_as_one(make_run: MakeRun, processes: int):
     alone, together = make_run(place="alone"), make_run(f"trainer.devices={processes}", place="together")
