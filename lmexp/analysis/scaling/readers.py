@@ -17,6 +17,7 @@ import pandas as pd
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.states import finished, heading_of_state
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
 from lmexp.runs.columns import higher_is_better
@@ -67,20 +68,19 @@ def points_of_frame(
 ) -> Points:
     """Return the points of a table with one run, or one milestone, per row.
 
-    If there is a column `state`, only rows that are `done` are used. The column `unit`, or else `run_id`, says which
-    rows belong to one run. `columns` maps params, tokens, flops and loss to column names, and flops possibly to 6ND.
-    `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. Raises UserError as
-    points_of_csv does.
+    If there is a column `state` or `status`, only rows of finished runs are used (states.py has the words). The column
+    `unit`, or else `run_id`, says which rows belong to one run. `columns` maps params, tokens, flops and loss to column
+    names, and flops possibly to 6ND. `lines` (n,) are the line numbers of the rows in their file [default: counted
+    from 1]. Raises UserError as points_of_csv does.
     """
     if frame.empty:
         raise UserError(f"{source} has no rows")
     named = _columns(frame, columns or {}, source)
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
-    if "state" in frame:
-        state = frame["state"].fillna("no state").astype(str).to_numpy()
-        left_out = {printable(name): int((state == name).sum()) for name in sorted(set(state) - {"done"})}
-        frame, lines = frame[state == "done"], lines[state == "done"]
+    if (state := heading_of_state(_folded(frame))) is not None:
+        done, left_out = finished(frame[state], lines, source)
+        frame, lines = frame[done], lines[done]
     if len(frame) > MAX_POINTS:
         raise UserError(
             f"{source} has {len(frame):,} rows, a fit takes at most {MAX_POINTS:,}: keep the last row of each run"
@@ -97,16 +97,18 @@ def points_of_frame(
         table.check(key, named[key], values)
     sizes, said = _completed(known, named, table)
 
-    unit = next((frame[name] for name in ("unit", "run_id") if _has(frame, name)), None)
+    headings = _folded(frame)
+    unit = next((frame[headings[name]] for name in ("unit", "run_id") if _has(frame, headings.get(name))), None)
     alone = pd.Series([f"row {line}" for line in table.lines])
     units = alone if unit is None else unit.astype("string").reset_index(drop=True).fillna(alone)
     high = float(known["loss"].max())
-    several = _has(frame, "precision") and frame["precision"].nunique() > 1
+    precision = headings.get("precision")
+    several = _has(frame, precision) and frame[precision].nunique() > 1
     return Points(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
-        precision=frame["precision"].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
-        costs={name: table.costs(frame, name) for name in COSTS if _has(frame, name)},
+        precision=frame[precision].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
+        costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=left_out,
         warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > HIGH_LOSS else (),
         source=f"{source}: {said}",
@@ -238,7 +240,7 @@ def _convention(factor: Floats, table: _Table) -> str:
 def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[str, str]:
     """Return the column of each quantity that the table has. Raises UserError if a needed column is missing."""
     names = [str(name) for name in frame.columns]
-    folded = {name.strip().lower().replace(" ", "_"): name for name in reversed(names)}
+    folded = _folded(frame)
     chosen = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
     for key, name in columns.items():
         if name not in names and (key, name) != ("flops", SIX_ND):
@@ -281,8 +283,13 @@ def _read(file: Path) -> pd.DataFrame:
     return frame
 
 
-def _has(frame: pd.DataFrame, name: str) -> bool:
-    return name in frame and bool(frame[name].notna().any())
+def _folded(frame: pd.DataFrame) -> dict[str, str]:
+    """Return a table's headings by their names in lower case, with underscores; the first of several counts."""
+    return {str(name).strip().lower().replace(" ", "_"): name for name in reversed(list(frame.columns))}
+
+
+def _has(frame: pd.DataFrame, name: str | None) -> bool:
+    return name is not None and bool(frame[name].notna().any())
 
 
 def _tally(counts: Mapping[str, int]) -> str:

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from lmexp.analysis.scaling.readers import MAX_POINTS, points_of_csv, points_of_frame, points_of_study
+from lmexp.analysis.scaling.states import FINISHED, UNFINISHED
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.runs.state import STATES
 from tests.report.synthetic import write_study
 
 HEADING = "params,tokens,flops,loss\n"
@@ -67,6 +69,39 @@ def test_missing_and_infinite_numbers_are_left_out_and_counted(tmp_path: Path):
 def test_what_is_not_done_is_left_out_by_its_state(tmp_path: Path):
     points = read(tmp_path, "n_params,tokens,loss,state\n1e6,1e8,3.5,done\n1e6,1e8,9,diverged\n1e6,1e8,,failed\n")
     assert len(points) == 1 and points.left_out == {"diverged": 1, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("heading", "done", "others"),
+    [
+        ("State", "finished", ["crashed", "running", "killed", "preempting"]),  # W&B
+        ("status", "FINISHED", ["FAILED", "KILLED", "RUNNING", "SCHEDULED"]),  # MLflow
+        ("Job State", "COMPLETED", ["CANCELLED by 1000", "CANCELLED+", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT"]),
+        ("STATE", "done", ["diverged", "oom", "preempted", "cancelled", "queued"]),  # lmexp
+    ],
+)
+def test_states_of_other_tools_are_understood_under_headings_in_any_case(tmp_path: Path, heading, done, others):
+    rows = "".join(f"2e6,1e8,9.5,{word}\n" for word in others)
+    points = read(tmp_path, f"n_params,tokens,loss,{heading}\n1e6,1e8,3.5,{done}\n{rows}")
+    assert points.params.tolist() == [1e6] and points.left_out == dict.fromkeys(others, 1)
+
+
+def test_a_state_that_is_not_known_is_refused_with_the_known_ones(tmp_path: Path):
+    with pytest.raises(UserError, match=r"line 3: State is 'sleeping'.* Finished are: .*finished.* Not finished are: "):
+        read(tmp_path, "n_params,tokens,loss,State\n1e6,1e8,3.5,finished\n1e6,1e8,3,sleeping\n")
+
+
+def test_every_state_of_lmexp_is_known():
+    assert set(STATES) <= FINISHED | UNFINISHED and not FINISHED & UNFINISHED
+
+
+def test_units_precisions_and_costs_are_read_under_headings_in_any_case(tmp_path: Path):
+    points = read(
+        tmp_path,
+        "n_params,tokens,loss,Run ID,Precision,Train Seconds\n1e6,1e8,3.5,a,bf16,7\n1e6,2e8,3.4,a,fp8,9\n",
+    )
+    assert points.n_units == 1 and points.precision.tolist() == ["bf16", "fp8"]
+    assert points.costs["train_seconds"].tolist() == [7, 9]
 
 
 def test_milestones_of_one_run_are_one_unit(tmp_path: Path):
