@@ -63,11 +63,29 @@ class ColumnOptions:
         typer.Option(metavar="COLUMN", help="Column with the training FLOPs [default: 6 x parameters x tokens]."),
     ] = None
     loss: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the loss.")] = None
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FACTOR",
+            help="For a file: factors that give plain numbers and nats, such as params=1e6,tokens=1e9; 1 takes a "
+            "column as it is, however unlikely.",
+        ),
+    ] = None
 
     def parse(self) -> dict[str, str]:
         """Return the given names by what they hold."""
         names = {"params": self.params, "tokens": self.tokens, "flops": self.compute, "loss": self.loss}
         return {key: name for key, name in names.items() if name}
+
+    def factors(self) -> dict[str, float]:
+        """Return the factors of --scale by quantity. Raises UserError for a quantity or a factor that is none."""
+        from lmexp.analysis.select import parse_limits
+
+        factors = parse_limits(self.scale or (), "--scale")
+        for name, factor in factors.items():
+            if name not in ("params", "tokens", "flops", "loss") or factor <= 0:
+                raise UserError(f"--scale {name}={factor:g}: a factor above 0 of params, tokens, flops or loss")
+        return factors
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ def fit(
     solver.check()
     formats = check_formats(charts) if charts is not None else []
     flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
-    points, name, folder = _points(names, columns.parse(), common.output_dir)
+    points, name, folder = _points(names, columns, common.output_dir)
     answer = _answer(points, question, flops, amounts, solver)
     page = write_fit(answer, name, output or folder)
     drawn = write_fit_charts(answer, output or folder, formats)
@@ -132,16 +150,18 @@ def fit(
         print_line(str(chart))
 
 
-def _points(names: list[str], columns: dict[str, str], output_dir: Path) -> "tuple[Points, str, Path]":
+def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tuple[Points, str, Path]":
     """Return the points of a file or of sweeps, their name, and the folder for the fit."""
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
     from lmexp.analysis.table import load_study
 
     file = Path(names[0])
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
-        return points_of_csv(file, columns), file.name, Path()
+        return points_of_csv(file, columns.parse(), columns.factors()), file.name, Path()
+    if columns.scale:
+        raise UserError("--scale is for files: the units of a sweep's records are known")
     study = load_study([output_dir / name for name in names])
-    return points_of_study(study, columns), study.name, output_dir / "+".join(names)
+    return points_of_study(study, columns.parse()), study.name, output_dir / "+".join(names)
 
 
 def _answer(

@@ -2,8 +2,8 @@
 
 A column is recognised by any of its usual names, or the user names it. Two of parameters N, tokens D and FLOPs C are
 enough: the third follows from C = 6ND, and `source` says so. Input that is probably a mistake is an error that names
-the line: a million parameters written as 1, a word among numbers, two tasks under one law. Runs without a result are
-left out and counted.
+the line: a word among numbers, two tasks under one law, a million parameters written as 1 (plausible.py). Runs without
+a result are left out and counted.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done
+from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.states import finished, heading_of_state
 from lmexp.analysis.table import Study
@@ -38,18 +39,14 @@ COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
 MAX_POINTS = 10_000
 """A fit to more points would take minutes and hundreds of megabytes, and no study has that many."""
-LEAST = {"params": 100.0, "tokens": 100.0, "flops": 1e4}
-"""Smaller numbers are probably in thousands, millions or billions."""
-PLAUSIBLE = (0.5, 100.0)
-"""Plausible FLOPs per parameter and token: about 2 forward and 4 backward, less for embeddings, more for attention."""
 SAME = 1.05
 """FLOPs per parameter and token within this factor of each other count as one convention."""
-HIGH_LOSS = 20.0
-"""A loss above this is hardly in nats per token: a uniform guess among 200,000 tokens has 12.2."""
 
 
-def points_of_csv(file: Path, columns: Mapping[str, str] | None = None) -> Points:
-    """Read the points of a .csv, .tsv or Parquet file; `columns` names the columns that have unusual names.
+def points_of_csv(
+    file: Path, columns: Mapping[str, str] | None = None, scale: Mapping[str, float] | None = None
+) -> Points:
+    """Read the points of a .csv, .tsv or Parquet file; `columns` and `scale` are those of points_of_frame.
 
     Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
     an implausible number where a number is needed, with the line.
@@ -57,12 +54,13 @@ def points_of_csv(file: Path, columns: Mapping[str, str] | None = None) -> Point
     frame = _read(file)
     lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
     written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # skip empty lines
-    return points_of_frame(frame[written], columns, source=str(file), lines=lines[written])
+    return points_of_frame(frame[written], columns, scale, source=str(file), lines=lines[written])
 
 
 def points_of_frame(
     frame: pd.DataFrame,
     columns: Mapping[str, str] | None = None,
+    scale: Mapping[str, float] | None = None,
     source: str = "the table",
     lines: npt.NDArray[np.int64] | None = None,
 ) -> Points:
@@ -70,15 +68,17 @@ def points_of_frame(
 
     If there is a column `state` or `status`, only rows of finished runs are used (states.py has the words). The column
     `unit`, or else `run_id`, says which rows belong to one run. `columns` maps params, tokens, flops and loss to column
-    names, and flops possibly to 6ND. `lines` (n,) are the line numbers of the rows in their file [default: counted
-    from 1]. Raises UserError as points_of_csv does.
+    names, and flops possibly to 6ND. `scale` holds factors that turn params, tokens, flops and loss into plain numbers
+    and nats; a quantity with a factor is not questioned (plausible.py). `lines` (n,) are the line numbers of the rows
+    in their file [default: counted from 1]. Raises UserError as points_of_csv does.
     """
     if frame.empty:
         raise UserError(f"{source} has no rows")
     named = _columns(frame, columns or {}, source)
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
-    if (state := heading_of_state(_folded(frame))) is not None:
+    headings = _folded(frame)
+    if (state := heading_of_state(headings)) is not None:
         done, left_out = finished(frame[state], lines, source)
         frame, lines = frame[done], lines[done]
     if len(frame) > MAX_POINTS:
@@ -94,14 +94,17 @@ def points_of_frame(
     known, frame = {key: values[complete] for key, values in known.items()}, frame[complete]
     table = _Table(source, lines[complete])
     for key, values in known.items():
-        table.check(key, named[key], values)
-    sizes, said = _completed(known, named, table)
+        table.check_above_0(named[key], values)
+    scale = scale or {}
+    sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in known.items()}, named)
+    vocabulary = headings.get("vocab_size")
+    sizes_of_vocabulary = table.costs(frame, vocabulary) if _has(frame, vocabulary) else None
+    ask(sizes, sizes_of_vocabulary, scale, source, table.lines)
 
-    headings = _folded(frame)
     unit = next((frame[headings[name]] for name in ("unit", "run_id") if _has(frame, headings.get(name))), None)
     alone = pd.Series([f"row {line}" for line in table.lines])
     units = alone if unit is None else unit.astype("string").reset_index(drop=True).fillna(alone)
-    high = float(known["loss"].max())
+    high = float(sizes["loss"].max())
     precision = headings.get("precision")
     several = _has(frame, precision) and frame[precision].nunique() > 1
     return Points(
@@ -110,7 +113,7 @@ def points_of_frame(
         precision=frame[precision].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=left_out,
-        warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > HIGH_LOSS else (),
+        warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > MAX_LOSS else (),
         source=f"{source}: {said}",
     )
 
@@ -147,7 +150,7 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
         raise UserError(
             f"{study.name} was trained and scored on different texts: a law describes one; fit each by itself"
         )
-    points = points_of_frame(table, columns, source=study.name)
+    points = points_of_frame(table, columns, scale=dict.fromkeys(NAMES, 1.0), source=study.name)  # units are known
     return replace(points, warnings=points.warnings + _mixtures(study, done))
 
 
@@ -191,21 +194,16 @@ class _Table:
         values = self.numbers(frame, name)
         return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
-    def check(self, key: str, name: str, values: Floats) -> None:
-        """Raise UserError for a number that is implausible for its quantity, with its line."""
-        place = f"{self.source}, line {{}}: {printable(name)} is {{:g}}"
+    def check_above_0(self, name: str, values: Floats) -> None:
+        """Raise UserError for a number that is not above 0, with its line."""
         if (values <= 0).any():
             first = int(np.flatnonzero(values <= 0)[0])
-            raise UserError(f"{place.format(self.lines[first], values[first])}; it must be above 0")
-        if key in LEAST and (values < LEAST[key]).any():
-            first = int(np.flatnonzero(values < LEAST[key])[0])
             raise UserError(
-                f"{place.format(self.lines[first], values[first])}; is it in millions or billions? Plain numbers are "
-                "needed, all in one unit"
+                f"{self.source}, line {self.lines[first]}: {printable(name)} is {values[first]:g}; it must be above 0"
             )
 
 
-def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -> tuple[dict[str, Floats], str]:
+def _completed(known: dict[str, Floats], named: dict[str, str]) -> tuple[dict[str, Floats], str]:
     """Return all four quantities, the missing one from C = 6ND, and a text that says where each comes from."""
     sizes = dict(known)  # _columns made sure that at least two of the three are known
     if "flops" not in sizes:
@@ -217,20 +215,13 @@ def _completed(known: dict[str, Floats], named: dict[str, str], table: _Table) -
     n, d, c = (sizes[key] for key in ("params", "tokens", "flops"))
     letters = {"params": f"{named.get('flops')}/6D", "tokens": f"{named.get('flops')}/6N", "flops": SIX_ND}
     letters |= {key: name for key, name in named.items() if key in known}
-    ratio = _convention(c / (n * d), table) if len(known) == len(NAMES) else ""
+    ratio = _convention(c / (n * d)) if len(known) == len(NAMES) else ""
     said = f"N = {letters['params']}, D = {letters['tokens']}, C = {letters['flops']}{ratio}, loss = {named['loss']}"
     return sizes, printable(said)
 
 
-def _convention(factor: Floats, table: _Table) -> str:
-    """Return a text with the FLOPs per parameter and token. Raises UserError if they are implausible."""
-    bad = (factor < PLAUSIBLE[0]) | (factor > PLAUSIBLE[1])
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise UserError(
-            f"{table.source}, line {table.lines[first]}: FLOPs are {factor[first]:.3g} N D, and should be "
-            f"about 6 N D: do units differ between the columns? --compute {SIX_ND} computes them"
-        )
+def _convention(factor: Floats) -> str:
+    """Return a text with the FLOPs per parameter and token."""
     low, high = float(factor.min()), float(factor.max())
     if high / low <= SAME:
         return f" ({np.median(factor):.2f} N D)"

@@ -17,10 +17,10 @@ HEADING = "params,tokens,flops,loss\n"
 GOOD = "1e6,1e8,6e14,3.5\n2e6,1e8,1.2e15,3.2\n"
 
 
-def read(folder: Path, text: str | bytes, name: str = "points.csv", **columns: str):
+def read(folder: Path, text: str | bytes, name: str = "points.csv", scale: dict[str, float] | None = None, **columns):
     file = folder / name
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return points_of_csv(file, columns)
+    return points_of_csv(file, columns, scale)
 
 
 def test_a_product_of_large_integers_does_not_overflow(tmp_path: Path):
@@ -154,8 +154,8 @@ def test_more_rows_than_a_fit_takes_are_refused_with_the_limit():
         points_of_frame(frame)
 
 
-def test_perplexities_are_warned_of(tmp_path: Path):
-    assert "hardly nats per token" in read(tmp_path, f"{HEADING}1e6,1e8,6e14,45\n").warnings[0]
+def test_one_loss_that_is_hardly_nats_is_warned_of(tmp_path: Path):
+    assert "hardly nats per token" in read(tmp_path, f"{HEADING}{GOOD}1e6,1e8,6e14,45\n").warnings[0]
 
 
 def test_parquet_is_read_as_csv_is(tmp_path: Path):
