@@ -1,6 +1,7 @@
 """What all tests share: small texts, small configs, the command line as a user has it."""
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ from tests.command import run_command, start_server
 
 if TYPE_CHECKING:
     from tests.launch.ray import RayCluster
+
+# A shell lets what it starts in the background ignore SIGINT, and so would all commands that a test interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline of milliseconds fails on a busy machine, and says nothing about the code.
 hypothesis.settings.register_profile("lmexp", deadline=None)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lmexp.analysis.frontier import is_done
+from lmexp.cost.contention import MAX_WAIT_FRACTION
+from lmexp.runs.columns import DEVICE_BOUND
 
 SPLITTING = ("task", "data_fingerprint", "tokenizer_fingerprint", "device_name", "schema_version")
 """Rows that differ in one of these are never averaged: their losses, or their seconds, are of different things."""
@@ -20,6 +22,8 @@ _SAID = {
     "peak_source": ("sources of peaks", "MFU is not held against the same"),
     "energy_source": ("sources of energy", "counted and estimated kWh do not compare"),
 }
+SHARED_MARK = "~"
+"""Stands before a number that was measured while other work slowed the device down."""
 MAX_NAMED = 3
 """If there are more values than this, only their number is reported."""
 
@@ -66,10 +70,18 @@ def code(table: pd.DataFrame) -> pd.Series | None:
 
 
 def crowded(table: pd.DataFrame) -> pd.Series:
-    """Return for each row whether something else of lmexp ran on its device, so that its speed is lower than alone."""
-    if "exclusive" not in table:
-        return pd.Series(False, index=table.index)
-    return (table["exclusive"] == False).fillna(False).astype(bool)  # noqa: E712  null is not False
+    """Return for each row whether other work slowed its device down: another run of lmexp, or programs on its cores."""
+    beside = pd.Series(False, index=table.index)
+    if "exclusive" in table:
+        beside |= (table["exclusive"] == False).fillna(False).astype(bool)  # noqa: E712  null is not False
+    if "cpu_wait_fraction" in table:
+        beside |= pd.to_numeric(table["cpu_wait_fraction"]).gt(MAX_WAIT_FRACTION).fillna(False).astype(bool)
+    return beside
+
+
+def slowed(table: pd.DataFrame, measure: str) -> pd.Series:
+    """Return for each row whether its `measure` depends on the speed of a device that other work slowed down."""
+    return crowded(table) & (measure in DEVICE_BOUND)
 
 
 def rows(n: int) -> str:

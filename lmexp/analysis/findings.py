@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
-from lmexp.analysis.comparable import crowded, mixtures
+from lmexp.analysis.comparable import SHARED_MARK, crowded, mixtures, slowed
 from lmexp.analysis.effects.effects import Effect, all_effects
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.pairing import comparable_runs
@@ -67,20 +67,26 @@ def headline(study: Study, quality: str = "loss", cost: str = "train_seconds", r
         best = ranked.arms[0]
         half = t_quantile(ranked.noise.df) * ranked.noise.sd / np.sqrt(best.quality.n)
         seeds = "1 seed" if best.quality.n == 1 else f"{best.quality.n} seeds"
-        value = f"{_value(quality, best.quality.mean, half)} (95 %, {seeds}){_price(cost, best.cost)}."
+        value = f"{_value(quality, best.quality.mean, half)} (95 %, {seeds}){_price(cost, best.cost, best.is_slowed)}."
         if len(ranked.arms) == 1:
             return f"All runs are of one setting: mean {value}"
         return f"{best.name} has the {degree} mean {value}"
     best_row = study.table.iloc[at]
-    price = _price(cost, None if pd.isna(best_row[cost]) else float(best_row[cost]))
+    spent = None if pd.isna(best_row[cost]) else float(best_row[cost])
+    price = _price(cost, spent, bool(slowed(study.table, cost).iloc[at]))
     name = name_at(study.table, at)
     if int(is_done(study.table).sum()) == 1:
         return f"{name} is the only finished run: {_value(quality, best_row[quality])}{price}."
     return f"{name} has the {degree} {_value(quality, best_row[quality])}{price}."
 
 
-def _price(cost: str, spent: float | None) -> str:
-    return "" if spent is None else f", for {in_words(cost, spent)} of {column(cost).title}"
+def _price(cost: str, spent: float | None, is_slowed: bool) -> str:
+    return "" if spent is None else f", for {_mark(is_slowed)}{in_words(cost, spent)} of {column(cost).title}"
+
+
+def _mark(is_slowed: bool) -> str:
+    """Return the mark of a number that was measured beside other work, or nothing."""
+    return SHARED_MARK if is_slowed else ""
 
 
 def _best_at(table: pd.DataFrame, quality: str, cost: str) -> int | None:
@@ -115,7 +121,7 @@ def _about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
     cheap = min(priced, key=lambda arm: arm.cost or 0, default=None)
     if cheap is None or cheap.cost is None or not best.cost or cheap.cost >= best.cost:
         return [said]
-    share = f"{_ratio(cheap.cost / best.cost)} the {column(cost).title}"
+    share = f"{_mark(cheap.is_slowed or best.is_slowed)}{_ratio(cheap.cost / best.cost)} the {column(cost).title}"
     if len(ranked.ties) == 1:
         return [f"{said[:-1]}, at {share}."]
     return [said, f"The cheapest of these, {cheap.name}, takes {share}."]
@@ -134,9 +140,10 @@ def _nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
     cheap = int(near[np.argmin(spent[near])])
     if not spent[cheap] < spent[at]:
         return []
+    mark = _mark(bool(slowed(table, cost).iloc[[at, cheap]].any()))
     return [
         f"{name_at(table, cheap)} comes within {NEAR:.0%} of {name_at(table, at)} "
-        f"({in_words(quality, values[cheap])}) at {_ratio(spent[cheap] / spent[at])} the {column(cost).title}."
+        f"({in_words(quality, values[cheap])}) at {mark}{_ratio(spent[cheap] / spent[at])} the {column(cost).title}."
     ]
 
 
@@ -186,7 +193,8 @@ def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
         change = f"{signed[0]} (mean of {pairs} pairs, from {signed[1]} to {signed[-1]})"
     else:
         change = f"{signed[0]} (one pair)"
-    price = f", {_ratio(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
+    mark = _mark(effect.is_slowed)
+    price = f", {mark}{_ratio(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
     speed = f", {_ratio(effect.speed_ratio)} the tokens/s" if effect.speed_ratio and cost != "tokens_per_second" else ""
     return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {change}{price}{speed}."
 
@@ -252,7 +260,7 @@ def _about_the_rest(study: Study) -> list[str]:
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
         rows = "1 row was" if beside == 1 else f"{beside} rows were"
-        sentences.append(f"{rows} measured while other runs were on the device: alone they would be faster.")
+        sentences.append(f"{rows} measured while other work was on the device: alone they would be faster.")
     states = study.table.drop_duplicates("run_id")["state"]
     total, count = len(states), Counter(states)
     ended = {state: n for state, n in count.items() if state != "done" and state not in PENDING}

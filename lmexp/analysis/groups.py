@@ -108,6 +108,6 @@ def _mixed(table: pd.DataFrame, by_key: list[pd.Series]) -> pd.Series:
             differs = values.groupby(by_key, sort=False, dropna=False, observed=True).nunique() > 1
             words.append(differs.map({True: title, False: ""}))
     beside = crowded(table).groupby(by_key, sort=False, dropna=False, observed=True).any()
-    words.append(beside.map({True: "speeds beside other runs", False: ""}))
+    words.append(beside.map({True: "speeds beside other work", False: ""}))
     together = pd.concat(words, axis=1).fillna("")
     return together.apply(lambda row: ", ".join(word for word in row if word), axis=1)

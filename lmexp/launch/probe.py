@@ -7,7 +7,7 @@ from pathlib import Path
 from lmexp.config.checks import world_size
 from lmexp.errors import UserError
 from lmexp.launch.processes import start, stop_all
-from lmexp.launch.slots import Places, threads_of
+from lmexp.launch.slots import Places, busy_warning, threads_of
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.probes import Probe, probe_run, read_probe, shape_of
@@ -33,6 +33,8 @@ def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> Non
     """
     if runs and runs[0].device.elsewhere:
         raise UserError(f"only this machine can be measured, not one of launcher={runs[0].config.launcher.name}")
+    if warning := busy_warning(runs):
+        say(warning)
     shapes = {shape(planned): planned for planned in runs}
     for number, (name, planned) in enumerate(shapes.items(), 1):
         say(f"measuring shape {number} of {len(shapes)}: {planned.run.name}")
@@ -51,4 +53,4 @@ def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> Non
             reason = run.read_state().reason or f"ended with exit code {handle.exit_code()}"
             say(f"{planned.run.name} could not be measured: {reason}; its log: {run.log}")
         elif not probe.exclusive:
-            say(f"warning: another run used the device, so {planned.run.name} is planned at that lower speed")
+            say(f"warning: {planned.run.name} was measured beside other work, and is planned at that lower speed")

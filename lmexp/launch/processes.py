@@ -152,6 +152,7 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, pro
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     os.environ.update(environment)  # before CUDA starts; the fork server has not started it
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning's strategies choose a number of their own
 
     import torch
 

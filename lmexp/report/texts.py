@@ -10,8 +10,6 @@ from lmexp.units import printable
 
 FRONTIER_MARK = "*"
 """Marks a row on the frontier."""
-SHARED_MARK = "~"
-"""Stands before a number that was measured while other runs were on the device."""
 NULL = "–"
 """Stands for what was not measured."""
 

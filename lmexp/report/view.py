@@ -9,7 +9,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import in_words
-from lmexp.analysis.comparable import crowded
+from lmexp.analysis.comparable import SHARED_MARK, crowded
 from lmexp.analysis.effects.power import Detection, seeds_to_show
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
@@ -20,7 +20,7 @@ from lmexp.config.tasks import tasks
 from lmexp.errors import UserError, nearest
 from lmexp.report.answers import best_within_limits, cheapest_that_reaches, row_in_words
 from lmexp.report.options import ViewOptions
-from lmexp.report.texts import FRONTIER_MARK, NULL, SHARED_MARK, column_texts
+from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts
 from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 from lmexp.units import printable
 
@@ -207,7 +207,7 @@ class StudyView:
                     f"reference ({reference})."
                 )
         if DEVICE_BOUND & {*self.names} and bool((crowded(self.table) & is_done(self.table)).any()):
-            notes.append(f"{SHARED_MARK} measured while other runs were on the device.")
+            notes.append(f"{SHARED_MARK} measured while other work was on the device.")
         if self.study.outside:
             runs = "1 run" if self.study.outside == 1 else f"{self.study.outside} runs"
             notes.append(f"Left out: {runs} in the folder but no longer in the sweep.")

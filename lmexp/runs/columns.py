@@ -396,6 +396,12 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column(
             "exclusive", "whether no other run of lmexp used the device; if false, its speeds are too low", is_text=True
         ),
+        Column(
+            "cpu_wait_fraction",
+            "on a CPU, the share of the time in which a thread of the run waited for a core that other programs used; "
+            "above 0.1, the run's speeds are too low (Linux)",
+        ),
+        Column("threads", "CPU threads of each process of the run"),
         Column("devices", "devices per node"),
         Column("world_size", "processes that trained the run together"),
         Column("device_name", "name of the device", is_text=True),

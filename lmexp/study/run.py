@@ -8,6 +8,7 @@ from typing import Any
 from lmexp.launch.policy import Policy
 from lmexp.launch.processes import warm_up
 from lmexp.launch.queue import Listener, run_sweep
+from lmexp.launch.slots import busy_warning
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
@@ -116,6 +117,8 @@ def run_resolved(
     Raises KeyboardInterrupt when stopped, after the running ones have saved; running it again resumes them.
     """
     done_before = [planned for planned in resolved.runs if planned.run.read_state().state in RESULTS]
+    if len(done_before) < len(resolved.runs) and (warning := busy_warning(resolved.runs)):
+        say(warning)
     states = run_sweep(resolved, listener or Quiet(), policy or Policy())
     for planned in done_before:
         attach_to_agent(planned.run, planned.config, say)

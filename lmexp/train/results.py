@@ -37,6 +37,8 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | result.dtypes
         | {
             "exclusive": is_alone,
+            "cpu_wait_fraction": training.cpu_wait.fraction() if training.device.kind == "cpu" else None,
+            "threads": torch.get_num_threads(),
             "compile_seconds": compile_seconds(config),
             "world_size": world,
             "device_name": training.device.name,

@@ -20,6 +20,7 @@ from lmexp.config.checks import micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
+from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
@@ -88,6 +89,7 @@ class Training:
         self.trainer = build_trainer(config, run)
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
+        self.cpu_wait = CpuWait()
         self.exclusive = Exclusive(_visible_devices(self.root_device)) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.meter = StepMeter(config.batch.tokens, self.root_device)

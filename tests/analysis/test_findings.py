@@ -1,6 +1,7 @@
 """The findings say what the rows bear out, and nothing else."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -204,3 +205,33 @@ def test_the_best_two_and_the_effect_between_them_are_judged_alike(tmp_path):
 def test_an_interval_too_narrow_for_the_digits_is_not_shown_as_none(tmp_path):
     said = findings(two_arms(tmp_path, [0.01, 0.010001, 0.009999]))
     assert any("+0.0100 ± 0.000002 (95 %" in s for s in said)
+
+
+def slowed(study, at: int):
+    """Return a study in which other programs slowed the run at this position down."""
+    table = study.table.copy()
+    table["cpu_wait_fraction"] = [0.3 if row == at else 0.01 for row in range(len(table))]
+    return replace(study, table=table)
+
+
+def test_a_cost_that_was_measured_beside_other_work_has_its_mark_in_every_sentence(tmp_path):
+    runs = [({"precision": "fp32"}, 2.0, 10.0), ({"precision": "bf16"}, 2.01, 5.0)]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]})
+    said = findings(slowed(study, 0))
+    assert said[0].endswith("2.0000 nats, for ~10 s of training time.")
+    assert said[1].endswith("at ~0.50x the training time.") and "~0.50x the training time" in said[2]
+    assert "1 row was measured while other work was on the device: alone they would be faster." in said
+    assert not any("~" in sentence for sentence in findings(slowed(study, -1)))
+    by_flops = findings(slowed(study, 0), cost="train_flops")
+    assert not any("~" in sentence for sentence in by_flops), "FLOPs do not depend on other work"
+
+
+def test_the_mean_cost_of_an_arm_has_the_mark_of_any_of_its_runs(tmp_path):
+    runs = [
+        ({"precision": p, "seed": s}, 2.0 + 0.01 * s + 0.001 * (p == "bf16"), 10.0)
+        for p in ("fp32", "bf16")
+        for s in (0, 1)
+    ]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"], "seed": [0, 1]})
+    assert "for ~10 s of training time" in headline(slowed(study, 0))
+    assert "~" not in headline(slowed(study, 3))

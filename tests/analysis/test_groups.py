@@ -66,7 +66,7 @@ def test_what_does_not_compare_is_not_averaged_and_what_else_is_mixed_is_said():
     found = grouped(table, "model", ["loss"])
     assert found["device_name"].astype(object).where(found["device_name"].notna(), None).tolist() == ["x", "y", None]
     assert found["n"].tolist() == [2, 1, 1]
-    assert found["mixed"].tolist() == ["code, speeds beside other runs", "", ""]
+    assert found["mixed"].tolist() == ["code, speeds beside other work", "", ""]
 
 
 def test_infinite_and_missing_numbers_are_not_averaged():

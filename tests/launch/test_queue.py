@@ -1,9 +1,12 @@
 """The queue: what runs, what is skipped, what became of those that failed."""
 
+import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -152,6 +155,26 @@ def test_a_run_that_another_process_gave_up_is_taken_over(resolve: Resolve):
     (state,) = run_sweep(sweep, notes)
     assert (state.state, state.attempts) == ("done", 2)
     assert [line.split()[0] for line in notes.told] == ["started", "done"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["auto", "ddp"])
+def test_a_run_has_the_threads_that_its_launcher_gives_it(small: list[str], tmp_path: Path, strategy: str):
+    """Lightning's DDP takes all cores, unless the environment says otherwise."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [
+        sys.executable,
+        "-m",
+        "lmexp.cli",
+        "train",
+        *small,
+        f"trainer.strategy={strategy}",
+        "trainer.accelerator=cpu",
+    ]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment | {"LMEXP_OUTPUTS": str(tmp_path)}, check=False)
+    assert ended.returncode == 0
+    (record,) = tmp_path.glob("train/*/record.json")
+    assert json.loads(record.read_text())["rows"][0]["threads"] == 1
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_a_speed_measured_beside_other_runs_has_a_mark_and_a_note(study):
     texts = shown.texts([0, 1])
     assert texts["tokens_per_second"][0].startswith("~") and not texts["tokens_per_second"][1].startswith("~")
     assert not texts["loss"][0].startswith("~")
-    assert "~ measured while other runs were on the device." in shown.notes
+    assert "~ measured while other work was on the device." in shown.notes
 
 
 def test_names_in_an_option_are_split_at_commas():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.advice.best_use import Line, line_through
+from lmexp.analysis.comparable import crowded
 from lmexp.analysis.frontier import numbers
 from lmexp.config.schema import HardwareConfig
 from lmexp.cost.hardware import matches, peak_of
@@ -43,8 +44,7 @@ def speed_of(
         compute: the number format of the arm's matmuls, as a key of the device's peaks.
         price: dollars per hour, if the user gave them.
     """
-    alone = ~(rows["exclusive"] == False).to_numpy(dtype=bool, na_value=False)  # noqa: E712
-    measured = rows[alone & np.isfinite(numbers(rows, "tokens_per_second"))]
+    measured = rows[~crowded(rows).to_numpy() & np.isfinite(numbers(rows, "tokens_per_second"))]
     if measured.empty:
         return "no run of it was measured alone on its device"
     names = sorted(set(measured["device_name"].fillna("").astype(str)))

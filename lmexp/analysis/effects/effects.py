@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.comparable import crowded
+from lmexp.analysis.comparable import crowded, slowed
 from lmexp.analysis.effects.noise import LEVEL, Noise, holm, p_value, pooled, t_quantile
 from lmexp.analysis.effects.pairing import RunPairs, comparable_runs, pairs_of, runs_by_cell
 from lmexp.analysis.frontier import numbers
@@ -41,6 +41,8 @@ class Effect:
     """The same for tokens per second. Both are None if the runs of a pair were on different devices."""
     adjusted: float | None = None
     """The p value, adjusted by Holm's method over all effects that were tested together."""
+    is_slowed: bool = False
+    """Whether the cost depends on the speed of a device that other work slowed down in one of the runs."""
 
     @property
     def axis(self) -> str:
@@ -149,6 +151,7 @@ class _Measure:
         self.speeds = np.where(crowded(runs), np.nan, numbers(runs, "tokens_per_second"))
         self.devices = pd.factorize(runs["device_name"])[0]
         self.cost_is_device_bound = cost in DEVICE_BOUND
+        self.slowed = slowed(runs, cost).to_numpy()
 
     def effect(self, pairs: RunPairs) -> Effect:
         """Return the effect that pairs show."""
@@ -158,6 +161,7 @@ class _Measure:
             pairs,
             changes=tuple((self.values[after] - self.values[before]).tolist()),
             cost_ratio=None if moved and self.cost_is_device_bound else _ratio(self.costs[before], self.costs[after]),
+            is_slowed=bool((self.slowed[before] | self.slowed[after]).any()),
             speed_ratio=None if moved else _ratio(self.speeds[before], self.speeds[after]),
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmexp.analysis.columns import axis_headings
+from lmexp.analysis.comparable import slowed
 from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_value, pooled, spread
 from lmexp.analysis.effects.pairing import Key, axis_values, comparable_runs, runs_by_cell
 from lmexp.analysis.frontier import numbers
@@ -29,6 +30,8 @@ class RankedArm:
     quality: Spread
     cost: float | None
     """The mean over its seeds; None where one is unknown, or devices differ."""
+    is_slowed: bool = False
+    """Whether other work slowed down the device of one of its runs, so that its cost is too high."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
     runs = comparable_runs(study, quality)
     values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
     spent = dict(zip(runs["run_id"], numbers(runs, cost), strict=True))
+    beside = dict(zip(runs["run_id"], slowed(runs, cost), strict=True))
     groups = runs_by_cell(study, runs, "seed")
     noise = pooled([[values[run] for run in group.values()] for group in groups.values()])
     if noise is None:
@@ -65,7 +69,8 @@ def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
         paid = float(np.mean([spent[run] for run in of_arm]))
         scatter = spread([values[run] for run in of_arm])
         moved = cost in DEVICE_BOUND and len({device[run] for run in of_arm}) > 1
-        arm = RankedArm(names[of_arm], scatter, paid if np.isfinite(paid) and not moved else None)
+        price = paid if np.isfinite(paid) and not moved else None
+        arm = RankedArm(names[of_arm], scatter, price, any(beside[run] for run in of_arm))
         ranked.append((arm, {seed: values[run] for seed, run in groups[key].items()}))
     sign = -1 if higher_is_better(quality) else 1
     ranked.sort(key=lambda each: (sign * each[0].quality.mean, each[0].cost if each[0].cost is not None else np.inf))

@@ -1,0 +1,67 @@
+"""Whether other programs kept a run waiting for the cores of a CPU, which makes all its speeds too low."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+MAX_WAIT_FRACTION = 0.1
+"""A run that waited for its cores for a larger share of its time is marked: its speeds are too low."""
+SAMPLE_SECONDS = 0.5
+
+
+class CpuWait:
+    """How long the threads of this process wait for a core, from now on.
+
+    Linux counts for each thread the time in which it could run but no core was free (`run_delay` in
+    `/proc/PID/task/TID/schedstat`, Documentation/scheduler/sched-stats).
+    """
+
+    def __init__(self, process: Path = Path("/proc/self")) -> None:
+        self._process = process
+        self._before = self._waits()
+        self._started = time.perf_counter()
+
+    def fraction(self) -> float | None:
+        """Return the share of the time since the start in which the thread that waited longest waited; None if unknown.
+
+        The longest counts, because the threads of an operation wait for the last of them.
+        """
+        now, seconds = self._waits(), time.perf_counter() - self._started
+        if not now or seconds <= 0:
+            return None
+        longest = max(wait - self._before.get(thread, 0) for thread, wait in now.items())
+        return min(1.0, max(0.0, longest / 1e9 / seconds))
+
+    def _waits(self) -> dict[str, int]:
+        """Return the nanoseconds that each thread has waited; empty if the system does not count them."""
+        waits = {}
+        for file in self._process.glob("task/*/schedstat"):
+            with suppress(OSError, ValueError, IndexError):  # the thread has ended
+                waits[file.parent.name] = int(file.read_text().split()[1])
+        return waits
+
+
+def cores_of_others(seconds: float = SAMPLE_SECONDS) -> float:
+    """Return how many of the cores that this process may use are busy with other programs, sampled for some seconds.
+
+    The load average would still count what this process did a minute ago, such as the runs of the sweep before.
+    """
+    mine = psutil.Process()
+    own_before = _own_seconds(mine)
+    busy = psutil.cpu_percent(seconds, percpu=True)
+    own = (_own_seconds(mine) - own_before) / seconds
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
+    return max(0.0, sum(busy[core] for core in allowed if core < len(busy)) / 100 - own)
+
+
+def _own_seconds(process: psutil.Process) -> float:
+    """Return the CPU seconds of a process and its children, such as the server that runs are forked from."""
+    seconds = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with suppress(psutil.Error):
+            times = each.cpu_times()
+            seconds += times.user + times.system
+    return seconds
