@@ -17,7 +17,7 @@ where each begins:
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -27,6 +27,7 @@ import numpy as np
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import (
+    HashedTexts,
     RowWriter,
     batches,
     check_sizes,
@@ -38,6 +39,7 @@ from lmexp.data.folders import (
 from lmexp.data.split import SPLITS, Split, SplitExamples
 from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
+from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
 from lmexp.messages import Say
@@ -104,6 +106,10 @@ class ExampleSplitInfo:
     """Number of values in each file of rows."""
     sha256: str
     """Hash over the hashes of the files."""
+    text_lost: float | None = None
+    """Share of `bytes` that the tokenizer does not give back; None where it was not measured."""
+    unknown_tokens: float | None = None
+    """Share of the tokens of that text that are unknown; None where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,9 @@ class ExampleStore:
     places: list[list[str]]
     """The text before and after the line number of an example in a message, for each place."""
     splits: dict[Split, ExampleSplitInfo]
+    validation_fingerprint: str | None = None
+    """Hash of the examples that validate and of all labels, whatever the tokenizer; None in a store of an earlier
+    version."""
     _opened: dict[tuple[str, Split], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -263,14 +272,29 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     with ExitStack() as files:
         writers = {split: _ExampleWriter(folder, split, dtypes, examples.labels, files) for split in SPLITS}
         places: dict[LinePlace, int] = {}
+        validating = HashedTexts()
+        lost = [LostText(source), LostText(target)]  # of sources, and of the targets of pairs
         done = 0
         for batch in batches(examples, lambda item: sum(map(len, item[1].texts))):
             found = [example for _, example in batch]
             for (split, example), (ids, answer) in zip(batch, _encoded(found, source, target, examples), strict=True):
                 writers[split].add(example, places.setdefault(example.place, len(places)), ids, answer)
+                if split == "validation":
+                    validating.add(*example.texts, *example.answer)
+                    lost[0].add(example.texts[0], ids)
+                    if answer is not None and example.is_pair:
+                        lost[1].add(example.texts[1], answer)
             done += len(batch)
             say(f"tokenised {done / total:.0%}")
+    lost[0].check("the validation texts", say)
+    if data.holds == "pairs":
+        lost[1].check("the validation targets", say)
+    validating.add(*examples.labels)
     splits = {split: writer.finish() for split, writer in writers.items()}
+    scored = lost[1 if data.holds == "pairs" else 0]
+    splits["validation"] = replace(
+        splits["validation"], text_lost=scored.text_lost, unknown_tokens=scored.unknown_tokens
+    )
     prints = [source.fingerprint] if target is source else [source.fingerprint, target.fingerprint]
     write_json(
         folder / "manifest.json",
@@ -288,6 +312,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "shares_tokenizer": target is source,
             "dtypes": dtypes,
             "places": [list(place) for place in places],
+            "validation_fingerprint": validating.sha256,
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

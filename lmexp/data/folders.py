@@ -159,6 +159,23 @@ class RowWriter:
         np.save(path, np.asarray(self.bounds, np.int64))
 
 
+class HashedTexts:
+    """The hash of texts and of where each ends: the same for every tokenizer."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, *texts: str) -> None:
+        """Append texts."""
+        for text in texts:
+            self._hash.update(text.encode() + b"\xff")  # a byte that no UTF-8 has
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that was added."""
+        return self._hash.hexdigest()
+
+
 def _is_complete(path: Path) -> bool:
     return (path / "manifest.json").exists()
 

@@ -13,7 +13,7 @@ Texts are read in three passes (survey, tokenizer, tokens) and never held as a w
 
 from array import array
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.folders import (
     DTYPES,
+    HashedTexts,
     RowWriter,
     batches,
     check_sizes,
@@ -34,6 +35,7 @@ from lmexp.data.folders import (
 from lmexp.data.split import SPLITS, Split, SplitDocuments
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
+from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
 from lmexp.files import hash_text, write_json
 from lmexp.messages import Say
@@ -52,6 +54,10 @@ class SplitInfo:
     """UTF-8 bytes of the texts."""
     sha256: str
     """Hash of the .bin file."""
+    text_lost: float | None = None
+    """Share of the bytes that the tokenizer does not give back; None where it was not measured."""
+    unknown_tokens: float | None = None
+    """Share of the tokens that are unknown; None where it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Store:
     """The token that starts each document."""
     own_mask_id: int | None
     """The token that hides another one; None if a tokenizer from elsewhere has no such token."""
+    validation_fingerprint: str | None = None
+    """Hash of the texts that validate, whatever the tokenizer; None in a store of an earlier version."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -147,20 +155,26 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         streams = {split: files.enter_context((folder / f"{split}.bin").open("wb")) for split in SPLITS}
         rows = {split: RowWriter(streams[split], dtype) for split in SPLITS}
         sizes = {split: array("q") for split in SPLITS}  # UTF-8 bytes of each document
+        validating, lost = HashedTexts(), LostText(tokenizer)
         done = 0  # characters
         for batch in batches(documents, lambda document: len(document[1])):
             texts = [text for _, text in batch]
             for (split, text), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
                 rows[split].add(np.concatenate([bos, ids]))
                 sizes[split].append(len(text.encode()))
+                if split == "validation":  # decoding the whole of a large text would take as long as encoding it
+                    validating.add(text)
+                    lost.add(text, ids)
             done += sum(map(len, texts))
             say(f"tokenised {done / documents.characters:.0%}")
+    lost.check("the validation text", say)
     for split in SPLITS:
         rows[split].save_bounds(folder / f"{split}.bounds.npy")
         np.save(folder / f"{split}.bytes.npy", np.asarray(sizes[split], np.int64))
     splits = {
         split: SplitInfo(rows[split].size, len(sizes[split]), sum(sizes[split]), rows[split].sha256) for split in SPLITS
     }
+    splits["validation"] = replace(splits["validation"], text_lost=lost.text_lost, unknown_tokens=lost.unknown_tokens)
     write_json(
         folder / "manifest.json",
         {
@@ -172,6 +186,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "dtype": dtype,
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "fingerprint": hash_text("".join(splits[split].sha256 for split in SPLITS)),
+            "validation_fingerprint": validating.sha256,
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

@@ -123,7 +123,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "bits_per_byte",
-            "validation loss in bits per UTF-8 byte of the text; comparable between tokenizers",
+            "validation loss in bits per UTF-8 byte of the text; comparable between tokenizers that lose no text",
             "bits per byte",
             short="bits/byte",
             format=".4f",
@@ -140,6 +140,25 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             better="higher",
             role="quality",
             in_tooltip=True,
+        ),
+        Column(
+            "text_lost",
+            "share of the bytes of the validation text (for pairs, of its targets) that decoding the tokens does not "
+            "give back, 0 to 1",
+            "lost text",
+            "share of bytes",
+            "text lost",
+            ".4f",
+            better="lower",
+        ),
+        Column(
+            "unknown_tokens",
+            "share of the tokens of that text that stand for something unknown, 0 to 1",
+            "unknown tokens",
+            "share of tokens",
+            "unknown",
+            ".4f",
+            better="lower",
         ),
     ),
     "work": (
@@ -412,6 +431,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("code_versions", "code from outside lmexp that the run used, as target@hash", is_text=True),
         Column("packages", "versions of the packages that can change a number, as name==version", is_text=True),
         Column("data_fingerprint", "hash of the tokens for training and validation", is_text=True),
+        Column(
+            "validation_fingerprint",
+            "hash of what is scored, whatever the tokenizer: the texts, their targets or labels, and all labels",
+            is_text=True,
+        ),
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),
         Column("host", "name of the machine", is_text=True),
         Column("started", "start of the run, in UTC", is_text=True),

@@ -43,7 +43,10 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "world_size": world,
             "device_name": training.device.name,
             "data_fingerprint": store.fingerprint,
+            "validation_fingerprint": store.validation_fingerprint,
             "tokenizer_fingerprint": store.tokenizer_fingerprint,
+            "text_lost": store.splits["validation"].text_lost,
+            "unknown_tokens": store.splits["validation"].unknown_tokens,
             "finished": utc(time.time()),
         }
         | price_columns(result.spent, training.hardware, devices, progress.tokens)

@@ -32,6 +32,10 @@ class Tokenizer(ABC):
     """What every tokenizer does."""
 
     kind: ClassVar[str]
+    is_lossless: ClassVar[bool] = False
+    """Whether decoding gives every text back as it was."""
+    unknown_id: int | None = None
+    """The id of what the vocabulary cannot spell; None if the tokenizer has none."""
     vocab_size: int
     """Number of ids, the one that begins a document included, and the mask not, unless it is the tokenizer's own."""
     bos_id: int

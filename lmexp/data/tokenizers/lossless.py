@@ -25,6 +25,8 @@ class LosslessTokenizer(Tokenizer):
     The last id begins a document and is no piece of a text, and the mask is the id past the last.
     """
 
+    is_lossless = True
+
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self.pieces = [*pieces, DOCUMENT_TOKEN.encode()]
         self.vocab_size = len(self.pieces)

@@ -41,6 +41,7 @@ class HFTokenizer(Tokenizer):
             raise ValueError(f"no {bos if ids[0] is None else mask} among the tokens")
         self.bos_id, self.own_mask_id = ids[0], ids[1]
         self.vocab_size = max(self._model.get_vocab().values()) + 1
+        self.unknown_id = self._unknown()
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, special tokens by their names; ids past the vocabulary are passed over."""
@@ -71,6 +72,12 @@ class HFTokenizer(Tokenizer):
     def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(e.ids, np.uint32) for e in encoded]
+
+    def _unknown(self) -> int | None:
+        """Return the id that the model gives to what it cannot spell, which a Unigram model names by its number."""
+        model = json.loads(self._file)["model"]
+        name, number = model.get("unk_token"), model.get("unk_id")
+        return self._model.token_to_id(name) if isinstance(name, str) else number
 
     def _state(self) -> dict[str, Any]:
         return {"library": self._file, "bos": self._bos, "mask": self._mask}

@@ -40,6 +40,7 @@ class WordPieceTokenizer(Tokenizer):
         if UNKNOWN_TOKEN not in vocabulary:
             raise ValueError(f"no {UNKNOWN_TOKEN} among the tokens")
         self._model = _bert_split(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN_TOKEN))
+        self.unknown_id = vocabulary[UNKNOWN_TOKEN]
         self._decoder = decoders.WordPiece(cleanup=True)
         self.bos_id = len(self.tokens)
         self.vocab_size = self.own_mask_id = self.bos_id + 1
