@@ -33,6 +33,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     flush_to_disk(path.parent)
 
 
+_FOLDERS_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
+"""Folders that archivers and file servers put beside a user's files, with copies or fragments of them."""
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file or folder is hidden, or was left by a program: a user who names a folder does not mean it.
+
+    These are names that begin with a dot (.ipynb_checkpoints, ._a.txt), folders of file systems (__MACOSX), and the
+    backups and locks of editors (a.txt~, #a.txt#, ~$a.csv).
+    """
+    is_of_editor = name.endswith("~") or name.startswith("~$") or (name.startswith("#") and name.endswith("#"))
+    return name.startswith(".") or name in _FOLDERS_OF_SYSTEMS or is_of_editor
+
+
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match a pattern, sorted, without leftovers."""
+    return sorted(file for file in folder.glob(pattern) if not is_leftover(file.name))
+
+
 def flush_to_disk(*paths: Path) -> None:
     """Wait until files, and the names in folders, are on the disk; they then outlast a power cut.
 

@@ -26,7 +26,7 @@ from lmexp.config.models.base import ModelSize
 from lmexp.config.models.count import whole
 from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, reason_of
-from lmexp.files import hash_files
+from lmexp.files import hash_files, visible_files
 from lmexp.hub import commit_of, lacking_weights
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def fingerprint(config: HFConfig) -> str:
 
 def folder_fingerprint(folder: Path, code: list[Path] | None = None) -> str:
     """Return the SHA-256 over a folder's safetensors, its config.json, and `code`. Raises UserError."""
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = visible_files(folder, "*.safetensors")
     if not weights:
         raise lacking_weights(str(folder), [file.name for file in folder.iterdir()])
     return hash_files([*weights, folder / "config.json", *(code or [])])

@@ -34,6 +34,7 @@ from lmexp.data.folders import (
     damaged_manifest,
     made_once,
     read_manifest,
+    say_passed_over,
     token_dtype,
 )
 from lmexp.data.split import SPLITS, Split, SplitExamples
@@ -251,6 +252,7 @@ def prepare_examples(
 
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     examples = SplitExamples(data)
+    say_passed_over(data, say)
     total = sum(examples.count.values())
     skipped = f" ({examples.left_out:,} blank or left out)" if examples.left_out else ""
     say(f"{total:,} examples{skipped}, {examples.characters / 1e6:,.1f} million characters; building the tokenizer")

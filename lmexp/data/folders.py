@@ -21,6 +21,7 @@ from lmexp.data import sources
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json
+from lmexp.messages import Say
 
 Item = TypeVar("Item")
 
@@ -107,6 +108,13 @@ def check_sizes(sizes: Mapping[Path, int]) -> None:
         size = file.stat().st_size if file.exists() else 0
         if size != expected:
             raise UserError(f"{file}: damaged, {size} bytes instead of {expected}; delete the folder and prepare again")
+
+
+def say_passed_over(data: DataConfig, say: Say) -> None:
+    """Say which files of the source's folders were not read."""
+    if files := sources.passed_over(data):
+        count = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
+        say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
 
 
 def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:

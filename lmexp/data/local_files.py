@@ -15,29 +15,49 @@ from typing import Any
 
 from lmexp.config.data import FileData
 from lmexp.errors import UserError, nearest
+from lmexp.files import is_leftover
 
 
 def find(path: str, suffix: str) -> list[Path]:
     """Return the files that `path` names, sorted by their path; in a folder, those with the suffix.
 
-    Raises UserError if there are none.
+    Hidden files, and what programs leave beside a user's files (files.is_leftover), are passed over unless `path` names
+    them. Raises UserError if there are no files.
     """
+    files, leftovers = _named_by(path, suffix)
+    if files:
+        return files
+    passed_over = f" but hidden files and leftovers of programs, such as {leftovers[0]}" if leftovers else ""
+    place = Path(path).expanduser()
+    if place.is_dir():
+        raise UserError(f"{path}: no .{suffix} file in this folder{passed_over}")
+    if glob.has_magic(path):
+        raise UserError(f"{path}: no file matches{passed_over}")
+    beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
+    raise UserError(f"{path}: no such file or folder.{nearest(place.name, beside)}")
+
+
+def passed_over(path: str, suffix: str) -> list[Path]:
+    """Return the hidden files and leftovers of programs that `find` passes over, sorted by their path."""
+    return _named_by(path, suffix)[1]
+
+
+def _named_by(path: str, suffix: str) -> tuple[list[Path], list[Path]]:
+    """Return the files that `path` names, and those of them that are leftovers, both sorted by their path."""
     place = Path(path).expanduser()
     if place.is_file():
-        return [place]
+        return [place], []
     if place.is_dir():
-        files = [file for file in place.rglob(f"*.{suffix}") if file.is_file()]
-        if not files:
-            raise UserError(f"{path}: no .{suffix} file in this folder")
+        named: Iterable[Path] = place.rglob(f"*.{suffix}")
     else:
-        files = [Path(name) for name in glob.glob(str(place), recursive=True)]  # noqa: PTH207 (absolute too)
-        files = [file for file in files if file.is_file()]
-        if not files and glob.has_magic(path):
-            raise UserError(f"{path}: no file matches")
-        if not files:
-            beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
-            raise UserError(f"{path}: no such file or folder.{nearest(place.name, beside)}")
-    return sorted(files, key=Path.as_posix)
+        named = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207 (absolute too)
+    files: list[Path] = []
+    leftovers: list[Path] = []
+    for file in sorted((file for file in named if file.is_file()), key=Path.as_posix):
+        # What the user has written out in the path is meant.
+        parts = file.relative_to(place).parts if place.is_dir() else set(file.parts).difference(place.parts)
+        (leftovers if any(map(is_leftover, parts)) else files).append(file)
+    return files, leftovers
 
 
 def documents(data: FileData) -> Iterator[str]:

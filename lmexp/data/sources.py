@@ -32,7 +32,7 @@ from lmexp.data import cleaning, example_files, generated, hub, local_files, out
 from lmexp.data.example_files import Example
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
-from lmexp.files import hash_files, hash_text
+from lmexp.files import hash_files, hash_text, is_leftover
 
 # Tests are left out: they are repetitive, some are invalid UTF-8 on purpose, and packagers ship them or not.
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
@@ -97,9 +97,25 @@ def _hash(files: list[Path]) -> str:
 
 def _example_files(data: ExampleFiles) -> dict[str, list[Path]]:
     """Return the files of examples by what they are for."""
-    suffix = "conll" if isinstance(data, TagData) else getattr(data, "format", "")
+    return {role: local_files.find(path, _suffix(data)) for role, path in _paths(data).items()}
+
+
+def _paths(data: FileData | ExampleFiles) -> dict[str, str]:
+    """Return the paths of a source by what they are for."""
     paths = {role: getattr(data, role, None) for role in _PATHS}
-    return {role: local_files.find(path, suffix) for role, path in paths.items() if path is not None}
+    return {role: path for role, path in paths.items() if path is not None}
+
+
+def _suffix(data: FileData | ExampleFiles) -> str:
+    """Return how the names of a source's files end."""
+    return "conll" if isinstance(data, TagData) else getattr(data, "format", "")
+
+
+def passed_over(data: DataConfig) -> list[Path]:
+    """Return the hidden files and leftovers of programs in the source's folders, which are not read."""
+    if not isinstance(data, FileData | ExampleFiles):
+        return []
+    return [file for path in _paths(data).values() for file in local_files.passed_over(path, _suffix(data))]
 
 
 def documents(data: DataConfig) -> Iterator[str]:
@@ -192,7 +208,9 @@ def library_files(root: Path) -> list[Path]:
     found = {
         path.relative_to(root): path
         for path in root.rglob("*.py")
-        if not _NOT_STDLIB.intersection(path.relative_to(root).parts[:-1]) and path.is_file()
+        if not _NOT_STDLIB.intersection(path.relative_to(root).parts[:-1])
+        and not any(map(is_leftover, path.relative_to(root).parts))
+        and path.is_file()
     }
     if not found:
         raise UserError(f"{root}: this interpreter came without its library's sources; use data=text")

@@ -30,6 +30,7 @@ from lmexp.data.folders import (
     damaged_manifest,
     made_once,
     read_manifest,
+    say_passed_over,
     token_dtype,
 )
 from lmexp.data.split import SPLITS, Split, SplitDocuments
@@ -145,6 +146,7 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say |
 
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     documents = SplitDocuments(data)
+    say_passed_over(data, say)
     megabytes = documents.characters / 1e6
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents)

@@ -26,6 +26,7 @@ from lmexp.config.hf import (
 )
 from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, reason_of
+from lmexp.files import visible_files
 from lmexp.hub import lacking_weights
 from lmexp.models.base import Cache, LanguageModel, find_layers
 
@@ -281,7 +282,7 @@ def load(config: HFConfig) -> Any:
 
 def _read(config: HFConfig, theirs: Any, auto: Any) -> Any:
     folder = folder_of(config)
-    if folder is not None and not any(folder.glob("*.safetensors")):
+    if folder is not None and not visible_files(folder, "*.safetensors"):
         raise lacking_weights(config.pretrained or "", [file.name for file in folder.iterdir()])
     try:
         model, report = auto.from_pretrained(

@@ -7,8 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmexp.config.data import FileData, StdlibData
-from lmexp.data.sources import documents, fingerprint, library_files
+from lmexp.config.data import ByteTokenizerConfig, FileData, StdlibData
+from lmexp.data.local_files import find
+from lmexp.data.sources import documents, fingerprint, library_files, passed_over
+from lmexp.data.store import prepare
 from lmexp.errors import UserError
 
 
@@ -58,6 +60,59 @@ def test_a_folder_holds_every_file_with_the_suffix_in_sorted_order(files, tmp_pa
     files("aa/z.txt", "aa/z.txt")
     data = FileData(source="files", path=str(tmp_path), format="txt")
     assert list(documents(data)) == ["a.txt", "aa/z.txt", "b.txt"]
+
+
+LEFTOVERS = (
+    ".ipynb_checkpoints/a-checkpoint.txt",
+    "._a.txt",
+    "__MACOSX/._a.txt",
+    "__MACOSX/b.txt",
+    "~$a.txt",
+    ".git/x/y.txt",
+    "sub/.a.txt",
+)
+
+
+@pytest.fixture
+def cluttered(files, tmp_path):
+    """Write two texts, and what programs leave beside them, one of it not in UTF-8."""
+    for folder in ("texts/sub", "texts/.ipynb_checkpoints", "texts/__MACOSX", "texts/.git/x"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("a.txt", "sub/b.txt"):
+        files(f"texts/{name}", name)
+    for name in (*LEFTOVERS, "a.txt~", "#a.txt#"):
+        files(f"texts/{name}", b"\x00\xff", format="txt")
+    return tmp_path / "texts"
+
+
+def test_hidden_files_and_leftovers_of_programs_are_no_data_and_are_counted(cluttered, tmp_path):
+    data = FileData(source="files", path=str(cluttered), format="txt", split="tail", validation=0.5)
+    assert list(documents(data)) == ["a.txt", "sub/b.txt"]
+    assert passed_over(data) == sorted((cluttered / name for name in LEFTOVERS), key=Path.as_posix)
+    said = []
+    prepare(data, ByteTokenizerConfig(kind="byte"), tmp_path / "stores", said.append)
+    assert said[0].startswith(f"passed over 7 files that are hidden or left by a program: {cluttered}/.")
+    before = fingerprint(data)
+    (cluttered / ".new.txt").write_text("new")
+    assert fingerprint(data) == before
+
+
+def test_a_glob_passes_over_leftovers_too_but_not_what_it_names(cluttered, monkeypatch):
+    monkeypatch.chdir(cluttered)
+    assert [file.as_posix() for file in find("**/*", "txt")] == ["a.txt", "sub/b.txt"]
+    assert [str(file) for file in find(str(cluttered / "a.*"), "txt")] == [str(cluttered / "a.txt")]
+    assert [file.as_posix() for file in find("__MACOSX/*", "txt")] == ["__MACOSX/b.txt"]
+    assert [file.as_posix() for file in find(".ipynb_checkpoints", "txt")] == [LEFTOVERS[0]]
+    assert find("._a.txt", "txt") == [Path("._a.txt")]
+
+
+def test_a_folder_with_nothing_but_leftovers_says_so(cluttered, tmp_path):
+    (cluttered / "a.txt").unlink()
+    (cluttered / "sub" / "b.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"no \.txt file in this folder but hidden files and leftovers of programs, such"
+    ):
+        find(str(cluttered), "txt")
 
 
 def test_a_glob_and_a_relative_path_name_files(files, tmp_path, monkeypatch):

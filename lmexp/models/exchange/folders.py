@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lmexp.config.hf import quiet
 from lmexp.config.models.base import ModelSection
 from lmexp.errors import UserError, reason_of
-from lmexp.files import flush_to_disk, read_json
+from lmexp.files import flush_to_disk, read_json, visible_files
 from lmexp.hub import lacking_weights
 from lmexp.models.exchange import bert, gpt, llama
 from lmexp.models.hf import HFModel, HFSeq2Seq
@@ -88,7 +88,7 @@ def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, 
     `HFConfig.pretrained` is the library's own model instead, of any architecture. Raises UserError.
     """
     folder = folder.expanduser()
-    files = sorted(folder.glob("*.safetensors"))
+    files = visible_files(folder, "*.safetensors")
     try:
         settings = read_json(folder / CONFIG)
         model_type = settings["model_type"]
