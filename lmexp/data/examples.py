@@ -27,8 +27,8 @@ import numpy as np
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import (
-    HashedTexts,
     RowWriter,
+    SplitTexts,
     batches,
     check_sizes,
     damaged_manifest,
@@ -141,6 +141,8 @@ class ExampleStore:
     validation_fingerprint: str | None = None
     """Hash of the examples that validate and of all labels, whatever the tokenizer; None in a store of an earlier
     version."""
+    validation_seen: float | None = None
+    """Share of the examples that validate and train too; None in a store of an earlier version."""
     _opened: dict[tuple[str, Split], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -274,15 +276,15 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     with ExitStack() as files:
         writers = {split: _ExampleWriter(folder, split, dtypes, examples.labels, files) for split in SPLITS}
         places: dict[LinePlace, int] = {}
-        validating = HashedTexts()
+        hashes = SplitTexts()
         lost = [LostText(source), LostText(target)]  # of sources, and of the targets of pairs
         done = 0
         for batch in batches(examples, lambda item: sum(map(len, item[1].texts))):
             found = [example for _, example in batch]
             for (split, example), (ids, answer) in zip(batch, _encoded(found, source, target, examples), strict=True):
                 writers[split].add(example, places.setdefault(example.place, len(places)), ids, answer)
+                hashes.add(split, *example.texts, *example.answer)
                 if split == "validation":
-                    validating.add(*example.texts, *example.answer)
                     lost[0].add(example.texts[0], ids)
                     if answer is not None and example.is_pair:
                         lost[1].add(example.texts[1], answer)
@@ -291,7 +293,6 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     lost[0].check("the validation texts", say)
     if data.holds == "pairs":
         lost[1].check("the validation targets", say)
-    validating.add(*examples.labels)
     splits = {split: writer.finish() for split, writer in writers.items()}
     scored = lost[1 if data.holds == "pairs" else 0]
     splits["validation"] = replace(
@@ -314,7 +315,8 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "shares_tokenizer": target is source,
             "dtypes": dtypes,
             "places": [list(place) for place in places],
-            "validation_fingerprint": validating.sha256,
+            "validation_fingerprint": hashes.fingerprint(examples.labels),
+            "validation_seen": hashes.shared(say, "examples"),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

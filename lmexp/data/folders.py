@@ -9,7 +9,7 @@ import json
 import shutil
 import uuid
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data import sources
+from lmexp.data.split import SPLITS, Split
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json
@@ -167,21 +168,41 @@ class RowWriter:
         np.save(path, np.asarray(self.bounds, np.int64))
 
 
-class HashedTexts:
-    """The hash of texts and of where each ends: the same for every tokenizer."""
+class SplitTexts:
+    """Hashes of the documents or examples of both splits, whatever the tokenizer."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.sha256()
+        self._validation = hashlib.sha256()
+        # 8 bytes each: a collision among a billion documents is unlikely, and their memory is that of their offsets.
+        self._digests = {split: array("Q") for split in SPLITS}
 
-    def add(self, *texts: str) -> None:
-        """Append texts."""
-        for text in texts:
-            self._hash.update(text.encode() + b"\xff")  # a byte that no UTF-8 has
+    def add(self, split: Split, *texts: str) -> None:
+        """Add a document, or an example as its texts and its label or tags."""
+        content = b"".join(text.encode() + b"\xff" for text in texts)  # a byte that no UTF-8 has
+        self._digests[split].append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()))
+        if split == "validation":
+            self._validation.update(content)
 
-    @property
-    def sha256(self) -> str:
-        """Hash of everything that was added."""
-        return self._hash.hexdigest()
+    def fingerprint(self, labels: Sequence[str] = ()) -> str:
+        """Return the hash of what validates, in its order, and of all labels."""
+        whole = self._validation.copy()
+        whole.update(b"".join(label.encode() + b"\xff" for label in labels))
+        return whole.hexdigest()
+
+    def shared(self, say: Say, what: str) -> float:
+        """Return the share of the validation split that the training split holds too, 0 to 1, and warn if it is not 0.
+
+        `what` names the documents or examples.
+        """
+        train, validation = (np.asarray(self._digests[split]) for split in SPLITS)
+        count = int(np.isin(validation, train).sum())
+        if count:
+            share = count / len(validation)
+            say(
+                f"warning: {count:,} of {len(validation):,} validation {what} ({share:.1%}) are in the training split "
+                "too; scores on them show what was memorised"
+            )
+        return count / len(validation) if len(validation) else 0.0
 
 
 def _is_complete(path: Path) -> bool:

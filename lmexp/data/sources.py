@@ -83,6 +83,7 @@ def fingerprint(data: DataConfig) -> str:
         return outside.fingerprint(data)
     try:
         if isinstance(data, ExampleFiles):
+            _check_apart(_example_files(data))
             return hash_text("\n".join(f"{role} {_hash(files)}" for role, files in _example_files(data).items()))
         return _hash(local_files.find(data.path, data.format) if isinstance(data, FileData) else _stdlib_files())
     except OSError as error:
@@ -98,6 +99,28 @@ def _hash(files: list[Path]) -> str:
 def _example_files(data: ExampleFiles) -> dict[str, list[Path]]:
     """Return the files of examples by what they are for."""
     return {role: local_files.find(path, _suffix(data)) for role, path in _paths(data).items()}
+
+
+def _check_apart(files: dict[str, list[Path]]) -> None:
+    """Raise UserError for a file that both trains and validates, under whatever name.
+
+    Files are known by their inodes, so that links are seen through.
+    """
+    sides = {role.startswith("validation"): dict[tuple[int, int], Path]() for role in _PATHS}
+    for role, of_role in files.items():
+        for file in of_role:
+            status = file.stat()
+            sides[role.startswith("validation")].setdefault((status.st_dev, status.st_ino), file)
+    both = sides[True].keys() & sides[False].keys()
+    if both:
+        first = min(sides[True][file] for file in both)
+        trains = next(sides[False][file] for file in both if sides[True][file] == first)
+        named = f"{first}" if first == trains else f"{first} (as {trains})"
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        raise UserError(
+            f"{named}{more}: this file is in data.path and in data.validation_path, so the model would be scored on "
+            "what it was trained on; name the training files alone, with a glob pattern or a folder of their own"
+        )
 
 
 def _paths(data: FileData | ExampleFiles) -> dict[str, str]:

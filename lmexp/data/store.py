@@ -23,8 +23,8 @@ import numpy as np
 from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.data.folders import (
     DTYPES,
-    HashedTexts,
     RowWriter,
+    SplitTexts,
     batches,
     check_sizes,
     damaged_manifest,
@@ -81,6 +81,8 @@ class Store:
     """The token that hides another one; None if a tokenizer from elsewhere has no such token."""
     validation_fingerprint: str | None = None
     """Hash of the texts that validate, whatever the tokenizer; None in a store of an earlier version."""
+    validation_seen: float | None = None
+    """Share of the documents that validate whose text trains too; None in a store of an earlier version."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -157,15 +159,15 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         streams = {split: files.enter_context((folder / f"{split}.bin").open("wb")) for split in SPLITS}
         rows = {split: RowWriter(streams[split], dtype) for split in SPLITS}
         sizes = {split: array("q") for split in SPLITS}  # UTF-8 bytes of each document
-        validating, lost = HashedTexts(), LostText(tokenizer)
+        hashes, lost = SplitTexts(), LostText(tokenizer)
         done = 0  # characters
         for batch in batches(documents, lambda document: len(document[1])):
             texts = [text for _, text in batch]
             for (split, text), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
                 rows[split].add(np.concatenate([bos, ids]))
                 sizes[split].append(len(text.encode()))
+                hashes.add(split, text)
                 if split == "validation":  # decoding the whole of a large text would take as long as encoding it
-                    validating.add(text)
                     lost.add(text, ids)
             done += sum(map(len, texts))
             say(f"tokenised {done / documents.characters:.0%}")
@@ -188,7 +190,8 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "dtype": dtype,
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "fingerprint": hash_text("".join(splits[split].sha256 for split in SPLITS)),
-            "validation_fingerprint": validating.sha256,
+            "validation_fingerprint": hashes.fingerprint(),
+            "validation_seen": hashes.shared(say, "documents"),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

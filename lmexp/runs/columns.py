@@ -160,6 +160,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             ".4f",
             better="lower",
         ),
+        Column(
+            "validation_seen",
+            "share of the validation documents or examples that the training split holds too, 0 to 1",
+            "seen in training",
+            "share of examples",
+            "val. seen",
+            ".4f",
+            better="lower",
+        ),
     ),
     "work": (
         Column(

@@ -44,6 +44,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "device_name": training.device.name,
             "data_fingerprint": store.fingerprint,
             "validation_fingerprint": store.validation_fingerprint,
+            "validation_seen": store.validation_seen,
             "tokenizer_fingerprint": store.tokenizer_fingerprint,
             "text_lost": store.splits["validation"].text_lost,
             "unknown_tokens": store.splits["validation"].unknown_tokens,

@@ -1,6 +1,7 @@
 """What examples come out of local files, each with its place, and what is said when they are wrong."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -198,6 +199,30 @@ def test_the_fingerprint_follows_every_file_and_what_it_is_for(write, tmp_path, 
         before = fingerprint(absolute)
         (tmp_path / f"{name}.txt").write_text("other\n")
         assert fingerprint(absolute) != before
+
+
+@pytest.mark.parametrize("folder", [".", "*.conll", "a.conll"])
+def test_a_file_that_trains_and_validates_is_refused(write, folder):
+    write(a_conll="a O\n", b_conll="b O\n")
+    with pytest.raises(UserError, match=r"a\.conll: this file is in data\.path and in data\.validation_path"):
+        fingerprint(tags(folder, validation_path="a.conll"))
+    fingerprint(tags("b.conll", validation_path="a.conll"))
+
+
+@pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_does_not_hide_that_a_file_trains_and_validates(write, tmp_path, link):
+    write(a_csv="text,label\nx,a\n")
+    link(tmp_path / "v.csv", tmp_path / "a.csv")
+    with pytest.raises(
+        UserError, match=r"v\.csv \(as a\.csv\): this file is in data\.path and in data\.validation_path"
+    ):
+        fingerprint(labels(validation_path="v.csv"))
+
+
+def test_targets_that_train_and_validate_are_refused(write):
+    write(s_txt="1\n", t_txt="2\n", v_txt="3\n")
+    with pytest.raises(UserError, match=r"t\.txt: this file is in data\.path and in data\.validation_path"):
+        fingerprint(parallel(validation_path="v.txt", validation_target_path="t.txt"))
 
 
 def test_by_hash_no_source_text_is_on_both_sides(write):

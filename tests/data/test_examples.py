@@ -197,6 +197,26 @@ def test_examples_that_changed_since_their_fingerprint_was_taken_are_refused(pai
         prepare_examples(resolved, BYTE, None, tmp_path / "stores")
 
 
+def test_examples_that_train_and_validate_are_counted(tmp_path):
+    said = []
+    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\nz,b\n")
+    (tmp_path / "v.csv").write_text("text,label\nx,a\ny,a\nw,b\nx,a\n")  # y has another label there
+    data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+    store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
+    assert store.validation_seen == 2 / 4
+    assert "warning: 2 of 4 validation examples (50.0%) are in the training split too" in " ".join(said)
+
+
+def test_what_validates_is_known_by_texts_and_labels_and_not_by_tokens(tmp_path):
+    prints = []
+    for label, config in (("b", BYTE), ("b", CHAR), ("c", BYTE)):
+        (tmp_path / "a.csv").write_text(f"text,label\nx,a\ny,{label}\n")
+        (tmp_path / "v.csv").write_text("text,label\nw,a\n")
+        data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+        prints.append(prepare_examples(data, config, None, tmp_path / "stores").validation_fingerprint)
+    assert prints[0] == prints[1] != prints[2]
+
+
 def test_truncation_is_no_part_of_what_is_stored(pairs, tmp_path):
     cut = pairs.model_copy(update={"truncate": True})
     stores = [prepare_examples(data, BYTE, None, tmp_path / "stores") for data in (pairs, cut)]
