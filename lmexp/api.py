@@ -71,7 +71,7 @@ def run(
 
     Raises UserError for wrong input, before anything has started, and for overrides that name several runs.
     """
-    from lmexp.config.compose import refuse_axes
+    from lmexp.config.overrides import refuse_axes
 
     listed = _listed(overrides)
     refuse_axes(listed, "lmexp.sweep")

@@ -1,16 +1,67 @@
-"""Small files, written whole or not at all.
+"""Small files: written whole or not at all, and read only if they are regular files of a sensible size.
 
 A reader never sees half a file: what is written goes to a temporary name in the same folder, is flushed
 to the disk, and takes its place by a rename.
+
+A path from outside can lead to anything: a FIFO that never ends, a device, a link that leads back to itself. Opening
+one of these is an OSError with a plain reason, before a byte is read.
 """
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+MAX_BYTES = 256_000_000
+"""A file that is read whole is refused if it is larger; texts and weights are read in parts, without a limit."""
+_KINDS = {
+    stat.S_IFDIR: (errno.EISDIR, "it is a folder; a file is needed"),
+    stat.S_IFIFO: (errno.EINVAL, "it is a FIFO; a regular file is needed"),
+    stat.S_IFCHR: (errno.EINVAL, "it is a device; a regular file is needed"),
+    stat.S_IFBLK: (errno.EINVAL, "it is a device; a regular file is needed"),
+    stat.S_IFSOCK: (errno.EINVAL, "it is a socket; a regular file is needed"),
+}
+"""What a path can lead to besides a regular file: the error for it."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Raises OSError for anything else, also for a path that no file can have."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # without O_NONBLOCK, a FIFO would wait here
+    except ValueError:  # a null character, or one that the file system's encoding lacks
+        raise OSError(errno.EINVAL, "no file can have this name", ascii(str(path))) from None
+    try:
+        refuse_irregular(os.fstat(handle).st_mode, path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def refuse_irregular(mode: int, path: Path) -> None:
+    """Raise OSError if a mode is not that of a regular file."""
+    if not stat.S_ISREG(mode):
+        number, reason = _KINDS.get(stat.S_IFMT(mode), (errno.EINVAL, "it is not a regular file"))
+        raise OSError(number, reason, str(path))
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a regular file. Raises OSError, also if the file has more than `max_bytes`."""
+    with open_regular(path) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise OSError(errno.EFBIG, f"it has more than {max_bytes:,} bytes, the most that is read", str(path))
+    return content
+
+
+def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the content of a regular file in UTF-8. Raises OSError, or UnicodeDecodeError, which is a ValueError."""
+    return read_bytes(path, max_bytes).decode("utf-8-sig")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -74,8 +125,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises FileNotFoundError, or ValueError when it is not JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises OSError, or ValueError if it is not JSON or is nested too deeply."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
 
 
 def hash_text(text: str, length: int = 64) -> str:

@@ -61,7 +61,7 @@ def evaluate(
 
     A run's record keeps the scores. `data.validation_path=FILE` scores a whole file of examples.
     """
-    from lmexp.config.compose import refuse_axes
+    from lmexp.config.overrides import refuse_axes
     from lmexp.inference.evaluate import evaluate, evaluate_by_harness
     from lmexp.report.terminal.tables import print_scores
 

@@ -10,7 +10,8 @@ from lmexp.cli.options import CommonWithConfigs, Overrides
 def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     """Tokenise a text once, into the token store that runs read."""
     from lmexp.config import paths
-    from lmexp.config.compose import Composer, allow_code, refuse_axes
+    from lmexp.config.compose import Composer, allow_code
+    from lmexp.config.overrides import refuse_axes
     from lmexp.data.prepare import prepare
     from lmexp.report.terminal.tables import print_store
     from lmexp.runs.directory import STORES

@@ -20,7 +20,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Folder of the runs [default: train, or multirun with -m].")] = None,
 ) -> None:
     """Train one run, or an ad-hoc sweep with -m."""
-    from lmexp.config.compose import refuse_axes
+    from lmexp.config.overrides import refuse_axes
     from lmexp.study.run import resolve_to_run
 
     overrides = overrides or []

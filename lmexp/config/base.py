@@ -1,21 +1,16 @@
 """What every part of the config is made of: strict, immutable sections, and numbers that are numbers."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-
-def no_boolean(value: Any) -> Any:
-    """YAML's true would pass for 1."""
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")
-    return value
-
-
-Share = Annotated[float, BeforeValidator(no_boolean), Field(ge=0, le=1)]
-Count = Annotated[int, BeforeValidator(no_boolean), Field(gt=0)]
-Seed = Annotated[int, BeforeValidator(no_boolean), Field(ge=0, lt=2**32)]
-Positive = Annotated[float, BeforeValidator(no_boolean), Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[float, Field(gt=0)]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Compute = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
 
@@ -26,6 +21,55 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_booleans(cls, values: Any) -> Any:
+        """Refuse true and false where a number belongs: Python, and pydantic after it, would take them for 1 and 0."""
+        wrong: list[InitErrorDetails] = []
+        for name, field in cls.model_fields.items() if isinstance(values, dict) else ():
+            key = field.alias if field.alias and field.alias in values else name
+            kinds = _kinds(cls, name)
+            is_number = kinds & {int, float} and not kinds & {bool, Any, BaseModel}
+            for place, value in _booleans(values[key], (key,)) if is_number and key in values else ():
+                error = NO_BOOLEAN_BUT_TEXT if str in kinds else NO_BOOLEAN
+                wrong.append({"type": error, "loc": place, "input": value})
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return values
+
+
+NO_BOOLEAN = PydanticCustomError("no_boolean", "a number is expected, not true or false")
+NO_BOOLEAN_BUT_TEXT = PydanticCustomError("no_boolean_but_text", "a number or a text is expected, not true or false")
+
+
+@cache
+def _kinds(section: type[Section], field: str) -> frozenset[Any]:
+    """Return the types that occur in a field's annotation; any section counts as BaseModel, whose fields check it."""
+    kinds: set[Any] = set()
+    annotations: list[Any] = [section.model_fields[field].annotation]
+    while annotations:
+        annotation = annotations.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            kinds.add(BaseModel)
+        elif get_origin(annotation) is Literal:
+            kinds.update(type(value) for value in get_args(annotation))
+        elif get_origin(annotation) is dict:
+            annotations.append(get_args(annotation)[1])
+        elif parts := get_args(annotation):
+            annotations += parts
+        elif annotation is Any or isinstance(annotation, type):
+            kinds.add(annotation)
+    return frozenset(kinds)
+
+
+def _booleans(value: Any, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], bool]]:
+    """Yield the booleans in a value, however nested, each with its place."""
+    if isinstance(value, bool):
+        yield place, value
+    elif isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _booleans(item, (*place, key))
 
 
 class OutsideSection(Section):

@@ -8,7 +8,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from lmexp.config.compose import Values, parse_overrides, swept_values
+from lmexp.config.compose import Values
+from lmexp.config.overrides import parse_overrides, swept_values
 from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 

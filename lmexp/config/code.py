@@ -29,11 +29,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from lmexp.config.base import OutsideSection, Section
+from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError, nearest, reason_of
+from lmexp.files import read_bytes
 
 PLUGINS = "lmexp.plugins"
 """Entry point group of installed packages that bring configs and code."""
@@ -334,10 +335,10 @@ def _named_in(folder: Path) -> set[str]:
     files = [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
     for file in files:
         try:
-            text = file.read_text(encoding="utf-8")
-            if "_target_" in text or REMOTE_CODE in text:
-                named.update(names_of_code(yaml.safe_load(text)))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # composing the file reports what is wrong with it
+            content = read_bytes(file)
+            if b"_target_" in content or REMOTE_CODE.encode() in content:
+                named.update(names_of_code(read_yaml(file)))
+        except (OSError, UserError):  # composing the file reports what is wrong with it
             continue
     tops = {target.split(".")[0] for target in named if not is_shipped(target)}
     return named | {top for top in tops if (folder / top).is_dir() or (folder / f"{top}.py").is_file()}

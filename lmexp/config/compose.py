@@ -12,38 +12,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
 from lmexp.config import code, paths
-from lmexp.config.base import is_tag
+from lmexp.config.base import NO_BOOLEAN_BUT_TEXT, is_tag
+from lmexp.config.hydra_files import CHOICE, GROUP, CheckedFiles, SweepFile
+from lmexp.config.overrides import parse_overrides, quoted, sets_a_value, swept_values, written
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SweepSpec
+from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
 
 Values = dict[str, Any]
 """Keys with dots, or names of groups, and the values they are to have."""
 S = TypeVar("S", bound=BaseModel)
-
-
-def parse_overrides(words: list[str]) -> list[Override]:
-    """Parse words in Hydra's override grammar. Raises UserError for the first that is not in it."""
-    parser = OverridesParser.create()
-    parsed = []
-    for word in words:
-        try:
-            parsed.append(parser.parse_override(word))
-        except HydraException:
-            raise UserError(f"'{word}' is not an override: write key=value, as in model.n_layers=4") from None
-    return parsed
 
 
 @contextmanager
@@ -57,64 +46,6 @@ def _own_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = users  # another instance by now
 
 
-def refuse_axes(overrides: list[str], instead: str) -> None:
-    """Raise UserError for an override with several values, which `instead` takes."""
-    for override in parse_overrides(overrides):
-        if override.is_sweep_override():
-            raise UserError(f"{override.input_line} names several runs; {instead} sweeps over them")
-
-
-def allow_code(words: list[str], config_dir: Path | None = None) -> None:
-    """Allow the code that a user's own words name, and that in the user's own folder of configs.
-
-    Never pass words that were made from a run's config: that would allow whatever somebody else's run names.
-    """
-    named: set[str] = set()
-    for override in parse_overrides([word for word in words if "_target_" in word or code.REMOTE_CODE in word]):
-        values = swept_values(override) if override.is_sweep_override() else [override.value()]
-        named.update(code.names_of_code([{override.key_or_group: value} for value in values]))
-    code.allow(named, config_dir.resolve() if config_dir else None)
-
-
-def split_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """Tell the words that set parts of the sweep itself from those that its runs get.
-
-    Raises UserError for words that would have no effect, or another than they say.
-    """
-    of_sweep, of_runs = [], []
-    for override in parse_overrides(words):
-        word, key = override.input_line or "", override.key_or_group
-        if key.split(".")[0] == "hydra":
-            raise UserError(f"{word}: hydra.* has no effect; Hydra composes here, and lmexp launches")
-        if key.split(".")[0] in ("run", "schema_version"):
-            raise UserError(f"{word}: {key} is lmexp's own")
-        if key.split(".")[0] != "sweep":
-            of_runs.append(word)
-        elif "." not in key or override.is_sweep_override() or not _sets_a_value(override):
-            raise UserError(f"{word}: of a sweep, single keys can be set, as in sweep.seeds=3")
-        else:
-            of_sweep.append(word)
-    return of_sweep, of_runs
-
-
-def _sets_a_value(override: Override) -> bool:
-    return not (override.is_add() or override.is_force_add() or override.is_delete())
-
-
-def swept_values(override: Override) -> list[Any]:
-    """Return the values of an override like `a=1,2` or `a=range(1,4)`, one for each cell."""
-    parser, word, values = OverridesParser.create(), override.input_line, []
-    try:
-        for text in override.sweep_string_iterator():
-            values.append(parser.parse_override(f"{override.key_or_group}={text}").value())
-            if len(values) > MOST_VALUES:
-                raise UserError(f"{word}: an axis has at most {MOST_VALUES:,} values")
-    except (HydraException, TypeError, ValueError):
-        raise UserError(f"{word}: write the values out, as in a=1,2 or a=range(1,4)") from None
-    return values
-
-
-MOST_VALUES = 10_000
 MOST_SHOWN = 20
 """Choices that a message names; of more, the nearest is enough."""
 ELSEWHERE = {
@@ -144,6 +75,22 @@ ELSEWHERE = {
 """Names that others have for a key, Lightning's options among them, and what sets it here."""
 
 
+def allow_code(words: list[str], config_dir: Path | None = None) -> None:
+    """Allow the code that a user's own words name, and that in the user's own folder of configs.
+
+    Never pass words that were made from a run's config: that would allow whatever somebody else's run names.
+    """
+    named: set[str] = set()
+    for override in parse_overrides([word for word in words if "_target_" in word or code.REMOTE_CODE in word]):
+        values = swept_values(override) if override.is_sweep_override() else [override.value()]
+        named.update(code.names_of_code([{override.key_or_group: value} for value in values]))
+    code.allow(named, config_dir.resolve() if config_dir else None)
+
+
+BOOLEAN_HINT = "YAML takes on, off, yes and no for true or false: put the word in quotes"
+NUMBER_HINT = "a text that looks like a number needs quotes"
+
+
 @dataclass
 class Composer:
     """Composes configs from one set of roots, one sweep file or none, and the words of a command line."""
@@ -156,7 +103,9 @@ class Composer:
 
     def __post_init__(self) -> None:
         if self.sweep_file is not None:
-            _check_yaml(self.sweep_file)
+            self.sweep_file = self.sweep_file.absolute()
+            if not isinstance(read_yaml(self.sweep_file), dict):
+                raise UserError(f"{shown(self.sweep_file)}: a sweep file is a mapping with a key `sweep`")
         self._groups = paths.groups(self.roots)
 
     def sweep_spec(self) -> SweepSpec:
@@ -185,13 +134,13 @@ class Composer:
     def _compose(self, values: Values) -> DictConfig:
         words = parse_overrides(self.words)
         for word in words:
-            if word.key_or_group in self._groups and not _sets_a_value(word):
+            if word.key_or_group in self._groups and not sets_a_value(word):
                 raise UserError(f"{word.input_line}: a group has one choice; write {word.key_or_group}=...")
         chosen = [word for word in words if self._is_structural(word)]
         group_values = {key: value for key, value in values.items() if key in self._groups}
         group_words = tuple(
             [word.input_line or "" for word in chosen if word.key_or_group not in group_values]
-            + [f"{group}={choice}" for group, choice in group_values.items()]
+            + [self._choice(group, choice) for group, choice in group_values.items()]
         )
         if group_words not in self._composed:
             self._composed[group_words] = self._compose_groups(group_words)
@@ -214,23 +163,24 @@ class Composer:
             or word.key_or_group.startswith("hydra")
         )
 
+    def _choice(self, group: str, choice: Any) -> str:
+        """Return the word that chooses in a group. Raises UserError for a choice that YAML took for another value."""
+        if isinstance(choice, bool):
+            raise UserError(f"{self.place(group)}{group}={written(choice)}: {BOOLEAN_HINT}")
+        return f"{group}={written(choice)}"
+
     def _compose_groups(self, words: tuple[str, ...]) -> DictConfig:
-        *users, shipped = [f"file://{root / paths.CONF}" for root in self.roots if (root / paths.CONF).is_dir()]
-        overrides, search = list(words), [shipped]  # never empty: Hydra then looks at the whole path anew
+        folders = [str(root / paths.CONF) for root in self.roots if (root / paths.CONF).is_dir()]
+        addresses, shipped = [f"{CheckedFiles.scheme()}://{folder}" for folder in folders], folders[-1]
+        # Never empty: Hydra then looks at the whole path anew.
+        overrides = [f"hydra.searchpath=[{quoted(f'file://{shipped}')}]", *words]
         if self.sweep_file is not None:
-            # The folder above the sweeps' becomes a place to search, and the sweep file a choice in a group.
-            name, folder = self.sweep_file.stem, self.sweep_file.parent
-            search.append(f"file://{folder.parent}")
-            overrides.insert(0, f"+{folder.name}@_global_={_quote(name)}")
-        overrides.insert(0, f"hydra.searchpath=[{','.join(map(_quote, search))}]")
-        with (
-            _own_hydra(),
-            _translate(self, None),
-            initialize_config_dir(shipped.removeprefix("file://"), version_base="1.3"),
-        ):
+            addresses.append(f"{SweepFile.scheme()}://{self.sweep_file}")
+            overrides.insert(1, f"+{GROUP}@_global_={CHOICE}")
+        with _own_hydra(), _translate(self, None), initialize_config_dir(shipped, version_base="1.3"):
             path = GlobalHydra.instance().config_loader().get_search_path()
-            for folder_url in reversed(users):  # before ours: a user's choice hides a shipped one of its name
-                path.prepend("user", folder_url, SearchPathQuery(provider="main"))
+            for address in addresses:  # in this order: a user's choice hides a shipped one of its name
+                path.prepend("lmexp", address, SearchPathQuery(provider="main"))
             return compose("config", overrides=overrides)
 
     def _check(self, schema: type[S], plain: Any, above: tuple[str, ...]) -> S:
@@ -249,12 +199,12 @@ class Composer:
             return f"{self.place(key)}{key} is missing"
         said = first["msg"][0].lower() + first["msg"][1:]
         value = first["input"]
-        shown = "" if isinstance(value, dict | list) else f"={value}"
+        given = "" if isinstance(value, dict | list) else f"={value}"
         if first["type"] == "union_tag_invalid":
             context = first["ctx"]
             tag = context["discriminator"].split(" | ")[-1].strip("'")  # a field, and the name that YAML has for it
             return f"{key}.{tag}={context['tag']}: expected one of {context['expected_tags']}"
-        return f"{self.place(key)}{key}{shown}: {said}"
+        return f"{self.place(key)}{key}{given}: {said}{_hint_of_quotes(first['type'], value)}"
 
     def without(self, sections: list[str]) -> "Composer":
         """Return one that lacks the words about these sections."""
@@ -270,19 +220,29 @@ class Composer:
         return f"{self.place(key)}{key} is not a key of the config.{hint}"
 
     def place(self, key: str) -> str:
-        """Return `sweeps/demo.yaml: ` when the sweep file names `key`, else nothing: it was a word."""
+        """Return `sweeps/demo.yaml:7: ` when the sweep file names `key`, else nothing: it was a word."""
         if self.sweep_file is None or any(word.key_or_group == key for word in parse_overrides(self.words)):
             return ""
-        content = yaml.safe_load(self.sweep_file.read_text(encoding="utf-8")) or {}
-        sweep = content.get("sweep") or {}
-        axes = {*(sweep.get("grid") or {}), *(sweep.get("zip") or {})}
-        node: Any = content
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, dict) and part in node else None
-            if node is None:
-                break
-        found = node is not None or key in axes
-        return f"{_shown(self.sweep_file)}: " if found else ""
+        lines = [line_of(self.sweep_file, keys) for keys in self._keys_in_file(key)]
+        line = next((line for line in lines if line is not None), None)
+        return f"{shown(self.sweep_file)}:{line}: " if line else ""
+
+    def _keys_in_file(self, key: str) -> Iterator[list[str]]:
+        """Yield the nested keys under which a sweep file can set a key."""
+        yield key.split(".")
+        yield from (["sweep", axes, key] for axes in ("grid", "zip"))
+
+
+def _hint_of_quotes(kind: str, value: Any) -> str:
+    """Return what to write for a text that was taken for another value, or nothing."""
+    if kind == NO_BOOLEAN_BUT_TEXT.type or (isinstance(value, bool) and kind in _WANT_TEXT):
+        return f"; {BOOLEAN_HINT}"
+    if isinstance(value, int | float) and kind in _WANT_TEXT:
+        return f"; {NUMBER_HINT}"
+    return ""
+
+
+_WANT_TEXT = ("string_type", "literal_error", "enum")
 
 
 def _locate(loc: tuple[int | str, ...], plain: Any) -> tuple[list[str], list[str]]:
@@ -348,28 +308,3 @@ def _dotted(cfg: DictConfig, above: str = "") -> Iterator[str]:
         yield name
         if OmegaConf.is_dict(cfg._get_node(key)) and not OmegaConf.is_missing(cfg, key):
             yield from _dotted(cfg[key], f"{name}.")
-
-
-def _check_yaml(file: Path) -> None:
-    """Raise UserError, with file and line, for a sweep file that is not a YAML mapping."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise UserError(f"{_shown(file)}:{line}: not YAML: {error.problem}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{_shown(file)}: not UTF-8 at byte {error.start}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{_shown(file)}: a sweep file is a mapping with a key `sweep`")
-
-
-def _shown(file: Path) -> str:
-    """Return a path as its reader would write it: relative to the current folder where that is shorter."""
-    try:
-        return str(file.relative_to(Path.cwd()))
-    except ValueError:
-        return str(file)
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from lmexp.config.base import Count, Positive, Section, no_boolean
+from lmexp.config.base import Count, Positive, Section
 from lmexp.config.trainer import TrainerConfig
 from lmexp.errors import UserError
 
@@ -112,7 +112,7 @@ class SlurmLauncher(ClusterLauncher):
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    gpus_per_node: Annotated[int, BeforeValidator(no_boolean), Field(ge=0)] | None = None
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     """GPUs per node of a run; null requests none, or one per process if trainer.accelerator is a GPU."""
     constraint: str | None = None
     minutes: Count = 60
@@ -153,7 +153,7 @@ class RayLauncher(ClusterLauncher):
     engine: ClassVar[str] = "lmexp.launch.ray.RayEngine"
     address: str
     """HOST:PORT of the cluster's head; `auto` would take the cluster that was last seen on the machine."""
-    gpus: Annotated[float, BeforeValidator(no_boolean), Field(ge=0)] | None = None
+    gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs per run; a fraction shares one; null requests none, or one per process if trainer.accelerator is a GPU."""
     exclusive: bool = True
     """Whether each run has its GPUs to itself; a fraction of a GPU needs false."""

@@ -13,8 +13,11 @@ from pathlib import Path
 import lmexp
 from lmexp.config.code import PLUGINS
 from lmexp.errors import UserError, nearest
+from lmexp.files import open_regular
 
 CONF, SWEEPS = "conf", "sweeps"
+MAX_COMMENT = 1000
+"""Bytes of a file's first line that are read."""
 WANDB = "wandb"
 """The folder in SWEEPS for sweeps that W&B drives: its files are read by `wandb sweep`, not by lmexp."""
 
@@ -53,7 +56,7 @@ def sweep_files(roots: list[Path]) -> dict[str, Path]:
     for root in reversed(roots):
         folder = root / SWEEPS
         for file in sorted(folder.rglob("*.yaml")):
-            if not _is_for_wandb(file, folder):
+            if _is_config(file) and not _is_for_wandb(file, folder):
                 found[file.relative_to(folder).with_suffix("").as_posix()] = file
     return dict(sorted(found.items()))
 
@@ -85,8 +88,14 @@ def group_choices(group: str, roots: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in reversed(roots):
         for file in sorted((root / CONF / group).glob("*.yaml")):
-            found[file.stem] = file
+            if _is_config(file):
+                found[file.stem] = file
     return dict(sorted(found.items()))
+
+
+def _is_config(file: Path) -> bool:
+    """Return whether a path is a file to list: no folder, no hidden file, no lock file of an editor (`.#x.yaml`)."""
+    return not file.name.startswith(".") and file.is_file()
 
 
 def groups(roots: list[Path]) -> set[str]:
@@ -96,6 +105,10 @@ def groups(roots: list[Path]) -> set[str]:
 
 
 def first_comment(file: Path) -> str:
-    """Return the comment of one line that a config file starts with."""
-    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    """Return the comment of one line that a config file starts with, or why it cannot be read."""
+    try:
+        with open_regular(file) as opened:
+            first = opened.readline(MAX_COMMENT).decode(errors="replace").strip().removeprefix("\ufeff")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
     return first.removeprefix("#").strip() if first.startswith("#") else ""

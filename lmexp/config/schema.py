@@ -11,7 +11,7 @@ bring, and nothing else.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lmexp.config.base import (
     BY_ORIGIN,
@@ -25,7 +25,6 @@ from lmexp.config.base import (
     Section,
     Seed,
     Share,
-    no_boolean,
 )
 from lmexp.config.code import CodeVersion
 from lmexp.config.data import DataConfig, TokenizerConfig
@@ -158,7 +157,7 @@ class HardwareConfig(Section):
     """The document that says so."""
     watts: Positive | None = None
     """Power under load of one device, where its energy cannot be counted: the board's rated power."""
-    dollars_per_hour: Annotated[float, BeforeValidator(no_boolean), Field(ge=0)] | None = None
+    dollars_per_hour: Annotated[float, Field(ge=0)] | None = None
     """Price of one device; an example that a user overrides with their own."""
     price_source: str | None = None
     """Whose price, and when."""

@@ -4,17 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from lmexp.config.base import Count, Section, Seed, no_boolean
+from lmexp.config.base import Count, Section, Seed
 
 
 class Interval(Section):
     """Numbers from low to high, both included; whole ones where low, high and step are."""
 
-    low: Annotated[int | float, BeforeValidator(no_boolean)]
-    high: Annotated[int | float, BeforeValidator(no_boolean)]
+    low: int | float
+    high: int | float
     log: bool = False
     """Whether ratios count alike, not differences: from 1e-4 to 1e-3 is as far as from 1e-3 to 1e-2."""
-    step: Annotated[int | float, BeforeValidator(no_boolean), Field(gt=0)] | None = None
+    step: Annotated[int | float, Field(gt=0)] | None = None
     """Distance of two neighbours; null means 1 where low and high are whole, else any number between them."""
 
     @model_validator(mode="after")
@@ -71,9 +71,9 @@ class Pruning(Section):
     Rungs are shares of the budget: `from`, then `reduction` times as much each time, below 1.
     """
 
-    reduction: Annotated[int, BeforeValidator(no_boolean), Field(ge=2)] = 3
+    reduction: Annotated[int, Field(ge=2)] = 3
     """One of this many trials that have reached a rung goes on. Until as many have reached it, all of them go on."""
-    start: Annotated[float, BeforeValidator(no_boolean), Field(gt=0, lt=1)] = Field(0.25, alias="from")
+    start: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, alias="from")
     """The first rung."""
 
     @property

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from lmexp.config.overrides import written
 from lmexp.config.paths import CONF, group_choices
 from lmexp.config.schema import RunConfig
+from lmexp.config.yaml_files import read_yaml
 
 GROUPS = ("model", "data", "tokenizer", "task", "optim", "schedule", "precision")
 """The groups whose choice shapes a run."""
@@ -104,20 +104,4 @@ def _content(name: str, choices: Mapping[str, Path]) -> Plain:
 
 
 def _read(file: Path) -> Plain:
-    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-
-
-def written(value: Any) -> str:
-    """Return a value in Hydra's override grammar, as in [{model.d_model:64}]."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(written, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return short if float(short := f"{value:g}") == value and isinstance(value, float) else repr(value)
-    text = str(value)
-    is_plain = text.replace("_", "").replace(".", "").isalnum() and not text[0].isdigit()
-    is_plain &= text.lower() not in ("null", "true", "false", "nan", "inf")
-    return text if is_plain else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return read_yaml(file) or {}

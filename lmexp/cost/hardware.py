@@ -10,11 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lmexp.config.paths import group_choices, shipped_root
 from lmexp.config.schema import HardwareConfig
+from lmexp.config.yaml_files import read_yaml
 from lmexp.cost.device import Device
 from lmexp.errors import UserError, nearest
 
@@ -98,10 +98,7 @@ def _read(files: tuple[tuple[str, Path, int], ...]) -> dict[str, HardwareConfig]
 def _composed(name: str, paths: dict[str, Path], above: tuple[str, ...]) -> dict[str, Any]:
     """Return the content of a file, composed with the files in its `defaults` list as Hydra would do it."""
     file = paths[name]
-    try:
-        own = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: not readable as YAML ({type(error).__name__})") from None
+    own = read_yaml(file) or {}
     if not isinstance(own, dict):
         raise UserError(f"{file}: a hardware file is a mapping of keys to values")
     merged: dict[str, Any] = {}

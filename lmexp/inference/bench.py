@@ -23,9 +23,10 @@ from torch import nn
 from lmexp.config import paths
 from lmexp.config.checks import check_config, micro_batch
 from lmexp.config.code import load_target
-from lmexp.config.compose import Composer, allow_code, parse_overrides
+from lmexp.config.compose import Composer, allow_code
 from lmexp.config.models.base import CountedSection
 from lmexp.config.outside import warn_of_changes
+from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import Exclusive

@@ -18,8 +18,9 @@ from torch import nn
 from lmexp.config import paths
 from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.code import load_target
-from lmexp.config.compose import Composer, allow_code, parse_overrides
+from lmexp.config.compose import Composer, allow_code
 from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
+from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection

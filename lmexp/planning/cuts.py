@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmexp.config.compose import Values
+from lmexp.config.overrides import written
 from lmexp.config.schema import BudgetConfig
 from lmexp.config.sweeps import SweepSpec
-from lmexp.config.words import written
 from lmexp.cost.horizon import DEFAULT_TOKENS
 from lmexp.errors import UserError
 from lmexp.runs.record import Row

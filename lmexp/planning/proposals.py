@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lmexp.config.compose import Values
+from lmexp.config.overrides import written
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SweepSpec
-from lmexp.config.words import written
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.planning.cheaper import NOT_NEEDED, Exchange, exchange

@@ -12,8 +12,9 @@ from typing import Any
 
 from lmexp.config import paths
 from lmexp.config.cells import Expansion, expand, search_space
-from lmexp.config.compose import Composer, allow_code, split_words
+from lmexp.config.compose import Composer, allow_code
 from lmexp.config.identity import slug
+from lmexp.config.overrides import split_words
 from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError
 from lmexp.files import hash_text

@@ -27,6 +27,7 @@ import yaml
 from pydantic import ValidationError
 
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
+from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, read_json, write_atomically, write_json
 from lmexp.runs.record import Row, is_number, is_row
@@ -106,10 +107,10 @@ class RunDir:
         """Return the resolved config. Raises UserError if it is missing or has another schema."""
         file = self.path / "config.yaml"
         try:
-            return RunConfig.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise UserError(f"{self.path} is not a run directory: it has no config.yaml") from None
-        except (yaml.YAMLError, UnicodeDecodeError, ValidationError, RecursionError, OSError) as error:
+            return RunConfig.model_validate(read_yaml(file))
+        except (UserError, ValidationError, RecursionError) as error:
+            if not file.exists():
+                raise UserError(f"{self.path} is not a run directory: it has no config.yaml") from None
             raise UserError(
                 f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
             ) from None

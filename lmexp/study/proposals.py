@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lmexp.config import paths
-from lmexp.config.compose import Composer, split_words
+from lmexp.config.compose import Composer
+from lmexp.config.overrides import split_words
 from lmexp.config.sweeps import SweepSpec
 from lmexp.messages import Say, silent
 from lmexp.planning.proposals import PlannedCells

@@ -131,7 +131,7 @@ def test_a_mistake_in_a_sweep_file_names_the_file(tmp_path: Path):
             composer = Composer(ROOTS, file)
             composer.config(expand(composer.sweep_spec(), []).cells[0])
         assert str(caught.value).endswith(said) or said in str(caught.value)
-        assert "mine.yaml: " in str(caught.value)
+        assert "mine.yaml:2: " in str(caught.value)
     file.write_text("sweep: [1, 2\n")
     with pytest.raises(UserError, match=r"mine\.yaml:2: not YAML"):
         Composer(ROOTS, file)

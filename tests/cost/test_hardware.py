@@ -289,7 +289,7 @@ def test_two_files_of_the_user_for_one_device_are_refused(tmp_path: Path):
         ("watts: -5\n", r"wrong\.yaml: watts: Input should be greater than 0"),
         ("peak_flops: {bf61: 1e12}\n", r"wrong\.yaml: peak_flops\.bf61.*'bf16'"),
         ("wats: 5\n", r"wrong\.yaml: wats: Extra inputs are not permitted"),
-        ("match: [a\n", r"wrong\.yaml: not readable as YAML"),
+        ("match: [a\n", r"wrong\.yaml:2: not YAML: "),
         ("- 5\n", r"wrong\.yaml: a hardware file is a mapping"),
         ("defaults: [h100_sx]\n", r"wrong\.yaml: there is no hardware 'h100_sx'\. Did you mean 'h100_sxm'"),
         ("defaults: h100_sxm\n", r"wrong\.yaml: its defaults are a list of names"),

@@ -52,7 +52,7 @@ def test_the_word_leaves_out_what_was_dropped_and_nothing_else(grid: tuple[list[
         return
     axes = {"model.d_model": sizes, "precision": list(map(str, range(precisions)))}
     written = exclusion(SweepSpec(grid=axes, seeds=seeds), found.dropped)
-    from lmexp.config.compose import parse_overrides
+    from lmexp.config.overrides import parse_overrides
 
     patterns = parse_overrides([written])[0].value()
     told = expand(SweepSpec(grid=axes, seeds=seeds, exclude=patterns), [])

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from lmexp.config.models.base import CountedSection, ModelSection
 from lmexp.config.paths import group_choices
 from lmexp.config.tasks.base import TaskSection
+from lmexp.config.yaml_files import read_yaml
 from lmexp.cost.flops import count_model
 
 NEAR = 0.1
@@ -99,7 +99,7 @@ def _changed(base: ModelSection, content: dict[str, Any], name: str) -> ModelSec
 def _model_files(roots: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the model config files by name, each merged over the file that it inherits from."""
     files = group_choices("model", list(roots))
-    contents = {name: yaml.safe_load(file.read_text(encoding="utf-8")) or {} for name, file in files.items()}
+    contents = {name: read_yaml(file) or {} for name, file in files.items()}
     for name, own in contents.items():
         merged: dict[str, Any] = {}
         for start in own.get("defaults", []):

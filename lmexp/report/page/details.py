@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study
+from lmexp.config.yaml_files import read_yaml
+from lmexp.errors import UserError
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
@@ -68,9 +69,8 @@ def _detailed_runs(study: Study, quality: str, cost: str) -> list[str]:
 def _flat_config(run: RunDir) -> dict[str, Any]:
     """Return the config of a run as dotted keys with text values; empty if it cannot be read."""
     try:
-        text = (run.path / "config.yaml").read_text(encoding="utf-8")
-        config = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        config = read_yaml(run.path / "config.yaml")
+    except UserError:
         return {}
     if not isinstance(config, dict):
         return {}
