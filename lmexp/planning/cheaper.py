@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.checks import flops_per_token, refusals, size_of
+from lmexp.analysis.scaling.checks import price_of, refusals, size_of
 from lmexp.analysis.scaling.points import Points
 from lmexp.planning.simulate import Assumed, gradients, jacobian, names_of, standard_errors
 
@@ -55,7 +55,7 @@ def exchange(points: Points, assumed: Assumed, target: float) -> Exchange | None
         return None
     sizes, tokens = _candidates(points)
     wanted = [i for i, name in enumerate(names_of(assumed)) if name not in NOT_NEEDED]
-    grads = gradients(assumed, target, flops_per_token(points))[wanted]
+    grads = gradients(assumed, target, price_of(points))[wanted]
     per_token = points.flops / points.tokens
     whole = replace_rows(points, [*range(len(points)), *sizes], np.concatenate([points.tokens, tokens]))
     rows = jacobian(assumed, whole) / assumed.noise

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.checks import flops_per_token, refusals, warnings
+from lmexp.analysis.scaling.checks import price_of, refusals, warnings
 from lmexp.analysis.scaling.fit import LawFit, fit_law
-from lmexp.analysis.scaling.laws import DEFAULT_LAWS, PUBLISHED_LAWS, Form, Law
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, PUBLISHED_LAWS, Form, Law, Price
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest
 from lmexp.runs.record import Row
@@ -197,21 +197,21 @@ def _at(assumed: Assumed, coordinates: Floats) -> Floats:
     return assumed.law.theta(Form(**form))
 
 
-def _answers(assumed: Assumed, coordinates: Floats, target: float, per_token: float) -> Floats:
+def _answers(assumed: Assumed, coordinates: Floats, target: float, price: Price) -> Floats:
     """Return the logarithms of the law's parameters and of N*, D* and L* (..., k + 3); E is not in logs."""
     theta = _at(assumed, coordinates)
-    best = assumed.law.optimum(theta, target, per_token)
+    best = assumed.law.optimum(theta, target, price)
     is_floor = np.array([name == "E" for name in assumed.law.parameters])
     with np.errstate(divide="ignore"):
         own = np.where(is_floor, theta, np.log(theta))
     return np.concatenate([own, np.log(np.stack(best, axis=-1))], axis=-1)
 
 
-def gradients(assumed: Assumed, target: float, per_token: float) -> Floats:
+def gradients(assumed: Assumed, target: float, price: Price) -> Floats:
     """Return the gradients of the answers by the coordinates (answers, k), from central differences."""
     at = _coordinates(assumed)
     steps = STEP * np.eye(len(at))
-    up, down = (_answers(assumed, at + sign * steps, target, per_token) for sign in (1, -1))
+    up, down = (_answers(assumed, at + sign * steps, target, price) for sign in (1, -1))
     return np.asarray((up - down).T / (2 * STEP))
 
 
@@ -242,10 +242,10 @@ def names_of(assumed: Assumed) -> list[str]:
 
 def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]:
     """Return how well each number would be known, from the information."""
-    per_token = flops_per_token(points)
+    price = price_of(points)
     info = information(jacobian(assumed, points), points.unit, assumed.noise)
-    errors = standard_errors(info, gradients(assumed, target, per_token))
-    values = _answers(assumed, _coordinates(assumed), target, per_token)
+    errors = standard_errors(info, gradients(assumed, target, price))
+    values = _answers(assumed, _coordinates(assumed), target, price)
     widths = {}
     for name, value, error in zip(names_of(assumed), values, errors, strict=True):
         low, middle, high = (
@@ -266,7 +266,7 @@ def rehearse(
     """
     random = np.random.default_rng(seed)
     truth = assumed.law.loss(assumed.theta, points.params, points.tokens)
-    per_token = flops_per_token(points)
+    price = price_of(points)
     _, of_unit = np.unique(points.unit, return_inverse=True)
     alone = np.bincount(of_unit)[of_unit] == 1
     ratios: dict[str, list[float]] = {name: [] for name in expected}
@@ -280,7 +280,7 @@ def rehearse(
         if not isinstance(law, LawFit):
             continue
         fitted += 1
-        best = law.optimum(target, per_token)
+        best = law.optimum(target, price)
         ends = dict(law.intervals) | {
             name: (float(np.asarray(estimate.low)), float(np.asarray(estimate.high)))
             for name, estimate in zip(OPTIMA, best, strict=True)

@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.analysis.advice.best_use import SERVED, Line, Use, best_use, cheapest_use, cost_of, line_through
+from lmexp.analysis.advice.best_use import Line, Use, best_use, cheapest_use, cost_of
 from lmexp.analysis.advice.model_size import nearest_shape
 from lmexp.analysis.advice.speed import Speed, speed_of
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.scaling.checks import price_of
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
+from lmexp.analysis.scaling.laws import SERVED
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import Study
@@ -235,15 +237,14 @@ def _arm(study: Study, family: str, precision: str, quality: str) -> FittedArm:
         raise UserError("no run of it has finished")
     points = points_of_study(study, {"loss": quality})
     fitted = fit(points, bootstraps=BOOTSTRAPS)
-    able = [law for law in fitted.laws.values() if law.law.has_optimum]
-    if not able:
+    if not fitted.laws:
         why = [reason for reasons in fitted.refusals.values() for reason in reasons]
         raise UserError(" ".join(dict.fromkeys(why)))
-    law = min(able, key=lambda one: (one.holdout.mean_absolute_error if one.holdout else math.inf, one.objective))
-    flops = line_through(points.params, points.flops / points.tokens, 1.0)
+    price = price_of(points)  # that of `fit`: one convention a study
+    flops = Line(math.log(price.factor), price.power, float(points.params.min()), float(points.params.max()))
     largest = done.iloc[int(np.nanargmax(numbers(done, "n_params")))]
     config = study.runs[str(largest["run_id"])].read_config()
-    return FittedArm(family, precision, done, config, points, fitted, law, flops)
+    return FittedArm(family, precision, done, config, points, fitted, fitted.trusted, flops)
 
 
 def _best_known(arms: Sequence[FittedArm], ask: Ask) -> Unit:

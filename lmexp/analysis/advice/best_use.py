@@ -19,10 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.laws import Form
+from lmexp.analysis.scaling.laws import SERVED, Form
 
-SERVED = 1 / 3
-"""Cost of a token served, as a share of the cost of a token trained on."""
 HALVINGS = 100
 """Steps of each bisection."""
 

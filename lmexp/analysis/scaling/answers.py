@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lmexp.analysis.scaling import checks, cost
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
-from lmexp.analysis.scaling.laws import SERVING_FLOPS_PER_TOKEN, power
+from lmexp.analysis.scaling.laws import SERVED, SIX_ND, Price, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 
@@ -77,8 +77,8 @@ class Answer:
     """FLOPs of the largest run, or its `cost` if that is set."""
     cost: str | None = None
     """The cost that a law of one variable was fitted to; None if laws in N and D were fitted."""
-    flops_per_token: float = 6.0
-    """FLOPs per parameter and token, used to turn a budget into N and D."""
+    price: Price = SIX_ND
+    """FLOPs of a token, which turn a budget into N and D."""
     approaches: dict[str, Approach] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     """Name of a law or approach without a result -> the reason."""
@@ -92,11 +92,8 @@ class Answer:
 
     @property
     def trusted(self) -> LawFit:
-        """The law that predicted the held-out runs best; if none were held out, the one with fewest parameters."""
-        return min(
-            self.fit.laws.values(),
-            key=lambda law: (law.holdout.mean_absolute_error if law.holdout else np.inf, len(law.law.parameters)),
-        )
+        """The law that predicted the held-out runs best."""
+        return self.fit.trusted
 
 
 def answer(
@@ -123,26 +120,26 @@ def answer(
     approaches = {name: result for name, result in results.items() if not isinstance(result, str)}
     refused |= {name: result for name, result in results.items() if isinstance(result, str)}
 
-    largest, factor = float(points.flops.max()), checks.flops_per_token(points)
+    largest, price = float(points.flops.max()), checks.price_of(points)
     wanted = list(budgets) or [largest * times for times in BEYOND]
     laws = {name: law for name, law in fitted.laws.items() if law.law.has_optimum}
-    best = [_by_law(name, law, flops, largest, factor) for flops in wanted for name, law in laws.items()]
+    best = [_by_law(name, law, flops, largest, price) for flops in wanted for name, law in laws.items()]
     best += [_by_approach(approach, flops, largest) for flops in wanted for approach in approaches.values()]
     order = {flops: i for i, flops in enumerate(wanted)}
-    at_largest = [float(law.optimum(largest, factor).params.value) for law in laws.values()]
+    at_largest = [float(law.optimum(largest, price).params.value) for law in laws.values()]
     edges = checks.edge(points, float(np.median(at_largest))) if at_largest else ""
     first = laws.get("chinchilla")
     return Answer(
         points=points,
         fit=fitted,
         largest=largest,
-        flops_per_token=factor,
+        price=price,
         approaches=approaches,
         refused=refused,
         bias=bias(points, first.law, theta_of(first), wanted[0]) if first and "approach_2" in approaches else None,
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
-        served=tuple(_serve(name, law, flops, served, factor) for flops in wanted for name, law in laws.items())
+        served=tuple(_serve(name, law, flops, served, price) for flops in wanted for name, law in laws.items())
         if served
         else (),
         warnings=_once(
@@ -208,8 +205,8 @@ def theta_of(law: LawFit) -> npt.NDArray[np.float64]:
     return np.array([law.theta[name] for name in law.law.parameters])
 
 
-def _by_law(name: str, law: LawFit, flops: float, largest: float, factor: float) -> Best:
-    params, tokens, loss = law.optimum(flops, factor)
+def _by_law(name: str, law: LawFit, flops: float, largest: float, price: Price) -> Best:
+    params, tokens, loss = law.optimum(flops, price)
     return Best(flops, flops / largest, name, params, tokens, loss)
 
 
@@ -217,14 +214,14 @@ def _by_approach(approach: Approach, flops: float, largest: float) -> Best:
     return Best(flops, flops / largest, approach.name, approach.params(flops), approach.tokens(flops), None)
 
 
-def _serve(name: str, law: LawFit, flops: float, served: float, factor: float) -> Served:
+def _serve(name: str, law: LawFit, flops: float, served: float, price: Price) -> Served:
     """Return the model that reaches the best loss of a training budget at the lowest cost, serving included."""
-    params, _, loss = law.optimum(flops, factor)
-    optimum = law.for_serving(float(loss.value), served)
+    params, _, loss = law.optimum(flops, price)
+    optimum = law.for_serving(float(loss.value), served, price)
     n, d = float(optimum.params.value), float(optimum.tokens.value)
-    train = factor * n * d
-    total = train + SERVING_FLOPS_PER_TOKEN * n * served
-    plain = flops + SERVING_FLOPS_PER_TOKEN * float(params.value) * served
+    train = float(price.at(n)) * d
+    total = train + SERVED * float(price.at(n)) * served
+    plain = flops + SERVED * float(price.at(params.value)) * served
     return Served(flops, name, float(loss.value), optimum.params, optimum.tokens, train, total, 1 - total / plain)
 
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy import stats
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.checks import flops_per_token, size_of
+from lmexp.analysis.scaling.checks import price_of, size_of
 from lmexp.analysis.scaling.fit import Estimate
-from lmexp.analysis.scaling.laws import Law
+from lmexp.analysis.scaling.laws import Law, Price
 from lmexp.analysis.scaling.points import Points
 
 SAME_BUDGET = 1.12
@@ -71,7 +71,7 @@ class Approach:
     freedom: int
     """Degrees of freedom of the intervals, which are Student's t times the standard error."""
     n_budgets: int
-    flops_per_token: float
+    price: Price
     parabolas: tuple[Parabola, ...] = ()
     """Only approach 2 has these."""
     envelope: tuple[Floats, Floats] | None = None
@@ -94,9 +94,9 @@ class Approach:
 
     def tokens(self, flops: npt.ArrayLike) -> Estimate:
         """Return D* for budgets (...): the tokens that each budget pays for at N*."""
-        product = np.asarray(flops, dtype=np.float64) / self.flops_per_token
-        value, low, high = self.params(flops)
-        return Estimate(product / value, product / high, product / low)
+        budget = np.asarray(flops, dtype=np.float64)
+        value, low, high = (budget / self.price.at(size) for size in self.params(flops))
+        return Estimate(value, high, low)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
         covariance=np.cov(_finite(np.array(samples)).T) if bootstraps > 1 else np.full((2, 2), np.nan),
         freedom=max(points.n_units - 2, 1),
         n_budgets=int(known.sum()),
-        flops_per_token=flops_per_token(points),
+        price=price_of(points),
         envelope=(budgets[known], lowest[known]),
         warnings=() if several >= 17 else (f"Approach 1 rests on {several} sizes; about 17 make its envelope smooth.",),
     )
@@ -183,7 +183,7 @@ def approach_2(points: Points) -> Approach | str:
         covariance=_jackknife(_lines(at - np.log(reference), vertices)),
         freedom=max(sum(len(units) - 3 for units, _ in without), 1),
         n_budgets=len(parabolas),
-        flops_per_token=flops_per_token(points),
+        price=price_of(points),
         parabolas=tuple(parabolas),
         holdout=float(np.exp(predicted - best[-1]) - 1) if len(parabolas) > MIN_BUDGETS else None,
         warnings=(_edges(at_edge),) if at_edge else (),
@@ -227,7 +227,7 @@ def bias(points: Points, law: Law, theta: npt.ArrayLike, flops: float) -> Bias |
     fitted = approach_2(exact)
     if isinstance(fitted, str):
         return None
-    best = law.optimum(theta, flops, fitted.flops_per_token)
+    best = law.optimum(theta, flops, fitted.price)
     return Bias(
         float(fitted.params(flops).value / best.params) - 1, float(fitted.tokens(flops).value / best.tokens) - 1
     )

@@ -8,6 +8,7 @@ few ratios of tokens to parameters per size, or an optimum outside the sizes run
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.laws import Price
 from lmexp.analysis.scaling.points import Points
 from lmexp.units import si
 
@@ -20,6 +21,10 @@ MIN_SPREAD = 1.25
 """If D/N strays from a power of N by less than this factor, all runs count as lying on one line."""
 SAME_SIZE = 0.02
 """Sizes whose logarithms differ by less than this count as one size."""
+ONE_CONVENTION = 1.05
+"""FLOPs per parameter and token within this factor of each other count as one convention, C = k N D."""
+MIN_POWER = 0.5
+"""A power of the size further from 1 is no price of a token: conventions are mixed, and C = k N D is taken."""
 FAR = 10.0
 """A budget of more than this many times the largest run is far beyond the data."""
 
@@ -72,7 +77,7 @@ def warnings(points: Points) -> tuple[str, ...]:
     if high > 1.25 * low:
         sentences.append(
             f"FLOPs are {low:.3g} to {high:.3g} N D: attention and the head weigh more in small models, or conventions "
-            f"are mixed. Optima take {flops_per_token(points):.3g} N D, that of the largest runs."
+            f"are mixed. Optima take {price_of(points)}, {flops_per_token(points):.3g} N D at the largest runs."
         )
     if len(points) > points.n_units:
         sentences.append(
@@ -86,8 +91,29 @@ def flops_per_token(points: Points) -> float:
 
     These runs are the closest to the budgets in question.
     """
-    largest = np.argsort(points.flops)[-max(len(points) // 10, 1) :]
+    largest = _largest(points)
     return float(np.median(points.flops[largest] / (points.params[largest] * points.tokens[largest])))
+
+
+def price_of(points: Points) -> Price:
+    """Return the FLOPs of a token as a power of the size: the one convention of all optima of these points.
+
+    The power is the slope of ln(C/D) on ln N, and the level is that of the largest runs, which are the closest to the
+    budgets in question. If C is about the same multiple of N D in all runs, the power is 1.
+    """
+    factor = points.flops / (points.params * points.tokens)
+    level, logs = flops_per_token(points), np.log(points.params)
+    if factor.max() <= ONE_CONVENTION * factor.min() or np.ptp(logs) < SAME_SIZE:
+        return Price(level)
+    power = 1 + float(np.polyfit(logs - logs.mean(), np.log(factor), 1)[0])
+    if not MIN_POWER < power < 1 / MIN_POWER:
+        return Price(level)
+    return Price(level * float(np.exp(logs[_largest(points)].mean())) ** (1 - power), power)
+
+
+def _largest(points: Points) -> np.ndarray:
+    """Return the indices of the tenth of the runs with the most compute."""
+    return np.argsort(points.flops)[-max(len(points) // 10, 1) :]
 
 
 def edge(points: Points, params: float) -> str:

@@ -16,7 +16,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks, solver
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, bootstrap, leave_one_out, margin, student, unit_indices
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
-from lmexp.analysis.scaling.laws import DEFAULT_LAWS, FLOPS_PER_TOKEN, Law, Optimal, law_named
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SIX_ND, Law, Optimal, Price, law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
@@ -96,31 +96,31 @@ class LawFit:
         half = np.hypot(np.log(high / value), student(max(self.n_points - self.samples.shape[1], 1)) * self.residual)
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
 
-    def optimum(
-        self, flops: npt.ArrayLike, flops_per_token: float = FLOPS_PER_TOKEN, precision: str | None = None
-    ) -> Optimum:
-        """Return N*, D* and L* for a budget under C = flops_per_token N D.
+    def optimum(self, flops: npt.ArrayLike, price: Price = SIX_ND, precision: str | None = None) -> Optimum:
+        """Return N*, D* and L* for a budget at a price of a token.
 
         Raises UserError if the law has only one input, or if no point has the precision.
         """
         budget = np.asarray(flops, dtype=np.float64)
 
-        def best(theta: Floats) -> Optimal:  # N and D at budget C give the loss of N f and D at budget C f
+        def best(theta: Floats) -> Optimal:  # N and D at budget C give the loss of N f and D at budget C f^s
             factor = self._factor(theta, precision)
-            optimal = self.law.optimum(self._of_law(theta), budget * factor, flops_per_token)
+            optimal = self.law.optimum(self._of_law(theta), budget * factor**price.power, price)
             return Optimal(optimal.params / factor, optimal.tokens, optimal.loss)
 
         return self._three(best, budget)
 
-    def for_serving(self, loss: npt.ArrayLike, served: npt.ArrayLike, precision: str | None = None) -> Optimum:
-        """Return the N and D that reach `loss` at the smallest 6ND + 2NT, with T = `served` tokens to serve.
+    def for_serving(
+        self, loss: npt.ArrayLike, served: npt.ArrayLike, price: Price = SIX_ND, precision: str | None = None
+    ) -> Optimum:
+        """Return the N and D that reach `loss` at the fewest FLOPs, with T = `served` tokens to serve.
 
         They are NaN if the law never reaches the loss. A bound is 0 or infinite if some refits do not reach it.
         """
         wanted, amount = np.asarray(loss, dtype=np.float64), np.asarray(served, dtype=np.float64)
 
         def best(theta: Floats) -> Optimal:
-            optimal = self.law.for_serving(self._of_law(theta), wanted, amount)
+            optimal = self.law.for_serving(self._of_law(theta), wanted, amount, price)
             return Optimal(optimal.params / self._factor(theta, precision), optimal.tokens, optimal.loss)
 
         return self._three(best, wanted, amount)
@@ -174,15 +174,21 @@ class Fit:
     refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Name of each law that could not be fitted -> the reasons."""
 
-    def spread(self, flops: float, flops_per_token: float = FLOPS_PER_TOKEN) -> dict[str, float]:
+    @property
+    def trusted(self) -> LawFit:
+        """The law that predicted the held-out runs best; if none were held out, the one with fewest parameters."""
+        return min(
+            self.laws.values(),
+            key=lambda law: (law.holdout.mean_absolute_error if law.holdout else np.inf, len(law.law.parameters)),
+        )
+
+    def spread(self, flops: float, price: Price = SIX_ND) -> dict[str, float]:
         """Return the ratio of the highest to the lowest params, tokens and loss among the laws' optima for a budget.
 
         A ratio of 1 means that all laws agree. The interval of a single law does not include this spread.
         """
         optima = [
-            fitted.law.optimum(
-                np.array(list(fitted.theta.values()))[: len(fitted.law.parameters)], flops, flops_per_token
-            )
+            fitted.law.optimum(np.array(list(fitted.theta.values()))[: len(fitted.law.parameters)], flops, price)
             for fitted in self.laws.values()
             if fitted.law.has_optimum
         ]

@@ -25,8 +25,30 @@ from lmexp.errors import UserError, nearest
 
 FLOPS_PER_TOKEN = 6.0
 """Training FLOPs are N D times this: 2 forward and 4 backward (Kaplan et al. 2020, section 2.1)."""
-SERVING_FLOPS_PER_TOKEN = 2.0
-"""FLOPs per parameter and token served: the forward pass alone."""
+SERVED = 1 / 3
+"""Cost of a token served, as a share of the cost of a token trained on: the forward pass alone."""
+
+
+class Price(NamedTuple):
+    """The FLOPs of a token to train on, as a power of the size: C = factor N^power D. 6 N D is the usual convention.
+
+    In counted FLOPs the power is a little below 1, because attention and embeddings weigh more in small models.
+    """
+
+    factor: float = FLOPS_PER_TOKEN
+    power: float = 1.0
+
+    def at(self, params: npt.ArrayLike) -> "Floats":
+        """Return the FLOPs per token of sizes (...)."""
+        return np.asarray(self.factor * np.asarray(params, dtype=np.float64) ** self.power)
+
+    def __str__(self) -> str:
+        """The convention as a formula."""
+        return f"C = {self.factor:.3g} N{'' if self.power == 1 else f'^{self.power:.3g}'} D"
+
+
+SIX_ND = Price()
+"""C = 6 N D."""
 
 
 class Form(NamedTuple):
@@ -93,27 +115,30 @@ class Law:
         """Whether the law trades parameters for tokens, so that a budget has a best size."""
         return self.inputs == ("params", "tokens")
 
-    def optimum(self, theta: npt.ArrayLike, flops: npt.ArrayLike, flops_per_token: float = FLOPS_PER_TOKEN) -> Optimal:
-        """Return N*, D* and the loss there under C = flops_per_token N D; theta (..., k) broadcasts with C.
+    def optimum(self, theta: npt.ArrayLike, flops: npt.ArrayLike, price: Price = SIX_ND) -> Optimal:
+        """Return N*, D* and the loss there under C = k N^s D, the price; theta (..., k) broadcasts with C.
 
-        The closed form holds for every gamma, which does not move the optimum: N* = G (C/6)^(beta/(alpha+beta)) and
-        D* = (C/6)/N*, with G = (alpha A/(beta B))^(1/(alpha+beta)) (Hoffmann et al. 2022, equation 4).
-        Raises UserError if the law has only one input.
+        The closed form holds for every gamma, which does not move the optimum: N* = G (C/k)^(beta/(alpha + s beta)),
+        D* = (C/k)/N*^s, with G = (alpha A/(s beta B))^(1/(alpha + s beta)). With k = 6 and s = 1 it is equation 4 of
+        Hoffmann et al. 2022. Raises UserError if the law has only one input.
         """
         self._check_optimum()
         f = self.form(theta)
-        product = np.asarray(flops, dtype=np.float64) / flops_per_token
-        both = f.alpha + f.beta
-        scale = (f.alpha * f.A / (f.beta * f.B)) ** (1 / both)
+        product = np.asarray(flops, dtype=np.float64) / price.factor
+        both = f.alpha + price.power * f.beta
+        scale = (f.alpha * f.A / (price.power * f.beta * f.B)) ** (1 / both)
         params = scale * product ** (f.beta / both)
-        tokens = product / params
+        tokens = product / params**price.power
         return Optimal(params, tokens, self.loss(theta, params, tokens))
 
-    def for_serving(self, theta: npt.ArrayLike, loss: npt.ArrayLike, served: npt.ArrayLike) -> Optimal:
-        """Return the N and D that reach `loss` at the smallest 6ND + 2NT, if T = `served` tokens are served afterwards.
+    def for_serving(
+        self, theta: npt.ArrayLike, loss: npt.ArrayLike, served: npt.ArrayLike, price: Price = SIX_ND
+    ) -> Optimal:
+        """Return the N and D that reach `loss` at the fewest FLOPs, if T = `served` tokens are served afterwards.
 
-        N and D are NaN if the law never reaches the loss. At the optimum (Sardana et al. 2023, equation 2)
-        beta B D^-beta / (alpha A N^-alpha) = D / (D + T/3). Let p be the share of N's term in the reducible loss. N and
+        These FLOPs are k N^s (D + T/3), at the price of a token; 6ND + 2NT with k = 6 and s = 1. N and D are NaN if the
+        law never reaches the loss. At the optimum (Sardana et al. 2023, equation 2, where s is 1)
+        beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)). Let p be the share of N's term in the reducible loss. N and
         D follow from p, the left side falls with p and the right side rises, so there is one root, found by bisection.
         Raises UserError if the law has only one input.
         """
@@ -121,14 +146,14 @@ class Law:
         f = self.form(theta)
         gap = np.asarray(loss, dtype=np.float64) - f.E
         reducible = np.where(gap > 0, gap, np.nan) ** (1 / f.gamma)
-        third = np.asarray(served, dtype=np.float64) * SERVING_FLOPS_PER_TOKEN / FLOPS_PER_TOKEN
+        third = np.asarray(served, dtype=np.float64) * SERVED
 
         def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:
             """Return N, D, and the log of the left side over the right."""
             share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
             params = (f.A / (share * reducible)) ** (1 / f.alpha)
             tokens = (f.B / (rest * reducible)) ** (1 / f.beta)
-            return params, tokens, np.log(f.beta / f.alpha) - logit + np.log1p(third / tokens)
+            return params, tokens, np.log(price.power * f.beta / f.alpha) - logit + np.log1p(third / tokens)
 
         shape = np.broadcast_shapes(reducible.shape, third.shape)
         low, high = np.full(shape, -50.0), np.full(shape, 50.0)

@@ -70,11 +70,9 @@ def _about_sizes(columns: Mapping[str, Floats]) -> list[Question]:
     n, d, c, loss = (columns[name] for name in ("params", "tokens", "flops", "loss"))
     questions = []
     for name, least in MIN_NUMBERS.items():
-        if (columns[name] < least).any():
-            row = int(np.flatnonzero(columns[name] < least)[0])
-            questions.append(
-                Question(f"{name} is {columns[name][row]:g}; is it in millions or billions?", (name,), row)
-            )
+        if (small := _outside(columns[name], (least, np.inf))) is not None:
+            said = f"{name} is {columns[name][small]:g}; is it in millions or billions?"
+            questions.append(Question(said, (name,), small))
     factor, ratio = c / (n * d), d / n
     if (row := _outside(factor, PLAUSIBLE_FLOPS)) is not None:
         questions.append(

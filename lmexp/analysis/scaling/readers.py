@@ -98,8 +98,8 @@ def points_of_frame(
     scale = scale or {}
     sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in known.items()}, named)
     vocabulary = headings.get("vocab_size")
-    sizes_of_vocabulary = table.costs(frame, vocabulary) if _has(frame, vocabulary) else None
-    ask(sizes, sizes_of_vocabulary, scale, source, table.lines)
+    entries = table.costs(frame, vocabulary) if vocabulary and _has(frame, vocabulary) else None
+    ask(sizes, entries, scale, source, table.lines)
 
     unit = next((frame[headings[name]] for name in ("unit", "run_id") if _has(frame, headings.get(name))), None)
     alone = pd.Series([f"row {line}" for line in table.lines])

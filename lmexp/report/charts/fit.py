@@ -59,7 +59,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
     lines, laws = [], {name: law for name, law in answer.fit.laws.items() if law.law.has_optimum}
     grid = _budgets(answer)
     for name, law in laws.items():
-        lines += _line(name, "flops", grid, law.optimum(grid, answer.flops_per_token).loss)
+        lines += _line(name, "flops", grid, law.optimum(grid, answer.price).loss)
     tooltip = [
         tip("params", "parameters"),
         tip("tokens", "tokens"),
@@ -112,7 +112,7 @@ def size_chart(answer: Answer) -> alt.LayerChart:
     names = [name for name, law in answer.fit.laws.items() if law.law.has_optimum]
     lines = []
     for name in names:
-        lines += _line(name, "flops", grid, answer.fit.laws[name].optimum(grid, answer.flops_per_token).params)
+        lines += _line(name, "flops", grid, answer.fit.laws[name].optimum(grid, answer.price).params)
     for name, approach in answer.approaches.items():
         lines += _line(name, "flops", grid, approach.params(grid))
     names += list(answer.approaches)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.checks import flops_per_token
 from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.report.values import json_value
 
@@ -18,7 +19,8 @@ def fit_document(answer: Answer) -> dict[str, Any]:
             "left_out": points.left_out,
             "largest": answer.largest,
             "cost": answer.cost,
-            "flops_per_param_token": answer.flops_per_token,
+            "flops_per_param_token": flops_per_token(points),
+            "price": {"flops_per_token": str(answer.price), **answer.price._asdict()},
             "trusted": answer.trusted.law.name,
             "laws": {name: _law(law) for name, law in answer.fit.laws.items()},
             "approaches": {

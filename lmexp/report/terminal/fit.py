@@ -86,7 +86,7 @@ def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
         ("Errors on the largest fifth of compute, fitted to the rest", ERRORS, error_rows(answer)),
     ]
     if answer.best:
-        found.append((f"Best use of a budget of C = {answer.flops_per_token:.3g} N D", BEST, best_rows(answer)))
+        found.append((f"Best use of a budget of {answer.price}", BEST, best_rows(answer)))
     if answer.served and answer.served_tokens:
         title = f"The same loss, with {si(answer.served_tokens)} tokens served afterwards, at the least FLOPs in all"
         found.append((title, SERVED, served_rows(answer)))

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.advice.advise import MAX_BEYOND, Ask, FittedStudy, advise, learn
+from lmexp.analysis.scaling.answers import answer
+from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import load_study
 from lmexp.config.compose import Composer
 from lmexp.config.paths import shipped_root
@@ -55,6 +58,22 @@ def test_hours_and_dollars_buy_what_their_flops_buy(exact: FittedStudy):
     for other in (by_hours, by_dollars):
         assert other["params"]["value"] == pytest.approx(by_flops["params"]["value"], rel=1e-6)
         assert other["loss"]["value"] == pytest.approx(by_flops["loss"]["value"], rel=1e-9)
+
+
+def test_fit_and_advise_give_one_best_size_where_flops_per_token_are_no_multiple_of_the_size(tmp_path: Path):
+    study = load_study([lawful.lawful_study(tmp_path, arms=[("gpt", "fp32")])])
+    flops = study.table["train_flops"] * (study.table["n_params"] / 1e5) ** -0.1  # as attention does it
+    study = replace(study, table=study.table.assign(train_flops=flops))
+    advised = best(learn(study), flops=1e16)
+    fitted = answer(points_of_study(study), [1e16], bootstraps=100)
+    (row,) = (row for row in fitted.best if row.by == fitted.trusted.law.name)
+    assert advised["law"] == row.by
+    assert advised["params"]["value"] == pytest.approx(float(row.params.value), rel=1e-9)
+    assert advised["tokens"]["value"] == pytest.approx(float(row.tokens.value), rel=1e-9)
+    size, tokens = float(row.params.value), float(row.tokens.value)
+    others = fitted.trusted.loss(size * np.array([0.9, 1.1]), tokens * np.array([0.9, 1.1]) ** -0.9)
+    assert (others.value > float(row.loss.value)).all()  # no other split of the budget is better
+    assert str(fitted.price) == "C = 19 N^0.9 D"
 
 
 def test_a_larger_budget_never_gives_a_worse_loss(study: FittedStudy):

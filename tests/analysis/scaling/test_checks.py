@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.checks import edge, flops_per_token, refusals, size_of, warnings
+from lmexp.analysis.scaling.checks import edge, flops_per_token, price_of, refusals, size_of, warnings
 from lmexp.analysis.scaling.points import Points
 
 
@@ -54,6 +54,14 @@ def test_mixed_conventions_are_said_and_the_largest_runs_count():
     mixed = points(FULL.params, FULL.tokens, factor)
     assert "7 to 14 N D" in " ".join(warnings(mixed))
     assert flops_per_token(mixed) == pytest.approx(7)
+    largest = mixed.params[np.argmax(mixed.flops)]
+    assert price_of(mixed).at(largest) == pytest.approx(7 * largest)
+
+
+def test_the_price_of_a_token_is_the_power_of_the_size_that_the_runs_have():
+    counted = points(FULL.params, FULL.tokens, 30 * FULL.params**-0.1)
+    assert price_of(counted) == pytest.approx((30, 0.9)) and str(price_of(counted)) == "C = 30 N^0.9 D"
+    assert price_of(FULL) == pytest.approx((6, 1)) and str(price_of(FULL)) == "C = 6 N D"
 
 
 def test_an_optimum_outside_of_the_sizes_run_is_a_guess():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lmexp.analysis.scaling.laws import (
     LAWS,
     PUBLISHED_LAWS,
+    Price,
     chinchilla,
     extra,
     kaplan,
@@ -40,11 +41,17 @@ def test_kaplans_law_has_the_published_form():
     assert kaplan.loss(theta, 3e8, 2e10) == pytest.approx(expected, rel=1e-12)
 
 
-@given(theta=thetas, budget=st.floats(1e18, 1e26), factor=st.floats(4, 12), off=st.floats(0.5, 2))
-def test_no_other_split_of_a_budget_gives_less_loss(theta, budget, factor, off):
-    best = chinchilla.optimum(theta, budget, factor)
-    assert factor * best.params * best.tokens == pytest.approx(budget, rel=1e-9)
-    assert best.loss <= chinchilla.loss(theta, best.params * off, best.tokens / off) * (1 + 1e-12)
+@given(
+    theta=thetas,
+    budget=st.floats(1e18, 1e26),
+    factor=st.floats(4, 12),
+    power=st.floats(0.7, 1.2),
+    off=st.floats(0.5, 2),
+)
+def test_no_other_split_of_a_budget_gives_less_loss(theta, budget, factor, power, off):
+    best = chinchilla.optimum(theta, budget, Price(factor, power))
+    assert factor * best.params**power * best.tokens == pytest.approx(budget, rel=1e-9)
+    assert best.loss <= chinchilla.loss(theta, best.params * off, best.tokens / off**power) * (1 + 1e-12)
 
 
 @given(theta=thetas, gamma=st.floats(0.3, 2))
