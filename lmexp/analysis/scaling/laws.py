@@ -138,8 +138,9 @@ class Law:
 
         These FLOPs are k N^s (D + T/3), at the price of a token; 6ND + 2NT with k = 6 and s = 1. N and D are NaN if the
         law never reaches the loss. At the optimum (Sardana et al. 2023, equation 2, where s is 1)
-        beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)). Let p be the share of N's term in the reducible loss. N and
-        D follow from p, the left side falls with p and the right side rises, so there is one root, found by bisection.
+        beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)). Let p be the share of N's term in the reducible loss.
+        N and D follow from p, the left side falls with p and the right side rises, so there is one root, found by
+        bisection.
         Raises UserError if the law has only one input.
         """
         self._check_optimum()
