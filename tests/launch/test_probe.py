@@ -39,7 +39,7 @@ def test_each_distinct_shape_is_tried_once_and_no_run_is_started(resolve: Resolv
     assert {row["train_seconds"] for row in before} == {None} and totals(before)["dollars"] is None
     said: list[str] = []
     measure(sweep.runs, outputs, said.append)
-    assert len(said) == 2 and len(list((outputs / PROBES).iterdir())) == 2
+    assert sum(line.startswith("measuring shape") for line in said) == 2 and len(list((outputs / PROBES).iterdir())) == 2
     assert not list(outputs.glob("s/*"))
     rows = planned(sweep, outputs)
     assert len({row["train_seconds"] for row in rows}) == 2
@@ -101,7 +101,7 @@ def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
         measure(sweep.runs, tmp_path / "outputs", said.append)
     finally:
         other.release()
-    assert "warning: another run used the device" in said[-1]
+    assert "was measured beside other work" in said[-1]
 
 
 def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path):
