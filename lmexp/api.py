@@ -15,7 +15,6 @@ and `report` import no torch.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
@@ -271,15 +270,14 @@ def _run(
     resolved = resolve_to_run(name, overrides, _outputs(output_dir), _path(config_dir), folder, say)
     if not verbose:
         return run_resolved(resolved, policy)
-    from rich.console import Console
-
     from lmexp.launch.progress import SweepProgress
     from lmexp.study.plan import plan_resolved
+    from lmexp.terminal import Terminal
 
     planned = plan_resolved(resolved)
     for line in [*planned.notices, planned.sentence]:
         say(line)
-    with SweepProgress(Console(stderr=True, highlight=False), resolved) as progress:
+    with SweepProgress(Terminal(stderr=True), resolved) as progress:
         return run_resolved(resolved, policy, progress, say)
 
 
@@ -292,7 +290,11 @@ def _trusting(names: Iterable[str]) -> AbstractContextManager[None]:
 
 def _say(verbose: bool) -> Say:
     """Return what prints a line of progress: to standard error, or nowhere."""
-    return (lambda line: print(line, file=sys.stderr)) if verbose else silent
+    if not verbose:
+        return silent
+    from lmexp.terminal import Terminal
+
+    return Terminal(stderr=True).print_line
 
 
 def _listed(words: Iterable[str]) -> list[str]:

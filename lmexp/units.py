@@ -1,11 +1,21 @@
-"""Numbers as people read them."""
+"""Numbers and texts as people read them."""
 
 import math
+import re
+
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that would move a terminal's cursor, colour it or turn the direction of a line, and halves of characters,
+which no encoding has. A tab and the end of a line are not among them."""
+
+
+def harmless(text: str) -> str:
+    """Return a text of one or more lines without characters that would do something to a terminal."""
+    return CONTROL.sub("\ufffd", text)
 
 
 def printable(text: str) -> str:
-    """Return a text without characters that would move a terminal's cursor or colour it."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+    """Return a text for one line: harmless, and without tabs and ends of lines."""
+    return harmless(text).replace("\t", "\ufffd").replace("\n", "\ufffd")
 
 
 def si(value: float) -> str:

@@ -37,7 +37,8 @@ MAY_IMPORT = {
         "study",
     },
 }
-"""Besides itself, and the small modules at the top: errors, files, hub, messages, orphans, units."""
+"""Besides itself, and the small modules at the top."""
+TOP = {"errors", "files", "hub", "messages", "orphans", "terminal", "units", "__version__"}
 
 
 def imported_by(file: Path) -> set[str]:
@@ -57,7 +58,7 @@ def test_every_room_is_in_the_table():
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
 def test_a_room_imports_only_those_before_it(room: str):
-    allowed = MAY_IMPORT[room] | {room, "errors", "files", "hub", "messages", "orphans", "units", "__version__"}
+    allowed = MAY_IMPORT[room] | TOP | {room}
     for file in (PACKAGE / room).rglob("*.py"):
         ours = {name.split(".")[1] for name in imported_by(file) if name.startswith("lmexp.")}
         late = {
@@ -76,3 +77,12 @@ def test_models_know_no_lightning_and_analysis_no_torch():
     }.items():
         for file in (PACKAGE / room).rglob("*.py"):
             assert not any(name.split(".")[0] == banned for name in imported_by(file)), file
+
+
+def test_only_one_file_makes_consoles_and_what_a_person_reads_is_printed_by_none_but_them():
+    """Everything else would print markup, control characters and unknown letters as they come."""
+    for room in ("cli", "study", "planning", "analysis", "report", "launch", "resolve", "config"):
+        for file in (PACKAGE / room).rglob("*.py"):
+            calls = [node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+            names = {call.id for call in calls if isinstance(call, ast.Name)}
+            assert not names & {"print", "Console", "input"}, file

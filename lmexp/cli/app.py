@@ -3,17 +3,16 @@
 Results go to standard output, status lines and errors to standard error.
 """
 
-import json
-import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import wraps
+from typing import Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from lmexp.cli.options import flat
-from lmexp.errors import UserError
+from lmexp.errors import UserError, reason_of
+from lmexp.terminal import Terminal, forget_output, never_raise_for_letters
 
 RUN, WATCH, DECIDE, USE, LOOK = "Run", "Watch and change", "Decide", "Use a model", "Look around"
 """The groups of verbs in `lmexp --help`."""
@@ -26,8 +25,8 @@ app = typer.Typer(
     help="What does a better language model cost? Run sweeps over size, depth, precision and more, "
     "and compare quality and cost of every run side by side.",
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 def verb(panel: str, *examples: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -35,15 +34,32 @@ def verb(panel: str, *examples: str, name: str | None = None) -> Callable[[Calla
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         shown = ", or ".join(f"`{example}`" for example in examples)
-        app.command(name or function.__name__, epilog=f"Example: {shown}", rich_help_panel=panel)(flat(function))
+        app.command(name or function.__name__, epilog=f"Example: {shown}", rich_help_panel=panel)(
+            _until_nobody_reads(flat(function))
+        )
         return function
 
     return register
 
 
+def _until_nobody_reads(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends well when the reader of its output has gone, as in `lmexp list models | head`."""
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        try:
+            command(**values)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            forget_output()
+            raise typer.Exit(0) from None
+
+    return call
+
+
 def say(line: str) -> None:
     """Print a status line to standard error."""
-    err.print(line, markup=False, soft_wrap=True)
+    err.print_line(line)
 
 
 def say_all(lines: Iterable[str]) -> None:
@@ -54,27 +70,34 @@ def say_all(lines: Iterable[str]) -> None:
 
 def print_line(text: str) -> None:
     """Print one line of a result, unwrapped, so that paths stay whole."""
-    out.print(text, soft_wrap=True, markup=False)
+    out.print_line(text)
 
 
 def print_json(document: Any) -> None:
     """Print the JSON document of `--json`."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    out.print_document(document)
 
 
 def main() -> None:
     """Run a verb. A wrong input is one line on standard error and exit code 2."""
+    never_raise_for_letters(sys.stdout, sys.stderr)
     try:
         app()
-    except UserError as problem:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as problem:  # the panics of libraries written in Rust are no Exceptions
         if "--debug" in sys.argv:
             raise
+        _end_with(problem)
+
+
+def _end_with(problem: BaseException) -> NoReturn:
+    """Print one line about what went wrong, and exit: with 2 if the input was wrong, with 1 if lmexp was."""
+    if isinstance(problem, UserError):
         say(f"error: {problem}")
-        sys.exit(2)
-    except BrokenPipeError:  # `lmexp list models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as problem:  # a full disk, a file where a folder should be
-        if "--debug" in sys.argv:
-            raise
+    elif isinstance(problem, OSError):  # a full disk, a file where a folder should be
         say(f"error: {problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
-        sys.exit(2)
+    else:
+        say(f"error: lmexp did not expect this: {reason_of(problem)}. The same command with --debug shows where")
+        sys.exit(1)
+    sys.exit(2)

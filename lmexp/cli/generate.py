@@ -1,12 +1,11 @@
 """`lmexp generate`: continue a text with a trained model."""
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import USE, print_json, say, verb
+from lmexp.cli.app import USE, out, print_json, say, verb
 from lmexp.cli.options import CommonWithConfigs, Model
 
 
@@ -48,14 +47,8 @@ def generate(
         return
     continues = loaded.config.model.reads == "left_to_right" and loaded.config.task.head == "vocabulary"
     if continues:
-        _print_piece(prompt)
+        out.print_piece(prompt)
     piece = ""
     for piece in pieces:
-        _print_piece(piece)
-    _print_piece("" if piece.endswith("\n") and not continues else "\n")
-
-
-def _print_piece(text: str) -> None:
-    """Print a piece of a text as soon as it is there."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+        out.print_piece(piece)
+    out.print_piece("" if piece.endswith("\n") and not continues else "\n")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import WATCH, verb
+from lmexp.cli.app import WATCH, print_line, verb
 from lmexp.cli.options import OUTPUTS, Debug, OutputDir
 
 
@@ -21,7 +21,6 @@ def logs(
     from lmexp.runs.coordinators import has_coordinator
     from lmexp.runs.find import find_run
     from lmexp.runs.log import further_lines, last_lines
-    from lmexp.units import printable
 
     folder = output_dir / run
     if (folder / LOG).is_file():
@@ -31,10 +30,10 @@ def logs(
         file, has_ended = directory.log, lambda: not directory.is_under_way()
     shown, end = last_lines(file, lines)
     for line in shown:
-        print(printable(line), flush=True)
+        print_line(line)
     if follow:
         try:
             for line in further_lines(file, end, has_ended):
-                print(printable(line), flush=True)
+                print_line(line)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None

@@ -133,5 +133,5 @@ def serve_report(folders: Sequence[Path], choices: ViewChoices, port: int, as_js
         choices.quality,
         choices.cost,
         port,
-        lambda address: print(f"report: {address} (Ctrl-C ends it)", flush=True),
+        lambda address: print_line(f"report: {address} (Ctrl-C ends it)"),
     )

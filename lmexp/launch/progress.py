@@ -3,12 +3,11 @@
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
+from lmexp.terminal import Terminal
 from lmexp.units import duration, si
 
 LOOK_SECONDS = 0.5
@@ -18,7 +17,7 @@ LOOK_SECONDS = 0.5
 class SweepProgress:
     """Prints a line for each run that ends; on a terminal, also a live line for each run that is under way."""
 
-    def __init__(self, console: Console, sweep: Sweep) -> None:
+    def __init__(self, console: Terminal, sweep: Sweep) -> None:
         runs = sweep.runs
         self.console, self._sweep = console, sweep
         self._weights = {} if sweep.search else _weights(runs)
@@ -63,17 +62,13 @@ class SweepProgress:
         earlier = planned.run.name not in self._started
         if not earlier:
             self._work_done += weight
-        self.console.print(
-            f"{self.ended_runs}/{self.total}  {escape(planned.run.name)}  {escape(_outcome(planned, state, earlier))}",
-            highlight=False,
-            soft_wrap=True,
+        self.console.print_line(
+            f"{self.ended_runs}/{self.total}  {planned.run.name}  {_outcome(planned, state, earlier)}"
         )
 
     def again(self, planned: PlannedRun, why: str) -> None:
         """Print that a run will be started again, and why."""
-        self.console.print(
-            f"{escape(planned.run.name)} is started again: {escape(why)}", highlight=False, soft_wrap=True
-        )
+        self.console.print_line(f"{planned.run.name} is started again: {why}")
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
         """Refresh the live lines, at most every LOOK_SECONDS."""
@@ -124,4 +119,4 @@ def _weights(runs: Sequence[PlannedRun]) -> dict[str, float]:
 def _running(planned: PlannedRun, state: State) -> str:
     share = state.share or 0.0
     loss = f", train loss {state.train_loss:.3f}" if state.train_loss is not None else ""
-    return f"  {escape(planned.run.name)}  {share:.0%}{loss}"
+    return f"  {planned.run.name}  {share:.0%}{loss}"

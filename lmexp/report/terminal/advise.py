@@ -28,7 +28,7 @@ def print_advice(found: Found, console: Console) -> None:
     if best["command"] is not None:
         console.print()
         console.print("To run it:")
-        console.print(f"  {shlex.join(['lmexp', 'train', *best['command']])}", soft_wrap=True, markup=False)
+        console.print(f"  {shlex.join(['lmexp', 'train', *best['command']])}", soft_wrap=True)
     console.print()
     for line in _certainty(best, found):
         console.print(Text(line))
@@ -153,7 +153,7 @@ def print_guide(found: Found, console: Console) -> None:
         console.print(Text(f"{family['family']}: {family['why']}."))
         console.print(Text(f"  {family['source']}", style="dim"))
     console.print()
-    console.print(f"To try it: {found['command']}", soft_wrap=True, markup=False)
+    console.print(f"To try it: {found['command']}", soft_wrap=True)
     console.print()
     study = found["study"]
     if study is not None and study["families"]:

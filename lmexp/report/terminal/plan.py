@@ -130,8 +130,8 @@ def print_affordable(found: dict[str, Any], runs: int, console: Console) -> None
         else:
             gone = "; ".join(f"{axis} {', '.join(map(_swept, v))}" for axis, v in proposal["dropped"].items())
             kept = f"{proposal['runs']} of {runs} runs fit as they are, without {gone}: {_said(proposal)}:"
-            console.print(kept, markup=False)
-        console.print(f"  {proposal['command']}", soft_wrap=True, markup=False)
+            console.print(kept)
+        console.print(f"  {proposal['command']}", soft_wrap=True)
 
 
 def _said(proposal: dict[str, Any]) -> str:
@@ -151,7 +151,6 @@ def print_simulation(found: dict[str, Any], console: Console) -> None:
             if found["refusals"]
             else f"these runs tell, with the best of {si(found['target_flops'])} FLOPs:"
         ),
-        markup=False,
     )
     if found["widths"] is not None:
         rows = [
@@ -172,9 +171,9 @@ def print_simulation(found: dict[str, Any], console: Console) -> None:
         if found["rehearsals"] < found["asked_rehearsals"]:
             console.print(f"Of {found['asked_rehearsals']} rehearsals the fit refused the others.")
     for reason in found["refusals"]:
-        console.print(f"`fit` would refuse: {reason}", markup=False)
+        console.print(f"`fit` would refuse: {reason}")
     for reason in found["warnings"]:
-        console.print(f"`fit` would warn: {reason}", markup=False)
+        console.print(f"`fit` would warn: {reason}")
     cheaper = found["cheaper"]
     if cheaper is not None:
         less = 1 - cheaper["total"]["train_flops"] / cheaper["flops_before"]
@@ -183,7 +182,7 @@ def print_simulation(found: dict[str, Any], console: Console) -> None:
             f"As sharp for {less:.0%} fewer FLOPs, {cheaper['dropped']} runs less and {cheaper['added']} others: "
             f"{_said(cheaper)}:"
         )
-        console.print(f"  {cheaper['command']}", soft_wrap=True, markup=False)
+        console.print(f"  {cheaper['command']}", soft_wrap=True)
         if cheaper["rehearsed_widest"] is not None:
             console.print(
                 f"Rehearsed as well: its widest interval is {cheaper['rehearsed_widest']:.2f} times that of the design "

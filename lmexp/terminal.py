@@ -1,0 +1,99 @@
+"""The one door to the terminal: whatever a person reads passes through a `Terminal`, which prints any text harmlessly.
+
+Names, logs, generated texts and messages come from anywhere. Here brackets are no markup and `:100:` is no emoji, a
+control character shows as a replacement and never moves the cursor, a letter that the output's encoding lacks is
+replaced, a tab stays a tab in a line, and a reader of standard output that has gone (`lmexp list models | head`) is no
+error.
+"""
+
+import codecs
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from lmexp.units import CONTROL, harmless
+
+IN_ASCII = {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "≈": "~", "≤": "<=", "≥": ">=", "‘": "'", "’": "'"}
+"""Characters of lmexp's own, and what stands for them where the output's encoding lacks them."""
+LENIENT = "lmexp.lenient"
+"""The error handler of encodings that replaces what cannot be encoded."""
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(IN_ASCII.get(letter, "?") for letter in lacking), error.end
+
+
+codecs.register_error(LENIENT, _replacement)
+
+
+def never_raise_for_letters(*streams: TextIO) -> None:
+    """Let streams replace what their encoding lacks, also for text that does not pass through a `Terminal`."""
+    for stream in streams:
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors=LENIENT)
+
+
+class Terminal(Console):
+    """A console that prints every text as text."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed of anything, with harmless text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=self._fitting(harmless(segment.text)))
+
+    def print_piece(self, text: str) -> None:
+        """Print a part of a line, or several lines, as they are: unwrapped, with their tabs."""
+        self.print(_Lines(text), end="", soft_wrap=True)
+
+    def print_line(self, text: str) -> None:
+        """Print one line, unwrapped, so that paths stay whole."""
+        self.print_piece(f"{text}\n")
+
+    def print_document(self, document: Any) -> None:
+        """Print a JSON document that any reader reads back as it was."""
+        is_unicode = self.encoding.lower().startswith("utf")
+        text = json.dumps(document, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
+        self.file.write(CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n")
+        self.file.flush()
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more. Raises BrokenPipeError if it was the result that nobody reads any longer."""
+        self.quiet = True
+        if not self.stderr:
+            raise BrokenPipeError
+
+    def _fitting(self, text: str) -> str:
+        if text.isascii() or self.encoding.lower().startswith("utf"):
+            return text
+        return text.encode(self.encoding, LENIENT).decode(self.encoding)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Text that rich neither wraps nor changes; as a `Text`, its tabs would become spaces."""
+
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        yield Segment(self.text)
+
+
+def forget_output() -> None:
+    """Send what is still to be printed to nowhere, so that the interpreter's end does not fail for lack of a reader."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
