@@ -39,7 +39,8 @@ def test_each_distinct_shape_is_tried_once_and_no_run_is_started(resolve: Resolv
     assert {row["train_seconds"] for row in before} == {None} and totals(before)["dollars"] is None
     said: list[str] = []
     measure(sweep.runs, outputs, said.append)
-    assert sum(line.startswith("measuring shape") for line in said) == 2 and len(list((outputs / PROBES).iterdir())) == 2
+    assert sum(line.startswith("measuring shape") for line in said) == 2
+    assert len(list((outputs / PROBES).iterdir())) == 2
     assert not list(outputs.glob("s/*"))
     rows = planned(sweep, outputs)
     assert len({row["train_seconds"] for row in rows}) == 2
