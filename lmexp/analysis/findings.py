@@ -19,6 +19,7 @@ from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import frontier, is_done, numbers
+from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column, higher_is_better
 
@@ -34,21 +35,22 @@ PENDING = ("queued", "running")
 def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -> list[str]:
     """Return the findings as plain sentences, the headline first.
 
-    If the study has several tasks, each sentence starts with the name of its task. Raises UserError for a quality or a
-    cost that is not a numeric column.
+    If rows cannot be ranked together (rankable.py), the first sentences say why, and each part of the study has
+    sentences that start with its name. Raises UserError for a quality or a cost that is not a numeric column.
     """
-    sentences = []
-    for task, of_task in study.by_task.items():
-        prefix = f"{task}: " if len(study.by_task) > 1 else ""
-        sentences += [prefix + sentence for sentence in _of_one_task(of_task, quality, cost)]
+    sentences = obstacles(study.table[is_done(study.table)], quality)
+    parts = study.rankable(quality)
+    for name, part in parts.items():
+        prefix = f"{name}: " if len(parts) > 1 else ""
+        sentences += [prefix + sentence for sentence in _of_one_part(part, quality, cost)]
     return sentences + _about_the_rest(study)
 
 
-def _of_one_task(study: Study, quality: str, cost: str) -> list[str]:
+def _of_one_part(study: Study, quality: str, cost: str) -> list[str]:
     ranked = ranking(study, quality, cost)
     sentences = [headline(study, quality, cost, ranked)]
     sentences += _about_ties(ranked, quality, cost) if ranked else []
-    sentences += _about_mixtures(study, quality)
+    sentences += _about_tokenizers(study, quality)
     sentences += _nearly_as_good(study.table, quality, cost)
     runs = comparable_runs(study, quality)
     sentences += _about_axes(study, runs, quality, cost)
@@ -199,14 +201,11 @@ def _effect_in_words(effect: Effect, quality: str, cost: str) -> str:
     return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {change}{price}{speed}."
 
 
-def _about_mixtures(study: Study, quality: str) -> list[str]:
-    """Warn if the study mixes tokenizers or texts, so that qualities cannot be compared."""
-    if not study.has_one_tokenizer:
-        advice = "" if quality == "bits_per_byte" else "; bits per byte do"
-        return [f"The runs cut text into different tokens: losses per token do not compare{advice}."]
-    if (study.table.groupby("tokenizer_fingerprint")["data_fingerprint"].nunique() > 1).any():
-        return ["The runs were scored on different texts: their qualities do not compare."]
-    return []
+def _about_tokenizers(study: Study, quality: str) -> list[str]:
+    """Say why rows of several tokenizers are ranked by bits per byte."""
+    if quality != "bits_per_byte" or study.has_one_tokenizer:
+        return []
+    return ["The runs cut text into different tokens: losses per token do not compare."]
 
 
 def _about_seeds(runs: pd.DataFrame, ranked: Ranking | None, quality: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import higher_is_better as known_direction
 
@@ -31,11 +32,11 @@ def frontier(
 ) -> pd.Series:
     """Return for each row whether it is on the frontier of the columns `quality` and `cost`.
 
-    Only rows of one task can be compared, so each `task` of the table has its own frontier. Every column has a
-    direction (columns.higher_is_better): lower loss and fewer seconds are better, but higher accuracy and more tokens
-    per second. `higher_is_better` overrides the direction of `quality`, `turned` that of the columns it names (True:
-    higher is better). A row with a missing or infinite number is never on the frontier, and neither is a row whose
-    `state`, if the table has that column, is not done.
+    Rows that cannot be ranked together (rankable.py), such as those of other tasks or scored on other texts, have
+    frontiers of their own. Every column has a direction (columns.higher_is_better): lower loss and fewer seconds are
+    better, but higher accuracy and more tokens per second. `higher_is_better` overrides the direction of `quality`,
+    `turned` that of the columns it names (True: higher is better). A row with a missing or infinite number is never on
+    the frontier, and neither is a row whose `state`, if the table has that column, is not done.
 
     Raises UserError for a column that the table lacks or that is not numeric.
     """
@@ -43,9 +44,9 @@ def frontier(
     losses = objectives(table, quality, cost, own | dict(turned or {}))
     known = is_done(table) & np.isfinite(losses).all(axis=1)
     marks = np.zeros(len(table), dtype=bool)
-    tasks = table["task"].fillna("").astype(str).to_numpy() if "task" in table else np.zeros(len(table))
-    for task in np.unique(tasks[known]):
-        here = known & (tasks == task)
+    groups = rank_groups(table, [*names_of(quality), *names_of(cost)])
+    for group in np.unique(groups[known]):
+        here = known & (groups == group)
         marks[here] = undominated(losses[here])
     return pd.Series(marks, index=table.index, name="frontier")
 

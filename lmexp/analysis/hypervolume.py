@@ -19,6 +19,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import Names, is_done, names_of, objectives, undominated
+from lmexp.analysis.rankable import obstacles
 from lmexp.errors import UserError
 from lmexp.runs.columns import higher_is_better as known_direction
 
@@ -41,16 +42,19 @@ class Hypervolume:
 def hypervolume(
     table: pd.DataFrame, quality: Names, cost: Names, reference: Mapping[str, float] | None = None
 ) -> Hypervolume | None:
-    """Return the hypervolume of all finished rows of one task; None if no row has a number in every column.
+    """Return the hypervolume of all finished rows, which must compare (rankable.py).
 
-    Rows that are not better than the reference in every column add nothing. Raises UserError unless there are two or
-    three columns, for a reference that lacks one of them, and for a table with several tasks.
+    It is None if no row has a number in every column. Rows that are not better than the reference in every column add
+    nothing. Raises UserError unless there are two or three columns, for a reference that lacks one of them, and for a
+    table with several tasks or texts.
     """
     names = list(dict.fromkeys([*names_of(quality), *names_of(cost)]))
     if len(names) not in (2, 3):
         raise UserError(f"a hypervolume is measured over two or three columns, not {len(names)}: {', '.join(names)}")
     if "task" in table and table.loc[is_done(table), "task"].nunique() > 1:
         raise UserError("a hypervolume needs runs of one task: these runs are of several")
+    if reasons := [reason for name in names for reason in obstacles(table[is_done(table)], name)]:
+        raise UserError(f"a hypervolume needs runs that compare. {reasons[0]}")
     losses = objectives(table, quality, cost)
     losses = losses[is_done(table) & np.isfinite(losses).all(axis=1)]
     if not len(losses):

@@ -44,12 +44,18 @@ def meets(table: pd.DataFrame, limits: Limits) -> Marks:  # (rows,)
 
 
 def cheapest(table: pd.DataFrame, limits: Limits, quality: str, cost: str) -> int | None:
-    """Return the position of the cheapest row within the limits, or None. A tie goes to the row of better quality."""
+    """Return the position of the cheapest row within the limits, or None; the rows must compare (rankable.py).
+
+    A tie goes to the row of better quality.
+    """
     return _first(table, meets(table, limits), cost, quality)
 
 
 def best(table: pd.DataFrame, limits: Limits, quality: str, cost: str) -> int | None:
-    """Return the position of the best row within the limits, or None. A tie goes to the cheaper row."""
+    """Return the position of the best row within the limits, or None; the rows must compare (rankable.py).
+
+    A tie goes to the cheaper row.
+    """
     return _first(table, meets(table, limits), quality, cost)
 
 
@@ -70,7 +76,8 @@ def knee(table: pd.DataFrame, quality: str, cost: str) -> int | None:
     Both columns are scaled to 0..1 over the frontier. Costs above 0 are scaled by their logarithm, because costs are
     compared as ratios. The knee is the row farthest on the good side of the line between the frontier's ends (Das,
     Structural Optimization 18, 1999; for curves, Satopaa et al., "Finding a Kneedle in a Haystack", 2011). A frontier
-    with fewer than three points, or one that never dips below the line, has no knee. The table must hold one task.
+    with fewer than three points, or one that never dips below the line, has no knee. The rows must compare
+    (rankable.py).
     """
     losses = objectives(table, quality, cost)
     if losses.shape[1] != 2:

@@ -9,7 +9,7 @@ Curves are read only when they are used, because a table of 10,000 runs does not
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import distinguishing_axes, in_words
 from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import is_done
+from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in
@@ -77,12 +78,24 @@ class Study:
         """The tasks of the runs. Runs are compared within one task only, because each task predicts something else."""
         return [str(task) for task in self.table["task"].dropna().unique()]
 
-    @cached_property
-    def by_task(self) -> dict[str, "Study"]:
-        """The part of the study for each task; the study itself if there is one task."""
-        if len(self.tasks) < 2:
-            return {self.tasks[0] if self.tasks else "": self}
-        return {task: self.of_task(task) for task in self.tasks}
+    def rankable(self, quality: str | Sequence[str]) -> dict[str, "Study"]:
+        """Return the parts of the study whose rows may be ranked together (rankable.py), by name, in order.
+
+        A name is that of the task and, if rows of one task do not all compare, of the axis that tells its parts apart.
+        A study of one part is returned as it is; otherwise a part that is not its whole task has finished rows alone.
+        """
+        parts: dict[str, Study] = {}
+        for task in self.tasks or [""]:
+            of_task = self.of_task(task) if len(self.tasks) > 1 else self
+            done = of_task.of_rows(is_done(of_task.table))
+            groups = rank_groups(done.table, quality)
+            if len(np.unique(groups)) < 2:
+                parts[task] = of_task
+                continue
+            each = [done.of_rows(groups == group) for group in np.unique(groups)]
+            for name, part in zip(_names_of_parts(of_task.varied, each), each, strict=True):
+                parts[f"{task}, {name}" if len(self.tasks) > 1 else name] = part
+        return parts
 
     def of_task(self, task: str) -> "Study":
         """Return the study with only the rows of one task."""
@@ -166,6 +179,15 @@ def load_study(folders: list[Path]) -> Study:
         members={name: frozenset(ids) for name, ids in members.items()},
         runs=runs,
     )
+
+
+def _names_of_parts(axes: Sequence[str], parts: Sequence[Study]) -> list[str]:
+    """Return a name for each part: its values of the first axis of which no two parts share a value, else a number."""
+    for axis in axes:
+        values = [dict.fromkeys(str(value) for value in part.table[axis].dropna()) for part in parts]
+        if all(values) and sum(map(len, values)) == len(set().union(*values)):
+            return [f"{axis} {' or '.join(of_part)}" for of_part in values]
+    return [f"part {number} of {len(parts)}" for number in range(1, len(parts) + 1)]
 
 
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from lmexp.analysis.effects.power import Detection, seeds_to_show
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
+from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.select import knee
 from lmexp.analysis.table import Study, name_at, names_of_rows
 from lmexp.config.tasks import tasks
@@ -24,6 +25,8 @@ from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts
 from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 from lmexp.units import printable
 
+_RANK = "\0rank"
+"""A column of this view alone; no name of a user's begins like it."""
 MEASURES = tuple(column.name for column in COLUMNS.values() if column.terminal_rank)
 """The columns of the record that a table in the terminal has without being asked for, if they were measured."""
 SCORES = tuple(
@@ -65,6 +68,11 @@ class StudyView:
         """All rows and columns."""
         return self.study.table
 
+    @cached_property
+    def parts(self) -> dict[str, Study]:
+        """The parts of the study whose rows may be ranked together by the chosen qualities, by name."""
+        return self.study.rankable(self.options.quality)
+
     # which columns
 
     @cached_property
@@ -105,7 +113,10 @@ class StudyView:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """The positions of all rows: by task, then by the sort column with the best first; rows without one last."""
+        """The positions of all rows: by task, then by the sort column with the best first; rows without one last.
+
+        Rows that cannot be ranked together by the sort column stand apart.
+        """
         sort = self.options.sort or self.options.quality[0]
         tasks = pd.factorize(self.table["task"])[0]
         task = np.where(tasks < 0, tasks.max(initial=0) + 1, tasks)
@@ -116,7 +127,8 @@ class StudyView:
             return np.lexsort((ranks.to_numpy(dtype=float), task))
         values = numbers(self.table, sort)
         losses = np.where(np.isnan(values), np.inf, -values if higher_is_better(sort) else values)
-        return np.lexsort((losses, task))
+        groups = np.where(np.isnan(values), len(values), rank_groups(self.table, sort))
+        return np.lexsort((losses, groups, task))
 
     @cached_property
     def first(self) -> np.ndarray:
@@ -142,10 +154,17 @@ class StudyView:
         """The means over seeds with a column `frontier`, sorted as the rows are; None if there is nothing to group."""
         if self.group_by is None or not self.table["state"].eq("done").any():
             return None
-        groups = grouped(self.table, self.group_by, self.measures)
         sort, quality = self.options.sort, self.options.quality
+        # Means of numbers that say which rows may be ranked together: rows of one group always may.
+        ranked = self.table.assign(**{_RANK: rank_groups(self.table, quality)})
+        groups = grouped(ranked, self.group_by, [*self.measures, _RANK])
+        rank = groups[_RANK].to_numpy()
+        groups = groups.drop(columns=[name for name in groups if str(name).startswith(_RANK)])
         by = sort if sort is not None and sort in groups else quality[0]
-        groups.insert(0, "frontier", frontier(groups, quality, self.options.cost))
+        marks = pd.Series(False, index=groups.index)
+        for each in np.unique(rank):
+            marks[rank == each] = frontier(groups[rank == each], quality, self.options.cost)
+        groups.insert(0, "frontier", marks)
         is_descending = bool(pd.api.types.is_numeric_dtype(groups[by])) and higher_is_better(by)
         return groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
 
@@ -155,8 +174,8 @@ class StudyView:
     def answers(self) -> list[str]:
         """The answers to `reach`, `under` and `detect`, as sentences."""
         answers = []
-        for task, study in self.study.by_task.items():
-            prefix = f"{task}: " if len(self.study.by_task) > 1 else ""
+        for name, study in self.parts.items():
+            prefix = f"{name}: " if len(self.parts) > 1 else ""
             if self.options.reach:
                 answers.append(prefix + cheapest_that_reaches(study, self.options))
             if self.options.under:
@@ -172,21 +191,21 @@ class StudyView:
 
     @cached_property
     def hypervolumes(self) -> dict[str, Hypervolume]:
-        """The hypervolume of each task's frontier, if the frontier has two or three columns."""
+        """The hypervolume of each part's frontier, if the frontier has two or three columns."""
         quality, cost = self.options.quality, self.options.cost
         if len({*quality, *cost}) not in (2, 3):
             return {}
-        volumes = {task: hypervolume(study.table, quality, cost) for task, study in self.study.by_task.items()}
-        return {task: volume for task, volume in volumes.items() if volume is not None}
+        volumes = {name: hypervolume(study.table, quality, cost) for name, study in self.parts.items()}
+        return {name: volume for name, volume in volumes.items() if volume is not None}
 
     @cached_property
     def knees(self) -> dict[str, int]:
-        """The position of the knee in each task's own table, if its frontier has one."""
+        """The position of the knee in each part's own table, if its frontier has one."""
         quality, cost = self.options.quality, self.options.cost
         if len({*quality, *cost}) != 2:
             return {}
-        knees = {task: knee(study.table, quality[0], cost[0]) for task, study in self.study.by_task.items()}
-        return {task: at for task, at in knees.items() if at is not None}
+        knees = {name: knee(study.table, quality[0], cost[0]) for name, study in self.parts.items()}
+        return {name: at for name, at in knees.items() if at is not None}
 
     @cached_property
     def notes(self) -> list[str]:
@@ -195,15 +214,15 @@ class StudyView:
         titles = [column(name).title for name in names]
         on = f"both {titles[0]} and {titles[-1]}" if len(names) == 2 else f"all of {', '.join(titles)}"
         notes = [f"{FRONTIER_MARK} on the frontier: no other run beats it on {on}."]
-        for task, at in self.knees.items():
-            table = self.study.by_task[task].table
+        for part, at in self.knees.items():
+            table = self.parts[part].table
             values = row_in_words(table, at, names)
-            notes.append(f"The knee of the frontier{self._of(task)} is {name_at(table, at)}: {values}.")
-        for task, volume in self.hypervolumes.items():
+            notes.append(f"The knee of the frontier{self._of(part)} is {name_at(table, at)}: {values}.")
+        for part, volume in self.hypervolumes.items():
             reference = ", ".join(in_words(name, value) for name, value in volume.reference.items())
             if volume.share is not None:
                 notes.append(
-                    f"Hypervolume{self._of(task)}: {volume.share:.3f} of the box from the best values to the "
+                    f"Hypervolume{self._of(part)}: {volume.share:.3f} of the box from the best values to the "
                     f"reference ({reference})."
                 )
         if DEVICE_BOUND & {*self.names} and bool((crowded(self.table) & is_done(self.table)).any()):
@@ -213,8 +232,8 @@ class StudyView:
             notes.append(f"Left out: {runs} in the folder but no longer in the sweep.")
         return notes
 
-    def _of(self, task: str) -> str:
-        return f" of {task}" if len(self.study.by_task) > 1 else ""
+    def _of(self, part: str) -> str:
+        return f" of {part}" if len(self.parts) > 1 else ""
 
     def texts(self, positions: Sequence[int] | np.ndarray) -> dict[str, list[str]]:
         """Return the shown columns of some rows as text; the first, `frontier`, has the mark."""

@@ -17,6 +17,7 @@ from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
+from lmexp.data.prepare import AnyStore
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver, begin_with
@@ -94,6 +95,10 @@ class RunResolver:
         # Cells that are the same run, as several can start from the same weights, share one directory.
         path = self._paths.setdefault(identity, self.outputs / self.sweep / f"{name}-{identity}")
         return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
+
+    def store(self, config: RunConfig) -> AnyStore:
+        """Return the store of a run's data; see InputResolver.store."""
+        return self._inputs.store(config)
 
     def resolve_run(self, values: Values, config: RunConfig, run: RunDir) -> PlannedRun:
         """Return a run that already has its directory. Raises UserError if it cannot run."""

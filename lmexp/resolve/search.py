@@ -1,6 +1,7 @@
 """From the spec of a search to what it works with: its space checked, and the corners of the space resolved."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from lmexp.config.cells import corners
@@ -12,7 +13,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
 from lmexp.resolve.run import RunResolver
-from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
+from lmexp.runs.columns import COLUMNS, FAMILIES, MAX_LOST_DIFFERENCE, PER_TOKEN, QUALITIES
 
 
 def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver) -> Searched:
@@ -36,6 +37,7 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
             problems.append(str(problem))
     if not runs:
         raise UserError(f"no corner of the search's space can be run: {problems[0]}")
+    _check_comparable(search, runs, resolver)
     content = search.model_dump(mode="json", include={"space", "objectives"})
     return Searched(
         spec=search,
@@ -57,6 +59,36 @@ def _check_search(search: SearchSpec) -> None:
         raise UserError(
             f"sweep.search.prune compares trials while they train: it needs a single objective, "
             f"one of {', '.join(QUALITIES)}"
+        )
+
+
+def _check_comparable(search: SearchSpec, runs: Sequence[PlannedRun], resolver: RunResolver) -> None:
+    """Raise UserError if trials would be compared that were scored on different texts, or in different units.
+
+    analysis/rankable.py has the same rules for finished rows.
+    """
+    of_quality = [name for name in search.objectives if name in QUALITIES or name.startswith("score/")]
+    stores = [resolver.store(planned.config) for planned in runs]
+    if not of_quality:
+        return
+    if len({planned.config.task.name for planned in runs}) > 1:
+        raise UserError("sweep.search.space: trials of different tasks do not compare; search in each task by itself")
+    if len({store.validation_fingerprint for store in stores} - {None}) > 1:  # None: of an earlier version
+        raise UserError(
+            "sweep.search.space: its trials would be scored on different texts, so their qualities would not compare; "
+            "search in each text by itself"
+        )
+    is_text = runs[0].config.task.head != "labels"
+    per_token = [name for name in of_quality if name in PER_TOKEN]
+    if is_text and per_token and len({store.tokenizer_fingerprint for store in stores}) > 1:
+        raise UserError(
+            f"sweep.search.objectives: {per_token[0]} does not compare between tokenizers; search for bits_per_byte"
+        )
+    lost = [store.splits["validation"].text_lost or 0.0 for store in stores]
+    if "bits_per_byte" in of_quality and max(lost) - min(lost) > MAX_LOST_DIFFERENCE:
+        raise UserError(
+            "sweep.search.objectives: bits_per_byte does not compare between tokenizers that lose different shares of "
+            f"the text, here {min(lost):.1%} to {max(lost):.1%}"
         )
 
 

@@ -463,6 +463,10 @@ FAMILIES = {
 COLUMNS = {column.name: column for columns in SECTIONS.values() for column in columns}
 QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "quality")
 """Columns that say how good a model is. Every evaluation during training writes them into the curve."""
+PER_TOKEN = frozenset({"loss", "perplexity", "accuracy"})
+"""Qualities that are means over tokens if the task predicts text, and over labels if not."""
+MAX_LOST_DIFFERENCE = 1e-4
+"""Bits per byte compare between tokenizers whose `text_lost` differs by at most this."""
 COSTS = tuple(column.name for column in COLUMNS.values() if column.role == "cost")
 """Columns that say what a model costs."""
 DEVICE_BOUND = frozenset(column.name for column in COLUMNS.values() if column.is_device_bound)

@@ -347,6 +347,7 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
     ({"space": {"optim.rl": {"low": 1, "high": 2}}}, [], "optim.rl is not a key of the config"),
     ({"space": {"precision": {"choices": ["fp32", "fp31"]}}}, [], "no precision 'fp31'"),
     ({"space": {"optim.lr": {"low": -1.0, "high": 1.0}}}, [], "optim.lr=-1.0: input should be greater than 0"),
+    ({"space": {"data.validation": {"low": 0.1, "high": 0.5}}}, [], "would be scored on different texts"),
     ({"space": {"model.n_heads": {"low": 5, "high": 7}}}, [], "no corner .* not divisible by model.n_heads"),
     ({}, ["optim.lr=1e-3,1e-2"], "a search chooses its own values"),
     ({}, ["optim.lr=1e-3", "model.n_layers=1"], "nothing is left to search"),
@@ -360,6 +361,15 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
 def test_a_search_that_makes_no_sense_is_refused(resolve: Resolve, search: dict, words: list[str], said: str):
     with pytest.raises(UserError, match=said):
         resolve(*words, **search)
+
+
+def test_a_search_for_the_loss_per_token_stays_with_one_tokenizer(small: list[str], tmp_path: Path):
+    words = [word for word in small if not word.startswith("tokenizer")]
+    search = {"space": {"tokenizer": {"choices": ["byte", "char"]}}}
+    with pytest.raises(UserError, match="loss does not compare between tokenizers; search for bits_per_byte"):
+        resolve_sweep(str(sweep_file(tmp_path, search)), words, tmp_path / "outputs")
+    search |= {"objectives": {"bits_per_byte": "minimize"}}
+    assert resolve_sweep(str(sweep_file(tmp_path, search)), words, tmp_path / "outputs").search
 
 
 def test_a_search_beside_a_grid_is_refused_and_so_is_one_without_optuna(

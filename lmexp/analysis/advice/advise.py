@@ -26,6 +26,7 @@ from lmexp.analysis.advice.model_size import nearest_shape
 from lmexp.analysis.advice.speed import Speed, speed_of
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import price_of
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.laws import SERVED
@@ -152,6 +153,8 @@ def learn(study: Study, task: str | None = None) -> FittedStudy:
     Raises UserError if no arm can be fitted, with the reason for each arm.
     """
     study = _of_task(study, task)
+    if reasons := obstacles(study.table[is_done(study.table)], study.default_quality):
+        raise UserError(f"{study.name} cannot answer, since its runs do not compare. {reasons[0]}")
     arms, refused = _arms(study)
     if not arms:
         raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")

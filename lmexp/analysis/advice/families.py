@@ -12,6 +12,7 @@ import numpy as np
 
 from lmexp.analysis.effects.pairing import axis_values
 from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import column, higher_is_better
@@ -192,14 +193,20 @@ def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
 
 
 def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
-    """Return the best run of each family at matched cost, the best first; `families` is empty if no run qualifies."""
+    """Return the best run of each family at matched cost, the best first; `families` is empty if no run qualifies.
+
+    `obstacle` says why the runs do not compare; it is null if they do.
+    """
     table = study.of_task(purpose.task).table
     done = table[is_done(table)]
     flops = numbers(done, "train_flops")
     empty: dict[str, Any] = {"name": study.name, "rows": 0, "quality": None, "most_flops": None, "families": []}
+    empty["obstacle"] = None
     quality = _quality(purpose, study.of_task(purpose.task), done)
     if quality is None:
         return empty
+    if reasons := obstacles(done, quality):
+        return empty | {"rows": len(done), "obstacle": reasons[0]}
     values = numbers(done, quality)
     families = done["family"].fillna("").astype(str).to_numpy()
     known = np.isfinite(values) & np.isfinite(flops)
@@ -217,7 +224,8 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
             {"family": name, quality: float(row[quality])} | dict(zip(shown, axis_values(row[[*shown]]), strict=True))
         )
     best.sort(key=lambda family: float(family[quality]), reverse=higher_is_better(quality))
-    return {"name": study.name, "rows": int(known.sum()), "quality": quality, "most_flops": most, "families": best}
+    evidence = {"quality": quality, "most_flops": most, "families": best}
+    return empty | {"rows": int(known.sum())} | evidence
 
 
 def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
@@ -236,6 +244,8 @@ def sentences(advice: Mapping[str, Any]) -> list[str]:
         return [
             f"No study was given: `lmexp sweep {advice['sweep']}` makes rows, `lmexp advise NAME --for ...` reads them."
         ]
+    if study["obstacle"]:
+        return [f"{study['name']} compares no families: {study['obstacle']}"]
     if not study["families"]:
         return [
             f"{study['name']} has no finished run of the task {advice['task']}: `lmexp sweep {advice['sweep']}` would."

@@ -8,6 +8,8 @@ import pandas as pd
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.effects.effects import all_effects, noise_floor, paired_noise
 from lmexp.analysis.effects.noise import LEVEL, POWER, Noise, seeds_needed, smallest_difference
+from lmexp.analysis.frontier import is_done
+from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, final_rows
 from lmexp.errors import UserError
 from lmexp.runs.columns import column
@@ -99,6 +101,8 @@ def seeds_to_show(study: Study, quality: str, difference: float, cost: str = "tr
         raise UserError(f"--detect {difference:g}: a difference above 0, in the unit of the quality")
     if len(study.tasks) > 1:
         raise UserError(f"--detect is about one task: add --where \"task == '{study.tasks[0]}'\"")
+    if reasons := obstacles(study.table[is_done(study.table)], quality):
+        raise UserError(f"--detect is about runs that compare: choose some with --where. {reasons[0]}")
     floor = noise_floor(study, quality)
     paired = paired_noise(all_effects(study, quality, cost), floor) if floor else None
     ways = [_needed(noise, difference, noise is paired) for noise in (floor, paired) if noise and noise.sd > 0]

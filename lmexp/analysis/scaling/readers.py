@@ -16,6 +16,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done
+from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.states import finished, heading_of_state
@@ -144,12 +145,8 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
             f"{study.name} has several tasks ({', '.join(tasks)}): a law describes one; fit one task's sweep"
         )
     columns = {"loss": study.default_quality} | dict(columns or {})
-    if columns["loss"] in ("loss", "perplexity") and not study.has_one_tokenizer:
-        raise UserError(f"{study.name} has several tokenizers: losses per token do not compare; --loss bits_per_byte")
-    if (done.groupby("tokenizer_fingerprint")["data_fingerprint"].nunique() > 1).any():
-        raise UserError(
-            f"{study.name} was trained and scored on different texts: a law describes one; fit each by itself"
-        )
+    if reasons := obstacles(done, columns["loss"]):
+        raise UserError(f"{study.name}: a law describes rows that compare; fit each part by itself. {reasons[0]}")
     points = points_of_frame(table, columns, scale=dict.fromkeys(NAMES, 1.0), source=study.name)  # units are known
     return replace(points, warnings=points.warnings + _mixtures(study, done))
 

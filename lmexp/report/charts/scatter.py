@@ -5,10 +5,12 @@ the chart (the parameter `brush`) selects runs for all charts and the table.
 """
 
 import json
+from collections.abc import Sequence
 
 import altair as alt
 import pandas as pd
 
+from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
     DONE,
@@ -37,10 +39,26 @@ def costs(table: pd.DataFrame, first: str) -> list[str]:
     return measured(table, [first, *COSTS, *_numeric(table)])
 
 
+def rank_fields(table: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, list[int]], dict[str, str]]:
+    """Return numbers of the rows that may be ranked together, by field of the page's rows, and each quality's field.
+
+    Qualities that compare the same rows share a field.
+    """
+    fields: dict[str, list[int]] = {}
+    field_of: dict[str, str] = {}
+    of_groups: dict[bytes, str] = {}
+    for name in names:
+        groups = rank_groups(table, name)
+        field = of_groups.setdefault(groups.tobytes(), f"rank{len(of_groups)}")
+        fields[field], field_of[name] = groups.tolist(), field
+    return fields, field_of
+
+
 def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     """Return the scatter of quality against cost with the frontier as a step line; data: `rows`."""
     ups, downs = qualities(study.table, quality), costs(study.table, cost)
     groups = Groups.of(study)
+    rank_field = rank_fields(study.table, ups)[1]
     up = json.dumps([name for name in ups if higher_is_better(name)])
     points = (
         alt.Chart(alt.NamedData(ROWS))
@@ -50,9 +68,11 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         # Less is better in `lost`. A row is on the frontier when nothing at its cost or below is better, and
         # nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they
         # do in analysis/frontier.py.
-        .transform_calculate(lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y")
-        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0], groupby=["task"])
-        .transform_joinaggregate(cheapest="min(x)", groupby=["lost", "task"])
+        .transform_calculate(
+            lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y", rank=f"datum[{json.dumps(rank_field)}[quality]]"
+        )
+        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0], groupby=["rank"])
+        .transform_joinaggregate(cheapest="min(x)", groupby=["lost", "rank"])
         .transform_calculate(frontier="datum.lost === datum.best && datum.x === datum.cheapest")
     )
     x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=24), axis=axis(grid=False))
@@ -80,7 +100,7 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         ),
     )
     layers = [
-        steps.encode(x=x, y=y, detail="task:N"),
+        steps.encode(x=x, y=y, detail="rank:N"),
         marks.encode(x=x, y=y).add_params(*parameters),
         below("cost", downs),
     ]

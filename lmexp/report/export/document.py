@@ -27,8 +27,8 @@ def study_document(shown: StudyView) -> dict[str, Any]:
         "quality": quality if len(options.quality) == 1 else list(options.quality),
         "cost": cost if len(options.cost) == 1 else list(options.cost),
         "frontier": table["run_id"][marks].tolist(),
-        "knee": {task: shown.study.by_task[task].table["run_id"].iloc[at] for task, at in shown.knees.items()},
-        "hypervolume": {task: asdict(volume) for task, volume in shown.hypervolumes.items()},
+        "knee": {name: shown.parts[name].table["run_id"].iloc[at] for name, at in shown.knees.items()},
+        "hypervolume": {name: asdict(volume) for name, volume in shown.hypervolumes.items()},
         "effects": _effects(shown),
         "noise": _noise(shown),
         "groups": None if shown.groups is None else records(shown.groups),
@@ -49,10 +49,11 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _effects(shown: StudyView) -> list[dict[str, Any]]:
-    found = [(task, effect) for task, one in shown.study.by_task.items() for effect in _of(one, shown)]
+    found = [(name, effect) for name, one in shown.parts.items() for effect in _of(one, shown)]
     return [
         {
-            "task": task or None,
+            "task": next(iter(shown.parts[name].tasks), None),
+            "part": name if len(shown.parts) > 1 else None,
             "axis": effect.axis,
             "base": effect.base,
             "value": effect.value,
@@ -65,7 +66,7 @@ def _effects(shown: StudyView) -> list[dict[str, Any]]:
             "cost_ratio": json_value(effect.cost_ratio),
             "speed_ratio": json_value(effect.speed_ratio),
         }
-        for task, effect in found
+        for name, effect in found
     ]
 
 
@@ -75,5 +76,5 @@ def _of(study: Study, shown: StudyView) -> list[Any]:
 
 
 def _noise(shown: StudyView) -> dict[str, Any]:
-    found = {task: noise_floor(one, shown.options.quality[0]) for task, one in shown.study.by_task.items()}
-    return {task: asdict(noise) for task, noise in found.items() if noise}
+    found = {name: noise_floor(one, shown.options.quality[0]) for name, one in shown.parts.items()}
+    return {name: asdict(noise) for name, noise in found.items() if noise}

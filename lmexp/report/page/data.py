@@ -3,7 +3,7 @@
 The rows are stored by column, so that each name is in the file once. Numbers keep as many digits as a screen can show.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ import pandas as pd
 from lmexp.analysis.columns import axis_headings, number_format
 from lmexp.analysis.effects.effects import effects_by_quality
 from lmexp.analysis.frontier import frontier
+from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study, final_rows
 from lmexp.report.charts.axes import as_script, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
-from lmexp.report.charts.scatter import costs, qualities, scatter_chart
+from lmexp.report.charts.scatter import costs, qualities, rank_fields, scatter_chart
 from lmexp.report.page.curves import page_curves
 from lmexp.report.page.parallel import parallel_lines
 from lmexp.report.terminal.study import unfinished
@@ -55,6 +56,7 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         "n_rows": len(study.table),
         "rows": {
             "frontier": marks.tolist(),
+            **rank_fields(study.table, qualities(study.table, quality))[0],
             **{name: json_column(study.table[name], DIGITS) for name in used},
             **heights,
         },
@@ -139,12 +141,12 @@ def _effects(study: Study, names: Sequence[str], cost: str) -> list[dict[str, An
     row_of = {study.table["run_id"].iloc[i]: int(i) for i in np.flatnonzero(final)}
     axes, heads = shown_axes(study), axis_headings(study.varied)
     known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[str, Any]] = {}
-    for task, of_task in study.by_task.items():
-        for name, effects in effects_by_quality(of_task, names, cost).items():
+    for title, part, of_part in _rankable(study, names):
+        for name, effects in effects_by_quality(part, of_part, cost).items():
             for effect in (effect for axis in axes for effect in effects.get(axis, [])):
                 pairs = effect.pairs
                 label = f"{heads[effect.axis]}: {as_script(effect.value)} against {as_script(effect.base)}"
-                label = f"{task}, {label}" if len(study.by_task) > 1 else label
+                label = f"{title}, {label}" if title else label
                 if (label, pairs.before, pairs.after) not in known:
                     rows = ([row_of[run] for run in runs] for runs in (pairs.before, pairs.after))
                     known[label, pairs.before, pairs.after] = {
@@ -154,6 +156,20 @@ def _effects(study: Study, names: Sequence[str], cost: str) -> list[dict[str, An
                     }
                 known[label, pairs.before, pairs.after]["half_of_one_pair"][name] = effect.half_of_one_pair
     return list(known.values())
+
+
+def _rankable(study: Study, names: Sequence[str]) -> Iterator[tuple[str, Study, list[str]]]:
+    """Yield each part of a study whose rows may be ranked together, its title, and the columns that it is a part for.
+
+    The title is empty if the part is the whole study.
+    """
+    alike: dict[bytes, list[str]] = {}
+    for name in names:
+        alike.setdefault(rank_groups(study.table, name).tobytes(), []).append(name)
+    for of_part in alike.values():
+        parts = study.rankable(of_part[0])
+        for title, part in parts.items():
+            yield (title if len(parts) > 1 else ""), part, of_part
 
 
 def pair_changes(data: Mapping[str, Any], quality: str) -> list[dict[str, Any]]:
