@@ -92,9 +92,16 @@ def main() -> None:
 
 
 def _end_with(problem: BaseException) -> NoReturn:
-    """Print one line about what went wrong, and exit: with 2 if the input was wrong, with 1 if lmexp was."""
+    """Print one line about what went wrong, and exit: with 2 if the input was wrong, with 1 if lmexp was.
+
+    The user's own code is a part of the input.
+    """
+    from lmexp.config.failures import explain, place_outside
+
     if isinstance(problem, UserError):
         say(f"error: {problem}")
+    elif place_outside(problem):
+        say(f"error: {explain(problem)}")
     elif isinstance(problem, OSError):  # a full disk, a file where a folder should be
         say(f"error: {problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
     else:

@@ -1,11 +1,11 @@
 """`lmexp cancel`: stop a sweep from another terminal."""
 
 from lmexp.cli.app import WATCH, print_json, print_line, say, verb
-from lmexp.cli.options import Common, StartedSweep
+from lmexp.cli.options import CommonWithCode, StartedSweep
 
 
 @verb(WATCH, "lmexp cancel demo")
-def cancel(name: StartedSweep, common: Common) -> None:
+def cancel(name: StartedSweep, common: CommonWithCode) -> None:
     """Stop a sweep and all its runs, wherever they were started. Each run saves first, and resumes when run again."""
     from lmexp.launch.control import cancel
 

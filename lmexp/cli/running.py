@@ -28,6 +28,9 @@ def run_and_report(resolved: "Sweep", policy: "Policy", as_json: bool, folders: 
         say("stopped; the same command resumes the sweep")
         raise typer.Exit(130) from None
     show_report(folders or list(result.folders), as_json=as_json)
+    for run in result.runs:
+        for metric, reason in run.failed_metrics.items():
+            say(f"{run.name}: score/{metric} is missing, because its metric failed: {reason}")
     for run in result.failures:
         say(f"{run.name} {run.state}: {run.reason}; its log: {run.log}")
     if result.failures:

@@ -4,15 +4,15 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import WATCH, out, print_json, verb
-from lmexp.cli.options import Common, StartedSweep
+from lmexp.cli.app import WATCH, out, print_json, say, verb
+from lmexp.cli.options import CommonWithCode, StartedSweep
 from lmexp.errors import UserError
 
 
 @verb(WATCH, "lmexp status demo --watch")
 def status(
     name: StartedSweep,
-    common: Common,
+    common: CommonWithCode,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until no run is active.")] = False,
 ) -> None:
     """Show what each run of a sweep is doing."""
@@ -25,7 +25,7 @@ def status(
         raise UserError("--watch shows a table that changes, and --json prints one document: use one of them")
     if watch:
         try:
-            watch_status(lambda: status(folder), lambda: goes_on(folder), out)
+            watch_status(lambda: status(folder), lambda: goes_on(folder, say), out)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         return
@@ -33,4 +33,4 @@ def status(
     if common.as_json:
         print_json({"sweep": name, "runs": rows})
     else:
-        print_status(rows, lambda: goes_on(folder), out)
+        print_status(rows, lambda: goes_on(folder, say), out)

@@ -20,7 +20,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -77,9 +77,11 @@ class Trust:
 
     def allows(self, target: str) -> bool:
         """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
-        if is_shipped(target) or _is_within(target, self.names):
-            return True
-        return _is_within(target, _plugin_modules()) or _is_within(target, _named_in(self.folder))
+        return is_shipped(target) or _is_within(target, self.names) or _is_within(target, self.everything())
+
+    def everything(self) -> frozenset[str]:
+        """Return all names that are allowed, besides lmexp's own; each allows what is inside it."""
+        return self.names | _plugin_modules() | _named_in(self.folder)
 
     def allows_exactly(self, target: str) -> bool:
         """Whether the user has written this very name."""
@@ -198,10 +200,14 @@ def call_target(section: OutsideSection, kind: Kind, *given: Any, **named: Any) 
     return loaded(*given, **named, **arguments_of(section, loaded))
 
 
-def check_call(section: OutsideSection, kind: Kind, given: int = 0, named: Iterable[str] = ()) -> None:
-    """Raise UserError when what a section names does not take so many values, these names, and the section's keys.
+def check_call(section: OutsideSection, kind: Kind, given: Sequence[str] = (), named: Sequence[str] = ()) -> None:
+    """Raise UserError when what a section names cannot be called as lmexp calls it.
 
     Calls nothing, so that a mistyped key is known before a run starts.
+
+    Args:
+        given: what lmexp passes by position, in words for the message.
+        named: the keyword arguments that lmexp passes besides the section's keys.
     """
     loaded = load_target(section.target, kind)
     keys = arguments_of(section, loaded)
@@ -210,11 +216,12 @@ def check_call(section: OutsideSection, kind: Kind, given: int = 0, named: Itera
     except ValueError:  # a class written in C may not say
         return
     try:
-        signature.bind(*[None] * given, **dict.fromkeys(named), **keys)
+        signature.bind(*given, **dict.fromkeys(named), **keys)
     except TypeError as error:
         unknown = [key for key in keys if key not in signature.parameters]
         hint = nearest(unknown[0], signature.parameters) if unknown else ""
-        raise UserError(f"the {kind} {section.target}: {error}.{hint}") from None
+        call = f"{section.target.split('.')[-1]}({', '.join([*given, *(f'{key}=...' for key in (*named, *keys))])})"
+        raise UserError(f"the {kind} {section.target}: {error}.{hint} lmexp calls {call}") from None
 
 
 def names_of_code(node: Any) -> Iterator[str]:
@@ -301,7 +308,7 @@ def _import_module(parts: list[str], kind: Kind) -> tuple[Any, list[str]]:
         except ModuleNotFoundError as error:
             if error.name is None or not _is_within(name, {error.name}):
                 raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that was meant to be run may end the process
             raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
     raise UserError(f"the {kind} {'.'.join(parts)}: there is no module {parts[0]}{_where()}")
 

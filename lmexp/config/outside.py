@@ -27,14 +27,21 @@ def check_outside(config: RunConfig) -> None:
     """
     check_trust(config)
     if isinstance(config.optim, OtherOptim):
-        check_call(config.optim, "optimizer", given=1, named=["lr"])
+        check_call(config.optim, "optimizer", given=["params"], named=["lr"])
     if isinstance(config.schedule, OutsideSchedule):
-        is_class = isinstance(load_target(config.schedule.target, "schedule"), type)
-        check_call(config.schedule, "schedule", given=0 if is_class else 1)
+        _check_schedule(config.schedule)
     if isinstance(config.data, OutsideData):
         check_call(config.data, "source")
     for section in config.callbacks:
         check_call(section, "callback")
+
+
+def _check_schedule(schedule: OutsideSchedule) -> None:
+    loaded = load_target(schedule.target, "schedule")
+    is_class = isinstance(loaded, type)
+    check_call(schedule, "schedule", given=[] if is_class else ["share"])
+    if is_class and not any("__call__" in vars(base) for base in loaded.__mro__):
+        raise UserError(f"the schedule {schedule.target} has no method __call__(share), which returns the multiple")
 
 
 def with_versions(config: RunConfig) -> RunConfig:

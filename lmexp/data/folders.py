@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from lmexp.config.data import DataConfig, TokenizerConfig
+from lmexp.config.data import DataConfig, OutsideData, TokenizerConfig
 from lmexp.data import sources
 from lmexp.data.split import SPLITS, Split
 from lmexp.data.tokenizers.build import with_fingerprint
@@ -220,9 +220,10 @@ def _check_unchanged(data: DataConfig) -> None:
             continue
         now = sources.with_fingerprints(fresh)
         if taken != (now.fingerprint if what == "data" else now.clean.stop_words_fingerprint):
+            hint = f"; {data.target} must yield the same each time" if isinstance(data, OutsideData) else ""
             raise UserError(
                 f"the {what} has changed since this config was resolved: its content no longer has "
-                f"the fingerprint {taken[:12]}"
+                f"the fingerprint {taken[:12]}{hint}"
             )
 
 

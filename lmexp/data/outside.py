@@ -6,7 +6,7 @@ text, or for examples a source and its target.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lmexp.config.code import call_target
@@ -25,7 +25,7 @@ EXPECTED = {
 
 def documents(data: OutsideData) -> Iterator[str]:
     """Yield the documents. Raises UserError for anything but a text."""
-    for number, text in enumerate(call_target(data, "source"), 1):
+    for number, text in enumerate(_items(data), 1):
         if not isinstance(text, str):
             raise _wrong(data, number, text)
         yield text
@@ -34,7 +34,7 @@ def documents(data: OutsideData) -> Iterator[str]:
 def examples(data: OutsideData) -> Iterator[Example]:
     """Yield the examples. Raises UserError for anything but a source and a target of the kind that `examples` says."""
     place = LinePlace(f"{data.target}: example ")
-    for number, made in enumerate(call_target(data, "source"), 1):
+    for number, made in enumerate(_items(data), 1):
         try:
             source, target = made
             if data.holds == "tags":
@@ -57,9 +57,21 @@ def fingerprint(data: OutsideData) -> str:
         total.update(json.dumps(content).encode() + b"\n")
         count += 1
     if not count:
-        raise UserError(f"{data.target}: the source is empty")
+        raise UserError(f"the source {data.target} is empty")
     return total.hexdigest()
 
 
+def _items(data: OutsideData) -> Iterable[Any]:
+    items = call_target(data, "source")
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        raise UserError(
+            f"the source {data.target} must yield its texts or examples, or return a list of them; it returned "
+            f"{items!r:.100}"
+        )
+    return items
+
+
 def _wrong(data: OutsideData, number: int, made: Any) -> UserError:
-    return UserError(f"{data.target} must yield {EXPECTED[data.holds]} each time; number {number} is {made!r:.100}")
+    return UserError(
+        f"the source {data.target} must yield {EXPECTED[data.holds]} each time; number {number} is {made!r:.100}"
+    )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmexp.config.failures import explain
 from lmexp.config.outside import check_code
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, load_engine
@@ -30,7 +31,7 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     """Stop the coordinators of a sweep and all its runs, and return the runs that were cancelled.
 
     Runs that a killed coordinator left behind are stopped too, on this machine and in a scheduler.
-    Raises UserError if nothing was started there.
+    Raises UserError if nothing was started there, or, when all others are cancelled, if a scheduler keeps some jobs.
     """
     runs = runs_of(folder)
     waiting = [run for run in runs if run.read_state().state in WAITING]
@@ -40,8 +41,10 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
         time.sleep(0.1)
     if has_coordinator(folder):
         say("a coordinator of this sweep has been told to stop, and is still running")
-    _cancel_jobs([run for run in waiting if run.read_state().state in WAITING])
+    kept = _cancel_jobs([run for run in waiting if run.read_state().state in WAITING])
     for run in waiting:
+        if any(run in runs for runs in kept.values()):
+            continue
         state = run.read_state()
         if run.is_alive(state):
             if state.host not in (None, socket.gethostname()) or state.pid is None:
@@ -50,26 +53,50 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
             stop_process(state.pid)
         if run.read_state().state in WAITING:
             run.settle(state="cancelled", reason="cancelled", pid=None, job=None)
-    return [run for run in waiting if run.read_state().state == "cancelled"]
+    cancelled = [run for run in waiting if run.read_state().state == "cancelled"]
+    if kept:
+        told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
+        raise UserError(f"{len(cancelled)} runs cancelled; these are not: {told}")
+    return cancelled
 
 
-def _cancel_jobs(runs: Sequence[RunDir]) -> None:
-    """Cancel the jobs of runs that a scheduler still has, each with the engine of its own launcher."""
-    jobs: dict[type[Engine[Any]], list[str]] = {}
+def _cancel_jobs(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:
+    """Cancel the jobs of runs that a scheduler still has, each with the engine of its own launcher.
+
+    Returns the runs whose jobs could not be cancelled, by the reason: a launcher that is not trusted, for example.
+    """
+    kept: dict[str, list[RunDir]] = {}
+    by_engine: dict[type[Engine[Any]], dict[str, RunDir]] = {}
     for run in runs:
         if job := run.read_state().job:
-            jobs.setdefault(load_engine(run.read_config().launcher), []).append(job)
-    for engine, its_jobs in jobs.items():
-        engine.cancel(its_jobs)
+            try:
+                by_engine.setdefault(load_engine(run.read_launcher()), {})[job] = run
+            except UserError as error:
+                kept.setdefault(str(error), []).append(run)
+    for engine, jobs in by_engine.items():
+        try:
+            engine.cancel(list(jobs))
+        except Exception as error:  # a launcher from outside fails in any way
+            kept.setdefault(explain(error), []).extend(jobs.values())
+    return kept
 
 
-def goes_on(folder: Path) -> bool:
-    """Whether a sweep continues without a further command: a coordinator is at work, or a scheduler has its jobs."""
+def goes_on(folder: Path, say: Say) -> bool:
+    """Whether a sweep continues without a further command: a coordinator is at work, or a scheduler has its jobs.
+
+    `say` is told of jobs of a launcher that is not trusted, of which this is not known.
+    """
     if has_coordinator(folder):
         return True
     waiting = [(run, state) for run in runs_of(folder) if (state := run.read_state()).state in ("queued", "preempted")]
     schedulers = {state.job.partition(":")[0]: run for run, state in waiting if state.job}
-    return any(load_engine(run.read_config().launcher).outlives_coordinator for run in schedulers.values())
+    for run in schedulers.values():
+        try:
+            if load_engine(run.read_launcher()).outlives_coordinator:
+                return True
+        except UserError as error:
+            say(f"{run.name}: whether its job waits in a scheduler is not known: {error}")
+    return False
 
 
 def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence[str], fresh: bool) -> list[RunDir]:

@@ -96,12 +96,14 @@ class Engine(ABC, Generic[H]):
 def load_engine(launcher: LauncherSection) -> type[Engine[Any]]:
     """Import the engine class of a launcher.
 
-    Raises UserError if the class comes from outside lmexp and the user has not allowed it, or if it is no Engine.
+    Raises UserError if the class comes from outside lmexp and the user has not allowed it, or if it is no whole Engine.
     """
     if isinstance(launcher, OutsideLauncher):
         loaded = load_target(launcher.target, "launcher")
         if not (isinstance(loaded, type) and issubclass(loaded, Engine)):
             raise UserError(f"the launcher {launcher.target} must be a class that derives from {__name__}.Engine")
+        if missing := sorted(loaded.__abstractmethods__):
+            raise UserError(f"the launcher {launcher.target} must define {' and '.join(missing)}")
         return loaded
     module, _, name = launcher.engine.rpartition(".")
     engine: type[Engine[Any]] = getattr(importlib.import_module(module), name)

@@ -191,8 +191,10 @@ class Coordinator:
         self._starting = True  # an interrupt now would leave behind the run that is just starting
         try:
             waiting = iter(batch)
-            for handle in self._engine.start(batch):
+            for handle in self._engine.start(batch) or ():
                 self._begin(next(waiting), handle)
+            if left := next(waiting, None):
+                raise UserError(f"{type(self._engine).__name__}.start returned no handle for the run {left.run.name}")
         finally:
             self._starting = False
         if self._interrupted:

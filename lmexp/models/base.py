@@ -50,7 +50,7 @@ class LanguageModel(nn.Module):
 
         Raises ValueError when the tokens, cached ones included, are more than the model's context.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define `hidden`")
 
     def first_position(self, tokens: Tensor, cache: Sequence[Cache] | None = None) -> int:
         """Return the position of the first of `tokens` (B, T), which follow those in the cache.

@@ -17,15 +17,16 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from lmexp.config.launchers import LauncherConfig
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
@@ -37,6 +38,8 @@ STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
 SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
+LAUNCHER_READER: TypeAdapter[LauncherConfig] = TypeAdapter(LauncherConfig)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,24 @@ class RunDir:
         return cls(path)
 
     def read_config(self) -> RunConfig:
-        """Return the resolved config. Raises UserError if it is missing or has another schema."""
+        """Return the resolved config. Raises UserError if it is missing or has another schema.
+
+        A model or a task from outside lmexp is imported, because its own section checks its keys; that of code which
+        the user does not trust is a UserError.
+        """
+        return self._read_config(RunConfig.model_validate)
+
+    def read_launcher(self) -> LauncherConfig:
+        """Return the launcher's section of the config, and import nothing. Raises UserError if it cannot be read."""
+        return self._read_config(lambda config: LAUNCHER_READER.validate_python(config["launcher"]))
+
+    def _read_config(self, parse: Callable[[Any], T]) -> T:
         file = self.path / "config.yaml"
+        if not file.exists():
+            raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
         try:
-            return RunConfig.model_validate(read_yaml(file))
-        except (UserError, ValidationError, RecursionError) as error:
-            if not file.exists():
-                raise UserError(f"{self.path} is not a run directory: it has no config.yaml") from None
+            return parse(read_yaml(file))
+        except (ValidationError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
             ) from None

@@ -14,6 +14,15 @@ from lmexp.files import write_json
 from lmexp.runs.directory import SCORES, RunDir, read_scores
 
 
+def failed_metrics(run: RunDir) -> dict[str, str]:
+    """Return the reason of each metric of the user's own that failed on this run, by `task/metric`."""
+    failed: dict[str, str] = {}
+    for task, kept in (read_scores(run.path) or {}).items():
+        reasons = (kept.get("details") or {}).get("failed_metrics") or {}
+        failed |= {f"{task}/{metric}": reason for metric, reason in reasons.items()}
+    return failed
+
+
 def add_scores(run: RunDir, task: str, scores: dict[str, float], details: dict[str, Any]) -> None:
     """Keep a run's scores on a task, in place of earlier ones; scores that are not finite are left out.
 

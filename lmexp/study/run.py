@@ -14,6 +14,7 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
+from lmexp.runs.scores import failed_metrics
 from lmexp.runs.state import RESULTS, State, StateName
 from lmexp.runs.sync import attach_to_agent, check_agent
 
@@ -36,6 +37,8 @@ class RunResult:
     """The rows of its record: its milestones, then the finished run. Empty if it has no record."""
     is_failure: bool
     """Whether it ended with an error or was cancelled; a trial that a search has pruned is no failure."""
+    failed_metrics: dict[str, str]
+    """Why metrics of your own have no score, by `task/metric`."""
 
     @property
     def log(self) -> Path:
@@ -142,4 +145,5 @@ def _result(planned: PlannedRun, state: State) -> RunResult:
         values=dict(planned.values),
         rows=tuple(planned.run.read_record() or ()),
         is_failure=state.state in ("failed", "cancelled") and not state.is_pruned,
+        failed_metrics=failed_metrics(planned.run),
     )

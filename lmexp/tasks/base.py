@@ -91,7 +91,7 @@ class Task(pl.LightningModule):
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define `predict`")
 
     def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return the task's own scores and the user's metrics over the validation split, `batch` samples at a time.

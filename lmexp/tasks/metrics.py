@@ -4,14 +4,16 @@ A function is called once, with all predictions and all targets of the validatio
 CPU, or two lists of texts where the task writes texts. A class is made, given both by `update`, and asked by `compute`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from lmexp.config.code import load_target
+from lmexp.config.failures import explain
 from lmexp.config.tasks.base import MetricConfig
-from lmexp.errors import reason_of
+from lmexp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def score(metrics: Sequence[MetricConfig], answers: Answers) -> tuple[dict[str, 
         try:
             scores[metric.label] = _value(metric, answers)
         except Exception as error:  # code from outside fails in any way
-            failed[metric.label] = reason_of(error)
+            failed[metric.label] = explain(error)
             print(f"the metric {metric.target} failed and has no score: {failed[metric.label]}", flush=True)
     return scores, failed
 
@@ -41,7 +43,18 @@ def score(metrics: Sequence[MetricConfig], answers: Answers) -> tuple[dict[str, 
 def _value(metric: MetricConfig, answers: Answers) -> float:
     loaded = load_target(metric.target, "metric")
     if not isinstance(loaded, type):
-        return float(loaded(answers.predicted, answers.targets, **metric.arguments))
+        return _number(metric, loaded(answers.predicted, answers.targets, **metric.arguments))
     judge = loaded(**metric.arguments)
     judge.update(answers.predicted, answers.targets)
-    return float(judge.compute())
+    return _number(metric, judge.compute())
+
+
+def _number(metric: MetricConfig, score: object) -> float:
+    """Return a score as a float. Raises UserError if it is not one finite number."""
+    try:
+        number = float(score)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor with several numbers
+        number = math.nan
+    if isinstance(score, str) or not math.isfinite(number):
+        raise UserError(f"it returned {score!r:.100}, and a score is one finite number")
+    return number

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from lmexp.config.code import arguments_of, load_target
 from lmexp.config.optimizers import OptimConfig, OtherOptim
+from lmexp.errors import UserError
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig, may_fuse: bool) -> Optimizer:
@@ -15,6 +16,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig, may_
 
     It is called as torch's are: with two groups of parameters, the learning rate, and the section's own keys. Weight
     decay applies to matrices and embeddings only. `may_fuse` says whether a fused kernel is known to work here.
+
+    Raises UserError if the optimizer does not let a schedule set its learning rate.
     """
     weights = [weight for weight in parameters if weight.requires_grad]
     groups = [
@@ -26,6 +29,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimConfig, may_
     if optim.has_fused_kernel:
         arguments["fused"] = may_fuse
     optimizer: Optimizer = loaded(groups, lr=optim.lr, **arguments)
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise UserError(
+            f"the optimizer {optim.target} has no 'lr' in its param_groups, where the schedule sets the learning rate"
+        )
     return optimizer
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from lmexp.config.failures import explain
 from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.meters import WARMUP_STEPS, StepMeter
-from lmexp.errors import reason_of
 from lmexp.runs.directory import RunDir
 from lmexp.runs.probes import Probe, write_probe
 from lmexp.tasks.base import Task
@@ -44,7 +44,7 @@ def main(path: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         if is_leader():
-            run.update_state(state="failed", reason=reason_of(error))
+            run.update_state(state="failed", reason=explain(error))
         return 1
     return 0
 

@@ -85,7 +85,7 @@ def _announce(training: Training, progress: Progress) -> None:
 def _finish(training: Training, result: FitResult, record: Row) -> None:
     """Write the task's scores and the record, and say in state.json that the run is done."""
     run, config = training.run, training.config
-    if result.scores.scores:
+    if result.scores.scores or result.scores.details:
         add_scores(run, config.task.name, result.scores.scores, result.scores.details)
     run.write_record([record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.

@@ -23,11 +23,12 @@ import psutil
 import torch
 
 from lmexp.config.checks import world_size
+from lmexp.config.failures import explain
 from lmexp.config.identity import run_id
 from lmexp.config.outside import check_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
-from lmexp.errors import UserError, reason_of
+from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
 from lmexp.runs.state import RESULTS, Failure, State, StateName
 from lmexp.train.curve import Diverged
@@ -109,7 +110,7 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         print(reason)
     except (Exception, SystemExit) as caught:
         traceback.print_exc()
-        outcome, reason, error = ("oom" if is_out_of_memory(caught) else "failed"), reason_of(caught), caught
+        outcome, reason, error = ("oom" if is_out_of_memory(caught) else "failed"), explain(caught), caught
     signals.ignored = True
     finished.set()
     if not leader:

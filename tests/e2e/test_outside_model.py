@@ -83,6 +83,14 @@ def broken(predicted, targets):
     raise ValueError("this metric is broken")
 
 
+def not_a_number(predicted, targets):
+    return float("nan")
+
+
+def text(predicted, targets):
+    return "good"
+
+
 class Count:
     def __init__(self):
         self.total = 0
@@ -93,6 +101,18 @@ class Count:
     def compute(self):
         return self.total
 '''
+BROKEN = """import pytorch_lightning as pl
+
+
+def verses():
+    yield "a text"
+    raise KeyError("column")
+
+
+class Loud(pl.Callback):
+    def on_train_batch_end(self, *args):
+        raise RuntimeError("too loud")
+"""
 METRICS = "task.metrics=[{_target_: mine.tasks.share_right, name: right, scale: 100}, {_target_: mine.tasks.Count}]"
 VOCAB, WIDTH, LAYERS, KERNEL = 257, 16, 2, 3
 
@@ -146,14 +166,34 @@ def test_a_model_and_a_task_of_ones_own_are_swept_used_and_scored(lmexp: Lmexp, 
     assert kept["right"] == pytest.approx(row["score/fading/right"])
 
 
-def test_a_metric_that_fails_costs_no_result(lmexp: Lmexp, tmp_path: Path, words: list[str]):
-    metric = "task.metrics=[{_target_: mine.tasks.broken}]"
-    ended = lmexp("train", *words, metric, "--name", "own", LMEXP_TRUST="mine")
+def test_a_metric_that_fails_costs_no_result_and_is_named(lmexp: Lmexp, tmp_path: Path, words: list[str]):
+    metrics = ", ".join(f"{{_target_: mine.tasks.{name}}}" for name in ("broken", "not_a_number", "text"))
+    ended = lmexp("train", *words, f"task.metrics=[{metrics}]", "--name", "own", LMEXP_TRUST="mine")
     assert ended.returncode == 0, ended.stderr
     (row,) = rows(tmp_path / "outputs" / "own")
-    assert row["loss"] > 0 and "score/fading/broken" not in row
+    assert row["loss"] > 0 and not [column for column in row if column.startswith("score/")]
     (log,) = (tmp_path / "outputs" / "own").glob("*/log.txt")
-    assert "the metric mine.tasks.broken failed and has no score: ValueError: this metric is broken" in log.read_text()
+    for name, reason in (
+        ("broken", "ValueError: this metric is broken (in mine.tasks.broken, mine/tasks.py:"),
+        ("not_a_number", "it returned nan, and a score is one finite number"),
+        ("text", "it returned 'good', and a score is one finite number"),
+    ):
+        assert f"the metric mine.tasks.{name} failed and has no score: {reason}" in log.read_text()
+        assert f"score/fading/{name} is missing, because its metric failed: {reason}" in ended.stderr
+
+
+def test_an_error_in_code_of_ones_own_is_one_line_that_names_it(lmexp: Lmexp, tmp_path: Path, words: list[str]):
+    (tmp_path / "mine" / "broken.py").write_text(BROKEN)
+    (tmp_path / "conf" / "data").mkdir()
+    (tmp_path / "conf" / "data" / "broken.yaml").write_text("_target_: mine.broken.verses\n")
+    ended = lmexp("train", *(word for word in words if not word.startswith("data")), "data=broken")
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert "error: KeyError: 'column' (in mine.broken.verses, mine/broken.py:6)" in ended.stderr
+    ended = lmexp("train", *words, "callbacks=[{_target_: mine.broken.Loud}]", "--name", "own")
+    (state,) = (json.loads(file.read_text()) for file in (tmp_path / "outputs" / "own").glob("*/state.json"))
+    reason = "RuntimeError: too loud (in mine.broken.Loud.on_train_batch_end, mine/broken.py:11)"
+    assert ended.returncode == 1 and state["state"] == "failed" and state["reason"] == reason
+    assert reason in ended.stderr and "Traceback" not in ended.stderr
 
 
 def test_a_section_of_ones_own_refuses_a_mistyped_key_and_a_class_without_section(

@@ -1,12 +1,14 @@
 """What a sweep does from outside: whether it goes on by itself, and which scheduler is asked to cancel its jobs."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from lmexp.config.launchers import LocalLauncher, RayLauncher, SlurmLauncher
+from lmexp.config.launchers import LocalLauncher, OutsideLauncher, RayLauncher, SlurmLauncher
+from lmexp.errors import UserError
 from lmexp.launch import control
 from lmexp.launch.engine import Engine
 from lmexp.launch.pending import enqueue
@@ -20,6 +22,7 @@ LAUNCHERS = {
     "slurm": SlurmLauncher(name="slurm"),
     "ray": RayLauncher(name="ray", address="head:6379"),
     "local": LocalLauncher(),
+    "theirs": OutsideLauncher(target="stranger.Launcher"),
 }
 
 
@@ -40,8 +43,8 @@ class Scheduler(Engine[Any]):
 def waiting(resolve: Resolve) -> Callable[..., RunDir]:
     """Return a run that is queued under a launcher."""
 
-    def make(launcher: str, **state: Any) -> RunDir:
-        (planned,) = resolve(name=launcher).runs
+    def make(launcher: str, seed: int = 0, **state: Any) -> RunDir:
+        (planned,) = resolve(f"seed={seed}", name=launcher).runs
         enqueue(planned)
         planned.run.write_config(planned.config.model_copy(update={"launcher": LAUNCHERS[launcher]}))
         planned.run.update_state(**state)
@@ -65,9 +68,9 @@ def test_only_what_a_scheduler_keeps_goes_on_without_a_coordinator(
     waiting: Callable[..., RunDir], launcher: str, state: dict[str, Any], goes_on: bool
 ):
     folder = waiting(launcher, **state).path.parent
-    assert control.goes_on(folder) is goes_on
+    assert control.goes_on(folder, print) is goes_on
     with coordinating(folder):
-        assert control.goes_on(folder)
+        assert control.goes_on(folder, print)
 
 
 def test_jobs_are_cancelled_by_the_engine_of_their_launcher(
@@ -75,6 +78,29 @@ def test_jobs_are_cancelled_by_the_engine_of_their_launcher(
 ):
     run = waiting("slurm", state="queued", job="slurm:12_3")
     monkeypatch.setattr(control, "load_engine", lambda launcher: Scheduler)
+    monkeypatch.setattr(Scheduler, "cancelled", [])
     folder: Path = run.path.parent
     assert control.cancel(folder, print) == [run]
     assert Scheduler.cancelled == ["slurm:12_3"]
+
+
+def test_a_launcher_that_is_not_trusted_keeps_its_jobs_and_stops_nothing_else(
+    waiting: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    theirs, mine = (
+        waiting("theirs", 1, state="queued", job="mine:4"),
+        waiting("slurm", state="queued", job="slurm:12_3"),
+    )
+    monkeypatch.setattr(SlurmLauncher, "engine", f"{__name__}.Scheduler")
+    monkeypatch.setattr(Scheduler, "cancelled", [])
+    monkeypatch.setattr(Scheduler, "outlives_coordinator", True)
+    folder = mine.path.parent
+    shutil.move(theirs.path, folder / "theirs")
+    theirs = RunDir(folder / "theirs")
+    assert control.goes_on(folder, print)  # the trusted one's job is still there
+    with pytest.raises(UserError, match=rf"1 runs cancelled.*{theirs.name}.*--trust stranger"):
+        control.cancel(folder, print)
+    assert Scheduler.cancelled == ["slurm:12_3"]
+    assert mine.read_state().state == "cancelled"
+    assert theirs.read_state().state == "queued" and theirs.read_state().job == "mine:4"
+    assert not control.goes_on(folder, print) and "--trust stranger" in capsys.readouterr().out

@@ -49,6 +49,16 @@ class MyLauncher(Engine[Started]):
             handle.process.wait()
 
 
+class Forgetful(MyLauncher):
+    def start(self, runs):
+        pass
+
+
+class Half(Engine):
+    def start(self, runs):
+        pass
+
+
 def not_an_engine():
     pass
 """
@@ -95,6 +105,14 @@ def test_a_target_that_is_no_engine_is_refused(resolve: Resolve):
         UserError, match=r"not_an_engine must be a class that derives from lmexp\.launch\.engine\.Engine"
     ):
         run_sweep(resolve("not_an_engine"), Notes())
+
+
+def test_a_class_that_is_half_an_engine_or_loses_runs_is_refused(resolve: Resolve):
+    with pytest.raises(UserError, match=r"Half must define stop"):
+        run_sweep(resolve("Half"), Notes())
+    sweep = resolve("Forgetful", python=sys.executable, journal="journal.txt")
+    with pytest.raises(UserError, match=rf"Forgetful.start returned no handle for the run {sweep.runs[0].run.name}"):
+        run_sweep(sweep, Notes())
 
 
 def test_a_launcher_that_the_user_has_not_named_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

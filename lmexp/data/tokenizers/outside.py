@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lmexp.config.code import arguments_of, load_target
 from lmexp.config.data import OutsideTokenizerConfig
@@ -60,11 +61,20 @@ class OutsideTokenizer(Tokenizer):
         return list(zip([0, *ends], ends, strict=False))
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        encoded = [np.asarray(self.inner.encode(text), np.int64) for text in texts]
+        encoded = [self._encoded(text) for text in texts]
         for ids in encoded:
             if len(ids) and not 0 <= ids.min() <= ids.max() < self.bos_id:
                 raise UserError(f"the tokenizer {self.target} gives ids beyond its vocab_size of {self.bos_id}")
         return [ids.astype(np.uint32) for ids in encoded]
+
+    def _encoded(self, text: str) -> npt.NDArray[np.int64]:
+        ids = self.inner.encode(text)
+        try:
+            return np.asarray(ids, np.int64).reshape(len(ids))
+        except (TypeError, ValueError):
+            raise UserError(
+                f"the tokenizer {self.target} must encode a text as a list of ids; it returned {ids!r:.100}"
+            ) from None
 
     def _state(self) -> dict[str, Any]:
         return {"target": self.target, "state": self.inner.state()}

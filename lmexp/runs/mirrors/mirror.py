@@ -11,8 +11,8 @@ show the curve against tokens. Only rank 0 opens a mirror.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from lmexp.config.failures import explain
 from lmexp.config.schema import RunConfig
-from lmexp.errors import reason_of
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
 from lmexp.runs.record import Row
@@ -91,7 +91,7 @@ class Mirror:
             return action()
         except Exception as error:
             if self.stopped is None:
-                self.stopped = reason_of(error)
+                self.stopped = explain(error)
                 self._say(f"the {self._title} mirror stopped: {self.stopped}; the run goes on")
             return None
 

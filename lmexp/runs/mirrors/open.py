@@ -26,7 +26,7 @@ def check_logger(logger: LoggerConfig | OutsideLogger) -> None:
     outside that is not trusted, is not there, or does not take the keys beside it.
     """
     if isinstance(logger, OutsideLogger):
-        check_call(logger, "logger", given=2)
+        check_call(logger, "logger", given=["config", "run"])
         return
     if logger.uri and HAS_PASSWORD.search(logger.uri):
         raise UserError(
