@@ -122,12 +122,15 @@ class RunDir:
         file = self.path / "config.yaml"
         if not file.exists():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml")
+        unreadable = f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}"
         try:
-            return parse(read_yaml(file))
+            plain = read_yaml(file)
+        except (UserError, RecursionError) as error:
+            raise UserError(f"{unreadable}: {str(error).splitlines()[0]}") from None
+        try:
+            return parse(plain)  # a UserError of this says itself what is wrong, as with code that is not trusted
         except (ValidationError, LookupError, TypeError, RecursionError) as error:
-            raise UserError(
-                f"{file} cannot be read as a config of schema version {SCHEMA_VERSION}: {str(error).splitlines()[0]}"
-            ) from None
+            raise UserError(f"{unreadable}: {str(error).splitlines()[0]}") from None
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved config."""
