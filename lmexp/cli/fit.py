@@ -95,7 +95,8 @@ class SolverOptions:
     delta: Annotated[
         float | None,
         typer.Option(
-            help="Where the Huber loss turns linear; Chinchilla used 1e-3 [default: computed from the residuals]."
+            help="Where the Huber loss turns linear; Chinchilla used 1e-3, and 1e-6 or less gives least absolute "
+            "deviations [default: computed from the residuals]."
         ),
     ] = None
     bootstraps: Annotated[

@@ -26,8 +26,6 @@ from lmexp.units import si
 MAX_POINTS = 100_000
 """A thousand refits to this many points take minutes."""
 HOLDOUT_BOOTSTRAPS = 200
-RIVALS = 3
-"""Every refit of the bootstrap starts from this many of the best local optima for all points."""
 WORST_CONDITION = 1e9
 """Limit of the scaled Hessian's condition number: above it, losses that change in their ninth digit move a parameter by
 its own size."""
@@ -268,7 +266,7 @@ def fit_law(
     if form.alpha[0] <= 0 or form.beta[0] <= 0:
         return (f"The loss does not fall with {law.inputs[int(form.alpha[0] > 0)]}: {law.name} says nothing here.",)
     of_unit = unit_indices(points.unit)
-    samples = surface.theta(bootstrap(surface, of_unit, solution.parameters[:RIVALS], delta, bootstraps, seed))
+    samples = surface.theta(bootstrap(surface, of_unit, solution.parameters[: solver.RIVALS], delta, bootstraps, seed))
     samples = samples[np.isfinite(samples).all(axis=1)]
     if len(samples) < bootstraps / 2:
         return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)

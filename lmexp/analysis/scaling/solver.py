@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.absolute import least_absolute
 from lmexp.analysis.scaling.surface import Surface
 
 EXPONENTS = np.geomspace(0.02, 2.0, 16)
@@ -39,6 +40,16 @@ HUBER = 1.345
 """Delta in standard deviations of the residuals. For normal noise Huber's loss is then 95 % as efficient as squares."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
+LEAST_ABSOLUTE = 1e-6
+"""A delta of this and less means least absolute deviations: losses are not known to a millionth."""
+SMALL_DELTA = 1e-4
+"""With a smaller delta than this, Newton is not tried from far away: it stops at a kink."""
+STAGE = 3.0
+"""Factor between the deltas of two stages: from the optimum of one, Newton finds that of the next in a few steps."""
+RIVALS = 3
+"""Number of local optima that compete: for the last step of least absolute deviations, and for every refit."""
+STARTS_IN_STAGES = 8
+"""Number of local optima that follow delta down its stages."""
 SMALLEST_DELTA = 1e-6
 """Smallest delta: residuals below it are only rounding errors."""
 
@@ -58,11 +69,9 @@ def solve(surface: Surface, weights: Floats, delta: float | None = None) -> tupl
     If `delta` is None, it is 1.345 robust standard deviations (1.4826 MAD) of the residuals at the optimum itself.
     Delta and optimum are then computed in alternation, starting from least squares.
     """
-    start = _best_of_grid(surface, weights, np.inf if delta is None else delta)
     if delta is not None:
-        solution = _distinct(_descend_alike(surface, weights, start, delta))
-        return _distinct(_descend_alike(surface, weights, solution.parameters, delta, LAST_STEPS)), delta
-    solution = _descend_alike(surface, weights, start, np.inf)
+        return _solve_at(surface, weights, delta), delta
+    solution = _descend_alike(surface, weights, _best_of_grid(surface, weights, np.inf), np.inf)
     delta = np.inf
     for _ in range(20):
         previous, delta = delta, robust_delta(surface.residual(_best(solution).parameters)[0], weights)
@@ -70,6 +79,38 @@ def solve(surface: Surface, weights: Floats, delta: float | None = None) -> tupl
         if abs(delta - previous) <= 1e-6 * delta:
             break
     return _distinct(_descend_alike(surface, weights, solution.parameters, delta, LAST_STEPS)), delta
+
+
+def _solve_at(surface: Surface, weights: Floats, delta: float) -> Solution:
+    """Return the distinct local optima at a given delta.
+
+    If delta is small against the residuals, the objective has a kink at every point, and Newton stops at one of them.
+    So delta also falls in stages from that of the residuals. The last is that of least absolute deviations.
+    """
+    start = _best_of_grid(surface, weights, delta)
+    solution = _descend_alike(surface, weights, start, max(delta, SMALL_DELTA))
+    stages = _stages(robust_delta(surface.residual(_best(solution).parameters)[0], weights), delta)
+    if len(stages) > 1:
+        staged = _descend_alike(surface, weights, start, stages[0])
+        for stage in stages[1:]:
+            staged = _descend_alike(surface, weights, _distinct(staged).parameters[:STARTS_IN_STAGES], stage)
+        solution = Solution(*(np.concatenate(parts) for parts in zip(solution, staged, strict=True)))
+    rivals, steps = _distinct(solution).parameters, LAST_STEPS
+    if delta < SMALL_DELTA:  # every kink is a rival, and Newton's last steps between kinks gain next to nothing
+        rivals, steps = rivals[:STARTS_IN_STAGES], STEPS
+    solution = _distinct(_descend_alike(surface, weights, rivals, float(stages[-1]), steps))
+    if delta <= LEAST_ABSOLUTE:
+        ends = np.stack([least_absolute(surface, weights, each) for each in solution.parameters[:RIVALS]])
+        solution = _distinct(Solution(ends, surface.objective(ends, weights[None], delta)))
+    return solution
+
+
+def _stages(first: float, delta: float) -> Floats:
+    """Return falling deltas from `first` to `delta`, each at most STAGE times smaller than the one before."""
+    last = max(delta, LEAST_ABSOLUTE / 10)
+    if last >= first:
+        return np.array([delta])
+    return np.geomspace(first, last, int(np.ceil(np.log(first / last) / np.log(STAGE))) + 1)
 
 
 def robust_delta(residual: Floats, weights: Floats) -> float:
@@ -90,10 +131,16 @@ def descend(surface: Surface, weights: Floats, start: Floats, delta: float, step
 
 
 def descend_from_each(surface: Surface, weights: Floats, starts: Floats, delta: float) -> Solution:
-    """Return the best optimum of every problem, weights (batch, n), over all starts (s, k)."""
+    """Return the best optimum of every problem, weights (batch, n), over all starts (s, k).
+
+    A small delta is reached in stages.
+    """
+    stages = _stages(robust_delta(surface.residual(starts[:1])[0], np.ones(len(surface))), delta)
     best: Solution | None = None
     for start in starts:
-        solution = descend(surface, weights, np.tile(start, (len(weights), 1)), delta)
+        solution = descend(surface, weights, np.tile(start, (len(weights), 1)), stages[0])
+        for stage in stages[1:]:
+            solution = descend(surface, weights, solution.parameters, stage)
         if best is None:
             best = solution
             continue
@@ -103,7 +150,9 @@ def descend_from_each(surface: Surface, weights: Floats, starts: Floats, delta: 
             np.where(better, solution.objective, best.objective),
         )
     assert best is not None
-    return best
+    return (
+        best if delta == stages[-1] else Solution(best.parameters, surface.objective(best.parameters, weights, delta))
+    )
 
 
 def _descend_alike(surface: Surface, weights: Floats, starts: Floats, delta: float, steps: int = STEPS) -> Solution:

@@ -104,6 +104,50 @@ def test_no_start_of_many_ends_lower(law, delta):
     assert found.objective[0] <= best_of_lbfgs(surface, weights, delta, starts=12, seed=0) * (1 + 1e-9)
 
 
+def deviation(theta: np.ndarray, points: Points) -> float:
+    """Return the sum of absolute deviations of Chinchilla's law, written out here; theta holds E, ln A, ln B, ..."""
+    floor, a, b, alpha, beta = theta
+    loss = floor + np.exp(a - alpha * np.log(points.params)) + np.exp(b - beta * np.log(points.tokens))
+    return np.abs(np.log(loss / points.loss)).sum() if floor >= 0 and loss.min() > 0 else np.inf
+
+
+@pytest.mark.parametrize("delta", [1e-6, 1e-12])
+def test_a_tiny_delta_gives_least_absolute_deviations(delta):
+    runs = grid(noise=0.01)
+    surface = Surface.of(chinchilla, runs)
+    found, _ = solve(surface, ones(surface), delta)
+    floor, a, b, alpha, beta = surface.theta(found.parameters)[0]
+    ours = deviation(np.array([floor, np.log(a), np.log(b), alpha, beta]), runs)
+    assert (np.abs(surface.residual(found.parameters[:1])) < 1e-9).sum() >= 4  # at a kink
+    draws = np.random.default_rng(0)
+    for _ in range(2):  # scipy's simplex needs no derivative; it starts next to the optimum, and from where it ended
+        start = np.array([floor, np.log(a), np.log(b), alpha, beta]) * draws.normal(1, 0.01, 5)
+        for _ in range(3):
+            best = minimize(deviation, start, (runs,), "Nelder-Mead", options={"maxfev": 4000, "xatol": 1e-12})
+            start = best.x
+        assert ours <= best.fun * (1 + 1e-9)
+
+
+def test_a_smaller_delta_never_has_a_larger_sum_of_absolute_deviations_on_chinchillas_points():
+    """Below a delta of 1e-3 the sum of absolute deviations can only fall, down to the least."""
+    surface = Surface.of(chinchilla, public_points())
+    sums = []
+    for delta in (1e-3, 1e-4, 1e-5, 1e-9):
+        found, _ = solve(surface, ones(surface), delta)
+        sums.append(np.abs(surface.residual(found.parameters[:1])).sum())
+    assert sums == sorted(sums, reverse=True) and f"{sums[-1]:.5f}" == "0.94951"
+
+
+@pytest.mark.slow
+def test_refits_at_a_tiny_delta_are_the_optima_found_from_nothing():
+    surface = Surface.of(chinchilla, grid(noise=0.01))
+    optima, delta = solve(surface, ones(surface), 1e-8)
+    weights = np.random.default_rng(0).exponential(size=(3, len(surface)))
+    warm = descend_from_each(surface, weights, optima.parameters[:3], delta)
+    cold = [solve(surface, row, delta)[0].objective[0] for row in weights]
+    np.testing.assert_allclose(warm.objective, cold, rtol=1e-4)
+
+
 SEEDS = [
     pytest.param(range(10), marks=pytest.mark.slow, id="10"),
     pytest.param(range(40), marks=[pytest.mark.long, pytest.mark.timeout(1200)], id="40"),
