@@ -311,9 +311,9 @@ def _check_floor(arm: FittedArm, loss: float) -> None:
     floor = float(np.asarray(arm.law.law.form(_theta(arm.law)).E))
     if loss <= floor:
         low, high = arm.law.intervals.get("E", (floor, floor))
+        interval = "at its bound, not identified" if arm.law.floor_is_at_bound else f"{low:.4g} to {high:.4g}"
         raise UserError(
-            f"it never reaches a loss of {loss:g}: its law ({arm.law.law.name}) has a floor of {floor:.4g} "
-            f"({low:.4g} to {high:.4g})"
+            f"it never reaches a loss of {loss:g}: its law ({arm.law.law.name}) has a floor of {floor:.4g} ({interval})"
         )
 
 

@@ -55,7 +55,7 @@ class LawFit:
     theta: dict[str, float]
     """The law's parameters, followed by those of the precisions."""
     intervals: dict[str, tuple[float, float]]
-    """95 % confidence interval of each parameter."""
+    """95 % confidence interval of each parameter; 0 to infinity for an E that is at its bound, 0."""
     samples: Floats
     """(B, k) parameters of the bootstrap's refits, in the order of `theta`."""
     left_one_out: Floats
@@ -74,6 +74,11 @@ class LawFit:
     """None if too few runs remain to fit the law without the largest ones."""
     precisions: Precisions | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def floor_is_at_bound(self) -> bool:
+        """Whether the best E is the least that is allowed, 0: these points do not identify it."""
+        return self.theta.get("E") == 0
 
     def loss(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
@@ -302,8 +307,8 @@ def _intervals(theta: dict[str, float], refits: Floats, n_units: int) -> dict[st
         half = float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half
         intervals[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
-        if name == "E":
-            intervals[name] = (max(intervals[name][0], 0.0), intervals[name][1])
+        if name == "E":  # at its bound no refit moves it, which does not mean that it is known
+            intervals[name] = (max(intervals[name][0], 0.0), intervals[name][1]) if value > 0 else (0.0, np.inf)
     return intervals
 
 
@@ -311,7 +316,10 @@ def _warnings(law: Law, theta: dict[str, float], precisions: Precisions | None) 
     """Return the warnings about the fit of one law."""
     sentences = []
     if theta.get("E") == 0:
-        sentences.append("E is 0, the least that it may be: these runs do not show a loss that no model could beat.")
+        sentences.append(
+            f"E of {law.name} is at its bound, 0, and not identified: these runs do not show a loss that no model "
+            "could beat. The intervals of its other numbers assume that E is 0, and are too narrow if it is not."
+        )
     if precisions:
         sentences.append(f"Precision: {precisions.said}.")
     return tuple(sentences)

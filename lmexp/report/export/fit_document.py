@@ -63,6 +63,7 @@ def _law(law: LawFit) -> dict[str, Any]:
         "formula": law.law.formula,
         "theta": law.theta,
         "intervals": {name: list(interval) for name, interval in law.intervals.items()},
+        "at_bound": ["E"] if law.floor_is_at_bound else [],
         "objective": law.objective,
         "delta": law.delta,
         "condition": law.condition,

@@ -106,7 +106,10 @@ def law_rows(answer: Answer) -> Rows:
     for name, law in answer.fit.laws.items():
         for i, (parameter, value) in enumerate(law.theta.items()):
             low, high = law.intervals[parameter]
-            rows.append((name if i == 0 else "", parameter, number(value), f"{number(low)} to {number(high)}"))
+            interval = f"{number(low)} to {number(high)}"
+            if parameter == "E" and law.floor_is_at_bound:
+                interval = "at its bound, not identified"
+            rows.append((name if i == 0 else "", parameter, number(value), interval))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
         rows.append((name, "a in N* ~ C^a", number(value), f"{number(low)} to {number(high)}"))

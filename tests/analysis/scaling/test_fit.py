@@ -109,6 +109,19 @@ def test_a_law_in_dollars_leaves_out_runs_without_a_price():
         fit(changed(runs, costs={"dollars": dollars}), laws=[power("dolars")])
 
 
+@pytest.mark.parametrize("law", [chinchilla, power("flops")], ids=lambda law: law.name)
+def test_a_floor_at_its_bound_is_not_identified(law):
+    """The runs follow a law with a floor below 0, so that the best E that is allowed is 0."""
+    runs = grid(sizes=8, ratios=4)
+    below = {"chinchilla": [-0.5, 60, 60, 0.2, 0.2], "power_flops": [-0.5, 60, 0.07]}[law.name]
+    inputs = [getattr(runs, name) for name in law.inputs]
+    fitted = fit_law(changed(runs, loss=law.loss(below, *inputs)), law, bootstraps=100)
+    assert fitted.theta["E"] == 0 and fitted.floor_is_at_bound
+    assert fitted.intervals["E"] == (0, np.inf)
+    assert "at its bound, 0, and not identified" in fitted.warnings[0]
+    assert not fit_law(runs, chinchilla, bootstraps=100).floor_is_at_bound
+
+
 def test_few_widths_give_a_factor_for_each_precision():
     runs = grid(noise=0.001, sizes=8, ratios=6)
     precision = np.resize(["bf16", "fp32", "fp8"], len(runs))
