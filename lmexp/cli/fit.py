@@ -63,6 +63,12 @@ class ColumnOptions:
         typer.Option(metavar="COLUMN", help="Column with the training FLOPs [default: 6 x parameters x tokens]."),
     ] = None
     loss: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the loss.")] = None
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSION", help="Keep only the rows that match, as in \"family == 'gpt' and epochs <= 4\"."
+        ),
+    ] = None
     scale: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,10 +164,14 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
 
     file = Path(names[0])
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
-        return points_of_csv(file, columns.parse(), columns.factors()), file.name, Path()
+        return points_of_csv(file, columns.parse(), columns.factors(), columns.where), file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
     study = load_study([output_dir / name for name in names])
+    if columns.where:
+        study = study.where(columns.where)
+        if study.table.empty:
+            raise UserError(f"no row of {study.name} meets --where {columns.where}")
     return points_of_study(study, columns.parse()), study.name, output_dir / "+".join(names)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling import checks, cost
+from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.laws import SERVED, SIX_ND, Price, power
@@ -85,6 +86,8 @@ class Answer:
     bias: Bias | None = None
     """Bias of approach 2 at the first budget, under the assumption that the law `chinchilla` is right."""
     best: tuple[Best, ...] = ()
+    agreement: Agreement | None = None
+    """Whether the others give the same best size at the first budget; None if laws of one variable were fitted."""
     served_tokens: float | None = None
     served: tuple[Served, ...] = ()
     bought: tuple[Bought, ...] = ()
@@ -129,6 +132,7 @@ def answer(
     at_largest = [float(law.optimum(largest, price).params.value) for law in laws.values()]
     edges = checks.edge(points, float(np.median(at_largest))) if at_largest else ""
     first = laws.get("chinchilla")
+    off = bias(points, first.law, theta_of(first), wanted[0]) if first and "approach_2" in approaches else None
     return Answer(
         points=points,
         fit=fitted,
@@ -136,7 +140,8 @@ def answer(
         price=price,
         approaches=approaches,
         refused=refused,
-        bias=bias(points, first.law, theta_of(first), wanted[0]) if first and "approach_2" in approaches else None,
+        bias=off,
+        agreement=_agreement(fitted, best, rivals(fitted, list(approaches)), wanted[0]),
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
         served=tuple(_serve(name, law, flops, served, price) for flops in wanted for name, law in laws.items())
@@ -182,6 +187,12 @@ def answer_in_cost(
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
         warnings=_once(points.warnings, cost.warnings(chosen, name), fitted.warnings, law.warnings),
     )
+
+
+def _agreement(fitted: Fit, best: Sequence[Best], names: Sequence[str], flops: float) -> Agreement:
+    """Return whether the named laws and approaches agree with the trusted law about the best size of a budget."""
+    params = {row.by: row.params for row in best if row.flops == flops}
+    return agreement(flops, params[fitted.trusted.law.name], {name: params[name] for name in names})
 
 
 def _doubts(fitted: Fit, best: Sequence[Best]) -> tuple[str, ...]:

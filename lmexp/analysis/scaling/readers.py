@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
@@ -45,9 +46,14 @@ SAME = 1.05
 
 
 def points_of_csv(
-    file: Path, columns: Mapping[str, str] | None = None, scale: Mapping[str, float] | None = None
+    file: Path,
+    columns: Mapping[str, str] | None = None,
+    scale: Mapping[str, float] | None = None,
+    where: str | None = None,
 ) -> Points:
     """Read the points of a .csv, .tsv or Parquet file; `columns` and `scale` are those of points_of_frame.
+
+    `where` is an expression (filters.py) that keeps the rows for which it is true.
 
     Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
     an implausible number where a number is needed, with the line.
@@ -55,6 +61,10 @@ def points_of_csv(
     frame = _read(file)
     lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
     written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # skip empty lines
+    if where is not None:
+        written = written & matching(frame, where)
+        if not written.any():
+            raise UserError(f"no row of {file} meets --where {where}")
     return points_of_frame(frame[written], columns, scale, source=str(file), lines=lines[written])
 
 

@@ -37,6 +37,7 @@ def fit_document(answer: Answer) -> dict[str, Any]:
             },
             "approach_2_bias": None if answer.bias is None else vars(answer.bias),
             "refused": answer.refused,
+            "agreement": None if answer.agreement is None else vars(answer.agreement),
             "best": [
                 {
                     "flops": row.flops,

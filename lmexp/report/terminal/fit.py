@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.answers import Answer, Best
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
 from lmexp.report.terminal.layout import empty_table
@@ -59,7 +59,9 @@ def about_points(answer: Answer) -> list[str]:
 
 
 def headline(answer: Answer) -> list[str]:
-    """Return the answer in a sentence or two, by the law that predicted the held-out runs best."""
+    """Return the answer in two or three sentences: the best size by the law that predicted the held-out runs best, and
+    whether the approaches and the other laws agree with it. If they do not, this is the answer.
+    """
     law = answer.trusted
     held = law.holdout
     said = []
@@ -68,14 +70,37 @@ def headline(answer: Answer) -> list[str]:
         amount = f"{in_cost(first.amount, answer.cost)} of {column(answer.cost).title}"
         said.append(f"{amount} buy a loss of {estimate_text(first.loss, loss_text)}.")
     for row in [row for row in answer.best if row.by == law.law.name][:1]:
-        sizes = f"{estimate_text(row.params, si)} parameters and {estimate_text(row.tokens, si)} tokens"
-        said.append(f"At {flops_text(row.flops)} FLOPs the best model has {sizes}, by {law.law.name}.")
+        said += _best_size(answer, row)
     if held and len(answer.fit.laws) > 1:
         off = f"{held.mean_absolute_error:.2%} off on average"
         said.append(f"{law.law.name} predicts the runs with the largest fifth of compute best: {off}.")
     elif held:
         off = f"{held.mean_absolute_error:.2%} off on average"
         said.append(f"Fitted to the smaller runs, the law foretells the largest fifth {off}.")
+    return said
+
+
+def _best_size(answer: Answer, row: Best) -> list[str]:
+    """Return the best size for the first budget, by the trusted law, and what the others say about it."""
+    budget = f"At {flops_text(row.flops)} FLOPs"
+    compared = answer.agreement
+    of_name = {other.by: other.params for other in answer.best if other.flops == row.flops}
+
+    def by(names: Sequence[str]) -> str:
+        return ", ".join(f"{estimate_text(of_name[name], si)} by {name}" for name in names)
+
+    if compared is not None and compared.disagree:
+        off = answer.bias if "approach_2" in compared.disagree else None
+        return [
+            f"{budget} the best size is not settled: {by([row.by, *compared.disagree])}. They differ by more than "
+            "their intervals allow.",
+            *([f"approach_2 would be {off.params:+.0%} off on this grid if chinchilla held exactly."] if off else []),
+            "More runs of equal compute, with sizes on both sides of these, would settle it.",
+        ]
+    sizes = f"{estimate_text(row.params, si)} parameters and {estimate_text(row.tokens, si)} tokens"
+    said = [f"{budget} the best model has {sizes}, by {row.by}."]
+    if compared is not None and compared.agree:
+        said.append(f"Within their intervals, {' and '.join(compared.agree)} agree on the size.")
     return said
 
 

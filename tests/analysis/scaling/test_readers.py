@@ -104,6 +104,14 @@ def test_units_precisions_and_costs_are_read_under_headings_in_any_case(tmp_path
     assert points.costs["train_seconds"].tolist() == [7, 9]
 
 
+def test_rows_are_kept_by_an_expression(tmp_path: Path):
+    file = tmp_path / "points.csv"
+    file.write_text("params,tokens,loss,family\n1e6,1e8,3.5,gpt\n2e6,1e8,3.2,moe\n")
+    assert points_of_csv(file, where="family == 'gpt'").params.tolist() == [1e6]
+    with pytest.raises(UserError, match=r"no row of .* meets --where tokens > 1e9"):
+        points_of_csv(file, where="tokens > 1e9")
+
+
 def test_milestones_of_one_run_are_one_unit(tmp_path: Path):
     points = read(tmp_path, "n_params,tokens,loss,run_id\n1e6,1e8,3.5,a\n1e6,2e8,3.4,a\n2e6,1e8,3.3,b\n")
     assert points.n_units == 2
