@@ -30,19 +30,22 @@ from lmexp.data.folders import (
     RowWriter,
     SplitTexts,
     batches,
+    check_content,
     check_sizes,
     damaged_manifest,
     made_once,
     read_manifest,
     say_passed_over,
+    take_hashes,
     token_dtype,
+    write_manifest,
 )
 from lmexp.data.split import SPLITS, Split, SplitExamples
 from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
-from lmexp.files import hash_text, write_json
+from lmexp.files import hash_text
 from lmexp.messages import Say
 
 FORMAT_VERSION = 1
@@ -150,6 +153,7 @@ class ExampleStore:
         """Open the store in a folder. Raises UserError if it is missing, damaged or of another format."""
         manifest = read_manifest(path, FORMAT_VERSION, ["pairs", "labels", "tags"])
         try:
+            hashes = take_hashes(manifest)
             splits = {split: ExampleSplitInfo(**manifest["splits"][split]) for split in SPLITS}
             store = cls(**(manifest | {"path": path, "splits": splits}))
             width = {name: np.dtype(dtype).itemsize for name, dtype in store.dtypes.items()}
@@ -162,6 +166,7 @@ class ExampleStore:
             )
         except (KeyError, TypeError) as error:
             raise damaged_manifest(path) from error
+        check_content(path, hashes)
         return store
 
     def __getstate__(self) -> dict[str, Any]:
@@ -299,8 +304,8 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         splits["validation"], text_lost=scored.text_lost, unknown_tokens=scored.unknown_tokens
     )
     prints = [source.fingerprint] if target is source else [source.fingerprint, target.fingerprint]
-    write_json(
-        folder / "manifest.json",
+    write_manifest(
+        folder,
         {
             "format_version": FORMAT_VERSION,
             "holds": data.holds,

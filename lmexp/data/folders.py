@@ -10,6 +10,7 @@ import shutil
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,7 +22,7 @@ from lmexp.data import sources
 from lmexp.data.split import SPLITS, Split
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
-from lmexp.files import flush_to_disk, hash_text, read_json
+from lmexp.files import flush_to_disk, hash_text, read_json, write_json
 from lmexp.messages import Say
 
 Item = TypeVar("Item")
@@ -29,6 +30,8 @@ Item = TypeVar("Item")
 DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}
 """The types that tokens are stored in, and the largest vocabulary of each."""
 
+MAX_ALWAYS_READ = 1 << 28
+"""Bytes: a larger file is not read as a whole each time that its store is opened; smaller ones take below a second."""
 _BATCH_CHARACTERS = 1 << 22  # of texts that are encoded together: enough for all cores, and small compared to a model
 _BATCH_TEXTS = 10_000
 
@@ -116,6 +119,54 @@ def say_passed_over(data: DataConfig, say: Say) -> None:
     if files := sources.passed_over(data):
         count = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
         say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest of a folder whose files are complete, with their hashes."""
+    files = {file.name: _sha256(file, *_version(file)) for file in sorted(folder.iterdir())}
+    write_json(folder / "manifest.json", {**manifest, "files": files})
+
+
+def take_hashes(manifest: dict[str, Any]) -> dict[str, str]:
+    """Remove the hashes of files from a manifest and return them by name; earlier versions had only those of tokens."""
+    files: dict[str, str] | None = manifest.pop("files", None)
+    if files is None and manifest.get("holds", "text") == "text":
+        files = {f"{split}.bin": manifest["splits"][split]["sha256"] for split in SPLITS}
+    return files or {}
+
+
+def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Raise UserError for the first file whose content is not what was written.
+
+    A large file is read only if it was changed later than the manifest, which is written last.
+    """
+    _, made = _version(folder / "manifest.json")
+    for name, expected in hashes.items():
+        file = folder / name
+        try:
+            size, changed = _version(file)
+            if size > MAX_ALWAYS_READ and changed <= made:
+                continue
+            content = _sha256(file, size, changed)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
+        if content != expected:
+            raise UserError(
+                f"{file}: its content was changed after the store was made; delete the folder and prepare again"
+            )
+
+
+def _version(file: Path) -> tuple[int, int]:
+    """Return the size of a file and when it was last changed, in nanoseconds; no program can set that time back."""
+    status = file.stat()
+    return status.st_size, status.st_ctime_ns
+
+
+@cache
+def _sha256(file: Path, size: int, changed: int) -> str:
+    """Return the hash of a file, which is read once in a process for each size and time of change."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:

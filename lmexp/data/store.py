@@ -26,19 +26,22 @@ from lmexp.data.folders import (
     RowWriter,
     SplitTexts,
     batches,
+    check_content,
     check_sizes,
     damaged_manifest,
     made_once,
     read_manifest,
     say_passed_over,
+    take_hashes,
     token_dtype,
+    write_manifest,
 )
 from lmexp.data.split import SPLITS, Split, SplitDocuments
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
-from lmexp.files import hash_text, write_json
+from lmexp.files import hash_text
 from lmexp.messages import Say
 
 FORMAT_VERSION = 1
@@ -89,6 +92,7 @@ class Store:
         """Open the store in a folder. Raises UserError if it is missing, damaged or of another format."""
         manifest = read_manifest(path, FORMAT_VERSION, ["text"])
         try:
+            hashes = take_hashes(manifest)
             splits = {split: SplitInfo(**manifest["splits"][split]) for split in SPLITS}
             # What stores that were made before masks did not say holds for all of them.
             vocab_size = manifest["vocab_size"]
@@ -98,6 +102,7 @@ class Store:
             check_sizes({store._tokens_file(split): store.tokens(split) * width for split in SPLITS})
         except (KeyError, TypeError) as error:
             raise damaged_manifest(path) from error
+        check_content(path, hashes)
         return store
 
     @property
@@ -179,8 +184,8 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         split: SplitInfo(rows[split].size, len(sizes[split]), sum(sizes[split]), rows[split].sha256) for split in SPLITS
     }
     splits["validation"] = replace(splits["validation"], text_lost=lost.text_lost, unknown_tokens=lost.unknown_tokens)
-    write_json(
-        folder / "manifest.json",
+    write_manifest(
+        folder,
         {
             "format_version": FORMAT_VERSION,
             "source": data.model_dump(mode="json"),

@@ -234,6 +234,16 @@ def test_damage_is_noticed_when_a_store_is_opened(pairs, tmp_path):
         ExampleStore.open(store.path)
 
 
+@pytest.mark.parametrize("name", ["validation.reference.bin", "train.line.npy", "tokenizer.json"])
+def test_a_file_that_was_overwritten_in_place_is_noticed(pairs, tmp_path, name):
+    store = prepare_examples(pairs, BYTE, None, tmp_path / "stores")
+    raw = bytearray((store.path / name).read_bytes())
+    raw[-1] ^= 1
+    (store.path / name).write_bytes(raw)
+    with pytest.raises(UserError, match=rf"{name}: its content was changed after the store was made"):
+        ExampleStore.open(store.path)
+
+
 def test_the_same_examples_have_the_same_fingerprint_and_others_another(pairs, tmp_path):
     stores = [prepare_examples(pairs, BYTE, None, tmp_path / name) for name in "ab"]
     assert stores[0].fingerprint == stores[1].fingerprint

@@ -209,6 +209,45 @@ def test_damage_is_noticed_when_a_store_is_opened(lines, tmp_path):
         Store.open(tmp_path / "nothing")
 
 
+def overwrite(file: Path) -> None:
+    """Change the last byte of a file in place, and set its time of modification back."""
+    before = file.stat()
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["train.bin", "validation.bin", "train.bounds.npy", "tokenizer.json"])
+def test_a_file_that_was_overwritten_in_place_is_noticed(lines, tmp_path, name):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    overwrite(store.path / name)
+    with pytest.raises(UserError, match=rf"{name}: its content was changed after the store was made"):
+        Store.open(store.path)
+
+
+def test_tokens_of_an_earlier_version_are_held_against_their_hash_too(lines, tmp_path):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    manifest = store.path / "manifest.json"
+    manifest.write_text(json.dumps({k: v for k, v in json.loads(manifest.read_text()).items() if k != "files"}))
+    assert Store.open(store.path) == store
+    overwrite(store.path / "train.bin")
+    with pytest.raises(UserError, match=r"train\.bin: its content was changed"):
+        Store.open(store.path)
+
+
+def test_a_large_file_is_read_again_only_if_it_was_changed_later(lines, tmp_path, monkeypatch):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    monkeypatch.setattr("lmexp.data.folders.MAX_ALWAYS_READ", 0)
+    monkeypatch.setattr("lmexp.data.folders._sha256", lambda *_: pytest.fail("read"))
+    assert Store.open(store.path) == store
+    monkeypatch.undo()
+    monkeypatch.setattr("lmexp.data.folders.MAX_ALWAYS_READ", 0)
+    overwrite(store.path / "train.bin")
+    with pytest.raises(UserError, match=r"train\.bin: its content was changed"):
+        Store.open(store.path)
+
+
 def test_a_store_knows_its_document_token_and_mask_and_so_does_one_from_before_masks(lines, tmp_path):
     store = prepare(lines, BYTE, tmp_path / "stores")
     assert (store.bos_id, store.mask_id) == (256, 257)
