@@ -95,7 +95,7 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     task, tokenizer = loaded.config.task, loaded.tokenizer
     assert isinstance(task, LabelTaskSection)
     labels = task.known_labels
-    # Spaces, if there are any, separate words; a Chinese or Japanese text without spaces is split into characters.
+    # Spaces, if there are any, separate words; a text without spaces, such as a Chinese one, is split into characters.
     words = text.split() if len(text.split()) > 1 else WORD.findall(text)
     if task.per_token:
         ids, starts = tokenizer.encode_words([words])[0]

@@ -1,8 +1,8 @@
 """The probability of a sentence under a model, word by word.
 
-Words are what stands between white space; in scripts that put none between words (Chinese, Japanese), each character
-is one. A word's log-probability is the sum over its tokens, and a sentence's plausibility the geometric mean of its
-words' probabilities, so that sentences of unequal length compare.
+Words are what stands between white space; in scripts that put none between words (Chinese, Japanese, Thai, Lao,
+Khmer, Myanmar), each character is one. A word's log-probability is the sum over its tokens, and a sentence's
+plausibility the geometric mean of its words' probabilities, so that sentences of unequal length compare.
 """
 
 import math

@@ -13,14 +13,23 @@ from collections.abc import Sequence
 from sacrebleu.metrics import BLEU, CHRF
 from torchmetrics.functional.text.rouge import rouge_score
 
+from lmexp.data.scripts import SOUTH_EAST_ASIAN
+
 ROUGE = ("rouge1", "rouge2", "rougeL")
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 """Chinese characters: CJK unified ideographs, their extensions and compatibility forms (Unicode blocks)."""
+KANA = "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+"""Japanese syllables and marks of repetition."""
+UNSPACED = f"{HAN}{KANA}{SOUTH_EAST_ASIAN}"
 MARKS = "".join(chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("M"))
 """Characters that belong to the letter before them: vowel signs of Hindi, accents. None is special in a regex."""
-WORD = re.compile(f"[{HAN}]|[^\\W_{HAN}](?:[^\\W_{HAN}]|[{MARKS}])*")
-"""What ROUGE counts: a Chinese character, or a run of other letters and digits with their marks. For English that is
-ROUGE's own rule, which knows a to z and 0 to 9 alone."""
+WORD = re.compile(
+    f"(?=[^\\W_])(?:[{HAN}{KANA}]|[{SOUTH_EAST_ASIAN}][{MARKS}]*)|[^\\W_{UNSPACED}](?:[^\\W_{UNSPACED}]|[{MARKS}])*"
+)
+"""What ROUGE counts: a character with its marks in scripts without spaces, or a run of other letters and digits with
+their marks. For English that is ROUGE's own rule, which knows a to z and 0 to 9 alone."""
+MAX_OTHER = 0.1
+"""A text with more kana, Thai and the like per Chinese character than this is not Chinese."""
 
 
 def scores(generated: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -48,7 +57,7 @@ def details(references: Sequence[str]) -> dict[str, str]:
         "bleu": str(bleu.get_signature()),
         "chrf": str(chrf.get_signature()),
         "rouge": "F1, mean of texts, lower-cased, composed (NFC), no stemming; words: runs of letters with their marks "
-        "and digits, Chinese characters",
+        "and digits, single characters of Chinese, Japanese, Thai, Lao, Khmer and Myanmar",
     }
 
 
@@ -58,8 +67,13 @@ def _normal(text: str) -> str:
 
 
 def _metrics(references: Sequence[str]) -> tuple[BLEU, CHRF]:
-    """Return sacrebleu's metrics; BLEU cuts Chinese into characters where most of the references' letters are that."""
-    letters = [character for text in references for character in text if character.isalpha()]
-    chinese = sum(re.match(f"[{HAN}]", character) is not None for character in letters)
-    tokenize = "zh" if 2 * chinese > len(letters) else "13a"
+    """Return sacrebleu's metrics; BLEU has the tokenizer that suits the script of most of the references' letters.
+
+    These are sacrebleu's own: `zh` for Chinese, `char` for the other scripts without spaces between words, else `13a`.
+    """
+    letters = "".join(character for text in references for character in text if character.isalpha())
+    chinese, other = (len(re.findall(f"[{script}]", letters)) for script in (HAN, f"{KANA}{SOUTH_EAST_ASIAN}"))
+    tokenize = "13a"
+    if 2 * (chinese + other) > len(letters):
+        tokenize = "char" if other > MAX_OTHER * chinese else "zh"
     return BLEU(tokenize=tokenize, references=[references]), CHRF(references=[references])

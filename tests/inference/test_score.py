@@ -97,6 +97,7 @@ def test_each_chinese_character_is_a_word_and_its_bytes_belong_together():
     found = score(CASES["byte"], "在这里 and 我们")
     assert [word.text for word in found.words] == ["在", "这", "里", "and", "我", "们"]
     assert found.tokens == len("在这里 and 我们".encode())
+    assert [word.text for word in score(CASES["byte"], "ที่ ok กา").words] == ["ที่", "ok", "ก", "า"]
 
 
 def test_an_encoder_scores_each_token_by_all_others():

@@ -199,6 +199,34 @@ def test_chinese_is_scored_by_its_characters():
     assert "tok:13a" in details(["mostly English, with 中文 in it"])["bleu"]
 
 
+@pytest.mark.parametrize(
+    ("reference", "near"),
+    [
+        ("あしたはあめがふるでしょう", "あしたはあめがふるでしよう"),
+        ("東京の天気は雨です", "東京の天気は雪です"),
+        ("ฉันชอบอ่านหนังสือมาก", "ฉันชอบอ่านหนังสือ"),
+        ("ຂ້ອຍມັກອ່ານປຶ້ມ", "ຂ້ອຍມັກອ່ານ"),
+        ("ខ្ញុំចូលចិត្តអានសៀវភៅ", "ខ្ញុំចូលចិត្តអាន"),
+        ("ကျွန်တော်စာဖတ်ရတာကြိုက်တယ်", "ကျွန်တော်စာဖတ်ရတာ"),
+    ],
+)
+def test_scripts_without_spaces_are_scored_by_their_characters(reference: str, near: str):
+    equal, close = scores([reference], [reference]), scores([near], [reference])
+    assert equal["bleu"] == pytest.approx(100) and equal["rouge1"] == equal["rouge2"] == equal["rougeL"] == 1.0
+    assert 30 < close["bleu"] < 100 and 0.5 < close["rouge1"] < 1 and 0.3 < close["rouge2"] < 1
+    assert "tok:char" in details([reference])["bleu"]
+    assert "tok:13a" in details([f"mostly English words, with {reference[:6]}"])["bleu"]
+
+
+def test_a_few_kana_do_not_make_a_chinese_text_japanese():
+    assert "tok:zh" in details(["今天天气非常好，我们去买一些東西の店"])["bleu"]
+
+
+def test_vowels_above_and_below_belong_to_their_letter_for_rouge():
+    assert WORD.findall("กี่ ที่๒") == ["กี่", "ที่", "๒"]
+    assert WORD.findall("ラーメン・2つ。") == ["ラ", "ー", "メ", "ン", "2", "つ"]
+
+
 def test_words_with_accents_and_of_other_alphabets_stay_whole_for_rouge():
     assert scores(["über привет"], ["uber привет"])["rouge1"] == 0.5
 
