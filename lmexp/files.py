@@ -132,6 +132,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is nested too deeply") from None
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text without their endings; a line feed, with a carriage return before it or not, ends one.
+
+    Nothing else ends a line. (`str.splitlines` also cuts at U+2028, U+0085, form feeds and five more, which occur in
+    sentences.)
+    """
+    lines = text.split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 def hash_text(text: str, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]

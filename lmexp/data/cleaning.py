@@ -19,7 +19,7 @@ from lmexp.data.example_files import Example
 from lmexp.data.scripts import IS_UNSPACED
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError, nearest
-from lmexp.files import hash_text
+from lmexp.files import hash_text, lines_of
 
 
 class Cleaner:
@@ -99,7 +99,8 @@ def stop_words(name: str) -> frozenset[str]:
         known = ", ".join(LISTS)
         raise UserError(f"data.clean.stop_words={name}: no such file, and the lists are {known}.{nearest(name, LISTS)}")
     try:
-        words = frozenset(line.strip() for line in path.read_bytes().decode("utf-8-sig").split("\n") if line.strip())
+        lines = lines_of(path.read_bytes().decode("utf-8-sig"))
+        words = frozenset(line.strip() for line in lines if line.strip())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ import torch
 from lmexp.data.feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.errors import UserError
+from lmexp.files import lines_of
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
 from lmexp.tasks.masked_lm import pseudo_log_likelihood
@@ -89,7 +90,7 @@ def read_sentences(given: list[str], file: str | None) -> list[str]:
     if file is not None:
         try:
             raw = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
-            lines = raw.decode("utf-8-sig").splitlines()
+            lines = lines_of(raw.decode("utf-8-sig"))
         except OSError as error:
             raise UserError(f"--file {file}: {error.strerror}") from None
         except UnicodeDecodeError as error:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lmexp.files import lines_of
+
 LOOK_SECONDS = 0.3
 """Time between two looks for new lines."""
 
@@ -15,7 +17,7 @@ def last_lines(file: Path, count: int) -> tuple[list[str], int]:
     except OSError:  # the run has not printed anything
         return [], 0
     whole = content[: content.rfind(b"\n") + 1]
-    return whole.decode(errors="replace").splitlines()[-count:] if count else [], len(whole)
+    return _lines(whole)[-count:] if count else [], len(whole)
 
 
 def further_lines(file: Path, start: int, ended: Callable[[], bool]) -> Iterator[str]:
@@ -31,7 +33,12 @@ def further_lines(file: Path, start: int, ended: Callable[[], bool]) -> Iterator
         if not is_over:
             content = content[: content.rfind(b"\n") + 1]
         start += len(content)
-        yield from content.decode(errors="replace").splitlines()
+        yield from _lines(content)
         if is_over:
             return
         time.sleep(LOOK_SECONDS)
+
+
+def _lines(content: bytes) -> list[str]:
+    """Return the lines as a terminal shows them: of a progress bar, which returns to the start, the last state."""
+    return [line.rsplit("\r", 1)[-1] for line in lines_of(content.decode(errors="replace"))]

@@ -14,7 +14,7 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer
 from lmexp.errors import UserError
-from lmexp.inference.score import score
+from lmexp.inference.score import read_sentences, score
 from lmexp.models.build import build_model
 from lmexp.train.checkpoint import Loaded
 
@@ -98,6 +98,12 @@ def test_each_chinese_character_is_a_word_and_its_bytes_belong_together():
     assert [word.text for word in found.words] == ["在", "这", "里", "and", "我", "们"]
     assert found.tokens == len("在这里 and 我们".encode())
     assert [word.text for word in score(CASES["byte"], "ที่ ok กา").words] == ["ที่", "ok", "ก", "า"]
+
+
+def test_a_sentence_of_a_file_ends_at_a_line_feed_and_nowhere_else(tmp_path):
+    (tmp_path / "two.txt").write_bytes("\ufeffriver stone\u2028lamp\r\n\nriver\x0clamp\x85".encode())
+    found = read_sentences(["given"], str(tmp_path / "two.txt"))
+    assert found == ["given", "river stone\u2028lamp", "river\x0clamp\x85"]
 
 
 def test_an_encoder_scores_each_token_by_all_others():

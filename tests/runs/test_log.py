@@ -26,6 +26,13 @@ def test_bytes_that_are_no_text_do_not_stop_the_reader(tmp_path: Path):
     assert last_lines(file, 1)[0] == ["caf\N{REPLACEMENT CHARACTER}"]
 
 
+def test_a_progress_bar_is_one_line_its_last_state_and_no_character_but_a_line_feed_ends_one(tmp_path: Path):
+    file = tmp_path / "log.txt"
+    file.write_bytes("10 %\r 50 %\r100 %\r\na\u2028b\x0cc\n".encode())
+    assert last_lines(file, 9)[0] == ["100 %", "a\u2028b\x0cc"]
+    assert list(further_lines(file, 0, lambda: True)) == ["100 %", "a\u2028b\x0cc"]
+
+
 def test_lines_follow_as_they_are_printed_up_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(log, "LOOK_SECONDS", 0.0)
     file = tmp_path / "log.txt"

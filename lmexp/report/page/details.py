@@ -19,6 +19,7 @@ from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
+from lmexp.files import lines_of
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
@@ -106,7 +107,7 @@ def _log_end(run: RunDir) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")[-LOG_LINES:]]
+    lines = [line.rsplit("\r", 1)[-1] for line in lines_of(text.rstrip())[-LOG_LINES:]]
     return "\n".join(printable(without_secrets(line)) for line in lines)[-LOG_CHARACTERS:]
 
 
