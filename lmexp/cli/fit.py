@@ -63,6 +63,14 @@ class ColumnOptions:
         typer.Option(metavar="COLUMN", help="Column with the training FLOPs [default: 6 x parameters x tokens]."),
     ] = None
     loss: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the loss.")] = None
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column that says which rows are one run, such as branches of a trunk; `row` if every row is one "
+            "[default: unit, run_id, run or name].",
+        ),
+    ] = None
     where: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +88,13 @@ class ColumnOptions:
 
     def parse(self) -> dict[str, str]:
         """Return the given names by what they hold."""
-        names = {"params": self.params, "tokens": self.tokens, "flops": self.compute, "loss": self.loss}
+        names = {
+            "params": self.params,
+            "tokens": self.tokens,
+            "flops": self.compute,
+            "loss": self.loss,
+            "unit": self.unit,
+        }
         return {key: name for key, name in names.items() if name}
 
     def factors(self) -> dict[str, float]:

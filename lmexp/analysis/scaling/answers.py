@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.analysis.scaling import checks, cost
+from lmexp.analysis.scaling import branches, checks, cost
 from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
@@ -115,10 +115,12 @@ def answer(
         raise UserError(
             f"{points.source.split(':')[0]}: {' '.join(why)} --cost train_flops fits the loss against compute alone."
         )
+    points = branches.in_units(points)
     fitted = fit(points, delta=delta, bootstraps=bootstraps, seed=seed)
     refused = {name: " ".join(reasons) for name, reasons in fitted.refusals.items()}
     if not fitted.laws:
-        raise UserError(f"no law could be fitted: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
+        reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
+        raise UserError(f"no law could be fitted: {reasons} {' '.join(points.warnings)}".rstrip())
     results = {"approach_1": approach_1(points, bootstraps, seed), "approach_2": approach_2(points)}
     approaches = {name: result for name, result in results.items() if not isinstance(result, str)}
     refused |= {name: result for name, result in results.items() if isinstance(result, str)}
@@ -149,6 +151,7 @@ def answer(
         else (),
         warnings=_once(
             points.warnings,
+            (branches.question(points),),
             checks.warnings(points),
             (edges,),
             _doubts(fitted, best),

@@ -330,7 +330,10 @@ def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | No
     held = largest(points)
     if held.all():
         return None
-    rest, test = points.where(~held), points.where(held)
+    shared = np.isin(points.unit, points.unit[held])  # the noise of a trunk is in all of its branches
+    rest, test = points.where(~shared), points.where(held)
+    if not len(rest):
+        return None
     fitted = fit_law(rest, law, delta, HOLDOUT_BOOTSTRAPS, seed)
     if not isinstance(fitted, LawFit):
         return None

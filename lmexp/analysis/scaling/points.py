@@ -32,6 +32,8 @@ class Points:
     """Other costs, (n,) each: `train_seconds`, `dollars`, ...; NaN if not measured."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that were left out: reason -> number of rows."""
+    units_named: bool = True
+    """Whether the units are known; False if a table does not say which rows are one run, and each row counts as one."""
     warnings: tuple[str, ...] = ()
     """What a reader of the fit must know about the points."""
     source: str = ""
@@ -81,6 +83,10 @@ class Points:
     def n_units(self) -> int:
         """How many independent units the points come from."""
         return len(np.unique(self.unit))
+
+    def with_units(self, unit: Texts, said: str) -> "Points":
+        """Return the points with other units (n,), and a warning about it."""
+        return replace(self, unit=unit, warnings=(*self.warnings, said))
 
     def column(self, name: str) -> Floats:
         """Return a column or a cost (n,) by its name. Raises UserError if there is none of that name."""

@@ -37,6 +37,11 @@ BY_HAND = {"params": "--params", "tokens": "--tokens", "flops": "--compute", "lo
 """The option that names the column of each quantity."""
 SIX_ND = "6ND"
 """Stands for a column of FLOPs: six for every parameter and token."""
+UNITS = ("unit", "run_id")
+RUN_NAMES = ("trunk", "run", "run_name", "name", "id")
+"""Usual names of a column that says which rows are one run, in upper or lower case."""
+EACH_ROW = "row"
+"""Stands for a column of units: every row is a run of its own."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
 MAX_POINTS = 10_000
@@ -78,14 +83,21 @@ def points_of_frame(
     """Return the points of a table with one run, or one milestone, per row.
 
     If there is a column `state` or `status`, only rows of finished runs are used (states.py has the words). The column
-    `unit`, or else `run_id`, says which rows belong to one run. `columns` maps params, tokens, flops and loss to column
-    names, and flops possibly to 6ND. `scale` holds factors that turn params, tokens, flops and loss into plain numbers
-    and nats; a quantity with a factor is not questioned (plausible.py). `lines` (n,) are the line numbers of the rows
-    in their file [default: counted from 1]. Raises UserError as points_of_csv does.
+    `unit`, or else `run_id`, `run` or `name`, says which rows belong to one run. `columns` maps params, tokens, flops,
+    loss and unit to column names, flops possibly to 6ND, and unit possibly to `row`. `scale` holds factors that turn
+    params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
+    (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. Raises
+    UserError as points_of_csv does.
     """
     if frame.empty:
         raise UserError(f"{source} has no rows")
-    named = _columns(frame, columns or {}, source)
+    columns = dict(columns or {})
+    chosen_unit = columns.pop("unit", None)
+    named = _columns(frame, columns, source)
+    if chosen_unit not in (None, EACH_ROW, *frame.columns):
+        raise UserError(
+            f"{source} has no column '{printable(str(chosen_unit))}'.{nearest(str(chosen_unit), frame.columns)}"
+        )
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
     headings = _folded(frame)
@@ -112,9 +124,11 @@ def points_of_frame(
     entries = table.costs(frame, vocabulary) if vocabulary and _has(frame, vocabulary) else None
     ask(sizes, entries, scale, source, table.lines)
 
-    unit = next((frame[headings[name]] for name in ("unit", "run_id") if _has(frame, headings.get(name))), None)
+    unit = _unit_column(frame, headings, chosen_unit, sizes)
     alone = pd.Series([f"row {line}" for line in table.lines])
-    units = alone if unit is None else unit.astype("string").reset_index(drop=True).fillna(alone)
+    units = alone if unit is None else frame[unit].astype("string").reset_index(drop=True).fillna(alone)
+    if unit is not None and units.nunique() < len(units):
+        said += f"; rows of one {printable(unit)} are one run"
     high = float(sizes["loss"].max())
     precision = headings.get("precision")
     several = _has(frame, precision) and frame[precision].nunique() > 1
@@ -122,6 +136,7 @@ def points_of_frame(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
         precision=frame[precision].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
+        units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=left_out,
         warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > MAX_LOSS else (),
@@ -284,6 +299,28 @@ def _read(file: Path) -> pd.DataFrame:
 def _folded(frame: pd.DataFrame) -> dict[str, str]:
     """Return a table's headings by their names in lower case, with underscores; the first of several counts."""
     return {str(name).strip().lower().replace(" ", "_"): name for name in reversed(list(frame.columns))}
+
+
+def _unit_column(
+    frame: pd.DataFrame, headings: Mapping[str, str], chosen: str | None, sizes: Mapping[str, Floats]
+) -> str | None:
+    """Return the column that says which rows are one run, None if there is none.
+
+    A column of names counts if it tells all rows apart, or if rows of one name have one size and several numbers of
+    tokens, as milestones have.
+    """
+    if chosen is not None:
+        return None if chosen == EACH_ROW else chosen
+    if (name := next((headings[name] for name in UNITS if _has(frame, headings.get(name))), None)) is not None:
+        return name
+    for name in (headings[name] for name in RUN_NAMES if _has(frame, headings.get(name))):
+        rows = pd.DataFrame({"name": frame[name].astype("string").to_numpy(), **sizes})
+        by_name = rows.groupby("name")
+        if rows["name"].is_unique or (
+            (by_name["params"].nunique() == 1).all() and (by_name["tokens"].nunique() == by_name.size()).all()
+        ):
+            return name
+    return None
 
 
 def _has(frame: pd.DataFrame, name: str | None) -> bool:
