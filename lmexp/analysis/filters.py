@@ -153,7 +153,9 @@ class _Reader:
         except SyntaxError as error:
             lead = len(self.names.text) - len(self.names.text.lstrip())
             at = min(max((error.offset or 1) - 1 + lead, 0), len(self.names.places) - 1)
-            raise self._wrong(self.names.places[at], f"this is no expression; {_ALLOWED}") from None
+            place = self.names.places[at]
+            equal = "; write == for equal" if self.names.original[place : place + 1] == "=" else ""
+            raise self._wrong(place, f"this is no expression{equal}; {_ALLOWED}") from None
         except (ValueError, RecursionError, MemoryError):
             raise self._too_deep() from None
 

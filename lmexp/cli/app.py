@@ -91,20 +91,25 @@ def main() -> None:
         _end_with(problem)
 
 
+def message_of(problem: BaseException) -> str:
+    """Return what went wrong, in one line for the person at the terminal."""
+    from lmexp.config.failures import explain, place_outside
+
+    if isinstance(problem, UserError):
+        return str(problem)
+    if place_outside(problem):
+        return explain(problem)
+    if isinstance(problem, OSError):  # a full disk, a file where a folder should be
+        return f"{problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}"
+    return f"lmexp did not expect this: {reason_of(problem)}. The same command with --debug shows where"
+
+
 def _end_with(problem: BaseException) -> NoReturn:
     """Print one line about what went wrong, and exit: with 2 if the input was wrong, with 1 if lmexp was.
 
     The user's own code is a part of the input.
     """
-    from lmexp.config.failures import explain, place_outside
+    from lmexp.config.failures import place_outside
 
-    if isinstance(problem, UserError):
-        say(f"error: {problem}")
-    elif place_outside(problem):
-        say(f"error: {explain(problem)}")
-    elif isinstance(problem, OSError):  # a full disk, a file where a folder should be
-        say(f"error: {problem.strerror or problem}{f': {problem.filename}' if problem.filename else ''}")
-    else:
-        say(f"error: lmexp did not expect this: {reason_of(problem)}. The same command with --debug shows where")
-        sys.exit(1)
-    sys.exit(2)
+    say(f"error: {message_of(problem)}")
+    sys.exit(2 if isinstance(problem, UserError | OSError) or place_outside(problem) else 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmexp.cli.app import out, print_json, print_line, say
+from lmexp.cli.app import message_of, out, print_json, print_line, say
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,14 +95,19 @@ def show_report(
     formats = check_formats(charts) if charts is not None else []
     study = load_study(list(folders))
     view = (choices or ViewChoices()).of(study)
-    report = write_report_files(study, view, folders, formats)
+    try:
+        report = write_report_files(study, view, folders, formats)
+    except OSError as problem:  # the outputs are somebody else's, or the disk is full: what is known is still printed
+        report = None
+        say(f"warning: the report's files could not be written: {message_of(problem)}")
     if as_json:
-        files = {"report": str(report.page), "charts": [str(file) for file in report.charts]}
-        print_json(study_document(view) | files)
+        files = {"report": str(report.page) if report else None}
+        print_json(study_document(view) | files | {"charts": [str(file) for file in report.charts] if report else []})
         return
     print_study(view, out)
-    print_line(f"\nreport: {report.page}")
-    if report.charts:
+    if report:
+        print_line(f"\nreport: {report.page}")
+    if report and report.charts:
         print_line(f"charts: {len(report.charts)} files in {report.charts[0].parent}")
 
 

@@ -1,12 +1,14 @@
 """What `train`, `sweep` and `retry` share: say the plan, run, report, and name the runs that failed."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from lmexp.cli.app import err, say, say_all
+from lmexp.cli.app import err, message_of, say, say_all
 from lmexp.cli.reporting import show_report
+from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
@@ -21,12 +23,18 @@ def run_and_report(resolved: "Sweep", policy: "Policy", as_json: bool, folders: 
 
     planned = plan_resolved(resolved)
     say_all([*planned.notices, planned.sentence])
+    progress = SweepProgress(err, resolved)
     try:
-        with SweepProgress(err, resolved) as progress:
+        with progress:
             result = run_resolved(resolved, policy, progress, say)
     except KeyboardInterrupt:
         say("stopped; the same command resumes the sweep")
         raise typer.Exit(130) from None
+    except (OSError, UserError) as problem:
+        if not progress.has_started or "--debug" in sys.argv:
+            raise
+        say(f"error: {message_of(problem)}; the sweep has stopped, and the same command resumes it")
+        raise typer.Exit(1) from None
     show_report(folders or list(result.folders), as_json=as_json)
     for run in result.runs:
         for metric, reason in run.failed_metrics.items():

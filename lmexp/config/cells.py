@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from lmexp.config.compose import Values
-from lmexp.config.overrides import parse_overrides, swept_values
+from lmexp.config.overrides import parse_overrides, swept_values, written
 from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 
@@ -26,6 +26,8 @@ class Expansion:
     cells: list[Values]
     fixed: list[str]
     """The words of the command line that are no axis."""
+    warnings: list[str]
+    """What is odd about the sweep, as sentences."""
 
 
 def expand(spec: SweepSpec, words: list[str]) -> Expansion:
@@ -69,21 +71,29 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     if points and not spec.grid and not zipped:
         crossed = []  # a list of points alone: the empty product is not one of them
     cells: list[Values] = []
+    excluded: list[Values] = []
     known: set[str] = set()
     for cell in crossed + points:
         for seed in seeds.get("seed", [None]):
             whole = cell if seed is None or "seed" in cell else cell | {"seed": seed}
-            if repr(whole) not in known and not any(_matches(whole, pattern) for pattern in spec.exclude):
+            if any(_matches(whole, pattern) for pattern in spec.exclude):
+                excluded.append(whole)
+            elif repr(whole) not in known:
                 known.add(repr(whole))
                 cells.append(whole)
     unknown = {key for pattern in spec.exclude for key in pattern} - {*grid, *zipped, *seeds, *said}
-    unknown -= {key for point in points for key in point}
+    unknown -= {key for point in spec.points for key in point}
     if unknown:
         key = min(unknown)
         raise UserError(f"sweep.exclude: {key} is no axis of the sweep.{nearest(key, [*grid, *zipped, *seeds])}")
     if not cells:
         raise UserError("the sweep has no cells: everything in it is excluded")
-    return Expansion(axes=_axes_of(cells), cells=cells, fixed=[_text(o) for o in fixed])
+    return Expansion(
+        axes=_axes_of(cells),
+        cells=cells,
+        fixed=[_text(o) for o in fixed],
+        warnings=list(_idle_exclusions(spec, said, excluded)),
+    )
 
 
 def search_space(search: SearchSpec, words: list[str]) -> SearchSpec:
@@ -113,6 +123,20 @@ def corners(search: SearchSpec) -> Iterator[Values]:
     else:
         points = [tuple(values[0] for values in ends), tuple(values[-1] for values in ends)]
     return (dict(zip(search.space, point, strict=True)) for point in points)
+
+
+def _idle_exclusions(spec: SweepSpec, said: set[str], excluded: list[Values]) -> Iterator[str]:
+    """Yield a sentence for each entry of `exclude` that leaves no cell out, unless the command line is the reason."""
+    for pattern in spec.exclude:
+        if said.intersection(pattern) or any(_matches(cell, pattern) for cell in excluded):
+            continue
+        sentence = f"sweep.exclude: {written(pattern)} matches no cell"
+        for key, value in pattern.items():
+            known = [*spec.grid.get(key, []), *spec.zip.get(key, []), *(p[key] for p in spec.points if key in p)]
+            if key != "seed" and value not in known:
+                sentence += f"; {key} has no value {written(value)}.{nearest(str(value), map(str, known))}"
+                break
+        yield sentence
 
 
 def _matches(cell: Values, pattern: Values) -> bool:

@@ -40,6 +40,11 @@ class SweepProgress:
             return len(self._sweep.runs)
         return max(search.spec.trials - len(self._sweep.skipped), self.ended_runs)
 
+    @property
+    def has_started(self) -> bool:
+        """Whether a run was started, or found to be done."""
+        return bool(self._started) or self.ended_runs > 0
+
     def __enter__(self) -> "SweepProgress":
         if self._live:
             self._live.start()

@@ -72,6 +72,7 @@ def resolve_sweep(
             search=resolve_search(search, Composer(roots, file, run_overrides), resolver),
         )
     expansion = expand(spec, run_overrides)
+    resolver.warnings.extend(expansion.warnings)
     runs, skipped = _resolve_cells(expansion, Composer(roots, file, expansion.fixed), resolver)
     return Sweep(
         name=name,

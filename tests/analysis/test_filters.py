@@ -64,7 +64,7 @@ def test_a_row_stays_where_the_whole_is_true(expression, rows):
         ("n_layers > 1 and score/tag/spn_f1 > 1", "(character 18): there is no column 'score/tag/spn_f1'. Did you"),
         ("precision == 16", "(character 14): precision is text, 16 is a number: these do not compare; write '16'"),
         ("n_layers == 'four'", "n_layers is a number, 'four' is text"),
-        ("n_layers = 4", "at '= 4' (character 10): this is no expression"),
+        ("n_layers = 4", "at '= 4' (character 10): this is no expression; write == for equal"),
         ("(n_layers", "this is no expression"),
         ("", "not allowed"),
         ("n_layers", "neither true nor false"),

@@ -30,11 +30,26 @@ def test_searching_filters_rows_by_every_word(page):
 
 @pytest.mark.parametrize(
     ("condition", "rows"),
-    [("loss<2.8", 4), ("loss<=2.5", 1), ("precision=bf16", 6), ("n_layers>=4", 5), ("state!=done", 2), ("seed=1", 2)],
+    [
+        ("loss<2.8", 4),
+        ("loss<=2.5", 1),
+        ("precision=bf16", 6),
+        ("n_layers>=4", 5),
+        ("state!=done", 2),
+        ("seed=1", 2),
+        ("precision=='bf16'", 6),
+    ],
 )
 def test_the_filter_takes_conditions(page, condition, rows):
     page.get_by_label("Filter").fill(condition)
     expect(count(page)).to_have_text(f"{rows} of 10 rows selected")
+
+
+def test_a_condition_on_a_column_that_is_not_there_names_the_nearest(page):
+    page.get_by_label("Filter").fill("gpt_nano precison=bf16")
+    expect(count(page)).to_have_text("0 of 10 rows selected: no column 'precison'; did you mean 'precision'?")
+    page.get_by_label("Filter").fill("zzzzzz<3")
+    expect(count(page)).to_have_text("0 of 10 rows selected: no column 'zzzzzz'")
 
 
 def test_the_filter_reaches_the_charts(page):

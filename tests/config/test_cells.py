@@ -62,6 +62,22 @@ def test_what_matches_all_values_of_an_exclusion_is_left_out():
     assert expand(spec, []).cells == [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 2, "b": 2}]
 
 
+def test_an_exclusion_that_matches_nothing_is_said_with_the_nearest_value():
+    spec = SweepSpec(
+        grid={"p": ["fp32", "bf16"], "n": [1, 2]},
+        seeds=2,
+        exclude=[{"p": "bf61"}, {"p": "fp32", "n": 1}, {"n": 3, "p": "fp32"}, {"seed": 7}],
+    )
+    assert expand(spec, []).warnings == [
+        "sweep.exclude: {p:bf61} matches no cell; p has no value bf61. Did you mean 'bf16'?",
+        "sweep.exclude: {n:3,p:fp32} matches no cell; n has no value 3.",
+        "sweep.exclude: {seed:7} matches no cell",
+    ]
+    assert expand(spec, ["p=bf16", "seed=0"]).warnings == []  # these words leave out what the entries would
+    zipped = SweepSpec(zip={"a": [1, 2], "b": [3, 4]}, exclude=[{"a": 1, "b": 4}, {"a": 2, "b": 4}])
+    assert expand(zipped, []).warnings == ["sweep.exclude: {a:1,b:4} matches no cell"]
+
+
 def test_seeds_are_a_number_or_a_list():
     assert [cell["seed"] for cell in expand(SweepSpec(seeds=2), []).cells] == [0, 1]
     assert [cell["seed"] for cell in expand(SweepSpec(seeds=[7, 9]), []).cells] == [7, 9]

@@ -27,7 +27,7 @@ function load(data) {
 
 // ---- the selection: words and conditions in the filter, a box in the scatter, a box in the parallel lines ----
 
-const CONDITION = /^([^<>=!]+)(<=|>=|!=|=|<|>)(.+)$/;
+const CONDITION = /^([^<>=!]+)(<=|>=|!=|==?|<|>)(.+)$/;
 
 function textOf(i) {
   if (!words) {
@@ -37,13 +37,43 @@ function textOf(i) {
   return words[i];
 }
 
-function terms(text) {
-  return text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+const wordsIn = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
+const namesOf = ({ name, title }) =>
+  [name, title, name.split(".").pop()].map((known) => known.toLowerCase().replaceAll(" ", "_"));
+const columnOf = (parts) => parts && page.columns.find((column) => namesOf(column).includes(parts[1]));
+
+// What to say of a condition whose column is not there: no row can match it.
+function problemOf(text) {
+  for (const word of wordsIn(text)) {
     const parts = word.match(CONDITION);
-    const column = parts && page.columns.find(({ name, title }) =>
-      [name, title, name.split(".").pop()].some((known) => known.toLowerCase().replaceAll(" ", "_") === parts[1]));
+    if (!parts || columnOf(parts) || rows.some((_, i) => textOf(i).includes(word))) continue;
+    const known = page.columns.flatMap(namesOf).map((name) => [distance(parts[1], name), name]);
+    const [changes, nearest] = known.reduce((best, other) => (other[0] < best[0] ? other : best));
+    return `no column '${parts[1]}'` + (changes <= parts[1].length / 2 ? `; did you mean '${nearest}'?` : "");
+  }
+  return "";
+}
+
+// How many letters must be put in, left out or replaced to get from one word to the other (Levenshtein).
+function distance(one, other) {
+  let row = [...Array(other.length + 1).keys()];
+  for (let i = 1; i <= one.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= other.length; j++) {
+      next.push(Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (one[i - 1] !== other[j - 1])));
+    }
+    row = next;
+  }
+  return row[other.length];
+}
+
+function terms(text) {
+  return wordsIn(text).map((word) => {
+    const parts = word.match(CONDITION);
+    const column = columnOf(parts);
     if (!column) return (i) => textOf(i).includes(word);
-    const [, , sign, wanted] = parts;
+    const sign = parts[2] === "==" ? "=" : parts[2];
+    const wanted = parts[3].replace(/^(['"])(.*)\1$/, "$2");
     const number = Number(wanted);
     return (i) => {
       const value = rows[i][column.name];

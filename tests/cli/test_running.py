@@ -1,0 +1,62 @@
+"""What a sweep that stops half-way says, and with which code it exits."""
+
+import errno
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+import lmexp.study.plan
+import lmexp.study.report
+import lmexp.study.run
+from lmexp.cli.reporting import show_report
+from lmexp.cli.running import run_and_report
+from lmexp.errors import UserError
+from lmexp.launch.policy import Policy
+from tests.report.synthetic import write_study
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "outputs/s/state.json")
+
+
+@pytest.mark.parametrize("problem", [FULL, UserError("none of the 3 trials could be run")])
+def test_a_fault_after_the_first_start_exits_with_1_and_one_before_it_with_2(
+    problem: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Exit code 2 means that nothing was started."""
+    starts: list[SimpleNamespace] = []
+
+    def run(resolved: object, policy: object, listener, say: object) -> None:
+        for planned in starts:
+            listener.started(planned)
+        raise problem
+
+    monkeypatch.setattr(lmexp.study.run, "run_resolved", run)
+    monkeypatch.setattr(lmexp.study.plan, "plan_resolved", lambda _: SimpleNamespace(notices=[], sentence="a plan"))
+    sweep = SimpleNamespace(runs=[], search=None)
+    with pytest.raises(type(problem)):  # main() prints it, and exits with 2
+        run_and_report(sweep, Policy(), as_json=False)
+    starts.append(SimpleNamespace(run=SimpleNamespace(name="a")))
+    with pytest.raises(typer.Exit) as ended:
+        run_and_report(sweep, Policy(), as_json=False)
+    said = capsys.readouterr().err
+    assert ended.value.exit_code == 1
+    assert "error: No" in said or "error: none of" in said
+    assert "the sweep has stopped, and the same command resumes it" in said
+
+
+def test_a_report_whose_files_cannot_be_written_is_still_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def write(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "outputs/demo/report.html")
+
+    monkeypatch.setattr(lmexp.study.report, "write_report_files", write)
+    folder = write_study(tmp_path, points=8)
+    show_report([folder])
+    printed = capsys.readouterr()
+    assert "gpt_tiny" in printed.out and "report:" not in printed.out
+    assert "warning: the report's files could not be written: Read-only file system" in printed.err
+    show_report([folder], as_json=True)
+    assert json.loads(capsys.readouterr().out)["report"] is None
