@@ -3,7 +3,8 @@
 This is the one check before every ranking, frontier, effect and fit. Three things are needed besides the same task:
 
 - the same validation text, targets and labels (`validation_fingerprint`);
-- for a quality per token, such as the loss of a language model, the same tokenizer;
+- for a quality per token, such as the loss of a language model, the same tokenizer, and no other targets cut off by
+  data.truncate (`targets_cut`);
 - for bits per byte, tokenizers that lose the same share of the text (`text_lost`).
 
 What a row does not say, such as one of an earlier version, is taken from rows with the same tokens, and is otherwise
@@ -31,7 +32,11 @@ def rank_groups(table: pd.DataFrame, qualities: str | Sequence[str]) -> npt.NDAr
     if any(_is_quality(name) for name in names):
         rows = _Rows(table)
         for name in names:
-            keys += [part for part in (rows.texts(name), rows.tokens(name), rows.lost(name)) if part is not None]
+            keys += [
+                part
+                for part in (rows.texts(name), rows.tokens(name), rows.cut(name), rows.lost(name))
+                if part is not None
+            ]
     return np.asarray(pd.factorize(pd.Series(list(zip(*keys, strict=True)), dtype=object))[0], dtype=np.int64)
 
 
@@ -46,6 +51,10 @@ def obstacles(table: pd.DataFrame, quality: str) -> list[str]:
         sentences.append(f"The runs were scored on different {what}: their qualities do not compare.")
     if _differ(rows.tasks, rows.tokens(quality)):
         sentences.append("The runs cut text into different tokens: losses per token do not compare; bits per byte do.")
+    if _differ(rows.tasks, rows.cut(quality)):
+        sentences.append(
+            "data.truncate cut off different shares of the targets: losses are of different texts and do not compare."
+        )
     if _differ(rows.tasks, rows.lost(quality)):
         shares = [share for share in _values(table, "text_lost") if share is not None]
         sentences.append(
@@ -96,6 +105,12 @@ class _Rows:
             return None
         known = [name if of_text else None for name, of_text in zip(self.tokenizers, self.is_text, strict=True)]
         return self._filled(known, [None] * len(known))
+
+    def cut(self, quality: str) -> list[Any] | None:
+        """Return the share of targets that each row does not score; None if the quality counts them all."""
+        if quality.rsplit("/", 1)[-1] not in PER_TOKEN or not self._is_own(quality):
+            return None
+        return [share or 0.0 for share in _values(self.table, "targets_cut")]
 
     def lost(self, quality: str) -> list[Any] | None:
         """Return the share of the text that each row's tokenizer lost, rounded; None unless the unit is the byte."""

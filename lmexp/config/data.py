@@ -89,7 +89,8 @@ class ExampleSection(DataSection):
     """What every source of examples shares; `split: tail` keeps the last examples for validation."""
 
     truncate: bool = False
-    """Whether a text that is longer than the model's context is cut; how many were is said. Else it is an error."""
+    """Whether a text that is longer than the model's context is cut, and counted; else it is an error. Tagged sentences
+    that validate are read in windows instead, so that every word is scored."""
 
 
 class ExampleFiles(ExampleSection):

@@ -7,6 +7,7 @@ is computed.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,8 @@ class Feed(Protocol):
     validation_samples: int
     cut: int
     """Texts that are longer than the context, and are cut."""
+    targets_cut: float
+    """Share of the validation split's targets that are cut off, 0 to 1: they are not scored."""
     text_bytes: int | None
     """UTF-8 bytes of all that is predicted in validation; None where bits a byte would mean nothing."""
 
@@ -75,7 +78,7 @@ class Windows:
         if store.tokens("validation") < 2:
             raise UserError("the validation split has no token to predict; raise data.validation")
         self.epoch_tokens = store.tokens("train")
-        self.cut = 0
+        self.cut, self.targets_cut = 0, 0.0
         self._last = store.tokens("validation") - 1
         self.validation_samples = -(-self._last // context)
         self.text_bytes: int | None = store.bytes("validation")
@@ -114,7 +117,7 @@ class MaskedWindows:
         self.validation_samples = store.tokens("validation") // context
         if not self.validation_samples:
             raise UserError(f"the validation split is shorter than model.context={context}; raise data.validation")
-        self.cut = 0
+        self.cut, self.targets_cut = 0, 0.0
         self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
         self.hidden = max(1, round(share * context))
         """Tokens of a window that are predicted."""
@@ -159,6 +162,7 @@ class _Examples:
         self.epoch_tokens = store.documents("train") * config.model.sequence_tokens
         self.validation_samples = store.documents("validation")
         self.text_bytes: int | None = None
+        self.targets_cut = 0.0
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
@@ -186,6 +190,10 @@ class Labelled(_Examples):
 
     Targets are (B,) int64 of labels, or (B, T) of tags, at the first token of each word. Each text begins with the
     document token, off which an encoder reads the label.
+
+    A text that is longer than the context is cut in training. In validation so is a labelled text, but a tagged
+    sentence is read in windows that overlap by half: each of its words is scored once, in the window that shows most of
+    what is around it.
     """
 
     def __init__(self, store: ExampleStore, config: RunConfig) -> None:
@@ -193,6 +201,15 @@ class Labelled(_Examples):
         super().__init__(store, config)
         self.room = config.model.context - 1  # beside the document token
         self.cut = _check_lengths(store, "source", self.room, "model.context", config)
+        lengths = store.source("validation").lengths
+        if store.holds == "tags":
+            self.cut -= int((lengths > self.room).sum())
+            self._windows = np.array(
+                [window for i, n in enumerate(lengths) for window in _overlapping(i, n, self.room)]
+            )
+        else:
+            self._windows = np.array([(i, 0, 0, self.room) for i in range(len(lengths))])
+        self.validation_samples = len(self._windows)
         # A model that was trained on other data may have more labels, and others before these.
         task = config.task
         known = (task.labels if isinstance(task, LabelTaskSection) else None) or store.labels
@@ -200,22 +217,36 @@ class Labelled(_Examples):
         self._tags: np.ndarray | None = None
         """How many words each training example has, once somebody asks."""
 
+    @property
+    def validation_examples(self) -> np.ndarray:
+        """The number of the example that each validation sample is, or is a window of: (validation_samples,)."""
+        return self._windows[: self.validation_samples, 0]
+
+    def validation(self, samples: np.ndarray) -> Iterator[Batch]:
+        """See Feed; the windows of a sentence follow each other."""
+        yield self._gathered("validation", self._windows[samples])
+
     def gather(self, split: Split, examples: np.ndarray) -> Batch:
         """See _Examples."""
+        return self._gathered(split, np.array([(example, 0, 0, self.room) for example in examples]))
+
+    def _gathered(self, split: Split, windows: np.ndarray) -> Batch:
+        """Return windows, each given as in `_overlapping`."""
         context = self.config.model.context
-        inputs = np.zeros((len(examples), context), np.int64)
-        valid = np.zeros((len(examples), context), bool)
+        inputs = np.zeros((len(windows), context), np.int64)
+        valid = np.zeros((len(windows), context), bool)
         source = self.store.source(split)
         answers = self.store.target(split) if self.store.holds == "tags" else None
-        tags = np.full((len(examples), context), IGNORED, np.int64)
-        for row, example in enumerate(examples):
-            tokens = source[example][: self.room]
+        tags = np.full((len(windows), context), IGNORED, np.int64)
+        for row, (example, start, first, end) in enumerate(windows):
+            tokens = source[example][start : start + self.room]
             inputs[row, 0], inputs[row, 1 : 1 + len(tokens)] = self.store.bos_id, tokens
             valid[row, : 1 + len(tokens)] = True
             if answers is not None:
-                mine = answers[example][: self.room]
-                tags[row, 1 : 1 + len(tokens)] = np.where(mine == IGNORED, IGNORED, self._numbers[np.maximum(mine, 0)])
-        targets = tags if answers is not None else self._numbers[self.store.label(split)[examples]]
+                mine = answers[example][first:end]
+                scored = np.where(mine == IGNORED, IGNORED, self._numbers[np.maximum(mine, 0)])
+                tags[row, 1 + first - start : 1 + first - start + len(mine)] = scored
+        targets = tags if answers is not None else self._numbers[self.store.label(split)[windows[:, 0]]]
         return {name: torch.from_numpy(array) for name, array in _named(inputs, valid, targets).items()}
 
     def count_targets(self, examples: np.ndarray) -> int:
@@ -245,6 +276,8 @@ class Pairs(_Examples):
         self.cut = _check_lengths(store, "source", self.source_room, key, config)
         self.cut += _check_lengths(store, "target", self.room, "model.context", config)
         self.text_bytes = None if self.cut else store.bytes("validation")
+        whole = store.target("validation").lengths
+        self.targets_cut = float(np.maximum(whole - self.room, 0).sum() / (whole.sum() + len(whole)))
 
     def gather(self, split: Split, examples: np.ndarray) -> Batch:
         """See _Examples."""
@@ -291,6 +324,17 @@ def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: 
             )
         cut += len(too_long)
     return cut
+
+
+def _overlapping(example: int, length: int, room: int) -> list[tuple[int, int, int, int]]:
+    """Return the windows of an example of `length` tokens: its number, a window's first token, and what it scores.
+
+    What a window scores is given by its first token and the one after its last. Neighbours overlap by half a window,
+    and each scores half of that.
+    """
+    starts = [*range(0, max(length - room, 0), max(room // 2, 1)), max(length - room, 0)]
+    bounds = [0, *((first + room + second) // 2 for first, second in pairwise(starts)), length]
+    return [(example, start, *ends) for start, ends in zip(starts, pairwise(bounds), strict=True)]
 
 
 def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:

@@ -169,6 +169,24 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             ".4f",
             better="lower",
         ),
+        Column(
+            "texts_cut",
+            "texts, sources and targets of both splits that data.truncate cut to the context; long sentences of a "
+            "validation split of tags are read in windows instead",
+            "texts that were cut",
+            "texts",
+            "texts cut",
+            better="lower",
+        ),
+        Column(
+            "targets_cut",
+            "share of the validation targets that data.truncate cut off, so that the loss does not count them, 0 to 1",
+            "targets that were cut off",
+            "share of targets",
+            "targets cut",
+            ".4f",
+            better="lower",
+        ),
     ),
     "work": (
         Column(

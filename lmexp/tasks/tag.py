@@ -1,10 +1,13 @@
 """Tagging: predict a tag for each word of a sentence, and so its spans (entities, semantic roles)."""
 
 from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import cast
 
 from torch import Tensor
 
-from lmexp.data.feeds import IGNORED, Feed
+from lmexp.data.feeds import IGNORED, Feed, Labelled
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.classify import guesses, labels_of
 from lmexp.tasks.metrics import Answers
@@ -48,7 +51,13 @@ class Tag(Task):
     def _sentences(self, feed: Feed, batch: int) -> Iterator[tuple[list[str], list[str]]]:
         """Yield the right tags of each sentence and those guessed."""
         labels = labels_of(self)
-        for guessed, right in guesses(self, feed, batch):
-            for guessed_row, right_row in zip(guessed, right, strict=True):
-                words = right_row != IGNORED
-                yield [labels[i] for i in right_row[words]], [labels[i] for i in guessed_row[words]]
+        rows = (row for both in guesses(self, feed, batch) for row in zip(*both, strict=True))
+        numbered = zip(cast(Labelled, feed).validation_examples, rows, strict=True)
+        for _, windows in groupby(numbered, key=itemgetter(0)):  # a long sentence is read in several
+            right_tags: list[str] = []
+            guessed_tags: list[str] = []
+            for _, (guessed, right) in windows:
+                words = right != IGNORED
+                right_tags += [labels[i] for i in right[words]]
+                guessed_tags += [labels[i] for i in guessed[words]]
+            yield right_tags, guessed_tags

@@ -45,6 +45,8 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "data_fingerprint": store.fingerprint,
             "validation_fingerprint": store.validation_fingerprint,
             "validation_seen": store.validation_seen,
+            "texts_cut": training.feed.cut,
+            "targets_cut": training.feed.targets_cut,
             "tokenizer_fingerprint": store.tokenizer_fingerprint,
             "text_lost": store.splits["validation"].text_lost,
             "unknown_tokens": store.splits["validation"].unknown_tokens,

@@ -72,6 +72,13 @@ def test_tokenizers_that_lose_different_text_are_not_ranked_by_bits_per_byte():
     assert frontier(table, "bits_per_byte").tolist() == [True, True, True]
 
 
+def test_losses_of_targets_that_were_cut_off_do_not_compare_and_scores_of_whole_texts_do():
+    table = table_of(3, task=["seq2seq"] * 3, targets_cut=[None, 0.0, 0.2])
+    assert rank_groups(table, "loss").tolist() == rank_groups(table, "score/seq2seq/loss").tolist() == [0, 0, 1]
+    assert rank_groups(table, "score/seq2seq/bleu").tolist() == [0, 0, 0]
+    assert obstacles(table, "loss")[0].startswith("data.truncate cut off different shares of the targets")
+
+
 def test_a_loss_per_label_compares_whatever_the_tokenizer_but_not_between_labels():
     labels = {"task": ["tag"] * 2, "perplexity": [None, None], "tokenizer_fingerprint": ["byte", "bpe"]}
     assert rank_groups(table_of(**labels), "loss").tolist() == [0, 0]

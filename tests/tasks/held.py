@@ -13,6 +13,7 @@ class Held:
     def __init__(self, batch: Batch) -> None:
         self.rows = {name: values for name, values in batch.items() if values.ndim}
         self.validation_samples = len(self.rows["targets"])
+        self.validation_examples = np.arange(self.validation_samples)
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed."""

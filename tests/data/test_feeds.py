@@ -1,0 +1,80 @@
+"""What is longer than the context: the same targets are scored whatever the context, or the record says that not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmexp.config import paths
+from lmexp.config.compose import Composer
+from lmexp.config.schema import RunConfig
+from lmexp.data.feeds import IGNORED, Labelled, Pairs, _overlapping
+from lmexp.data.loading import ValidationBatches
+from lmexp.data.prepare import prepare
+from lmexp.models.build import build_model
+from lmexp.resolve.inputs import with_store
+from lmexp.tasks.tag import Tag
+
+DEV = "Ada B-PER\nLovelace I-PER\nwrote O\nto O\nCharles B-PER\nBabbage I-PER\n\nRome B-LOC\n"
+"""Three spans; the second begins at the 22nd byte of the first sentence."""
+
+
+def config(folder: Path, *words: str) -> RunConfig:
+    return Composer([paths.shipped_root()], words=["tokenizer=byte", "data.truncate=true", *words]).config({})
+
+
+def tagging(folder: Path, context: int) -> tuple[RunConfig, Labelled]:
+    """Return the resolved config and the feed of tagging with a context."""
+    for name in ("train", "dev"):
+        (folder / f"{name}.conll").write_text(DEV)
+    data = ["data=tags", f"data.path={folder}/train.conll", f"data.validation_path={folder}/dev.conll"]
+    made = config(folder, "task=tag", "model=bert_nano", f"model.context={context}", *data)
+    store = prepare(made, folder / "stores")
+    made = with_store(made, store)
+    return made, Labelled(store, made)
+
+
+@given(st.integers(0, 300), st.integers(1, 40))
+def test_windows_score_each_token_once_in_order_and_see_it(length, room):
+    windows = _overlapping(7, length, room)
+    assert [token for _, _, first, end in windows for token in range(first, end)] == list(range(length))
+    for example, start, first, end in windows:
+        assert example == 7 and start <= first <= end <= start + room
+        assert start + room <= max(length, room)
+    if length > room >= 4:  # but for the ends of the text, a quarter of a window lies on either side
+        inside = [(start, first, end) for _, start, first, end in windows[1:-1]]
+        assert all(first - start >= room // 4 and start + room - end >= room // 4 for start, first, end in inside)
+
+
+@pytest.mark.parametrize("context", [4, 16, 64])
+def test_every_tag_is_scored_whatever_the_context(tmp_path, context):
+    made, feed = tagging(tmp_path, context)
+    batches = [*ValidationBatches(feed, 3)]
+    targets = np.concatenate([batch["targets"].numpy().ravel() for batch in batches])
+    labels = made.task.known_labels
+    scored = [labels[i] for i in targets[targets != IGNORED]]
+    assert scored == ["B-PER", "I-PER", "O", "O", "B-PER", "I-PER", "B-LOC"]
+    assert all(batch["inputs"].shape[1] == context for batch in batches)
+    assert feed.targets_cut == 0.0 and feed.cut == {4: 2, 16: 1, 64: 0}[context]  # in training
+
+
+@pytest.mark.parametrize("context", [16, 64])
+def test_spans_are_counted_over_whole_sentences(tmp_path, context):
+    made, feed = tagging(tmp_path, context)
+    task = Tag(build_model(made.model, 0, made.task), made)
+    spans = task.judge(feed, 2).details["spans"]
+    assert (spans["PER"]["spans"], spans["LOC"]["spans"]) == (2, 1)
+    sentences = [right for right, _ in task._sentences(feed, 2)]
+    assert sentences == [["B-PER", "I-PER", "O", "O", "B-PER", "I-PER"], ["B-LOC"]]
+
+
+def test_targets_of_pairs_that_are_cut_off_are_counted(tmp_path):
+    (tmp_path / "a.tsv").write_text("source\ttarget\n" + "ab\tabcdefgh\nab\tabc\n" * 2)
+    data = ["data=pairs", f"data.path={tmp_path}/a.tsv", "data.split=tail", "data.validation=0.5"]
+    made = config(tmp_path, "task=seq2seq", "model=encdec_nano", "model.context=6", "model.input_context=8", *data)
+    store = prepare(made, tmp_path / "stores")
+    feed = Pairs(store, with_store(made, store))
+    # Of 8 + 3 tokens and two that end them, three are past the five that the context has room for.
+    assert feed.targets_cut == pytest.approx(3 / 13) and feed.text_bytes is None
