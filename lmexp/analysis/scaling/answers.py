@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.analysis.scaling import branches, checks, cost
+from lmexp.analysis.scaling import branches, checks, cost, outliers
 from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.laws import SERVED, SIX_ND, Price, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
+from lmexp.units import si
 
 POOR = 0.05
 """If every law's mean relative error on held-out runs is above this, a warning says that no law fits."""
@@ -154,6 +155,7 @@ def answer(
             (branches.question(points),),
             checks.warnings(points),
             (edges,),
+            (_outliers(fitted.trusted, points, wanted[0], price),),
             _doubts(fitted, best),
             fitted.warnings,
             *(law.warnings for law in fitted.laws.values()),
@@ -188,7 +190,13 @@ def answer_in_cost(
         largest=largest,
         cost=name,
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
-        warnings=_once(points.warnings, cost.warnings(chosen, name), fitted.warnings, law.warnings),
+        warnings=_once(
+            points.warnings,
+            cost.warnings(chosen, name),
+            fitted.warnings,
+            law.warnings,
+            (_outliers(law, chosen, wanted[0], SIX_ND),),
+        ),
     )
 
 
@@ -196,6 +204,23 @@ def _agreement(fitted: Fit, best: Sequence[Best], names: Sequence[str], flops: f
     """Return whether the named laws and approaches agree with the trusted law about the best size of a budget."""
     params = {row.by: row.params for row in best if row.flops == flops}
     return agreement(flops, params[fitted.trusted.law.name], {name: params[name] for name in names})
+
+
+def _outliers(law: LawFit, points: Points, flops: float, price: Price) -> str:
+    """Return a warning that names the rows no noise explains, and says what leaving them out changes; '' without."""
+    off = outliers.deviations(law, points)
+    far = np.abs(off) > outliers.FAR_OFF
+    if not far.any():
+        return ""
+    said = f"Too far from {law.law.name} for noise, in robust standard deviations: {outliers.named(points, off)}."
+    theta = outliers.theta_without(law, points, far)
+    if not law.law.has_optimum:
+        after, before = float(law.law.loss(theta, flops)), float(law.loss(flops).value)
+        return f"{said} Without them the loss there would be {after:.4g} instead of {before:.4g}."
+    params = float(law.law.optimum(theta, flops, price).params), float(law.optimum(flops, price).params.value)
+    return (
+        f"{said} Without them the best size at {flops:.3g} FLOPs would be {si(params[0])} instead of {si(params[1])}."
+    )
 
 
 def _doubts(fitted: Fit, best: Sequence[Best]) -> tuple[str, ...]:

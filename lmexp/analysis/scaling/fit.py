@@ -128,6 +128,15 @@ class LawFit:
 
         return self._three(best, wanted, amount)
 
+    def fitted(self, points: Points) -> Floats:
+        """Return the law's loss at every point (n,), in the precision of that point."""
+        inputs = [points.column(name) for name in self.law.inputs]
+        if self.precisions is not None and points.precision is not None:
+            shifts = self._theta[len(self.law.parameters) :]
+            factors = {name: np.exp(self.precisions.log_factor(shifts, str(name))) for name in set(points.precision)}
+            inputs[0] = inputs[0] * np.array([float(factors[name]) for name in points.precision])
+        return self.law.loss(self._of_law(self._theta), *inputs)
+
     def _three(self, best: Callable[[Floats], Optimal], *inputs: Floats) -> Optimum:
         """Return the estimates of params, tokens and loss of a function of theta."""
         return Optimum(

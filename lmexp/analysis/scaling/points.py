@@ -32,6 +32,8 @@ class Points:
     """Other costs, (n,) each: `train_seconds`, `dollars`, ...; NaN if not measured."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that were left out: reason -> number of rows."""
+    names: Texts | None = None
+    """(n,) what a reader calls each point: `line 7` of a file, or the name of a run; None for `point 7`."""
     units_named: bool = True
     """Whether the units are known; False if a table does not say which rows are one run, and each row counts as one."""
     warnings: tuple[str, ...] = ()
@@ -46,6 +48,8 @@ class Points:
         object.__setattr__(self, "unit", self._texts("unit", self.unit))
         if self.precision is not None:
             object.__setattr__(self, "precision", self._texts("precision", self.precision))
+        if self.names is not None:
+            object.__setattr__(self, "names", self._texts("names", self.names))
         costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
         object.__setattr__(self, "costs", costs)
 
@@ -84,6 +88,10 @@ class Points:
         """How many independent units the points come from."""
         return len(np.unique(self.unit))
 
+    def name_of(self, row: int) -> str:
+        """Return what a reader calls a point."""
+        return f"point {row + 1}" if self.names is None else str(self.names[row])
+
     def with_units(self, unit: Texts, said: str) -> "Points":
         """Return the points with other units (n,), and a warning about it."""
         return replace(self, unit=unit, warnings=(*self.warnings, said))
@@ -107,4 +115,5 @@ class Points:
             unit=self.unit[mask],
             precision=None if self.precision is None else self.precision[mask],
             costs=dict(costs),
+            names=None if self.names is None else self.names[mask],
         )

@@ -114,6 +114,10 @@ def points_of_frame(
     left_out |= incomplete
     if not complete.any():
         raise UserError(f"{source} has no finished row with numbers to fit: {_tally(left_out)}")
+    copies = _copies(frame, complete)
+    if copies.any():
+        left_out["exact duplicates"] = int(copies.sum())
+        complete &= ~copies
     known, frame = {key: values[complete] for key, values in known.items()}, frame[complete]
     table = _Table(source, lines[complete])
     for key, values in known.items():
@@ -136,10 +140,18 @@ def points_of_frame(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
         precision=frame[precision].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
+        names=_names(frame, table.lines),
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=left_out,
-        warnings=(f"Losses reach {high:.3g}: these are hardly nats per token.",) if high > MAX_LOSS else (),
+        warnings=tuple(
+            said
+            for said in (
+                f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
+                _repeats(sizes, frame, table.lines),
+            )
+            if said
+        ),
         source=f"{source}: {said}",
     )
 
@@ -299,6 +311,35 @@ def _read(file: Path) -> pd.DataFrame:
 def _folded(frame: pd.DataFrame) -> dict[str, str]:
     """Return a table's headings by their names in lower case, with underscores; the first of several counts."""
     return {str(name).strip().lower().replace(" ", "_"): name for name in reversed(list(frame.columns))}
+
+
+def _copies(frame: pd.DataFrame, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return a mask (n,) of the used rows that are equal to an earlier one in every column but a row number."""
+    columns = [name for name in frame.columns if not str(name).startswith("Unnamed:")]
+    copies = np.zeros(len(frame), dtype=bool)
+    copies[used] = frame[used].duplicated(subset=columns).to_numpy(dtype=bool)
+    return copies
+
+
+def _repeats(sizes: Mapping[str, Floats], frame: pd.DataFrame, lines: npt.NDArray[np.int64]) -> str:
+    """Return a warning about rows with the numbers of another row and a difference elsewhere, else ''."""
+    headings = _folded(frame)
+    keys = dict(sizes) | ({"precision": frame[headings["precision"]].to_numpy()} if "precision" in headings else {})
+    again = pd.DataFrame(keys).duplicated().to_numpy(dtype=bool)
+    if not again.any():
+        return ""
+    shown = ", ".join(str(line) for line in lines[again][:5])
+    return (
+        f"{int(again.sum())} rows have the size, tokens and loss of another row, in line {shown}"
+        f"{', ...' if again.sum() > 5 else ''}: if they are the same runs, leave them out: they narrow the intervals."
+    )
+
+
+def _names(frame: pd.DataFrame, lines: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    """Return what a reader calls each row (n,): the slug of a record, or the line of a file."""
+    if "slug" in frame:
+        return frame["slug"].astype(str).to_numpy(dtype=np.str_)
+    return np.array([f"line {line}" for line in lines])
 
 
 def _unit_column(

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.analysis.scaling.fit import Estimate, LawFit
+from lmexp.analysis.scaling.fit import Estimate
 from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
 from lmexp.report.charts.fit_encodings import (
     SHADES,
@@ -194,7 +194,7 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
     """Return how far the loss of each run is from each law, in percent, against compute."""
     points, rows = answer.points, []
     for name, law in answer.fit.laws.items():
-        rows += data_rows({"flops": _spent(answer), "off": 100 * (points.loss / _fitted(answer, law) - 1)}, law=name)
+        rows += data_rows({"flops": _spent(answer), "off": 100 * (points.loss / law.fitted(points) - 1)}, law=name)
     names = list(answer.fit.laws)
     zero = alt.Chart(alt.InlineData(values=[{"off": 0}])).mark_rule(color=INK, opacity=0.5).encode(y="off:Q")
     marks = (
@@ -212,20 +212,6 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
     )
     title = "measured loss above or below the law (percent)"
     return styled([zero, marks], json.dumps(title), 300, "Residuals of each law against compute")
-
-
-def _fitted(answer: Answer, law: LawFit) -> Any:
-    """Return the loss (n,) that a law predicts for every point, at the precision of that point."""
-    points = answer.points
-    columns = {"params": points.params, "tokens": points.tokens, "flops": points.flops, **points.costs}
-    inputs = [columns[name] for name in law.law.inputs]
-    if points.precision is None:
-        return law.loss(*inputs).value
-    fitted = np.empty(len(points))
-    for precision in np.unique(points.precision):
-        here = points.precision == precision
-        fitted[here] = law.loss(*(values[here] for values in inputs), precision=str(precision)).value
-    return fitted
 
 
 def _spent(answer: Answer) -> Any:
