@@ -4,7 +4,7 @@ Laws are not averaged. The law that predicted the largest, held-out runs best is
 beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,8 +84,8 @@ class Answer:
     approaches: dict[str, Approach] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     """Name of a law or approach without a result -> the reason."""
-    bias: Bias | None = None
-    """Bias of approach 2 at the first budget, under the assumption that the law `chinchilla` is right."""
+    biases: dict[str, Bias] = field(default_factory=dict)
+    """Bias of each approach at the first budget, under the assumption that the law `chinchilla` is right."""
     best: tuple[Best, ...] = ()
     agreement: Agreement | None = None
     """Whether the others give the same best size at the first budget; None if laws of one variable were fitted."""
@@ -122,7 +122,7 @@ def answer(
     if not fitted.laws:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise UserError(f"no law could be fitted: {reasons} {' '.join(points.warnings)}".rstrip())
-    results = {"approach_1": approach_1(points, bootstraps, seed), "approach_2": approach_2(points)}
+    results = {"approach_1": approach_1(points), "approach_2": approach_2(points)}
     approaches = {name: result for name, result in results.items() if not isinstance(result, str)}
     refused |= {name: result for name, result in results.items() if isinstance(result, str)}
 
@@ -135,7 +135,6 @@ def answer(
     at_largest = [float(law.optimum(largest, price).params.value) for law in laws.values()]
     edges = checks.edge(points, float(np.median(at_largest))) if at_largest else ""
     first = laws.get("chinchilla")
-    off = bias(points, first.law, theta_of(first), wanted[0]) if first and "approach_2" in approaches else None
     return Answer(
         points=points,
         fit=fitted,
@@ -143,7 +142,7 @@ def answer(
         price=price,
         approaches=approaches,
         refused=refused,
-        bias=off,
+        biases=_biases(points, first, wanted[0], approaches) if first else {},
         agreement=_agreement(fitted, best, rivals(fitted, list(approaches)), wanted[0]),
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
@@ -198,6 +197,13 @@ def answer_in_cost(
             (_outliers(law, chosen, wanted[0], SIX_ND),),
         ),
     )
+
+
+def _biases(points: Points, law: LawFit, flops: float, approaches: Iterable[str]) -> dict[str, Bias]:
+    """Return how far off each approach would be on this grid if a law held exactly."""
+    functions = {"approach_1": approach_1, "approach_2": approach_2}
+    found = {name: bias(points, law.law, theta_of(law), flops, functions[name]) for name in approaches}
+    return {name: off for name, off in found.items() if off is not None}
 
 
 def _agreement(fitted: Fit, best: Sequence[Best], names: Sequence[str], flops: float) -> Agreement:

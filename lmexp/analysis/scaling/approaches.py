@@ -4,11 +4,12 @@ Approach 1 takes the lower envelope of the loss curves of all sizes over compute
 C. Approach 2 fits a parabola of the loss in ln N to each group of runs with equal compute; its vertex is N*. Both then
 fit a line through ln N* against ln C. Its slope is the exponent a of N* ~ C^a.
 
-The loss does not follow a parabola, so approach 2 has a bias, which depends on how wide the grid is and how far it lies
-off the optimum. `bias` measures it: it runs approach 2 on the losses that a given law predicts on the same grid, where
+Both have a bias, which depends on the grid. The loss does not follow a parabola, and an envelope of few sizes jumps
+from one to the next. `bias` measures it: it runs an approach on the losses that a given law predicts on the same grid, where
 the right answer is known.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ class Approach:
     line: tuple[float, float]
     """Exponent and intercept."""
     covariance: Floats
-    """Covariance (2, 2) of exponent and intercept."""
+    """Covariance (2, 2) of exponent and intercept; NaN without intervals."""
     freedom: int
     """Degrees of freedom of the intervals, which are Student's t times the standard error."""
     n_budgets: int
@@ -101,14 +102,18 @@ class Approach:
 
 @dataclass(frozen=True)
 class Bias:
-    """Relative error of approach 2 if a law were exactly right and without noise; 0.01 is 1 %."""
+    """Relative error of an approach if a law were exactly right and without noise; 0.01 is 1 %."""
 
     params: float
     tokens: float
 
 
-def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approach | str:
-    """Return N*(C) from the envelope, or the reason why there is none.
+def approach_1(points: Points) -> Approach | str:
+    """Return N*(C) from the envelope, without an interval, or the reason why there is none.
+
+    The best of many noisy runs is a jump from one size to another, which neither a bootstrap nor a jackknife follows:
+    their 95 % intervals held the truth 55 % of the time on 20 sizes at 12 budgets, and 20 % on 300 scattered runs. So
+    there is none; `bias` says how far off the envelope would be without noise.
 
     Every point must be a finished run or an annealed milestone; the points along a training curve lie too high.
     Between two points of one size, ln L is interpolated linearly in ln C. Budgets at which the smallest or the largest
@@ -120,22 +125,16 @@ def approach_1(points: Points, bootstraps: int = 1000, seed: int = 0) -> Approac
     if several < MIN_IN_ENVELOPE:
         return f"{several} sizes were trained to several budgets; an envelope needs {MIN_IN_ENVELOPE}, better 17."
     budgets = np.geomspace(points.flops.min(), points.flops.max(), ENVELOPE)
-    lowest = _lowest(points, curves, budgets, np.ones(len(points), dtype=bool))
+    lowest = _lowest(points, curves, budgets)
     known = np.isfinite(lowest)
     if len(np.unique(lowest[known])) < MIN_BUDGETS:
         return "The envelope has fewer than 3 sizes between the smallest and the largest."
     reference = float(np.exp(np.mean(np.log(budgets[known]))))
-    unit = np.unique(points.unit, return_inverse=True)[1]
-    random = np.random.default_rng(seed)
-    samples = []
-    for _ in range(bootstraps):
-        drawn = np.bincount(random.integers(unit.max() + 1, size=unit.max() + 1), minlength=unit.max() + 1)
-        samples.append(_envelope_line(budgets, _lowest(points, curves, budgets, drawn[unit] > 0), reference))
     return Approach(
         name="approach_1",
         reference=reference,
         line=_pair(_envelope_line(budgets, lowest, reference)),
-        covariance=np.cov(_finite(np.array(samples)).T) if bootstraps > 1 else np.full((2, 2), np.nan),
+        covariance=np.full((2, 2), np.nan),
         freedom=max(points.n_units - 2, 1),
         n_budgets=int(known.sum()),
         price=price_of(points),
@@ -219,12 +218,18 @@ def _fit_parabola(
     return parabola, units, left
 
 
-def bias(points: Points, law: Law, theta: npt.ArrayLike, flops: float) -> Bias | None:
-    """Return the error of approach 2 at a budget, on this grid, if the law held exactly; None without an answer."""
+def bias(
+    points: Points,
+    law: Law,
+    theta: npt.ArrayLike,
+    flops: float,
+    approach: Callable[[Points], Approach | str] = approach_2,
+) -> Bias | None:
+    """Return the error of an approach at a budget, on this grid, if the law held exactly; None without an answer."""
     exact = Points(
         points.params, points.tokens, points.flops, law.loss(theta, points.params, points.tokens), points.unit
     )
-    fitted = approach_2(exact)
+    fitted = approach(exact)
     if isinstance(fitted, str):
         return None
     best = law.optimum(theta, flops, fitted.price)
@@ -283,19 +288,16 @@ def _lines(x: Floats, y: Floats) -> Floats:
     return lines
 
 
-def _lowest(
-    points: Points, curves: list[npt.NDArray[np.int64]], budgets: Floats, there: npt.NDArray[np.bool_]
-) -> Floats:
+def _lowest(points: Points, curves: list[npt.NDArray[np.int64]], budgets: Floats) -> Floats:
     """Return the size with the lowest loss at each budget (m,).
 
-    NaN where that is the smallest or the largest size run, or fewer than three sizes were run. `there` (n,) marks the
-    points to use.
+    NaN where that is the smallest or the largest size run, or fewer than three sizes were run.
     """
     losses = np.full((len(curves), len(budgets)), np.inf)
     for row, curve in enumerate(curves):
-        at, inverse = np.unique(np.log(points.flops[curve[there[curve]]]), return_inverse=True)
+        at, inverse = np.unique(np.log(points.flops[curve]), return_inverse=True)
         if len(at) > 1:
-            mean = np.bincount(inverse, np.log(points.loss[curve[there[curve]]])) / np.bincount(inverse)
+            mean = np.bincount(inverse, np.log(points.loss[curve])) / np.bincount(inverse)
             losses[row] = np.interp(np.log(budgets), at, mean, left=np.inf, right=np.inf)
     best = np.argmin(losses, axis=0)
     enough = np.isfinite(losses).sum(axis=0) >= 3

@@ -35,7 +35,8 @@ def fit_document(answer: Answer) -> dict[str, Any]:
                 }
                 for name, approach in answer.approaches.items()
             },
-            "approach_2_bias": None if answer.bias is None else vars(answer.bias),
+            "approach_1_bias": _bias(answer, "approach_1"),
+            "approach_2_bias": _bias(answer, "approach_2"),
             "refused": answer.refused,
             "agreement": None if answer.agreement is None else vars(answer.agreement),
             "best": [
@@ -57,6 +58,10 @@ def fit_document(answer: Answer) -> dict[str, Any]:
             "warnings": list(answer.warnings),
         }
     )
+
+
+def _bias(answer: Answer, name: str) -> dict[str, float] | None:
+    return vars(answer.biases[name]) if name in answer.biases else None
 
 
 def _law(law: LawFit) -> dict[str, Any]:

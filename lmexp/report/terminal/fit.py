@@ -90,7 +90,7 @@ def _best_size(answer: Answer, row: Best) -> list[str]:
         return ", ".join(f"{estimate_text(of_name[name], si)} by {name}" for name in names)
 
     if compared is not None and compared.disagree:
-        off = answer.bias if "approach_2" in compared.disagree else None
+        off = answer.biases.get("approach_2") if "approach_2" in compared.disagree else None
         return [
             f"{budget} the best size is not settled: {by([row.by, *compared.disagree])}. They differ by more than "
             "their intervals allow.",
@@ -137,7 +137,7 @@ def law_rows(answer: Answer) -> Rows:
             rows.append((name if i == 0 else "", parameter, number(value), interval))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
-        rows.append((name, "a in N* ~ C^a", number(value), f"{number(low)} to {number(high)}"))
+        rows.append((name, "a in N* ~ C^a", number(value), _interval_text(low, high, number)))
     return rows
 
 
@@ -183,11 +183,13 @@ def notes_of(answer: Answer) -> list[str]:
         last = [float(row.params.value) for row in laws if row.flops == laws[-1].flops]
         apart = f"the best sizes of the laws differ by a factor of {max(last) / min(last):.2f}"
         notes.append(f"At {flops_text(laws[-1].flops)} FLOPs {apart}: this is uncertainty as well.")
-    if answer.bias is not None:
+    for name, off in answer.biases.items():
         notes.append(
-            f"Approach 2 on this grid would be {answer.bias.params:+.1%} off in N* and {answer.bias.tokens:+.1%} in D* "
+            f"{name} on this grid would be {off.params:+.1%} off in N* and {off.tokens:+.1%} in D* "
             f"at {flops_text(answer.best[0].flops)} FLOPs if the fitted chinchilla law held exactly."
         )
+    if "approach_1" in answer.approaches:
+        notes.append("approach_1 has no interval: none that resampling gives holds the truth often enough.")
     for name, approach in answer.approaches.items():
         if approach.holdout is not None:
             notes.append(
@@ -215,13 +217,18 @@ def estimate_text(estimate: Estimate, write: Any) -> str:
     value, low, high = (float(part) for part in estimate)
     if math.isnan(value):
         return "–"
-    return f"{write(value)} ({write(low)} to {write(high)})"
+    return f"{write(value)} ({_interval_text(low, high, write)})" if not math.isnan(low) else write(value)
 
 
 def two_lines(estimate: Estimate, write: Any) -> str:
     """Return an estimate, its interval below it, for a narrow table."""
     value, low, high = (float(part) for part in estimate)
-    return "–" if math.isnan(value) else f"{write(value)}\n{write(low)} to {write(high)}"
+    return "–" if math.isnan(value) else f"{write(value)}\n{_interval_text(low, high, write)}"
+
+
+def _interval_text(low: float, high: float, write: Any) -> str:
+    """Return `1.1 to 1.3`, or a dash if there is no interval."""
+    return "–" if math.isnan(low) else f"{write(low)} to {write(high)}"
 
 
 def number(value: float) -> str:

@@ -95,11 +95,24 @@ def test_budgets_are_told_apart_and_small_differences_are_not():
 def test_the_envelope_of_many_sizes_finds_the_exponent():
     n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e10, 25), np.geomspace(1e8, 3e12, 40)))
     points = Points(n, d, 6 * n * d, chinchilla.loss(HOFFMANN, n, d), np.arange(len(n)).astype(str))
-    found = approach_1(points, bootstraps=20)
+    found = approach_1(points)
     assert isinstance(found, Approach)
     assert found.line[0] == pytest.approx(0.28 / 0.62, abs=0.01)
     truth = chinchilla.optimum(HOFFMANN, 1e21).params
     assert float(found.params(1e21).value) == pytest.approx(float(truth), rel=0.05)
+
+
+def test_an_envelope_has_no_interval_and_says_its_bias_on_the_grid():
+    n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e8, 1e10, 12), np.geomspace(1e9, 3e12, 40)))
+    exact = chinchilla.loss(HOFFMANN, n, d)
+    points = Points(n, d, 6 * n * d, exact * np.exp(0.01 * np.sin(np.arange(len(n)))), np.arange(len(n)).astype(str))
+    noisy, clean = (approach_1(Points(n, d, 6 * n * d, loss, points.unit)) for loss in (points.loss, exact))
+    assert isinstance(noisy, Approach) and isinstance(clean, Approach)
+    assert np.isnan([*noisy.params(1e23)[1:], *noisy.exponent[1:]]).all()
+    off = bias(points, chinchilla, HOFFMANN, 1e23, approach_1)
+    truth = float(chinchilla.optimum(HOFFMANN, 1e23).params)
+    assert off is not None and off.params == pytest.approx(float(clean.params(1e23).value) / truth - 1)
+    assert abs(off.params) > 0.01  # twelve sizes jump
 
 
 def test_few_sizes_have_no_envelope():
