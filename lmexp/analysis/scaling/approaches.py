@@ -5,8 +5,8 @@ C. Approach 2 fits a parabola of the loss in ln N to each group of runs with equ
 fit a line through ln N* against ln C. Its slope is the exponent a of N* ~ C^a.
 
 Both have a bias, which depends on the grid. The loss does not follow a parabola, and an envelope of few sizes jumps
-from one to the next. `bias` measures it: it runs an approach on the losses that a given law predicts on the same grid, where
-the right answer is known.
+from one to the next. `bias` measures it: it runs an approach on the losses that a given law predicts on the same grid,
+where the right answer is known.
 """
 
 from collections.abc import Callable

@@ -223,7 +223,9 @@ def estimate_text(estimate: Estimate, write: Any) -> str:
 def two_lines(estimate: Estimate, write: Any) -> str:
     """Return an estimate, its interval below it, for a narrow table."""
     value, low, high = (float(part) for part in estimate)
-    return "–" if math.isnan(value) else f"{write(value)}\n{_interval_text(low, high, write)}"
+    if math.isnan(value):
+        return "–"
+    return str(write(value)) if math.isnan(low) else f"{write(value)}\n{_interval_text(low, high, write)}"
 
 
 def _interval_text(low: float, high: float, write: Any) -> str:
