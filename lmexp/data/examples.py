@@ -267,9 +267,11 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         shown = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
         say(f"warning: the validation split lacks {len(missing)} of {len(examples.labels)} labels: {shown}")
     if len(configs) == 1:
-        source = target = build_tokenizer(configs[0], _SplitTexts(examples, None))
+        source = target = build_tokenizer(configs[0], _SplitTexts(examples, None), say)
     else:
-        source, target = (build_tokenizer(config, _SplitTexts(examples, side)) for side, config in enumerate(configs))
+        source, target = (
+            build_tokenizer(config, _SplitTexts(examples, side), say) for side, config in enumerate(configs)
+        )
         target.save(folder / "target_tokenizer.json")
     source.save(folder / "tokenizer.json")
 

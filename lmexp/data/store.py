@@ -156,7 +156,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     say_passed_over(data, say)
     megabytes = documents.characters / 1e6
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
-    tokenizer = build_tokenizer(configs[0], documents)
+    tokenizer = build_tokenizer(configs[0], documents, say)
     tokenizer.save(folder / "tokenizer.json")
     dtype = token_dtype(tokenizer.vocab_size)
     bos = np.array([tokenizer.bos_id], np.uint32)

@@ -1,6 +1,7 @@
 """From a config, or a saved file, to a tokenizer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from lmexp.config.data import (
@@ -17,18 +18,20 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.lossless import BPETokenizer, ByteTokenizer, CharTokenizer, train_bpe
 from lmexp.data.tokenizers.others import HFTokenizer, load_hf
 from lmexp.data.tokenizers.outside import build_outside, load_outside
+from lmexp.data.tokenizers.training import train_patiently
 from lmexp.data.tokenizers.wordpiece import WordPieceTokenizer, train_wordpiece
 from lmexp.errors import UserError
 from lmexp.files import read_json
+from lmexp.messages import Say, silent
 
 
-def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, str]]) -> Tokenizer:
+def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, str]], say: Say = silent) -> Tokenizer:
     """Return the tokenizer that `config` asks for; char, bpe and wordpiece learn it from the documents, which can be
     iterated more than once.
 
     char takes the characters of both splits, so that validation meets no unknown one; bpe and wordpiece are trained on
-    the training split alone. Raises UserError when these find fewer entries than asked for, or one of others cannot be
-    had.
+    the training split alone, and `say` is told how long that takes. Raises UserError when these find fewer entries than
+    asked for, or one of others cannot be had.
     """
     if isinstance(config, ByteTokenizerConfig):
         return ByteTokenizer()
@@ -37,15 +40,20 @@ def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, st
     if isinstance(config, SavedTokenizerConfig):
         return _load_saved(config)
     if isinstance(config, OutsideTokenizerConfig):
-        return build_outside(config, (text for split, text in documents if split == "train"))
+        return build_outside(config, _texts_of_training(documents))
     if isinstance(config, BPETokenizerConfig):
-        return train_bpe(config.vocab_size, (text for split, text in documents if split == "train"))
+        return train_patiently(lambda: train_bpe(config.vocab_size, _texts_of_training(documents)), say)
     if isinstance(config, WordPieceTokenizerConfig):
-        return train_wordpiece(config.vocab_size, lambda: (text for split, text in documents if split == "train"))
+        texts = partial(_texts_of_training, documents)
+        return train_patiently(lambda: train_wordpiece(config.vocab_size, texts), say)
     characters: set[str] = set()
     for _, text in documents:
         characters.update(text)
     return CharTokenizer(characters)
+
+
+def _texts_of_training(documents: Iterable[tuple[Split, str]]) -> Iterator[str]:
+    return (text for split, text in documents if split == "train")
 
 
 def _load_saved(config: SavedTokenizerConfig) -> Tokenizer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer
+from lmexp.data.tokenizers.training import bounded
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> BPETokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    model.train_from_iterator(chain.from_iterable(map(cut, texts)), trainer)
+    model.train_from_iterator((part for text in texts for piece in cut(text) for part in bounded(piece)), trainer)
     found = model.get_vocab_size() + 1
     if found < vocab_size:
         remedy = f"set tokenizer.vocab_size={found} or lower" if found > 257 else "use tokenizer=byte"

@@ -15,6 +15,7 @@ import numpy as np
 from lmexp.config.data import WORDPIECE_LEAST
 from lmexp.data.scripts import UNSPACED
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer
+from lmexp.data.tokenizers.training import bounded
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> Word
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    model.train_from_iterator(texts(), trainer)
+    model.train_from_iterator((part for text in texts() for part in bounded(text)), trainer)
     vocabulary = json.loads(model.to_str())["model"]["vocab"]
     found = len(vocabulary) + 1
     if found < vocab_size:
