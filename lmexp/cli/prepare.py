@@ -13,6 +13,7 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     from lmexp.config.compose import Composer, allow_code
     from lmexp.config.overrides import refuse_axes
     from lmexp.data.prepare import prepare
+    from lmexp.data.sources import check_apart
     from lmexp.report.terminal.tables import print_store
     from lmexp.runs.directory import STORES
 
@@ -20,6 +21,7 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     refuse_axes(overrides, "`lmexp train -m`")
     allow_code(overrides, common.config_dir)
     config = Composer(paths.search_roots(common.config_dir), words=overrides).config({})
+    check_apart(config.data)
     store = prepare(config, common.output_dir / STORES, say)
     document: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}
     for split in ("train", "validation"):

@@ -83,7 +83,6 @@ def fingerprint(data: DataConfig) -> str:
         return outside.fingerprint(data)
     try:
         if isinstance(data, ExampleFiles):
-            _check_apart(_example_files(data))
             return hash_text("\n".join(f"{role} {_hash(files)}" for role, files in _example_files(data).items()))
         return _hash(local_files.find(data.path, data.format) if isinstance(data, FileData) else _stdlib_files())
     except OSError as error:
@@ -101,11 +100,14 @@ def _example_files(data: ExampleFiles) -> dict[str, list[Path]]:
     return {role: local_files.find(path, _suffix(data)) for role, path in _paths(data).items()}
 
 
-def _check_apart(files: dict[str, list[Path]]) -> None:
+def check_apart(data: DataConfig) -> None:
     """Raise UserError for a file that both trains and validates, under whatever name.
 
-    Files are known by their inodes, so that links are seen through.
+    Files are known by their inodes, so that links are seen through. `lmexp eval` trains nothing, and may read any file.
     """
+    if not isinstance(data, ExampleFiles):
+        return
+    files = _example_files(data)
     sides = {role.startswith("validation"): dict[tuple[int, int], Path]() for role in _PATHS}
     for role, of_role in files.items():
         for file in of_role:

@@ -18,6 +18,7 @@ from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
 from lmexp.data.prepare import AnyStore
+from lmexp.data.sources import check_apart
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver, begin_with
@@ -114,6 +115,7 @@ class RunResolver:
         config = self._with_hardware(config, device)
         if read_source:
             config = with_versions(self._inputs.identified(config))
+            check_apart(config.data)
         if self._when_valid and not device.elsewhere:
             self._when_valid()
             self._when_valid = None

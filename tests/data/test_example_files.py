@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from lmexp.config.data import LabelData, PairData, StdlibData, TagData
 from lmexp.data.scripts import separated
-from lmexp.data.sources import examples, fingerprint, with_absolute_paths
+from lmexp.data.sources import check_apart, examples, fingerprint, with_absolute_paths
 from lmexp.data.split import SplitExamples
 from lmexp.errors import UserError
 
@@ -205,8 +205,8 @@ def test_the_fingerprint_follows_every_file_and_what_it_is_for(write, tmp_path, 
 def test_a_file_that_trains_and_validates_is_refused(write, folder):
     write(a_conll="a O\n", b_conll="b O\n")
     with pytest.raises(UserError, match=r"a\.conll: this file is in data\.path and in data\.validation_path"):
-        fingerprint(tags(folder, validation_path="a.conll"))
-    fingerprint(tags("b.conll", validation_path="a.conll"))
+        check_apart(tags(folder, validation_path="a.conll"))
+    check_apart(tags("b.conll", validation_path="a.conll"))
 
 
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
@@ -216,13 +216,13 @@ def test_a_link_does_not_hide_that_a_file_trains_and_validates(write, tmp_path, 
     with pytest.raises(
         UserError, match=r"v\.csv \(as a\.csv\): this file is in data\.path and in data\.validation_path"
     ):
-        fingerprint(labels(validation_path="v.csv"))
+        check_apart(labels(validation_path="v.csv"))
 
 
 def test_targets_that_train_and_validate_are_refused(write):
     write(s_txt="1\n", t_txt="2\n", v_txt="3\n")
     with pytest.raises(UserError, match=r"t\.txt: this file is in data\.path and in data\.validation_path"):
-        fingerprint(parallel(validation_path="v.txt", validation_target_path="t.txt"))
+        check_apart(parallel(validation_path="v.txt", validation_target_path="t.txt"))
 
 
 def test_by_hash_no_source_text_is_on_both_sides(write):

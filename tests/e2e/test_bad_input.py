@@ -22,6 +22,7 @@ sweep:
 def files(tmp_path: Path) -> Path:
     """Texts that are wrong in one way each."""
     (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "t.conll").write_text("cook B-V\n")
     (tmp_path / "short.txt").write_text("a few words only")
     (tmp_path / "latin1.txt").write_bytes("one line\ncaf\u00e9 au lait\n".encode("latin-1"))
     (tmp_path / "words.txt").write_text("one two three four five six seven eight nine ten " * 200)
@@ -50,6 +51,10 @@ WRONG = {
         "model.context=32 is longer than the training text, which has",
     ),
     "empty file": ([*TEXT, "data.path=empty.txt"], "empty.txt"),
+    "the same file on both sides": (
+        ["train", *SMALL, "task=tag", "data=tags", "data.path=t.conll", "data.validation_path=t.conll"],
+        "t.conll: this file is in data.path and in data.validation_path",
+    ),
     "missing file": ([*TEXT, "data.path=nowhere.txt"], "nowhere.txt"),
     "invalid UTF-8": ([*TEXT, "data.path=latin1.txt"], "latin1.txt"),
     "vocabulary too large": (

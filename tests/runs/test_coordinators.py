@@ -21,7 +21,7 @@ from tests.runs.test_mirrors import config_for
 
 NOBODY = 65534
 LOOK = """
-import json, os, sys
+import encodings.utf_8_sig, json, os, sys  # nobody cannot read a Python in a home folder
 from pathlib import Path
 from lmexp.runs.status import status
 from lmexp.runs.coordinators import LOCK, has_coordinator

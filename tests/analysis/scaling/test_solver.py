@@ -149,7 +149,7 @@ def test_refits_at_a_tiny_delta_are_the_optima_found_from_nothing():
 
 
 SEEDS = [
-    pytest.param(range(10), marks=pytest.mark.slow, id="10"),
+    pytest.param(range(3), marks=pytest.mark.slow, id="3"),
     pytest.param(range(40), marks=[pytest.mark.long, pytest.mark.timeout(1200)], id="40"),
 ]
 
