@@ -40,7 +40,10 @@ def list_choices(
     else:
         known = [*groups, SWEEPS]
         raise UserError(f"there is no list of {kind}.{nearest(kind, known)} Choices: {', '.join(known)}")
-    choices = {name: paths.first_comment(file) for name, file in files.items()}
+    folder = paths.SWEEPS if kind == SWEEPS else f"{paths.CONF}/{groups[kind]}"
+    several = paths.clashes(roots)
+    notes = {name: " (in several plug-ins)" for name in files if f"{folder}/{name}.yaml" in several}
+    choices = {name: paths.first_comment(file) + notes.get(name, "") for name, file in files.items()}
     if as_json:
         print_json(choices)
     else:

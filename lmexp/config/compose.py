@@ -17,7 +17,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import BaseModel, ValidationError
 
@@ -107,6 +107,7 @@ class Composer:
             if not isinstance(read_yaml(self.sweep_file), dict):
                 raise UserError(f"{shown(self.sweep_file)}: a sweep file is a mapping with a key `sweep`")
         self._groups = paths.groups(self.roots)
+        self._clashes = paths.clashes(self.roots)
 
     def sweep_spec(self) -> SweepSpec:
         """Return the study that the sweep file (and the words) describe."""
@@ -181,7 +182,12 @@ class Composer:
             path = GlobalHydra.instance().config_loader().get_search_path()
             for address in addresses:  # in this order: a user's choice hides a shipped one of its name
                 path.prepend("lmexp", address, SearchPathQuery(provider="main"))
-            return compose("config", overrides=overrides)
+            cfg = compose("config", overrides=overrides, return_hydra_config=True)
+            for group, choice in cfg.hydra.runtime.choices.items():
+                paths.check_clash(f"{paths.CONF}/{group}/{choice}.yaml", self._clashes)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            return cfg
 
     def _check(self, schema: type[S], plain: Any, above: tuple[str, ...]) -> S:
         try:

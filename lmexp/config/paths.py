@@ -50,6 +50,33 @@ def plugin_roots() -> list[Path]:
     return roots
 
 
+def clashes(roots: list[Path]) -> dict[str, list[Path]]:
+    """Return the configs and sweeps that several plug-ins bring under one name, as `conf/optim/lion.yaml`, with roots.
+
+    A file of the user's own under that name decides which is meant, so that is no clash.
+    """
+    plugins = [root for root in dict.fromkeys(plugin_roots()) if root in roots]
+    own = roots[: roots.index(plugins[0])] if plugins else []
+    bringing: dict[str, list[Path]] = {}
+    for root in plugins:
+        for file in (file for part in (CONF, SWEEPS) for file in (root / part).rglob("*.yaml")):
+            bringing.setdefault(file.relative_to(root).as_posix(), []).append(root)
+    return {
+        name: several
+        for name, several in bringing.items()
+        if len(several) > 1 and not any((root / name).exists() for root in own)
+    }
+
+
+def check_clash(file: str, known: dict[str, list[Path]]) -> None:
+    """Raise UserError if several plug-ins bring a file, as `clashes` knows them."""
+    if roots := known.get(file):
+        raise UserError(
+            f"{file} is in {len(roots)} plug-ins, {' and '.join(map(str, roots))}: uninstall one, or copy the one that "
+            f"you mean to {file} in your own folder"
+        )
+
+
 def sweep_files(roots: list[Path]) -> dict[str, Path]:
     """Return every sweep by name (`demo`, `papers/kaplan`); the user's hides a shipped one of its name."""
     found: dict[str, Path] = {}
@@ -76,6 +103,7 @@ def find_sweep(name: str, roots: list[Path]) -> tuple[str, Path]:
     known = sweep_files(roots)
     if name not in known:
         raise UserError(f"there is no sweep '{name}'.{nearest(name, known)} `lmexp list sweeps` shows them")
+    check_clash(f"{SWEEPS}/{name}.yaml", clashes(roots))
     return name, known[name]
 
 
