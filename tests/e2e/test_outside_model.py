@@ -1,13 +1,21 @@
 """A model family, a task and metrics from a user's own folder: everything works with them that works with lmexp's."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
+
+if TYPE_CHECKING:
+    from tests.launch.ray import RayCluster
 
 MODEL = '''
 """A causal convolution over the embeddings: no attention, and no formula for its FLOPs."""
@@ -164,6 +172,9 @@ def test_a_model_and_a_task_of_ones_own_are_swept_used_and_scored(lmexp: Lmexp, 
         assert used.returncode == 0, used.stderr
     kept = json.loads((run / "scores.json").read_text())["again"]["scores"]
     assert kept["right"] == pytest.approx(row["score/fading/right"])
+    refused = lmexp("export", str(run), "exported")
+    assert refused.returncode == 2 and "has no model like family conv of mine.models.Conv" in refused.stderr
+    assert "checkpoints/final/model.safetensors" in refused.stderr and not (tmp_path / "exported").exists()
 
 
 def test_a_metric_that_fails_costs_no_result_and_is_named(lmexp: Lmexp, tmp_path: Path, words: list[str]):
@@ -221,3 +232,49 @@ def test_a_model_of_ones_own_trains_on_two_processes_and_resumes(lmexp: Lmexp, t
     assert run.read_state().state == "done"
     ended = lmexp("train", *words, "--name", "one")  # a finished run is not trained again
     assert ended.returncode == 0 and run.read_state().attempts == 1
+
+
+@pytest.mark.slow
+def test_a_sharded_model_of_ones_own_is_killed_goes_on_and_ends_as_on_one_process(
+    lmexp: Lmexp, tmp_path: Path, words: list[str]
+):
+    words = [*words, "budget.tokens=102400", "checkpoint.every=0.05", "trainer.accelerator=cpu"]
+    command = [sys.executable, "-m", "lmexp.cli", "train", *words, "trainer.devices=2", "trainer.strategy=fsdp"]
+    environment = os.environ | {"LMEXP_OUTPUTS": "outputs"}
+    started = subprocess.Popen(
+        [*command, "--name", "sharded"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (kept := list((tmp_path / "outputs" / "sharded").glob("*/checkpoints/last.ckpt"))):
+        assert started.poll() is None and time.monotonic() < deadline, started.communicate()[1]
+        time.sleep(0.02)
+    run = RunDir(kept[0].parents[1])
+    os.kill(run.read_state().pid or 0, signal.SIGKILL)
+    assert started.wait(120) == 0, started.communicate()[1]
+    assert run.read_state().attempts == 2 and "resuming after step" in run.log.read_text()
+    alone = lmexp("train", *words, "--name", "one")
+    assert alone.returncode == 0, alone.stderr
+    (sharded,), (single,) = (rows(tmp_path / "outputs" / name) for name in ("sharded", "one"))
+    assert sharded["family"] == "conv" and sharded["loss"] == pytest.approx(single["loss"], rel=1e-4)
+
+
+def trains_on(cluster: list[str], lmexp: Lmexp, folder: Path, words: list[str]) -> None:
+    """Train on a cluster, and check that its nodes took the user's code from the user's folder."""
+    here = [word for word in words if not word.startswith("launcher.")]
+    ended = lmexp("train", *here, *cluster, "trainer.accelerator=cpu", "--name", "far", timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = rows(folder / "outputs" / "far")
+    assert row["family"] == "conv" and row["task"] == "fading" and row["flops_source"] == "counted"
+    assert "mine.models.Conv" in row["code_versions"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm_cluster")
+def test_a_model_of_ones_own_trains_in_slurm(lmexp: Lmexp, tmp_path: Path, words: list[str]):
+    trains_on(["launcher=slurm", "launcher.partition=main", "launcher.memory_gb=1"], lmexp, tmp_path, words)
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_trains_in_ray(ray_cluster: "RayCluster", lmexp: Lmexp, tmp_path: Path, words: list[str]):
+    ray_cluster.complete()
+    trains_on(["launcher=ray", f"launcher.address={ray_cluster.address}"], lmexp, tmp_path, words)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lmexp.config.code import is_shipped
 from lmexp.config.hf import quiet
 from lmexp.config.models.base import ModelSection
 from lmexp.errors import UserError, reason_of
@@ -51,14 +52,14 @@ def export_folder(config: ModelSection, model: nn.Module, tokenizer: Exportable,
     """Write a folder of which the library's AutoModelFor... makes a model with equal logits, and AutoTokenizer the ids.
 
     It is written aside and renamed: there is a whole one or none. Raises UserError: a folder that is there and not
-    empty or cannot be written, a family that the library does not have, a head over labels.
+    empty or cannot be written, a family that the library does not have or that is not lmexp's own, a head over labels.
     """
     if isinstance(model, LabelModel):
         raise UserError("a model with a head over labels cannot be exported: only one that predicts tokens")
-    if config.family not in {*TO_HF, "hf"}:
+    if config.family not in {*TO_HF, "hf"} or not is_shipped(config.module):
         raise UserError(
-            f"transformers has no model like family {config.family}, so it cannot be exported; there are "
-            f"{', '.join(TO_HF)} and hf"
+            f"transformers has no model like family {config.family} of {config.module}, so it cannot be exported; "
+            f"there are {', '.join(TO_HF)} and hf. Its weights are in checkpoints/final/model.safetensors of the run"
         )
     folder = folder.expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
