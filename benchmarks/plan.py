@@ -1,4 +1,4 @@
-"""How well `plan --measure` foretells training seconds: a sweep of 8 different runs, planned, then trained.
+"""How well `plan --measure` predicts training seconds: a sweep of 8 different runs, planned, then trained.
 
 The runs differ in model, depth, precision, batch and micro-batch. Prints predicted and actual seconds, their
 ratio and the worst: python benchmarks/plan.py

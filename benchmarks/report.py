@@ -81,11 +81,11 @@ def write_study(folder: Path, records: int) -> None:
 def measured(what: str, call: Callable[[], Any]) -> Any:
     """Call, and print the CPU seconds it took and the peak memory of the process so far."""
     start = time.process_time()
-    found = call()
+    result = call()
     taken = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{what:<42} {taken:7.2f} s CPU   peak so far {peak:5.2f} GB", flush=True)
-    return found
+    return result
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ def commit_of(
 
     ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
     try:
-        found = ask(name, revision=revision, timeout=_SECONDS)
+        info = ask(name, revision=revision, timeout=_SECONDS)
     except OfflineModeIsEnabled as error:
         if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
             return revision  # a commit needs no resolving, and the cache may have it
@@ -53,12 +53,12 @@ def commit_of(
             f"cannot reach {endpoint} for the {kind} '{name}': {reason_of(error)}. Without a network, {instead}"
         ) from error
     if kind == "model":
-        files = [file.rfilename for file in found.siblings or []]
+        files = [file.rfilename for file in info.siblings or []]
         if not any(file.endswith(".safetensors") for file in files):
             raise lacking_weights(name, files)
-    if found.sha is None:
+    if info.sha is None:
         raise UserError(f"the hub names no commit for the {kind} '{name}'")
-    return str(found.sha)
+    return str(info.sha)
 
 
 def lacking_weights(name: str, files: list[str]) -> UserError:

@@ -64,7 +64,7 @@ class Terminal(Console):
         """Print a JSON document that any reader reads back as it was."""
         is_unicode = self.encoding.lower().startswith("utf")
         text = json.dumps(document, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
-        self.file.write(CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n")
+        self.file.write(CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n")
         self.file.flush()
 
     def on_broken_pipe(self) -> None:

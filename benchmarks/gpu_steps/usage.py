@@ -13,8 +13,8 @@ def use(bench: Bench) -> None:
     precisions = ["fp32"] if bench.dry else ["fp32", "tf32", "bf16", "fp16", "int8"]
 
     def loss(precision: str) -> float:
-        found: float = bench.lmexp("eval", name, "--precision", precision, outputs="use")["scores"]["loss"]
-        return found
+        loss: float = bench.lmexp("eval", name, "--precision", precision, outputs="use")["scores"]["loss"]
+        return loss
 
     with ThreadPoolExecutor(len(precisions)) as pool:
         for precision, found in zip(precisions, pool.map(loss, precisions), strict=True):

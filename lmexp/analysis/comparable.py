@@ -52,13 +52,13 @@ def mixtures(table: pd.DataFrame) -> list[Mixture]:
     Texts and tokenizers are not among it: findings.py speaks of them first.
     """
     done = table[is_done(table)]
-    found = []
+    differing = []
     for column, (_, matters) in _SAID.items():
         values = code(done) if column == "code" else done.get(column)
         counts = {} if values is None else values.dropna().astype(str).value_counts().to_dict()
         if len(counts) > 1:
-            found.append(Mixture(column, {str(value): int(n) for value, n in counts.items()}, matters))
-    return found
+            differing.append(Mixture(column, {str(value): int(n) for value, n in counts.items()}, matters))
+    return differing
 
 
 def code(table: pd.DataFrame) -> pd.Series | None:

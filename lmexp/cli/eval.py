@@ -63,7 +63,7 @@ def evaluate(
     """
     from lmexp.config.overrides import refuse_axes
     from lmexp.inference.evaluate import evaluate, evaluate_by_harness
-    from lmexp.report.terminal.tables import print_scores
+    from lmexp.report.terminal.scores import print_scores
 
     overrides = overrides or []
     refuse_axes(overrides, "`lmexp train -m`")

@@ -29,7 +29,7 @@ def list_choices(
     debug: Debug = False,
 ) -> None:
     """List all choices of one kind, one line each."""
-    from lmexp.report.terminal.tables import print_list
+    from lmexp.report.terminal.lists import print_list
 
     roots = paths.search_roots(config_dir)
     groups = kinds(paths.groups(roots))

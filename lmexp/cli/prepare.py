@@ -14,7 +14,7 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     from lmexp.config.overrides import refuse_axes
     from lmexp.data.prepare import prepare
     from lmexp.data.sources import check_apart
-    from lmexp.report.terminal.tables import print_store
+    from lmexp.report.terminal.lists import print_store
     from lmexp.runs.directory import STORES
 
     overrides = overrides or []

@@ -24,7 +24,7 @@ def score(
     from lmexp.inference.score import read_sentences
     from lmexp.inference.score import score as score_one
     from lmexp.inference.subject import load_subject
-    from lmexp.report.terminal.tables import print_sentences
+    from lmexp.report.terminal.scores import print_sentences
 
     texts = read_sentences(sentences or [], file)
     loaded = load_subject(run, common.output_dir, common.config_dir, say=say)

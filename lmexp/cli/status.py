@@ -17,7 +17,7 @@ def status(
 ) -> None:
     """Show what each run of a sweep is doing."""
     from lmexp.launch.control import goes_on
-    from lmexp.report.terminal.tables import print_status, watch_status
+    from lmexp.report.terminal.status import print_status, watch_status
     from lmexp.runs.status import status
 
     folder = common.output_dir / name

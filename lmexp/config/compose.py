@@ -46,7 +46,7 @@ def _own_hydra() -> Iterator[None]:
         GlobalHydra.instance().hydra = users  # another instance by now
 
 
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 """Choices that a message names; of more, the nearest is enough."""
 ELSEWHERE = {
     "model.dff": "model.d_ff",
@@ -285,7 +285,7 @@ class _translate:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             group, _, name = str(error.missing_cfg_file).rpartition("/")
             known = [str(option) for option in error.options or []]
-            shown = ", ".join(known) if len(known) <= MOST_SHOWN else f"{len(known)}, which `lmexp list` shows"
+            shown = ", ".join(known) if len(known) <= MAX_SHOWN else f"{len(known)}, which `lmexp list` shows"
             return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {shown}"
         if isinstance(error, MissingMandatoryValue):
             key = str(error.full_key or error).removeprefix("Missing mandatory value: ")

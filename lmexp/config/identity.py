@@ -41,14 +41,14 @@ def run_id(config: RunConfig) -> str:
 
 def _by_content(config: RunConfig) -> dict[str, Any]:
     """Return what is left out where a hash of the content stands for it: names and places of what others made."""
-    found: dict[str, Any] = {}
+    left_out: dict[str, Any] = {}
     if config.data.clean.stop_words_fingerprint:
-        found["data"] = dict.fromkeys(NOT_IN_IDENTITY["data"], True) | {"clean": {"stop_words"}}
+        left_out["data"] = dict.fromkeys(NOT_IN_IDENTITY["data"], True) | {"clean": {"stop_words"}}
     for key in ("tokenizer", "target_tokenizer"):
         if getattr(getattr(config, key), "fingerprint", None):
-            found[key] = {"name", "revision", "path"}
-    found["model"] = config.model.not_in_identity
-    return found
+            left_out[key] = {"name", "revision", "path"}
+    left_out["model"] = config.model.not_in_identity
+    return left_out
 
 
 def slug(values: dict[str, Any]) -> str:

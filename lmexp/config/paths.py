@@ -79,13 +79,13 @@ def check_clash(file: str, known: dict[str, list[Path]]) -> None:
 
 def sweep_files(roots: list[Path]) -> dict[str, Path]:
     """Return every sweep by name (`demo`, `papers/kaplan`); the user's hides a shipped one of its name."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for root in reversed(roots):
         folder = root / SWEEPS
         for file in sorted(folder.rglob("*.yaml")):
             if _is_config(file) and not _is_for_wandb(file, folder):
-                found[file.relative_to(folder).with_suffix("").as_posix()] = file
-    return dict(sorted(found.items()))
+                files[file.relative_to(folder).with_suffix("").as_posix()] = file
+    return dict(sorted(files.items()))
 
 
 def find_sweep(name: str, roots: list[Path]) -> tuple[str, Path]:
@@ -113,12 +113,12 @@ def _is_for_wandb(file: Path, folder: Path) -> bool:
 
 def group_choices(group: str, roots: list[Path]) -> dict[str, Path]:
     """Return the choices of a Hydra group by name, each with its file."""
-    found: dict[str, Path] = {}
+    choices: dict[str, Path] = {}
     for root in reversed(roots):
         for file in sorted((root / CONF / group).glob("*.yaml")):
             if _is_config(file):
-                found[file.stem] = file
-    return dict(sorted(found.items()))
+                choices[file.stem] = file
+    return dict(sorted(choices.items()))
 
 
 def _is_config(file: Path) -> bool:

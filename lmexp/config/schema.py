@@ -101,7 +101,7 @@ class DivergenceConfig(Section):
     """Share of the budget for which it may."""
 
 
-PLUGINS: dict[str, tuple[Dtype, tuple[Compute, ...]]] = {
+LIGHTNING_PLUGINS: dict[str, tuple[Dtype, tuple[Compute, ...]]] = {
     "32-true": ("fp32", ("fp32", "tf32")),
     "bf16-mixed": ("fp32", ("bf16", "fp8")),
     "16-mixed": ("fp32", ("fp16",)),
@@ -129,7 +129,7 @@ class PrecisionConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> "PrecisionConfig":
-        weights, computes = PLUGINS[self.lightning]
+        weights, computes = LIGHTNING_PLUGINS[self.lightning]
         if {self.weights, self.gradients, self.optimizer} != {weights} or self.compute not in computes:
             raise ValueError(
                 f"lightning={self.lightning} stores weights, gradients and optimizer in {weights}, and multiplies in "
@@ -190,7 +190,7 @@ class CallbackConfig(OutsideSection):
 
 
 class RunInfo(Section):
-    """Who the run is."""
+    """The run's identity, and its name in a sweep."""
 
     id: str
     """Hash of what determines the result."""

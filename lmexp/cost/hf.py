@@ -158,8 +158,8 @@ def _share_beyond_windows(model: Any, config: HFConfig) -> float:
 
 def _of(held: dict[int, Any], modules: Iterable["nn.Module"]) -> int:
     """Return how many of the parameters held are in some modules, each counted once."""
-    found = {id(weight) for module in modules for weight in module.parameters()}
-    return sum(weight.numel() for key, weight in held.items() if key in found)
+    theirs = {id(weight) for module in modules for weight in module.parameters()}
+    return sum(weight.numel() for key, weight in held.items() if key in theirs)
 
 
 def _flops(model: Any, length: int, backward: bool = True) -> dict[str, dict[Any, int]]:

@@ -287,8 +287,10 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
         lost = [LostText(source), LostText(target)]  # of sources, and of the targets of pairs
         done = 0
         for batch in batches(examples, lambda item: sum(map(len, item[1].texts))):
-            found = [example for _, example in batch]
-            for (split, example), (ids, answer) in zip(batch, _encoded(found, source, target, examples), strict=True):
+            of_batch = [example for _, example in batch]
+            for (split, example), (ids, answer) in zip(
+                batch, _encoded(of_batch, source, target, examples), strict=True
+            ):
                 writers[split].add(example, places.setdefault(example.place, len(places)), ids, answer)
                 hashes.add(split, *example.texts, *example.answer)
                 if split == "validation":

@@ -28,7 +28,7 @@ Batch = dict[str, torch.Tensor]
 """What a task predicts from: see the feeds. `targets` are IGNORED where nothing is to be predicted."""
 IGNORED = -100
 MASKED, REPLACED = 0.8, 0.1
-"""Of the tokens that a masked language model predicts, the shares shown as the mask and as another token
+"""Among the tokens that a masked language model predicts, the shares shown as the mask and as another token
 (Devlin et al. 2018, section 3.1); the others are shown as they are."""
 
 

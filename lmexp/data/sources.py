@@ -71,8 +71,8 @@ def with_fingerprints(data: DataConfig) -> DataConfig:
 def fingerprint(data: DataConfig) -> str:
     """Return the SHA-256 of the source's content, in hexadecimal.
 
-    Of files: their contents in sorted order. Of a hub dataset: its name, config, subsets and the commit that
-    the revision stands for. Of a rule: the examples that it makes. Raises UserError when there is no such source or
+    Files: their contents in sorted order. A hub dataset: its name, config, subsets and the commit that
+    the revision stands for. A rule: the examples that it makes. Raises UserError when there is no such source or
     nothing in it.
     """
     if isinstance(data, HubData | HubExamples):
@@ -160,16 +160,16 @@ def documents(data: DataConfig) -> Iterator[str]:
         raise UserError(f"data.source={data.source} holds {data.holds}, not text")
     cleaner = cleaning.Cleaner(data)
     as_it_is = data.clean == CleanConfig()
-    found = False
+    has_text = False
     try:
         for text in texts:
             kept = text if as_it_is else cleaner.document(text)
             if kept:
-                found = True
+                has_text = True
                 yield kept
     except OSError as error:
         raise _cannot_read(data, error) from error
-    if not found:
+    if not has_text:
         raise UserError(f"{name(data)}: the source holds no text{'' if as_it_is else ', once cleaned by data.clean'}")
 
 
@@ -230,16 +230,16 @@ def _cannot_read(data: DataConfig, error: OSError) -> UserError:
 
 def library_files(root: Path) -> list[Path]:
     """Return the Python files of a standard library, tests left out, sorted by their path in it."""
-    found = {
+    files = {
         path.relative_to(root): path
         for path in root.rglob("*.py")
         if not _NOT_STDLIB.intersection(path.relative_to(root).parts[:-1])
         and not any(map(is_leftover, path.relative_to(root).parts))
         and path.is_file()
     }
-    if not found:
+    if not files:
         raise UserError(f"{root}: this interpreter came without its library's sources; use data=text")
-    return [found[name] for name in sorted(found, key=Path.as_posix)]
+    return [files[name] for name in sorted(files, key=Path.as_posix)]
 
 
 def _stdlib_files() -> list[Path]:

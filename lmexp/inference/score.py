@@ -116,7 +116,7 @@ def score(loaded: Loaded, text: str, source: str | None = None) -> Sentence:
     if wants_source != (source is not None):
         raise UserError("an encoder-decoder needs --source" if wants_source else "--source is for encoder-decoders")
     ids = [int(token) for token in tokenizer.encode(text)]
-    words = [(found.start(), found.end()) for found in WORD.finditer(text)]
+    words = [(match.start(), match.end()) for match in WORD.finditer(text)]
     if not ids or not words:
         raise UserError(f"{text!r} has no word to score")
     room = config.model.context - (config.model.reads == "both_ways")

@@ -8,6 +8,7 @@ from lmexp.config.compose import Composer, allow_code
 from lmexp.config.hf import published_settings, quiet
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import warn_of_changes
+from lmexp.config.overrides import quoted
 from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.cost.device import Device, detect
@@ -80,11 +81,11 @@ def pretrained_config(
     positions = known.get("max_position_embeddings") or known.get("n_positions") or MAX_CONTEXT
     chosen = [
         "model=hf_pretrained",
-        f"model.pretrained={_quoted(name)}",
+        f"model.pretrained={quoted(name)}",
         f"model.predicts={predicts}",
         f"model.context={min(int(positions), MAX_CONTEXT)}",
         "tokenizer=hf",
-        f"tokenizer.name={_quoted(name)}",
+        f"tokenizer.name={quoted(name)}",
         f"task={TASKS[predicts]}",
     ]
     return Composer(paths.search_roots(config_dir), words=[*chosen, *words]).config({})
@@ -97,8 +98,3 @@ def _head(settings: dict[str, object]) -> str:
     if settings.get("is_encoder_decoder"):
         return "seq2seq"
     return "masked" if "MaskedLM" in architectures or "ForPreTraining" in architectures else "causal"
-
-
-def _quoted(text: str) -> str:
-    """Return any text as a quoted value in the grammar of Hydra."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -43,7 +43,7 @@ def decode(
 ) -> list[list[int]]:
     """Return the best target found for each source, without its end token.
 
-    Of equally good ones the shorter wins, then the one with the better beginning, then with the smaller token.
+    Among equally good ones the shorter wins, then the one with the better beginning, then with the smaller token.
 
     Args:
         sources, source_valid: (B, S) int64, and bool, False where a token is padding.
@@ -61,7 +61,7 @@ def decode(
     # All beams of a source begin alike, so only the first counts.
     log_p = torch.full((batch, beams), -torch.inf, device=device)
     log_p[:, 0] = 0.0
-    found: list[list[int]] = [[] for _ in range(batch)]
+    finished: list[list[int]] = [[] for _ in range(batch)]
     best = torch.full((batch,), -torch.inf, device=device)
     longest = _penalty(limit, length_penalty)
     for length in range(1, limit + 1):
@@ -75,7 +75,7 @@ def decode(
         ended = (token == eos) | (length == limit)
         score, which = (log_p / _penalty(length, length_penalty)).masked_fill(~ended, -torch.inf).max(dim=1)
         for row in (score > best).nonzero().flatten().tolist():
-            found[row] = targets[row, which[row]].tolist()
+            finished[row] = targets[row, which[row]].tolist()
         best = torch.maximum(best, score)
         log_p = log_p.masked_fill(ended, -torch.inf)
         # A longer target is no likelier, and no length is divided by more than the last.
@@ -84,7 +84,7 @@ def decode(
         if beams > 1:
             state.select((beam + beams * torch.arange(batch, device=device)[:, None]).flatten())
         last = token.view(-1, 1)
-    return [target[:-1] if target and target[-1] == eos else target for target in found]
+    return [target[:-1] if target and target[-1] == eos else target for target in finished]
 
 
 def _penalty(length: int, alpha: float) -> float:

@@ -159,7 +159,7 @@ class Attention(nn.Module):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Return the heads' mixture by torch's fused kernel, projected: (B, H, T, D), ... -> (B, T, C)."""
         is_grouped = self.n_kv_heads < self.n_heads
-        # Of torch's kernels on CUDA, the flash one alone knows groups, and it takes neither masks nor float32: what
+        # Among torch's kernels on CUDA, only flash attention knows groups, and it takes neither masks nor float32: what
         # is left then holds all T x T scores. Copies of keys and values are cheaper, and other fused kernels read them.
         if is_grouped and (mask is not None or query.dtype == torch.float32):
             key, value = (heads.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for heads in (key, value))

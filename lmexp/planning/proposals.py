@@ -34,8 +34,8 @@ from lmexp.planning.simulate import (
     Width,
     assumed_law,
     design_problems,
-    foresee,
     points_of_plan,
+    predict,
     rehearse,
 )
 from lmexp.runs.manifest import SkippedCell
@@ -211,7 +211,7 @@ def simulated(command: Command, planned: PlannedCells, law: str, noise: float, t
     }  # fmt: skip
     if refusals:
         return document
-    expected, fitted = rehearse(points, assumed, aim, foresee(points, assumed, aim))
+    expected, fitted = rehearse(points, assumed, aim, predict(points, assumed, aim))
     document |= {"rehearsals": fitted, "asked_rehearsals": REHEARSALS}
     document["widths"] = {
         name: {key: value if value is None or math.isfinite(value) else None for key, value in width._asdict().items()}
@@ -230,7 +230,7 @@ def _rehearsed(
 ) -> dict[str, Any]:
     """Rehearse a cheaper design, which information alone has chosen, on the very runs that its command would make."""
     points = points_of_plan(planned.rows, assumed, name)
-    after, fitted = rehearse(points, assumed, aim, foresee(points, assumed, aim))
+    after, fitted = rehearse(points, assumed, aim, predict(points, assumed, aim))
     ratios = [
         (new.rehearsed * (new.high - new.low)) / (old.rehearsed * (old.high - old.low))
         for name, old in before.items()

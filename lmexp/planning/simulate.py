@@ -240,7 +240,7 @@ def names_of(assumed: Assumed) -> list[str]:
     return [*assumed.law.parameters, *OPTIMA]
 
 
-def foresee(points: Points, assumed: Assumed, target: float) -> dict[str, Width]:
+def predict(points: Points, assumed: Assumed, target: float) -> dict[str, Width]:
     """Return how well each number would be known, from the information."""
     price = price_of(points)
     info = information(jacobian(assumed, points), points.unit, assumed.noise)

@@ -88,7 +88,7 @@ def rebuild(run: RunDir, config: RunConfig) -> Row:
 def check_agent(configs: Sequence[RunConfig], is_search: bool = False) -> None:
     """Raise UserError when a W&B agent asks for one run and the command has several, which would all be that one.
 
-    Of a search, `configs` are examples: how many there will be is not known before.
+    The `configs` of a search are examples: how many there will be is not known before.
     """
     is_one = len(configs) == 1 and not is_search
     if agents_run() and not is_one and any(config.logger.name == "wandb" for config in configs):

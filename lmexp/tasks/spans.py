@@ -40,7 +40,7 @@ class Found:
 
 def spans(tags: Sequence[str]) -> list[Span]:
     """Return the spans of one sentence, in order. Raises ValueError for a tag that is not O, B-type or I-type."""
-    found: list[Span] = []
+    known: list[Span] = []
     kind, start = None, 0  # of the span that is open
     for position, tag in enumerate([*tags, "O"]):
         prefix, _, of = tag.partition("-")
@@ -49,9 +49,9 @@ def spans(tags: Sequence[str]) -> list[Span]:
         if prefix == "I" and of == kind:
             continue
         if kind is not None:
-            found.append((kind, start, position))
+            known.append((kind, start, position))
         kind, start = of or None, position
-    return found
+    return known
 
 
 def count_spans(sentences: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, Found]:

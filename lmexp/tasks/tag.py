@@ -33,8 +33,8 @@ class Tag(Task):
 
         In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.
         """
-        found = count_spans(self._sentences(feed, batch))
-        micro = total(found.values())
+        counts = count_spans(self._sentences(feed, batch))
+        micro = total(counts.values())
         each = {
             kind: {
                 "precision": of.precision,
@@ -43,7 +43,7 @@ class Tag(Task):
                 "spans": of.right,
                 "guessed": of.guessed,
             }
-            for kind, of in found.items()
+            for kind, of in counts.items()
         }
         scores = {"span_precision": micro.precision, "span_recall": micro.recall, "span_f1": micro.f1}
         return TaskScores(scores, {"spans": each})

@@ -19,9 +19,9 @@ from lmexp.planning.simulate import (
     _coordinates,
     assumed_law,
     design_problems,
-    foresee,
     jacobian,
     points_of_plan,
+    predict,
     rehearse,
 )
 
@@ -53,24 +53,24 @@ def test_the_jacobian_is_that_of_the_laws_own_loss(assumed: Assumed):
 
 def test_twice_the_noise_is_twice_the_width_and_four_times_the_runs_half():
     points = grid()
-    once = foresee(points, HOFFMANN, 1e18)["E"]
-    noisy = foresee(points, replace(HOFFMANN, noise=0.02), 1e18)["E"]
+    once = predict(points, HOFFMANN, 1e18)["E"]
+    noisy = predict(points, replace(HOFFMANN, noise=0.02), 1e18)["E"]
     assert noisy.high - noisy.value == pytest.approx(2 * (once.high - once.value), rel=1e-6)
     fourfold = replace_rows(points, list(range(len(points))) * 4, np.tile(points.tokens, 4))
-    more = foresee(fourfold, HOFFMANN, 1e18)["E"]
+    more = predict(fourfold, HOFFMANN, 1e18)["E"]
     assert more.high - more.value == pytest.approx((once.high - once.value) / 2, rel=1e-6)
 
 
 def test_rows_that_share_a_trunk_tell_less_than_runs_of_their_own():
     points = grid()
     trunks = replace(points, unit=np.array([str(i % 7) for i in range(len(points))]))
-    alone, shared = (foresee(design, HOFFMANN, 1e18)["loss"] for design in (points, trunks))
+    alone, shared = (predict(design, HOFFMANN, 1e18)["loss"] for design in (points, trunks))
     assert shared.high / shared.low > alone.high / alone.low
 
 
 def test_the_real_fit_and_bootstrap_agree_with_the_information():
     points = grid()
-    expected = foresee(points, HOFFMANN, 1e18)
+    expected = predict(points, HOFFMANN, 1e18)
     found, fitted = rehearse(points, HOFFMANN, 1e18, expected)
     assert fitted == REHEARSALS
     for name in ("alpha", "beta", "params", "tokens", "loss"):
@@ -84,7 +84,7 @@ def test_a_collinear_design_tells_nothing_and_is_refused():
         params=sizes, tokens=20 * sizes, flops=120 * sizes**2, loss=np.ones(8), unit=np.arange(8).astype(str)
     )
     assert design_problems(points)[0]
-    assert math.isinf(foresee(points, HOFFMANN, 1e18)["E"].high)
+    assert math.isinf(predict(points, HOFFMANN, 1e18)["E"].high)
     assert exchange(points, HOFFMANN, 1e18) is None
 
 
@@ -96,7 +96,7 @@ def test_a_cheaper_design_tells_as_much_by_the_same_reckoning():
     tokens = np.array([*points.tokens[found.kept], *(tokens for _, tokens in found.added)])
     cheaper = replace_rows(points, rows, tokens)
     assert cheaper.flops.sum() == pytest.approx(found.flops_after)
-    before, after = foresee(points, HOFFMANN, 1e18), foresee(cheaper, HOFFMANN, 1e18)
+    before, after = predict(points, HOFFMANN, 1e18), predict(cheaper, HOFFMANN, 1e18)
     for name in before.keys() - set(NOT_NEEDED):
         assert after[name].high / after[name].low <= before[name].high / before[name].low * 1.02, name
     assert len(set(zip(cheaper.params, np.round(np.log(tokens), 2), strict=True))) == len(cheaper)

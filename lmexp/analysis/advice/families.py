@@ -53,6 +53,11 @@ _LSTM = Suggestion(
     "Transformers use the far context better",
     "Zaremba et al. 2014; Kaplan et al. 2020, figure 7",
 )
+_MINGRU = Suggestion(
+    "mingru",
+    "a small state that does not grow with the text, as the LSTM's, and it trains in parallel as a Transformer does",
+    "Feng et al. 2024",
+)
 PURPOSES = (
     Purpose(
         "generating",
@@ -77,6 +82,7 @@ PURPOSES = (
                 "Shazeer et al. 2017; Jiang et al. 2024",
             ),
             _LSTM,
+            _MINGRU,
         ),
         "lmexp train model=llama_nano",
         "families",

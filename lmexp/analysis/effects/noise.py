@@ -47,12 +47,12 @@ class Noise:
 
 def spread(values: npt.ArrayLike) -> Spread:
     """Return the mean of independent values with its standard deviation and Student's t interval."""
-    found = np.asarray(values, dtype=float)
-    mean = float(found.mean())
-    if len(found) < 2:
-        return Spread(len(found), mean, None, None)
-    sd = float(found.std(ddof=1))
-    return Spread(len(found), mean, sd, t_quantile(len(found) - 1) * sd / math.sqrt(len(found)))
+    numbers = np.asarray(values, dtype=float)
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
+        return Spread(len(numbers), mean, None, None)
+    sd = float(numbers.std(ddof=1))
+    return Spread(len(numbers), mean, sd, t_quantile(len(numbers) - 1) * sd / math.sqrt(len(numbers)))
 
 
 def pooled(groups: Sequence[npt.ArrayLike], most_df: int | None = None) -> Noise | None:

@@ -6,26 +6,40 @@ below 1, which for the published gamma of about 2.7 bits means below 16 bits. Wi
 own factor relative to the reference precision: the same law at N_eff, without a claim about the widths in between.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
+from lmexp.config.paths import group_choices, search_roots
+from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError, nearest
 
 Ints = npt.NDArray[np.intp]
 
 BITS = {
-    "fp32": 32, "tf32": 19, "bf16": 16, "bf16_true": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6, "fp4": 4, "int4": 4,
-    "int3": 3, "int2": 2,
+    "fp32": 32, "tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp6": 6, "fp4": 4, "int4": 4, "int3": 3,
+    "int2": 2,
 }  # fmt: skip
-"""Bits of the operands of a matmul."""
+"""Bits of the operands of a matmul, by their type."""
 BENDING = 16
 """Only widths below this identify gamma: at 16 bits and the published gamma, Kumar's factor is within 0.3 % of 1."""
 PUBLISHED_GAMMA = 2.7
 """Start of the search for gamma (Kumar et al. 2024)."""
+
+
+def bits_of(names: Sequence[str]) -> list[int | None]:
+    """Return the bits of the operands of a matmul in each precision, or None if they are not known.
+
+    A precision of conf/precision/ says their type in its file. A name from elsewhere, as in a table of points, may be
+    that of a type.
+    """
+    files = group_choices("precision", search_roots())
+    types = [read_yaml(files[name]).get("compute") if name in files else name for name in names]
+    return [BITS.get(str(each)) for each in types]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +50,8 @@ class Precisions:
     """The reference precision first; factors are relative to it."""
     of_point: Ints
     """(n,) index into the names."""
+    widths: tuple[int | None, ...]
+    """The bits of each; see bits_of."""
 
     @classmethod
     def of(cls, precision: npt.NDArray[np.str_] | None) -> "Precisions | None":
@@ -45,14 +61,16 @@ class Precisions:
         names, counts = np.unique(precision, return_counts=True)
         if len(names) < 2:
             return None
-        order = sorted(range(len(names)), key=lambda i: (-BITS.get(str(names[i]), 0), -counts[i], str(names[i])))
+        widths = bits_of([str(name) for name in names])
+        order = sorted(range(len(names)), key=lambda i: (-(widths[i] or 0), -counts[i], str(names[i])))
         place = np.empty(len(names), dtype=np.intp)
         place[order] = np.arange(len(names))
-        return cls(tuple(str(names[i]) for i in order), place[np.searchsorted(names, precision)])
+        of_point = place[np.searchsorted(names, precision)]
+        return cls(tuple(str(names[i]) for i in order), of_point, tuple(widths[i] for i in order))
 
     def at(self, rows: Ints) -> "Precisions":
         """Return the precisions of some of the points."""
-        return Precisions(self.names, self.of_point[rows])
+        return replace(self, of_point=self.of_point[rows])
 
     @cached_property
     def bits(self) -> Floats | None:
@@ -60,9 +78,9 @@ class Precisions:
 
         They do if there are three or more, and two of them are below 16 bits.
         """
-        if not all(name in BITS for name in self.names):
+        if not all(self.widths):
             return None
-        bits = np.array([BITS[name] for name in self.names], dtype=np.float64)
+        bits = np.array(self.widths, dtype=np.float64)
         widths = np.unique(bits)
         return bits if len(widths) >= 3 and (widths < BENDING).sum() >= 2 else None
 

@@ -182,7 +182,7 @@ class ModelSize(Section):
     n_params_matmul: Count
     """Parameters that multiply each token, output head included; of experts, the active ones. Those that layers share,
     as in ALBERT, count as often as they multiply: six FLOPs each and the scores of attention are the sum of `parts`.
-    Of a seq2seq architecture, whose stacks have their own tokens, each counts once."""
+    In a seq2seq architecture, whose stacks have their own tokens, each counts once."""
     n_params_head: Annotated[int, Field(ge=0)]
     """Parameters that only the head over the vocabulary has: what another head takes the place of."""
     parts: dict[str, float]

@@ -159,11 +159,11 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> BPETokenizer:
         show_progress=False,
     )
     model.train_from_iterator((part for text in texts for piece in cut(text) for part in bounded(piece)), trainer)
-    found = model.get_vocab_size() + 1
-    if found < vocab_size:
-        remedy = f"set tokenizer.vocab_size={found} or lower" if found > 257 else "use tokenizer=byte"
+    entries = model.get_vocab_size() + 1
+    if entries < vocab_size:
+        remedy = f"set tokenizer.vocab_size={entries} or lower" if entries > 257 else "use tokenizer=byte"
         raise UserError(
-            f"a vocabulary of {vocab_size} is larger than the text supports: {found} entries found; {remedy}"
+            f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; {remedy}"
         )
     state = json.loads(model.to_str())["model"]
     tokens = sorted(state["vocab"], key=state["vocab"].get)
@@ -198,7 +198,7 @@ _CUT_LENGTH = 1 << 15  # characters
 def cut(text: str) -> Iterator[str]:
     """Yield `text` in parts of about _CUT_LENGTH characters that can be encoded one by one."""
     start = 0
-    while found := _CUT_AT.search(text, start + _CUT_LENGTH):
-        yield text[start : found.end()]
-        start = found.end()
+    while cut_at := _CUT_AT.search(text, start + _CUT_LENGTH):
+        yield text[start : cut_at.end()]
+        start = cut_at.end()
     yield text[start:]

@@ -52,7 +52,7 @@ class HFTokenizer(Tokenizer):
         # What marks a word's beginning is the space in front for byte-level kinds, and put there by the others.
         by_space = type(self._model.decoder).__name__ == "ByteLevel"
         pieces = [separated(list(words)) if by_space else list(words) for words in sentences]
-        found = []
+        encoded = []
         for words, encoding in zip(
             pieces, self._model.encode_batch(pieces, is_pretokenized=True, add_special_tokens=False), strict=True
         ):
@@ -62,8 +62,8 @@ class HFTokenizer(Tokenizer):
                 # The first token, or the next one where that holds only the space.
                 if word is not None and (starts[word] < 0 or encoding.tokens[starts[word]] in ("\u0120", "\u2581")):
                     starts[word] = place
-            found.append((ids, starts))
-        return found
+            encoded.append((ids, starts))
+        return encoded
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """See Tokenizer.spans."""
@@ -145,13 +145,13 @@ def _hf_files(config: HFTokenizerConfig) -> dict[str, Path]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    found = {}
+    downloaded = {}
     for name in names:
         try:
-            found[name] = Path(hf_hub_download(config.name, name, revision=commit))
+            downloaded[name] = Path(hf_hub_download(config.name, name, revision=commit))
         except EntryNotFoundError as error:
             if name == "tokenizer.json":
                 raise UserError(f"{config.name}: no tokenizer.json at revision {commit[:12]}") from error
         except Exception as error:
             raise UserError(f"cannot load the tokenizer '{config.name}': {reason_of(error)}") from error
-    return found
+    return downloaded

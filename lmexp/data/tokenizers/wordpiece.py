@@ -105,11 +105,11 @@ def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> Word
     )
     model.train_from_iterator((part for text in texts() for part in bounded(text)), trainer)
     vocabulary = json.loads(model.to_str())["model"]["vocab"]
-    found = len(vocabulary) + 1
-    if found < vocab_size:
-        remedy = f"set tokenizer.vocab_size={found} or lower" if found >= WORDPIECE_LEAST else "use tokenizer=char"
+    entries = len(vocabulary) + 1
+    if entries < vocab_size:
+        remedy = f"set tokenizer.vocab_size={entries} or lower" if entries >= WORDPIECE_LEAST else "use tokenizer=char"
         raise UserError(
-            f"a vocabulary of {vocab_size} is larger than the text supports: {found} entries found; {remedy}"
+            f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; {remedy}"
         )
     return WordPieceTokenizer(sorted(vocabulary, key=vocabulary.get))
 

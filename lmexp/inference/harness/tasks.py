@@ -38,33 +38,33 @@ def entries(names: list[str], folder: Path | None, say: Say) -> dict[str, Any]:
         if not folder.is_dir():
             raise UserError(f"--tasks-dir {folder}: no such folder")
         index = TaskManager(include_path=folder, include_defaults=False).task_index
-    found, missing = _reached(names, index)
+    chosen, missing = _reached(names, index)
     if missing:
         say("reading the index of lm-eval's tasks")
         index = _own() | index
-        found, missing = _reached(names, index)
+        chosen, missing = _reached(names, index)
     if missing:
         if folder is not None:
             _check_readable(folder)
         where = f", and none is in a file *.yaml in {folder}" if folder is not None else ""
         raise UserError(f"lm-eval has no task '{missing[0]}'{where}.{nearest(missing[0], index)}")
-    return found
+    return chosen
 
 
 def _reached(names: Iterable[str], index: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the entries for names and their members, and the names without an entry."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     missing, todo = [], list(names)
     while todo:
         name = todo.pop(0)
-        if name in found:
+        if name in entries:
             continue
         if name not in index:
             missing.append(name)
             continue
-        found[name] = index[name]
+        entries[name] = index[name]
         todo += sorted(index[name].tags) if index[name].yaml_path is None else _members(index[name].cfg or {})
-    return found, missing
+    return entries, missing
 
 
 def _members(group: dict[str, Any]) -> list[str]:
@@ -193,7 +193,7 @@ def _found(files: Any, beside: Path) -> Any:
 
 def load(manager: Any, names: list[str]) -> Any:
     """Return tasks with their data. Raises UserError."""
-    found: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
+    kinds: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in names:
         try:
             loaded = manager.load([name])
@@ -205,9 +205,9 @@ def load(manager: Any, names: list[str]) -> Any:
             ) from error
         except Exception as error:  # of a wrong key in a task file, of its templates, of its data: all are lm-eval's
             raise UserError(f"the task '{name}' cannot be loaded: {reason_of(error)}") from error
-        for kind in found:
-            found[kind] |= loaded.get(kind, {})
-    for name, task in found["tasks"].items():
+        for kind in kinds:
+            kinds[kind] |= loaded.get(kind, {})
+    for name, task in kinds["tasks"].items():
         if getattr(task, "MULTIMODAL", False):
             raise UserError(f"the task '{name}' shows images or plays sounds, and this model reads text")
         if task.get_config("num_fewshot") is None:
@@ -218,4 +218,4 @@ def load(manager: Any, names: list[str]) -> Any:
                 Writing.of(task.get_config("generation_kwargs") or {})
             except UserError as error:
                 raise UserError(f"the task '{name}': {error}") from None
-    return found
+    return kinds

@@ -190,9 +190,9 @@ def shown_axes(study: Study) -> list[str]:
 
 def _values(study: Study, axis: str) -> list[str]:
     """Return the values of an axis as the page's script writes them, in the order of the sweep, without repeats."""
-    found = study.table[axis].dropna().unique().tolist()
+    values = study.table[axis].dropna().unique().tolist()
     order = {str(value): i for i, value in enumerate(study.axes[axis])}
-    ordered = sorted(found, key=lambda value: order.get(str(value), len(order)))
+    ordered = sorted(values, key=lambda value: order.get(str(value), len(order)))
     return list(dict.fromkeys(as_script(value) for value in ordered))
 
 

@@ -49,7 +49,7 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _effects(shown: StudyView) -> list[dict[str, Any]]:
-    found = [(name, effect) for name, one in shown.parts.items() for effect in _of(one, shown)]
+    effects = [(name, effect) for name, one in shown.parts.items() for effect in _of(one, shown)]
     return [
         {
             "task": next(iter(shown.parts[name].tasks), None),
@@ -66,15 +66,15 @@ def _effects(shown: StudyView) -> list[dict[str, Any]]:
             "cost_ratio": json_value(effect.cost_ratio),
             "speed_ratio": json_value(effect.speed_ratio),
         }
-        for name, effect in found
+        for name, effect in effects
     ]
 
 
 def _of(study: Study, shown: StudyView) -> list[Any]:
-    found = all_effects(study, shown.options.quality[0], shown.options.cost[0])
-    return [effect for effects in found.values() for effect in effects]
+    by_axis = all_effects(study, shown.options.quality[0], shown.options.cost[0])
+    return [effect for effects in by_axis.values() for effect in effects]
 
 
 def _noise(shown: StudyView) -> dict[str, Any]:
-    found = {name: noise_floor(one, shown.options.quality[0]) for name, one in shown.parts.items()}
-    return {name: asdict(noise) for name, noise in found.items() if noise}
+    floors = {name: noise_floor(one, shown.options.quality[0]) for name, one in shown.parts.items()}
+    return {name: asdict(noise) for name, noise in floors.items() if noise}

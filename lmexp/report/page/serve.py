@@ -67,7 +67,7 @@ class LivePage:
 def fingerprint(folders: Sequence[Path]) -> str:
     """Return a hash of everything that a page shows: manifests, and the record, scores, curve and state of each run.
 
-    Of a state only the name and the reason count, because its heartbeat changes all the time and is not shown.
+    Only the name and the reason of a state count, because its heartbeat changes all the time and is not shown.
     """
     digest = hashlib.sha256()
     for folder in folders:

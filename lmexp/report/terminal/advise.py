@@ -15,31 +15,31 @@ from lmexp.units import duration, si
 
 COST = {"flops": "FLOPs", "hours": "hours", "dollars": "dollars"}
 
-Found = Mapping[str, Any]
+Document = Mapping[str, Any]
 
 
-def print_advice(found: Found, console: Console) -> None:
+def print_advice(document: Document, console: Console) -> None:
     """Print advice: model, tokens, loss, cost, certainty, the command, the other arms, and who cannot answer."""
-    best, asked = found["advice"], found["asked"]
-    console.print(Text(f"{found['sweep']}: {_question(asked)}", style="bold"))
+    best, asked = document["advice"], document["asked"]
+    console.print(Text(f"{document['sweep']}: {_question(asked)}", style="bold"))
     console.print()
-    for line in _answer(best, found["quality"], asked["loss"] is None):
+    for line in _answer(best, document["quality"], asked["loss"] is None):
         console.print(Text(line))
     if best["command"] is not None:
         console.print()
         console.print("To run it:")
         console.print(f"  {shlex.join(['lmexp', 'train', *best['command']])}", soft_wrap=True)
     console.print()
-    for line in _certainty(best, found):
+    for line in _certainty(best, document):
         console.print(Text(line))
-    if len(found["arms"]) > 1:
+    if len(document["arms"]) > 1:
         console.print()
-        console.print(small_table(*_table(found["arms"])))
-    for arm in found["refused"]:
+        console.print(small_table(*_table(document["arms"])))
+    for arm in document["refused"]:
         console.print(Text(f"Not answered by {arm['family']} in {arm['precision']}: {arm['reason']}", style="dim"))
 
 
-def _question(asked: Found) -> str:
+def _question(asked: Document) -> str:
     what = f"a loss of {asked['loss']:g}" if asked["loss"] is not None else _amount(asked["unit"], asked["budget"])
     served = f", and {si(asked['served_tokens'])} tokens served" if asked["served_tokens"] else ""
     device = f", on {asked['device']}" if asked["device"] else ""
@@ -47,7 +47,7 @@ def _question(asked: Found) -> str:
     return f"{what}{served}{device}{least}"
 
 
-def _answer(best: Found, quality: str, is_budget: bool) -> list[str]:
+def _answer(best: Document, quality: str, is_budget: bool) -> list[str]:
     size = f"{best['family']} in {best['precision']} with {_range(best['params'])} parameters"
     lines = [f"Train {size} on {_range(best['tokens'])} tokens."]
     name = column(quality).title
@@ -78,7 +78,7 @@ def _answer(best: Found, quality: str, is_budget: bool) -> list[str]:
     return lines
 
 
-def _certainty(best: Found, found: Found) -> list[str]:
+def _certainty(best: Document, document: Document) -> list[str]:
     beyond = best["beyond"]
     called = {"compute": "compute", "params": "size", "tokens": "number of tokens"}
     far = [f"{times:.3g} times in {called[name]}" for name, times in beyond.items() if times > 1.005]
@@ -91,18 +91,18 @@ def _certainty(best: Found, found: Found) -> list[str]:
             for law in best["laws"]
         ]
         lines.append(f"Parameters and loss by each law: {'; '.join(said)}.")
-    if found["not_told_apart"]:
-        others = [f"{arm['family']} in {arm['precision']}" for arm in found["not_told_apart"]]
+    if document["not_told_apart"]:
+        others = [f"{arm['family']} in {arm['precision']}" for arm in document["not_told_apart"]]
         lines.append(f"Within its interval: {', '.join(others)}.")
     return lines + [f"Mind: {warning.removesuffix('.')}." for warning in dict.fromkeys(best["warnings"])]
 
 
-def _error(best: Found) -> str:
+def _error(best: Document) -> str:
     error = best["holdout_error"]
     return ", which was not tested on larger runs" if error is None else f", off by {error:.2%} on larger runs held out"
 
 
-def _table(arms: list[Found]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+def _table(arms: list[Document]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     headings = ("family", "precision", "params", "tokens", "loss", "FLOPs", "hours", "dollars", "law")
     rows = [
         (
@@ -120,7 +120,7 @@ def _table(arms: list[Found]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     return headings, rows
 
 
-def _cost(best: Found, what: str) -> str:
+def _cost(best: Document, what: str) -> str:
     parts = [_amount(unit, value) for unit in COST if (value := best[f"{what}_{unit}"]) is not None]
     return ", ".join(parts)
 
@@ -131,31 +131,31 @@ def _amount(unit: str, value: float) -> str:
     return f"{si(value)} FLOPs" if unit == "flops" else f"{value:.3g} dollars"
 
 
-def _range(estimate: Found) -> str:
+def _range(estimate: Document) -> str:
     low, high = (None if estimate[end] is None else si(estimate[end]) for end in ("low", "high"))
     if low is None:
         return f"{si(estimate['value'])} (interval unknown)"
     return f"{si(estimate['value'])} ({low} to {high or 'any'})"
 
 
-def _loss(estimate: Found) -> str:
+def _loss(estimate: Document) -> str:
     value = format_number(estimate["value"], ".4f")
     if estimate["low"] is None or estimate["high"] is None:
         return value
     return f"{value} ({estimate['low']:.4f} to {estimate['high']:.4f})"
 
 
-def print_guide(found: Found, console: Console) -> None:
+def print_guide(document: Document, console: Console) -> None:
     """Print a guide: which family for a purpose and why, and what the study's rows say."""
-    console.print(Text(f"{found['for']}: {found['what']} (task={found['task']})", style="bold"))
+    console.print(Text(f"{document['for']}: {document['what']} (task={document['task']})", style="bold"))
     console.print()
-    for family in found["families"]:
+    for family in document["families"]:
         console.print(Text(f"{family['family']}: {family['why']}."))
         console.print(Text(f"  {family['source']}", style="dim"))
     console.print()
-    console.print(f"To try it: {found['command']}", soft_wrap=True)
+    console.print(f"To try it: {document['command']}", soft_wrap=True)
     console.print()
-    study = found["study"]
+    study = document["study"]
     if study is not None and study["families"]:
         quality = study["quality"]
         console.print(Text(f"{study['name']}, each family's best run of at most {si(study['most_flops'])} FLOPs:"))
@@ -165,5 +165,5 @@ def print_guide(found: Found, console: Console) -> None:
             for run in study["families"]
         ]  # fmt: skip
         console.print(small_table(("family", "run", column(quality).short, "params", "FLOPs", "time"), rows))
-    for line in sentences(found):
+    for line in sentences(document):
         console.print(Text(line))

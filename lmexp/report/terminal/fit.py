@@ -76,7 +76,7 @@ def headline(answer: Answer) -> list[str]:
         said.append(f"{law.law.name} predicts the runs with the largest fifth of compute best: {off}.")
     elif held:
         off = f"{held.mean_absolute_error:.2%} off on average"
-        said.append(f"Fitted to the smaller runs, the law foretells the largest fifth {off}.")
+        said.append(f"Fitted to the smaller runs, the law predicts the largest fifth {off}.")
     return said
 
 
@@ -106,23 +106,23 @@ def _best_size(answer: Answer, row: Best) -> list[str]:
 
 def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
     """Return the tables of a fit, each with its title and headings; all cells are text."""
-    found = [
+    titled = [
         ("Laws", LAWS, law_rows(answer)),
         ("Errors on the largest fifth of compute, fitted to the rest", ERRORS, error_rows(answer)),
     ]
     if answer.best:
-        found.append((f"Best use of a budget of {answer.price}", BEST, best_rows(answer)))
+        titled.append((f"Best use of a budget of {answer.price}", BEST, best_rows(answer)))
     if answer.served and answer.served_tokens:
         title = f"The same loss, with {si(answer.served_tokens)} tokens served afterwards, at the least FLOPs in all"
-        found.append((title, SERVED, served_rows(answer)))
+        titled.append((title, SERVED, served_rows(answer)))
     if answer.bought and answer.cost:
         title = column(answer.cost).heading
         rows: Rows = [
             (in_cost(row.amount, answer.cost), beyond(row.beyond), estimate_text(row.loss, loss_text))
             for row in answer.bought
         ]
-        found.append((f"What {column(answer.cost).title} buys", (title, "largest run", "loss"), rows))
-    return found
+        titled.append((f"What {column(answer.cost).title} buys", (title, "largest run", "loss"), rows))
+    return titled
 
 
 def law_rows(answer: Answer) -> Rows:

@@ -115,13 +115,13 @@ def _swept(value: Any) -> str:
     return si(float(value)) if is_large else str(value)
 
 
-def print_affordable(found: dict[str, Any], runs: int, console: Console) -> None:
+def print_affordable(affordable: dict[str, Any], runs: int, console: Console) -> None:
     """Print what of a sweep fits under a cap: each proposal with its plan's totals and its command."""
-    if found["fits"]:
-        console.print(f"All of it fits: {found['share']:.0%} of the cap.")
+    if affordable["fits"]:
+        console.print(f"All of it fits: {affordable['share']:.0%} of the cap.")
         return
-    console.print(f"Not all of it fits: it takes {found['share']:.3g} times the cap.")
-    for proposal in found["proposals"]:
+    console.print(f"Not all of it fits: it takes {affordable['share']:.3g} times the cap.")
+    for proposal in affordable["proposals"]:
         console.print()
         if proposal["kind"] == "trials":
             console.print(f"{proposal['trials']} trials fit, should each be the dearest:")
@@ -141,40 +141,40 @@ def _said(proposal: dict[str, Any]) -> str:
 ANSWERS = {"params": "best size", "tokens": "best tokens", "loss": "loss there"}
 
 
-def print_simulation(found: dict[str, Any], console: Console) -> None:
+def print_simulation(simulation: dict[str, Any], console: Console) -> None:
     """Print how well a design would tell an assumed law, what weakens it, and a cheaper one."""
     console.print()
     console.print(
-        f"If {found['formula']} holds ({found['source']}) and a loss is off by {found['noise']:.2%}, "
+        f"If {simulation['formula']} holds ({simulation['source']}) and a loss is off by {simulation['noise']:.2%}, "
         + (
             "these runs cannot tell it:"
-            if found["refusals"]
-            else f"these runs tell, with the best of {si(found['target_flops'])} FLOPs:"
+            if simulation["refusals"]
+            else f"these runs tell, with the best of {si(simulation['target_flops'])} FLOPs:"
         ),
     )
-    if found["widths"] is not None:
+    if simulation["widths"] is not None:
         rows = [
             (
                 ANSWERS.get(name, name),
                 _number(width["value"]),
                 "any" if width["high"] is None else f"{_number(width['low'])} to {_number(width['high'])}",
                 None if width["rehearsed"] is None else f"{width['rehearsed']:.2f}x",
-                None if width["covered"] is None else f"{width['covered']} of {found['rehearsals']}",
+                None if width["covered"] is None else f"{width['covered']} of {simulation['rehearsals']}",
             )
-            for name, width in found["widths"].items()
+            for name, width in simulation["widths"].items()
         ]
         console.print(small_table(("", "assumed", "95 % interval", "rehearsed", "held"), rows))
         console.print(
             "Intervals by the information of the design; rehearsed: the width that the real fit and bootstrap gave on "
             "drawn losses, over that; held: how often its interval had the truth in it."
         )
-        if found["rehearsals"] < found["asked_rehearsals"]:
-            console.print(f"Of {found['asked_rehearsals']} rehearsals the fit refused the others.")
-    for reason in found["refusals"]:
+        if simulation["rehearsals"] < simulation["asked_rehearsals"]:
+            console.print(f"Of {simulation['asked_rehearsals']} rehearsals the fit refused the others.")
+    for reason in simulation["refusals"]:
         console.print(f"`fit` would refuse: {reason}")
-    for reason in found["warnings"]:
+    for reason in simulation["warnings"]:
         console.print(f"`fit` would warn: {reason}")
-    cheaper = found["cheaper"]
+    cheaper = simulation["cheaper"]
     if cheaper is not None:
         less = 1 - cheaper["total"]["train_flops"] / cheaper["flops_before"]
         console.print()
@@ -188,7 +188,7 @@ def print_simulation(found: dict[str, Any], console: Console) -> None:
                 f"Rehearsed as well: its widest interval is {cheaper['rehearsed_widest']:.2f} times that of the design "
                 "as it stands."
             )
-    elif not found["refusals"]:
+    elif not simulation["refusals"]:
         console.print("No cheaper set of runs was found that tells as much.")
 
 

@@ -68,10 +68,10 @@ class MLflowCopy(Copy):
             made: str = self._client.create_experiment(name)
             return made
         except MlflowException:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 raise
-            known: str = found.experiment_id
+            known: str = experiment.experiment_id
             return known
 
     def log(self, point: Point) -> None:

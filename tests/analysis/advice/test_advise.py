@@ -150,7 +150,7 @@ def test_the_command_composes_to_the_model_the_tokens_and_the_precision(study: F
         assert abs(math.log(arm["shape"]["n_params"] / arm["params"]["value"])) < 0.15
 
 
-def test_the_law_that_foretells_best_speaks_and_the_others_are_shown(study: FittedStudy):
+def test_the_law_that_predicts_best_speaks_and_the_others_are_shown(study: FittedStudy):
     found = best(study, flops=1e16)
     errors = {law["law"]: law["holdout_error"] for law in found["laws"]}
     assert len(errors) >= 2 and errors[found["law"]] == min(errors.values()) == found["holdout_error"]

@@ -8,6 +8,8 @@ from lmexp.analysis.advice.families import PURPOSES, Purpose, guide, purpose_of,
 from lmexp.analysis.table import load_study
 from lmexp.config import paths
 from lmexp.config.compose import Composer
+from lmexp.config.models.base import ModelSection
+from lmexp.config.targets import shipped_sections
 from lmexp.errors import UserError
 from tests.analysis.lawful import lawful_study
 
@@ -51,3 +53,9 @@ def test_without_rows_it_says_so(tmp_path: Path):
     study = load_study([lawful_study(tmp_path, arms=[("gpt", "fp32")])])
     assert "has no finished run of the task tag" in sentences(guide(purpose_of("tagging"), study))[0]
     assert "so it compares no families" in sentences(guide(purpose_of("generating"), study))[0]
+
+
+def test_every_family_that_writes_is_suggested_for_writing():
+    sections = shipped_sections("lmexp.config.models", ModelSection).values()
+    writers = {section.model_fields["family"].default for section in sections if section.ways == ("left_to_right",)}
+    assert writers - {"hf"} == {each.family for each in purpose_of("generating").families}

@@ -37,7 +37,7 @@ def test_all_laws_stand_side_by_side_and_what_cannot_be_done_says_why(found):
     assert "sizes" in found.refused["approach_1"] and "equal FLOPs" in found.refused["approach_2"]
 
 
-def test_the_law_that_foretells_best_is_the_one_trusted(found):
+def test_the_law_that_predicts_best_is_the_one_trusted(found):
     errors = {name: law.holdout.mean_absolute_error for name, law in found.fit.laws.items()}
     assert errors[found.trusted.law.name] == min(errors.values())
 

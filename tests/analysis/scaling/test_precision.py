@@ -1,5 +1,7 @@
 """A precision shrinks a model: a gamma where widths identify it, else a factor for each precision."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -50,3 +52,11 @@ def test_derivatives_are_those_of_the_shift(names: tuple[str, ...]):
 def test_a_precision_that_no_point_has_gets_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'bf16'"):
         of("fp32", "bf16").log_factor(np.array([0.0]), "bf61")
+
+
+def test_a_precision_of_the_users_own_is_as_wide_as_its_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "conf" / "precision").mkdir(parents=True)
+    (tmp_path / "conf" / "precision" / "mine.yaml").write_text("name: mine\ncompute: fp8\n")
+    monkeypatch.chdir(tmp_path)
+    assert of("mine", "bf16_true", "int4").widths == (16, 8, 4)
+    assert of("mine", "bf16_true", "int4").names == ("bf16_true", "mine", "int4")

@@ -1,4 +1,4 @@
-"""What `lmexp status` says below its table is true, whoever is to start what is left."""
+"""What `lmexp status` says below its table is true, whatever would start the runs that are left."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lmexp.report.terminal.tables import print_status
+from lmexp.report.terminal.status import print_status
 from lmexp.runs.state import PRUNED
 
 SAID = "Nothing runs now; the same command goes on from here."

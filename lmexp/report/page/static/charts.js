@@ -3,8 +3,8 @@
 const CHARTS = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
 const NEAR = 100; // pixels from the window at which a chart counts as in sight
-const MOST_CURVES = 400;
-const MOST_LINES = 800;
+const MAX_CURVES = 400;
+const MAX_LINES = 800;
 const EMBED = { actions: false, tooltip: { theme: "custom", formatTooltip: tooltip }, logLevel: 1 }; // errors: an empty selection is none
 
 const views = {};
@@ -54,18 +54,18 @@ function rowsFor(name, given) {
 function dataOf(name) {
   if (name === "curves") {
     const runs = new Set();
-    for (const i of selected) if (runs.size < MOST_CURVES) runs.add(rows[i].run_id);
+    for (const i of selected) if (runs.size < MAX_CURVES) runs.add(rows[i].run_id);
     const hidden = new Set(selected.map((i) => rows[i].run_id)).size - runs.size;
     byId("curves-note").textContent = [page.curves_note,
-      hidden > 0 ? `The first ${MOST_CURVES} runs of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
+      hidden > 0 ? `The first ${MAX_CURVES} runs of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
     return { curves: page.curves.filter((curve) => runs.has(curve.run_id)),
       rows: rowsFor(name, rows.filter((row) => runs.has(row.run_id))) };
   }
-  if (name === "parallel" && rows.length > MOST_LINES) {
-    const drawn = new Set(selected.slice(0, MOST_LINES).map((i) => rows[i]));
+  if (name === "parallel" && rows.length > MAX_LINES) {
+    const drawn = new Set(selected.slice(0, MAX_LINES).map((i) => rows[i]));
     const step = Math.ceil(rows.length / 200); // some of the others, as a background
     for (let i = 0; i < rows.length; i += step) drawn.add(rows[i]);
-    byId("parallel-note").textContent = ` The first ${MOST_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
+    byId("parallel-note").textContent = ` The first ${MAX_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
     return { rows: rowsFor(name, [...drawn]) };
   }
   if (name === "effects") return { pairs: selectedPairs() };

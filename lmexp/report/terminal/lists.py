@@ -1,0 +1,30 @@
+"""What there is, in the terminal: the choices of a kind, and what a token store holds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from lmexp.report.terminal.layout import small_table
+
+
+def print_list(choices: Mapping[str, str], console: Console) -> None:
+    """Print names, each with its description."""
+    width = max((len(name) for name in choices), default=0)
+    for name, line in choices.items():
+        console.print(Text(f"{name:<{width}}  {line}"), soft_wrap=True)
+
+
+def print_store(store: Mapping[str, Any], console: Console) -> None:
+    """Print what a token store holds."""
+    console.print(
+        small_table(
+            ("split", "documents", "tokens", "bytes"),
+            [
+                (split, *(f"{store[split][key]:,}" for key in ("documents", "tokens", "bytes")))
+                for split in ("train", "validation")
+            ],
+        )
+    )
+    console.print(Text(f"vocabulary {store['vocab_size']:,}\n{store['path']}"), soft_wrap=True)
