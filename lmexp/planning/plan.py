@@ -29,6 +29,8 @@ PLAN_COLUMNS = {
 """The columns of a plan that a terminal shows, with their headings; columns without any value are left out."""
 GIVE_WAY = ("flops_per_token", "steps", "tokens", "energy_kwh", "peak_memory_gb", "train_flops", "dollars")
 """The order in which columns are dropped from a table that is too wide."""
+MEMORY_SOURCES = {"formula": "formula", "counted": "estimated"}
+"""Where a model's memory comes from, by where its FLOPs come from: without a formula, its activations are a guess."""
 TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
 
 
@@ -70,6 +72,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
             "gradients_gb": memory.gradients / 1e9,
             "optimizer_gb": memory.optimizer / 1e9,
             "peak_memory_gb": memory.peak / 1e9,
+            "memory_source": MEMORY_SOURCES[config.model.flops_source],
             "train_seconds": seconds,
             **_energy(cell, steps, seconds),
             "dollars": _dollars(cell, seconds),

@@ -35,6 +35,7 @@ def test_a_file_of_points_gives_the_answer_a_page_and_one_document(points: Path,
         assert words in ended.stdout, words
     assert max(map(len, ended.stdout.splitlines())) <= 80
     page = (points.parent / "fit.html").read_text()
+    assert "form-action 'none'" in page and "<title>" in page
     assert "points.csv" in page and "vegaEmbed" in page
     document = json.loads((points.parent / "fit.json").read_text())
     said = json.loads(lmexp("fit", "points.csv", "--flops", "1e22", "--serve", "1e12", *FEW, "--json").stdout)

@@ -1,15 +1,19 @@
 """A plan: counted from the config, timed from a probe, null where nothing is known."""
 
+import io
 from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device
 from lmexp.cost.horizon import horizon
-from lmexp.planning.plan import CostedRun, plan, totals
+from lmexp.planning.plan import MEMORY_SOURCES, CostedRun, plan, totals
+from lmexp.report.terminal.plan import print_plan
 from lmexp.runs.probes import Probe
+from lmexp.runs.record import Row
 
 Config = Callable[..., RunConfig]
 GPU = Device("cuda", "a GPU", 8, 80.0, (9, 0), native_bf16=True)
@@ -58,3 +62,17 @@ def test_a_total_with_an_unknown_part_is_unknown(config: Config):
 def test_steps_in_some_seconds_and_seconds_of_some_steps_are_inverse(step: float, warm: float, steps: int):
     probe = a_trial(step, warm)
     assert probe.steps_in(probe.seconds(steps)) == steps
+
+
+def test_memory_without_a_formula_is_marked_as_an_estimate(config: Config):
+    (row,) = plan([cell(config("model.vocab_size=257"), None)])
+    assert row["memory_source"] == "formula" and "~" not in printed([row])
+    assert MEMORY_SOURCES["counted"] == "estimated"
+    shown = printed([row | {"memory_source": "estimated"}, row])
+    assert shown.count("~") == 2 and "~ is a rough estimate" in shown
+
+
+def printed(rows: list[Row]) -> str:
+    console = Console(width=160, record=True, file=io.StringIO())
+    print_plan(rows, console)
+    return console.export_text()

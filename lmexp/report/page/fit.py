@@ -15,7 +15,7 @@ from lmexp.files import write_atomically, write_json
 from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
-from lmexp.report.page.html import resource, script_json, vega
+from lmexp.report.page.html import head, resource, script_json, vega
 from lmexp.report.terminal.fit import TEXT_COLUMNS, about_points, headline, notes_of, tables
 
 TITLES = {
@@ -35,6 +35,7 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
         for key in charts
     )
     page = Template(resource("fit.html")).substitute(
+        head=head(f"{name}: fit"),
         name=html.escape(name),
         about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in about_points(answer)),
         headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in headline(answer)),
@@ -44,7 +45,6 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=html.escape(lmexp.__version__),
         data=script_json(charts),
-        css=resource("page.css"),
         vega=vega(),
     )
     folder.mkdir(parents=True, exist_ok=True)

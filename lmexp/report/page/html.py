@@ -57,7 +57,7 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
     sentences = findings(study, quality, cost)
     data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
     return Template(resource("page.html")).substitute(
-        connect="; connect-src 'self'" if version else "",
+        head=head(study.name, connects=version is not None),
         name=html.escape(study.name),
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
         findings=_findings(sentences),
@@ -67,7 +67,6 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         lmexp=html.escape(lmexp.__version__),
         data=script_json(data),
-        css=resource("page.css"),
         script="\n".join(resource(name) for name in SCRIPTS),
         vega=vega(),
     )
@@ -76,6 +75,14 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
 def resource(name: str) -> str:
     """Return the text of a file in the folder `static/`."""
     return files("lmexp.report.page").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def head(title: str, connects: bool = False) -> str:
+    """Return everything above the body of a page; `connects` lets it make requests to its own server."""
+    connect = "; connect-src 'self'" if connects else ""
+    return Template(resource("head.html")).substitute(
+        title=html.escape(title), connect=connect, css=resource("page.css")
+    )
 
 
 @cache

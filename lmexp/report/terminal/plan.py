@@ -74,6 +74,10 @@ def _print_rows(rows: Sequence[Row], console: Console) -> None:
     axes = distinguishing_axes(axes, rows)
     texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
     texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
+    estimated = [row["memory_source"] == "estimated" for row in rows]
+    texts["peak_memory_gb"] = [
+        f"{'~' * is_rough}{text}" for is_rough, text in zip(estimated, texts["peak_memory_gb"], strict=True)
+    ]
     titles = {axis: axis.rsplit(".", 1)[-1] for axis in axes} | headings
     gap = 2 if console.width > 90 else 1
     hidden = columns_to_hide(column_widths(titles, texts), gap, GIVE_WAY, console.width)
@@ -84,6 +88,8 @@ def _print_rows(rows: Sequence[Row], console: Console) -> None:
     for cells in zip(*shown.values(), strict=True):
         table.add_row(*map(Text, cells))
     console.print(table)
+    if any(estimated) and "peak_memory_gb" in shown:
+        console.print("~ is a rough estimate: the model has no formula for its memory.")
     if hidden:
         console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
 
