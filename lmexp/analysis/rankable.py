@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.runs.columns import COLUMNS, MAX_LOST_DIFFERENCE, PER_TOKEN
+from lmexp.runs.columns import COLUMNS, ELSEWHERE, MAX_LOST_DIFFERENCE, PER_TOKEN
 
 
 def rank_groups(table: pd.DataFrame, qualities: str | Sequence[str]) -> npt.NDArray[np.int64]:  # (rows,)
@@ -132,10 +132,13 @@ class _Rows:
     def _is_own(self, quality: str) -> bool:
         """Whether a quality is of the run's own validation split; `lmexp eval --as` scores others.
 
-        `lmexp eval` adds the precision to the name of the task, as in score/causal_lm-int8/loss.
+        `lmexp eval` adds the precision to the name of the task, as in score/causal_lm-int8/loss, or the hash of other
+        data (ELSEWHERE).
         """
-        name = quality.split("/")[1] if quality.startswith("score/") else None
-        return name is None or any(name == task or name.startswith(f"{task}-") for task in self.tasks)
+        if not quality.startswith("score/"):
+            return True
+        name = quality.split("/")[1]
+        return any(name == task or name.startswith(f"{task}-") for task in self.tasks) and ELSEWHERE not in name
 
     def _filled(self, known: list[Any], otherwise: list[Any]) -> list[Any]:
         """Return values with None replaced: by `otherwise`, or else by the task's value if it has only one."""

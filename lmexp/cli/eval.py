@@ -16,7 +16,11 @@ class ScoringOptions:
 
     name: Annotated[
         str | None,
-        typer.Option("--as", help="The NAME in the scores' columns, `score/NAME/<metric>` [default: the task's name]."),
+        typer.Option(
+            "--as",
+            help="The NAME in the scores' columns, `score/NAME/<metric>` "
+            "[default: the task's name; for other data, with a hash of these].",
+        ),
     ] = None
     predicts: Annotated[
         str | None,

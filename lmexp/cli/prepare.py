@@ -12,7 +12,7 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     from lmexp.config import paths
     from lmexp.config.compose import Composer, allow_code
     from lmexp.config.overrides import refuse_axes
-    from lmexp.data.prepare import prepare
+    from lmexp.data.prepare import prepare, warnings
     from lmexp.data.sources import check_apart
     from lmexp.report.terminal.lists import print_store
     from lmexp.runs.directory import STORES
@@ -23,6 +23,8 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     config = Composer(paths.search_roots(common.config_dir), words=overrides).config({})
     check_apart(config.data)
     store = prepare(config, common.output_dir / STORES, say)
+    for warning in warnings(store):
+        say(f"warning: {warning}")
     document: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}
     for split in ("train", "validation"):
         document[split] = {

@@ -299,9 +299,9 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
                         lost[1].add(example.texts[1], answer)
             done += len(batch)
             say(f"tokenised {done / total:.0%}")
-    lost[0].check("the validation texts", say)
+    lost[0].check("the validation texts")
     if data.holds == "pairs":
-        lost[1].check("the validation targets", say)
+        lost[1].check("the validation targets")
     splits = {split: writer.finish() for split, writer in writers.items()}
     scored = lost[1 if data.holds == "pairs" else 0]
     splits["validation"] = replace(
@@ -325,7 +325,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "dtypes": dtypes,
             "places": [list(place) for place in places],
             "validation_fingerprint": hashes.fingerprint(examples.labels),
-            "validation_seen": hashes.shared(say, "examples"),
+            "validation_seen": hashes.shared(),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

@@ -30,11 +30,6 @@ def fingerprint(data: HubSource) -> str:
     else:
         name, version = data.name, _commit(data)
     validation = [data.validation_subset] if isinstance(data, HubExamples) else []
-    if data.subset in validation:
-        raise UserError(
-            f"data.subset and data.validation_subset are both '{data.subset}': the model would be scored on what it "
-            "was trained on; leave data.validation_subset out to split the subset"
-        )
     return hash_text(json.dumps([name, data.config, data.subset, version, *validation]))
 
 

@@ -1,4 +1,4 @@
-"""The store of a run's data on disk: of text, or of examples."""
+"""The store of a run's data on disk, of text or of examples, and what a user should know about it."""
 
 from pathlib import Path
 
@@ -6,9 +6,13 @@ from lmexp.config.schema import RunConfig
 from lmexp.data import store
 from lmexp.data.examples import ExampleStore, prepare_examples
 from lmexp.data.store import Store
+from lmexp.data.tokenizers.lost import facts
 from lmexp.messages import Say, silent
 
 AnyStore = Store | ExampleStore
+
+MIN_LOST = 0.001
+"""A smaller share of lost text or unknown tokens is not worth a warning."""
 
 
 def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
@@ -20,3 +24,21 @@ def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
     if config.data.holds == "text":
         return store.prepare(config.data, config.tokenizer, root, say)
     return prepare_examples(config.data, config.tokenizer, config.target_tokenizer, root, say)
+
+
+def warnings(store: AnyStore) -> list[str]:
+    """Return what makes scores on a store's validation split mean less than they seem to, as sentences."""
+    about = store.splits["validation"]
+    sentences = []
+    if max(about.text_lost or 0.0, about.unknown_tokens or 0.0) >= MIN_LOST:
+        said = facts(about.text_lost or 0.0, about.unknown_tokens or 0.0, "the validation text")
+        sentences.append(
+            f"the tokenizer loses text: {said}; its bits per byte do not compare with those of other tokenizers"
+        )
+    if store.validation_seen:
+        what = "documents" if isinstance(store, Store) else "examples"
+        sentences.append(
+            f"{store.validation_seen:.1%} of the {store.documents('validation'):,} validation {what} are in the "
+            "training split too; scores on them show what was memorised"
+        )
+    return sentences

@@ -101,13 +101,24 @@ def _example_files(data: ExampleFiles) -> dict[str, list[Path]]:
 
 
 def check_apart(data: DataConfig) -> None:
-    """Raise UserError for a file that both trains and validates, under whatever name.
+    """Raise UserError for a file, or a subset of a hub dataset, that both trains and validates.
 
-    Files are known by their inodes, so that links are seen through. `lmexp eval` trains nothing, and may read any file.
+    Files are known by their inodes, so that links are seen through. Scoring needs no such check: nothing is trained.
     """
-    if not isinstance(data, ExampleFiles):
+    if isinstance(data, HubExamples) and data.subset == data.validation_subset:
+        raise UserError(
+            f"data.subset and data.validation_subset are both '{data.subset}': the model would be scored on what it "
+            "was trained on; leave data.validation_subset out to split the subset"
+        )
+    if not isinstance(data, ExampleFiles) or data.validation_path is None:
         return
-    files = _example_files(data)
+    try:
+        _check_files_apart(_example_files(data))
+    except OSError as error:
+        raise _cannot_read(data, error) from error
+
+
+def _check_files_apart(files: dict[str, list[Path]]) -> None:
     sides = {role.startswith("validation"): dict[tuple[int, int], Path]() for role in _PATHS}
     for role, of_role in files.items():
         for file in of_role:

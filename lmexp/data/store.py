@@ -176,7 +176,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
                     lost.add(text, ids)
             done += sum(map(len, texts))
             say(f"tokenised {done / documents.characters:.0%}")
-    lost.check("the validation text", say)
+    lost.check("the validation text")
     for split in SPLITS:
         rows[split].save_bounds(folder / f"{split}.bounds.npy")
         np.save(folder / f"{split}.bytes.npy", np.asarray(sizes[split], np.int64))
@@ -196,7 +196,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "fingerprint": hash_text("".join(splits[split].sha256 for split in SPLITS)),
             "validation_fingerprint": hashes.fingerprint(),
-            "validation_seen": hashes.shared(say, "documents"),
+            "validation_seen": hashes.shared(),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
     )

@@ -26,6 +26,7 @@ from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
 from lmexp.data.feeds import open_feed
 from lmexp.data.loading import ValidationBatches
+from lmexp.data.prepare import AnyStore
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
@@ -33,6 +34,7 @@ from lmexp.inference.quantise import FLOATS, INTEGERS, convert
 from lmexp.inference.subject import PREFIX, device_for, load_subject
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver
+from lmexp.runs.columns import ELSEWHERE
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.scores import add_scores
@@ -63,7 +65,8 @@ def evaluate(
     Args:
         subject: see load_subject.
         words: overrides of `data` and `task`; for a pretrained model, of `model` too.
-        name: the scores are called `score/<name>/<metric>` [default: the name of the task].
+        name: the scores are called `score/<name>/<metric>` [default: the name of the task; if other data than the run's
+            own validation split is scored, with the first digits of its hash].
         precision: one of FLOATS or INTEGERS, to which the weights are converted [default: float32, as they are stored].
         examples: score only the first samples of the split, this many [default: all].
 
@@ -110,9 +113,23 @@ def evaluate(
         "precision": precision or "fp32",
         "device_name": device_for(config).name,
     }
-    parts = [name or config.task.name, precision if name is None else None, f"first{examples}" if examples else None]
+    own = name or _default_name(config, store, run)
+    parts = [own, precision if name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
     return keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+
+
+def _default_name(config: RunConfig, store: AnyStore, run: RunDir | None) -> str:
+    """Return the name of the task and, if what is scored is not the run's own validation split, of that.
+
+    Scores under the bare name of the task are those of the run's own split, which reports rank.
+    """
+    rows = run.read_record() if run else []
+    own = rows[0].get("validation_fingerprint") if rows else None
+    scored = store.validation_fingerprint
+    if own is None or scored is None or own == scored:
+        return config.task.name
+    return f"{config.task.name}{ELSEWHERE}{scored[:6]}"
 
 
 def _check_options(precision: str | None, examples: int | None) -> None:

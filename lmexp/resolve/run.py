@@ -17,7 +17,7 @@ from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
-from lmexp.data.prepare import AnyStore
+from lmexp.data.prepare import AnyStore, warnings
 from lmexp.data.sources import check_apart
 from lmexp.errors import UserError
 from lmexp.messages import Say
@@ -121,6 +121,8 @@ class RunResolver:
             self._when_valid = None
         config = self._inputs.settled(config)
         self._check_memory(config, device)
+        for warning in warnings(self._inputs.store(config)):
+            self._warn(warning)
         feed = open_feed(config, self._inputs.store(config))
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")

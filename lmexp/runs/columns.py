@@ -483,6 +483,8 @@ QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "
 """Columns that say how good a model is. Every evaluation during training writes them into the curve."""
 PER_TOKEN = frozenset({"loss", "perplexity", "accuracy"})
 """Qualities that are means over tokens if the task predicts text, and over labels if not."""
+ELSEWHERE = "-on-"
+"""Stands in the name of scores between the task and the hash of the data, if these are not the run's own."""
 MAX_LOST_DIFFERENCE = 1e-4
 """Bits per byte compare between tokenizers whose `text_lost` differs by at most this."""
 COSTS = tuple(column.name for column in COLUMNS.values() if column.role == "cost")

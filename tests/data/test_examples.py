@@ -18,6 +18,7 @@ from lmexp.config.data import (
     WordPieceTokenizerConfig,
 )
 from lmexp.data.examples import NO_TAG, ExampleStore, Ragged, prepare_examples
+from lmexp.data.prepare import warnings
 from lmexp.data.sources import with_fingerprints
 from lmexp.data.split import SPLITS, SplitExamples
 from lmexp.data.store import Store
@@ -198,13 +199,12 @@ def test_examples_that_changed_since_their_fingerprint_was_taken_are_refused(pai
 
 
 def test_examples_that_train_and_validate_are_counted(tmp_path):
-    said = []
     (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\nz,b\n")
     (tmp_path / "v.csv").write_text("text,label\nx,a\ny,a\nw,b\nx,a\n")  # y has another label there
     data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
-    store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
+    store = prepare_examples(data, BYTE, None, tmp_path / "stores")
     assert store.validation_seen == 2 / 4
-    assert "warning: 2 of 4 validation examples (50.0%) are in the training split too" in " ".join(said)
+    assert warnings(store)[0].startswith("50.0% of the 4 validation examples are in the training split too")
 
 
 def test_what_validates_is_known_by_texts_and_labels_and_not_by_tokens(tmp_path):

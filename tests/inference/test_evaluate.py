@@ -75,6 +75,9 @@ def test_other_data_are_cut_by_the_runs_own_tokenizer(outputs: Path, tmp_path: P
     found = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs, name="birds")
     row = run_of(outputs, "lm").read_record()[0]
     assert row["score/birds/loss"] == found["scores"]["loss"] != row["loss"]
+    nameless = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs)["name"]
+    assert nameless == f"causal_lm-on-{found['about']['validation_fingerprint'][:6]}"  # not the run's own scores
+    assert run_of(outputs, "lm").read_record()[0].get("score/causal_lm/loss") in (None, pytest.approx(row["loss"]))
     assert found["scores"]["bits_per_byte"] > 0 and found["about"]["data"]["path"].endswith("other.txt")
 
 

@@ -10,12 +10,9 @@ import numpy as np
 
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.errors import UserError
-from lmexp.messages import Say
 
 MAX_LOST = 0.9
 """A tokenizer that loses more than this share of the text is refused: its scores would say nothing about the text."""
-WORTH_SAYING = 0.001
-"""A smaller share is not worth a warning."""
 
 
 class LostText:
@@ -55,16 +52,17 @@ class LostText:
         """Share of the tokens that stand for something unknown, 0 to 1."""
         return self._unknown / self._tokens if self._tokens else 0.0
 
-    def check(self, what: str, say: Say) -> None:
-        """Warn about text that is lost; `what` names the text. Raises UserError if next to nothing is kept."""
-        if max(self.text_lost, self.unknown_tokens) < WORTH_SAYING:
-            return
-        facts = f"decoding does not give back {self.text_lost:.1%} of the bytes of {what}"
-        if self.unknown_tokens:
-            facts += f", and {self.unknown_tokens:.1%} of its tokens are unknown"
+    def check(self, what: str) -> None:
+        """Raise UserError if next to nothing is kept; `what` names the text."""
         if self.text_lost > MAX_LOST:
             raise UserError(
-                f"the tokenizer keeps next to nothing of the text: {facts}; choose a tokenizer of this language, or "
+                "the tokenizer keeps next to nothing of the text: "
+                f"{facts(self.text_lost, self.unknown_tokens, what)}; choose a tokenizer of this language, or "
                 "tokenizer=bpe or tokenizer=byte, which lose nothing"
             )
-        say(f"warning: the tokenizer loses text: {facts}; do not compare its bits per byte with other tokenizers")
+
+
+def facts(text_lost: float, unknown_tokens: float, what: str) -> str:
+    """Return in words what is lost of a text, which `what` names."""
+    lost = f"decoding does not give back {text_lost:.1%} of the bytes of {what}"
+    return f"{lost}, and {unknown_tokens:.1%} of its tokens are unknown" if unknown_tokens else lost
