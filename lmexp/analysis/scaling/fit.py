@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks, solver
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, bootstrap, leave_one_out, margin, student, unit_indices
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, bootstrap, leave_one_out, margin, student, unit_indices
+from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SIX_ND, Law, Optimal, Price, law_named
 from lmexp.analysis.scaling.points import Points
@@ -26,6 +27,10 @@ from lmexp.units import si
 MAX_POINTS = 100_000
 """A thousand refits to this many points take minutes."""
 HOLDOUT_BOOTSTRAPS = 200
+MAX_WIDENED = 5.0
+"""If simulations ask for intervals wider by more than this factor, there are too few runs for an interval."""
+EXACT = 1e-6
+"""Residuals this small are of losses without noise, whose intervals need no simulation."""
 WORST_CONDITION = 1e9
 """Limit of the scaled Hessian's condition number: above it, losses that change in their ninth digit move a parameter by
 its own size."""
@@ -74,6 +79,10 @@ class LawFit:
     """None if too few runs remain to fit the law without the largest ones."""
     precisions: Precisions | None = None
     warnings: tuple[str, ...] = ()
+    widened: float = 1.0
+    """Factor by which all intervals are wider because there are few units (calibrate.py); in logs where they are."""
+    coverage: float | None = None
+    """How often intervals that are not widened hold the truth in simulations of this design; None if it has enough."""
 
     @property
     def floor_is_at_bound(self) -> bool:
@@ -155,7 +164,7 @@ class LawFit:
         value = np.log(quantity(self._theta))
         moved = np.log(quantity(refits.reshape(len(refits), *axes, -1)))
         moved = np.where(np.isnan(moved), np.inf, moved)
-        half = margin(value, moved, self.n_units)
+        half = self.widened * margin(value, moved, self.n_units)
         return Estimate(np.exp(value), np.exp(value - half), np.exp(value + half))
 
     @property
@@ -264,10 +273,13 @@ def fit_law(
     precisions = Precisions.of(points.precision) if law.inputs[0] == "params" else None
     surface = Surface.of(law, points, precisions)
     k, n_units = len(surface.names), points.n_units
-    if n_units < k + 1:
+    if n_units < k + MIN_SPARE:
+        least = k + MIN_SPARE
         return (
-            f"{law.name} has {k} numbers to find, and {si(n_units)} independent units are too few: it takes {k + 1}.",
+            f"{law.name} has {k} numbers to find, and {si(n_units)} independent units are too few: it takes {least}.",
         )
+    if delta is None and n_units <= k + FEW_SPARE:  # so few residuals have no robust scale: least squares
+        delta = np.inf
     solution, delta = solver.solve(surface, np.ones(len(points)), delta)
     best = solution.parameters[:1]
     condition = solver.condition(surface, best)
@@ -289,7 +301,7 @@ def fit_law(
     residual = surface.residual(best)[0]
     names = (*law.parameters, *(precisions.parameters if precisions else ()))
     theta = dict(zip(names, surface.theta(best)[0].tolist(), strict=True))
-    return LawFit(
+    fitted = LawFit(
         law=law,
         theta=theta,
         intervals=_intervals(theta, left if n_units < FEW_UNITS else samples, n_units),
@@ -305,15 +317,39 @@ def fit_law(
         precisions=precisions,
         warnings=_warnings(law, theta, precisions),
     )
+    return _calibrated(fitted, surface, best[0], of_unit)
 
 
-def _intervals(theta: dict[str, float], refits: Floats, n_units: int) -> dict[str, tuple[float, float]]:
+def _calibrated(law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints) -> LawFit | tuple[str, ...]:
+    """Return a fit with intervals as wide as simulations of its design ask for, or the reason why it has none.
+
+    `optimum` (k,) holds the working parameters.
+    """
+    k = len(law.theta)
+    if law.n_units > k + FEW_SPARE or law.residual < EXACT:
+        return law
+    coverage, widened = calibrate(surface, optimum, of_unit, seed=0)
+    runs = f"{law.n_units} units for the {k} numbers of {law.law.name}"
+    if not widened < MAX_WIDENED:
+        return (f"{runs} are too few: in simulations of this design no interval holds the truth often enough.",)
+    intervals = _intervals(law.theta, law.left_one_out, law.n_units, widened)
+    remedy = f"; they are widened by a factor of {widened:.2g}" if widened > 1 else ""
+    said = (
+        f"{runs}: in simulations of this design, 95 % intervals hold the truth {coverage:.0%} of the time{remedy}. The "
+        "fit is one of least squares, since so few residuals show no outlier."
+    )
+    return replace(law, widened=widened, coverage=coverage, intervals=intervals, warnings=(*law.warnings, said))
+
+
+def _intervals(
+    theta: dict[str, float], refits: Floats, n_units: int, widened: float = 1.0
+) -> dict[str, tuple[float, float]]:
     """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma."""
     intervals = {}
     for i, (name, value) in enumerate(theta.items()):
         in_logs = name in ("A", "B", "Nc", "Dc", "gamma")
         center = np.log(value) if in_logs else value
-        half = float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
+        half = widened * float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half
         intervals[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
         if name == "E":  # at its bound no refit moves it, which does not mean that it is known

@@ -69,6 +69,8 @@ def _law(law: LawFit) -> dict[str, Any]:
         "formula": law.law.formula,
         "theta": law.theta,
         "intervals": {name: list(interval) for name, interval in law.intervals.items()},
+        "widened": law.widened,
+        "simulated_coverage": law.coverage,
         "at_bound": ["E"] if law.floor_is_at_bound else [],
         "objective": law.objective,
         "delta": law.delta,
