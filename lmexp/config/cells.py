@@ -57,11 +57,7 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     count = math.prod(map(len, [*grid.values(), *seeds.values()])) * max([1, *map(len, zipped.values())])
     if count > MAX_CELLS:
         raise UserError(f"the sweep has {count:,} cells; {MAX_CELLS:,} are the most")
-    crossed = [
-        dict(zip(grid, point, strict=True)) | bundle
-        for point in itertools.product(*grid.values())
-        for bundle in ([dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}])
-    ]
+    crossed = _cross(grid, zipped)
     swept_words = [dict(zip(swept, row, strict=True)) for row in itertools.product(*swept.values())]
     points = [
         {key: value for key, value in point.items() if key not in said} | words
@@ -81,11 +77,7 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
             elif repr(whole) not in known:
                 known.add(repr(whole))
                 cells.append(whole)
-    unknown = {key for pattern in spec.exclude for key in pattern} - {*grid, *zipped, *seeds, *said}
-    unknown -= {key for point in spec.points for key in point}
-    if unknown:
-        key = min(unknown)
-        raise UserError(f"sweep.exclude: {key} is no axis of the sweep.{nearest(key, [*grid, *zipped, *seeds])}")
+    _check_patterns(spec, [*grid, *zipped, *seeds], said)
     if not cells:
         raise UserError("the sweep has no cells: everything in it is excluded")
     return Expansion(
@@ -94,6 +86,22 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
         fixed=[_text(o) for o in fixed],
         warnings=list(_idle_exclusions(spec, said, excluded)),
     )
+
+
+def _cross(grid: dict[str, list[Any]], zipped: dict[str, list[Any]]) -> list[Values]:
+    """Return every point of the grid with every row of the zipped axes; the last axis varies fastest."""
+    rows = [dict(zip(zipped, row, strict=True)) for row in zip(*zipped.values(), strict=True)] or [{}]
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    return [point | row for point in points for row in rows]
+
+
+def _check_patterns(spec: SweepSpec, axes: list[str], said: set[str]) -> None:
+    """Raise UserError for a key of sweep.exclude that is no axis, is in no point, and was not said."""
+    unknown = {key for pattern in spec.exclude for key in pattern} - {*axes, *said}
+    unknown -= {key for point in spec.points for key in point}
+    if unknown:
+        key = min(unknown)
+        raise UserError(f"sweep.exclude: {key} is no axis of the sweep.{nearest(key, axes)}")
 
 
 def search_space(search: SearchSpec, words: list[str]) -> SearchSpec:

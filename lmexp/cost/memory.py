@@ -19,7 +19,7 @@ byte, in a test. For the other families, and heads over labels, the phases are f
 saved is what the family's section says in `saved_bytes`: only what is large, held by a test to within a fifth of what
 autograd saves, in float32 a tenth. A family that says nothing has the general rule of ModelSection, which is rough.
 Evaluation takes less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host,
-which is left out, here as by the meter (see cost/meters.py).
+which is left out, here as by the meter (see cost/memory_meter.py).
 """
 
 from dataclasses import dataclass

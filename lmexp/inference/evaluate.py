@@ -24,7 +24,7 @@ from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
-from lmexp.data.feeds import open_feed
+from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import AnyStore
 from lmexp.data.tokenizers.build import load_tokenizer
@@ -99,24 +99,28 @@ def evaluate(
         judged = task.judge(feed, batch)
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
-    about = {
-        "task": config.task.name,
-        "data": config.data.model_dump(mode="json", exclude_defaults=True),
-        "data_fingerprint": store.fingerprint,
-        "validation_fingerprint": store.validation_fingerprint,
-        "text_lost": store.splits["validation"].text_lost,
-        "unknown_tokens": store.splits["validation"].unknown_tokens,
-        "texts_cut": feed.cut,
-        "targets_cut": feed.targets_cut,
-        "targets": quality.tokens,
-        "samples": feed.validation_samples,
-        "precision": precision or "fp32",
-        "device_name": device_for(config).name,
-    }
+    about = _about(config, store, feed) | {"targets": quality.tokens, "precision": precision or "fp32"}
     own = name or _default_name(config, store, run)
     parts = [own, precision if name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
     return keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+
+
+def _about(config: RunConfig, store: AnyStore, feed: Feed) -> dict[str, Any]:
+    """Return what was scored: the task, the data, and the device."""
+    validation = store.splits["validation"]
+    return {
+        "task": config.task.name,
+        "data": config.data.model_dump(mode="json", exclude_defaults=True),
+        "data_fingerprint": store.fingerprint,
+        "validation_fingerprint": store.validation_fingerprint,
+        "text_lost": validation.text_lost,
+        "unknown_tokens": validation.unknown_tokens,
+        "texts_cut": feed.cut,
+        "targets_cut": feed.targets_cut,
+        "samples": feed.validation_samples,
+        "device_name": device_for(config).name,
+    }
 
 
 def _default_name(config: RunConfig, store: AnyStore, run: RunDir | None) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmexp.cost.meters import synchronise
+from lmexp.cost.step_meter import synchronise
 from lmexp.inference.quantise import stored_bytes
 from lmexp.models.base import Decoder
 

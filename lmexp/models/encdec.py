@@ -89,7 +89,7 @@ class EncDec(nn.Module):
         """Return logits of the token after each of `inputs`: (B, T, vocab_size); see `hidden`."""
         return self.logits(self.hidden(sources, source_valid, inputs))
 
-    def new_state(self, sources: Tensor, source_valid: Tensor | None, capacity: int | None = None) -> "DecodingState":
+    def new_state(self, sources: Tensor, source_valid: Tensor | None, capacity: int | None = None) -> "EncDecState":
         """Read the sources, to write targets of up to `capacity` tokens (the context) to them; see `next_logits`."""
         memory = self.encode(sources, source_valid)
         heads, room = self.config.n_heads, capacity or self.config.context
@@ -99,9 +99,9 @@ class EncDec(nn.Module):
             assert isinstance(layer, DecoderLayer)
             keys, values = layer.cross_attention.keys_and_values(memory)
             layers.append(LayerState(KVCache(keys.new_empty(buffer)), keys, values))
-        return DecodingState(layers, _padding_mask(source_valid))
+        return EncDecState(layers, _padding_mask(source_valid))
 
-    def next_logits(self, inputs: Tensor, state: "DecodingState") -> Tensor:
+    def next_logits(self, inputs: Tensor, state: "EncDecState") -> Tensor:
         """Score the token that follows `inputs`, which follow those of the state: (B, T) int64 -> (B, vocab_size).
 
         Raises ValueError when there is no room for them in the state or the context.
@@ -109,7 +109,7 @@ class EncDec(nn.Module):
         return self.logits(self._decode(inputs, None, state.mask, state)[:, -1])
 
     def _decode(
-        self, inputs: Tensor, memory: Tensor | None, mask: Tensor | None, state: "DecodingState | None"
+        self, inputs: Tensor, memory: Tensor | None, mask: Tensor | None, state: "EncDecState | None"
     ) -> Tensor:
         start = state.length if state else 0
         x = self.target_embedding(inputs) * math.sqrt(self.config.d_model)
@@ -145,7 +145,7 @@ class LayerState:
         self.source_keys, self.source_values = self.source_keys[rows], self.source_values[rows]
 
 
-class DecodingState:
+class EncDecState:
     """What a model keeps of sources it has read, and of targets it is writing: no token is read twice."""
 
     def __init__(self, layers: list[LayerState], mask: Tensor | None) -> None:

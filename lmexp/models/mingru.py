@@ -68,7 +68,7 @@ def scan(forget: Tensor, offered: Tensor) -> Tensor:
     return offered
 
 
-class Block(nn.Module):
+class MinGRUBlock(nn.Module):
     """A pre-norm block: the recurrence, then feed-forward, each added to the stream."""
 
     def __init__(self, config: MinGRUConfig) -> None:
@@ -98,7 +98,7 @@ class MinGRU(LanguageModel):
         super().__init__(config)
         self.token_embedding = nn.Embedding(self.vocab_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(MinGRUBlock(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, self.vocab_size, bias=False)
 

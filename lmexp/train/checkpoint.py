@@ -18,7 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
-from lmexp.cost.meters import StepMeter
+from lmexp.cost.step_meter import StepMeter
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, reason_of

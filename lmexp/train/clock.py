@@ -7,7 +7,8 @@ import pytorch_lightning as pl
 import torch
 
 from lmexp.config.schema import RunConfig
-from lmexp.cost.meters import WARMUP_STEPS, MemoryMeter, StepMeter
+from lmexp.cost.memory_meter import MemoryMeter
+from lmexp.cost.step_meter import WARMUP_STEPS, StepMeter
 from lmexp.tasks.base import Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.progress import Progress

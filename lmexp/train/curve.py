@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmexp.config.schema import RunConfig
-from lmexp.cost.meters import StepMeter
+from lmexp.cost.step_meter import StepMeter
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Task

@@ -13,7 +13,7 @@ from lmexp.config.failures import explain
 from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import Horizon
-from lmexp.cost.meters import WARMUP_STEPS, StepMeter
+from lmexp.cost.step_meter import WARMUP_STEPS, StepMeter
 from lmexp.runs.directory import RunDir
 from lmexp.runs.probes import Probe, write_probe
 from lmexp.tasks.base import Task

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lmexp.cost.meters import StepMeter
+from lmexp.cost.step_meter import StepMeter
 from lmexp.files import flush_to_disk
 from lmexp.runs.directory import RunDir
 from lmexp.tasks.base import Task

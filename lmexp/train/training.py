@@ -27,7 +27,8 @@ from lmexp.cost.exclusive import Exclusive
 from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon
-from lmexp.cost.meters import MemoryMeter, StepMeter
+from lmexp.cost.memory_meter import MemoryMeter
+from lmexp.cost.step_meter import StepMeter
 from lmexp.data.examples import ExampleStore
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import TrainBatches, ValidationBatches

@@ -77,30 +77,9 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         threading.Thread(target=_watch_others, args=(run, signals, finished), daemon=True).start()
     try:
         signals.start()
-        config = run.read_config()
-        check_identity(config)
-        check_code(config)
-        if world_size(config) != processes():
-            raise UserError(
-                f"this run has {world_size(config)} processes: start it with "
-                f"torchrun --nproc-per-node {config.trainer.devices} -m lmexp.worker {run.path}"
-            )
+        config = _trainable_config(run)
         if leader:
-            if aside := run.set_aside_damaged_state():
-                print(f"state.json could not be read; set aside as {aside}")
-            before = run.read_state()
-            run.write_state(
-                State(
-                    state="running",
-                    attempts=before.attempts + 1,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    heartbeat=started,
-                    started=started,
-                    earlier=before.spent,
-                    job=before.job,
-                )
-            )
+            _write_running(run, started)
         fit_micro_batch(config, lambda fitting: train(run, fitting, started, leader, signals))
     except Diverged as divergence:
         outcome, reason = "diverged", str(divergence)
@@ -127,6 +106,38 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         run.clear_failure()
     run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
     return 0 if outcome == "done" else 1
+
+
+def _trainable_config(run: RunDir) -> RunConfig:
+    """Return the config of a run. Raises UserError if it is not the run's any more, or needs other processes."""
+    config = run.read_config()
+    check_identity(config)
+    check_code(config)
+    if world_size(config) != processes():
+        raise UserError(
+            f"this run has {world_size(config)} processes: start it with "
+            f"torchrun --nproc-per-node {config.trainer.devices} -m lmexp.worker {run.path}"
+        )
+    return config
+
+
+def _write_running(run: RunDir, started: float) -> None:
+    """Write into the state that this process trains the run, in one attempt more."""
+    if aside := run.set_aside_damaged_state():
+        print(f"state.json could not be read; set aside as {aside}")
+    before = run.read_state()
+    run.write_state(
+        State(
+            state="running",
+            attempts=before.attempts + 1,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            heartbeat=started,
+            started=started,
+            earlier=before.spent,
+            job=before.job,
+        )
+    )
 
 
 def _leave_word(run: RunDir, outcome: StateName, reason: str | None, error: BaseException | None) -> int:

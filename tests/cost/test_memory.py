@@ -21,7 +21,7 @@ from lmexp.config.optimizers import AdamConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost.hf import describe, measure
 from lmexp.cost.memory import estimate_memory
-from lmexp.cost.meters import MemoryMeter
+from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
 from lmexp.train.float8 import convert
@@ -260,7 +260,7 @@ def test_a_gpu_keeps_masks_of_a_byte_and_no_scores(configured: Configure):
 
 FRAGMENTS = """
 import torch
-from lmexp.cost.meters import MEMORY_STEPS, MemoryMeter
+from lmexp.cost.memory_meter import MEMORY_STEPS, MemoryMeter
 
 meter = MemoryMeter(torch.device("cpu"))
 for _ in range(MEMORY_STEPS):
@@ -285,7 +285,7 @@ def test_the_peak_does_not_hold_what_malloc_keeps():
 
 LEFT_BY_OTHERS = """
 import torch
-from lmexp.cost.meters import MemoryMeter
+from lmexp.cost.memory_meter import MemoryMeter
 
 others = [torch.ones(5_000) for _ in range(5_000)]  # 20 kB each, 100 MB in all, none with pages of its own
 last = torch.ones(5_000)  # lies above them: malloc does not give them back by itself

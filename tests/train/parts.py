@@ -8,7 +8,7 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import Horizon
-from lmexp.cost.meters import StepMeter
+from lmexp.cost.step_meter import StepMeter
 from lmexp.models.build import build_model
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror

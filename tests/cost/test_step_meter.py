@@ -1,9 +1,9 @@
-"""Meters: what counts as training time, and what does not."""
+"""The meter of steps: what counts as training time, and what does not."""
 
 import pytest
 import torch
 
-from lmexp.cost.meters import MemoryMeter, StepMeter
+from lmexp.cost.step_meter import StepMeter
 
 
 class Clock:
@@ -92,10 +92,3 @@ def test_a_meter_goes_on_from_a_checkpoint():
     second.load_state_dict(first.state_dict())
     run(second, clock, steps=10, wait=0, work=1, pause=0)
     assert second.train_seconds == pytest.approx(20) and len(second.windows) == 20
-
-
-def test_memory_is_what_the_process_grew_by_at_its_most():
-    meter = MemoryMeter(torch.device("cpu"))
-    large = torch.ones(50_000_000)  # 200 MB
-    del large
-    assert 0.19 < (meter.summary()["peak_memory_gb"] or 0) < 0.3
