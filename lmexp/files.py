@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lmexp.errors import UserError
+
 MAX_BYTES = 256_000_000
 """A file that is read whole is refused if it is larger; texts and weights are read in parts, without a limit."""
 _KINDS = {
@@ -50,6 +52,25 @@ def refuse_irregular(mode: int, path: Path) -> None:
         raise OSError(number, reason, str(path))
 
 
+def user_path(name: str | Path) -> Path:
+    """Return a path that a user wrote, with its `~` filled in. Raises UserError if `~name` is no user here."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}: there is no user '{str(name).lstrip('~').split('/')[0]}' on this machine") from None
+
+
+def why_not_a_file(path: Path) -> str | None:
+    """Return why a path cannot be read as a file, for one that leads to something; None if it can, or leads nowhere."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror
+    return None
+
+
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """Return the content of a regular file. Raises OSError, also if the file has more than `max_bytes`."""
     with open_regular(path) as file:
@@ -76,7 +97,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # mkstemp's 0600 would hide a shared sweep from colleagues
+        Path(name).chmod(0o666 & ~umask())  # mkstemp's 0600 would hide a shared sweep from colleagues
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -101,6 +122,27 @@ def is_leftover(name: str) -> bool:
 def visible_files(folder: Path, pattern: str) -> list[Path]:
     """Return the files of a folder that match a pattern, sorted, without leftovers."""
     return sorted(file for file in folder.glob(pattern) if not is_leftover(file.name))
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user named: atomically, through a link that it may be, or into a device such as /dev/null.
+
+    Files of lmexp's own are written by `write_atomically`, which replaces a link: somebody else may have put it there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with target.open("wb") as device:
+            device.write(content)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, content)
+
+
+def umask() -> int:
+    """Return the permissions that new files are not to have; they can only be read by setting them."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def flush_to_disk(*paths: Path) -> None:

@@ -114,7 +114,7 @@ def show_report(
 def export_report(folders: Sequence[Path], choices: ViewChoices, name: str, output: Path | None) -> None:
     """Write the chosen view of a study in one format, to standard output or to a file; write nothing else."""
     from lmexp.analysis.table import load_study
-    from lmexp.files import write_atomically
+    from lmexp.files import write_output
     from lmexp.report.export.formats import rendered
 
     content = rendered(choices.of(load_study(list(folders))), name)
@@ -122,8 +122,7 @@ def export_report(folders: Sequence[Path], choices: ViewChoices, name: str, outp
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
     else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, content)
+        write_output(output, content)
         say(f"written: {output}")
 
 

@@ -6,6 +6,8 @@ that Hydra itself uses for them.
 """
 
 import copy
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,10 +86,12 @@ def allow_code(words: list[str], config_dir: Path | None = None) -> None:
     for override in parse_overrides([word for word in words if "_target_" in word or code.REMOTE_CODE in word]):
         values = swept_values(override) if override.is_sweep_override() else [override.value()]
         named.update(code.names_of_code([{override.key_or_group: value} for value in values]))
-    code.allow(named, config_dir.resolve() if config_dir else None)
+    code.allow(named, Path(os.path.realpath(config_dir)) if config_dir else None)
 
 
 BOOLEAN_HINT = "YAML takes on, off, yes and no for true or false: put the word in quotes"
+_IN_SWEEP_FILE = f"In '{GROUP}/{CHOICE}': "
+"""How Hydra names a sweep file in its messages."""
 NUMBER_HINT = "a text that looks like a number needs quotes"
 
 
@@ -127,6 +131,9 @@ class Composer:
             plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
         plain.pop("sweep", None)
+        for key, value in _texts(plain):
+            if _NO_TEXT.search(value):
+                raise UserError(f"{self.place(key)}{key}={value!a}: it holds a character that no file can hold")
         for section, values in plain.items():
             for target in code.names_of_code(values):
                 code.check_trusted(target, f"{section!s}._target_")
@@ -227,7 +234,8 @@ class Composer:
 
     def place(self, key: str) -> str:
         """Return `sweeps/demo.yaml:7: ` when the sweep file names `key`, else nothing: it was a word."""
-        if self.sweep_file is None or any(word.key_or_group == key for word in parse_overrides(self.words)):
+        words = [word.key_or_group for word in parse_overrides(self.words)]
+        if self.sweep_file is None or any(key == word or key.startswith(f"{word}.") for word in words):
             return ""
         lines = [line_of(self.sweep_file, keys) for keys in self._keys_in_file(key)]
         line = next((line for line in lines if line is not None), None)
@@ -285,8 +293,8 @@ class _translate:
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             group, _, name = str(error.missing_cfg_file).rpartition("/")
             known = [str(option) for option in error.options or []]
-            shown = ", ".join(known) if len(known) <= MAX_SHOWN else f"{len(known)}, which `lmexp list` shows"
-            return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {shown}"
+            choices = ", ".join(known) if len(known) <= MAX_SHOWN else f"{len(known)}, which `lmexp list` shows"
+            return f"there is no {group or 'config'} '{name}'.{nearest(name, known)} Choices: {choices}"
         if isinstance(error, MissingMandatoryValue):
             key = str(error.full_key or error).removeprefix("Missing mandatory value: ")
             return f"{key} must be given, as in {key}=..."
@@ -295,7 +303,10 @@ class _translate:
         key = str(getattr(error, "full_key", None) or "")
         if key and type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError"):
             return self.composer.unknown(key, self._nearest_key(key))
-        first = str(error).strip().split("\n", 1)[0]
+        first, *more = str(error).strip().replace(_IN_SWEEP_FILE, "").replace(f" in '{GROUP}/{CHOICE}'", "").split("\n")
+        first = f"{first} {more[0].strip()}" if first.endswith(":") and more else first
+        if f"'{GROUP}/{CHOICE}'" in str(error) and self.composer.sweep_file:
+            first = f"{shown(self.composer.sweep_file)}: {first}"
         return f"{self.composer.place(key)}{key}: {first}" if key else first
 
     def _nearest_key(self, key: str) -> str:
@@ -306,6 +317,19 @@ class _translate:
             except UserError:
                 return ""
         return nearest(key, [*_dotted(cfg), *self.composer._groups])
+
+
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""A null character, and halves of characters, as Python has them in names of files that are not UTF-8."""
+
+
+def _texts(node: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the texts in nested mappings and lists, each with its dotted key."""
+    if isinstance(node, str):
+        yield above, node
+    elif isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _texts(value, f"{above}.{key}".lstrip("."))
 
 
 def _dotted(cfg: DictConfig, above: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmexp.config.models.hf import HFConfig
 from lmexp.errors import UserError, nearest, reason_of
+from lmexp.files import user_path
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -59,7 +60,7 @@ def folder_of(config: HFConfig) -> Path | None:
     Raises UserError where only a folder can be meant, and there is none.
     """
     assert config.pretrained is not None
-    folder = Path(config.pretrained).expanduser()
+    folder = user_path(config.pretrained)
     if folder.is_dir():
         return folder
     if config.pretrained.startswith((".", "/", "~")) or config.pretrained.count("/") > 1:

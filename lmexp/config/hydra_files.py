@@ -1,6 +1,7 @@
 """How Hydra reads config files here: through the checks of yaml_files.py, and a sweep file wherever it lies."""
 
 import io
+import os
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
@@ -26,7 +27,7 @@ class CheckedFiles(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content of a file. Raises UserError, with file and line, for one that cannot be read."""
-        file = Path(self.path, self._normalize_file_name(config_path)).resolve()
+        file = Path(os.path.realpath(Path(self.path, self._normalize_file_name(config_path))))
         text = yaml_text(file)
         try:
             header = ConfigSource._get_header_dict(text[:512])

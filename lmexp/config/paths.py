@@ -6,6 +6,7 @@ package in a checkout, and inside it when installed from a wheel. A plug-in is a
 of the group `lmexp.plugins`; its value is the module or the package that holds `conf/` and `sweeps/`.
 """
 
+import os
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import lmexp
 from lmexp.config.code import PLUGINS
 from lmexp.errors import UserError, nearest
-from lmexp.files import open_regular
+from lmexp.files import is_leftover, open_regular, user_path, why_not_a_file
 
 CONF, SWEEPS = "conf", "sweeps"
 MAX_COMMENT = 1000
@@ -30,7 +31,7 @@ def shipped_root() -> Path:
 
 def search_roots(config_dir: Path | None = None) -> list[Path]:
     """Return the roots to search, in order. Raises UserError for a `--config-dir` that holds no configs."""
-    root = (config_dir or Path.cwd()).resolve()
+    root = Path(os.path.realpath(config_dir or Path.cwd()))
     is_root = (root / CONF).is_dir() or (root / SWEEPS).is_dir()
     if config_dir is not None and not is_root:
         raise UserError(f"--config-dir {config_dir}: there is no folder {CONF}/ or {SWEEPS}/ in it")
@@ -94,7 +95,9 @@ def find_sweep(name: str, roots: list[Path]) -> tuple[str, Path]:
     Raises UserError, with the nearest name, when there is none.
     """
     if name.endswith((".yaml", ".yml")):
-        file = Path(name).resolve()
+        file = Path(os.path.realpath(user_path(name)))
+        if reason := why_not_a_file(file):
+            raise UserError(f"{name}: {reason}")
         if not file.is_file():
             raise UserError(f"{name}: there is no such sweep file")
         if any(_is_for_wandb(file, root / SWEEPS) for root in roots):
@@ -123,7 +126,7 @@ def group_choices(group: str, roots: list[Path]) -> dict[str, Path]:
 
 def _is_config(file: Path) -> bool:
     """Return whether a path is a file to list: no folder, no hidden file, no lock file of an editor (`.#x.yaml`)."""
-    return not file.name.startswith(".") and file.is_file()
+    return not is_leftover(file.name) and file.is_file()
 
 
 def groups(roots: list[Path]) -> set[str]:

@@ -12,14 +12,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Set
-from pathlib import Path
 
 from lmexp.config.data import CleanConfig, DataSection
 from lmexp.data.example_files import Example
 from lmexp.data.scripts import IS_UNSPACED
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError, nearest
-from lmexp.files import hash_text, lines_of
+from lmexp.files import hash_text, lines_of, user_path
 
 
 class Cleaner:
@@ -94,7 +93,7 @@ def stop_words(name: str) -> frozenset[str]:
     """Return the words of a list that lmexp ships, or of a file with one word in each line. Raises UserError."""
     if name in LISTS:
         return LISTS[name]
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.is_file():
         known = ", ".join(LISTS)
         raise UserError(f"data.clean.stop_words={name}: no such file, and the lists are {known}.{nearest(name, LISTS)}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from lmexp.config.data import FileData
 from lmexp.errors import UserError, nearest
-from lmexp.files import is_leftover
+from lmexp.files import is_leftover, user_path, why_not_a_file
 
 
 def find(path: str, suffix: str) -> list[Path]:
@@ -28,11 +28,13 @@ def find(path: str, suffix: str) -> list[Path]:
     if files:
         return files
     passed_over = f" but hidden files and leftovers of programs, such as {leftovers[0]}" if leftovers else ""
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_dir():
         raise UserError(f"{path}: no .{suffix} file in this folder{passed_over}")
     if glob.has_magic(path):
         raise UserError(f"{path}: no file matches{passed_over}")
+    if reason := why_not_a_file(place):
+        raise UserError(f"{path}: {reason}")
     beside = [entry.name for entry in place.parent.iterdir()] if place.parent.is_dir() else []
     raise UserError(f"{path}: no such file or folder.{nearest(place.name, beside)}")
 
@@ -44,7 +46,7 @@ def passed_over(path: str, suffix: str) -> list[Path]:
 
 def _named_by(path: str, suffix: str) -> tuple[list[Path], list[Path]]:
     """Return the files that `path` names, and those of them that are leftovers, both sorted by their path."""
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file():
         return [place], []
     if place.is_dir():

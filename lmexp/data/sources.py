@@ -32,7 +32,7 @@ from lmexp.data import cleaning, example_files, generated, hub, local_files, out
 from lmexp.data.example_files import Example
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
-from lmexp.files import hash_files, hash_text, is_leftover
+from lmexp.files import hash_files, hash_text, is_leftover, user_path
 
 # Tests are left out: they are repetitive, some are invalid UTF-8 on purpose, and packagers ship them or not.
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
@@ -53,7 +53,7 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(user_path(path).absolute())
 
 
 def with_fingerprints(data: DataConfig) -> DataConfig:

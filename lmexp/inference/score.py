@@ -5,6 +5,7 @@ Khmer, Myanmar), each character is one. A word's log-probability is the sum over
 plausibility the geometric mean of its words' probabilities, so that sentences of unequal length compare.
 """
 
+import errno
 import math
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from lmexp.data.feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.errors import UserError
-from lmexp.files import lines_of
+from lmexp.files import MAX_BYTES, lines_of, user_path
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
 from lmexp.tasks.masked_lm import pseudo_log_likelihood
@@ -81,6 +82,15 @@ class Sentence:
         }
 
 
+def _piped_or_file(path: Path) -> bytes:
+    """Return the content of a file, or of what a shell pipes in under a name; never without end, as a device has it."""
+    with path.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MAX_BYTES:,} bytes, the most that is read")
+    return content
+
+
 def read_sentences(given: list[str], file: str | None) -> list[str]:
     """Return the given sentences and the lines of a file (`-` for standard input) that are not blank.
 
@@ -89,7 +99,7 @@ def read_sentences(given: list[str], file: str | None) -> list[str]:
     lines: list[str] = []
     if file is not None:
         try:
-            raw = sys.stdin.buffer.read() if file == "-" else Path(file).expanduser().read_bytes()
+            raw = sys.stdin.buffer.read() if file == "-" else _piped_or_file(user_path(file))
             lines = lines_of(raw.decode("utf-8-sig"))
         except OSError as error:
             raise UserError(f"--file {file}: {error.strerror}") from None

@@ -15,6 +15,7 @@ from lmexp.data.examples import ExampleStore
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
 from lmexp.errors import UserError
+from lmexp.files import user_path
 from lmexp.messages import Say, silent
 
 T = TypeVar("T")
@@ -61,8 +62,8 @@ class InputResolver:
         return config
 
     def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
-        if isinstance(config, HFTokenizerConfig) and Path(config.name).expanduser().is_dir():
-            config = config.model_copy(update={"name": str(Path(config.name).expanduser().absolute())})
+        if isinstance(config, HFTokenizerConfig) and user_path(config.name).is_dir():
+            config = config.model_copy(update={"name": str(user_path(config.name).absolute())})
         return self._once("tokenizer", config.model_dump_json(), lambda: with_fingerprint(config))
 
     def _once(self, kind: str, key: str, compute: Callable[[], T]) -> T:
@@ -81,7 +82,7 @@ class InputResolver:
 def _described(model: HFConfig) -> HFConfig:
     """Return a model of transformers with what the library knows about it, and its fingerprint if it is pretrained."""
     if model.pretrained is not None and model.fingerprint is None:
-        if (folder := Path(model.pretrained).expanduser()).is_dir():
+        if (folder := user_path(model.pretrained)).is_dir():
             model = model.model_copy(update={"pretrained": str(folder.absolute())})
         model = model.model_copy(update={"fingerprint": hf.fingerprint(model)})
     return hf.describe(model)

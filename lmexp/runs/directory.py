@@ -30,7 +30,7 @@ from lmexp.config.launchers import LauncherConfig
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
-from lmexp.files import flush_to_disk, read_json, write_atomically, write_json
+from lmexp.files import flush_to_disk, read_json, umask, write_atomically, write_json
 from lmexp.runs.record import Row, is_number, is_row
 from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READER, Failure, State, StateName
 
@@ -91,7 +91,7 @@ class RunDir:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            draft.chmod(0o777 & ~_umask())
+            draft.chmod(0o777 & ~umask())
             run = cls(draft)
             run.write_config(config)
             run.write_state(State())
@@ -318,13 +318,6 @@ def read_scores(path: Path) -> dict[str, Any] | None:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _umask() -> int:
-    """Return the process's umask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def dump_config(config: RunConfig) -> str:

@@ -23,6 +23,7 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.states import finished, heading_of_state
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
+from lmexp.files import why_not_a_file
 from lmexp.runs.columns import higher_is_better
 from lmexp.units import printable
 
@@ -288,7 +289,9 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> di
 
 def _read(file: Path) -> pd.DataFrame:
     """Read a file as a table. Raises UserError if that fails."""
-    if file.is_dir() or not file.exists():
+    if reason := why_not_a_file(file):
+        raise UserError(f"{file}: {reason}")
+    if not file.exists():
         raise UserError(f"there is no file {file}")
     try:
         if file.suffix.lower() == ".parquet":

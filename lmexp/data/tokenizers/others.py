@@ -14,7 +14,7 @@ from lmexp.config.data import HFTokenizerConfig
 from lmexp.data.scripts import separated
 from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.errors import UserError, reason_of
-from lmexp.files import read_json
+from lmexp.files import read_json, user_path
 from lmexp.hub import commit_of
 
 
@@ -135,7 +135,7 @@ def _name_of(token: Any) -> str | None:
 def _hf_files(config: HFTokenizerConfig) -> dict[str, Path]:
     """Return the files that there are of a tokenizer, by name."""
     names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-    folder = Path(config.name).expanduser()
+    folder = user_path(config.name)
     if folder.is_dir():
         files = {name: folder / name for name in names if (folder / name).is_file()}
         if "tokenizer.json" not in files:
