@@ -6,6 +6,7 @@ the line: a word among numbers, two tasks under one law, a million parameters wr
 a result are left out and counted.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
+from lmexp.analysis.scaling.other_columns import varying
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.states import finished, heading_of_state
@@ -31,9 +33,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "params": ("n_params", "params", "parameters", "n", "num_params", "nparams", "model_size"),
     "tokens": ("tokens", "d", "n_tokens", "num_tokens", "train_tokens", "training_tokens"),
     "flops": ("train_flops", "flops", "c", "training_flops", "training_flop", "total_flops", "compute"),
-    "loss": ("loss", "l", "val_loss", "validation_loss", "valid_loss", "eval_loss", "test_loss", "final_loss"),
+    "loss": (
+        *("val_loss", "validation_loss", "valid_loss", "eval_loss", "eval/loss", "val/loss", "test_loss", "final_loss"),
+        *("loss", "l"),
+    ),
 }
-"""Usual names of each quantity's column, in upper or lower case; the first one that a table has is used."""
+"""Usual names of each quantity's column, in upper or lower case; the first one that a table has is used.
+
+`loss` is often that of training, so a column that says that it is of validation comes first.
+"""
 BY_HAND = {"params": "--params", "tokens": "--tokens", "flops": "--compute", "loss": "--loss"}
 """The option that names the column of each quantity."""
 SIX_ND = "6ND"
@@ -43,6 +51,17 @@ RUN_NAMES = ("trunk", "run", "run_name", "name", "id")
 """Usual names of a column that says which rows are one run, in upper or lower case."""
 EACH_ROW = "row"
 """Stands for a column of units: every row is a run of its own."""
+NAME_OF_BITS: dict[float, str] = {
+    32: "fp32",
+    19: "tf32",
+    16: "bf16",
+    8: "fp8",
+    6: "fp6",
+    4: "fp4",
+    3: "int3",
+    2: "int2",
+}
+"""A precision written as a number of bits; of types of one width, the law sees only the width."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
 MAX_POINTS = 10_000
@@ -140,7 +159,7 @@ def points_of_frame(
     return Points(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
-        precision=frame[precision].fillna("unknown").to_numpy(dtype=np.str_) if several else None,
+        precision=_precisions(frame[precision]) if precision and several else None,
         names=_names(frame, table.lines),
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
@@ -150,6 +169,7 @@ def points_of_frame(
             for said in (
                 f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
                 _repeats(sizes, frame, table.lines),
+                *(varying(frame, headings, named, sizes) if "slug" not in frame else ()),  # a study says it itself
             )
             if said
         ),
@@ -275,6 +295,11 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> di
     if "loss" not in chosen:
         shown = printable(", ".join(names))
         raise UserError(f"{source} has no column for the loss; name it with {BY_HAND['loss']}. It has: {shown[:200]}")
+    if re.search(r"perplexity|\bppl\b|_ppl$|^ppl_", chosen["loss"].strip().lower()):
+        raise UserError(
+            f"a law needs a loss, and {printable(chosen['loss'])} is exp(loss), which follows no such law: take its "
+            "logarithm, or name the column of the loss with --loss"
+        )
     if higher_is_better(chosen["loss"]):
         raise UserError(f"a law needs a loss, where lower is better; higher {printable(chosen['loss'])} is better")
     if len(chosen) < 3 or (len(chosen) == 3 and chosen.get("flops") == SIX_ND):
@@ -314,6 +339,14 @@ def _read(file: Path) -> pd.DataFrame:
 def _folded(frame: pd.DataFrame) -> dict[str, str]:
     """Return a table's headings by their names in lower case, with underscores; the first of several counts."""
     return {str(name).strip().lower().replace(" ", "_"): name for name in reversed(list(frame.columns))}
+
+
+def _precisions(values: pd.Series) -> npt.NDArray[np.str_]:
+    """Return the name of each row's precision (n,): a number of bits, such as 8, is the type of that width."""
+    bits = pd.to_numeric(values, errors="coerce")
+    names = values.astype("string").fillna("unknown").to_numpy(dtype=np.str_)
+    known = [NAME_OF_BITS.get(float(width)) for width in bits.fillna(0)]
+    return np.array([of_bits or name for of_bits, name in zip(known, names, strict=True)], dtype=np.str_)
 
 
 def _copies(frame: pd.DataFrame, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
