@@ -61,16 +61,9 @@ def resolve_sweep(
     resolver = RunResolver(outputs, name, roots, say, when_valid)
     if spec.search is not None:
         search = search_space(spec.search, run_overrides)
-        return Sweep(
-            name=name,
-            folder=outputs / name,
-            question=spec.question,
-            axes={key: [] for key in search.space},
-            runs=[],
-            skipped=[],
-            warnings=resolver.warnings,
-            search=resolve_search(search, Composer(roots, file, run_overrides), resolver),
-        )
+        resolved = resolve_search(search, Composer(roots, file, run_overrides), resolver)
+        axes: dict[str, list[Any]] = {key: [] for key in search.space}
+        return Sweep(name, outputs / name, spec.question, axes, [], [], warnings=resolver.warnings, search=resolved)
     expansion = expand(spec, run_overrides)
     resolver.warnings.extend(expansion.warnings)
     runs, skipped = _resolve_cells(expansion, Composer(roots, file, expansion.fixed), resolver)

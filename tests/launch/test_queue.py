@@ -15,12 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmexp.launch.pending import enqueue
 from lmexp.launch.queue import run_sweep
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
-from lmexp.runs.state import State, StateName
+from lmexp.runs.state import State
 from lmexp.train.worker import main
 from tests.command import start_process
 
@@ -264,27 +263,6 @@ def test_what_goes_wrong_in_the_coordinator_leaves_no_run_behind(resolve: Resolv
         run_sweep(sweep, Broken())
     assert pids and not psutil.pid_exists(pids[0])
     assert sweep.runs[0].run.read_state().state == "cancelled"
-
-
-@pytest.mark.parametrize("state", ["done", "oom", "diverged", "timeout"])
-def test_lining_a_run_up_leaves_a_result_that_came_meanwhile(resolve: Resolve, state: StateName):
-    planned = resolve("seed=0").runs[0]
-    enqueue(planned)
-    planned.run.update_state(state=state, reason="just now")
-    enqueue(planned)
-    assert planned.run.settle(state="queued") == planned.run.read_state()
-    assert (planned.run.read_state().state, planned.run.read_state().reason) == (state, "just now")
-
-
-def test_lining_a_run_up_leaves_one_that_is_being_trained(resolve: Resolve):
-    planned = resolve("seed=0").runs[0]
-    enqueue(planned)
-    with planned.run.idle() as state:  # as a worker holds it
-        assert state is not None
-        planned.run.update_state(state="running", pid=7)
-        enqueue(planned)
-        assert planned.run.settle(state="queued", pid=None) is None
-    assert (planned.run.read_state().state, planned.run.read_state().pid) == ("running", 7)
 
 
 def test_a_record_is_the_truth_whatever_the_state_says(resolve: Resolve):

@@ -144,33 +144,7 @@ def from_hf(
     model_type: str = required(settings, "model_type")
     read = READ | READ_OF.get(model_type, set()) | (BALANCE if model_type in EXPERTS else set())
     check_settings(settings, FIXED | FIXED_OF.get(model_type, {}), read)
-    sizes = {ours: required(settings, theirs) for ours, theirs in SIZES.items()}
-    n_heads = sizes["n_heads"]
-    # The first Llama's config does not name them; those of the others, whose defaults differ, all do.
-    named = model_type != "llama"
-    n_kv_heads = required(settings, "num_key_value_heads") if named else settings.get("num_key_value_heads")
-    head_size = settings.get("head_dim", 128 if model_type == "qwen3" else None)
-    known: dict[str, Any] = sizes | {
-        "name": name or model_type,
-        "n_kv_heads": None if n_kv_heads == n_heads else n_kv_heads,
-        "head_size": None if head_size is None or head_size * n_heads == sizes["d_model"] else head_size,
-        "d_ff": required(settings, "moe_intermediate_size" if model_type == "qwen3_moe" else "intermediate_size"),
-        "rope_theta": _rope_theta(settings),
-        "qk_norm": model_type in QK_NORM,
-        "window": _window(settings),
-        "tie_embeddings": settings.get("tie_word_embeddings", False),
-    }
-    config: LlamaConfig | MoEConfig
-    if model_type in EXPERTS:
-        experts = "num_experts" if "num_experts" in settings else "num_local_experts"
-        known["n_experts"] = required(settings, experts)
-        known["experts_per_token"] = required(settings, "num_experts_per_tok")
-        known["balance"] = settings.get("router_aux_loss_coef", 0.001) / sizes["n_layers"]
-        if model_type == "qwen3_moe":
-            required(settings, "norm_topk_prob")  # off where it is not named
-        config = MoEConfig(target="lmexp.models.moe.MoE", **known)
-    else:
-        config = LlamaConfig(target="lmexp.models.llama.Llama", **known)
+    config = _config_of(settings, model_type, name or model_type)
     renamed = {theirs: ours for ours, theirs in _names(config, model_type).items()} | {HEAD: "head.weight"}
     # Old files hold the rotary frequencies.
     imported = {
@@ -180,6 +154,35 @@ def from_hf(
         imported["head.weight"] = imported["token_embedding.weight"]
     check_weights(imported, MoE if isinstance(config, MoEConfig) else Llama, config)
     return config, imported
+
+
+def _config_of(settings: Mapping[str, Any], model_type: str, name: str) -> LlamaConfig | MoEConfig:
+    """Return our config of an architecture with these settings. Raises UserError for one that is missing."""
+    sizes = {ours: required(settings, theirs) for ours, theirs in SIZES.items()}
+    n_heads = sizes["n_heads"]
+    # The first Llama's config does not name them; those of the others, whose defaults differ, all do.
+    named = model_type != "llama"
+    n_kv_heads = required(settings, "num_key_value_heads") if named else settings.get("num_key_value_heads")
+    head_size = settings.get("head_dim", 128 if model_type == "qwen3" else None)
+    known: dict[str, Any] = sizes | {
+        "name": name,
+        "n_kv_heads": None if n_kv_heads == n_heads else n_kv_heads,
+        "head_size": None if head_size is None or head_size * n_heads == sizes["d_model"] else head_size,
+        "d_ff": required(settings, "moe_intermediate_size" if model_type == "qwen3_moe" else "intermediate_size"),
+        "rope_theta": _rope_theta(settings),
+        "qk_norm": model_type in QK_NORM,
+        "window": _window(settings),
+        "tie_embeddings": settings.get("tie_word_embeddings", False),
+    }
+    if model_type in EXPERTS:
+        experts = "num_experts" if "num_experts" in settings else "num_local_experts"
+        known["n_experts"] = required(settings, experts)
+        known["experts_per_token"] = required(settings, "num_experts_per_tok")
+        known["balance"] = settings.get("router_aux_loss_coef", 0.001) / sizes["n_layers"]
+        if model_type == "qwen3_moe":
+            required(settings, "norm_topk_prob")  # off where it is not named
+        return MoEConfig(target="lmexp.models.moe.MoE", **known)
+    return LlamaConfig(target="lmexp.models.llama.Llama", **known)
 
 
 def _type_of(config: LlamaSection) -> str:

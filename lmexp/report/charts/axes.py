@@ -127,17 +127,7 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
     ups = qualities(study.table, quality)
     orders = {axis: _values(study, axis) for axis in axes}
     down, across = axes[0], axes[1]
-    cells = (
-        alt.Chart(alt.NamedData(ROWS))
-        .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
-        .transform_filter("isValid(datum[across]) && isValid(datum[down])")
-        .transform_calculate(a="toString(datum[across])", d="toString(datum[down])", q="datum[quality]")
-        .transform_aggregate(mean="mean(q)", runs="count()", groupby=["a", "d"])
-        .transform_joinaggregate(least="min(mean)", most="max(mean)")
-        .transform_calculate(
-            share="datum.most > datum.least ? (datum.mean - datum.least)/(datum.most - datum.least) : 0"
-        )
-    )
+    cells = _mean_of_cells()
     heads = axis_headings(study.varied)
     x = alt.X(
         "a:O",
@@ -180,6 +170,21 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
         title,
         height=max(40 * max(map(len, orders.values())), 160),
         description="Mean quality for the values of two axes",
+    )
+
+
+def _mean_of_cells() -> alt.Chart:
+    """Return the chart's data: the mean quality for each pair of values (`a`, `d`), and where in the range it lies."""
+    return (
+        alt.Chart(alt.NamedData(ROWS))
+        .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
+        .transform_filter("isValid(datum[across]) && isValid(datum[down])")
+        .transform_calculate(a="toString(datum[across])", d="toString(datum[down])", q="datum[quality]")
+        .transform_aggregate(mean="mean(q)", runs="count()", groupby=["a", "d"])
+        .transform_joinaggregate(least="min(mean)", most="max(mean)")
+        .transform_calculate(
+            share="datum.most > datum.least ? (datum.mean - datum.least)/(datum.most - datum.least) : 0"
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""A launcher from outside lmexp: one class and one YAML file, and a sweep runs through it as through any other."""
+"""Engines: a launcher from outside is one class and one YAML file, and a sweep runs through it as through any other."""
 
 import sys
 from collections.abc import Callable
