@@ -1,6 +1,6 @@
 """`lmexp eval`: the quality of a finished run or a pretrained model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import typer
 
 from lmexp.cli.app import USE, out, print_json, say, verb
 from lmexp.cli.options import CommonWithConfigs, Model
+from lmexp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ class HarnessOptions:
     )
 
 
+def _refuse_idle(scoring: ScoringOptions, harness: HarnessOptions) -> None:
+    """Raise UserError for an option that has no effect beside, or without, --lm-eval."""
+    for options, is_idle, reason in (
+        (scoring, harness.harness is not None, "has no effect with --lm-eval, whose tasks have their own"),
+        (harness, harness.harness is None, "is for tasks of lm-eval: name them with --lm-eval"),
+    ):
+        for field in fields(options) if is_idle else ():
+            if getattr(options, field.name) != field.default:
+                option = {"name": "as"}.get(field.name, field.name.replace("_", "-"))
+                raise UserError(f"--{option} {reason}")
+
+
 @verb(USE, "lmexp eval train/gpt_nano", "lmexp eval hf:FOLDER data=text data.path=a.txt", name="eval")
 def evaluate(
     subject: Model,
@@ -70,6 +83,7 @@ def evaluate(
     from lmexp.report.terminal.scores import print_scores
 
     overrides = overrides or []
+    _refuse_idle(scoring, harness)
     refuse_axes(overrides, "`lmexp train -m`")
     where = common.output_dir, common.config_dir
     if harness.harness is not None:

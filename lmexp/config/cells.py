@@ -155,6 +155,8 @@ def _check_axes(grid: dict[str, list[Any]], zipped: dict[str, list[Any]]) -> Non
     for key, values in (grid | zipped).items():
         if not values:
             raise UserError(f"sweep: the axis {key} has no values")
+        if key.split(".")[0] in ("sweep", "hydra", "run", "schema_version"):
+            raise UserError(f"sweep: {key} cannot be an axis: it is no key of a run")
     twice = sorted(grid.keys() & zipped.keys())
     if twice:
         raise UserError(f"sweep: {twice[0]} is both in grid and in zip")

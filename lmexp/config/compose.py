@@ -140,7 +140,7 @@ class Composer:
         return self._check(RunConfig, plain, ())
 
     def _compose(self, values: Values) -> DictConfig:
-        words = parse_overrides(self.words)
+        words = self._last_words()
         for word in words:
             if word.key_or_group in self._groups and not sets_a_value(word):
                 raise UserError(f"{word.input_line}: a group has one choice; write {word.key_or_group}=...")
@@ -159,6 +159,15 @@ class Composer:
                 # What goes into a mapping is the schema's to check: some are open.
                 OmegaConf.update(cfg, key, value, merge=True, force_add=isinstance(value, dict))
         return cfg
+
+    def _last_words(self) -> list[Override]:
+        """Return the words; of several that set one key, in whatever way, the last one."""
+        last: dict[tuple[str, str | None], Override] = {}
+        for word in parse_overrides(self.words):
+            place = (word.key_or_group, word.package)
+            last.pop(place, None)
+            last[place] = word
+        return list(last.values())
 
     def _is_structural(self, word: Override) -> bool:
         """Whether a word does more than set a value that is there: chooses, adds, deletes, renames."""
@@ -316,7 +325,8 @@ class _translate:
                 cfg = Composer(self.composer.roots)._compose({})
             except UserError:
                 return ""
-        return nearest(key, [*_dotted(cfg), *self.composer._groups])
+        known = [name for name in _dotted(cfg) if not name.startswith("sweep.") or key.startswith("sweep.")]
+        return nearest(key, [*known, *self.composer._groups])
 
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")

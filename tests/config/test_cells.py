@@ -126,6 +126,8 @@ def test_a_word_fixes_a_key_of_a_space():
     [
         ({"zip": {"a": [1], "b": [1, 2]}}, "a has 1, b has 2"),
         ({"grid": {"a": []}}, "the axis a has no values"),
+        ({"grid": {"sweep.seeds": [1, 2]}}, "sweep.seeds cannot be an axis"),
+        ({"zip": {"run.id": ["x"]}}, "run.id cannot be an axis"),
         ({"grid": {"a": [1]}, "zip": {"a": [1]}}, "a is both in grid and in zip"),
         ({"grid": {"a": [1]}, "exclude": [{"a": 1}]}, "everything in it is excluded"),
     ],

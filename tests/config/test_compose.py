@@ -137,6 +137,25 @@ def test_a_mistake_in_a_sweep_file_names_the_file(tmp_path: Path):
         Composer(ROOTS, file)
 
 
+def test_of_words_that_set_one_key_the_last_counts_however_it_is_written():
+    for words, layers in {
+        ("model.n_layers=1", "++model.n_layers=3"): 3,
+        ("++model.n_layers=3", "model.n_layers=1"): 1,
+        ("model.n_layers=1", "model.n_layers=2"): 2,
+        ("++model.n_layers=1", "++model.n_layers=5"): 5,
+    }.items():
+        assert compose(*words).model.n_layers == layers
+    assert compose("model=gpt_nano", "model=gpt_tiny").model.name == "gpt_tiny"
+
+
+def test_a_misspelt_key_is_not_taken_for_one_of_the_sweep():
+    file = paths.sweep_files(ROOTS)["demo"]
+    with pytest.raises(UserError) as caught:
+        Composer(ROOTS, file).config({"optim.nosuch": 1})
+    said, hint = str(caught.value).split(" is not a key of the config.")
+    assert said.endswith("optim.nosuch") and "sweep" not in hint
+
+
 def test_numbers_may_be_written_as_people_write_them():
     assert compose("budget.tokens=1e6").budget.tokens == compose("budget.tokens=1_000_000").budget.tokens == 1_000_000
 
