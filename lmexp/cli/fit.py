@@ -143,6 +143,10 @@ def fit(
     charts: Annotated[
         str | None, typer.Option(metavar="FORMATS", help="Also write the charts as files: png,svg,pdf.")
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="latex", help="Print the laws' numbers as a table for LaTeX instead."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for fit.html and fit.json [default: the sweep's, or for a file the current one]."),
@@ -151,11 +155,14 @@ def fit(
     """Fit scaling laws: best sizes, tokens and losses for budgets, with intervals, held-out errors and warnings."""
     from lmexp.report.charts.export import check_formats
     from lmexp.report.export.fit_document import fit_document
+    from lmexp.report.export.fit_latex import fit_latex
     from lmexp.report.page.fit import write_fit, write_fit_charts
     from lmexp.report.terminal.fit import print_fit
 
     question.check()
     solver.check()
+    if form not in (None, "latex"):
+        raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
     flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
     points, name, folder = _points(names, columns, common.output_dir)
@@ -164,6 +171,9 @@ def fit(
     drawn = write_fit_charts(answer, output or folder, formats)
     if common.as_json:
         print_json(fit_document(answer) | {"page": str(page), "charts": [str(chart) for chart in drawn]})
+        return
+    if form == "latex":
+        print(fit_latex(answer), end="")
         return
     print_fit(answer, out)
     print_line(f"\nfit: {page}")

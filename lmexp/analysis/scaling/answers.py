@@ -93,6 +93,8 @@ class Answer:
     served: tuple[Served, ...] = ()
     bought: tuple[Bought, ...] = ()
     warnings: tuple[str, ...] = ()
+    bootstraps: int = 1000
+    seed: int = 0
 
     @property
     def trusted(self) -> LawFit:
@@ -100,6 +102,7 @@ class Answer:
         return self.fit.trusted
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # of refits that diverge
 def answer(
     points: Points,
     budgets: Sequence[float] = (),
@@ -140,6 +143,8 @@ def answer(
         fit=fitted,
         largest=largest,
         price=price,
+        bootstraps=bootstraps,
+        seed=seed,
         approaches=approaches,
         refused=refused,
         biases=_biases(points, first, wanted[0], approaches) if first else {},
@@ -163,6 +168,7 @@ def answer(
     )
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def answer_in_cost(
     points: Points,
     name: str,
@@ -188,6 +194,8 @@ def answer_in_cost(
         fit=fitted,
         largest=largest,
         cost=name,
+        bootstraps=bootstraps,
+        seed=seed,
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
         warnings=_once(
             points.warnings,

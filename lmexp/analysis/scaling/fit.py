@@ -146,6 +146,35 @@ class LawFit:
             inputs[0] = inputs[0] * np.array([float(factors[name]) for name in points.precision])
         return self.law.loss(self._of_law(self._theta), *inputs)
 
+    @property
+    def covariance(self) -> Floats:
+        """Covariance (k, k) of theta: that of the jackknife with fewer than 100 units, else that of the bootstrap."""
+        if self.n_units >= FEW_UNITS:
+            return np.cov(self.samples.T).reshape(len(self.theta), -1)
+        off = self.left_one_out - self._theta
+        return np.asarray((len(off) - 1) / len(off) * off.T @ off)
+
+    @property
+    def standard_errors(self) -> dict[str, float]:
+        """Standard error of each parameter, from the covariance; intervals are not symmetric multiples of it."""
+        return dict(zip(self.theta, np.sqrt(np.diag(self.covariance)).tolist(), strict=True))
+
+    def exponents(self, price: Price = SIX_ND) -> dict[str, Estimate]:
+        """Return a, b and G of N* = G (C/k)^a and D* ~ C^b at a price C = k N^s D."""
+
+        def power_of_size(theta: Floats) -> Floats:
+            form = self.law.form(self._of_law(theta))
+            return np.asarray(form.beta / (form.alpha + price.power * form.beta))
+
+        def scale(theta: Floats) -> Floats:
+            return self.law.optimum(self._of_law(theta), price.factor, price).params
+
+        return {
+            "a": self.estimate(power_of_size),
+            "b": self.estimate(lambda theta: 1 - price.power * power_of_size(theta)),
+            "G": self.estimate(scale),
+        }
+
     def _three(self, best: Callable[[Floats], Optimal], *inputs: Floats) -> Optimum:
         """Return the estimates of params, tokens and loss of a function of theta."""
         return Optimum(
@@ -154,6 +183,7 @@ class LawFit:
             self.estimate(lambda theta: best(theta).loss, *inputs),
         )
 
+    @np.errstate(over="ignore", divide="ignore", invalid="ignore")
     def estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats) -> Estimate:
         """Return a positive function of theta with its interval, which is symmetric in the logarithm.
 
@@ -221,7 +251,7 @@ class Fit:
         }
 
 
-@np.errstate(over="ignore")  # a refit that diverges becomes infinite, and is recognised by that
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")  # a refit that diverges is recognised by its values
 def fit(
     points: Points,
     laws: Sequence[Law | str] = DEFAULT_LAWS,
@@ -263,6 +293,7 @@ def fit(
     return Fit(points, fitted, warnings, refused)
 
 
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def fit_law(
     points: Points, law: Law, delta: float | None = None, bootstraps: int = 1000, seed: int = 0
 ) -> LawFit | tuple[str, ...]:

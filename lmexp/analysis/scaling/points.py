@@ -1,5 +1,6 @@
 """The points that a law is fitted to: sizes, tokens, FLOPs and losses of runs, as plain arrays."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -87,6 +88,11 @@ class Points:
     def n_units(self) -> int:
         """How many independent units the points come from."""
         return len(np.unique(self.unit))
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the points' params, tokens, FLOPs and losses, in their order, as float64."""
+        columns = np.stack([self.params, self.tokens, self.flops, self.loss])
+        return hashlib.sha256(columns.astype("<f8").tobytes()).hexdigest()
 
     def name_of(self, row: int) -> str:
         """Return what a reader calls a point."""

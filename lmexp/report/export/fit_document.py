@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import lmexp
 from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.checks import flops_per_token
 from lmexp.analysis.scaling.fit import Estimate, LawFit
+from lmexp.analysis.scaling.laws import Price
 from lmexp.report.values import json_value
 
 
@@ -14,6 +17,12 @@ def fit_document(answer: Answer) -> dict[str, Any]:
     return json_value(
         {
             "source": points.source,
+            "points_sha256": points.sha256(),
+            "version": lmexp.__version__,
+            "method": "bootstrap over units" if points.n_units >= FEW_UNITS else "jackknife over units",
+            "resamples": answer.bootstraps if points.n_units >= FEW_UNITS else points.n_units,
+            "bootstraps": answer.bootstraps,
+            "seed": answer.seed,
             "n_points": len(points),
             "n_units": points.n_units,
             "left_out": points.left_out,
@@ -22,7 +31,7 @@ def fit_document(answer: Answer) -> dict[str, Any]:
             "flops_per_param_token": flops_per_token(points),
             "price": {"flops_per_token": str(answer.price), **answer.price._asdict()},
             "trusted": answer.trusted.law.name,
-            "laws": {name: _law(law) for name, law in answer.fit.laws.items()},
+            "laws": {name: _law(law, answer.price) for name, law in answer.fit.laws.items()},
             "approaches": {
                 name: {
                     "exponent": _interval(approach.exponent),
@@ -64,11 +73,15 @@ def _bias(answer: Answer, name: str) -> dict[str, float] | None:
     return vars(answer.biases[name]) if name in answer.biases else None
 
 
-def _law(law: LawFit) -> dict[str, Any]:
+def _law(law: LawFit, price: Price) -> dict[str, Any]:
+    exponents = law.exponents(price) if law.law.has_optimum else {}
     return {
         "formula": law.law.formula,
         "theta": law.theta,
         "intervals": {name: list(interval) for name, interval in law.intervals.items()},
+        "exponents": {name: _interval(estimate) for name, estimate in exponents.items()},
+        "standard_errors": law.standard_errors,
+        "covariance": law.covariance.tolist(),
         "widened": law.widened,
         "simulated_coverage": law.coverage,
         "at_bound": ["E"] if law.floor_is_at_bound else [],

@@ -4,14 +4,16 @@ Names come from configs and files and can contain anything, so they are escaped 
 """
 
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import lmexp
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.files import write_atomically, write_json
+from lmexp.files import hash_text, write_atomically, write_json
 from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
@@ -48,10 +50,38 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
         vega=vega(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "fit.json", fit_document(answer))
+    document = fit_document(answer)
+    _keep_earlier(folder, document)
+    write_json(folder / "fit.json", document)
     file = folder / "fit.html"
     write_atomically(file, page)
     return file
+
+
+def _keep_earlier(folder: Path, document: Mapping[str, Any]) -> None:
+    """Rename the fit of other points, or of another question, that lies in a folder, so that it is not overwritten.
+
+    Its name becomes `fit-HASH.json`, with the page beside it, HASH being that of what it answers.
+    """
+    file = folder / "fit.json"
+    try:
+        earlier = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return
+    if not isinstance(earlier, dict) or _asked(earlier) == _asked(document):
+        return
+    name = f"fit-{hash_text(_asked(earlier), 8)}"
+    file.replace(folder / f"{name}.json")
+    if (folder / "fit.html").is_file():
+        (folder / "fit.html").replace(folder / f"{name}.html")
+
+
+def _asked(document: Mapping[str, Any]) -> str:
+    """Return what a fit answers as a text: its points, its question, and how it was fitted."""
+    budgets = sorted({row["flops"] for row in document.get("best", [])})
+    amounts = [row["amount"] for row in document.get("bought", [])]
+    keys = ("source", "points_sha256", "n_points", "cost", "served_tokens", "method", "seed")
+    return json.dumps([budgets, amounts, [document.get(key) for key in keys]])
 
 
 def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> list[Path]:
