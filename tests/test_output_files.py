@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lmexp.files import write_atomically, write_output
+from lmexp.study.report import MAX_NAME, _joined
 
 
 def test_an_output_goes_through_links_and_into_devices_and_replaces_neither(tmp_path: Path):
@@ -37,3 +38,9 @@ def test_permissions_are_those_that_the_user_gives_new_files(mask: int, mode: in
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+
+
+def test_the_folder_of_a_report_on_many_studies_has_a_name_that_fits():
+    many = [f"{'long' * 15}-{number}" for number in range(12)]
+    assert _joined(["a", "b"]) == "a+b" and len(_joined(many)) <= MAX_NAME
+    assert _joined(many) != _joined([*many[:-1], "other"])

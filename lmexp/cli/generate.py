@@ -25,7 +25,7 @@ class SamplingOptions:
     beams: Annotated[
         int | None, typer.Option(help="Beams of the beam search, for an encoder-decoder [default: 1].")
     ] = None
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0
 
 
 @verb(USE, 'lmexp generate train/gpt_nano "def main(" --tokens 50')

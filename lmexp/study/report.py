@@ -9,6 +9,7 @@ import pandas as pd
 
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
+from lmexp.files import hash_text
 from lmexp.report.view import StudyView
 
 
@@ -61,6 +62,16 @@ class StudyReport:
         return self.view.groups
 
 
+MAX_NAME = 200
+"""Characters of the name of a folder that is made for several studies; file systems allow 255 bytes."""
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Return a folder's name for several studies: all their names, or a part and a hash if they are too long."""
+    name = "+".join(names)
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}-{hash_text(name, 8)}"
+
+
 def write_report_files(
     study: Study, view: StudyView, folders: Sequence[Path], formats: Sequence[str] = ()
 ) -> StudyReport:
@@ -73,7 +84,7 @@ def write_report_files(
     from lmexp.report.page.html import write_report
 
     quality, cost = view.options.quality[0], view.options.cost[0]
-    folder = folders[0] if len(folders) == 1 else folders[0].parent / "+".join(each.name for each in folders)
+    folder = folders[0] if len(folders) == 1 else folders[0].parent / _joined([each.name for each in folders])
     page = write_report(study, folder, quality, cost)
     csv, parquet = folder / "table.csv", folder / "table.parquet"
     write_csv(study.table, csv)

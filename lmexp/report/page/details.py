@@ -36,7 +36,12 @@ SECRETS = (
     re.compile(
         r"(?i)\b\w*(?:api_?key|password|passwd|secret|auth_?token|access_?token|hf_token)\w*[\"']?\s*[=:]\s*\S+"
     ),
-    re.compile(r"\b(?:hf|ghp|gho|sk|wandb_v1)[_-][A-Za-z0-9_-]{16,}"),
+    re.compile(r"(?i)--?(?:api-?key|password|passwd|secret|token|auth-?token|access-?token)[ =]\S+"),  # --password x
+    re.compile(r"\b(?:hf|gh[opsru]|github_pat|glpat|sk|pk|wandb_v1|xox[a-z])[_-][A-Za-z0-9_-]{16,}"),
+    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # Amazon
+    re.compile(r"\bAIza[A-Za-z0-9_-]{35}"),  # Google
+    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),  # JSON web tokens
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*"),
 )
 
 

@@ -40,6 +40,14 @@ def test_a_log_ends_in_its_last_lines_without_what_moves_a_cursor(study):
         "Authorization: Bearer hunter2",
         "aws_secret_access_key = hunter2",
         "token hf_hunter2hunter2hunter2",
+        "mysql --user me --password hunter2",
+        "curl --api-key=hunter2",
+        "ghs_hunter2hunter2hunter2",
+        "github_pat_hunter2hunter2hunter2",
+        "glpat-hunter2hunter2hunter2",
+        "xoxb-hunter2hunter2hunter2",
+        "eyJhunter2hunter2.eyJhunter2hunter2.hunter2",
+        "-----BEGIN RSA PRIVATE KEY----- hunter2",
     ],
 )
 def test_what_looks_like_a_secret_is_blotted_out(text):
@@ -47,7 +55,13 @@ def test_what_looks_like_a_secret_is_blotted_out(text):
 
 
 def test_what_is_no_secret_stays():
-    for text in ("tokens: 1000000", "tokenizer.kind: bpe", "loss=2.5 at http://host:80/a", "max_tokens=3"):
+    for text in (
+        "tokens: 1000000",
+        "tokenizer.kind: bpe",
+        "loss=2.5 at http://host:80/a",
+        "max_tokens=3",
+        "--tokens 50",
+    ):
         assert without_secrets(text) == text
 
 
