@@ -198,7 +198,7 @@ def answer_in_cost(
         seed=seed,
         bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
         warnings=_once(
-            points.warnings,
+            chosen.warnings,
             cost.warnings(chosen, name),
             fitted.warnings,
             law.warnings,

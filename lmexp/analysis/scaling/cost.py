@@ -1,15 +1,27 @@
 """A power law with a floor of loss against one cost, such as FLOPs, seconds, dollars or kWh, fitted to the frontier.
 
 Many runs are no better than a cheaper run. What a cost buys is the loss of the best run for it, so the law is fitted
-to the frontier: the runs that no other run beats in both loss and cost. The frontier is computed once, before the
-bootstrap, so the intervals do not include the uncertainty about which runs lie on it.
+to the frontier: the runs that no other run beats in both loss and cost. Measured losses would pick the lucky ones among
+many runs, so runs are compared by the loss that Chinchilla's law, fitted to all of them, gives for their size and
+tokens; the measured losses of the chosen runs are then fitted. Where the points do not identify that law, measured
+losses are compared, and a warning says so. The frontier is computed once, before the bootstrap, so the intervals do not
+include the uncertainty about which runs lie on it.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import frontier
+from lmexp.analysis.scaling import checks, solver
+from lmexp.analysis.scaling.calibrate import MIN_SPARE
+from lmexp.analysis.scaling.fit import WORST_CONDITION
+from lmexp.analysis.scaling.laws import chinchilla
 from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.precision import Precisions
+from lmexp.analysis.scaling.surface import Surface
 from lmexp.errors import UserError, nearest
 
 MIN_RUNS = 5
@@ -26,13 +38,29 @@ def on_frontier(points: Points, cost: str) -> Points:
     name = "train_flops" if cost == "flops" else cost
     if name not in columns or not np.isfinite(columns[name]).any():
         raise UserError(f"no run has '{cost}' as a cost.{nearest(cost, columns)} Measured here: {', '.join(columns)}")
-    marks = frontier(pd.DataFrame({"loss": points.loss, "cost": columns[name]}), "loss", "cost").to_numpy()
+    expected = expected_losses(points)
+    losses = points.loss if expected is None else expected
+    marks = frontier(pd.DataFrame({"loss": losses, "cost": columns[name]}), "loss", "cost").to_numpy()
     if marks.sum() < MIN_RUNS:
         raise UserError(
             f"{int(marks.sum())} of {len(points)} runs are on the frontier of loss against {cost}: "
             f"a law takes {MIN_RUNS} at least"
         )
+    if expected is None:
+        said = "Size and tokens do not tell which runs were lucky, so the frontier may hold losses that are too low."
+        points = replace(points, warnings=(*points.warnings, said))
     return points.where(marks)
+
+
+def expected_losses(points: Points) -> Floats | None:
+    """Return the loss (n,) of each point without its noise, by Chinchilla's law; None if that law is not identified."""
+    if checks.refusals(points) or points.n_units < len(chinchilla.parameters) + MIN_SPARE:
+        return None
+    surface = Surface.of(chinchilla, points, Precisions.of(points.precision))
+    best = solver.solve(surface, np.ones(len(points)))[0].parameters[:1]
+    if not solver.condition(surface, best) < WORST_CONDITION:
+        return None
+    return points.loss * np.exp(surface.residual(best)[0])
 
 
 def warnings(points: Points, cost: str) -> tuple[str, ...]:
