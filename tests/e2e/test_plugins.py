@@ -269,7 +269,7 @@ def test_a_strangers_run_and_sweep_are_refused_before_anything_is_imported(tmp_p
         assert ended.returncode == 0, (words, ended.stderr)
 
 
-def test_an_installed_package_brings_configs_and_code(tmp_path: Path, lmexp: Lmexp, monkeypatch: pytest.MonkeyPatch):
+def test_an_installed_package_brings_configs_and_code(tmp_path: Path, lmexp: Lmexp):
     project = tmp_path / "project"
     write_study(project)
     shutil.move(project / "conf", project / "my_study" / "conf")
@@ -286,11 +286,11 @@ def test_an_installed_package_brings_configs_and_code(tmp_path: Path, lmexp: Lme
     site = tmp_path / "site"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-build-isolation", "--no-deps",
                     "--target", str(site), str(project)], check=True)  # fmt: skip
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
-    assert (
-        "Does the sign suffice?" in lmexp("list", "sweeps").stdout and "Sign descent" in lmexp("list", "optims").stdout
-    )
-    ended = lmexp("sweep", "signs", *SMALL, "tokenizer=byte", "data=verses")
+    # A fresh interpreter: the server that commands are forked from has its search path already.
+    fresh = {"PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
+    assert "Does the sign suffice?" in lmexp("list", "sweeps", **fresh).stdout
+    assert "Sign descent" in lmexp("list", "optims", **fresh).stdout
+    ended = lmexp("sweep", "signs", *SMALL, "tokenizer=byte", "data=verses", **fresh)
     assert ended.returncode == 0, ended.stderr
     configs = [yaml.safe_load((run.path / "config.yaml").read_text()) for run in runs(tmp_path, "signs")]
     versions = [config["code"].get("my_study.parts.SignSGD") for config in configs]
