@@ -173,7 +173,7 @@ def fit(
         print_json(fit_document(answer) | {"page": str(page), "charts": [str(chart) for chart in drawn]})
         return
     if form == "latex":
-        print(fit_latex(answer), end="")
+        out.print_piece(fit_latex(answer))
         return
     print_fit(answer, out)
     print_line(f"\nfit: {page}")
