@@ -76,6 +76,7 @@ def test_a_detached_sweep_is_watched_and_cancelled_and_goes_on(
     assert watched.returncode == 0 and "cancelled" in watched.stdout
 
 
+@pytest.mark.slow
 def test_runs_that_a_killed_coordinator_left_behind_are_cancelled_too(
     lmexp: Lmexp, sweep: Callable[..., list[str]], tmp_path: Path
 ):
@@ -165,6 +166,7 @@ def test_watching_in_a_terminal_shows_a_table_until_it_ends(
     assert b"tokens/s" in shown and b"2 done" in shown
 
 
+@pytest.mark.slow
 def test_interrupting_a_sweep_saves_what_runs(lmexp: Lmexp, sweep: Callable[..., list[str]], tmp_path: Path):
     folder = tmp_path / "outputs" / "s"
     pid = json.loads(lmexp("sweep", *sweep(LONG, grid="seed: [1]"), "--detach", "--json").stdout)["pid"]

@@ -177,6 +177,7 @@ def test_a_model_and_a_task_of_ones_own_are_swept_used_and_scored(lmexp: Lmexp, 
     assert "checkpoints/final/model.safetensors" in refused.stderr and not (tmp_path / "exported").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_costs_no_result_and_is_named(lmexp: Lmexp, tmp_path: Path, words: list[str]):
     metrics = ", ".join(f"{{_target_: mine.tasks.{name}}}" for name in ("broken", "not_a_number", "text"))
     ended = lmexp("train", *words, f"task.metrics=[{metrics}]", "--name", "own", LMEXP_TRUST="mine")

@@ -383,6 +383,7 @@ def test_a_search_beside_a_grid_is_refused_and_so_is_one_without_optuna(
         resolve()
 
 
+@pytest.mark.slow
 def test_a_search_is_refused_to_a_wandb_agent_before_anything_starts(lmexp: Lmexp, tmp_path: Path, small: list[str]):
     sweep_file(tmp_path, {"trials": 1})
     result = lmexp("sweep", "s", *small, "logger=wandb", WANDB_SWEEP_ID="sw12", WANDB_RUN_ID="agent42")

@@ -40,6 +40,7 @@ def test_a_budget_of_seconds_ends_with_its_decay_done_whatever_the_speed(make_ru
     assert run.read_state().share == 1
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_survives_a_kill_and_goes_on_with_what_was_left(make_run: MakeRun):
     run = make_run(*TIMED, "budget.seconds=6", "checkpoint.every=0.1")
     process = subprocess.Popen([sys.executable, "-m", "lmexp.worker", run.path])

@@ -87,6 +87,7 @@ def test_the_run_is_that_of_one_process(train: Train):
         assert first[name] == second[name], name
 
 
+@pytest.mark.slow
 def test_processes_may_have_unequally_many_batches_to_score(train: Train):
     run = train(*ACCUMULATING, *FSDP)
     first, second = (len(list(ValidationBatches(Windows(store_of(run), 32, 0), 2, rank, 2))) for rank in range(2))
