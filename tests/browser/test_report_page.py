@@ -22,6 +22,17 @@ def test_all_charts_are_drawn(page):
     assert page.locator("#heat svg .mark-rect.role-mark path").count() == 4
 
 
+def filled_names(page):
+    """Return the runs that the scatter chart shows on its frontier."""
+    return {mark.get_attribute("aria-label") for mark in page.locator(FILLED).all()}
+
+
+def on_frontier(page):
+    """Return the runs that the table marks."""
+    rows = page.locator("#table tbody tr", has=page.locator("td[aria-label='on the frontier']"))
+    return set(rows.locator("button.open").all_inner_texts())
+
+
 def test_the_charts_frontier_is_the_tables(page):
     filled = page.locator(FILLED).count()
     assert filled == column(page, "●").count("●") == 5
@@ -32,9 +43,15 @@ def test_the_frontier_follows_the_choice_of_axes(page):
     page.locator("select[name=cost]").select_option("train_flops")
     expect(page.locator("#scatter svg")).to_contain_text("training compute (FLOPs)")
     expect(page.locator(FILLED)).to_have_count(4)
+    assert on_frontier(page) == filled_names(page)
     page.locator("select[name=quality]").select_option("accuracy")
     expect(page.locator("#scatter svg")).to_contain_text("accuracy (share right)")
     expect(page.locator(FILLED)).to_have_count(4)
+    assert on_frontier(page) == filled_names(page)
+    page.locator("select[name=quality]").select_option("loss")
+    page.locator("select[name=cost]").select_option("train_seconds")
+    expect(page.locator(FILLED)).to_have_count(5)
+    assert on_frontier(page) == filled_names(page), "the report's own marks are back"
 
 
 def test_the_charts_frontier_is_exact_where_runs_tie(open_page, tmp_path):
@@ -49,8 +66,8 @@ def test_the_charts_frontier_is_exact_where_runs_tie(open_page, tmp_path):
     for cost in ("train_seconds", "wall_seconds", "train_flops"):
         page.locator("select[name=cost]").select_option(cost)
         expect(page.locator("#scatter svg")).to_contain_text(column_of(cost).heading)
-        filled = page.locator(FILLED)
-        shown = {mark.get_attribute("aria-label") for mark in filled.all()}
+        shown = filled_names(page)
+        assert on_frontier(page) == shown
         assert shown == set(study.table["slug"][frontier(study.table, "loss", cost)])
 
 

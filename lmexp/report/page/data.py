@@ -52,14 +52,16 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
     if len(axes) > 1:
         charts["heat"] = heat_chart(study, quality, axes)
     used = _used(study.table)
+    ranks, rank_field_of = rank_fields(study.table, qualities(study.table, quality))
     return {
         "n_rows": len(study.table),
         "rows": {
             "frontier": marks.tolist(),
-            **rank_fields(study.table, qualities(study.table, quality))[0],
+            **ranks,
             **{name: json_column(study.table[name], DIGITS) for name in used},
             **heights,
         },
+        "rank_fields": rank_field_of,
         "columns": _columns(study, quality, cost),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,

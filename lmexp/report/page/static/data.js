@@ -23,6 +23,28 @@ function load(data) {
   for (const [name, { value, options }] of Object.entries(page.choices)) {
     if (!options.some(([known]) => known === chosen[name])) chosen[name] = value;
   }
+  markFrontier();
+}
+
+// Marks the frontier of the chosen axes: the rows with nothing at their cost or below that is better, and nothing
+// cheaper that is as good. The first axes have the marks of the report, which may have been asked for more columns.
+function markFrontier() {
+  const { quality, cost } = chosen;
+  const isFirst = quality === page.choices.quality.value && cost === page.choices.cost.value;
+  const sign = page.columns.find(({ name }) => name === quality)?.higher_is_better ? -1 : 1;
+  const known = rows.filter((row) => row.state === "done" && row[quality] !== null && row[cost] !== null);
+  known.sort((a, b) => a[cost] - b[cost] || sign * (a[quality] - b[quality]));
+  const best = new Map(); // the best row so far of each group that compares
+  for (const row of rows) row.frontier = isFirst && page.rows.frontier[row.i];
+  for (const row of isFirst ? [] : known) {
+    const group = row[page.rank_fields[quality]];
+    const before = best.get(group);
+    const ties = before && row[cost] === before[cost] && row[quality] === before[quality];
+    row.frontier = !before || ties || sign * (row[quality] - before[quality]) < 0;
+    if (row.frontier) best.set(group, row);
+  }
+  const title = (name) => page.choices[name].options.find(([value]) => value === chosen[name])[1];
+  page.columns[0].help = isFirst ? "on the frontier" : `on the frontier of ${title("quality")} and ${title("cost")}`;
 }
 
 // ---- the selection: words and conditions in the filter, a box in the scatter, a box in the parallel lines ----

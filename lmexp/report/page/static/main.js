@@ -17,6 +17,7 @@ function drawChoices() {
       select.value = chosen[name];
       select.addEventListener("change", () => {
         chosen[name] = select.value;
+        if (["quality", "cost"].includes(name)) { markFrontier(); changed(); }
         // A box means a part of the axes it was drawn on.
         if (["quality", "cost", "logx", "logy"].includes(name) && isBox(chosen.brushes.scatter)) {
           delete chosen.brushes.scatter;
