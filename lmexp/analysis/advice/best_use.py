@@ -65,7 +65,8 @@ def line_through(params: Floats, values: Floats, slope: float) -> Line:
 def best_use(form: Form, budget: npt.ArrayLike, price: Line, served: float = 0.0) -> Use:
     """Return the size and the tokens with the lowest loss that a budget pays for, including `served` tokens.
 
-    `price` must rise with the size. The result is NaN if the budget does not even pay for serving the smallest model.
+    `price` must rise with the size. A size that leaves less than one token to train on and serve is no candidate. The
+    result is NaN if the budget does not even pay for serving the smallest model.
     """
     s, third = price.s, SERVED * served
     log_budget = np.log(np.asarray(budget, dtype=np.float64))
