@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, print_line, verb
-from lmexp.cli.options import Common
+from lmexp.cli.options import Common, Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,12 +71,7 @@ class ColumnOptions:
             "[default: unit, run_id, run or name].",
         ),
     ] = None
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="EXPRESSION", help="Keep only the rows that match, as in \"family == 'gpt' and epochs <= 4\"."
-        ),
-    ] = None
+    where: Where = None
     scale: Annotated[
         list[str] | None,
         typer.Option(

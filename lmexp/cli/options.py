@@ -43,6 +43,12 @@ ConfigDir = Annotated[
         help="Folder with your own conf/ and sweeps/ [default: the current folder, if it has one of them].",
     ),
 ]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPRESSION", help="Keep only the rows that match, as in \"family == 'gpt' and n_layers >= 4\"."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when the input is wrong.")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import message_of, out, print_json, print_line, say
+from lmexp.cli.options import Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,12 +31,7 @@ class ViewChoices:
     cost: Annotated[
         str, typer.Option(help="Cost to compare by: one column or several, such as dollars,peak_memory_gb.")
     ] = "train_seconds"
-    where: Annotated[
-        str | None,
-        typer.Option(
-            metavar="EXPRESSION", help="Keep only the rows that match, as in \"n_layers >= 4 and model != 'a'\"."
-        ),
-    ] = None
+    where: Where = None
     group_by: Annotated[
         str | None,
         typer.Option(

@@ -1,8 +1,9 @@
-"""Least absolute deviations, the limit of Huber's loss for a small delta: an optimum at a kink, where Newton is lost.
+"""Least absolute deviations, the limit of Huber's loss for a small delta.
 
-The sum of |ln(predicted/measured)| is not smooth: at its minimum about as many residuals are 0 as there are parameters.
-So each step replaces the residuals by their tangents, and the exact minimum of that problem is a linear program, within
-a box that shrinks if the step does not gain. From a start nearby, two or three steps end at the optimum.
+The sum of |ln(predicted/measured)| is not smooth. Its minimum lies at a kink, where about as many residuals are 0 as
+there are parameters, and Newton's method fails. So each step replaces the residuals by their tangents. The exact
+minimum of that problem is a linear program, within a box that shrinks if the step does not gain. From a start nearby,
+two or three steps end at the optimum.
 """
 
 import numpy as np
@@ -20,7 +21,7 @@ TOLERANCE = 1e-13
 """A step that would gain less than this share of the objective ends the search."""
 
 
-def least_absolute(surface: Surface, weights: Floats, start: Floats) -> Floats:
+def least_absolute_deviations(surface: Surface, weights: Floats, start: Floats) -> Floats:
     """Return the parameters (k,) at the minimum of the sum of |residual| with weights (n,), near a start (k,)."""
     parameters, box = start, FIRST_BOX
     value = _deviation(surface, weights, parameters)

@@ -210,8 +210,8 @@ def answer_in_cost(
 def _biases(points: Points, law: LawFit, flops: float, approaches: Iterable[str]) -> dict[str, Bias]:
     """Return how far off each approach would be on this grid if a law held exactly."""
     functions = {"approach_1": approach_1, "approach_2": approach_2}
-    found = {name: bias(points, law.law, theta_of(law), flops, functions[name]) for name in approaches}
-    return {name: off for name, off in found.items() if off is not None}
+    biases = {name: bias(points, law.law, theta_of(law), flops, functions[name]) for name in approaches}
+    return {name: known for name, known in biases.items() if known is not None}
 
 
 def _agreement(fitted: Fit, best: Sequence[Best], names: Sequence[str], flops: float) -> Agreement:

@@ -1,4 +1,4 @@
-"""Columns of a table that change what a law would be, and that no law here knows: what varies is said, with a remedy.
+"""Warnings about columns of a table that vary, change the law, and are in none of the laws here.
 
 Repeated data, families, active parameters, vocabularies, learning rates and data sets all move the loss at the same
 size and tokens. A law fitted through all of them counts the difference as noise, or as an effect of size.

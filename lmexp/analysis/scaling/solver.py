@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.absolute import least_absolute
+from lmexp.analysis.scaling.absolute import least_absolute_deviations
 from lmexp.analysis.scaling.surface import Surface
 
 EXPONENTS = np.geomspace(0.02, 2.0, 16)
@@ -40,7 +40,7 @@ HUBER = 1.345
 """Delta in standard deviations of the residuals. For normal noise Huber's loss is then 95 % as efficient as squares."""
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
-LEAST_ABSOLUTE = 1e-6
+MAX_ABSOLUTE_DELTA = 1e-6
 """A delta of this and less means least absolute deviations: losses are not known to a millionth."""
 SMALL_DELTA = 1e-4
 """With a smaller delta than this, Newton is not tried from far away: it stops at a kink."""
@@ -99,15 +99,15 @@ def _solve_at(surface: Surface, weights: Floats, delta: float) -> Solution:
     if delta < SMALL_DELTA:  # every kink is a rival, and Newton's last steps between kinks gain next to nothing
         rivals, steps = rivals[:STARTS_IN_STAGES], STEPS
     solution = _distinct(_descend_alike(surface, weights, rivals, float(stages[-1]), steps))
-    if delta <= LEAST_ABSOLUTE:
-        ends = np.stack([least_absolute(surface, weights, each) for each in solution.parameters[:RIVALS]])
+    if delta <= MAX_ABSOLUTE_DELTA:
+        ends = np.stack([least_absolute_deviations(surface, weights, each) for each in solution.parameters[:RIVALS]])
         solution = _distinct(Solution(ends, surface.objective(ends, weights[None], delta)))
     return solution
 
 
 def _stages(first: float, delta: float) -> Floats:
     """Return falling deltas from `first` to `delta`, each at most STAGE times smaller than the one before."""
-    last = max(delta, LEAST_ABSOLUTE / 10)
+    last = max(delta, MAX_ABSOLUTE_DELTA / 10)
     if last >= first:
         return np.array([delta])
     return np.geomspace(first, last, int(np.ceil(np.log(first / last) / np.log(STAGE))) + 1)
