@@ -12,7 +12,7 @@ from lmexp.analysis.frontier import is_done
 from lmexp.cost.contention import MAX_WAIT_FRACTION
 from lmexp.runs.columns import DEVICE_BOUND
 
-SPLITTING = ("task", "data_fingerprint", "tokenizer_fingerprint", "device_name", "schema_version")
+SPLITTING = ("task", "data_fingerprint", "tokenizer_fingerprint", "targets_cut", "device_name", "schema_version")
 """Rows that differ in one of these are never averaged: their losses, or their seconds, are of different things."""
 _SAID = {
     "device_name": ("devices", "speeds, seconds, memory and energy do not compare"),

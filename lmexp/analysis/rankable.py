@@ -101,7 +101,7 @@ class _Rows:
         """Return the tokenizer of each row whose quality is a mean over its tokens; None if the quality never is."""
         own = self._is_own(quality)
         metric = quality.rsplit("/", 1)[-1]
-        if metric not in PER_TOKEN or not (own or quality.replace(metric, "loss") in self.table):
+        if metric not in PER_TOKEN or not (own or quality.removesuffix(metric) + "loss" in self.table):
             return None
         known = [name if of_text else None for name, of_text in zip(self.tokenizers, self.is_text, strict=True)]
         return self._filled(known, [None] * len(known))

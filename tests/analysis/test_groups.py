@@ -69,6 +69,11 @@ def test_what_does_not_compare_is_not_averaged_and_what_else_is_mixed_is_said():
     assert found["mixed"].tolist() == ["code, speeds beside other work", "", ""]
 
 
+def test_losses_over_different_shares_of_the_targets_are_not_averaged():
+    table = pd.DataFrame({"run_id": list("ab"), "model": "m", "loss": [1.0, 2.0], "targets_cut": [0.0, 0.2]})
+    assert grouped(table, "model", ["loss"])["n"].tolist() == [1, 1]
+
+
 def test_infinite_and_missing_numbers_are_not_averaged():
     table = pd.DataFrame({"model": "m", "loss": [1.0, np.inf, np.nan, 3.0], "state": ["done"] * 4})
     (row,) = grouped(table, "model", ["loss"]).to_dict("records")

@@ -63,7 +63,7 @@ def test_the_charts_frontier_is_exact_where_runs_tie(open_page, tmp_path):
         run.update_state(state="done")
     study = load_study([tmp_path / "ties"])
     page = open_page(write_report(study, tmp_path))
-    for cost in ("train_seconds", "wall_seconds", "train_flops"):
+    for cost in ("train_seconds", "wall_seconds", "train_flops", "tokens_per_second"):
         page.locator("select[name=cost]").select_option(cost)
         expect(page.locator("#scatter svg")).to_contain_text(column_of(cost).heading)
         shown = filled_names(page)

@@ -1,7 +1,7 @@
-"""Whether laws and approaches agree about the best size: the least held-out error of the loss says nothing about it.
+"""Whether laws and approaches agree about the best size; a small held-out error of the loss does not ensure that.
 
 On public runs of equal compute, the law with the least error on held-out losses put the best size up to 2.5 times off,
-outside its interval, while approaches 1 and 2 agreed with the authors. So its answer is held against the others.
+outside its interval, while approaches 1 and 2 agreed with the authors. So its answer is compared with the others.
 """
 
 from collections.abc import Sequence

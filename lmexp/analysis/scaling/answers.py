@@ -226,11 +226,12 @@ def _outliers(law: LawFit, points: Points, flops: float, price: Price) -> str:
     far = np.abs(off) > outliers.FAR_OFF
     if not far.any():
         return ""
-    said = f"Too far from {law.law.name} for noise, in robust standard deviations: {outliers.named(points, off)}."
+    rows = outliers.named(points, off)
+    said = f"Rows too far from {law.law.name} to be noise, in robust standard deviations: {rows}."
     theta = outliers.theta_without(law, points, far)
     if not law.law.has_optimum:
         after, before = float(law.law.loss(theta, flops)), float(law.loss(flops).value)
-        return f"{said} Without them the loss there would be {after:.4g} instead of {before:.4g}."
+        return f"{said} Without them the loss at {flops:.3g} FLOPs would be {after:.4g} instead of {before:.4g}."
     params = float(law.law.optimum(theta, flops, price).params), float(law.optimum(flops, price).params.value)
     return (
         f"{said} Without them the best size at {flops:.3g} FLOPs would be {si(params[0])} instead of {si(params[1])}."

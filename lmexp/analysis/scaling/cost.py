@@ -47,7 +47,7 @@ def on_frontier(points: Points, cost: str) -> Points:
             f"a law takes {MIN_RUNS} at least"
         )
     if expected is None:
-        said = "Size and tokens do not tell which runs were lucky, so the frontier may hold losses that are too low."
+        said = "Size and tokens do not show which runs were lucky, so the losses on the frontier may be too low."
         points = replace(points, warnings=(*points.warnings, said))
     return points.where(marks)
 

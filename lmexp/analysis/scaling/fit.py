@@ -367,7 +367,7 @@ def _calibrated(law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints) -
     remedy = f"; they are widened by a factor of {widened:.2g}" if widened > 1 else ""
     said = (
         f"{runs}: in simulations of this design, 95 % intervals hold the truth {coverage:.0%} of the time{remedy}. The "
-        "fit is one of least squares, since so few residuals show no outlier."
+        "fit uses least squares, because with so few residuals an outlier cannot be recognised."
     )
     return replace(law, widened=widened, coverage=coverage, intervals=intervals, warnings=(*law.warnings, said))
 

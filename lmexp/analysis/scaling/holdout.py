@@ -36,7 +36,7 @@ class Holdout:
 def largest(points: Points) -> Bools:
     """Return a mask (n,) of the points to hold out: the fifth with the most compute, ties included.
 
-    Points that share a trunk with these are not held out, and must not be fitted to either.
+    Points of the same runs as these are not held out, and must not be fitted either.
     """
     count = max(round(SHARE * len(points)), 1)
     return points.flops >= np.sort(points.flops)[-count]

@@ -1,4 +1,4 @@
-"""Warnings about columns of a table that vary, change the law, and are in none of the laws here.
+"""Columns of a table that change the law, and that no law here includes: if one varies, a warning names a remedy.
 
 Repeated data, families, active parameters, vocabularies, learning rates and data sets all move the loss at the same
 size and tokens. A law fitted through all of them counts the difference as noise, or as an effect of size.
@@ -12,7 +12,7 @@ import pandas as pd
 from lmexp.analysis.arrays import Floats
 from lmexp.units import printable
 
-ENOUGH_PASSES = 4.0
+MAX_EPOCHS = 4.0
 """Up to this many passes, a repeated token is worth about as much as a new one (Muennighoff et al. 2023, section 6)."""
 EPOCHS = ("epochs", "n_epochs", "num_epochs", "passes")
 UNIQUE = ("unique_tokens", "n_unique_tokens", "dataset_tokens")
@@ -35,7 +35,7 @@ def varying(
     `headings` holds the columns by their folded names, `used` the columns that the points were read from, and `sizes`
     the points.
     """
-    said = [*_repeated(frame, headings, sizes), *_active(frame, headings, used, sizes)]
+    said = [*_repeated(frame, headings, used, sizes), *_active(frame, headings, used, sizes)]
     for name in _present(headings, VOCABULARY):
         if name not in used.values() and frame[name].nunique() > 1:
             said.append(
@@ -46,33 +46,34 @@ def varying(
     if others:
         shown = "; ".join(_spread(frame, name) for name in others)
         said.append(
-            f"{shown}: no law here knows this, so what it changes counts as noise or as an effect of size. One value "
+            f"{shown}: no law here includes it, so what it changes counts as noise or as an effect of size. One value "
             f"alone: {_filter(frame, others[0])}."
         )
     return tuple(said)
 
 
-def _repeated(frame: pd.DataFrame, headings: Mapping[str, str], sizes: Mapping[str, Floats]) -> list[str]:
+def _repeated(
+    frame: pd.DataFrame, headings: Mapping[str, str], used: Mapping[str, str], sizes: Mapping[str, Floats]
+) -> list[str]:
     """Return a warning if some rows have more passes over their data than repeated tokens are worth."""
     for name in _present(headings, EPOCHS):
-        passes = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        return _passes(passes, f"{_quoted(name)} <= {ENOUGH_PASSES:g}")
+        return _passes(_numbers(frame, name), f"{_quoted(name)} <= {MAX_EPOCHS:g}")
     for name in _present(headings, UNIQUE):
-        unique = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        most = ENOUGH_PASSES * np.nanmax(unique) if np.isfinite(unique).any() else np.nan
-        expression = f"tokens / {_quoted(name)} <= {ENOUGH_PASSES:g}" if "tokens" in frame else f"tokens <= {most:g}"
+        tokens = _as_written(frame, used, sizes, "tokens")
+        expression = f"{_quoted(used['tokens'])} / {_quoted(name)} <= {MAX_EPOCHS:g}" if "tokens" in used else None
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _passes(sizes["tokens"] / unique, expression)
+            return _passes(tokens / _numbers(frame, name), expression)
     return []
 
 
-def _passes(passes: Floats, expression: str) -> list[str]:
+def _passes(passes: Floats, expression: str | None) -> list[str]:
     known = passes[np.isfinite(passes)]
-    if not len(known) or known.max() <= ENOUGH_PASSES:
+    if not len(known) or known.max() <= MAX_EPOCHS:
         return []
+    remedy = f': --where "{expression}"' if expression else ""
     return [
         f"Rows have up to {known.max():.3g} passes over their data, and repeated tokens are worth less than new ones, "
-        f'which no law here knows. The first {ENOUGH_PASSES:g} passes are nearly as good: --where "{expression}".'
+        f"which no law here includes. The first {MAX_EPOCHS:g} passes are nearly as good{remedy}."
     ]
 
 
@@ -81,8 +82,7 @@ def _active(
 ) -> list[str]:
     """Return a warning if only some of the parameters that the law was given work on a token."""
     for name in _present(headings, ACTIVE):
-        active = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        share = active / sizes["params"]
+        share = _numbers(frame, name) / _as_written(frame, used, sizes, "params")
         if name != used.get("params") and (share < 0.99).any():
             return [
                 f"In {int((share < 0.99).sum())} of {len(share)} rows only a part of the parameters works on a token "
@@ -90,6 +90,16 @@ def _active(
                 f"--params {_quoted(name)} fits by the active ones."
             ]
     return []
+
+
+def _numbers(frame: pd.DataFrame, name: str) -> Floats:
+    """Return a column (n,) as numbers; NaN where there is none."""
+    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _as_written(frame: pd.DataFrame, used: Mapping[str, str], sizes: Mapping[str, Floats], quantity: str) -> Floats:
+    """Return a quantity (n,) in the table's own unit, which its other columns have too; derived ones as they are."""
+    return _numbers(frame, used[quantity]) if quantity in used else sizes[quantity]
 
 
 def _present(headings: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
@@ -107,7 +117,7 @@ def _spread(frame: pd.DataFrame, name: str) -> str:
 def _filter(frame: pd.DataFrame, name: str) -> str:
     """Return the --where that keeps the most frequent value of a column."""
     value = frame[name].value_counts().index[0]
-    text = f"{value:g}" if isinstance(value, int | float | np.number) else f"'{printable(str(value))}'"
+    text = str(value) if isinstance(value, int | float | bool | np.number | np.bool_) else f"'{printable(str(value))}'"
     return f'--where "{_quoted(name)} == {text}"'
 
 

@@ -1,4 +1,4 @@
-"""Asks about numbers of a table that are hardly in the units of the laws: plain parameters, tokens and FLOPs, and nats.
+"""Asks about numbers of a table that are probably not in the units of the laws: parameters, tokens, FLOPs, nats.
 
 One column alone often looks right: GPT-2's sizes in millions are 124 to 1558, and a hundred billion tokens are 100. So
 the columns are looked at together: C over N D, tokens per parameter, the loss against the compute that paid for it, and
@@ -115,7 +115,7 @@ def _about_losses(columns: Mapping[str, Floats], vocab_size: Floats | None) -> l
         row = int(np.nanargmax(loss / np.log(vocab_size)))
         said = (
             f"a loss of {loss[row]:.3g} is above ln {vocab_size[row]:g} = {np.log(vocab_size[row]):.3g}, that of a "
-            "uniform guess among the vocabulary, and so are most; are they perplexities, or in bits?"
+            "uniform guess over the vocabulary, and so are most losses; are they perplexities, or in bits?"
         )
         questions.append(Question(said, ("loss",)))
     return questions

@@ -19,9 +19,11 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
+from lmexp.analysis.scaling.checks import ONE_CONVENTION
 from lmexp.analysis.scaling.other_columns import varying
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.precision import BITS
 from lmexp.analysis.scaling.states import finished, heading_of_state
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
@@ -51,23 +53,12 @@ RUN_NAMES = ("trunk", "run", "run_name", "name", "id")
 """Usual names of a column that says which rows are one run, in upper or lower case."""
 EACH_ROW = "row"
 """Stands for a column of units: every row is a run of its own."""
-NAME_OF_BITS: dict[float, str] = {
-    32: "fp32",
-    19: "tf32",
-    16: "bf16",
-    8: "fp8",
-    6: "fp6",
-    4: "fp4",
-    3: "int3",
-    2: "int2",
-}
+NAME_OF_BITS = {bits: name for name, bits in reversed(BITS.items())}  # the first type of each width
 """A precision written as a number of bits; of types of one width, the law sees only the width."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
 MAX_POINTS = 10_000
 """A fit to more points would take minutes and hundreds of megabytes, and no study has that many."""
-SAME = 1.05
-"""FLOPs per parameter and token within this factor of each other count as one convention."""
 
 
 def points_of_csv(
@@ -278,7 +269,7 @@ def _completed(known: dict[str, Floats], named: dict[str, str]) -> tuple[dict[st
 def _convention(factor: Floats) -> str:
     """Return a text with the FLOPs per parameter and token."""
     low, high = float(factor.min()), float(factor.max())
-    if high / low <= SAME:
+    if high / low <= ONE_CONVENTION:
         return f" ({np.median(factor):.2f} N D)"
     return f" ({low:.2f} to {high:.2f} N D)"
 

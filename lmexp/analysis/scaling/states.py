@@ -1,8 +1,8 @@
 """What a table of another tool says of its runs: which of its words mean that a run has finished.
 
 The words are those of lmexp, of W&B (docs.wandb.ai, `Run.state`), of MLflow (`RunStatus`) and of Slurm (`squeue`,
-section JOB STATE CODES, long and short), and their usual synonyms. A word that is not listed is an error: to guess
-that a crashed run had finished would put a wrong loss into a law.
+section JOB STATE CODES, long and short), and their usual synonyms. A word that is not listed is an error: if a
+crashed run counted as finished, a wrong loss would enter the law.
 """
 
 import re
@@ -52,8 +52,8 @@ def finished(
         first = int(np.flatnonzero(~known.to_numpy(dtype=bool))[0])
         word = printable(str(words.iloc[first]))[:40]
         raise UserError(
-            f"{source}, line {lines[first]}: {printable(str(words.name))} is '{word}', and it is not known whether "
-            f"that is finished. Finished are: {', '.join(sorted(FINISHED))}. Not finished are: "
+            f"{source}, line {lines[first]}: {printable(str(words.name))} is '{word}', and lmexp does not know whether "
+            f"such a run has finished. Finished: {', '.join(sorted(FINISHED))}. Not finished: "
             f"{', '.join(sorted(UNFINISHED))}"
         )
     done = folded.isin(FINISHED).to_numpy(dtype=bool)
@@ -62,6 +62,9 @@ def finished(
 
 
 def _fold(word: str) -> str:
-    """Return a word in lower case; Slurm writes `CANCELLED by 1000`, and sacct cuts words: `CANCELLED+`."""
-    word = re.sub(r"[\s-]+", "_", word.strip().lower().rstrip("+"))
-    return re.sub(r"_by_\w+$", "", word)
+    """Return a word in lower case; Slurm writes `CANCELLED by 1000`, and sacct cuts long words: `OUT_OF_ME+`."""
+    folded = re.sub(r"[\s-]+", "_", word.strip().lower().rstrip("+"))
+    folded = re.sub(r"_by_\w+$", "", folded)
+    if word.strip().endswith("+"):
+        return next((known for known in sorted(FINISHED | UNFINISHED) if known.startswith(folded)), folded)
+    return folded

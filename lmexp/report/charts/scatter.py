@@ -59,21 +59,23 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     ups, downs = qualities(study.table, quality), costs(study.table, cost)
     groups = Groups.of(study)
     rank_field = rank_fields(study.table, ups)[1]
-    up = json.dumps([name for name in ups if higher_is_better(name)])
+    more_is_better = json.dumps([name for name in {*ups, *downs} if higher_is_better(name)])
     points = (
         alt.Chart(alt.NamedData(ROWS))
         .transform_filter(DONE)
         .transform_calculate(x="datum[cost]", y="datum[quality]", group=groups.value("datum"))
         .transform_filter("isValid(datum.x) && isValid(datum.y) && (!logx || datum.x > 0) && (!logy || datum.y > 0)")
-        # Less is better in `lost`. A row is on the frontier when nothing at its cost or below is better, and
-        # nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they
-        # do in analysis/frontier.py.
+        # Less is better in `lost` and `spent`. A row is on the frontier when nothing at its cost or below is better,
+        # and nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they do in
+        # analysis/frontier.py.
         .transform_calculate(
-            lost=f"indexof({up}, quality) >= 0 ? -datum.y : datum.y", rank=f"datum[{json.dumps(rank_field)}[quality]]"
+            lost=f"indexof({more_is_better}, quality) >= 0 ? -datum.y : datum.y",
+            spent=f"indexof({more_is_better}, cost) >= 0 ? -datum.x : datum.x",
+            rank=f"datum[{json.dumps(rank_field)}[quality]]",
         )
-        .transform_window(best="min(lost)", sort=[alt.SortField("x")], frame=[None, 0], groupby=["rank"])
-        .transform_joinaggregate(cheapest="min(x)", groupby=["lost", "rank"])
-        .transform_calculate(frontier="datum.lost === datum.best && datum.x === datum.cheapest")
+        .transform_window(best="min(lost)", sort=[alt.SortField("spent")], frame=[None, 0], groupby=["rank"])
+        .transform_joinaggregate(cheapest="min(spent)", groupby=["lost", "rank"])
+        .transform_calculate(frontier="datum.lost === datum.best && datum.spent === datum.cheapest")
     )
     x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=24), axis=axis(grid=False))
     y = alt.Y("y:Q", scale=alt.Scale(type="linear", zero=False, padding=24), axis=axis(title=None))

@@ -41,7 +41,9 @@ SECRETS = (
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # Amazon
     re.compile(r"\bAIza[A-Za-z0-9_-]{35}"),  # Google
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),  # JSON web tokens
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*"),
+    # A private key, all its lines; its beginning or its end may be outside the text.
+    re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
+    re.compile(r"(?s)\A.*-----END [A-Z ]*PRIVATE KEY-----"),
 )
 
 
@@ -113,7 +115,8 @@ def _log_end(run: RunDir) -> str:
     except OSError:
         return ""
     lines = [line.rsplit("\r", 1)[-1] for line in lines_of(text.rstrip())[-LOG_LINES:]]
-    return "\n".join(printable(without_secrets(line)) for line in lines)[-LOG_CHARACTERS:]
+    lines = without_secrets("\n".join(lines)).split("\n")
+    return "\n".join(map(printable, lines))[-LOG_CHARACTERS:]
 
 
 def _command(run: RunDir) -> str:

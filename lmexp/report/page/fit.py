@@ -13,7 +13,7 @@ from typing import Any
 
 import lmexp
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.files import hash_text, write_atomically, write_json
+from lmexp.files import hash_text, read_json, write_atomically, write_json
 from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
@@ -64,24 +64,27 @@ def _keep_earlier(folder: Path, document: Mapping[str, Any]) -> None:
     Its name becomes `fit-HASH.json`, with the page beside it, HASH being that of what it answers.
     """
     file = folder / "fit.json"
+    if not file.is_file():
+        return
     try:
-        earlier = json.loads(file.read_text())
-    except (OSError, ValueError):
+        question = _question(read_json(file))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a file of this name by another program
+        question = ""
+    if question == _question(document):
         return
-    if not isinstance(earlier, dict) or _asked(earlier) == _asked(document):
-        return
-    name = f"fit-{hash_text(_asked(earlier), 8)}"
+    name = f"fit-{hash_text(question or file.read_bytes().hex(), 8)}"
     file.replace(folder / f"{name}.json")
     if (folder / "fit.html").is_file():
         (folder / "fit.html").replace(folder / f"{name}.html")
 
 
-def _asked(document: Mapping[str, Any]) -> str:
+def _question(document: Mapping[str, Any]) -> str:
     """Return what a fit answers as a text: its points, its question, and how it was fitted."""
     budgets = sorted({row["flops"] for row in document.get("best", [])})
     amounts = [row["amount"] for row in document.get("bought", [])]
-    keys = ("source", "points_sha256", "n_points", "cost", "served_tokens", "method", "seed")
-    return json.dumps([budgets, amounts, [document.get(key) for key in keys]])
+    keys = ("source", "points_sha256", "n_points", "n_units", "cost", "served_tokens", "method", "seed")
+    deltas = {name: law.get("delta") for name, law in document.get("laws", {}).items()}
+    return json.dumps([budgets, amounts, deltas, [document.get(key) for key in keys]])
 
 
 def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> list[Path]:

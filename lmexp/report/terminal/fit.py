@@ -189,7 +189,7 @@ def notes_of(answer: Answer) -> list[str]:
             f"at {flops_text(answer.best[0].flops)} FLOPs if the fitted chinchilla law held exactly."
         )
     if "approach_1" in answer.approaches:
-        notes.append("approach_1 has no interval: none that resampling gives holds the truth often enough.")
+        notes.append("approach_1 has no interval: no resampling method gives one that holds the truth often enough.")
     for name, approach in answer.approaches.items():
         if approach.holdout is not None:
             notes.append(

@@ -27,6 +27,7 @@ VARYING = {
     "family": ({"family": ["moe", "dense", "dense"]}, "family is moe or dense: .* --where \"family == 'dense'\""),
     "vocabulary": ({"vocab_size": [32000, 32000, 64000]}, 'do not compare .* --where "vocab_size == 32000"'),
     "learning rate": ({"LR": [1e-3, 3e-4]}, 'LR is 0.001 or 0.0003: .* --where "LR == '),
+    "batch": ({"batch_tokens": [1048576, 1048576, 2097152]}, 'where "batch_tokens == 1048576"'),
     "data set": ({"Data Set": ["c4", "pile"]}, "`Data Set` is c4 or pile"),
     "active": ({"n_params_active": [1e6]}, "24 of 24 rows .* --params n_params_active"),
 }
@@ -37,6 +38,20 @@ def test_a_column_that_changes_the_law_is_said_with_its_remedy(name: str):
     columns, said = VARYING[name]
     (warning,) = points_of_frame(table(**columns)).warnings
     assert re.search(said, warning), warning
+
+
+def test_other_columns_are_in_the_unit_of_the_table():
+    """A table in millions, whose parameters are all active."""
+    frame = table(epochs=[1])
+    frame["params"], frame["tokens"] = frame["params"] / 1e6, frame["tokens"] / 1e6
+    frame["active_params"], frame["unique_tokens"] = frame["params"], frame["tokens"]
+    assert points_of_frame(frame, scale={"params": 1e6, "tokens": 1e6}).warnings == ()
+
+
+def test_the_advised_filter_names_the_tables_own_column():
+    frame = table(unique_tokens=[5e7]).rename(columns={"tokens": "train_tokens"})
+    (warning,) = points_of_frame(frame, {"tokens": "train_tokens"}).warnings
+    assert '--where "train_tokens / unique_tokens <= 4"' in warning
 
 
 def test_what_does_not_vary_or_is_handled_is_not_said():

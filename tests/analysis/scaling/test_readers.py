@@ -76,7 +76,11 @@ def test_what_is_not_done_is_left_out_by_its_state(tmp_path: Path):
     [
         ("State", "finished", ["crashed", "running", "killed", "preempting"]),  # W&B
         ("status", "FINISHED", ["FAILED", "KILLED", "RUNNING", "SCHEDULED"]),  # MLflow
-        ("Job State", "COMPLETED", ["CANCELLED by 1000", "CANCELLED+", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT"]),
+        (
+            "Job State",
+            "COMPLETED",
+            ["CANCELLED by 1000", "CANCELLED+", "OUT_OF_ME+", "OUT_OF_MEMORY", "NODE_FAIL", "TIMEOUT"],
+        ),
         ("STATE", "done", ["diverged", "oom", "preempted", "cancelled", "queued"]),  # lmexp
     ],
 )
@@ -87,7 +91,7 @@ def test_states_of_other_tools_are_understood_under_headings_in_any_case(tmp_pat
 
 
 def test_a_state_that_is_not_known_is_refused_with_the_known_ones(tmp_path: Path):
-    with pytest.raises(UserError, match=r"line 3: State is 'sleeping'.* Finished are: .*finished.* Not finished are: "):
+    with pytest.raises(UserError, match=r"line 3: State is 'sleeping'.* Finished: .*finished.* Not finished: "):
         read(tmp_path, "n_params,tokens,loss,State\n1e6,1e8,3.5,finished\n1e6,1e8,3,sleeping\n")
 
 

@@ -57,3 +57,11 @@ def test_an_earlier_fit_of_another_question_is_kept(found: Answer, tmp_path: Pat
     (kept,) = (file for file in tmp_path.glob("fit-*.json"))
     assert kept.read_text() == first and kept.with_suffix(".html").is_file()
     assert json.loads((tmp_path / "fit.json").read_text())["best"][0]["flops"] == 1e22
+
+
+@pytest.mark.parametrize("content", ["{}", '{"best": {"a": 1}}', "[1]", "not json", '{"best": [1]}'])
+def test_a_file_of_that_name_by_another_program_is_kept(found: Answer, tmp_path: Path, content: str):
+    (tmp_path / "fit.json").write_text(content)
+    write_fit(found, "points", tmp_path)
+    (kept,) = tmp_path.glob("fit-*.json")
+    assert kept.read_text() == content and "laws" in json.loads((tmp_path / "fit.json").read_text())

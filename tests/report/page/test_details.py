@@ -47,11 +47,19 @@ def test_a_log_ends_in_its_last_lines_without_what_moves_a_cursor(study):
         "glpat-hunter2hunter2hunter2",
         "xoxb-hunter2hunter2hunter2",
         "eyJhunter2hunter2.eyJhunter2hunter2.hunter2",
-        "-----BEGIN RSA PRIVATE KEY----- hunter2",
+        "-----BEGIN RSA PRIVATE KEY-----\nhunter2\nhunter2",
+        "hunter2\nhunter2\n-----END RSA PRIVATE KEY-----",
     ],
 )
 def test_what_looks_like_a_secret_is_blotted_out(text):
     assert "hunter2" not in without_secrets(text) and "[left out]" in without_secrets(text)
+
+
+def test_a_private_key_in_a_log_is_left_out_with_all_its_lines(study):
+    run_id, run = next(iter(study.runs.items()))
+    run.log.write_text("before\n-----BEGIN PRIVATE KEY-----\nhunter2\nhunter2\n-----END PRIVATE KEY-----\nafter\n")
+    log = details(study, "loss", "train_seconds")["runs"][run_id]["log"]
+    assert log == "before\n[left out]\nafter"
 
 
 def test_what_is_no_secret_stays():

@@ -26,22 +26,26 @@ function load(data) {
   markFrontier();
 }
 
+// A number of which less is better, from one of any column.
+const lessIsBetter = (name, value) =>
+  page.columns.find((column) => column.name === name)?.higher_is_better ? -value : value;
+
 // Marks the frontier of the chosen axes: the rows with nothing at their cost or below that is better, and nothing
 // cheaper that is as good. The first axes have the marks of the report, which may have been asked for more columns.
 function markFrontier() {
   const { quality, cost } = chosen;
   const isFirst = quality === page.choices.quality.value && cost === page.choices.cost.value;
-  const sign = page.columns.find(({ name }) => name === quality)?.higher_is_better ? -1 : 1;
-  const known = rows.filter((row) => row.state === "done" && row[quality] !== null && row[cost] !== null);
-  known.sort((a, b) => a[cost] - b[cost] || sign * (a[quality] - b[quality]));
+  const known = rows.filter((row) => row.state === "done" && row[quality] !== null && row[cost] !== null)
+    .map((row) => ({ row, lost: lessIsBetter(quality, row[quality]), spent: lessIsBetter(cost, row[cost]) }))
+    .sort((a, b) => a.spent - b.spent || a.lost - b.lost);
   const best = new Map(); // the best row so far of each group that compares
   for (const row of rows) row.frontier = isFirst && page.rows.frontier[row.i];
-  for (const row of isFirst ? [] : known) {
-    const group = row[page.rank_fields[quality]];
+  for (const each of isFirst ? [] : known) {
+    const group = each.row[page.rank_fields[quality]];
     const before = best.get(group);
-    const ties = before && row[cost] === before[cost] && row[quality] === before[quality];
-    row.frontier = !before || ties || sign * (row[quality] - before[quality]) < 0;
-    if (row.frontier) best.set(group, row);
+    const ties = before && each.spent === before.spent && each.lost === before.lost;
+    each.row.frontier = !before || ties || each.lost < before.lost;
+    if (each.row.frontier) best.set(group, each);
   }
   const title = (name) => page.choices[name].options.find(([value]) => value === chosen[name])[1];
   page.columns[0].help = isFirst ? "on the frontier" : `on the frontier of ${title("quality")} and ${title("cost")}`;
