@@ -53,7 +53,7 @@ RUN_NAMES = ("trunk", "run", "run_name", "name", "id")
 """Usual names of a column that says which rows are one run, in upper or lower case."""
 EACH_ROW = "row"
 """Stands for a column of units: every row is a run of its own."""
-NAME_OF_BITS = {bits: name for name, bits in reversed(BITS.items())}  # the first type of each width
+NAME_OF_BITS: dict[float, str] = {bits: name for name, bits in reversed(BITS.items())}  # the first type of each width
 """A precision written as a number of bits; of types of one width, the law sees only the width."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
 """Other columns that a law of loss against cost can be fitted to."""
