@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -85,16 +85,18 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     return read_bytes(path, max_bytes).decode("utf-8-sig")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterator[str]) -> None:
     """Write `content` to `path` so that readers see the old file or the new one, never a part.
 
+    An iterator yields one part after another, which are not held together in memory.
     Raises OSError (no space, no permission); the old file is untouched then.
     """
-    data = content.encode() if isinstance(content, str) else content
+    parts = content if isinstance(content, Iterator) else [content]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part.encode() if isinstance(part, str) else part)
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~umask())  # mkstemp's 0600 would hide a shared sweep from colleagues

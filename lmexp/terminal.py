@@ -60,10 +60,10 @@ class Terminal(Console):
         """Print one line, unwrapped, so that paths stay whole."""
         self.print_piece(f"{text}\n")
 
-    def print_document(self, document: Any) -> None:
-        """Print a JSON document that any reader reads back as it was."""
+    def print_document(self, document: Any, indent: int | None = 2) -> None:
+        """Print a JSON document that any reader reads back as it was; without `indent`, on one line."""
         is_unicode = self.encoding.lower().startswith("utf")
-        text = json.dumps(document, indent=2, ensure_ascii=not is_unicode, allow_nan=False)
+        text = json.dumps(document, indent=indent, ensure_ascii=not is_unicode, allow_nan=False)
         self.file.write(CONTROL.sub(lambda match: f"\\u{ord(match.group()):04x}", text) + "\n")
         self.file.flush()
 

@@ -56,6 +56,7 @@ def _of_one_part(study: Study, quality: str, cost: str) -> list[str]:
     sentences += _about_axes(study, runs, quality, cost)
     if len(runs) > 1 and study.axes:
         sentences += _about_seeds(runs, ranked, quality)
+    sentences += _about_baselines(study.table)
     return sentences + _about_unknown(study.table, quality) + _about_peaks(study.table)
 
 
@@ -232,6 +233,22 @@ def _about_seeds(runs: pd.DataFrame, ranked: Ranking | None, quality: str) -> li
         return [said]
     arms = "1 setting rests" if alone == 1 else f"{alone} settings rest"
     return [said, f"{arms} on one finished seed."]
+
+
+def _about_baselines(table: pd.DataFrame) -> list[str]:
+    """Name the classifiers that are no better than a guess without a model: the commonest label, a bag of words."""
+    sentences = []
+    for name in ("majority_accuracy", "bag_of_words_accuracy"):
+        if name not in table:
+            continue
+        baseline = numbers(table, name)
+        lost = np.flatnonzero(is_done(table) & (numbers(table, "accuracy") <= baseline))  # NaN is not
+        if len(lost):
+            does = "does" if len(lost) == 1 else f"({len(lost)} of {int(np.isfinite(baseline).sum())}) do"
+            value = format_number(float(baseline[lost].max()), column(name).format)
+            who = _listed([name_at(table, int(at)) for at in lost])
+            sentences.append(f"{who} {does} not beat the {column(name).title}, {value}.")
+    return sentences
 
 
 def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:

@@ -1,12 +1,15 @@
 """`lmexp generate`: continue a text with a trained model."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmexp.cli.app import USE, out, print_json, say, verb
 from lmexp.cli.options import CommonWithConfigs, Model
+
+if TYPE_CHECKING:
+    from lmexp.train.checkpoint import Loaded
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,27 @@ def generate(
     sampling: SamplingOptions,
     common: CommonWithConfigs,
     prompt: Annotated[str, typer.Argument(help="Text to continue; for an encoder-decoder, the source text.")] = "",
+    file: Annotated[
+        str | None,
+        typer.Option(
+            help="Take each line of this file for a text, and print one JSON object for each; `-` reads standard input."
+        ),
+    ] = None,
 ) -> None:
     """Continue a text with a finished run, write the target of a source text, or show the labels of a text."""
+    from lmexp.errors import UserError
     from lmexp.inference.generate import write
+    from lmexp.inference.score import read_lines
     from lmexp.inference.subject import load_subject
 
+    if file is not None and prompt:
+        raise UserError("--file stands for the text: give the one or the other")
+    lines = [] if file is None else read_lines(file)
     loaded = load_subject(run, common.output_dir, common.config_dir, say=say)
     s = sampling
+    if file is not None:
+        _answer_lines(loaded, file, lines, s, common.as_json)
+        return
     pieces = write(loaded, prompt, s.tokens, s.temperature, s.top_k, s.top_p, s.beams, s.seed)
     if common.as_json:
         print_json({"prompt": prompt, "text": "".join(pieces)})
@@ -52,3 +69,22 @@ def generate(
     for piece in pieces:
         out.print_piece(piece)
     out.print_piece("" if piece.endswith("\n") and not continues else "\n")
+
+
+def _answer_lines(loaded: "Loaded", file: str, lines: list[str], sampling: SamplingOptions, as_json: bool) -> None:
+    """Print what the model predicts of each line that is not blank. Raises UserError, which names the line."""
+    from lmexp.errors import UserError
+    from lmexp.inference.generate import predict
+
+    predictions = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            predictions.append(predict(loaded, line, **asdict(sampling)))
+        except UserError as error:
+            raise UserError(f"--file {file}, line {number}: {error}") from None
+        if not as_json:
+            out.print_document(predictions.pop(), indent=None)
+    if as_json:
+        print_json(predictions)

@@ -7,6 +7,7 @@ The model and its tokenizer stay the same; only the text that is scored changes.
 import copy
 import math
 import re
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.columns import ELSEWHERE
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
+from lmexp.runs.predictions import write_predictions
 from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
@@ -103,7 +105,10 @@ def evaluate(
     own = name or _default_name(config, store, run)
     parts = [own, precision if name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
-    return keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+    kept = keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+    is_own = full_name == loaded.config.task.name
+    write_predictions(RunDir(Path(kept["file"]).parent), map(asdict, judged.predictions), None if is_own else full_name)
+    return kept
 
 
 def _about(config: RunConfig, store: AnyStore, feed: Feed) -> dict[str, Any]:

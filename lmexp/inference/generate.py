@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from lmexp.errors import UserError
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.models.labels import LabelModel
 from lmexp.models.sampling import sample
+from lmexp.tasks.classify import DIGITS
 from lmexp.train.checkpoint import Loaded
 
 
@@ -58,6 +60,16 @@ def write(
     return _as_text(drawn, loaded.tokenizer)
 
 
+def predict(loaded: Loaded, words: str, **options: Any) -> dict[str, Any]:
+    """Return `input`, `guess` and, of a model with a head over labels, `scores`, as predictions.jsonl has them.
+
+    `options` are those of `write`, and so are the errors.
+    """
+    if isinstance(loaded.model, LabelModel):
+        return _predicted(loaded, loaded.model, words)
+    return {"input": words, "guess": "".join(write(loaded, words, **options))}
+
+
 def _as_text(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield the text of tokens one by one; a character of several tokens comes when it is complete."""
     shown, seen = "", list[int]()
@@ -89,9 +101,18 @@ def _target(loaded: Loaded, words: str, tokens: int, beams: int) -> str:
     return loaded.target_tokenizer.decode(written)
 
 
-@torch.inference_mode()
 def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     """Return lines: the labels of a text with their probabilities, the most likely first; or each word with its tag."""
+    known = _predicted(loaded, model, text)
+    if isinstance(known["guess"], list):
+        return [f"{word}\t{tag}\n" for word, tag in zip(known["input"], known["guess"], strict=True)]
+    likely = sorted(((share, label) for label, share in known["scores"].items()), reverse=True)
+    return [f"{label}\t{share:.4f}\n" for share, label in likely]
+
+
+@torch.inference_mode()
+def _predicted(loaded: Loaded, model: LabelModel, text: str) -> dict[str, Any]:
+    """Return what a model with a head over labels predicts of a text; see `predict`."""
     task, tokenizer = loaded.config.task, loaded.tokenizer
     assert isinstance(task, LabelTaskSection)
     labels = task.known_labels
@@ -105,9 +126,18 @@ def _labels(loaded: Loaded, model: LabelModel, text: str) -> list[str]:
     if not 0 < len(ids) < context:
         raise UserError(f"the text has {len(ids)} tokens; the model reads 1 to {context - 1}")
     device = next(model.parameters()).device
-    scores = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]], device=device))[0].cpu()
+    logits = model(torch.tensor([[tokenizer.bos_id, *map(int, ids)]], device=device))[0].float().cpu()
+    shares = logits.softmax(-1)  # (labels,), or (1 + tokens, labels)
     if starts is not None:
-        tags = [labels[int(scores[1 + int(start)].argmax())] for start in starts]
-        return [f"{word}\t{tag}\n" for word, tag in zip(words, tags, strict=True)]
-    likely = sorted(zip(scores.softmax(-1).tolist(), labels, strict=True), reverse=True)
-    return [f"{label}\t{probability:.4f}\n" for probability, label in likely]
+        of_words = shares[[1 + int(start) for start in starts]].max(-1)
+        tags = [labels[i] for i in of_words.indices.tolist()]
+        return {"input": words, "guess": tags, "scores": _rounded(of_words.values)}
+    return {
+        "input": text,
+        "guess": labels[int(shares.argmax())],
+        "scores": dict(zip(labels, _rounded(shares), strict=True)),
+    }
+
+
+def _rounded(shares: torch.Tensor) -> list[float]:
+    return [round(share, DIGITS) for share in shares.tolist()]

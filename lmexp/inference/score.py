@@ -91,20 +91,23 @@ def _piped_or_file(path: Path) -> bytes:
     return content
 
 
+def read_lines(file: str) -> list[str]:
+    """Return the lines of a file (`-` for standard input). Raises UserError if it cannot be read."""
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else _piped_or_file(user_path(file))
+        return lines_of(raw.decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"--file {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--file {file}: not UTF-8 at byte {error.start}") from None
+
+
 def read_sentences(given: list[str], file: str | None) -> list[str]:
     """Return the given sentences and the lines of a file (`-` for standard input) that are not blank.
 
     Raises UserError if there are none, or the file cannot be read.
     """
-    lines: list[str] = []
-    if file is not None:
-        try:
-            raw = sys.stdin.buffer.read() if file == "-" else _piped_or_file(user_path(file))
-            lines = lines_of(raw.decode("utf-8-sig"))
-        except OSError as error:
-            raise UserError(f"--file {file}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"--file {file}: not UTF-8 at byte {error.start}") from None
+    lines = [] if file is None else read_lines(file)
     sentences = [*given, *(line for line in lines if line.strip())]
     if not sentences:
         raise UserError('no sentence to score: give one, as in lmexp score RUN "a sentence", or --file')

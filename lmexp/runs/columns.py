@@ -142,6 +142,24 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             in_tooltip=True,
         ),
         Column(
+            "majority_accuracy",
+            "share of the validation texts that have the commonest label of the training split, 0 to 1: the accuracy "
+            "of always guessing it; null for tasks other than classify",
+            "accuracy of the commonest label",
+            "share right",
+            "majority",
+            ".4f",
+        ),
+        Column(
+            "bag_of_words_accuracy",
+            "accuracy of multinomial naive Bayes over the counts of words, fitted to the training split, 0 to 1: a "
+            "classifier that does not beat it makes nothing of the order of words; null for tasks other than classify",
+            "accuracy of a bag of words",
+            "share right",
+            "bag of words",
+            ".4f",
+        ),
+        Column(
             "text_lost",
             "share of the bytes of the validation text (for pairs, of its targets) that decoding the tokens does not "
             "give back, 0 to 1",

@@ -5,6 +5,7 @@
     metrics.jsonl   the curve, one JSON object in each line, append-only
     record.json     the row or rows of the record, written once at the end
     scores.json     scores of the final weights, with details; they join the rows when the record is read
+    predictions.jsonl  what the final weights predict of each validation example: see runs/predictions.py
     log.txt         everything that the run printed
     checkpoints/    last.ckpt during training, then final/
 
@@ -38,6 +39,8 @@ STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
 SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
+PREDICTIONS = "predictions.jsonl"
+"""What the final weights predict of each example; see runs/predictions.py."""
 LAUNCHER_READER: TypeAdapter[LauncherConfig] = TypeAdapter(LauncherConfig)
 T = TypeVar("T")
 

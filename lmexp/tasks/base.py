@@ -9,7 +9,7 @@ number for every batch size.)
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
 from lmexp.tasks.metrics import Answers, score
 from lmexp.tasks.optim import build_optimizer, can_fuse
+from lmexp.tasks.predictions import Prediction
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class TaskScores:
     """By metric; where they have no unit, 1 is best."""
     details: dict[str, Any] = field(default_factory=dict)
     """What does not fit into one number, as JSON holds it."""
+    predictions: Iterator[Prediction] = field(default=iter(()), compare=False)
+    """What was predicted of each example, in the order of the split. They are made while they are read, once."""
 
 
 class Task(pl.LightningModule):
@@ -105,7 +108,7 @@ class Task(pl.LightningModule):
             return judged
         scores, failed = score(metrics, answers())
         details = judged.details | ({"failed_metrics": failed} if failed else {})
-        return TaskScores(judged.scores | scores, details)
+        return replace(judged, scores=judged.scores | scores, details=details)
 
     def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
         """Return the scores that the task has by itself; a language model has none besides its loss.

@@ -1,7 +1,9 @@
 """Classification: predict one label for a text."""
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
+import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
@@ -12,10 +14,14 @@ from torchmetrics.functional.classification import (
 )
 
 from lmexp.config.tasks.base import LabelTaskSection
-from lmexp.data.feeds import Feed
+from lmexp.data.feeds import IGNORED, Feed, Labelled
 from lmexp.data.loading import ValidationBatches
 from lmexp.tasks.base import Batch, Task, TaskScores
-from lmexp.tasks.metrics import Answers
+from lmexp.tasks.metrics import Answers, LabelAnswers
+from lmexp.tasks.predictions import Prediction
+
+DIGITS = 6
+"""Decimals of a probability in predictions.jsonl."""
 
 
 class Classify(Task):
@@ -37,8 +43,9 @@ class Classify(Task):
         label a text, micro F1 equals accuracy. In details, `confusion[i][j]` texts of `labels[i]` were taken for
         `labels[j]`.
         """
-        guessed, right = answers().predicted, answers().targets
-        assert isinstance(guessed, Tensor) and isinstance(right, Tensor)
+        known = answers()
+        assert isinstance(known, LabelAnswers)
+        guessed, right = known.predicted, known.targets
         labels = labels_of(self)
         count = len(labels)
         values = {
@@ -50,21 +57,42 @@ class Classify(Task):
         }
         confusion = multiclass_confusion_matrix(guessed, right, count).tolist()
         return TaskScores(
-            {name: float(value) for name, value in values.items()}, {"labels": labels, "confusion": confusion}
+            {name: float(value) for name, value in values.items()},
+            {"labels": labels, "confusion": confusion},
+            self._predictions(feed, known),
         )
 
+    def answers(self, feed: Feed, batch: int) -> LabelAnswers:
+        """See Task.answers; with the probability of every label."""
+        return label_answers(self, feed, batch, all_probabilities=True)
 
-def guesses(task: Task, feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the likeliest labels and the targets of all validation samples, a batch at a time, on the CPU.
+    def _predictions(self, feed: Feed, answers: LabelAnswers) -> Iterator[Prediction]:
+        """Yield each text with its label, the predicted one and the probability of every label."""
+        labels = labels_of(self)
+        texts = cast(Labelled, feed).store.texts("validation")
+        rows = zip(answers.targets.tolist(), answers.predicted.tolist(), answers.probabilities.tolist(), strict=True)
+        for example, (right, guessed, probabilities) in enumerate(rows):
+            shares = {label: round(share, DIGITS) for label, share in zip(labels, probabilities, strict=True)}
+            yield Prediction(texts[example], labels[right], labels[guessed], shares)
 
-    Both have the targets' shape.
+
+def label_answers(task: Task, feed: Feed, batch: int, all_probabilities: bool) -> LabelAnswers:
+    """Return the likeliest label of everything in the validation split that has one, on the CPU.
+
+    `all_probabilities` keeps those of all labels, not only that of the likeliest.
     """
+    predicted, right, probabilities, sizes = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with task.at_rest():
         for samples in ValidationBatches(feed, batch):
             with task.as_trained():
-                logits, _ = task.predict({name: tensor.to(task.device) for name, tensor in samples.items()})
-            right = samples["targets"]
-            yield logits.argmax(-1).cpu().view_as(right), right
+                logits, targets = task.predict({name: value.to(task.device) for name, value in samples.items()})
+            has_target = targets != IGNORED
+            guessed, shares = logits[has_target].argmax(-1), logits[has_target].float().softmax(-1)
+            predicted.append(guessed.cpu())
+            right.append(targets[has_target].cpu())
+            probabilities.append((shares if all_probabilities else shares.gather(1, guessed[:, None])[:, 0]).cpu())
+            sizes.append(has_target.view(len(samples["targets"]), -1).sum(1).cpu())
+    return LabelAnswers(torch.cat(predicted), torch.cat(right), torch.cat(probabilities), torch.cat(sizes))
 
 
 def labels_of(task: Task) -> list[str]:

@@ -24,6 +24,18 @@ class Answers:
     targets: Tensor | list[str]
 
 
+@dataclass(frozen=True)
+class LabelAnswers(Answers):
+    """The answers of a task that predicts labels, of texts or of words."""
+
+    predicted: Tensor
+    targets: Tensor
+    probabilities: Tensor
+    """Probabilities of every label (N, labels), or of the predicted one alone (N,)."""
+    sizes: Tensor
+    """How many of the N answers each validation sample has: (validation_samples,) int64."""
+
+
 def score(metrics: Sequence[MetricConfig], answers: Answers) -> tuple[dict[str, float], dict[str, str]]:
     """Return each metric's value by its name, and the reason of each that failed.
 

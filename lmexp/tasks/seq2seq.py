@@ -1,6 +1,6 @@
 """Sequence to sequence: predict a target text from a source text, and write it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +11,7 @@ from lmexp.data.feeds import IGNORED, Feed, Pairs
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.metrics import Answers
+from lmexp.tasks.predictions import Prediction
 
 
 class Seq2Seq(Task):
@@ -48,7 +49,7 @@ class Seq2Seq(Task):
             for source, text, reference in zip(sources, written, references, strict=False)
         ]
         about = texts.details(references) | {"texts": len(written), "first": shown}
-        return TaskScores(texts.scores(written, references), about)
+        return TaskScores(texts.scores(written, references), about, _predictions(feed, written, references))
 
     def answers(self, feed: Feed, batch: int) -> Answers:
         """Write targets to the first `task.scored` sources, and return them with their references."""
@@ -77,3 +78,12 @@ class Seq2Seq(Task):
         options = self.config.task
         assert isinstance(options, Seq2SeqConfig)
         return options
+
+
+def _predictions(feed: Pairs, written: list[str], references: list[str]) -> Iterator[Prediction]:
+    """Yield each source with its reference, the text that was written to it, and that text's own scores."""
+    from lmexp.tasks import texts
+
+    sources = feed.store.texts("validation")
+    for example, (text, reference) in enumerate(zip(written, references, strict=True)):
+        yield Prediction(sources[example], reference, text, texts.scores_of_one(text, reference))

@@ -1,17 +1,33 @@
 """Tagging: predict a tag for each word of a sentence, and so its spans (entities, semantic roles)."""
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import dataclass
+from itertools import groupby, pairwise
 from typing import cast
 
+import numpy as np
 from torch import Tensor
 
-from lmexp.data.feeds import IGNORED, Feed, Labelled
+from lmexp.data.examples import NO_TAG, ExampleStore
+from lmexp.data.feeds import Feed, Labelled
+from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.tasks.base import Batch, Task, TaskScores
-from lmexp.tasks.classify import guesses, labels_of
-from lmexp.tasks.metrics import Answers
+from lmexp.tasks.classify import DIGITS, label_answers, labels_of
+from lmexp.tasks.metrics import Answers, LabelAnswers
+from lmexp.tasks.predictions import Prediction
 from lmexp.tasks.spans import count_spans, total
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """The tags of one sentence of the validation split."""
+
+    example: int
+    """Its number in the split."""
+    right: list[str]
+    guessed: list[str]
+    probabilities: list[float]
+    """Of the guessed tags."""
 
 
 class Tag(Task):
@@ -33,7 +49,10 @@ class Tag(Task):
 
         In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.
         """
-        counts = count_spans(self._sentences(feed, batch))
+        known = answers()
+        assert isinstance(known, LabelAnswers)
+        sentences = list(self._sentences(feed, known))
+        counts = count_spans((sentence.right, sentence.guessed) for sentence in sentences)
         micro = total(counts.values())
         each = {
             kind: {
@@ -46,18 +65,40 @@ class Tag(Task):
             for kind, of in counts.items()
         }
         scores = {"span_precision": micro.precision, "span_recall": micro.recall, "span_f1": micro.f1}
-        return TaskScores(scores, {"spans": each})
+        return TaskScores(scores, {"spans": each}, _predictions(sentences, feed))
 
-    def _sentences(self, feed: Feed, batch: int) -> Iterator[tuple[list[str], list[str]]]:
-        """Yield the right tags of each sentence and those guessed."""
+    def answers(self, feed: Feed, batch: int) -> LabelAnswers:
+        """See Task.answers; with the probability of each predicted tag."""
+        return label_answers(self, feed, batch, all_probabilities=False)
+
+    def _sentences(self, feed: Feed, answers: LabelAnswers) -> Iterator[_Sentence]:
+        """Yield the tags of each sentence."""
         labels = labels_of(self)
-        rows = (row for both in guesses(self, feed, batch) for row in zip(*both, strict=True))
-        numbered = zip(cast(Labelled, feed).validation_examples, rows, strict=True)
-        for _, windows in groupby(numbered, key=itemgetter(0)):  # a long sentence is read in several
-            right_tags: list[str] = []
-            guessed_tags: list[str] = []
-            for _, (guessed, right) in windows:
-                words = right != IGNORED
-                right_tags += [labels[i] for i in right[words]]
-                guessed_tags += [labels[i] for i in guessed[words]]
-            yield right_tags, guessed_tags
+        examples = cast(Labelled, feed).validation_examples.tolist()
+        ends = [0, *answers.sizes.cumsum(0).tolist()]  # of each sample's words among the answers
+        right, guessed = ([labels[i] for i in tags.tolist()] for tags in (answers.targets, answers.predicted))
+        probabilities = answers.probabilities.tolist()
+        for example, windows in groupby(range(len(examples)), key=examples.__getitem__):
+            samples = list(windows)  # a long sentence is read in several
+            words = slice(ends[samples[0]], ends[samples[-1] + 1])
+            yield _Sentence(example, right[words], guessed[words], probabilities[words])
+
+
+def _predictions(sentences: list[_Sentence], feed: Feed) -> Iterator[Prediction]:
+    """Yield the words of each sentence with their tags, those predicted, and the probabilities of these."""
+    store = cast(Labelled, feed).store
+    tokenizer = store.tokenizer()
+    for sentence in sentences:
+        shares = [round(probability, DIGITS) for probability in sentence.probabilities]
+        words = _words(store, tokenizer, sentence.example)
+        yield Prediction(words, sentence.right, sentence.guessed, shares)
+
+
+def _words(store: ExampleStore, tokenizer: Tokenizer, example: int) -> list[str]:
+    """Return the words of a validation sentence: the store has the sentence as people write it, and its tokens."""
+    starts = np.flatnonzero(store.target("validation")[example] != NO_TAG)
+    words = store.texts("validation")[example].split(" ")
+    if len(words) == len(starts):
+        return words
+    ids = store.source("validation")[example].tolist()  # without spaces between words, their tokens show the borders
+    return [tokenizer.decode(ids[start:end]).strip() for start, end in pairwise([*starts.tolist(), len(ids)])]

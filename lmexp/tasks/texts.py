@@ -50,6 +50,12 @@ def scores(generated: Sequence[str], references: Sequence[str]) -> dict[str, flo
     }
 
 
+def scores_of_one(text: str, reference: str) -> dict[str, float]:
+    """Score one text: chrf from 0 to 100, and exact_match, 0 or 1. BLEU is left out: of one text it says little."""
+    chrf = CHRF().sentence_score(text, [reference]).score
+    return {"chrf": round(chrf, 4), "exact_match": float(text.strip() == reference.strip())}
+
+
 def details(references: Sequence[str]) -> dict[str, str]:
     """Say how `scores` come about: sacrebleu's signatures, with tokenizer (tok) and version, and ROUGE's rule."""
     bleu, chrf = _metrics(references)

@@ -14,9 +14,11 @@ from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
+from lmexp.data.examples import ExampleStore
 from lmexp.runs.origin import utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Quality
+from lmexp.tasks.baselines import baseline_columns
 from lmexp.train.progress import Progress
 from lmexp.train.spending import Spent
 from lmexp.train.training import FitResult, Training
@@ -47,6 +49,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "validation_seen": store.validation_seen,
             "texts_cut": training.feed.cut,
             "targets_cut": training.feed.targets_cut,
+            **(baseline_columns(store) if isinstance(store, ExampleStore) and store.holds == "labels" else {}),
             "tokenizer_fingerprint": store.tokenizer_fingerprint,
             "text_lost": store.splits["validation"].text_lost,
             "unknown_tokens": store.splits["validation"].unknown_tokens,

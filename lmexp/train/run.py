@@ -4,6 +4,7 @@ Training.fit -> final/ -> record.json -> state "done"
 """
 
 import time
+from dataclasses import asdict
 
 import torch
 
@@ -13,6 +14,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
 from lmexp.runs.origin import origin_columns
+from lmexp.runs.predictions import write_predictions
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
 from lmexp.train.checkpoint import last_checkpoint, resumable_progress
@@ -87,6 +89,7 @@ def _finish(training: Training, result: FitResult, record: Row) -> None:
     run, config = training.run, training.config
     if result.scores.scores or result.scores.details:
         add_scores(run, config.task.name, result.scores.scores, result.scores.details)
+    write_predictions(run, map(asdict, result.scores.predictions))
     run.write_record([record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.
     run.update_state(state="done", finished=time.time(), pid=None)

@@ -8,7 +8,7 @@ import pytest
 from lmexp.analysis.columns import format_number
 from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.findings import findings, headline
-from lmexp.analysis.table import load_study
+from lmexp.analysis.table import load_study, names_of_rows
 from lmexp.files import read_json, write_json
 from lmexp.runs.directory import RunDir
 from lmexp.units import si
@@ -18,6 +18,18 @@ from tests.report.synthetic import config, record_of, write_run, write_study
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     return load_study([write_study(tmp_path_factory.mktemp("outputs"))])
+
+
+def test_a_classifier_that_loses_to_a_baseline_is_named(tmp_path):
+    study = load_study([write_study(tmp_path)])
+    assert not any("beat the accuracy" in sentence for sentence in findings(study))
+    table = study.table
+    table["accuracy"] = 0.8
+    table["majority_accuracy"], table["bag_of_words_accuracy"] = 0.5, 0.7
+    table.loc[0, "bag_of_words_accuracy"] = 0.8123
+    name = names_of_rows(table)[0]
+    (said,) = [sentence for sentence in findings(study) if "beat the accuracy" in sentence]
+    assert said == f"{name} does not beat the accuracy of a bag of words, 0.8123."
 
 
 def study_of(root, runs, axes, **manifest):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.inference.generate import write
+from lmexp.inference.generate import predict, write
 from tests.inference.test_score import CASES, loaded, loaded_tagger
 
 
@@ -41,6 +41,16 @@ def test_words_that_get_tags_are_those_between_spaces_or_else_chinese_characters
     lines = list(write(loaded_tagger(), text))
     assert [line.split("\t")[0] for line in lines] == words
     assert {line.split("\t")[1] for line in lines} <= {"O\n", "B-A\n"}
+
+
+def test_a_prediction_has_the_tags_that_are_written_with_their_probabilities():
+    predicted = predict(loaded_tagger(), "the cat")
+    assert [f"{word}\t{tag}\n" for word, tag in zip(predicted["input"], predicted["guess"], strict=True)] == list(
+        write(loaded_tagger(), "the cat")
+    )
+    assert len(predicted["scores"]) == 2 and all(0.5 <= score <= 1 for score in predicted["scores"])  # of two tags
+    continued = predict(CASES["byte"], "the", tokens=5, temperature=0.0)
+    assert continued == {"input": "the", "guess": "".join(write(CASES["byte"], "the", 5, temperature=0.0))}
 
 
 def test_options_that_do_not_go_with_a_model_are_refused():

@@ -1,6 +1,7 @@
 """Every task and family as a run: its scores in the record, the same wherever it is trained or goes on."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
+from lmexp.tasks.spans import count_spans, total
 from lmexp.train.worker import main
 from tests.train import disturbed
 from tests.train.test_ranks import column
@@ -79,6 +81,29 @@ def test_the_record_holds_the_tasks_scores_and_the_folder_their_details(train: T
     assert kept["scores"] == pytest.approx(scores) and kept["details"]
     if name == "classify":  # of one label a text, the share of right ones by two ways of counting
         assert scores["accuracy"] == pytest.approx(row["accuracy"])
+        assert row["majority_accuracy"] <= row["bag_of_words_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_predictions_lead_to_the_scores(train: Train, name: str):
+    run = train(name)
+    (row,) = run.read_record()
+    lines = [json.loads(line) for line in (run.path / "predictions.jsonl").read_text().split("\n")[:-1]]
+    if name == "classify":
+        assert [max(line["scores"], key=line["scores"].get) for line in lines] == [line["guess"] for line in lines]
+        right = [line["guess"] == line["gold"] for line in lines]
+        assert sum(right) / len(lines) == pytest.approx(row["accuracy"])
+        nll = [-math.log(line["scores"][line["gold"]]) for line in lines]
+        assert sum(nll) / len(lines) == pytest.approx(row["loss"], abs=1e-4)
+        assert all(line["input"].endswith(".") for line in lines)
+    elif name == "tag":
+        assert all(len({len(of) for of in line.values()}) == 1 and line["input"][-1] == "." for line in lines)
+        found = total(count_spans((line["gold"], line["guess"]) for line in lines).values())
+        assert found.f1 == pytest.approx(row["score/tag/span_f1"])
+    else:
+        assert len(lines) == min(200, len(lines)) and all(line["gold"] == line["input"][::-1] for line in lines)
+        exact = [line["scores"]["exact_match"] for line in lines]
+        assert sum(exact) / len(lines) == pytest.approx(row["score/seq2seq/exact_match"])
 
 
 def test_labels_have_no_perplexity_and_a_text_has_no_scores_besides_its_loss(train: Train):

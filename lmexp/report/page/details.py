@@ -20,6 +20,7 @@ from lmexp.analysis.table import Study
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
 from lmexp.files import lines_of
+from lmexp.report.page.answers import answers
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
@@ -57,6 +58,7 @@ def details(study: Study, quality: str, cost: str) -> dict[str, Any]:
             "config": {key: value for key, value in configs[run_id].items() if key not in common},
             "log": _log_end(study.runs[run_id]),
             "command": _command(study.runs[run_id]),
+            "answers": answers(study.runs[run_id]),
         }
         for run_id in detailed
     }

@@ -22,7 +22,7 @@ function fillDetail() {
   byId("previous").disabled = place <= 0;
   byId("next").disabled = place < 0 || place + 1 >= selected.length;
   const state = row.state === "done" ? [] : [element("p", [row.state, row.reason ? `: ${row.reason}` : ""].join(""), { className: "headline" })];
-  byId("detail-body").replaceChildren(...state, ...numbersOf(row), ...difference(row), ...curveOf(row), ...logOf(told), ...commandOf(told));
+  byId("detail-body").replaceChildren(...state, ...numbersOf(row), ...difference(row), ...answersOf(told), ...curveOf(row), ...logOf(told), ...commandOf(told));
 }
 
 function numbersOf(row) {
@@ -67,6 +67,36 @@ function difference(row) {
     "Only the swept values: this page holds the configs of the best, the frontier's and the failed runs.", { className: "note" })];
   return [element("h3", "Config, where it differs"),
     element("div", [element("label", "Baseline", { htmlFor: "baseline" }), choice], { className: "choices" }), shown, ...partly];
+}
+
+// ---- what it answered ----
+
+function answersOf(told) {
+  const { confusion, spans, examples } = told?.answers ?? {};
+  const shown = [];
+  if (confusion) {
+    const head = ["right label \\ guessed", ...confusion.labels];
+    shown.push(element("h3", "Labels, and what they were taken for"),
+      tableOf(head, confusion.labels.map((label, i) => [label, ...confusion.counts[i].map((n) => n.toLocaleString("en"))])));
+  }
+  if (spans) {
+    const three = (value) => value.toFixed(3);
+    shown.push(element("h3", "Types of spans"),
+      tableOf(["type", "precision", "recall", "F1", "spans", "guessed"], Object.entries(spans).map(([type, of]) =>
+        [type, three(of.precision), three(of.recall), three(of.f1), String(of.spans), String(of.guessed)])));
+  }
+  if (examples) {
+    shown.push(element("h3", "Examples, wrong ones first"),
+      tableOf(["text", "right", "guessed"], examples.map(({ input, gold, guess }) => [input, gold, guess])));
+  }
+  return shown;
+}
+
+function tableOf(headings, lines) {
+  const head = element("tr", headings.map((word) => element("th", word, { scope: "col" })));
+  const body = lines.map(([first, ...others]) => element("tr",
+    [element("th", first, { scope: "row" }), ...others.map((value) => element("td", value))]));
+  return element("div", element("table", [element("thead", head), element("tbody", body)], { className: "wrap" }), { className: "scroll" });
 }
 
 // ---- curve, log, command ----
