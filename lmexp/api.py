@@ -139,6 +139,7 @@ def report(
     quality: Names = (),
     cost: Names = "train_seconds",
     where: str | None = None,
+    all_runs: bool = False,
     reach: Mapping[str, float] | None = None,
     under: Mapping[str, float] | None = None,
     group_by: str | None = None,
@@ -155,6 +156,7 @@ def report(
         quality: one column or several [default: bits_per_byte if tokenizers differ, or else loss].
         cost: one column or several, such as `["dollars", "peak_memory_gb"]`.
         where: keep only these rows, as in "n_layers >= 4 and model != 'gpt_nano'".
+        all_runs: also take runs that earlier calls of the sweep have trained and its last call does not have.
         reach: name the cheapest run that reaches this, as in `{"loss": 3.0}`.
         under: name the best run within these limits, as in `{"dollars": 2}`.
         group_by: expressions to take means by, as in "model,precision" [default: all axes but the seed].
@@ -169,7 +171,7 @@ def report(
 
     formats = check_formats(",".join(_listed(charts))) if charts else []
     paths = _folders(folders, "report")
-    study = load_study(paths)
+    study = load_study(paths, all_runs)
     options = ViewOptions(
         quality=_names(quality),
         cost=_names(cost),
@@ -181,7 +183,7 @@ def report(
     return write_report_files(study, StudyView.of(study, options), paths, formats)
 
 
-def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
+def load(*folders: Folder, where: str | None = None, all_runs: bool = False) -> pd.DataFrame:
     """Return the rows of one or several sweeps as a DataFrame: `lmexp.load("outputs/demo", where="n_layers >= 4")`.
 
     A row is a finished run, or one of its milestones, or a run that has no result (its `state` says why). Columns are
@@ -189,13 +191,14 @@ def load(*folders: Folder, where: str | None = None) -> pd.DataFrame:
     `reason` and the other swept axes, under their names in the sweep (`model.n_layers`, `optim.lr`).
 
     `df.attrs` holds `name`, `question`, `axes` (the values of each swept axis), `units` and `meanings` (by column).
-    `where` is an expression as of `lmexp report --where`. Raises UserError for a folder that holds no runs.
+    `where` is an expression as of `lmexp report --where`. With `all_runs`, runs that earlier calls of the sweep have
+    trained and its last call does not have come too. Raises UserError for a folder that holds no runs.
 
     The columns, with their units:
 
     {columns}
     """
-    study = load_study(_folders(folders, "load"))
+    study = load_study(_folders(folders, "load"), all_runs)
     study = study if where is None else study.where(where)
     table = study.table.reset_index(drop=True)
     table.attrs = {

@@ -26,7 +26,7 @@ from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in
-from lmexp.runs.manifest import Axes, Cell, Manifest, SkippedCell, Values, read_manifest
+from lmexp.runs.manifest import INIT, Axes, Cell, Manifest, SkippedCell, Values, read_manifest
 from lmexp.runs.record import Row, identity_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
@@ -46,7 +46,7 @@ class Study:
     skipped: tuple[SkippedCell, ...]
     """Cells that were skipped before the start, with the reason."""
     outside: int
-    """How many runs lie in the folders but no longer belong to the sweeps."""
+    """How many runs lie in the folders but no longer belong to the sweeps, and are left out."""
     members: dict[str, frozenset[str]]
     """Sweep -> its run ids. Comparisons stay within one sweep."""
     runs: dict[str, RunDir]
@@ -137,12 +137,16 @@ class Study:
         return pd.DataFrame(points, columns=[*CURVE, *extra])
 
 
-def load_study(folders: list[Path]) -> Study:
+def load_study(folders: list[Path], all_runs: bool = False) -> Study:
     """Read the sweeps in `folders` as one study; a run that several of them share appears once.
+
+    A sweep consists of the runs of its last call. With `all_runs`, the runs of earlier calls in its folder join them.
 
     Raises UserError if a folder is missing, a manifest cannot be read, or there are no runs at all.
     """
     manifests = [_manifest(folder) for folder in folders]
+    if all_runs:
+        manifests = [_with_all_runs(folder, manifest) for folder, manifest in zip(folders, manifests, strict=True)]
     rows: list[Row] = []
     runs: dict[str, RunDir] = {}
     members: dict[str, set[str]] = {}
@@ -231,6 +235,42 @@ def _manifest(folder: Path) -> Manifest:
         raise UserError(f"there is no sweep in {folder}.{nearest(folder.name, known)}")
     cells = [Cell(run_id="", path=run.name) for run in runs_in(folder)]
     return read_manifest(folder) or Manifest(name=folder.resolve().name, cells=cells)
+
+
+def _with_all_runs(folder: Path, manifest: Manifest) -> Manifest:
+    """Return a manifest with every run of its folder as a cell; values that it lacks come from the configs."""
+    listed = {Path(os.path.normpath(folder / cell.path)) for cell in manifest.cells}
+    more = [run for run in runs_in(folder) if Path(os.path.normpath(run.path)) not in listed]
+    names = [*manifest.axes, *manifest.former_axes]
+    axes = {name: list(manifest.axes.get(name, [])) for name in names}
+    cells = []
+    for cell in [*manifest.cells, *(Cell(run_id="", path=run.name) for run in more)]:
+        values = cell.values
+        if any(name not in values for name in names):
+            values = _config_values(RunDir(folder / cell.path), names) | values
+        for name, value in values.items():
+            if value not in axes.setdefault(name, []):
+                axes[name].append(value)
+        cells.append(cell.model_copy(update={"values": values}))
+    return manifest.model_copy(update={"cells": cells, "axes": axes})
+
+
+def _config_values(run: RunDir, axes: Sequence[str]) -> Values:
+    """Return the values of those of the axes that a run's config has: the name of a group, the value of a key."""
+    try:
+        config = run.read_config().model_dump(mode="json", by_alias=True)
+    except UserError:
+        return {}
+    config[INIT] = "pretrained" if config[INIT]["run_id"] else "scratch"
+    values = {}
+    for axis in axes:
+        value: Any = config
+        for part in axis.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        value = value.get("name") if isinstance(value, dict) else value
+        if value is not None:
+            values[axis] = value
+    return values
 
 
 def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:

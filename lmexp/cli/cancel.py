@@ -9,8 +9,11 @@ def cancel(name: StartedSweep, common: CommonWithCode) -> None:
     """Stop a sweep and all its runs, wherever they were started. Each run saves first, and resumes when run again."""
     from lmexp.launch.control import cancel
 
-    cancelled = cancel(common.output_dir / name, say)
+    stopped = cancel(common.output_dir / name, say)
+    never_started = [run.name for run in stopped if run.read_state().never_started]
+    cancelled = [run.name for run in stopped if run.name not in never_started]
     if common.as_json:
-        print_json({"sweep": name, "cancelled": [run.name for run in cancelled]})
-    else:
-        print_line(f"{len(cancelled)} runs cancelled; the same sweep command resumes them")
+        print_json({"sweep": name, "cancelled": cancelled, "never_started": never_started})
+        return
+    rest = f", {len(never_started)} had not started" if never_started else ""
+    print_line(f"{len(cancelled)} runs cancelled{rest}; the same sweep command goes on from here")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, print_line, verb
-from lmexp.cli.options import Common, Where
+from lmexp.cli.options import AllRuns, Common, Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class ColumnOptions:
         ),
     ] = None
     where: Where = None
+    all_runs: AllRuns = False
     scale: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,10 +184,12 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
 
     file = Path(names[0])
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
+        if columns.all_runs:
+            raise UserError("--all is for sweeps; every row of a file is taken")
         return points_of_csv(file, columns.parse(), columns.factors(), columns.where), file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
-    study = load_study([output_dir / name for name in names])
+    study = load_study([output_dir / name for name in names], columns.all_runs)
     if columns.where:
         study = study.where(columns.where)
         if study.table.empty:

@@ -49,6 +49,12 @@ Where = Annotated[
         metavar="EXPRESSION", help="Keep only the rows that match, as in \"family == 'gpt' and n_layers >= 4\"."
     ),
 ]
+AllRuns = Annotated[
+    bool,
+    typer.Option(
+        "--all", help="Also take runs that earlier calls of the sweep have trained and its last call does not have."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when the input is wrong.")]
 

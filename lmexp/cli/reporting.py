@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import message_of, out, print_json, print_line, say
-from lmexp.cli.options import Where
+from lmexp.cli.options import AllRuns, Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class ViewChoices:
         str, typer.Option(help="Cost to compare by: one column or several, such as dollars,peak_memory_gb.")
     ] = "train_seconds"
     where: Where = None
+    all_runs: AllRuns = False
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -89,8 +90,9 @@ def show_report(
     from lmexp.study.report import write_report_files
 
     formats = check_formats(charts) if charts is not None else []
-    study = load_study(list(folders))
-    view = (choices or ViewChoices()).of(study)
+    choices = choices or ViewChoices()
+    study = load_study(list(folders), choices.all_runs)
+    view = choices.of(study)
     try:
         report = write_report_files(study, view, folders, formats)
     except OSError as problem:  # the outputs are somebody else's, or the disk is full: what is known is still printed
@@ -113,7 +115,7 @@ def export_report(folders: Sequence[Path], choices: ViewChoices, name: str, outp
     from lmexp.files import write_output
     from lmexp.report.export.formats import rendered
 
-    content = rendered(choices.of(load_study(list(folders))), name)
+    content = rendered(choices.of(load_study(list(folders), choices.all_runs)), name)
     if output is None:
         sys.stdout.buffer.write(content)
         sys.stdout.flush()
@@ -132,6 +134,7 @@ def serve_report(folders: Sequence[Path], choices: ViewChoices, port: int, as_js
         list(folders),
         choices.quality,
         choices.cost,
+        choices.all_runs,
         port,
         lambda address: print_line(f"report: {address} (Ctrl-C ends it)"),
     )

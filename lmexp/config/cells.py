@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from lmexp.config.compose import Values
-from lmexp.config.overrides import parse_overrides, swept_values, written
+from lmexp.config.overrides import parse_overrides, sets_a_value, swept_values, written
 from lmexp.config.sweeps import Choices, SearchSpec, SweepSpec
 from lmexp.errors import UserError, nearest
 
@@ -34,20 +34,21 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
     """Cross the grid with the zipped axes, add the points, leave out what is excluded, repeat over seeds.
 
     A word of the command line that names an axis takes its place: `precision=bf16` narrows it to one value,
-    `precision=bf16,tf32` sweeps these instead; `seed=3` replaces the seeds.
+    `precision=bf16,tf32` sweeps these instead; `seed=3` replaces the seeds. It stays an axis, in its place, so that
+    a cell has the same values and the same name whatever else is in the sweep.
     Raises UserError for zipped axes of unequal length, an empty axis, an axis named twice, or words that name
     some axes of a zip and not the others.
     """
     overrides = parse_overrides(words)
-    swept = {o.key_or_group: swept_values(o) for o in overrides if o.is_sweep_override()}
-    fixed = [o for o in overrides if not o.is_sweep_override()]
+    swept, fixed = _axes_of_words(spec, overrides)
     said = {o.key_or_group for o in overrides}
 
-    grid = {key: values for key, values in spec.grid.items() if key not in said} | swept
+    grid = {key: values for key, values in spec.grid.items() if key in swept or key not in said}
     zipped = {key: values for key, values in spec.zip.items() if key not in said}
     if 0 < len(zipped) < len(spec.zip):
         named, others = next(key for key in spec.zip if key in said), ", ".join(zipped)
         raise UserError(f"{named} is zipped with {others}: set all of them, or none")
+    grid |= swept
     if "seed" not in said and spec.seeds is not None:
         grid["seed"] = list(range(min(spec.seeds, MAX_CELLS + 1))) if isinstance(spec.seeds, int) else list(spec.seeds)
     _check_axes(grid, zipped)
@@ -86,6 +87,26 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
         fixed=[_text(o) for o in fixed],
         warnings=list(_idle_exclusions(spec, said, excluded)),
     )
+
+
+def _axes_of_words(spec: SweepSpec, overrides: list[Override]) -> tuple[dict[str, list[Any]], list[Override]]:
+    """Tell the words that are axes, with their values, from those that hold for all cells.
+
+    An axis is what sweeps, and a single value for an axis of the sweep file.
+    """
+    axes = {*spec.grid, *spec.zip, *(key for point in spec.points for key in point)}
+    if spec.seeds is not None:
+        axes.add("seed")
+    swept: dict[str, list[Any]] = {}
+    fixed = []
+    for override in overrides:
+        if override.is_sweep_override():
+            swept[override.key_or_group] = swept_values(override)
+        elif override.key_or_group in axes and sets_a_value(override):
+            swept[override.key_or_group] = [override.value()]
+        else:
+            fixed.append(override)
+    return swept, fixed
 
 
 def _cross(grid: dict[str, list[Any]], zipped: dict[str, list[Any]]) -> list[Values]:

@@ -28,10 +28,12 @@ RETRIED = ("failed", "cancelled", "oom", "diverged", "timeout")
 
 
 def cancel(folder: Path, say: Say) -> list[RunDir]:
-    """Stop the coordinators of a sweep and all its runs, and return the runs that were cancelled.
+    """Stop the coordinators of a sweep and all its runs, and return the runs that were stopped.
+
+    A run that had started is cancelled then; one that had not stays queued.
 
     Runs that a killed coordinator left behind are stopped too, on this machine and in a scheduler.
-    Raises UserError if nothing was started there, or, when all others are cancelled, if a scheduler keeps some jobs.
+    Raises UserError if nothing was started there, or, when all others are stopped, if a scheduler keeps some jobs.
     """
     runs = runs_of(folder)
     waiting = [run for run in runs if run.read_state().state in WAITING]
@@ -52,12 +54,12 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
                 continue
             stop_process(state.pid)
         if run.read_state().state in WAITING:
-            run.settle(state="cancelled", reason="cancelled", pid=None, job=None)
-    cancelled = [run for run in waiting if run.read_state().state == "cancelled"]
+            run.stop_waiting("the sweep was cancelled")
+    stopped = [run for run in waiting if (state := run.read_state()).state == "cancelled" or state.never_started]
     if kept:
         told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
-        raise UserError(f"{len(cancelled)} runs cancelled; these are not: {told}")
-    return cancelled
+        raise UserError(f"{len(stopped)} runs stopped; these are not: {told}")
+    return stopped
 
 
 def _cancel_jobs(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:

@@ -319,12 +319,12 @@ class Coordinator:
         return time.time() - (state.started or time.time()) if state.state == "running" else 0.0
 
     def _stop_all(self) -> None:
-        """Stop every run that this coordinator has started, and mark the others as cancelled."""
+        """Stop every run that this coordinator has started; what had not started stays queued."""
         self._engine.stop([one.handle for one in self._running])
         for planned in [*(one.planned for one in self._running), *self._source.rest]:
             with suppress(OSError):
                 if planned.run.read_state().state in WAITING:
-                    planned.run.settle(state="cancelled", reason="the sweep was stopped", pid=None, job=None)
+                    planned.run.stop_waiting("the sweep was stopped")
 
     def _look(self) -> None:
         """Check for requests to stop, and for runs of other coordinators that have ended."""

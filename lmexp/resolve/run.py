@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
@@ -25,13 +25,9 @@ from lmexp.resolve.inputs import InputResolver, begin_with
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import STORES, RunDir, runs_in
 from lmexp.runs.find import find_run
+from lmexp.runs.manifest import INIT
 from lmexp.runs.mirrors.open import check_logger
 
-INIT = "init"
-"""The axis that separates runs that start from weights trained by the sweep itself from those that start from scratch.
-
-It takes the place of `init.pretrain`, whose values are too long for a name or a table.
-"""
 MIN_BUDGET_SHARE = 0.95
 """A run that spends less than this share of its budget, because steps are whole, is worth a warning."""
 SURE_SHARE = 0.9
@@ -52,45 +48,41 @@ class RunResolver:
         folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
         self._paths = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
 
-    def resolve_cell(self, values: Values, composer: Composer, axes: dict[str, list[Any]]) -> list[PlannedRun]:
+    def resolve_cell(self, values: Values, composer: Composer) -> list[PlannedRun]:
         """Return the run of a cell; before it, the run that provides its weights, if the sweep trains that one first.
 
         Raises UserError if one of them cannot run.
         """
         config = composer.config(values)
         own = {key: value for key, value in values.items() if key != "init.pretrain"}
-        if "init.pretrain" in axes:
+        if "init.pretrain" in values:
             own[INIT] = "pretrained" if config.init.pretrain else "scratch"
-        axes = axes | {INIT: ["scratch", "pretrained"][: len(axes.get("init.pretrain", []))], "task": ["", ""]}
         if not config.init.pretrain:
-            return [self.resolve(own, config, axes)]
+            return [self.resolve(own, config)]
         if config.init.run is not None:
             raise UserError("init.run and init.pretrain both say where the weights come from; set one of them")
-        first = self._pretraining(values, own, config, composer, axes)
+        first = self._pretraining(values, own, config, composer)
         init = config.init.model_copy(update={"run": str(first.run.path.absolute()), "run_id": first.identity})
         tokenizer = self._inputs.store(first.config).path / "tokenizer.json"
         config = begin_with(config.model_copy(update={"init": init}), first.config, tokenizer)
-        return [first, replace(self.resolve(own | {"task": config.task.name}, config, axes), needs=first)]
+        return [first, replace(self.resolve(own | {"task": config.task.name}, config), needs=first)]
 
-    def _pretraining(
-        self, values: Values, own: Values, config: RunConfig, composer: Composer, axes: dict[str, list[Any]]
-    ) -> PlannedRun:
+    def _pretraining(self, values: Values, own: Values, config: RunConfig, composer: Composer) -> PlannedRun:
         """Return the run that trains the weights for a cell: the cell with the overrides of `init.pretrain`."""
         pretrain = config.init.pretrain
         groups = [key for key in pretrain if "." not in key]  # overrides of another choice of these groups do not apply
         kept = {key: value for key, value in values.items() if key.split(".")[0] not in groups}
         before = composer.without(groups).config(kept | pretrain).model_copy(update={"init": InitConfig()})
         varied = {key: value for key, value in own.items() if key.split(".")[0] != INIT}
-        return self.resolve(varied | {"task": before.task.name}, before, axes)
+        return self.resolve(varied | {"task": before.task.name}, before)
 
-    def resolve(self, values: Values, config: RunConfig, axes: dict[str, list[Any]]) -> PlannedRun:
-        """Return the run of a cell. Raises UserError if it cannot run."""
+    def resolve(self, values: Values, config: RunConfig) -> PlannedRun:
+        """Return the run of a cell, named after the cell's values alone. Raises UserError if it cannot run."""
         if config.init.run is not None and config.init.run_id is None:
             config = self._with_init(config)
         config, length, device = self._runnable(config, read_source=True)
         identity = run_id(config)
-        varied = {key: value for key, value in values.items() if len(axes[key]) > 1}
-        name = slug(varied or {"model": config.model.name, "precision": config.precision.name})
+        name = slug(values or {"model": config.model.name, "precision": config.precision.name})
         info = RunInfo(id=identity, sweep=self.sweep, slug=name)
         config = config.model_copy(update={"run": info})
         # Cells that are the same run, as several can start from the same weights, share one directory.

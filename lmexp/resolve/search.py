@@ -8,7 +8,7 @@ from lmexp.config.cells import corners
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import HASH_LENGTH
 from lmexp.config.schema import RunConfig
-from lmexp.config.sweeps import Choices, SearchSpec
+from lmexp.config.sweeps import SearchSpec
 from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
@@ -19,12 +19,9 @@ from lmexp.runs.columns import COLUMNS, FAMILIES, MAX_LOST_DIFFERENCE, PER_TOKEN
 def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver) -> Searched:
     """Check a search and the corners of its space. Raises UserError if none of the corners can run."""
     _check_search(search)
-    ends = {
-        key: axis.choices if isinstance(axis, Choices) else [axis.low, axis.high] for key, axis in search.space.items()
-    }
 
     def resolve(values: Values) -> PlannedRun:
-        return resolver.resolve(values, composer.config(values), ends)
+        return resolver.resolve(values, composer.config(values))
 
     runs: list[PlannedRun] = []
     problems: list[str] = []
@@ -32,7 +29,7 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
         config = composer.config(values)  # a bound or a choice that no config can have is a wrong input
         _check_rungs(search, config)
         try:
-            runs.append(resolver.resolve(values, config, ends))
+            runs.append(resolver.resolve(values, config))
         except UserError as problem:
             problems.append(str(problem))
     if not runs:

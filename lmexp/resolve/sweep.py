@@ -20,10 +20,10 @@ from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.resolve.run import INIT, RunResolver
+from lmexp.resolve.run import RunResolver
 from lmexp.resolve.search import resolve_search
 from lmexp.runs.directory import RunDir
-from lmexp.runs.manifest import SkippedCell, read_manifest
+from lmexp.runs.manifest import INIT, SkippedCell, read_manifest
 
 
 def resolve_sweep(
@@ -87,7 +87,7 @@ def _resolve_cells(
     skipped: list[SkippedCell] = []
     for values in expansion.cells:
         try:
-            chain = resolver.resolve_cell(values, composer, expansion.axes)
+            chain = resolver.resolve_cell(values, composer)
         except UserError as problem:
             skipped.append(SkippedCell(values=values, reason=str(problem)))
         else:

@@ -197,6 +197,14 @@ class RunDir:
                 changes = {"state": "done", "reason": None, "pid": None}
             return self.update_state(**changes)
 
+    def stop_waiting(self, why: str) -> State | None:
+        """Give a run up that has not ended and is not being trained, and return its state; see `settle`.
+
+        A run that never started stays queued: nothing of it was cancelled.
+        """
+        name: StateName = "queued" if self.read_state().never_started else "cancelled"
+        return self.settle(state=name, reason=why, pid=None, job=None)
+
     def report_failure(self, rank: int, outcome: StateName, reason: str) -> None:
         """Report why a process other than the first ended; of several reports the first one stays."""
         draft = self.path / f".failure.json.{rank}"

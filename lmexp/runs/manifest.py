@@ -14,6 +14,12 @@ from lmexp.files import write_json
 
 MANIFEST = "sweep.json"
 
+INIT = "init"
+"""The axis that separates runs that start from weights trained by the sweep itself from those that start from scratch.
+
+It takes the place of `init.pretrain`, whose values are too long for a name or a table.
+"""
+
 Axes = dict[str, list[Any]]
 Values = dict[str, Any]
 
@@ -43,10 +49,18 @@ class Manifest(BaseModel):
     axes: Axes = {}
     cells: list[Cell] = []
     skipped: list[SkippedCell] = []
+    former_axes: list[str] = []
+    """Other axes of earlier calls of the sweep: runs of these calls may still lie in its folder."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write a sweep's manifest, atomically."""
+    """Write a sweep's manifest, atomically; the axes of the one that it replaces are kept as `former_axes`."""
+    try:
+        earlier = read_manifest(folder) or manifest
+    except UserError:  # it is replaced, and only the names of its axes are lost
+        earlier = manifest
+    former = [axis for axis in [*earlier.former_axes, *earlier.axes] if axis not in manifest.axes]
+    manifest = manifest.model_copy(update={"former_axes": list(dict.fromkeys(former))})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 

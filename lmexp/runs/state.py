@@ -60,6 +60,11 @@ class State:
         return self.earlier + max(until - self.started, 0.0)
 
     @property
+    def never_started(self) -> bool:
+        """Whether no process has begun to train the run yet."""
+        return self.state == "queued" and not self.attempts
+
+    @property
     def is_pruned(self) -> bool:
         """Whether a search gave the run up. Such a run has no record, but it did not fail either."""
         return self.state == "cancelled" and (self.reason or "").startswith(PRUNED)

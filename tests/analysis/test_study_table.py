@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lmexp.analysis.table import load_study
@@ -13,6 +14,7 @@ from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
 from lmexp.runs.columns import COLUMNS
 from lmexp.runs.directory import RunDir
+from lmexp.runs.manifest import Manifest, write_manifest
 from tests.report.synthetic import QUESTION, config, final_loss, record_of, write_run, write_study
 
 
@@ -67,6 +69,24 @@ def test_a_run_that_the_manifest_no_longer_has_is_left_out_and_counted(tmp_path)
     write_run(folder / "old", config("gpt_nano", 2, "fp32", seed=9), 3.0)
     study = load_study([folder])
     assert study.outside == 1 and len(study.table) == 10
+
+
+def test_a_narrower_call_of_a_sweep_hides_nothing_for_good(tmp_path):
+    folder = write_study(tmp_path)
+    whole = load_study([folder])
+    manifest = Manifest.model_validate(read_json(folder / "sweep.json"))
+    kept = [cell for cell in manifest.cells if cell.values["precision"] == "bf16" and cell.values["seed"] == 0]
+    cells = [cell.model_copy(update={"values": {"precision": "bf16"}}) for cell in kept]
+    write_manifest(folder, Manifest(name="demo", axes={"precision": ["bf16"]}, cells=cells))
+    narrow, all_runs = load_study([folder]), load_study([folder], all_runs=True)
+    assert (len(narrow.table), narrow.outside) == (4, 6) and (len(all_runs.table), all_runs.outside) == (10, 0)
+    columns = ["slug", "model", "model.n_layers", "precision", "seed", "loss", "state"]
+    same, expected = (study.table.set_index("run_id")[columns].sort_index() for study in (all_runs, whole))
+    pd.testing.assert_frame_equal(same, expected)
+    assert sorted(all_runs.varied) == sorted(whole.varied)
+    assert {axis: sorted(values) for axis, values in all_runs.axes.items()} == {
+        axis: sorted(values) for axis, values in whole.axes.items()
+    }
 
 
 def test_a_folder_without_a_manifest_holds_all_its_runs(tmp_path):

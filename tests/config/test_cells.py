@@ -33,7 +33,7 @@ def test_words_that_name_a_part_of_a_zip_are_refused():
     spec = SweepSpec(zip={"a": [1, 2], "b": [10, 20]})
     with pytest.raises(UserError, match="a is zipped with b: set all of them, or none"):
         expand(spec, ["a=1"])
-    assert expand(spec, ["a=1", "b=3,4"]).cells == [{"b": 3}, {"b": 4}]
+    assert expand(spec, ["a=1", "b=3,4"]).cells == [{"a": 1, "b": 3}, {"a": 1, "b": 4}]
 
 
 def test_points_alone_are_the_cells_and_beside_a_grid_join_it():
@@ -85,10 +85,23 @@ def test_seeds_are_a_number_or_a_list():
 
 def test_a_word_takes_the_place_of_an_axis():
     spec = SweepSpec(grid={"model.a": [1, 2], "model.b": [3, 4]}, seeds=2)
-    narrowed = expand(spec, ["model.a=2", "seed=5"])
-    assert narrowed.cells == [{"model.b": 3}, {"model.b": 4}] and narrowed.fixed == ["model.a=2", "seed=5"]
+    narrowed = expand(spec, ["model.a=2", "seed=5", "model.c=1"])
+    assert narrowed.cells == [{"model.a": 2, "model.b": b, "seed": 5} for b in (3, 4)]
+    assert narrowed.fixed == ["model.c=1"]
     swept = expand(spec, ["model.b=range(7,9)", "seed=0"])
     assert [cell["model.b"] for cell in swept.cells] == [7, 8, 7, 8]
+
+
+@given(grid=st.dictionaries(st.sampled_from(["a", "b", "c"]), values, min_size=1), data=st.data())
+def test_a_narrower_sweep_has_some_of_the_same_cells_in_the_same_order(grid: dict[str, list[int]], data: st.DataObject):
+    spec = SweepSpec(grid=grid, seeds=2)
+    kept = data.draw(st.dictionaries(st.sampled_from(list(grid)), st.integers(0, 3)))
+    words = [f"{key}={grid[key][at % len(grid[key])]}" for key, at in kept.items()]
+    narrow, whole = expand(spec, words).cells, expand(spec, []).cells
+    wanted = {word.split("=")[0]: int(word.split("=")[1]) for word in words}
+    assert [list(cell.items()) for cell in narrow] == [
+        list(cell.items()) for cell in whole if all(cell[key] == value for key, value in wanted.items())
+    ]
 
 
 def test_hydras_grammar_gives_values_of_their_types():

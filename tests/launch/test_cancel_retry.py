@@ -13,13 +13,17 @@ __all__ = ["resolve"]  # the fixture
 
 
 def test_cancelling_leaves_what_has_ended_as_it_was(resolve: Resolve):
-    failed, pruned, queued = (planned.run for planned in map_enqueued(resolve, "seed=0,1,2"))
+    failed, pruned, preempted, queued = (planned.run for planned in map_enqueued(resolve, "seed=0,1,2,3"))
+    preempted.update_state(state="preempted", attempts=1)
     failed.update_state(state="failed", reason="ValueError: boom")
     pruned.update_state(state="cancelled", reason="pruned at 25 % of its budget")
-    assert cancel(failed.path.parent, print) == [queued]
+    assert cancel(failed.path.parent, print) == [preempted, queued]
     assert failed.read_state().reason == "ValueError: boom"
     assert pruned.read_state().is_pruned
-    assert queued.read_state().state == "cancelled"
+    assert [(run.read_state().state, run.read_state().reason) for run in (preempted, queued)] == [
+        ("cancelled", "the sweep was cancelled"),
+        ("queued", "the sweep was cancelled"),  # of a run that never started, nothing was cancelled
+    ]
 
 
 def test_retrying_takes_runs_of_the_sweep_only(resolve: Resolve):

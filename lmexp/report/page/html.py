@@ -120,7 +120,10 @@ def _rest(study: Study) -> str:
         sections.append(_section("skipped", "Skipped before the start", ("cell", "reason"), cells, len(study.skipped)))
     if study.outside:
         runs = "1 run is" if study.outside == 1 else f"{study.outside} runs are"
-        sections.append(f'<p class="note">{runs} in the folder but no longer in the sweep, and left out here.</p>')
+        sections.append(
+            f'<p class="note">{runs} in the folder but not in the last call of the sweep, and left out here; '
+            "<code>lmexp report --all</code> takes them in.</p>"
+        )
     return "\n".join(sections)
 
 

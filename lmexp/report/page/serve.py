@@ -146,14 +146,21 @@ def _is_local(host: str, port: int) -> bool:
     return host in {f"{name}:{port}" for name in LOCAL} | (set(LOCAL) if port == 80 else set())
 
 
-def serve(folders: Sequence[Path], quality: str | None, cost: str, port: int, say: Callable[[str], None]) -> None:
+def serve(
+    folders: Sequence[Path],
+    quality: str | None,
+    cost: str,
+    all_runs: bool,
+    port: int,
+    say: Callable[[str], None],
+) -> None:
     """Serve the page of some sweeps until Ctrl-C, and report its address to `say`.
 
     Raises UserError for a study that cannot be read, an unknown column, or a port that is taken.
     """
 
     def render(version: str) -> str:
-        study = load_study(list(folders))
+        study = load_study(list(folders), all_runs)
         return report_page(study, quality or study.default_quality, cost, version)
 
     page = LivePage(folders, render)

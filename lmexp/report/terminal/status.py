@@ -1,19 +1,23 @@
 """What the runs of a sweep are doing, as a table in the terminal: once, or watched until nothing runs."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from lmexp.report.terminal.layout import small_table
+from lmexp.report.terminal.layout import fitted_table
 from lmexp.runs.record import Row
 from lmexp.runs.state import PRUNED, RESULTS
-from lmexp.units import duration, si
+from lmexp.units import duration, printable, si
 
 WATCH_SECONDS = 1.0
 """Between two looks of `status --watch`."""
+RIGHT = ("done", "tokens/s", "left", "train loss")
+"""Columns of numbers."""
+HIDDEN_FIRST = ("train loss", "tokens/s", "left", "done")
+"""Columns that a narrow terminal does not show, the least important first."""
 
 
 def print_status(rows: Sequence[Row], by_itself: Callable[[], bool], console: Console) -> None:
@@ -21,7 +25,7 @@ def print_status(rows: Sequence[Row], by_itself: Callable[[], bool], console: Co
 
     `by_itself` returns whether the sweep continues without a further command.
     """
-    console.print(_status(rows))
+    console.print(_status(rows, console.width))
     if any(map(_is_open, rows)) and not _goes_on(rows, by_itself):
         console.print("Nothing runs now; the same command goes on from here.")
 
@@ -44,12 +48,13 @@ def watch_status(look: Callable[[], Sequence[Row]], by_itself: Callable[[], bool
                 return
             time.sleep(WATCH_SECONDS)
             rows = look()
-    with Live(_status(rows), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(_status(rows, console.width), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while _goes_on(rows, by_itself):
             time.sleep(WATCH_SECONDS)
             rows = look()
             # What runs comes first: a long sweep is taller than the screen.
-            live.update(_status(sorted(rows, key=lambda row: row["state"] != "running")), refresh=True)
+            first = sorted(rows, key=lambda row: row["state"] != "running")
+            live.update(_status(first, console.width), refresh=True)
 
 
 def _is_open(row: Row) -> bool:
@@ -63,21 +68,36 @@ def _goes_on(rows: Sequence[Row], by_itself: Callable[[], bool]) -> bool:
     return any(row["state"] == "running" for row in rows) or by_itself()
 
 
-def _status(rows: Sequence[Row]) -> Group:
-    table = small_table(
-        ("run", "state", "done", "tokens/s", "left", "train loss", "reason"),
-        [
-            (
-                row["run"],
-                row["state"],
-                "" if row["share"] is None else f"{row['share']:.0%}",
-                "" if row["tokens_per_second"] is None else si(row["tokens_per_second"]),
-                "" if row["seconds_left"] is None else duration(row["seconds_left"]),
-                "" if row["train_loss"] is None else f"{row['train_loss']:.4f}",
-                row["reason"] or "",
-            )
-            for row in rows
-        ],
-    )
-    states = [row["state"] for row in rows]
-    return Group(table, Text(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))))
+def _status(rows: Sequence[Row], width: int) -> Group:
+    """Return one line for each run, then the reasons: a run is never spread over several lines."""
+    names = _short_names([row["run"] for row in rows])
+    texts = {
+        "run": names,
+        "state": [row["state"] for row in rows],
+        "done": ["" if row["share"] is None else f"{row['share']:.0%}" for row in rows],
+        "tokens/s": ["" if row["tokens_per_second"] is None else si(row["tokens_per_second"]) for row in rows],
+        "left": ["" if row["seconds_left"] is None else duration(row["seconds_left"]) for row in rows],
+        "train loss": ["" if row["train_loss"] is None else f"{row['train_loss']:.4f}" for row in rows],
+    }
+    texts = {name: cells for name, cells in texts.items() if name in ("run", "state") or any(cells)}
+    headings = {name: name for name in texts}
+    states = texts["state"]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    table = fitted_table(texts, headings, RIGHT, HIDDEN_FIRST, [], width)
+    return Group(table, Text(counts), *(Text(printable(line)) for line in _reasons(names, rows)))
+
+
+def _reasons(names: Sequence[str], rows: Sequence[Row]) -> Iterator[str]:
+    """Yield each reason once, after the run or the number of runs that have it."""
+    runs_of: dict[str, list[str]] = {}
+    for name, row in zip(names, rows, strict=True):
+        if row["reason"]:
+            runs_of.setdefault(row["reason"], []).append(name)
+    for reason, runs in runs_of.items():
+        yield f"{runs[0] if len(runs) == 1 else f'{len(runs)} runs'}: {reason}"
+
+
+def _short_names(runs: Sequence[str]) -> list[str]:
+    """Return the names of runs without their hashes, where those are unique; otherwise as they are."""
+    slugs = [run.rpartition("-")[0] or run for run in runs]
+    return [slug if slugs.count(slug) == 1 else run for slug, run in zip(slugs, runs, strict=True)]

@@ -20,8 +20,8 @@ def row(state: str, **known: Any) -> dict[str, Any]:
 DONE, PRUNED_ROW = row("done"), row("cancelled", reason=f"{PRUNED}25 % of its budget: loss 3 is not among the best")
 
 
-def shown(rows: list[dict[str, Any]], by_itself: Callable[[], bool]) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+def shown(rows: list[dict[str, Any]], by_itself: Callable[[], bool], width: int = 120) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     print_status(rows, by_itself, console)
     return console.export_text()
 
@@ -45,3 +45,24 @@ def test_what_nobody_will_start_takes_a_command(left: dict[str, Any]):
 @pytest.mark.parametrize("state", ["done", "oom", "diverged", "timeout"])
 def test_where_every_run_has_its_answer_nothing_is_to_be_done(state: str):
     assert "Nothing runs" not in shown([DONE, PRUNED_ROW, row(state)], lambda: False)
+
+
+def test_a_run_is_one_line_in_a_narrow_terminal_and_its_reason_follows():
+    name = "gpt_nano-n_layers2-lr0.0003-bf16-seed1"
+    running = {"share": 0.5, "tokens_per_second": 12_300.0, "seconds_left": 3725.0, "train_loss": 3.21987}
+    rows = [
+        row("running", **running) | {"run": f"{name}-0123456789ab"},
+        row("done", share=1.0) | {"run": "b-9876543210ab"},
+    ]
+    rows += [row("queued", reason="the sweep was stopped") | {"run": f"c{i}-0123456789ab"} for i in range(2)]
+    lines = shown(rows, lambda: True, width=72).splitlines()
+    assert max(map(len, lines)) <= 72
+    (line,) = [line for line in lines if line.startswith(name)]
+    assert "running" in line and "50%" in line and "0123456789ab" not in line
+    assert lines[-2:] == ["1 running, 1 done, 2 queued", "2 runs: the sweep was stopped"]
+    assert "train loss" not in lines[0] and any("Not shown" in line and "train loss" in line for line in lines)
+
+
+def test_runs_of_one_name_keep_their_hashes():
+    text = shown([row("done") | {"run": "a-0123456789ab"}, row("done") | {"run": "a-ba9876543210"}], lambda: False)
+    assert "a-0123456789ab" in text and "a-ba9876543210" in text
