@@ -2,7 +2,7 @@
 
 This is the one check before every ranking, frontier, effect and fit. Three things are needed besides the same task:
 
-- the same validation text, targets and labels (`validation_fingerprint`);
+- the same validation text, targets and labels (`validation_fingerprint`), or test text for scores on that;
 - for a quality per token, such as the loss of a language model, the same tokenizer, and no other targets cut off by
   data.truncate (`targets_cut`);
 - for bits per byte, tokenizers that lose the same share of the text (`text_lost`).
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.runs.columns import COLUMNS, ELSEWHERE, MAX_LOST_DIFFERENCE, PER_TOKEN
+from lmexp.runs.columns import COLUMNS, ELSEWHERE, MAX_LOST_DIFFERENCE, ON_TEST, PER_TOKEN
 
 
 def rank_groups(table: pd.DataFrame, qualities: str | Sequence[str]) -> npt.NDArray[np.int64]:  # (rows,)
@@ -95,7 +95,9 @@ class _Rows:
 
     def texts(self, quality: str) -> list[Any] | None:
         """Return what each row was scored on; None for scores on other data than the run's own."""
-        return self._scored if self._is_own(quality) else None
+        if not self._is_own(quality):
+            return None
+        return self._scored_by("test_fingerprint" if self._is_on_test(quality) else "validation_fingerprint")
 
     def tokens(self, quality: str) -> list[Any] | None:
         """Return the tokenizer of each row whose quality is a mean over its tokens; None if the quality never is."""
@@ -110,6 +112,7 @@ class _Rows:
         """Return the share of targets that each row does not score; None if the quality counts them all."""
         if quality.rsplit("/", 1)[-1] not in PER_TOKEN or not self._is_own(quality):
             return None
+        # No column has the share of a test split, which was cut to the same context.
         return [share or 0.0 for share in _values(self.table, "targets_cut")]
 
     def lost(self, quality: str) -> list[Any] | None:
@@ -130,7 +133,7 @@ class _Rows:
         return [alike[share] for share in filled]
 
     def _is_own(self, quality: str) -> bool:
-        """Whether a quality is of the run's own validation split; `lmexp eval --as` scores others.
+        """Whether a quality is of the run's own validation or test split; `lmexp eval --as` scores others.
 
         `lmexp eval` adds the precision to the name of the task, as in score/causal_lm-int8/loss, or the hash of other
         data (ELSEWHERE).
@@ -139,6 +142,11 @@ class _Rows:
             return True
         name = quality.split("/")[1]
         return any(name == task or name.startswith(f"{task}-") for task in self.tasks) and ELSEWHERE not in name
+
+    def _is_on_test(self, quality: str) -> bool:
+        """Whether a quality of the run's own data is of its test split, as score/tag-test/span_f1 is."""
+        name = quality.split("/")[1] if quality.startswith("score/") else ""
+        return any(name == f"{task}{ON_TEST}" or name.startswith(f"{task}{ON_TEST}-") for task in self.tasks)
 
     def _filled(self, known: list[Any], otherwise: list[Any]) -> list[Any]:
         """Return values with None replaced: by `otherwise`, or else by the task's value if it has only one."""
@@ -152,10 +160,9 @@ class _Rows:
             filled.append(next((each for each in (value, other, only) if each is not None), None))
         return filled
 
-    @property
-    def _scored(self) -> list[Any]:
-        """The fingerprint of what each row was scored on, as far as the rows tell."""
-        scored = _values(self.table, "validation_fingerprint")
+    def _scored_by(self, column: str) -> list[Any]:
+        """Return the fingerprint of what each row was scored on, which `column` has, as far as the rows tell."""
+        scored = _values(self.table, column)
         by_data = {data: text for data, text in zip(self.data, scored, strict=True) if text is not None}
         scored = [text or by_data.get(data) for text, data in zip(scored, self.data, strict=True)]
         # With one tokenizer, other tokens are another text.

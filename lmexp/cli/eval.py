@@ -1,6 +1,6 @@
 """`lmexp eval`: the quality of a finished run or a pretrained model."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +33,7 @@ class ScoringOptions:
     examples: Annotated[
         int | None, typer.Option(help="Score only this many samples, from the first on [default: all].")
     ] = None
+    split: Annotated[str, typer.Option(help="Split of the data to score: validation or test.")] = "validation"
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ def evaluate(
 ) -> None:
     """Measure the quality of a finished run, or of a pretrained model, on its validation split or on other data.
 
-    A run's record keeps the scores. `data.validation_path=FILE` scores a whole file of examples.
+    A run's record keeps the scores. `--split test data.test_path=FILE` scores a whole file.
     """
     from lmexp.config.overrides import refuse_axes
-    from lmexp.inference.evaluate import evaluate, evaluate_by_harness
+    from lmexp.inference.evaluate import Scoring, evaluate, evaluate_by_harness
     from lmexp.report.terminal.scores import print_scores
 
     overrides = overrides or []
@@ -91,8 +92,7 @@ def evaluate(
         trusted = harness.tasks_dir, harness.limit, harness.trust_task_code
         results = evaluate_by_harness(subject, names, *trusted, overrides, *where, say)
     else:
-        name, predicts, precision, examples = scoring.name, scoring.predicts, scoring.precision, scoring.examples
-        results = [evaluate(subject, overrides, *where, name, predicts, precision, examples, say)]
+        results = [evaluate(subject, overrides, *where, Scoring(**asdict(scoring)), say)]
     if common.as_json:
         print_json(results if harness.harness is not None else results[0])
     else:

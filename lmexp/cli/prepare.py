@@ -26,7 +26,7 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
     for warning in warnings(store):
         say(f"warning: {warning}")
     document: dict[str, Any] = {"path": str(store.path), "vocab_size": store.vocab_size}
-    for split in ("train", "validation"):
+    for split in store.splits:
         document[split] = {
             "tokens": store.tokens(split),
             "documents": store.documents(split),

@@ -214,12 +214,15 @@ class Composer:
     def _explain_validation(self, error: ValidationError, plain: Any, above: tuple[str, ...]) -> str:
         first = error.errors(include_url=False)[0]
         keys, siblings = _locate(tuple(part for part in first["loc"] if not is_tag(part)), plain)
+        if first["type"] == "value_error" and keys[-1] not in siblings:
+            keys.pop()  # the tag of a union, in front of what is wrong with a section as a whole
         key = ".".join([*above, *keys])
         if first["type"] == "extra_forbidden":
             return self.unknown(key, nearest(keys[-1], [name for name in siblings if name != keys[-1]]))
         if first["type"] == "missing":
             return f"{self.place(key)}{key} is missing"
-        said = first["msg"][0].lower() + first["msg"][1:]
+        said = first["msg"].removeprefix("Value error, ")
+        said = said[0].lower() + said[1:]
         value = first["input"]
         given = "" if isinstance(value, dict | list) else f"={value}"
         if first["type"] == "union_tag_invalid":

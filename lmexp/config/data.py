@@ -1,13 +1,28 @@
 """Data and tokenizer configs: where text comes from, how it is split, what a token is."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from lmexp.config.base import BY_ORIGIN, OUTSIDE, SHIPPED, Count, OutsideSection, Section, Seed
 
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
+"""Training; validation, which is scored while a run trains and by which runs are compared; and test, which is scored
+once, at the end."""
+
+PATH_KEYS: dict[str, Split] = {
+    "path": "train",
+    "target_path": "train",
+    "validation_path": "validation",
+    "validation_target_path": "validation",
+    "test_path": "test",
+    "test_target_path": "test",
+}
+"""The keys that name local files, each with the split that they hold."""
 
 
 def _as_name(value: Any) -> Any:
@@ -41,16 +56,43 @@ class DataSection(Section):
 
     clean: CleanConfig = CleanConfig()
     split: Literal["hash", "tail"] = "hash"
-    """hash: each document goes to a side by a hash of its text; tail: the last part of the text validates."""
+    """hash: each document goes to a split by a hash of its text; tail: the last part of the text is for validation, or
+    for validation and then test."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Share of documents (hash) or of characters (tail) that validates."""
+    """Share of documents (hash) or of characters (tail) for validation, unless the source has a split for that."""
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of documents (hash) or of characters (tail) for test; 0: no test split, unless the source has one."""
     fingerprint: str | None = None
     """Hash of the source's content, filled in when the config is resolved; stands for the paths in identities."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.test and "test" in self.own_splits:
+            raise ValueError(f"test={self.test:g} has no effect, because the source has a test split of its own")
+        if sum(self.shares.values()) >= 1:
+            raise ValueError(f"validation={self.validation:g} and test={self.test:g} leave nothing for training")
+        return self
 
     @property
     def holds(self) -> Holds:
         """What the source holds."""
         return "text"
+
+    @property
+    def own_splits(self) -> tuple[Split, ...]:
+        """The splits that the source holds as such; the others are made from the first, which is train."""
+        return ("train",)
+
+    @property
+    def shares(self) -> dict[Split, float]:
+        """The share of the source's own training split that becomes each other split."""
+        made: dict[Split, float] = {"validation": self.validation, "test": self.test}
+        return {split: share for split, share in made.items() if share and split not in self.own_splits}
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """All splits of the store that is made from the source."""
+        return tuple(split for split in SPLITS if split in self.own_splits or split in self.shares)
 
 
 class StdlibData(DataSection):
@@ -59,12 +101,55 @@ class StdlibData(DataSection):
     source: Literal["stdlib"]
 
 
-class FileData(DataSection):
+class LocalSection(DataSection):
+    """What every source of local files shares."""
+
+    path: str
+    """A file, a folder or a glob; relative to the folder the command runs in."""
+    validation_path: str | None = None
+    """The same, for validation; null: a part of `path` is for validation."""
+    test_path: str | None = None
+    """The same, for test; null: no test split, or a part of `path`, by the share `test`."""
+
+    @property
+    def own_splits(self) -> tuple[Split, ...]:
+        """Those with a path."""
+        return tuple(split for split in SPLITS if self.path_of(split) is not None)
+
+    def path_of(self, split: Split) -> str | None:
+        """Return the path of a split; None if it has none of its own."""
+        return {"train": self.path, "validation": self.validation_path, "test": self.test_path}[split]
+
+
+class HubSection(DataSection):
+    """What every source on the Hugging Face hub shares."""
+
+    name: str
+    """The dataset's name, or a local folder of one."""
+    config: str | None = None
+    revision: str | None = None
+    """Commit, tag or branch; a study that is to be repeated names a commit."""
+    subset: str = "train"
+    """The dataset's own split that is read for training."""
+    validation_subset: str | None = None
+    """The one for validation; null: a part of `subset` is for validation."""
+    test_subset: str | None = None
+    """The one for test; null: no test split, or a part of `subset`, by the share `test`."""
+
+    @property
+    def own_splits(self) -> tuple[Split, ...]:
+        """Those with a subset."""
+        return tuple(split for split in SPLITS if self.subset_of(split) is not None)
+
+    def subset_of(self, split: Split) -> str | None:
+        """Return the dataset's own split for one of ours; None if there is none."""
+        return {"train": self.subset, "validation": self.validation_subset, "test": self.test_subset}[split]
+
+
+class FileData(LocalSection):
     """Local files."""
 
     source: Literal["files"]
-    path: str
-    """A file, a folder or a glob; relative to the folder the command runs in."""
     format: Literal["txt", "jsonl", "csv", "parquet"]
     field: ColumnName = "text"
     """The column or key that holds the text (jsonl, csv, parquet)."""
@@ -72,16 +157,10 @@ class FileData(DataSection):
     """What one document is in txt files; a paragraph ends at an empty line."""
 
 
-class HubData(DataSection):
+class HubData(HubSection):
     """A Hugging Face dataset, by name and revision, or a local folder of one."""
 
     source: Literal["hub"]
-    name: str
-    config: str | None = None
-    revision: str | None = None
-    """Commit, tag or branch; a study that is to be repeated names a commit."""
-    subset: str = "train"
-    """The dataset's own split that is read; ours is made from it."""
     field: ColumnName = "text"
 
 
@@ -93,13 +172,8 @@ class ExampleSection(DataSection):
     that validate are read in windows instead, so that every word is scored."""
 
 
-class ExampleFiles(ExampleSection):
+class ExampleFiles(LocalSection, ExampleSection):
     """Local files of examples."""
-
-    path: str
-    """A file, a folder or a glob; relative to the folder the command runs in."""
-    validation_path: str | None = None
-    """The same, for validation; null splits `path`."""
 
 
 class PairData(ExampleFiles):
@@ -109,6 +183,7 @@ class PairData(ExampleFiles):
     target_path: str | None = None
     """The targets' text file, line by line beside `path`; null: both are columns of `path`."""
     validation_target_path: str | None = None
+    test_target_path: str | None = None
     format: Literal["txt", "tsv", "csv", "jsonl", "parquet"] = "tsv"
     source_field: ColumnName = "source"
     """The column or key of the source text; of a tsv without a header, a number from 0."""
@@ -118,6 +193,11 @@ class PairData(ExampleFiles):
     def holds(self) -> Holds:
         """Pairs."""
         return "pairs"
+
+    def target_path_of(self, split: Split) -> str | None:
+        """Return the path of the targets of a split; None if they are not in files of their own."""
+        paths = {"train": self.target_path, "validation": self.validation_target_path, "test": self.test_target_path}
+        return paths[split]
 
 
 class LabelData(ExampleFiles):
@@ -149,18 +229,12 @@ class TagData(ExampleFiles):
         return "tags"
 
 
-class HubExamples(ExampleSection):
+class HubExamples(HubSection, ExampleSection):
     """Examples of a Hugging Face dataset, by name and revision, or of a local folder of one."""
 
     source: Literal["hub_examples"]
     examples: Literal["pairs", "labels", "tags"]
     """What they are."""
-    name: str
-    config: str | None = None
-    revision: str | None = None
-    subset: str = "train"
-    validation_subset: str | None = None
-    """The dataset's own split that validates; null splits `subset`."""
     field: ColumnName = "text"
     """The column of the text, of the source text, or of the list of words; a dot reaches into a mapping, as in
     translation.de."""

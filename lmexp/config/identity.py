@@ -10,6 +10,7 @@ import json
 import re
 from typing import Any
 
+from lmexp.config.data import PATH_KEYS
 from lmexp.config.schema import RunConfig
 from lmexp.files import hash_text
 
@@ -24,7 +25,7 @@ NOT_IN_IDENTITY: dict[str, Any] = {
     "launcher": True,
     "hardware": True,
     "checkpoint": True,
-    "data": {"path", "target_path", "validation_path", "validation_target_path"},
+    "data": set(PATH_KEYS),
     "init": {"run", "pretrain"},
     "trainer": {"profiler", "enable_model_summary", "enable_progress_bar", "log_every"},
 }

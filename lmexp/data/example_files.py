@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmexp.config.data import LabelData, PairData, TagData
+from lmexp.config.data import LabelData, LocalSection, PairData, Split, TagData
 from lmexp.data.local_files import as_text, data_lines, find, place_of, rows, without_ending
 from lmexp.data.scripts import separated
 from lmexp.errors import UserError
@@ -65,8 +65,9 @@ class Example:
         return replace(self, source=source, target=target)
 
 
-def pairs(data: PairData, path: str, target_path: str | None) -> Iterator[Example]:
-    """Yield the pairs of `path`, and of `target_path` where the targets lie beside it. Raises UserError."""
+def pairs(data: PairData, split: Split) -> Iterator[Example]:
+    """Yield the pairs of one of the source's own splits. Raises UserError."""
+    path, target_path = _path(data, split), data.target_path_of(split)
     if data.format == "txt":
         if target_path is None:
             raise UserError(f"{path}: the targets of text files lie in files of their own; set data.target_path")
@@ -87,6 +88,12 @@ def pairs(data: PairData, path: str, target_path: str | None) -> Iterator[Exampl
             yield Example(place, number, source, target, is_pair=True)
 
 
+def _path(data: LocalSection, split: Split) -> str:
+    path = data.path_of(split)
+    assert path is not None, "asked only for own_splits"
+    return path
+
+
 def _parallel(source: Path, target: Path) -> Iterator[Example]:
     place = LinePlace(f"{source}:")
     for line, (left, right) in enumerate(zip_longest(data_lines(source), data_lines(target)), 1):
@@ -97,9 +104,9 @@ def _parallel(source: Path, target: Path) -> Iterator[Example]:
         yield Example(place, line, without_ending(left[1]), without_ending(right[1]), is_pair=True)
 
 
-def labels(data: LabelData, path: str) -> Iterator[Example]:
-    """Yield the texts of `path` with their labels. Raises UserError."""
-    for file in find(path, data.format):
+def labels(data: LabelData, split: Split) -> Iterator[Example]:
+    """Yield the texts of one of the source's own splits with their labels. Raises UserError."""
+    for file in find(_path(data, split), data.format):
         place = LinePlace(*place_of(file, data.format))
         for number, (text, label) in rows(file, data.format, [data.field, data.label_field]):
             where = f"{place.before}{number}{place.after}"
@@ -120,9 +127,9 @@ def as_label(value: Any, where: str, field: str) -> str:
 _COLUMNS = re.compile(r"[ \t]+")
 
 
-def tags(data: TagData, path: str) -> Iterator[Example]:
-    """Yield the sentences of `path` with their tags. Raises UserError."""
-    for file in find(path, "conll"):
+def tags(data: TagData, split: Split) -> Iterator[Example]:
+    """Yield the sentences of one of the source's own splits with their tags. Raises UserError."""
+    for file in find(_path(data, split), "conll"):
         place = LinePlace(f"{file}:")
         first, width = 0, 0  # line of the sentence's first word; columns of the file
         words: list[str] = []

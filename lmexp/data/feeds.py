@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from lmexp.config.data import Split
 from lmexp.config.hf import special_tokens
 from lmexp.config.models.base import ModelSection
 from lmexp.config.models.hf import HFConfig
@@ -20,7 +21,6 @@ from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
 from lmexp.data.order import Order, Permutations
-from lmexp.data.split import Split
 from lmexp.data.store import Store
 from lmexp.errors import UserError
 
@@ -33,8 +33,10 @@ MASKED, REPLACED = 0.8, 0.1
 
 
 class Feed(Protocol):
-    """Samples of one task out of one store."""
+    """Samples of one task out of one store: for training, and of one split that is scored."""
 
+    scored: Split
+    """The split that is scored: validation, or test. What is called validation below is of this split."""
     epoch_tokens: int
     """Positions in one pass over the training split."""
     validation_samples: int
@@ -55,14 +57,16 @@ class Feed(Protocol):
         """Yield validation samples by their numbers, in as many batches as their lengths ask for."""
 
 
-def open_feed(config: RunConfig, store: Store | ExampleStore) -> Feed:
+def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "validation") -> Feed:
     """Return what the run's task sees of a store. Raises UserError where that is not enough, or too long."""
+    if scored not in store.splits:
+        raise UserError(f"the data have no {scored} split; data.{scored}_path, a subset or a share makes one")
     if isinstance(store, ExampleStore):
-        return Pairs(store, config) if store.holds == "pairs" else Labelled(store, config)
+        return Pairs(store, config, scored) if store.holds == "pairs" else Labelled(store, config, scored)
     share = config.task.hidden_share
     if share is not None:
-        return MaskedWindows(store, config.model.context, config.seed, share)
-    return Windows(store, config.model.context, config.seed)
+        return MaskedWindows(store, config.model.context, config.seed, share, scored)
+    return Windows(store, config.model.context, config.seed, scored)
 
 
 class Windows:
@@ -71,17 +75,17 @@ class Windows:
     In validation every token but the first is a target exactly once, and the last window is as short as what is left.
     """
 
-    def __init__(self, store: Store, context: int, seed: int) -> None:
+    def __init__(self, store: Store, context: int, seed: int, scored: Split = "validation") -> None:
         """Raises UserError when the text is shorter than a window, or has nothing to validate on."""
-        self.store, self.context = store, context
+        self.store, self.context, self.scored = store, context, scored
         self.order = Order(store.tokens("train"), context, seed)
-        if store.tokens("validation") < 2:
-            raise UserError("the validation split has no token to predict; raise data.validation")
+        if store.tokens(scored) < 2:
+            raise UserError(f"the {scored} split has no token to predict; raise data.{scored}")
         self.epoch_tokens = store.tokens("train")
         self.cut, self.targets_cut = 0, 0.0
-        self._last = store.tokens("validation") - 1
+        self._last = store.tokens(scored) - 1
         self.validation_samples = -(-self._last // context)
-        self.text_bytes: int | None = store.bytes("validation")
+        self.text_bytes: int | None = store.bytes(scored)
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
@@ -93,7 +97,7 @@ class Windows:
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed; the last window of all is a batch of its own where it is shorter: no padding, no duplicates."""
-        text = self.store.array("validation")
+        text = self.store.array(self.scored)
         starts = samples * self.context
         short = starts + self.context > self._last
         if not short.all():
@@ -109,14 +113,14 @@ class MaskedWindows:
     the number alone, so that every run is asked the same. The same number of tokens in every window is predicted.
     """
 
-    def __init__(self, store: Store, context: int, seed: int, share: float) -> None:
-        """Raises UserError when the text has no window for either side."""
-        self.store, self.context, self.seed = store, context, seed
+    def __init__(self, store: Store, context: int, seed: int, share: float, scored: Split = "validation") -> None:
+        """Raises UserError when the text has no window for training, or to score."""
+        self.store, self.context, self.seed, self.scored = store, context, seed, scored
         self.order = Order(store.tokens("train"), context, seed)
         self.epoch_tokens = store.tokens("train")
-        self.validation_samples = store.tokens("validation") // context
+        self.validation_samples = store.tokens(scored) // context
         if not self.validation_samples:
-            raise UserError(f"the validation split is shorter than model.context={context}; raise data.validation")
+            raise UserError(f"the {scored} split is shorter than model.context={context}; raise data.{scored}")
         self.cut, self.targets_cut = 0, 0.0
         self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
         self.hidden = max(1, round(share * context))
@@ -135,7 +139,7 @@ class MaskedWindows:
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed; what is left after the last whole window is not read."""
-        tokens = _stretches(self.store.array("validation"), samples * self.context, self.context)
+        tokens = _stretches(self.store.array(self.scored), samples * self.context, self.context)
         yield self._hide(tokens, [(0, 1, int(i)) for i in samples])
 
     def _hide(self, tokens: np.ndarray, keys: list[tuple[int, int, int]]) -> Batch:
@@ -156,11 +160,11 @@ class MaskedWindows:
 class _Examples:
     """Examples in an order of their own for each epoch, padded to one length."""
 
-    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
-        self.store, self.config = store, config
+    def __init__(self, store: ExampleStore, config: RunConfig, scored: Split) -> None:
+        self.store, self.config, self.scored = store, config, scored
         self.order = Permutations(store.documents("train"), config.seed)
         self.epoch_tokens = store.documents("train") * config.model.sequence_tokens
-        self.validation_samples = store.documents("validation")
+        self.validation_samples = store.documents(scored)
         self.text_bytes: int | None = None
         self.targets_cut = 0.0
 
@@ -174,7 +178,7 @@ class _Examples:
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed."""
-        yield self.gather("validation", samples)
+        yield self.gather(self.scored, samples)
 
     def gather(self, split: Split, examples: np.ndarray) -> Batch:
         """Return examples by their numbers."""
@@ -196,14 +200,14 @@ class Labelled(_Examples):
     what is around it.
     """
 
-    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
+    def __init__(self, store: ExampleStore, config: RunConfig, scored: Split = "validation") -> None:
         """Raises UserError when a text is longer than the context, and is not to be cut."""
-        super().__init__(store, config)
+        super().__init__(store, config, scored)
         self.room = config.model.context - 1  # beside the document token
         self.cut = _check_lengths(store, "source", self.room, "model.context", config)
-        lengths = store.source("validation").lengths
+        lengths = store.source(scored).lengths
         if store.holds == "tags":
-            self.cut -= int((lengths > self.room).sum())
+            self.cut = int((store.source("train").lengths > self.room).sum())
             self._windows = np.array(
                 [window for i, n in enumerate(lengths) for window in _overlapping(i, n, self.room)]
             )
@@ -224,7 +228,7 @@ class Labelled(_Examples):
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed; the windows of a sentence follow each other."""
-        yield self._gathered("validation", self._windows[samples])
+        yield self._gathered(self.scored, self._windows[samples])
 
     def gather(self, split: Split, examples: np.ndarray) -> Batch:
         """See _Examples."""
@@ -266,17 +270,17 @@ class Pairs(_Examples):
     transformers keeps its own ways: another token may start and end its targets, and what ends these ends sources.
     """
 
-    def __init__(self, store: ExampleStore, config: RunConfig) -> None:
+    def __init__(self, store: ExampleStore, config: RunConfig, scored: Split = "validation") -> None:
         """Raises UserError when a source or a target is longer than its context, and is not to be cut."""
-        super().__init__(store, config)
+        super().__init__(store, config, scored)
         self.start, self.end, self.source_end = ends_of_pairs(config.model, store.target_bos_id)
         self.source_room, key = config.model.source_limit
         self.source_room -= self.source_end is not None
         self.room = config.model.context - 1  # beside the token that ends it
         self.cut = _check_lengths(store, "source", self.source_room, key, config)
         self.cut += _check_lengths(store, "target", self.room, "model.context", config)
-        self.text_bytes = None if self.cut else store.bytes("validation")
-        whole = store.target("validation").lengths
+        self.text_bytes = None if self.cut else store.bytes(scored)
+        whole = store.target(scored).lengths
         self.targets_cut = float(np.maximum(whole - self.room, 0).sum() / (whole.sum() + len(whole)))
 
     def gather(self, split: Split, examples: np.ndarray) -> Batch:
@@ -311,9 +315,9 @@ def ends_of_pairs(model: ModelSection, document: int) -> tuple[int, int, int | N
 
 
 def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: RunConfig) -> int:
-    """Return how many texts of both splits are longer than `room` tokens. Raises UserError unless they may be cut."""
+    """Return how many texts of all splits are longer than `room` tokens. Raises UserError unless they may be cut."""
     cut = 0
-    for split in ("train", "validation"):
+    for split in store.splits:
         lengths = (store.source if side == "source" else store.target)(split).lengths
         too_long = np.flatnonzero(lengths > room)
         if len(too_long) and not getattr(config.data, "truncate", False):

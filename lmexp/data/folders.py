@@ -17,9 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from lmexp.config.data import DataConfig, OutsideData, TokenizerConfig
+from lmexp.config.data import PATH_KEYS, SPLITS, DataConfig, OutsideData, Split, TokenizerConfig
 from lmexp.data import sources
-from lmexp.data.split import SPLITS, Split
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json, write_json
@@ -70,8 +69,7 @@ def key(data: DataConfig, tokenizers_: tuple[TokenizerConfig, ...], version: int
     A fingerprint stands for paths and revisions. Defaults are left out, so that existing stores keep their names when a
     later version adds a field.
     """
-    elsewhere = {"path", "target_path", "validation_path", "validation_target_path", "revision", "fingerprint"}
-    not_in_key: dict[str, Any] = dict.fromkeys([*elsewhere, "truncate"], True)
+    not_in_key: dict[str, Any] = dict.fromkeys([*PATH_KEYS, "revision", "fingerprint", "truncate"], True)
     if data.clean.stop_words_fingerprint:
         not_in_key["clean"] = {"stop_words"}
     made_from = {
@@ -121,17 +119,26 @@ def say_passed_over(data: DataConfig, say: Say) -> None:
         say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the manifest of a folder whose files are complete, with their hashes."""
-    files = {file.name: _sha256(file, *_version(file)) for file in sorted(folder.iterdir())}
+def write_manifest(folder: Path, manifest: Mapping[str, Any], written: Iterable["RowWriter"]) -> None:
+    """Write the manifest of a folder whose files are complete, with their hashes.
+
+    The files of `written` are not read, because their hashes are known.
+    """
+    known = {rows.name: rows.sha256 for rows in written}
+    files = {file.name: known.get(file.name) or _sha256(file, *_version(file)) for file in sorted(folder.iterdir())}
     write_json(folder / "manifest.json", {**manifest, "files": files})
+
+
+def splits_of(manifest: Mapping[str, Any]) -> list[Split]:
+    """Return the splits of a store, in their order; only some have a test split."""
+    return [split for split in SPLITS if split != "test" or split in manifest["splits"]]
 
 
 def take_hashes(manifest: dict[str, Any]) -> dict[str, str]:
     """Remove the hashes of files from a manifest and return them by name; earlier versions had only those of tokens."""
     files: dict[str, str] | None = manifest.pop("files", None)
     if files is None and manifest.get("holds", "text") == "text":
-        files = {f"{split}.bin": manifest["splits"][split]["sha256"] for split in SPLITS}
+        files = {f"{split}.bin": of["sha256"] for split, of in manifest["splits"].items()}
     return files or {}
 
 
@@ -193,6 +200,8 @@ class RowWriter:
 
     def __init__(self, stream: BinaryIO, dtype: str) -> None:
         self._stream = stream
+        self.name = Path(stream.name).name
+        """The name of the file."""
         self._dtype = np.dtype(dtype)
         self._hash = hashlib.sha256()
         self.bounds = array("q", [0])
@@ -220,10 +229,10 @@ class RowWriter:
 
 
 class SplitTexts:
-    """Hashes of the documents or examples of both splits, whatever the tokenizer."""
+    """Hashes of the documents or examples of all splits, whatever the tokenizer."""
 
     def __init__(self) -> None:
-        self._validation = hashlib.sha256()
+        self._scored: dict[Split, Any] = {split: hashlib.sha256() for split in SPLITS[1:]}
         # 8 bytes each: a collision among a billion documents is unlikely, and their memory is that of their offsets.
         self._digests = {split: array("Q") for split in SPLITS}
 
@@ -231,19 +240,27 @@ class SplitTexts:
         """Add a document, or an example as its texts and its label or tags."""
         content = b"".join(text.encode() + b"\xff" for text in texts)  # a byte that no UTF-8 has
         self._digests[split].append(int.from_bytes(hashlib.blake2b(content, digest_size=8).digest()))
-        if split == "validation":
-            self._validation.update(content)
+        if split in self._scored:
+            self._scored[split].update(content)
 
-    def fingerprint(self, labels: Sequence[str] = ()) -> str:
-        """Return the hash of what validates, in its order, and of all labels."""
-        whole = self._validation.copy()
+    def manifest(self, labels: Sequence[str] = ()) -> dict[str, str | float]:
+        """Return what a manifest says of each split that is scored; `labels` are all labels."""
+        said: dict[str, str | float] = {}
+        for split in (split for split in SPLITS[1:] if self._digests[split]):
+            said |= {f"{split}_fingerprint": self._fingerprint(split, labels), f"{split}_seen": self._seen(split)}
+        return said
+
+    def _fingerprint(self, split: Split, labels: Sequence[str]) -> str:
+        """Return the hash of what a split holds, in its order, and of all labels."""
+        whole = self._scored[split].copy()
         whole.update(b"".join(label.encode() + b"\xff" for label in labels))
-        return whole.hexdigest()
+        return str(whole.hexdigest())
 
-    def shared(self) -> float:
-        """Return the share of the validation split that the training split holds too, 0 to 1."""
-        train, validation = (np.asarray(self._digests[split]) for split in SPLITS)
-        return float(np.isin(validation, train).mean()) if len(validation) else 0.0
+    def _seen(self, split: Split) -> float:
+        """Return the share of a split that is also in the splits before it, 0 to 1."""
+        before = SPLITS[: SPLITS.index(split)]
+        earlier = np.concatenate([np.asarray(self._digests[each]) for each in before])
+        return float(np.isin(np.asarray(self._digests[split]), earlier).mean())
 
 
 def _is_complete(path: Path) -> bool:

@@ -10,17 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmexp.config.data import HubData, HubExamples
+from lmexp.config.data import HubData, HubExamples, HubSection, Split
 from lmexp.data.example_files import Example, LinePlace, as_label, check_tag
 from lmexp.data.local_files import as_text, missing_field
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files, hash_text
 from lmexp.hub import commit_of
 
-HubSource = HubData | HubExamples
 
-
-def fingerprint(data: HubSource) -> str:
+def fingerprint(data: HubSection) -> str:
     """Return the SHA-256 over name, config, subsets and commit; of a local folder, over its files' content.
 
     Raises UserError when the dataset is unknown or the hub cannot be reached.
@@ -29,24 +27,33 @@ def fingerprint(data: HubSource) -> str:
         name, version = "", hash_files(_local_files(data))
     else:
         name, version = data.name, _commit(data)
-    validation = [data.validation_subset] if isinstance(data, HubExamples) else []
-    return hash_text(json.dumps([name, data.config, data.subset, version, *validation]))
+    subsets = [data.validation_subset, data.test_subset]
+    if data.test_subset is None:  # as before there were test subsets, so that fingerprints stay what they were
+        subsets = subsets[:1]
+    if isinstance(data, HubData) and data.own_splits == ("train",):
+        subsets = []
+    return hash_text(json.dumps([name, data.config, data.subset, version, *subsets]))
 
 
-def documents(data: HubData) -> Iterator[str]:
-    """Yield the texts of `data.subset`, row by row, in the order of the dataset. Raises UserError."""
-    rows = _rows(data, data.subset)
+def documents(data: HubData, split: Split) -> Iterator[str]:
+    """Yield the texts of one of the source's own splits, row by row, in the order of the dataset. Raises UserError."""
+    subset = data.subset_of(split)
+    rows = _rows(data, subset)
     if data.field not in rows.column_names:
         raise missing_field(data.name, data.field, rows.column_names)
     number = 0
     for batch in rows.select_columns([data.field]).iter(batch_size=1000):
         for value in batch[data.field]:
             number += 1
-            yield as_text(value, f"{data.name}: row {number} of {data.subset}", data.field)
+            yield as_text(value, f"{data.name}: row {number} of {subset}", data.field)
 
 
-def examples(data: HubExamples, subset: str) -> Iterator[Example]:
-    """Yield the examples of a subset, row by row, in the order of the dataset. Raises UserError."""
+def examples(data: HubExamples, split: Split) -> Iterator[Example]:
+    """Yield the examples of one of the source's own splits, row by row, in the order of the dataset.
+
+    Raises UserError.
+    """
+    subset = data.subset_of(split)
     rows = _rows(data, subset)
     source, target = (_Column(data.name, rows.features, field) for field in (data.field, data.target_field))
     place = LinePlace(f"{data.name}: row ", f" of {subset}")
@@ -123,7 +130,7 @@ def _tagged(data: HubExamples, words: Any, tags: Any, where: str) -> tuple[tuple
     return tuple(words), tuple(tags)
 
 
-def _rows(data: HubSource, subset: str) -> Any:
+def _rows(data: HubSection, subset: str | None) -> Any:
     builder = _builder(data)
     try:
         builder.download_and_prepare()
@@ -132,15 +139,15 @@ def _rows(data: HubSource, subset: str) -> Any:
         raise _cannot_load(data, error) from error
 
 
-def _is_local(data: HubSource) -> bool:
+def _is_local(data: HubSection) -> bool:
     return Path(data.name).is_dir()
 
 
-def _cannot_load(data: HubSource, error: Exception) -> UserError:
+def _cannot_load(data: HubSection, error: Exception) -> UserError:
     return UserError(f"cannot load the Hugging Face dataset '{data.name}': {reason_of(error)}")
 
 
-def _builder(data: HubSource) -> Any:
+def _builder(data: HubSection) -> Any:
     """Return the `datasets` builder of exactly the given commit."""
     commit = None if _is_local(data) else _commit(data)
     import datasets
@@ -154,11 +161,11 @@ def _builder(data: HubSource) -> Any:
     return builder
 
 
-def _local_files(data: HubSource) -> list[Path]:
+def _local_files(data: HubSection) -> list[Path]:
     files = _builder(data).config.data_files or {}
     return sorted((Path(str(name)) for names in files.values() for name in names), key=Path.as_posix)
 
 
-def _commit(data: HubSource) -> str:
+def _commit(data: HubSection) -> str:
     """Return the commit that `data.revision` stands for on the hub now."""
     return commit_of("dataset", data.name, data.revision, "data", "use data=stdlib or local files")

@@ -77,7 +77,7 @@ class ValidationBatches(IterableDataset[Batch]):
         """`batch` is in sequences. Raises UserError when there are fewer samples than ranks."""
         if feed.validation_samples < world_size:  # a rank without batches would skip its part in the reductions
             raise UserError(
-                f"the validation split has {feed.validation_samples} samples, too few for {world_size} devices"
+                f"the {feed.scored} split has {feed.validation_samples} samples, too few for {world_size} devices"
             )
         self.feed, self.batch = feed, batch
         self._samples = np.arange(rank, feed.validation_samples, world_size, dtype=np.int64)

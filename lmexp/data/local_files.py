@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmexp.config.data import FileData
+from lmexp.config.data import FileData, Split
 from lmexp.errors import UserError, nearest
 from lmexp.files import is_leftover, user_path, why_not_a_file
 
@@ -62,12 +62,12 @@ def _named_by(path: str, suffix: str) -> tuple[list[Path], list[Path]]:
     return files, leftovers
 
 
-def documents(data: FileData) -> Iterator[str]:
-    """Yield the documents of every file.
+def documents(data: FileData, split: Split) -> Iterator[str]:
+    """Yield the documents of every file of one of the source's own splits.
 
     Raises UserError with the file and the line, row or byte; OSError if a file cannot be read.
     """
-    for path in find(data.path, data.format):
+    for path in find(data.path_of(split) or data.path, data.format):
         if data.format == "txt":
             yield from _txt(path, data.document)
             continue

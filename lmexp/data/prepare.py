@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lmexp.config.schema import RunConfig
 from lmexp.data import store
-from lmexp.data.examples import ExampleStore, prepare_examples
+from lmexp.data.example_writing import prepare_examples
+from lmexp.data.examples import ExampleStore
 from lmexp.data.store import Store
 from lmexp.data.tokenizers.lost import facts
 from lmexp.messages import Say, silent
@@ -27,18 +28,24 @@ def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
 
 
 def warnings(store: AnyStore) -> list[str]:
-    """Return what makes scores on a store's validation split mean less than they seem to, as sentences."""
-    about = store.splits["validation"]
+    """Return what makes scores on a store's validation or test split mean less than they seem to, as sentences."""
     sentences = []
-    if max(about.text_lost or 0.0, about.unknown_tokens or 0.0) >= MIN_LOST:
-        said = facts(about.text_lost or 0.0, about.unknown_tokens or 0.0, "the validation text")
+    for split, about in store.splits.items():
+        if max(about.text_lost or 0.0, about.unknown_tokens or 0.0) < MIN_LOST:
+            continue
+        said = facts(about.text_lost or 0.0, about.unknown_tokens or 0.0, f"the {split} text")
         sentences.append(
             f"the tokenizer loses text: {said}; its bits per byte do not compare with those of other tokenizers"
         )
+    what = "documents" if isinstance(store, Store) else "examples"
     if store.validation_seen:
-        what = "documents" if isinstance(store, Store) else "examples"
         sentences.append(
             f"{store.validation_seen:.1%} of the {store.documents('validation'):,} validation {what} are in the "
             "training split too; scores on them show what was memorised"
+        )
+    if store.test_seen:
+        sentences.append(
+            f"{store.test_seen:.1%} of the {store.documents('test'):,} test {what} are in the training or validation "
+            "split too; scores on them show what was memorised or chosen by"
         )
     return sentences

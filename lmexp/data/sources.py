@@ -10,21 +10,26 @@ in another folder is the same data.
 """
 
 import sysconfig
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 from lmexp.config.data import (
+    PATH_KEYS,
+    SPLITS,
     CleanConfig,
     DataConfig,
-    ExampleFiles,
-    ExampleSection,
     FileData,
     GeneratedData,
     HubData,
     HubExamples,
+    HubSection,
     LabelData,
+    LocalSection,
     OutsideData,
     PairData,
+    Split,
     StdlibData,
     TagData,
 )
@@ -38,13 +43,16 @@ from lmexp.files import hash_files, hash_text, is_leftover, user_path
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
 
 
-_PATHS = ("path", "target_path", "validation_path", "validation_target_path")
-"""The keys that name local files."""
+_SHARED: dict[Split, str] = {
+    "train": "the model would be scored on what it was trained on",
+    "validation": "the test split would be the one by which models were chosen",
+}
+"""What is wrong with data in two splits, by the first of these."""
 
 
 def with_absolute_paths(data: DataConfig) -> DataConfig:
     """Return the config with every local file named from the root, so that it can be read from another folder."""
-    paths = {role: getattr(data, role, None) for role in _PATHS}
+    paths = {role: getattr(data, role, None) for role in PATH_KEYS}
     update: dict[str, object] = {role: _absolute(path) for role, path in paths.items() if path is not None}
     words = data.clean.stop_words
     if words and words not in LISTS:
@@ -75,16 +83,19 @@ def fingerprint(data: DataConfig) -> str:
     the revision stands for. A rule: the examples that it makes. Raises UserError when there is no such source or
     nothing in it.
     """
-    if isinstance(data, HubData | HubExamples):
+    if isinstance(data, HubSection):
         return hub.fingerprint(data)
     if isinstance(data, GeneratedData):
         return generated.fingerprint(data)
     if isinstance(data, OutsideData):
         return outside.fingerprint(data)
     try:
-        if isinstance(data, ExampleFiles):
-            return hash_text("\n".join(f"{role} {_hash(files)}" for role, files in _example_files(data).items()))
-        return _hash(local_files.find(data.path, data.format) if isinstance(data, FileData) else _stdlib_files())
+        if not isinstance(data, LocalSection):
+            return _hash(_stdlib_files())
+        files = _files(data)
+        if isinstance(data, FileData) and len(files) == 1:
+            return _hash(files["path"])
+        return hash_text("\n".join(f"{key} {_hash(of_key)}" for key, of_key in files.items()))
     except OSError as error:
         raise _cannot_read(data, error) from error
 
@@ -95,120 +106,125 @@ def _hash(files: list[Path]) -> str:
     return hash_files(files)
 
 
-def _example_files(data: ExampleFiles) -> dict[str, list[Path]]:
-    """Return the files of examples by what they are for."""
-    return {role: local_files.find(path, _suffix(data)) for role, path in _paths(data).items()}
+def _files(data: LocalSection) -> dict[str, list[Path]]:
+    """Return the files of a source by the key that names them."""
+    return {key: local_files.find(path, _suffix(data)) for key, path in _paths(data).items()}
 
 
 def check_apart(data: DataConfig) -> None:
-    """Raise UserError for a file, or a subset of a hub dataset, that both trains and validates.
+    """Raise UserError for a file, or a subset of a hub dataset, that is in two splits.
 
     Files are known by their inodes, so that links are seen through. Scoring needs no such check: nothing is trained.
     """
-    if isinstance(data, HubExamples) and data.subset == data.validation_subset:
-        raise UserError(
-            f"data.subset and data.validation_subset are both '{data.subset}': the model would be scored on what it "
-            "was trained on; leave data.validation_subset out to split the subset"
-        )
-    if not isinstance(data, ExampleFiles) or data.validation_path is None:
+    if isinstance(data, HubSection):
+        for first, second in combinations(data.own_splits, 2):
+            if data.subset_of(first) == data.subset_of(second):
+                keys = ["data.subset" if split == "train" else f"data.{split}_subset" for split in (first, second)]
+                raise UserError(
+                    f"{' and '.join(keys)} are both '{data.subset_of(first)}': {_SHARED[first]}; "
+                    f"leave {keys[1]} out to split the subset"
+                )
+    if not isinstance(data, LocalSection) or len(data.own_splits) == 1:
         return
     try:
-        _check_files_apart(_example_files(data))
+        _check_files_apart(_files(data))
     except OSError as error:
         raise _cannot_read(data, error) from error
 
 
 def _check_files_apart(files: dict[str, list[Path]]) -> None:
-    sides = {role.startswith("validation"): dict[tuple[int, int], Path]() for role in _PATHS}
-    for role, of_role in files.items():
-        for file in of_role:
+    keys_of: dict[tuple[int, int], dict[str, Path]] = defaultdict(dict)  # of each file, by its inode
+    for key, of_key in files.items():
+        for file in of_key:
             status = file.stat()
-            sides[role.startswith("validation")].setdefault((status.st_dev, status.st_ino), file)
-    both = sides[True].keys() & sides[False].keys()
-    if both:
-        first = min(sides[True][file] for file in both)
-        trains = next(sides[False][file] for file in both if sides[True][file] == first)
-        named = f"{first}" if first == trains else f"{first} (as {trains})"
-        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            keys_of[status.st_dev, status.st_ino].setdefault(key, file)
+    shared = [
+        (pair[1][1], *pair)
+        for keys in keys_of.values()
+        for pair in combinations(keys.items(), 2)
+        if PATH_KEYS[pair[0][0]] != PATH_KEYS[pair[1][0]]
+    ]
+    if shared:
+        file, (key, other), (second_key, _) = min(shared)
+        first, second = PATH_KEYS[key], PATH_KEYS[second_key]
+        path_keys = ["data.path" if split == "train" else f"data.{split}_path" for split in (first, second)]
+        named = f"{file}" if file == other else f"{file} (as {other})"
+        more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         raise UserError(
-            f"{named}{more}: this file is in data.path and in data.validation_path, so the model would be scored on "
-            "what it was trained on; name the training files alone, with a glob pattern or a folder of their own"
+            f"{named}{more}: this file is in {' and in '.join(path_keys)}, so {_SHARED[first]}; name the "
+            f"{'training' if first == 'train' else first} files alone, with a glob pattern or a folder of their own"
         )
 
 
-def _paths(data: FileData | ExampleFiles) -> dict[str, str]:
-    """Return the paths of a source by what they are for."""
-    paths = {role: getattr(data, role, None) for role in _PATHS}
-    return {role: path for role, path in paths.items() if path is not None}
+def _paths(data: LocalSection) -> dict[str, str]:
+    """Return the paths of a source by the key that names them."""
+    paths = {key: getattr(data, key, None) for key in PATH_KEYS}
+    return {key: path for key, path in paths.items() if path is not None}
 
 
-def _suffix(data: FileData | ExampleFiles) -> str:
+def _suffix(data: LocalSection) -> str:
     """Return how the names of a source's files end."""
     return "conll" if isinstance(data, TagData) else getattr(data, "format", "")
 
 
 def passed_over(data: DataConfig) -> list[Path]:
     """Return the hidden files and leftovers of programs in the source's folders, which are not read."""
-    if not isinstance(data, FileData | ExampleFiles):
+    if not isinstance(data, LocalSection):
         return []
     return [file for path in _paths(data).values() for file in local_files.passed_over(path, _suffix(data))]
 
 
-def documents(data: DataConfig) -> Iterator[str]:
-    """Yield the text of every document that is not empty, cleaned, in an order that is the same on every machine.
+def documents(data: DataConfig) -> Iterator[tuple[Split, str]]:
+    """Yield the text of every document that is not empty, cleaned, with the one of the source's own splits it is in.
 
-    Raises UserError where the source is missing, is damaged, or holds no text at all.
+    The order is the same on every machine: train, validation, test. Raises UserError where the source is missing, is
+    damaged, or holds no text at all.
     """
-    if isinstance(data, HubData):
-        texts = hub.documents(data)
-    elif isinstance(data, FileData):
-        texts = local_files.documents(data)
-    elif isinstance(data, StdlibData):
-        texts = _stdlib_documents()
-    elif isinstance(data, OutsideData) and data.holds == "text":
-        texts = outside.documents(data)
-    else:
-        raise UserError(f"data.source={data.source} holds {data.holds}, not text")
     cleaner = cleaning.Cleaner(data)
     as_it_is = data.clean == CleanConfig()
-    has_text = False
-    try:
-        for text in texts:
-            kept = text if as_it_is else cleaner.document(text)
-            if kept:
-                has_text = True
-                yield kept
-    except OSError as error:
-        raise _cannot_read(data, error) from error
-    if not has_text:
-        raise UserError(f"{name(data)}: the source holds no text{'' if as_it_is else ', once cleaned by data.clean'}")
+    for split in data.own_splits:
+        has_text = False
+        try:
+            for text in _texts(data, split):
+                kept = text if as_it_is else cleaner.document(text)
+                if kept:
+                    has_text = True
+                    yield split, kept
+        except OSError as error:
+            raise _cannot_read(data, error) from error
+        if not has_text:
+            cleaned = "" if as_it_is else ", once cleaned by data.clean"
+            raise UserError(f"{name(data, split)}: the source holds no text{cleaned}")
 
 
-def has_validation(data: ExampleSection) -> bool:
-    """Return whether the source says itself which examples validate."""
-    return bool(getattr(data, "validation_path", None) or getattr(data, "validation_subset", None))
+def _texts(data: DataConfig, split: Split) -> Iterator[str]:
+    """Return the texts of one of a source's own splits as they are."""
+    if isinstance(data, HubData):
+        return hub.documents(data, split)
+    if isinstance(data, FileData):
+        return local_files.documents(data, split)
+    if isinstance(data, StdlibData):
+        return _stdlib_documents()
+    if isinstance(data, OutsideData) and data.holds == "text":
+        return outside.documents(data)
+    raise UserError(f"data.source={data.source} holds {data.holds}, not text")
 
 
-def examples(data: DataConfig, validating: bool = False) -> Iterator[Example]:
-    """Yield the examples of a source as they are, in an order that is the same on every machine.
+def examples(data: DataConfig, split: Split = "train") -> Iterator[Example]:
+    """Yield the examples of one of a source's own splits as they are, in an order that is the same on every machine.
 
-    Where `validating`, those of its validation files or subset. Raises UserError where the source is missing, is
-    damaged, or holds text.
+    Raises UserError where the source is missing, is damaged, or holds text.
     """
     try:
-        if isinstance(data, ExampleFiles):
-            path = data.validation_path if validating else data.path
-            assert path is not None, "asked only of a source that has_validation"
-            if isinstance(data, PairData):
-                _check_targets(data)
-                target_path = data.validation_target_path if validating else data.target_path
-                yield from example_files.pairs(data, path, target_path)
-            elif isinstance(data, LabelData):
-                yield from example_files.labels(data, path)
-            elif isinstance(data, TagData):
-                yield from example_files.tags(data, path)
+        if isinstance(data, PairData):
+            _check_targets(data)
+            yield from example_files.pairs(data, split)
+        elif isinstance(data, LabelData):
+            yield from example_files.labels(data, split)
+        elif isinstance(data, TagData):
+            yield from example_files.tags(data, split)
         elif isinstance(data, HubExamples):
-            yield from hub.examples(data, (data.validation_subset if validating else None) or data.subset)
+            yield from hub.examples(data, split)
         elif isinstance(data, GeneratedData):
             yield from generated.examples(data)
         elif isinstance(data, OutsideData) and data.holds != "text":
@@ -221,18 +237,22 @@ def examples(data: DataConfig, validating: bool = False) -> Iterator[Example]:
 
 def _check_targets(data: PairData) -> None:
     """Raise UserError where only one of the sides is given."""
-    if data.validation_target_path and not data.validation_path:
-        raise UserError("data.validation_target_path is set, and data.validation_path is not")
-    if data.validation_path and (data.target_path is None) != (data.validation_target_path is None):
-        missing = "target_path" if data.target_path is None else "validation_target_path"
-        raise UserError(f"data.{missing} is not set: training and validation both need their targets' file, or neither")
+    for split in SPLITS[1:]:
+        path, target_path = data.path_of(split), data.target_path_of(split)
+        if target_path and not path:
+            raise UserError(f"data.{split}_target_path is set, and data.{split}_path is not")
+        if path and (data.target_path is None) != (target_path is None):
+            missing = "target_path" if data.target_path is None else f"{split}_target_path"
+            raise UserError(
+                f"data.{missing} is not set: training and {split} both need their targets' file, or neither"
+            )
 
 
-def name(data: DataConfig) -> str:
-    """Return what a person would call the source."""
-    if isinstance(data, FileData | ExampleFiles):
-        return data.path
-    return data.name if isinstance(data, HubData | HubExamples) else data.source
+def name(data: DataConfig, split: Split = "train") -> str:
+    """Return what a person would call the source, or one of its own splits."""
+    if isinstance(data, LocalSection):
+        return data.path_of(split) or data.path
+    return data.name if isinstance(data, HubSection) else data.source
 
 
 def _cannot_read(data: DataConfig, error: OSError) -> UserError:

@@ -1,29 +1,29 @@
-"""The split into training and validation: which side each text belongs to.
+"""The split into training, validation and test: which of them each text belongs to.
 
-By `hash`, a document's side is a function of its text alone: neither order, nor seed, nor the other
-documents matter, and two copies of a document never stand on different sides. By `tail`, the end of the
-text validates, as is customary for a single long text; a document is cut where the split falls. Examples are split
-by the hash of their source text, or by their number, and are never cut.
+A split that the source holds as such is taken as it is. What is left to make is made from the source's training split.
+By `hash`, a document's split is a function of its text alone: neither order, nor seed, nor the other documents matter,
+and two copies of a document are never in different splits. By `tail`, the end of the text is for validation, as is
+customary for a single long text, or for validation and then test; a document is cut where the split falls. Examples are
+split by the hash of their source text, or by their number, and are never cut.
 """
 
 import hashlib
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from itertools import accumulate, pairwise
 
-from lmexp.config.data import DataConfig, ExampleSection, FileData
+from lmexp.config.data import DataConfig, ExampleSection, FileData, Split
 from lmexp.data import sources
 from lmexp.data.cleaning import Cleaner
 from lmexp.data.example_files import Example
 from lmexp.errors import UserError
 
-Split = Literal["train", "validation"]
-SPLITS: tuple[Split, Split] = ("train", "validation")
+_NAMES: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
 
 
 class SplitDocuments:
-    """The documents of a source, each with its side; can be iterated repeatedly.
+    """The documents of a source, each with its split; can be iterated repeatedly.
 
-    Making one reads the source once, so that damaged input and an empty side are reported before anything
+    Making one reads the source once, so that damaged input and an empty split are reported before anything
     slow begins. Raises UserError.
     """
 
@@ -31,51 +31,59 @@ class SplitDocuments:
         self.data = data
         self.documents = 0
         self.characters = 0
-        validating = 0
-        for text in sources.documents(data):
+        divided = 0  # characters of the source's own training split
+        by_hash = dict.fromkeys(("train", *data.shares), 0)
+        for own, text in sources.documents(data):
             self.documents += 1
             self.characters += len(text)
-            validating += data.split == "hash" and hashed_side(text, data.validation) == "validation"
-        # Characters that train, when split by tail: the rest validates.
-        self.cut = int(self.characters * (1 - data.validation))
-        if data.split == "hash" and not 0 < validating < self.documents:
-            raise self._empty_side("validation" if validating == 0 else "training")
-        if data.split == "tail" and not 0 < self.cut < self.characters:
-            raise UserError(
-                f"{self.characters} characters are too few to keep a share of {data.validation} "
-                "for validation; change data.validation"
-            )
+            if own == "train":
+                divided += len(text)
+                by_hash[hashed_split(text, data.shares)] += 1
+        # Characters at which train ends, and each made split after it, when split by tail.
+        self._ends = _ends(divided, data.shares)
+        if data.split == "hash":
+            for split, documents in by_hash.items():
+                if not documents:
+                    raise self._empty_split(split, sum(by_hash.values()))
+        elif any(first == second for first, second in pairwise([0, *self._ends.values()])):
+            kept = " and ".join(f"{share:g} for {split}" for split, share in data.shares.items())
+            keys = " and ".join(f"data.{split}" for split in data.shares)
+            raise UserError(f"{divided} characters are too few to keep a share of {kept}; change {keys}")
 
     def __iter__(self) -> Iterator[tuple[Split, str]]:
         position = 0  # characters so far
-        for text in sources.documents(self.data):
-            if self.data.split == "hash":
-                yield hashed_side(text, self.data.validation), text
-                continue
-            before = min(max(self.cut - position, 0), len(text))
-            if before:
-                yield "train", text[:before]
-            if before < len(text):
-                yield "validation", text[before:]
-            position += len(text)
+        for own, text in sources.documents(self.data):
+            if own != "train":
+                yield own, text
+            elif self.data.split == "hash":
+                yield hashed_split(text, self.data.shares), text
+            else:
+                start = 0
+                for split, end in self._ends.items():
+                    stop = min(max(end - position, start), len(text))
+                    if start < stop:
+                        yield split, text[start:stop]
+                    start = stop
+                position += len(text)
 
-    def _empty_side(self, side: str) -> UserError:
+    def _empty_split(self, split: Split, documents: int) -> UserError:
         data = self.data
         whole_files = isinstance(data, FileData) and data.format == "txt" and data.document == "file"
         smaller = " or data.document=paragraph" if whole_files else ""
-        if self.documents == 1:
+        if documents == 1:
             return UserError(f"one document cannot be split by hash: set data.split=tail{smaller}")
+        key, share = _share_of(data, split)
         return UserError(
-            f"the {side} side is empty: none of {self.documents} documents fell there with "
-            f"data.validation={data.validation}; change it, or set data.split=tail{smaller}"
+            f"the {_NAMES[split]} split is empty: none of {documents} documents fell there with "
+            f"{key}={share}; change it, or set data.split=tail{smaller}"
         )
 
 
 class SplitExamples:
-    """The cleaned examples of a source, each with its side; can be iterated repeatedly.
+    """The cleaned examples of a source, each with its split; can be iterated repeatedly.
 
-    Making one reads the source once, as for SplitDocuments. Raises UserError, also for a label or a tag that validation
-    has and training lacks.
+    Making one reads the source once, as for SplitDocuments. Raises UserError, also for a label or a tag that another
+    split has and training lacks.
     """
 
     def __init__(self, data: DataConfig) -> None:
@@ -83,77 +91,100 @@ class SplitExamples:
         self.data = data
         self.left_out = 0
         """Number of examples that are blank, or that data.clean drops."""
-        self.count: dict[Split, int] = {"train": 0, "validation": 0}
+        self.count: dict[Split, int] = dict.fromkeys(data.splits, 0)
         self.characters = 0
-        self._cut = 0
-        total = 0
-        for _, example in self._cleaned(count=True):
+        total = divided = 0
+        for own, example in self._cleaned(count=True):
             total += 1
+            divided += own == "train"
             self.characters += sum(map(len, example.texts))
         if not total:
             skipped = f": all {self.left_out} are blank, or left out by data.clean" if self.left_out else ""
             raise UserError(f"{sources.name(data)}: the source holds no examples{skipped}")
-        if data.split == "tail":
-            self._cut = int(total * (1 - data.validation))
+        self._ends = _ends(divided, data.shares)
         known: set[str] = set()
-        first_at: dict[str, str] = {}  # where validation has a label first
+        first_at: dict[Split, dict[str, str]] = {split: {} for split in data.splits[1:]}  # where a label is first
         for split, example in self:
             self.count[split] += 1
             if split == "train":
                 known.update(example.answer)
             else:
                 for label in example.answer:
-                    first_at.setdefault(label, example.where)
+                    first_at[split].setdefault(label, example.where)
         self._check(known, first_at)
         self.labels: list[str] = self._in_order(known)
         """The names of the labels, or of the tags with O first; empty for pairs."""
-        self.unvalidated = [label for label in self.labels if label not in first_at and label != "O"]
-        """Labels that occur only in training, so that no score shows how well they are learned."""
+        self.unvalidated = [label for label in self.labels if label not in first_at["validation"] and label != "O"]
+        """Labels that validation lacks, so that no score shows how well they are learned."""
 
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
-        own = sources.has_validation(self.data)
-        for number, (given, example) in enumerate(self._cleaned()):
-            if own:
-                yield given, example
+        number = 0  # of an example in the source's own training split
+        for own, example in self._cleaned():
+            if own != "train":
+                yield own, example
             elif self.data.split == "tail":
-                yield ("train" if number < self._cut else "validation"), example
+                yield next(split for split, end in self._ends.items() if number < end), example
+                number += 1
             else:
-                yield hashed_side(example.text, self.data.validation), example
+                yield hashed_split(example.text, self.data.shares), example
 
     def _cleaned(self, count: bool = False) -> Iterator[tuple[Split, Example]]:
-        """Yield the examples that are kept, with the side that the source assigns to them."""
+        """Yield the examples that are kept, with the one of the source's own splits that each is in."""
         cleaner = Cleaner(self.data)
-        for split in SPLITS if sources.has_validation(self.data) else SPLITS[:1]:
-            for example in sources.examples(self.data, validating=split == "validation"):
+        for split in self.data.own_splits:
+            for example in sources.examples(self.data, split):
                 kept = cleaner.example(example)
                 if kept is not None:
                     yield split, kept
                 elif count:
                     self.left_out += 1
 
-    def _check(self, known: set[str], first_at: dict[str, str]) -> None:
-        for split in SPLITS:
-            if self.count[split]:
+    def _check(self, known: set[str], first_at: Mapping[Split, Mapping[str, str]]) -> None:
+        """Raise UserError for a split without examples, or a label that training lacks."""
+        data = self.data
+        for split, count in self.count.items():
+            if count:
                 continue
-            total = sum(self.count.values())
-            name = "validation" if split == "validation" else "training"
+            made = sum(self.count[each] for each in ("train", *data.shares))
+            key, share = _share_of(data, split)
             remedy = (
-                "its source holds none"
-                if sources.has_validation(self.data)
-                else f"none of {total} fell there with data.validation={self.data.validation}; change it, or set "
-                f"data.split={'hash' if self.data.split == 'tail' else 'tail'}"
+                f"none of {made} fell there with {key}={share}; change it, or set "
+                f"data.split={'hash' if data.split == 'tail' else 'tail'}"
+                if made and (split == "train" or split in data.shares)
+                else "its source holds none"
             )
-            raise UserError(f"{sources.name(self.data)}: the {name} split has no examples: {remedy}")
-        for label, where in first_at.items():
-            if label not in known and label != "O":
-                what = "tag" if self.data.holds == "tags" else "label"
-                raise UserError(f"{where}: the {what} '{label}' occurs in the validation split and never in training")
+            raise UserError(f"{sources.name(data, split)}: the {_NAMES[split]} split has no examples: {remedy}")
+        for split, places in first_at.items():
+            for label, where in places.items():
+                if label not in known and label != "O":
+                    what = "tag" if data.holds == "tags" else "label"
+                    raise UserError(f"{where}: the {what} '{label}' occurs in the {split} split and never in training")
 
     def _in_order(self, known: set[str]) -> list[str]:
         return ["O", *sorted(known - {"O"})] if self.data.holds == "tags" else sorted(known)
 
 
-def hashed_side(text: str, validation: float) -> Split:
-    """Return the side of a document: its hash, as a number in [0, 1), against the share."""
+def hashed_split(text: str, shares: Mapping[Split, float]) -> Split:
+    """Return the split of a document by its hash, as a number in [0, 1).
+
+    Validation takes its share from below and test from above, so that one can grow without moving the other.
+    """
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return "validation" if int(digest[:16], 16) / 2**64 < validation else "train"
+    number = int(digest[:16], 16) / 2**64
+    if number < shares.get("validation", 0.0):
+        return "validation"
+    return "test" if number >= 1 - shares.get("test", 0.0) else "train"
+
+
+def _ends(total: int, shares: Mapping[Split, float]) -> dict[Split, int]:
+    """Return where train ends, and each split after it, if the last of `total` things make these splits."""
+    left = accumulate([*shares.values()][::-1], initial=0.0)
+    ends = [int(total * (1 - share)) for share in left][::-1]
+    return dict(zip(("train", *shares), ends, strict=True))
+
+
+def _share_of(data: DataConfig, split: Split) -> tuple[str, float]:
+    """Return the key, and its value, that decides how large a made split is."""
+    if split == "test" or (split == "train" and "validation" not in data.shares):
+        return "data.test", data.test
+    return "data.validation", data.validation

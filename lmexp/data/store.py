@@ -2,7 +2,8 @@
 
 It is a folder that is made once (folders.py).
 
-    train.bin  validation.bin    flat token ids, little-endian uint16 or uint32: bos, document, bos, ...
+    <split>.bin                  flat token ids, little-endian uint16 or uint32: bos, document, bos, ...; the splits
+                                 are train, validation and, in some stores, test
     <split>.bounds.npy           (documents + 1,) int64: the offset of each document's bos, and the end
     <split>.bytes.npy            (documents,) int64: UTF-8 bytes of each document's text
     tokenizer.json               tokenizers/ reads it
@@ -13,14 +14,14 @@ Texts are read in three passes (survey, tokenizer, tokens) and never held as a w
 
 from array import array
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmexp.config.data import DataConfig, TokenizerConfig
+from lmexp.config.data import DataConfig, Split, TokenizerConfig
 from lmexp.data.folders import (
     DTYPES,
     RowWriter,
@@ -32,12 +33,13 @@ from lmexp.data.folders import (
     made_once,
     read_manifest,
     say_passed_over,
+    splits_of,
     take_hashes,
     token_dtype,
     write_manifest,
 )
-from lmexp.data.split import SPLITS, Split, SplitDocuments
-from lmexp.data.tokenizers.base import Tokenizer
+from lmexp.data.split import SplitDocuments
+from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
@@ -76,7 +78,7 @@ class Store:
     """The type of a token on disk: '<u2' or '<u4'."""
     tokenizer_fingerprint: str
     fingerprint: str
-    """Hash of the tokens of both splits."""
+    """Hash of the tokens for training and validation."""
     splits: dict[Split, SplitInfo]
     bos_id: int
     """The token that starts each document."""
@@ -86,6 +88,10 @@ class Store:
     """Hash of the texts that validate, whatever the tokenizer; None in a store of an earlier version."""
     validation_seen: float | None = None
     """Share of the documents that validate whose text trains too; None in a store of an earlier version."""
+    test_fingerprint: str | None = None
+    """The same hash of the texts for test; None if there are none."""
+    test_seen: float | None = None
+    """Share of the documents for test whose text is also in another split; None if there are none."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -93,13 +99,13 @@ class Store:
         manifest = read_manifest(path, FORMAT_VERSION, ["text"])
         try:
             hashes = take_hashes(manifest)
-            splits = {split: SplitInfo(**manifest["splits"][split]) for split in SPLITS}
+            splits = {split: SplitInfo(**manifest["splits"][split]) for split in splits_of(manifest)}
             # What stores that were made before masks did not say holds for all of them.
             vocab_size = manifest["vocab_size"]
             manifest = {"bos_id": vocab_size - 1, "own_mask_id": vocab_size} | manifest
             store = cls(**(manifest | {"path": path, "splits": splits}))
             width = {dtype: np.dtype(dtype).itemsize for dtype in DTYPES}[store.dtype]
-            check_sizes({store._tokens_file(split): store.tokens(split) * width for split in SPLITS})
+            check_sizes({store._tokens_file(split): store.tokens(split) * width for split in splits})
         except (KeyError, TypeError) as error:
             raise damaged_manifest(path) from error
         check_content(path, hashes)
@@ -158,32 +164,9 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents, say)
     tokenizer.save(folder / "tokenizer.json")
-    dtype = token_dtype(tokenizer.vocab_size)
-    bos = np.array([tokenizer.bos_id], np.uint32)
-    with ExitStack() as files:
-        streams = {split: files.enter_context((folder / f"{split}.bin").open("wb")) for split in SPLITS}
-        rows = {split: RowWriter(streams[split], dtype) for split in SPLITS}
-        sizes = {split: array("q") for split in SPLITS}  # UTF-8 bytes of each document
-        hashes, lost = SplitTexts(), LostText(tokenizer)
-        done = 0  # characters
-        for batch in batches(documents, lambda document: len(document[1])):
-            texts = [text for _, text in batch]
-            for (split, text), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
-                rows[split].add(np.concatenate([bos, ids]))
-                sizes[split].append(len(text.encode()))
-                hashes.add(split, text)
-                if split == "validation":  # decoding the whole of a large text would take as long as encoding it
-                    lost.add(text, ids)
-            done += sum(map(len, texts))
-            say(f"tokenised {done / documents.characters:.0%}")
-    lost.check("the validation text")
-    for split in SPLITS:
-        rows[split].save_bounds(folder / f"{split}.bounds.npy")
-        np.save(folder / f"{split}.bytes.npy", np.asarray(sizes[split], np.int64))
-    splits = {
-        split: SplitInfo(rows[split].size, len(sizes[split]), sum(sizes[split]), rows[split].sha256) for split in SPLITS
-    }
-    splits["validation"] = replace(splits["validation"], text_lost=lost.text_lost, unknown_tokens=lost.unknown_tokens)
+    hashes = SplitTexts()
+    writers = _tokenise(documents, tokenizer, folder, hashes, say)
+    splits = {split: writer.finish() for split, writer in writers.items()}
     write_manifest(
         folder,
         {
@@ -192,13 +175,65 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "vocab_size": tokenizer.vocab_size,
             "bos_id": tokenizer.bos_id,
             "own_mask_id": tokenizer.own_mask_id,
-            "dtype": dtype,
+            "dtype": token_dtype(tokenizer.vocab_size),
             "tokenizer_fingerprint": tokenizer.fingerprint,
-            "fingerprint": hash_text("".join(splits[split].sha256 for split in SPLITS)),
-            "validation_fingerprint": hashes.fingerprint(),
-            "validation_seen": hashes.shared(),
+            "fingerprint": hash_text(splits["train"].sha256 + splits["validation"].sha256),
+            **hashes.manifest(),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
+        [writer.rows for writer in writers.values()],
     )
     counts = ", ".join(f"{info.tokens:,} {split}" for split, info in splits.items())
     say(f"tokens: {counts}")
+
+
+def _tokenise(
+    documents: SplitDocuments, tokenizer: Tokenizer, folder: Path, hashes: SplitTexts, say: Say
+) -> dict[Split, "_SplitWriter"]:
+    """Write the tokens of all documents, add their texts to `hashes`, and return what has written each split."""
+    done = 0  # characters
+    with ExitStack() as files:
+        writers = {split: _SplitWriter(folder, split, tokenizer, files) for split in documents.data.splits}
+        for batch in batches(documents, lambda document: len(document[1])):
+            texts = [text for _, text in batch]
+            for (split, text), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+                writers[split].add(text, ids)
+                hashes.add(split, text)
+            done += sum(map(len, texts))
+            say(f"tokenised {done / documents.characters:.0%}")
+    return writers
+
+
+class _SplitWriter:
+    """Appends documents to the file of one split, and counts them."""
+
+    def __init__(self, folder: Path, split: Split, tokenizer: Tokenizer, files: ExitStack) -> None:
+        self._folder, self._split = folder, split
+        stream = files.enter_context((folder / f"{split}.bin").open("wb"))
+        self.rows = RowWriter(stream, token_dtype(tokenizer.vocab_size))
+        self._sizes = array("q")  # UTF-8 bytes of each document
+        self._bos = np.array([tokenizer.bos_id], np.uint32)
+        # Decoding the whole of a large text would take as long as encoding it, so training texts are not.
+        self._lost = None if split == "train" else LostText(tokenizer)
+
+    def add(self, text: str, ids: Ids) -> None:
+        """Append a document."""
+        self.rows.add(np.concatenate([self._bos, ids]))
+        self._sizes.append(len(text.encode()))
+        if self._lost is not None:
+            self._lost.add(text, ids)
+
+    def finish(self) -> SplitInfo:
+        """Write the files beside the tokens; the caller closes the stream. Raises UserError if the text is lost."""
+        self.rows.save_bounds(self._folder / f"{self._split}.bounds.npy")
+        np.save(self._folder / f"{self._split}.bytes.npy", np.asarray(self._sizes, np.int64))
+        if self._lost is not None:
+            self._lost.check(f"the {self._split} text")
+        return SplitInfo(
+            tokens=self.rows.size,
+            documents=len(self._sizes),
+            bytes=sum(self._sizes),
+            sha256=self.rows.sha256,
+            text_lost=self._lost.text_lost if self._lost else None,
+            unknown_tokens=self._lost.unknown_tokens if self._lost else None,
+        )

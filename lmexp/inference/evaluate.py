@@ -7,7 +7,7 @@ The model and its tokenizer stay the same; only the text that is scored changes.
 import copy
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from lmexp.config import paths
 from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code
-from lmexp.config.data import DataConfig, SavedTokenizerConfig, TokenizerConfig
+from lmexp.config.data import SPLITS, DataConfig, SavedTokenizerConfig, Split, TokenizerConfig
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import TaskConfig
@@ -35,12 +35,12 @@ from lmexp.inference.quantise import FLOATS, INTEGERS, convert
 from lmexp.inference.subject import PREFIX, device_for, load_subject
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver
-from lmexp.runs.columns import ELSEWHERE
+from lmexp.runs.columns import ELSEWHERE, ON_TEST
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.predictions import write_predictions
 from lmexp.runs.scores import add_scores
-from lmexp.tasks.base import Quality, Task, TaskScores
+from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
 from lmexp.train.float32 import float32_products
 
@@ -51,35 +51,59 @@ BATCH = 16
 """Sequences in a batch for a pretrained model, whose config has no micro-batch."""
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is scored, and how."""
+
+    name: str | None = None
+    """The scores are called `score/<name>/<metric>` [default: the name of the task, with `-test` for the test split; if
+    that is not the run's own split, with the first digits of the hash of the data]."""
+    predicts: str | None = None
+    """What a pretrained model predicts; see load_subject."""
+    precision: str | None = None
+    """One of FLOATS or INTEGERS, to which the weights are converted [default: float32, as they are stored]."""
+    examples: int | None = None
+    """Score only the first samples of the split, this many [default: all]."""
+    split: Split = "validation"
+
+    def check(self) -> None:
+        """Raise UserError for a name that cannot be part of a column name, or an unknown value."""
+        check_name(self.name)
+        precisions = [*FLOATS, *INTEGERS]
+        for option, value, choices in (
+            ("precision", self.precision, precisions),
+            ("split", self.split, SPLITS[1:]),
+        ):
+            if value is not None and value not in choices:
+                raise UserError(f"--{option} {value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
+        if self.examples is not None and self.examples < 1:
+            raise UserError(f"--examples {self.examples}: at least 1")
+
+
 def evaluate(
     subject: str,
     words: list[str],
     outputs: Path,
     config_dir: Path | None = None,
-    name: str | None = None,
-    predicts: str | None = None,
-    precision: str | None = None,
-    examples: int | None = None,
+    scoring: Scoring | None = None,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
-    """Score a subject on the validation split of its own data, or of the data in `words`, and keep the scores.
+    """Score a subject on a split of its own data, or of the data in `words`, and keep the scores.
 
     Args:
         subject: see load_subject.
         words: overrides of `data` and `task`; for a pretrained model, of `model` too.
-        name: the scores are called `score/<name>/<metric>` [default: the name of the task; if other data than the run's
-            own validation split is scored, with the first digits of its hash].
-        precision: one of FLOATS or INTEGERS, to which the weights are converted [default: float32, as they are stored].
-        examples: score only the first samples of the split, this many [default: all].
+        scoring: what is scored, and how.
 
     Returns `subject`, `name`, `scores`, `details` (the task's own), `about` (what was scored, and how) and `file`.
     Raises UserError.
     """
-    check_name(name)
-    _check_options(precision, examples)
+    scoring = scoring or Scoring()
+    scoring.check()
+    precision, examples = scoring.precision, scoring.examples
     is_pretrained = subject.startswith(PREFIX)
     of_model = tuple(word for word in words if is_pretrained and _key(word).split(".")[0] == "model")
-    loaded = load_subject(subject, outputs, config_dir, predicts, of_model, say)
+    loaded = load_subject(subject, outputs, config_dir, scoring.predicts, of_model, say)
     run = None if is_pretrained else find_run(subject, outputs)
     config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
     config.model.check()
@@ -88,7 +112,7 @@ def evaluate(
     resolver = InputResolver(outputs / STORES, say)
     config = _same_model(resolver.settled(resolver.identified(config)), loaded.config)
     store = resolver.store(config)
-    feed = copy.copy(open_feed(config, store))
+    feed = copy.copy(open_feed(config, store, scoring.split))
     if feed.cut:
         say(f"data.truncate cuts {feed.cut:,} texts to the context of {config.model.name}")
     if examples is not None and examples < feed.validation_samples:
@@ -102,10 +126,10 @@ def evaluate(
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
     about = _about(config, store, feed) | {"targets": quality.tokens, "precision": precision or "fp32"}
-    own = name or _default_name(config, store, run)
-    parts = [own, precision if name is None else None, f"first{examples}" if examples else None]
+    own = scoring.name or _default_name(config, store, scoring.split, run)
+    parts = [own, precision if scoring.name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
-    kept = keep(subject, full_name, _known_scores(quality, judged), judged.details, about, outputs)
+    kept = keep(subject, full_name, judged.beside(quality).scores, judged.details, about, outputs)
     is_own = full_name == loaded.config.task.name
     write_predictions(RunDir(Path(kept["file"]).parent), map(asdict, judged.predictions), None if is_own else full_name)
     return kept
@@ -113,14 +137,15 @@ def evaluate(
 
 def _about(config: RunConfig, store: AnyStore, feed: Feed) -> dict[str, Any]:
     """Return what was scored: the task, the data, and the device."""
-    validation = store.splits["validation"]
+    scored = store.splits[feed.scored]
     return {
         "task": config.task.name,
         "data": config.data.model_dump(mode="json", exclude_defaults=True),
         "data_fingerprint": store.fingerprint,
-        "validation_fingerprint": store.validation_fingerprint,
-        "text_lost": validation.text_lost,
-        "unknown_tokens": validation.unknown_tokens,
+        "split": feed.scored,
+        f"{feed.scored}_fingerprint": getattr(store, f"{feed.scored}_fingerprint"),
+        "text_lost": scored.text_lost,
+        "unknown_tokens": scored.unknown_tokens,
         "texts_cut": feed.cut,
         "targets_cut": feed.targets_cut,
         "samples": feed.validation_samples,
@@ -128,32 +153,18 @@ def _about(config: RunConfig, store: AnyStore, feed: Feed) -> dict[str, Any]:
     }
 
 
-def _default_name(config: RunConfig, store: AnyStore, run: RunDir | None) -> str:
-    """Return the name of the task and, if what is scored is not the run's own validation split, of that.
+def _default_name(config: RunConfig, store: AnyStore, split: Split, run: RunDir | None) -> str:
+    """Return the name of the task and of the split; if that is not the run's own, of the data in its place.
 
-    Scores under the bare name of the task are those of the run's own split, which reports rank.
+    Scores under the name of the task, or with ON_TEST behind it, are those of the run's own splits, which reports rank.
     """
     rows = run.read_record() if run else []
-    own = rows[0].get("validation_fingerprint") if rows else None
-    scored = store.validation_fingerprint
-    if own is None or scored is None or own == scored:
-        return config.task.name
+    scored = getattr(store, f"{split}_fingerprint")
+    own = rows[0].get(f"{split}_fingerprint") if rows else None
+    unknown = own is None and (split == "validation" or run is None)  # an earlier version, or a pretrained model
+    if unknown or scored is None or own == scored:
+        return config.task.name + (ON_TEST if split == "test" else "")
     return f"{config.task.name}{ELSEWHERE}{scored[:6]}"
-
-
-def _check_options(precision: str | None, examples: int | None) -> None:
-    """Raise UserError for an unknown precision, or a number of examples below 1."""
-    choices = [*FLOATS, *INTEGERS]
-    if precision is not None and precision not in choices:
-        raise UserError(f"--precision {precision}: expected one of {', '.join(choices)}.{nearest(precision, choices)}")
-    if examples is not None and examples < 1:
-        raise UserError(f"--examples {examples}: at least 1")
-
-
-def _known_scores(quality: Quality, judged: TaskScores) -> dict[str, float]:
-    """Return the scores that the model has, by metric: those of every task, then the task's own."""
-    common = {name: getattr(quality, name) for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}
-    return {metric: value for metric, value in (common | judged.scores).items() if value is not None}
 
 
 def evaluate_by_harness(
@@ -265,8 +276,9 @@ def _changed(section: Any, schema: Any, words: list[str], name: str) -> Any:
         return TypeAdapter(schema).validate_python(merged)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if part in merged)
-        raise UserError(f"{name}.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+        key = ".".join([name, *(str(part) for part in first["loc"] if part in merged)])
+        said = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{key}: {said[0].lower()}{said[1:]}") from None
 
 
 def _check_head(subject: str, task: TaskSection, trained: TaskSection) -> None:

@@ -188,9 +188,18 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             better="lower",
         ),
         Column(
+            "test_seen",
+            "share of the test documents or examples that another split holds too, 0 to 1; null without a test split",
+            "test split in other splits",
+            "share of examples",
+            "test seen",
+            ".4f",
+            better="lower",
+        ),
+        Column(
             "texts_cut",
-            "texts, sources and targets of both splits that data.truncate cut to the context; long sentences of a "
-            "validation split of tags are read in windows instead",
+            "texts, sources and targets of all splits that data.truncate cut to the context; long sentences of a "
+            "validation or test split of tags are read in windows instead",
             "texts that were cut",
             "texts",
             "texts cut",
@@ -481,6 +490,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             "hash of what is scored, whatever the tokenizer: the texts, their targets or labels, and all labels",
             is_text=True,
         ),
+        Column(
+            "test_fingerprint",
+            "the same hash of the test split, which the scores score/<task>-test/<metric> are of; null without one",
+            is_text=True,
+        ),
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),
         Column("host", "name of the machine", is_text=True),
         Column("started", "start of the run, in UTC", is_text=True),
@@ -501,6 +515,8 @@ QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "
 """Columns that say how good a model is. Every evaluation during training writes them into the curve."""
 PER_TOKEN = frozenset({"loss", "perplexity", "accuracy"})
 """Qualities that are means over tokens if the task predicts text, and over labels if not."""
+ON_TEST = "-test"
+"""Follows the name of the task in the name of scores on the test split."""
 ELSEWHERE = "-on-"
 """Stands in the name of scores between the task and the hash of the data, if these are not the run's own."""
 MAX_LOST_DIFFERENCE = 1e-4

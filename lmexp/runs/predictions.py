@@ -1,5 +1,7 @@
 """What a run predicted of each example of its validation split: predictions.jsonl, one JSON object in each line.
 
+For the test split the file is predictions-TASK-test.jsonl.
+
     {"input": ..., "gold": ..., "guess": ..., "scores": ...}
 
 Of a text with a label, `scores` are the probabilities of all labels. Of a tagged sentence, all four are lists with an

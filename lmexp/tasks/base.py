@@ -72,6 +72,12 @@ class TaskScores:
     predictions: Iterator[Prediction] = field(default=iter(()), compare=False)
     """What was predicted of each example, in the order of the split. They are made while they are read, once."""
 
+    def beside(self, quality: Quality) -> "TaskScores":
+        """Return these scores with those that every task has, as far as they are known."""
+        common = {name: getattr(quality, name) for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}
+        known = {metric: value for metric, value in (common | self.scores).items() if value is not None}
+        return replace(self, scores=known)
+
 
 class Task(pl.LightningModule):
     """A model, what it is trained to predict, and how well it does.
@@ -97,7 +103,7 @@ class Task(pl.LightningModule):
         raise NotImplementedError(f"{type(self).__name__} does not define `predict`")
 
     def judge(self, feed: Feed, batch: int) -> TaskScores:
-        """Return the task's own scores and the user's metrics over the validation split, `batch` samples at a time.
+        """Return the task's own scores and the user's metrics over the split that `feed` scores, in batches of `batch`.
 
         The whole model must be here, in one process.
         """
@@ -118,7 +124,7 @@ class Task(pl.LightningModule):
         return TaskScores()
 
     def answers(self, feed: Feed, batch: int) -> Answers:
-        """Return the likeliest class of every target of the validation split, and the target, on the CPU: (N,) each."""
+        """Return the likeliest class of every target of the scored split, and the target, on the CPU: (N,) each."""
         predicted, right = [], []
         with self.at_rest():
             for samples in ValidationBatches(feed, batch):

@@ -69,7 +69,7 @@ class Classify(Task):
     def _predictions(self, feed: Feed, answers: LabelAnswers) -> Iterator[Prediction]:
         """Yield each text with its label, the predicted one and the probability of every label."""
         labels = labels_of(self)
-        texts = cast(Labelled, feed).store.texts("validation")
+        texts = cast(Labelled, feed).store.texts(feed.scored)
         rows = zip(answers.targets.tolist(), answers.predicted.tolist(), answers.probabilities.tolist(), strict=True)
         for example, (right, guessed, probabilities) in enumerate(rows):
             shares = {label: round(share, DIGITS) for label, share in zip(labels, probabilities, strict=True)}
@@ -77,7 +77,7 @@ class Classify(Task):
 
 
 def label_answers(task: Task, feed: Feed, batch: int, all_probabilities: bool) -> LabelAnswers:
-    """Return the likeliest label of everything in the validation split that has one, on the CPU.
+    """Return the likeliest label of everything in the scored split that has one, on the CPU.
 
     `all_probabilities` keeps those of all labels, not only that of the likeliest.
     """

@@ -43,7 +43,7 @@ class Seq2Seq(Task):
         assert isinstance(feed, Pairs)
         written, references = answers().predicted, answers().targets
         assert isinstance(written, list) and isinstance(references, list)
-        sources = feed.store.texts("validation")[:10]
+        sources = feed.store.texts(feed.scored)[:10]
         shown = [
             {"source": source, "written": text, "reference": reference}
             for source, text, reference in zip(sources, written, references, strict=False)
@@ -57,9 +57,9 @@ class Seq2Seq(Task):
         tokenizer, count = feed.store.target_tokenizer(), min(self.options.scored, feed.validation_samples)
         written: list[str] = []
         for first in range(0, count, batch):
-            samples = feed.gather("validation", np.arange(first, min(first + batch, count)))
+            samples = feed.gather(feed.scored, np.arange(first, min(first + batch, count)))
             written += map(tokenizer.decode, self.generate(samples, feed.end, feed.room + 1))
-        return Answers(written, list(feed.store.references("validation")[:count]))
+        return Answers(written, list(feed.store.references(feed.scored)[:count]))
 
     def generate(self, batch: Batch, eos: int, limit: int) -> list[list[int]]:
         """Write a target to each source of a batch: its tokens, without `eos`, which ends it.
@@ -84,6 +84,6 @@ def _predictions(feed: Pairs, written: list[str], references: list[str]) -> Iter
     """Yield each source with its reference, the text that was written to it, and that text's own scores."""
     from lmexp.tasks import texts
 
-    sources = feed.store.texts("validation")
+    sources = feed.store.texts(feed.scored)
     for example, (text, reference) in enumerate(zip(written, references, strict=True)):
         yield Prediction(sources[example], reference, text, texts.scores_of_one(text, reference))

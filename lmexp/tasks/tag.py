@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
+from lmexp.config.data import Split
 from lmexp.data.examples import NO_TAG, ExampleStore
 from lmexp.data.feeds import Feed, Labelled
 from lmexp.data.tokenizers.base import Tokenizer
@@ -20,7 +21,7 @@ from lmexp.tasks.spans import count_spans, total
 
 @dataclass(frozen=True)
 class _Sentence:
-    """The tags of one sentence of the validation split."""
+    """The tags of one sentence of the scored split."""
 
     example: int
     """Its number in the split."""
@@ -90,15 +91,15 @@ def _predictions(sentences: list[_Sentence], feed: Feed) -> Iterator[Prediction]
     tokenizer = store.tokenizer()
     for sentence in sentences:
         shares = [round(probability, DIGITS) for probability in sentence.probabilities]
-        words = _words(store, tokenizer, sentence.example)
+        words = _words(store, feed.scored, tokenizer, sentence.example)
         yield Prediction(words, sentence.right, sentence.guessed, shares)
 
 
-def _words(store: ExampleStore, tokenizer: Tokenizer, example: int) -> list[str]:
-    """Return the words of a validation sentence: the store has the sentence as people write it, and its tokens."""
-    starts = np.flatnonzero(store.target("validation")[example] != NO_TAG)
-    words = store.texts("validation")[example].split(" ")
+def _words(store: ExampleStore, split: Split, tokenizer: Tokenizer, example: int) -> list[str]:
+    """Return the words of a sentence: the store has the sentence as people write it, and its tokens."""
+    starts = np.flatnonzero(store.target(split)[example] != NO_TAG)
+    words = store.texts(split)[example].split(" ")
     if len(words) == len(starts):
         return words
-    ids = store.source("validation")[example].tolist()  # without spaces between words, their tokens show the borders
+    ids = store.source(split)[example].tolist()  # without spaces between words, their tokens show the borders
     return [tokenizer.decode(ids[start:end]).strip() for start, end in pairwise([*starts.tolist(), len(ids)])]

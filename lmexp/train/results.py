@@ -15,6 +15,7 @@ from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
+from lmexp.runs.columns import ON_TEST
 from lmexp.runs.origin import utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Quality
@@ -33,6 +34,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         identity_columns(config)
         | quality_columns(result.quality)
         | {f"score/{config.task.name}/{metric}": value for metric, value in result.scores.scores.items()}
+        | {f"score/{config.task.name}{ON_TEST}/{metric}": value for metric, value in result.test.scores.items()}
         | work_columns(config, training.count, progress, training.feed.epoch_tokens)
         | training.meter.summary()
         | training.memory.summary()
@@ -47,6 +49,8 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "data_fingerprint": store.fingerprint,
             "validation_fingerprint": store.validation_fingerprint,
             "validation_seen": store.validation_seen,
+            "test_fingerprint": store.test_fingerprint,
+            "test_seen": store.test_seen,
             "texts_cut": training.feed.cut,
             "targets_cut": training.feed.targets_cut,
             **(baseline_columns(store) if isinstance(store, ExampleStore) and store.holds == "labels" else {}),

@@ -10,6 +10,7 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import horizon
+from lmexp.runs.columns import ON_TEST
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
@@ -90,6 +91,9 @@ def _finish(training: Training, result: FitResult, record: Row) -> None:
     if result.scores.scores or result.scores.details:
         add_scores(run, config.task.name, result.scores.scores, result.scores.details)
     write_predictions(run, map(asdict, result.scores.predictions))
+    if result.test.scores:
+        add_scores(run, f"{config.task.name}{ON_TEST}", result.test.scores, result.test.details)
+        write_predictions(run, map(asdict, result.test.predictions), f"{config.task.name}{ON_TEST}")
     run.write_record([record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.
     run.update_state(state="done", finished=time.time(), pid=None)

@@ -62,6 +62,8 @@ class FitResult:
     """Quality on the validation split, over all ranks."""
     scores: TaskScores
     """The task's own scores; none on other ranks than 0."""
+    test: TaskScores
+    """All scores on the test split, the loss among them; none without such a split, and on other ranks than 0."""
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
@@ -86,6 +88,7 @@ class Training:
         self.count: ModelCount = count_run(config)
         self.store: AnyStore = prepare(config, self.outputs / STORES)
         self.feed: Feed = open_feed(config, self.store)
+        self.test_feed: Feed | None = open_feed(config, self.store, "test") if "test" in self.store.splits else None
         set_float32_products(config.precision.compute)
         self.trainer = build_trainer(config, run)
         self.root_device = self.trainer.strategy.root_device
@@ -110,10 +113,11 @@ class Training:
 
         Raises Diverged, and Stopped after a signal.
         """
-        config, trainer = self.config, self.trainer
-        validation = ValidationBatches(self.feed, micro_batch(config), trainer.global_rank, trainer.world_size)
+        config = self.config
+        validation = self._scored_batches(self.feed)
+        test = None if self.test_feed is None else (self._scored_batches(self.test_feed), self.test_feed.text_bytes)
         curve = Curve(progress, self.meter, config, self.run, mirror, self.count.flops_per_token, signals)
-        evaluation = Evaluation(progress, curve, config.evaluation.every, validation, self.feed.text_bytes)
+        evaluation = Evaluation(progress, curve, config.evaluation.every, validation, self.feed.text_bytes, test)
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
         spending, dtypes = Spending(self.energy, started), DtypeReader(validation)
         checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
@@ -123,11 +127,17 @@ class Training:
             assert evaluation.quality is not None, "the end of a budget is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = True
-            scores = TaskScores()
+            scores = on_test = TaskScores()
             if self.leader:
                 self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
-                scores = self._judge(model)
-        return FitResult(evaluation.quality, scores, dtypes.dtypes, spending.spent)
+                scores = self._judge(model, self.feed)
+                if self.test_feed is not None and evaluation.test_quality is not None:
+                    on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
+        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent)
+
+    def _scored_batches(self, feed: Feed) -> ValidationBatches:
+        """Return this rank's share of the split that a feed scores."""
+        return ValidationBatches(feed, micro_batch(self.config), self.trainer.global_rank, self.trainer.world_size)
 
     def take_steps(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: str | None = None) -> None:
         """Train in the order of the data, from where `progress` is, until a callback stops the Trainer.
@@ -152,7 +162,7 @@ class Training:
         save_final(run, model, self.config, store.tokenizer(), target_tokenizer)
         flush_to_disk(*run.final.iterdir(), run.final, run.checkpoints)
 
-    def _judge(self, model: nn.Module) -> TaskScores:
+    def _judge(self, model: nn.Module, feed: Feed) -> TaskScores:
         """Return the task's own scores of a model with all its weights; see `whole`."""
         task = self.task
         if model is not task.model:  # a sharded model was put together from its parts
@@ -160,7 +170,7 @@ class Training:
             task.trainer = self.trainer
         # Lightning has moved the weights to the CPU, and a new task reports the CPU wherever its weights are.
         task.to(self.root_device)
-        return task.judge(self.feed, micro_batch(self.config))
+        return task.judge(feed, micro_batch(self.config))
 
     def release(self) -> bool | None:
         """Release the devices; return whether no other run was on them. None for others than the leader."""

@@ -56,6 +56,15 @@ def test_scores_on_other_data_do_not_depend_on_the_runs_own_text():
         assert rank_groups(table, quality).tolist() == [0, 0]
 
 
+def test_scores_on_the_test_split_compare_by_the_test_text():
+    other_test = table_of(test_fingerprint=["a", "b"])
+    other_validation = table_of(validation_fingerprint=["a", "b"], test_fingerprint=["text"] * 2)
+    for quality in ("score/causal_lm-test/loss", "score/causal_lm-test-int8/bits_per_byte"):
+        assert rank_groups(other_test, quality).tolist() == [0, 1]
+        assert rank_groups(other_validation, quality).tolist() == [0, 0]
+    assert rank_groups(other_test, "loss").tolist() == [0, 0]
+
+
 def test_a_loss_per_token_compares_within_a_tokenizer_and_bits_per_byte_between_lossless_ones():
     table = table_of(tokenizer_fingerprint=["byte", "bpe"], data_fingerprint=["c", "d"])
     assert rank_groups(table, "loss").tolist() == [0, 1]

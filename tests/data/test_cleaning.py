@@ -17,10 +17,11 @@ from lmexp.config.data import (
 from lmexp.data.cleaning import Cleaner
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import key
-from lmexp.data.sources import documents, with_fingerprints
+from lmexp.data.sources import with_fingerprints
 from lmexp.data.stop_words import LISTS
 from lmexp.data.store import prepare
 from lmexp.errors import UserError
+from tests.data.texts import texts_of
 
 BYTE = ByteTokenizerConfig(kind="byte")
 HASH = "f" * 64
@@ -137,17 +138,17 @@ def test_length_filters_keep_what_is_exactly_as_long():
 def test_lengths_count_and_duplicates_compare_what_cleaning_leaves(files):
     clean = CleanConfig(lowercase=True, stop_words="english", deduplicate=True, min_characters=3)
     data = files("a.txt", "The cat\nthe CAT\nan ox\ndog", document="line", clean=clean)
-    assert list(documents(data)) == ["cat", "dog"]
+    assert texts_of(data) == ["cat", "dog"]
 
 
 def test_of_equal_documents_the_first_stays(files):
     data = files("a.txt", "b\na\nb\nc\na", document="line", clean=CleanConfig(deduplicate=True))
-    assert list(documents(data)) == list(documents(data)) == ["b", "a", "c"]
+    assert texts_of(data) == texts_of(data) == ["b", "a", "c"]
 
 
 def test_a_source_of_which_nothing_is_left_is_refused(files):
     with pytest.raises(UserError, match=r"holds no text, once cleaned by data\.clean"):
-        list(documents(files("a.txt", "the", clean=CleanConfig(stop_words="english"))))
+        texts_of(files("a.txt", "the", clean=CleanConfig(stop_words="english")))
 
 
 def test_pairs_are_cleaned_on_both_sides_and_are_duplicates_when_both_are():

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from lmexp.config.data import LabelData, PairData, StdlibData, TagData
+from lmexp.config.data import FileData, LabelData, PairData, StdlibData, TagData
 from lmexp.data.scripts import separated
 from lmexp.data.sources import check_apart, examples, fingerprint, with_absolute_paths
 from lmexp.data.split import SplitExamples
@@ -219,6 +219,15 @@ def test_a_link_does_not_hide_that_a_file_trains_and_validates(write, tmp_path, 
         check_apart(labels(validation_path="v.csv"))
 
 
+def test_a_file_of_text_that_is_in_two_splits_is_refused(write):
+    write(a_txt="1\n", v_txt="2\n")
+    text = {"source": "files", "format": "txt"}
+    with pytest.raises(UserError, match=r"a\.txt: this file is in data\.path and in data\.validation_path"):
+        check_apart(FileData(**text, path="*.txt", validation_path="a.txt"))
+    with pytest.raises(UserError, match=r"v\.txt: .* data\.validation_path and in data\.test_path, so the test split"):
+        check_apart(FileData(**text, path="a.txt", validation_path="v.txt", test_path="v.txt"))
+
+
 def test_targets_that_train_and_validate_are_refused(write):
     write(s_txt="1\n", t_txt="2\n", v_txt="3\n")
     with pytest.raises(UserError, match=r"t\.txt: this file is in data\.path and in data\.validation_path"):
@@ -246,6 +255,15 @@ def test_a_file_of_its_own_validates_as_a_whole(write):
     found = SplitExamples(labels(validation_path="v.csv"))
     assert (found.count, found.labels) == ({"train": 3, "validation": 1}, ["a", "b"])
     assert [example.where for split, example in found if split == "validation"] == ["v.csv:2"]
+
+
+def test_train_validation_and_test_are_three_splits(write):
+    write(a_csv="text,label\nx,b\ny,a\n", v_csv="text,label\nx,a\n", t_csv="text,label\nz,b\nz,a\nz,a\n")
+    three = SplitExamples(labels(validation_path="v.csv", test_path="t.csv"))
+    assert three.count == {"train": 2, "validation": 1, "test": 3}
+    write(t_csv="text,label\nz,c\n")
+    with pytest.raises(UserError, match=r"t\.csv:2: the label 'c' occurs in the test split and never in training"):
+        SplitExamples(labels(validation_path="v.csv", test_path="t.csv"))
 
 
 def test_a_label_that_training_lacks_is_named_where_it_is(write):

@@ -17,10 +17,11 @@ from lmexp.config.data import (
     TagData,
     WordPieceTokenizerConfig,
 )
-from lmexp.data.examples import NO_TAG, ExampleStore, Ragged, prepare_examples
+from lmexp.data.example_writing import prepare_examples
+from lmexp.data.examples import NO_TAG, ExampleStore, Ragged
 from lmexp.data.prepare import warnings
 from lmexp.data.sources import with_fingerprints
-from lmexp.data.split import SPLITS, SplitExamples
+from lmexp.data.split import SplitExamples
 from lmexp.data.store import Store
 from lmexp.errors import UserError
 
@@ -57,7 +58,7 @@ def test_pairs_come_back_out_of_their_store(pairs, tmp_path):
     source, target = store.tokenizer(), store.target_tokenizer()
     assert (source.kind, target.kind, target.vocab_size) == ("byte", "char", store.target_vocab_size)
     assert (store.bos_id, store.target_bos_id) == (source.bos_id, target.bos_id) == (256, store.target_vocab_size - 1)
-    for split in SPLITS:
+    for split in store.splits:
         expected = [example for side, example in SplitExamples(pairs) if side == split]
         assert (
             store.documents(split) == len(expected) == len(store.source(split)) == {"train": 7, "validation": 4}[split]
@@ -144,7 +145,7 @@ def test_a_tag_stands_at_the_first_token_of_its_word(tags, tmp_path):
 def test_every_word_keeps_its_tag_under_every_tokenizer(config, tmp_path):
     data = GeneratedData(source="generated", rule="roles", count=300)
     store = prepare_examples(data, config, None, tmp_path / "stores")
-    for split in SPLITS:
+    for split in store.splits:
         expected = [example.target for side, example in SplitExamples(data) if side == split]
         found = [[store.labels[tag] for tag in row if tag != NO_TAG] for row in rows(store.target(split))]
         assert found == [list(tags) for tags in expected]

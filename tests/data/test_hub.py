@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmexp.config.data import HubData, HubExamples
-from lmexp.data.sources import documents, examples, fingerprint
+from lmexp.data.sources import examples, fingerprint
 from lmexp.errors import UserError
+from tests.data.texts import texts_of
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def config(name, **options) -> HubData:
 
 
 def test_a_local_folder_gives_its_rows_in_order(folder):
-    assert list(documents(config(folder, field="body"))) == ["one", "two\n"]
+    assert texts_of(config(folder, field="body")) == ["one", "two\n"]
 
 
 def test_the_fingerprint_of_a_folder_follows_content_and_subset_and_not_the_path(folder, tmp_path):
@@ -56,7 +57,7 @@ def test_the_fingerprint_of_a_folder_follows_content_and_subset_and_not_the_path
 )
 def test_a_wrong_request_is_one_short_message(folder, options, message):
     with pytest.raises(UserError, match=message) as raised:
-        list(documents(config(folder, **options)))
+        texts_of(config(folder, **options))
     assert "\n" not in str(raised.value)
 
 
@@ -138,7 +139,7 @@ def test_the_columns_of_a_dataset_are_examples_with_the_names_of_its_features(ty
 
 def test_a_subset_of_its_own_validates(typed):
     config = example_config(typed, "pairs", field="text", target_field="text", validation_subset="test")
-    validating = list(examples(config, validating=True))
+    validating = list(examples(config, "validation"))
     assert [row.where for row in validating] == [f"{typed}: row 1 of test", f"{typed}: row 2 of test"]
     assert fingerprint(config) != fingerprint(config.model_copy(update={"validation_subset": None}))
 

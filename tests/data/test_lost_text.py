@@ -10,7 +10,7 @@ from lmexp.config.data import (
     PairData,
     WordPieceTokenizerConfig,
 )
-from lmexp.data.examples import prepare_examples
+from lmexp.data.example_writing import prepare_examples
 from lmexp.data.prepare import warnings
 from lmexp.data.store import Store, prepare
 from lmexp.data.tokenizers.lossless import ByteTokenizer

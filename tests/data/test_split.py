@@ -3,15 +3,16 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from lmexp.data.split import SplitDocuments, hashed_side
+from lmexp.data.split import SplitDocuments, hashed_split
 from lmexp.errors import UserError
 
 LINES = [f"line {i}" for i in range(1000)]
 
 
 def sides(data) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"train": [], "validation": []}
+    found: dict[str, list[str]] = {split: [] for split in data.splits}
     for split, text in SplitDocuments(data):
         found[split].append(text)
     return found
@@ -32,7 +33,8 @@ def test_by_hash_a_side_depends_on_the_text_alone(files):
 
 @given(st.text(), st.floats(0.01, 0.5), st.floats(0.5, 0.99))
 def test_a_larger_share_takes_no_document_back_from_validation(text, small, large):
-    assert hashed_side(text, small) == "train" or hashed_side(text, large) == "validation"
+    before, after = (hashed_split(text, {"validation": share}) for share in (small, large))
+    assert before == "train" or after == "validation"
 
 
 def test_by_tail_one_text_is_cut_as_nanogpt_cuts_it(files):
@@ -53,6 +55,37 @@ def test_by_tail_documents_are_cut_where_the_split_falls(files, validation):
     assert sides(data) == expected[validation]
 
 
+@given(st.text(), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_a_test_share_takes_nothing_from_validation_and_changes_nothing_when_it_is_0(text, validation, test):
+    before, after = (hashed_split(text, {"validation": validation, "test": share}) for share in (0.0, test))
+    assert before == hashed_split(text, {"validation": validation})
+    assert after == before or (before, after) == ("train", "test")
+
+
+def test_by_tail_test_comes_after_validation(files):
+    data = files("a.txt", "aaaa\nbbbb\ncc", document="line", split="tail", validation=0.3, test=0.2)
+    assert sides(data) == {"train": ["aaaa", "b"], "validation": ["bbb"], "test": ["cc"]}
+
+
+@pytest.mark.parametrize("split", ["hash", "tail"])
+def test_files_of_their_own_are_splits_as_they_are(files, split):
+    paths = {name: files(f"{name}.txt", f"{name} 1\n{name} 2").path for name in ("validation", "test")}
+    own = {f"{name}_path": path for name, path in paths.items()}
+    lines = {name: [f"{name} 1", f"{name} 2"] for name in ("train", *paths)}
+    data = files("a.txt", "train 1\ntrain 2", document="line", split=split, **own)
+    assert sides(data) == lines
+    with_share = files(
+        "a.txt", "train 1\ntrain 2", document="line", split="tail", test=0.5, validation_path=paths["validation"]
+    )
+    assert sides(with_share) == {"train": ["train 1"], "validation": lines["validation"], "test": ["train 2"]}
+
+
+@pytest.mark.parametrize("shares", [{"validation": 0.5, "test": 0.5}, {"test": 0.1, "test_path": "b.txt"}])
+def test_shares_that_leave_nothing_or_are_not_needed_are_refused(files, shares):
+    with pytest.raises(ValidationError, match=r"leave nothing for training|has a test split of its own"):
+        files("a.txt", "x", **shares)
+
+
 def test_one_document_cannot_be_split_by_hash(files):
     message = "one document cannot be split by hash: set data.split=tail or data.document=paragraph"
     with pytest.raises(UserError, match=message):
@@ -64,7 +97,7 @@ def test_one_document_cannot_be_split_by_hash(files):
 @pytest.mark.parametrize(("validation", "side"), [(0.0001, "validation"), (0.9999, "training")])
 def test_an_empty_side_is_refused(files, validation, side):
     data = files("a.txt", "\n".join(LINES[:5]), document="line", validation=validation)
-    with pytest.raises(UserError, match=f"the {side} side is empty: none of 5 documents"):
+    with pytest.raises(UserError, match=f"the {side} split is empty: none of 5 documents"):
         SplitDocuments(data)
 
 

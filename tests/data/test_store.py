@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig, StdlibData
+from lmexp.data.prepare import warnings
 from lmexp.data.sources import documents, fingerprint
-from lmexp.data.split import SPLITS, hashed_side
+from lmexp.data.split import hashed_split
 from lmexp.data.store import Store, prepare
 from lmexp.errors import UserError
 
@@ -59,10 +60,25 @@ def visible(root: Path) -> list[str]:
     return [path.name for path in root.iterdir() if not path.name.startswith(".")]
 
 
+def test_a_store_with_a_test_split_tells_what_the_splits_share(files, tmp_path):
+    own = {f"{name}_path": files(f"{name}.txt", text).path for name, text in (("validation", "b\nc"), ("test", "b\nd"))}
+    options = {"document": "line", "split": "tail"}
+    store = prepare(files("a.txt", "a\nb", **options, **own), BYTE, tmp_path / "stores")
+    assert {split: store.array(split).tolist() for split in store.splits} == {
+        "train": [256, 97, 256, 98],
+        "validation": [256, 98, 256, 99],
+        "test": [256, 98, 256, 100],
+    }
+    assert (store.validation_seen, store.test_seen) == (0.5, 0.5) and store.test_fingerprint
+    assert sum("are in the training" in warning for warning in warnings(store)) == 2
+    plain = prepare(files("a.txt", "a\nb", **options, validation=0.5), BYTE, tmp_path / "stores")
+    assert (plain.test_fingerprint, plain.test_seen, list(plain.splits)) == (None, None, ["train", "validation"])
+
+
 def test_a_stream_is_every_document_behind_its_token(lines, tmp_path):
     store = prepare(lines, BYTE, tmp_path / "stores")
-    for split in SPLITS:
-        texts = [line for line in LINES if hashed_side(line, 0.2) == split]
+    for split in store.splits:
+        texts = [line for line in LINES if hashed_split(line, {"validation": 0.2}) == split]
         expected = [i for text in texts for i in (256, *text.encode())]
         assert store.array(split).tolist() == expected
         assert store.tokens(split) == len(expected)
@@ -82,7 +98,7 @@ def test_the_standard_library_comes_back_out_of_its_store(stdlib_store):
     ids, bounds = stdlib_store.array("validation"), stdlib_store.bounds("validation")
     decoded = [tokenizer.decode(ids[i + 1 : j]) for i, j in pairwise(bounds)]
     data = StdlibData(source="stdlib")
-    assert decoded == [text for text in documents(data) if hashed_side(text, 0.05) == "validation"]
+    assert decoded == [text for _, text in documents(data) if hashed_split(text, {"validation": 0.05}) == "validation"]
     assert stdlib_store.fingerprint != stdlib_store.splits["train"].sha256
 
 

@@ -12,7 +12,7 @@ import torch
 from lmexp.cost.device import detect
 from lmexp.errors import UserError
 from lmexp.inference import subject
-from lmexp.inference.evaluate import evaluate
+from lmexp.inference.evaluate import Scoring, evaluate
 from lmexp.inference.generate import write
 from lmexp.inference.import_export import export_run, import_run
 from lmexp.inference.score import score
@@ -25,11 +25,18 @@ from lmexp.train.worker import main
 
 COMMON = ["model.d_model=16", "batch.tokens=768", "budget.tokens=7680", "launcher.threads=1", "trainer.log_every=5"]
 RUNS = {
-    "lm": ["model=gpt_nano", "model.context=32", "tokenizer=bpe", "tokenizer.vocab_size=300"],
+    "lm": ["model=gpt_nano", "model.context=32", "tokenizer=bpe", "tokenizer.vocab_size=300", "data.test=0.1"],
     "masked": ["model=bert_nano", "model.context=32", "task=masked_lm", "tokenizer=wordpiece"],
     "labels": ["model=bert_nano", "model.context=96", "task=classify", "data=sentiment", "data.count=200"],
     "tags": ["model=gpt_nano", "model.context=96", "task=tag", "data=roles", "data.count=200", "tokenizer=char"],
-    "pairs": ["model=encdec_nano", "model.context=16", "task=seq2seq", "data=reverse", "data.count=300"],
+    "pairs": [
+        "model=encdec_nano",
+        "model.context=16",
+        "task=seq2seq",
+        "data=reverse",
+        "data.count=300",
+        "data.test=0.1",
+    ],
 }
 
 
@@ -69,10 +76,38 @@ def test_a_finished_run_has_the_quality_that_its_training_found(outputs: Path, n
     }
 
 
+@pytest.mark.parametrize("name", ["lm", "pairs"])
+def test_the_test_split_is_scored_at_the_end_and_by_eval_alike(outputs: Path, name: str):
+    run = run_of(outputs, name)
+    record = json.loads((run.path / "record.json").read_text())["rows"][0]
+    of_test = {column: value for column, value in record.items() if column.startswith(f"score/{record['task']}-test/")}
+    assert (
+        len(of_test) == {"lm": 4, "pairs": 10}[name] and of_test[f"score/{record['task']}-test/loss"] != record["loss"]
+    )
+    evaluated = evaluate(str(run.path), [], outputs, scoring=Scoring(split="test"))
+    assert evaluated["about"]["test_fingerprint"] == record["test_fingerprint"] != record["validation_fingerprint"]
+    for metric, value in evaluated["scores"].items():
+        assert value == pytest.approx(of_test[f"score/{record['task']}-test/{metric}"], abs=1e-6)
+    assert len(evaluated["scores"]) == len(of_test)
+    assert sum("loss" in point for point in run.read_curve()) == sum(
+        "perplexity" in point for point in run.read_curve()
+    )
+
+
+def test_a_file_of_text_is_scored_whole_as_the_test_split_under_a_name_of_its_own(outputs: Path, text: Path):
+    (text.parent / "few.txt").write_text("one red bird sat on our mat")
+    words = [f"data.test_path={text.parent}/few.txt", "data.test=0"]
+    evaluated = evaluate(str(run_of(outputs, "lm").path), words, outputs, scoring=Scoring(split="test"))
+    fingerprint = evaluated["about"]["test_fingerprint"]
+    assert evaluated["name"] == f"causal_lm-on-{fingerprint[:6]}" and evaluated["about"]["split"] == "test"
+    with pytest.raises(UserError, match="the data have no test split"):
+        evaluate(str(run_of(outputs, "masked").path), [], outputs, scoring=Scoring(split="test"))
+
+
 def test_other_data_are_cut_by_the_runs_own_tokenizer(outputs: Path, tmp_path: Path):
     (tmp_path / "other.txt").write_text("\n".join(f"one red bird and {i} cats sat on our mat" for i in range(400)))
     words = ["data=text", f"data.path={tmp_path}/other.txt", "data.document=line", "data.validation=0.5"]
-    found = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs, name="birds")
+    found = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs, scoring=Scoring(name="birds"))
     row = run_of(outputs, "lm").read_record()[0]
     assert row["score/birds/loss"] == found["scores"]["loss"] != row["loss"]
     nameless = evaluate(f"{run_of(outputs, 'lm').path}", words, outputs)["name"]
@@ -85,7 +120,7 @@ def test_a_file_of_examples_is_scored_whole_also_where_it_lacks_a_label(outputs:
     (tmp_path / "test.csv").write_text("text,label\n" + "the food is good,positive\n" * 30 + "it is bad,negative\n")
     (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"the food is good {i},positive\n" for i in range(30)))
     words = ["data=labels", f"data.path={tmp_path}/test.csv", f"data.validation_path={tmp_path}/one.csv"]
-    found = evaluate(f"{run_of(outputs, 'labels').path}", words, outputs, name="mine")
+    found = evaluate(f"{run_of(outputs, 'labels').path}", words, outputs, scoring=Scoring(name="mine"))
     assert found["about"]["samples"] == 30
     assert sum(map(sum, found["details"]["confusion"])) == 30 and found["details"]["confusion"][0] == [0, 0]
 
@@ -98,18 +133,18 @@ def test_labels_go_by_their_names_whatever_the_order_in_the_file(outputs: Path, 
     (tmp_path / "few.conll").write_text("She O\nslept B-V\n\n" * 20 + "He O\nran B-V\n\n" * 20)
     words = ["data=tags", f"data.path={tmp_path}/few.conll", f"data.validation_path={tmp_path}/few.conll"]
     with pytest.raises(UserError, match="is not among"):  # capitals, which its characters do not have
-        evaluate(str(run.path), words, outputs, name="few")
+        evaluate(str(run.path), words, outputs, scoring=Scoring(name="few"))
     (tmp_path / "few.conll").write_text("the O\ncook B-V\n\n" * 20)
-    found = evaluate(str(run.path), words, outputs, name="few")
+    found = evaluate(str(run.path), words, outputs, scoring=Scoring(name="few"))
     spans = found["details"]["spans"]
     assert spans["V"]["spans"] == 20 and sum(of["spans"] for of in spans.values()) == 20
 
 
 def test_fewer_samples_or_another_precision_have_names_of_their_own(outputs: Path):
     path = str(run_of(outputs, "lm").path)
-    whole, few = evaluate(path, [], outputs), evaluate(path, [], outputs, examples=3)
+    whole, few = evaluate(path, [], outputs), evaluate(path, [], outputs, scoring=Scoring(examples=3))
     assert few["name"] == "causal_lm-first3" and few["about"]["targets"] == 3 * 32 < whole["about"]["targets"]
-    half = evaluate(path, [], outputs, precision="bf16")
+    half = evaluate(path, [], outputs, scoring=Scoring(precision="bf16"))
     assert half["name"] == "causal_lm-bf16"
     assert 0 < abs(half["scores"]["loss"] - whole["scores"]["loss"]) < 0.02
 
@@ -122,9 +157,9 @@ def test_out_to_transformers_and_back_it_is_the_same_model(outputs: Path, tmp_pa
     )]  # fmt: skip
     expected = evaluate(str(run.path), [], outputs)["scores"]
     folder = export_run(str(run.path), tmp_path / "model", outputs)
-    theirs = evaluate(f"hf:{folder}", [*words, "model.context=32"], outputs, name="x")["scores"]
+    theirs = evaluate(f"hf:{folder}", [*words, "model.context=32"], outputs, scoring=Scoring(name="x"))["scores"]
     back = import_run(folder, outputs)
-    again = evaluate(str(back.path), words, outputs, name="x")["scores"]
+    again = evaluate(str(back.path), words, outputs, scoring=Scoring(name="x"))["scores"]
     assert theirs["loss"] == pytest.approx(expected["loss"], abs=1e-5)
     assert again["loss"] == pytest.approx(expected["loss"], abs=1e-5)
     assert import_run(folder, outputs).path == back.path
@@ -153,7 +188,7 @@ def test_what_cannot_be_scored_is_said_in_one_line_and_leaves_nothing(outputs: P
     run = run_of(outputs, name)
     before = (run.path / "scores.json").read_bytes() if (run.path / "scores.json").exists() else None
     with pytest.raises(UserError, match=said) as caught:
-        evaluate(str(run.path), [word.format(folder=tmp_path) for word in words], outputs, **options)
+        evaluate(str(run.path), [word.format(folder=tmp_path) for word in words], outputs, scoring=Scoring(**options))
     assert "\n" not in str(caught.value)
     assert before == ((run.path / "scores.json").read_bytes() if before is not None else None)
 
@@ -205,5 +240,5 @@ def test_eval_multiplies_as_its_precision_says(
         return original(self, *arguments)
 
     monkeypatch.setattr(CausalLM, "evaluate", noting)
-    evaluate(str(run_of(outputs, "lm").path), [], outputs, name="flags", precision=precision)
+    evaluate(str(run_of(outputs, "lm").path), [], outputs, scoring=Scoring(name="flags", precision=precision))
     assert seen == [("high", True) if rounds else ("highest", False)]

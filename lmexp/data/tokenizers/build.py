@@ -10,10 +10,10 @@ from lmexp.config.data import (
     HFTokenizerConfig,
     OutsideTokenizerConfig,
     SavedTokenizerConfig,
+    Split,
     TokenizerConfig,
     WordPieceTokenizerConfig,
 )
-from lmexp.data.split import Split
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.lossless import BPETokenizer, ByteTokenizer, CharTokenizer, train_bpe
 from lmexp.data.tokenizers.others import HFTokenizer, load_hf
@@ -29,7 +29,7 @@ def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, st
     """Return the tokenizer that `config` asks for; char, bpe and wordpiece learn it from the documents, which can be
     iterated more than once.
 
-    char takes the characters of both splits, so that validation meets no unknown one; bpe and wordpiece are trained on
+    char takes the characters of all splits, so that validation meets no unknown one; bpe and wordpiece are trained on
     the training split alone, and `say` is told how long that takes. Raises UserError when these find fewer entries than
     asked for, or one of others cannot be had.
     """

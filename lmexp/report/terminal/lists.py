@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lmexp.config.data import SPLITS
 from lmexp.report.terminal.layout import small_table
 
 
@@ -23,7 +24,8 @@ def print_store(store: Mapping[str, Any], console: Console) -> None:
             ("split", "documents", "tokens", "bytes"),
             [
                 (split, *(f"{store[split][key]:,}" for key in ("documents", "tokens", "bytes")))
-                for split in ("train", "validation")
+                for split in SPLITS
+                if split in store
             ],
         )
     )
