@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.runs.columns import COLUMNS, ELSEWHERE, MAX_LOST_DIFFERENCE, ON_TEST, PER_TOKEN
+from lmexp.runs.columns import COLUMNS, ELSEWHERE, MAX_LOST_DIFFERENCE, ON_TEST, PER_TEXT, PER_TOKEN
 
 
 def rank_groups(table: pd.DataFrame, qualities: str | Sequence[str]) -> npt.NDArray[np.int64]:  # (rows,)
@@ -57,8 +57,9 @@ def obstacles(table: pd.DataFrame, quality: str) -> list[str]:
         )
     if _differ(rows.tasks, rows.lost(quality)):
         shares = [share for share in _values(table, "text_lost") if share is not None]
+        unit = "bits per byte" if quality.endswith("bits_per_byte") else "perplexities per word"
         sentences.append(
-            f"The tokenizers lose different shares of the text ({min(shares):.1%} to {max(shares):.1%}): bits per byte "
+            f"The tokenizers lose different shares of the text ({min(shares):.1%} to {max(shares):.1%}): {unit} "
             "do not compare, since text that is lost need not be predicted."
         )
     return sentences
@@ -116,8 +117,8 @@ class _Rows:
         return [share or 0.0 for share in _values(self.table, "targets_cut")]
 
     def lost(self, quality: str) -> list[Any] | None:
-        """Return the share of the text that each row's tokenizer lost, rounded; None unless the unit is the byte."""
-        if quality.rsplit("/", 1)[-1] != "bits_per_byte":
+        """Return the share of the text that each row's tokenizer lost, rounded; None unless the quality is per text."""
+        if quality.rsplit("/", 1)[-1] not in PER_TEXT:
             return None
         shares = _values(self.table, "text_lost")
         of_tokenizer = {name: share for name, share in zip(self.tokenizers, shares, strict=True) if share is not None}

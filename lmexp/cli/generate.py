@@ -1,15 +1,12 @@
 """`lmexp generate`: continue a text with a trained model."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from lmexp.cli.app import USE, out, print_json, say, verb
 from lmexp.cli.options import CommonWithConfigs, Model
-
-if TYPE_CHECKING:
-    from lmexp.train.checkpoint import Loaded
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def generate(
 ) -> None:
     """Continue a text with a finished run, write the target of a source text, or show the labels of a text."""
     from lmexp.errors import UserError
-    from lmexp.inference.generate import write
+    from lmexp.inference.generate import predict_lines, write
     from lmexp.inference.score import read_lines
     from lmexp.inference.subject import load_subject
 
@@ -56,7 +53,12 @@ def generate(
     loaded = load_subject(run, common.output_dir, common.config_dir, say=say)
     s = sampling
     if file is not None:
-        _answer_lines(loaded, file, lines, s, common.as_json)
+        predictions = predict_lines(loaded, file, lines, **asdict(s))
+        if common.as_json:
+            print_json(list(predictions))
+        else:
+            for prediction in predictions:
+                out.print_document(prediction, indent=None)
         return
     pieces = write(loaded, prompt, s.tokens, s.temperature, s.top_k, s.top_p, s.beams, s.seed)
     if common.as_json:
@@ -69,22 +71,3 @@ def generate(
     for piece in pieces:
         out.print_piece(piece)
     out.print_piece("" if piece.endswith("\n") and not continues else "\n")
-
-
-def _answer_lines(loaded: "Loaded", file: str, lines: list[str], sampling: SamplingOptions, as_json: bool) -> None:
-    """Print what the model predicts of each line that is not blank. Raises UserError, which names the line."""
-    from lmexp.errors import UserError
-    from lmexp.inference.generate import predict
-
-    predictions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            predictions.append(predict(loaded, line, **asdict(sampling)))
-        except UserError as error:
-            raise UserError(f"--file {file}, line {number}: {error}") from None
-        if not as_json:
-            out.print_document(predictions.pop(), indent=None)
-    if as_json:
-        print_json(predictions)

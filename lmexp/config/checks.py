@@ -28,6 +28,11 @@ def check_config(config: RunConfig) -> None:
     if config.trainer.strategy == "fsdp":
         if processes == 1:
             raise UserError("trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2 or more")
+        if config.evaluation.patience is not None:
+            raise UserError(
+                "evaluation.patience keeps a copy of all weights in each process, and with trainer.strategy=fsdp no "
+                "process has them all: use ddp, or leave patience out"
+            )
         if config.precision.compute in ("fp16", "fp8"):
             raise UserError(
                 f"precision={config.precision.name}: trainer.strategy=fsdp goes with fp32, tf32, bf16 and bf16_true"

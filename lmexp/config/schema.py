@@ -83,6 +83,10 @@ class EvaluationConfig(Section):
 
     every: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of the budget between two evaluations."""
+    patience: Count | None = None
+    """How many evaluations in a row may bring no lower validation loss before the run stops. The final weights are
+    then those of the lowest loss, also of a run that spends its whole budget. null: every run spends it, and its last
+    weights are final."""
 
 
 class CheckpointConfig(Section):

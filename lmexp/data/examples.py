@@ -177,6 +177,15 @@ class ExampleStore:
         """Return each example's label by its number: (examples,) int32."""
         return self._array("label", split)
 
+    def label_counts(self) -> list[int]:
+        """Return how many training texts, or words, have each label."""
+        if self.holds == "labels":
+            numbers = np.asarray(self.label("train"))
+        else:
+            numbers = self.target("train").values
+            numbers = numbers[numbers != NO_TAG]
+        return [int(count) for count in np.bincount(numbers, minlength=len(self.labels))]
+
     def texts(self, split: Split) -> Sequence[str]:
         """Return the sources as they were tokenised."""
         return Texts(self._rows("text", split))

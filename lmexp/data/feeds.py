@@ -46,6 +46,8 @@ class Feed(Protocol):
     """Share of the validation split's targets that are cut off, 0 to 1: they are not scored."""
     text_bytes: int | None
     """UTF-8 bytes of all that is predicted in validation; None where bits a byte would mean nothing."""
+    text_words: int | None
+    """Words of all that is predicted in validation; None where they are not known, or a loss per word means nothing."""
 
     def batch(self, first: int, count: int) -> Batch:
         """Return training samples `first` to `first + count`."""
@@ -86,6 +88,7 @@ class Windows:
         self._last = store.tokens(scored) - 1
         self.validation_samples = -(-self._last // context)
         self.text_bytes: int | None = store.bytes(scored)
+        self.text_words: int | None = store.splits[scored].words
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
@@ -123,6 +126,7 @@ class MaskedWindows:
             raise UserError(f"the {scored} split is shorter than model.context={context}; raise data.{scored}")
         self.cut, self.targets_cut = 0, 0.0
         self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
+        self.text_words: int | None = None
         self.hidden = max(1, round(share * context))
         """Tokens of a window that are predicted."""
         special = [store.bos_id, store.mask_id]
@@ -166,6 +170,7 @@ class _Examples:
         self.epoch_tokens = store.documents("train") * config.model.sequence_tokens
         self.validation_samples = store.documents(scored)
         self.text_bytes: int | None = None
+        self.text_words: int | None = None
         self.targets_cut = 0.0
 
     def batch(self, first: int, count: int) -> Batch:

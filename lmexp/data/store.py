@@ -64,6 +64,9 @@ class SplitInfo:
     """Share of the bytes that the tokenizer does not give back; None where it was not measured."""
     unknown_tokens: float | None = None
     """Share of the tokens that are unknown; None where it was not measured."""
+    words: int | None = None
+    """Words of the texts, which white space separates; None where they were not counted: of the training split, and in
+    a store of an earlier version."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ class _SplitWriter:
         stream = files.enter_context((folder / f"{split}.bin").open("wb"))
         self.rows = RowWriter(stream, token_dtype(tokenizer.vocab_size))
         self._sizes = array("q")  # UTF-8 bytes of each document
+        self._words = 0
         self._bos = np.array([tokenizer.bos_id], np.uint32)
         # Decoding the whole of a large text would take as long as encoding it, so training texts are not.
         self._lost = None if split == "train" else LostText(tokenizer)
@@ -222,6 +226,7 @@ class _SplitWriter:
         self._sizes.append(len(text.encode()))
         if self._lost is not None:
             self._lost.add(text, ids)
+            self._words += len(text.split())
 
     def finish(self) -> SplitInfo:
         """Write the files beside the tokens; the caller closes the stream. Raises UserError if the text is lost."""
@@ -236,4 +241,5 @@ class _SplitWriter:
             sha256=self.rows.sha256,
             text_lost=self._lost.text_lost if self._lost else None,
             unknown_tokens=self._lost.unknown_tokens if self._lost else None,
+            words=self._words if self._lost else None,
         )

@@ -109,6 +109,8 @@ def evaluate(
     config.model.check()
     check_task(config)
     _check_head(subject, config.task, loaded.config.task)
+    if isinstance(config.task, LabelTaskSection):  # of training, and perhaps of labels that these data lack
+        config = config.model_copy(update={"task": config.task.model_copy(update={"class_weights": None})})
     resolver = InputResolver(outputs / STORES, say)
     config = _same_model(resolver.settled(resolver.identified(config)), loaded.config)
     store = resolver.store(config)
@@ -116,12 +118,12 @@ def evaluate(
     if feed.cut:
         say(f"data.truncate cuts {feed.cut:,} texts to the context of {config.model.name}")
     if examples is not None and examples < feed.validation_samples:
-        feed.validation_samples, feed.text_bytes = examples, None
+        feed.validation_samples, feed.text_bytes, feed.text_words = examples, None, None
     else:
         examples = None
     task, batch = _task(loaded.model, config, precision), micro_batch(config) if run else BATCH
     with float32_products(_multiplied_in(config, precision)):
-        quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes)
+        quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes, feed.text_words)
         judged = task.judge(feed, batch)
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")

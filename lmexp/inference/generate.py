@@ -70,6 +70,16 @@ def predict(loaded: Loaded, words: str, **options: Any) -> dict[str, Any]:
     return {"input": words, "guess": "".join(write(loaded, words, **options))}
 
 
+def predict_lines(loaded: Loaded, file: str, lines: Iterable[str], **options: Any) -> Iterator[dict[str, Any]]:
+    """Yield what `predict` returns for each line that is not blank. Raises UserError with the number of the line."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield predict(loaded, line, **options)
+            except UserError as error:
+                raise UserError(f"--file {file}, line {number}: {error}") from None
+
+
 def _as_text(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield the text of tokens one by one; a character of several tokens comes when it is complete."""
     shown, seen = "", list[int]()

@@ -98,7 +98,7 @@ def with_store(config: RunConfig, store: AnyStore) -> RunConfig:
         is_pairs = store.holds == "pairs"
         model = model.with_vocabularies(store.target_vocab_size if is_pairs else store.vocab_size, store.vocab_size)
         if task.head == "labels":
-            task = task.with_labels(list(store.labels))
+            task = task.with_labels(list(store.labels), store.label_counts)
     else:
         hides = task.hidden_share is not None
         needed = max(store.vocab_size, store.mask_id + 1) if hides else store.vocab_size

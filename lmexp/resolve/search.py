@@ -13,7 +13,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
 from lmexp.resolve.run import RunResolver
-from lmexp.runs.columns import COLUMNS, FAMILIES, MAX_LOST_DIFFERENCE, PER_TOKEN, QUALITIES
+from lmexp.runs.columns import COLUMNS, FAMILIES, MAX_LOST_DIFFERENCE, PER_TEXT, PER_TOKEN, QUALITIES
 
 
 def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver) -> Searched:
@@ -82,9 +82,10 @@ def _check_comparable(search: SearchSpec, runs: Sequence[PlannedRun], resolver: 
             f"sweep.search.objectives: {per_token[0]} does not compare between tokenizers; search for bits_per_byte"
         )
     lost = [store.splits["validation"].text_lost or 0.0 for store in stores]
-    if "bits_per_byte" in of_quality and max(lost) - min(lost) > MAX_LOST_DIFFERENCE:
+    per_text = [name for name in of_quality if name in PER_TEXT]
+    if per_text and max(lost) - min(lost) > MAX_LOST_DIFFERENCE:
         raise UserError(
-            "sweep.search.objectives: bits_per_byte does not compare between tokenizers that lose different shares of "
+            f"sweep.search.objectives: {per_text[0]} does not compare between tokenizers that lose different shares of "
             f"the text, here {min(lost):.1%} to {max(lost):.1%}"
         )
 

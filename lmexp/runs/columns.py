@@ -122,6 +122,17 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             in_tooltip=True,
         ),
         Column(
+            "word_perplexity",
+            "exp of the loss per word: the summed loss of the validation text over its words, which white space "
+            "separates, as in lm-eval; null for tasks other than causal_lm",
+            "word perplexity",
+            short="word ppl",
+            format=",.2f",
+            better="lower",
+            role="quality",
+        ),
+        Column("validation_words", "words of the validation text, by which word_perplexity divides"),
+        Column(
             "bits_per_byte",
             "validation loss in bits per UTF-8 byte of the text; comparable between tokenizers that lose no text",
             "bits per byte",
@@ -288,6 +299,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             in_tooltip=True,
         ),
         Column("steps", "optimizer steps"),
+        Column(
+            "best_tokens",
+            "with evaluation.patience, the training tokens after which the final weights were reached; what was "
+            "trained after them counts in the costs",
+            "tokens of the final weights",
+            "tokens",
+            "best tokens",
+            SI,
+        ),
         Column("batch_tokens", "tokens per optimizer step, over all devices", "batch", "tokens", "batch", SI),
         Column("micro_batch", "sequences per forward pass and device"),
     ),
@@ -519,8 +539,10 @@ ON_TEST = "-test"
 """Follows the name of the task in the name of scores on the test split."""
 ELSEWHERE = "-on-"
 """Stands in the name of scores between the task and the hash of the data, if these are not the run's own."""
+PER_TEXT = frozenset({"bits_per_byte", "word_perplexity"})
+"""Qualities that are divided by a measure of the text, whatever its tokens."""
 MAX_LOST_DIFFERENCE = 1e-4
-"""Bits per byte compare between tokenizers whose `text_lost` differs by at most this."""
+"""Qualities per text compare between tokenizers whose `text_lost` differs by at most this."""
 COSTS = tuple(column.name for column in COLUMNS.values() if column.role == "cost")
 """Columns that say what a model costs."""
 DEVICE_BOUND = frozenset(column.name for column in COLUMNS.values() if column.is_device_bound)

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
 from lmexp.config.schema import RunConfig
+from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.feeds import IGNORED, Batch, Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.models.base import LanguageModel
@@ -41,24 +42,36 @@ class Quality:
     bits_per_byte: float | None
     accuracy: float
     tokens: int
+    word_perplexity: float | None = None
+    """exp of the loss per word; None where words are not counted."""
 
     @classmethod
     def from_sums(
-        cls, nll: float, tokens: int, correct: int, text_bytes: int | None, of_text: bool = True
+        cls,
+        nll: float,
+        tokens: int,
+        correct: int,
+        text_bytes: int | None,
+        of_text: bool = True,
+        text_words: int | None = None,
     ) -> "Quality":
         """Divide, once: `nll` is the summed negative log-likelihood of `tokens` targets, in nats.
 
-        `of_text` says that these are tokens of a text.
+        `of_text` says that these are tokens of a text; `text_words` is the number of words of that text.
         """
         loss = nll / tokens
-        perplexity = math.exp(loss) if loss < 700 else math.inf
         return cls(
             loss=loss,
-            perplexity=perplexity if of_text else None,
+            perplexity=_exp(loss) if of_text else None,
+            word_perplexity=_exp(nll / text_words) if text_words else None,
             bits_per_byte=nll / math.log(2) / text_bytes if text_bytes else None,
             accuracy=correct / tokens,
             tokens=tokens,
         )
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ class TaskScores:
 
     def beside(self, quality: Quality) -> "TaskScores":
         """Return these scores with those that every task has, as far as they are known."""
-        common = {name: getattr(quality, name) for name in ("loss", "perplexity", "bits_per_byte", "accuracy")}
+        names = ("loss", "perplexity", "word_perplexity", "bits_per_byte", "accuracy")
+        common = {name: getattr(quality, name) for name in names}
         known = {metric: value for metric, value in (common | self.scores).items() if value is not None}
         return replace(self, scores=known)
 
@@ -97,6 +111,10 @@ class Task(pl.LightningModule):
         """This process's part of the loss of the step under way, detached."""
         self.grad_norm: Tensor | None = None
         """The gradient's global norm at the last step, before clipping."""
+        self.class_weights: Tensor | None = None
+        """What the training loss of each label is multiplied by: (labels,) float32; None means 1."""
+        if isinstance(config.task, LabelTaskSection) and config.task.class_weights is not None:
+            self.class_weights = torch.tensor(config.task.weights_of_labels())
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
@@ -138,7 +156,8 @@ class Task(pl.LightningModule):
     def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the summed negative log-likelihood of a micro-batch's targets, as training has it; see `predict`."""
         # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
-        return F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="sum")
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        return F.cross_entropy(logits.float(), targets, weights, ignore_index=IGNORED, reduction="sum")
 
     def configure_model(self) -> None:
         """Leave each process its part of every weight, where the strategy is to shard them.
@@ -185,10 +204,10 @@ class Task(pl.LightningModule):
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all shards
         nn.utils.clip_grads_with_norm_(weights, self.config.optim.grad_clip or math.inf, self.grad_norm)
 
-    def evaluate(self, batches: Iterable[Batch], text_bytes: int | None) -> Quality:
+    def evaluate(self, batches: Iterable[Batch], text_bytes: int | None, text_words: int | None = None) -> Quality:
         """Score every target of `batches`, over all ranks, and divide once.
 
-        `text_bytes` is the number of UTF-8 bytes of the text that all ranks together score.
+        `text_bytes` and `text_words` are the UTF-8 bytes and the words of the text that all ranks together score.
         Works within a Trainer and without one; leaves the module in the mode it was in.
         """
         trainer = self._trainer  # None outside of a Trainer
@@ -205,7 +224,7 @@ class Task(pl.LightningModule):
         if trainer is not None and trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
         nll_sum, count, right = sums.tolist()
-        return Quality.from_sums(nll_sum, int(count), int(right), text_bytes, self.predicts_text)
+        return Quality.from_sums(nll_sum, int(count), int(right), text_bytes, self.predicts_text, text_words)
 
     def _score(self, batch: Batch, wide: torch.dtype) -> Tensor:
         """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest."""

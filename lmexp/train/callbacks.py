@@ -2,14 +2,15 @@
 
     Clock          (clock.py)       counts and times steps, sets the learning rate, stops when the budget is spent
     Curve          (curve.py)       writes points of the training loss, and notices when the run has diverged
-    Evaluation     (evaluation.py)  scores the validation split
+    Evaluation     (evaluation.py)  scores the validation split, and stops the run when its loss falls no more
     Saving         (saving.py)      keeps last.ckpt, and stops the run when a signal asked for it
     Spending       (spending.py)    counts wall time and energy, over all attempts
     DtypeReader    (dtypes.py)      reads which types the tensors are stored and multiplied in
     NextStepTimer  (clock.py)       starts the timer of the next step
 
 Callbacks from outside lmexp, which a config lists, follow Clock: a checkpoint holds their state of the same step.
-A checkpoint keeps the state of a callback under the name of its class, so `Clock`, `Curve` and `Spending` keep theirs.
+A checkpoint keeps the state of a callback under the name of its class, so `Clock`, `Curve`, `Evaluation` and
+`Spending` keep theirs.
 """
 
 from typing import Any

@@ -54,7 +54,9 @@ def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: boo
             if broken := archive.testzip():  # torch.load does not check the checksums that torch.save wrote
                 raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        _check_weights(content, task)
+        _check_weights(content["state_dict"], task)
+        if best := content["callbacks"].get("Evaluation"):
+            _check_weights(best["best"]["weights"], task)
         _check_optimizer(content["optimizer_states"], task)
         return _check_rest(content, trainer)
     except Exception as error:  # a damaged zip of pickles can raise anything
@@ -66,9 +68,9 @@ def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: boo
         return None
 
 
-def _check_weights(content: dict[str, Any], task: Task) -> None:
+def _check_weights(weights: dict[str, Any], task: Task) -> None:
     """Raise ValueError if a weight is missing, unknown or of another shape."""
-    own, kept = ({n: value.shape for n, value in d.items()} for d in (task.state_dict(), content["state_dict"]))
+    own, kept = ({n: value.shape for n, value in d.items()} for d in (task.state_dict(), weights))
     if own != kept:
         name = min(name for name in own.keys() | kept.keys() if own.get(name) != kept.get(name))
         raise ValueError(f"its weights are not the model's: {name}")

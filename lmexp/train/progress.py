@@ -25,6 +25,8 @@ class Progress:
     """Seconds that a step takes at present; 0 until that is known."""
     share: float = 0.0
     """Share of the budget that is spent, 0 to 1."""
+    is_ended: bool = False
+    """Whether training ends here, whatever is left of the budget."""
     _share_before: float = 0.0
     """The share before the last step."""
 
@@ -49,8 +51,8 @@ class Progress:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent."""
-        return self.share >= 1
+        """Whether the budget is spent, or training has ended before that."""
+        return self.is_ended or self.share >= 1
 
     def advance(self, seconds: float, step_seconds: float) -> None:
         """Count a finished step.

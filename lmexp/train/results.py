@@ -51,6 +51,8 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "validation_seen": store.validation_seen,
             "test_fingerprint": store.test_fingerprint,
             "test_seen": store.test_seen,
+            "validation_words": training.feed.text_words,
+            "best_tokens": result.best_tokens,
             "texts_cut": training.feed.cut,
             "targets_cut": training.feed.targets_cut,
             **(baseline_columns(store) if isinstance(store, ExampleStore) and store.holds == "labels" else {}),
@@ -70,13 +72,17 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
 
 def quality_columns(quality: Quality) -> Row:
     """Return the columns of quality; a perplexity that is too large for a float is null."""
-    finite = None if quality.perplexity == float("inf") else quality.perplexity
     return {
         "loss": quality.loss,
-        "perplexity": finite,
+        "perplexity": _finite(quality.perplexity),
+        "word_perplexity": _finite(quality.word_perplexity),
         "bits_per_byte": quality.bits_per_byte,
         "accuracy": quality.accuracy,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value == float("inf") else value
 
 
 def size_columns(count: ModelCount, weights: str) -> Row:

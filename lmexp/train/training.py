@@ -67,6 +67,8 @@ class FitResult:
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
+    best_tokens: int | None = None
+    """Tokens after which the kept weights were reached, with a patience."""
 
 
 class Training:
@@ -115,9 +117,12 @@ class Training:
         """
         config = self.config
         validation = self._scored_batches(self.feed)
-        test = None if self.test_feed is None else (self._scored_batches(self.test_feed), self.test_feed.text_bytes)
+        of_test = self.test_feed
+        test = None if of_test is None else (self._scored_batches(of_test), of_test.text_bytes, of_test.text_words)
         curve = Curve(progress, self.meter, config, self.run, mirror, self.count.flops_per_token, signals)
-        evaluation = Evaluation(progress, curve, config.evaluation.every, validation, self.feed.text_bytes, test)
+        sizes = self.feed.text_bytes, self.feed.text_words
+        every, patience = config.evaluation.every, config.evaluation.patience
+        evaluation = Evaluation(progress, curve, every, validation, *sizes, patience, test)
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
         spending, dtypes = Spending(self.energy, started), DtypeReader(validation)
         checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
@@ -133,7 +138,8 @@ class Training:
                 scores = self._judge(model, self.feed)
                 if self.test_feed is not None and evaluation.test_quality is not None:
                     on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
-        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent)
+        best_tokens = None if evaluation.best is None else evaluation.best.tokens
+        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent, best_tokens)
 
     def _scored_batches(self, feed: Feed) -> ValidationBatches:
         """Return this rank's share of the split that a feed scores."""

@@ -66,8 +66,9 @@ def test_spans_are_counted_over_whole_sentences(tmp_path, context):
     task = Tag(build_model(made.model, 0, made.task), made)
     spans = task.judge(feed, 2).details["spans"]
     assert (spans["PER"]["spans"], spans["LOC"]["spans"]) == (2, 1)
-    sentences = [right for right, _ in task._sentences(feed, 2)]
-    assert sentences == [["B-PER", "I-PER", "O", "O", "B-PER", "I-PER"], ["B-LOC"]]
+    predictions = list(task.judge(feed, 2).predictions)
+    assert [each.gold for each in predictions] == [["B-PER", "I-PER", "O", "O", "B-PER", "I-PER"], ["B-LOC"]]
+    assert all(len(each.input) == len(each.guess) == len(each.scores) == len(each.gold) for each in predictions)
 
 
 def test_targets_of_pairs_that_are_cut_off_are_counted(tmp_path):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.tasks.classify import ClassifyConfig
+from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.tasks.base import Batch
 from lmexp.tasks.classify import Classify
@@ -81,6 +82,33 @@ def test_scores_do_not_depend_on_the_batches(batch: int):
     judged = task_of(LABELS).judge(feed, batch)
     assert judged.scores == pytest.approx(BY_HAND, abs=1e-6)
     assert judged.details == task_of(LABELS).judge(feed, 10).details
+
+
+def test_weights_of_labels_multiply_the_training_loss_and_not_that_of_validation():
+    task = Classify(
+        Says(4), CONFIG.model_copy(update={"task": config_of(LABELS, class_weights={"bad": 3.0, "odd": 0.5})})
+    )
+    batch = batch_of(GUESSED, RIGHT)
+    logits, targets = task.predict(batch)
+    each = nn.functional.cross_entropy(logits, targets, reduction="none")
+    expected = (each * torch.tensor([1.0, 3.0, 1.0, 0.5])[targets]).sum()
+    assert torch.allclose(task.step_nll(logits, targets), expected)
+    assert task.evaluate([batch], None) == task_of(LABELS).evaluate([batch], None)
+
+
+def test_balanced_weights_have_a_mean_of_1_and_labels_that_are_not_there_are_refused():
+    def resolved(weights: object) -> object:
+        section = ClassifyConfig.model_validate({"_target_": "lmexp.tasks.classify.Classify", "class_weights": weights})
+        return section.with_labels(["a", "b", "c"], lambda: [60, 30, 10]).class_weights
+
+    balanced = resolved("balanced")
+    assert balanced == pytest.approx({"a": 100 / 180, "b": 100 / 90, "c": 100 / 30})
+    assert resolved({"b": 2.0}) == {"b": 2.0} and resolved(None) is None
+    with pytest.raises(UserError, match=r"task\.class_weights\.bb: the data have no such label"):
+        resolved({"bb": 2.0})
+    for wrong in ("balance", {"a": 0}, {"a": True}):
+        with pytest.raises(ValueError, match="class_weights"):
+            resolved(wrong)
 
 
 def test_scoring_is_without_dropout_and_leaves_the_model_as_it_was():

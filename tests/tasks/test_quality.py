@@ -37,6 +37,12 @@ def task() -> CausalLM:
     return CausalLM(Table(), CONFIG)
 
 
+def test_the_perplexity_per_word_divides_the_same_sum_by_words():
+    quality = Quality.from_sums(nll=60.0, tokens=30, correct=0, text_bytes=None, text_words=12)
+    assert (quality.perplexity, quality.word_perplexity) == (math.exp(2), math.exp(5))
+    assert Quality.from_sums(60.0, 30, 0, None).word_perplexity is None
+
+
 def batch_of(inputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"inputs": inputs[None], "targets": targets[None]}
 

@@ -1,13 +1,14 @@
 """What the section of every task has, and says of the task; the tasks' own modules lie beside this one."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
-from lmexp.config.base import Section
+from lmexp.config.base import Positive, Section
 from lmexp.config.models.base import Reads
 from lmexp.config.models.count import LabelHead
-from lmexp.errors import UserError
+from lmexp.errors import UserError, nearest
 
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a data source holds: running text, pairs of texts, texts with one label each, sentences with tagged words."""
@@ -65,8 +66,11 @@ class TaskSection(Section):
         """Return the head over labels that the model needs; None: one over its vocabulary."""
         return None
 
-    def with_labels(self, labels: list[str]) -> Self:
-        """Fill in the labels of the training split. Raises UserError when there are too few for the task."""
+    def with_labels(self, labels: list[str], counts: Callable[[], list[int]]) -> Self:
+        """Fill in the labels of the training split. Raises UserError when there are too few for the task.
+
+        `counts` returns how many targets of the training split have each label.
+        """
         return self
 
 
@@ -81,6 +85,10 @@ class LabelTaskSection(TaskSection):
 
     labels: list[str] | None = None
     """The labels of the training split, in order; filled in when the config is resolved."""
+    class_weights: Literal["balanced"] | dict[str, Positive] | None = None
+    """What the training loss of each label is multiplied by; a label that is not named has 1. `balanced` weighs each
+    label inversely to its count in the training split, with a mean of 1 over its targets, and is resolved to numbers.
+    The validation loss has no weights."""
 
     @property
     def known_labels(self) -> list[str]:
@@ -93,11 +101,24 @@ class LabelTaskSection(TaskSection):
         """See TaskSection."""
         return LabelHead(len(self.known_labels), self.per_token)
 
-    def with_labels(self, labels: list[str]) -> Self:
-        """See TaskSection."""
+    def with_labels(self, labels: list[str], counts: Callable[[], list[int]]) -> Self:
+        """See TaskSection; weights become numbers. Raises UserError also for a weight of a label that is not there."""
         if len(labels) < 2:
             raise UserError(f"all examples have the label {labels[0]!r}: there is nothing to tell apart")
-        return self.model_copy(update={"labels": list(labels)})
+        weights = self.class_weights
+        if weights == "balanced":
+            each = [max(count, 1) for count in counts()]
+            mean = sum(each) / len(labels)
+            weights = {label: mean / count for label, count in zip(labels, each, strict=True)}
+        for label in weights or ():
+            if label not in labels:
+                raise UserError(f"task.class_weights.{label}: the data have no such label.{nearest(label, labels)}")
+        return self.model_copy(update={"labels": list(labels), "class_weights": weights})
+
+    def weights_of_labels(self) -> list[float]:
+        """Return the weight of each label, in their order; the weights must be resolved."""
+        assert isinstance(self.class_weights, dict), "weights are resolved with the labels"
+        return [self.class_weights.get(label, 1.0) for label in self.known_labels]
 
     def pooling_of(self, reads: Reads) -> Pooling | None:
         """Return which states of a model that reads so a text's label is read off; None: each position its own."""
