@@ -286,7 +286,7 @@ def _run(
 
 def _trusting(names: Iterable[str]) -> AbstractContextManager[None]:
     """Return a context in which code of these names may be imported."""
-    from lmexp.config.code import trusting
+    from lmexp.config.trust import trusting
 
     return trusting(_listed(names))
 

@@ -13,6 +13,7 @@ import json
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -138,6 +139,21 @@ def write_output(path: Path, content: bytes) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, content)
+
+
+def clock_of(folder: Path) -> float:
+    """Return the time, in seconds since the epoch, by the clock that dates the files in a folder.
+
+    That of a file server may differ from this machine's, which is used for a folder that cannot be written to.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"t")
+            file.flush()
+            os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 def umask() -> int:

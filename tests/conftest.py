@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from lmexp.config import code, paths
+from lmexp.config import paths, trust
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import STORES
@@ -87,9 +87,9 @@ def server(alone: None) -> None:
 @pytest.fixture(autouse=True)
 def no_trust() -> Iterator[None]:
     """Code that one test has allowed, in this process, is not allowed in the next."""
-    token = code._TRUST.set(None)
+    token = trust._TRUST.set(None)
     yield
-    code._TRUST.reset(token)
+    trust._TRUST.reset(token)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 Results go to standard output, status lines and errors to standard error.
 """
 
+import errno
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -53,6 +54,8 @@ def _until_nobody_reads(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             forget_output()
             raise typer.Exit(0) from None
+        except EOFError as error:  # of a pipe to a process that was killed; click would print only "Aborted!"
+            raise ConnectionError(errno.EPIPE, "a process that this command talks to was killed") from error
 
     return call
 

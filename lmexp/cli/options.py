@@ -62,7 +62,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback when th
 def _trust(context: typer.Context, names: list[str] | None) -> list[str] | None:
     """Allow code of these names until the command ends."""
     if names:
-        from lmexp.config.code import trusting
+        from lmexp.config.trust import trusting
 
         context.with_resource(trusting(names))
     return names

@@ -1,30 +1,16 @@
-"""Code from outside lmexp: who may name it, how it is imported, and how a run remembers its version.
+"""Code from outside lmexp: how it is imported, and how a run remembers its version.
 
 A config names code by `_target_: package.module.Name`. Importing a module runs it, so only the user may say which:
-
-- lmexp's own models and tasks, and torch's optimizers, are always allowed;
-- so is the package that an installed plug-in names (entry points of the group `lmexp.plugins`);
-- so is every `_target_` that a YAML file in the user's own conf/ or sweeps/, or an override on the command line, names
-  (and the whole package, if it lies beside that conf/);
-- `trust_remote_code`, which runs code that comes with a pretrained model, counts as such a name;
-- so is everything given by `--trust NAME`, or by the environment variable LMEXP_TRUST (names joined by colons).
-
-An allowed name allows everything that is defined inside it: `--trust my_study` allows `my_study.models.RWKV`, but not
-what a module of it has merely imported, as in `my_study.models.os.system`, unless it is allowed by this very name. All
-else that a run directory or somebody else's sweep file names is refused before anything is imported.
+trust.py holds the rule.
 """
 
 import hashlib
 import importlib
 import inspect
-import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from importlib.metadata import entry_points, packages_distributions, version
+from collections.abc import Sequence
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -32,16 +18,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from lmexp.config.base import OutsideSection, Section
-from lmexp.config.yaml_files import read_yaml
+from lmexp.config.trust import check_trusted, current_trust, is_shipped, is_within
 from lmexp.errors import UserError, nearest, reason_of
-from lmexp.files import read_bytes
-
-PLUGINS = "lmexp.plugins"
-"""Entry point group of installed packages that bring configs and code."""
-TRUST_VARIABLE, PATH_VARIABLE = "LMEXP_TRUST", "LMEXP_CODE_PATH"
-"""Environment variables by which a coordinator tells its workers what is trusted, and in which folder it lies."""
-REMOTE_CODE = "trust_remote_code"
-"""Key by which a config lets code run that comes with a pretrained model; it is trusted by this name."""
 
 Kind = Literal[
     "model", "task", "metric", "optimizer", "schedule", "callback", "source", "tokenizer", "logger", "launcher"
@@ -54,94 +32,6 @@ BASES: dict[Kind, str] = {
     "launcher": "lmexp.launch.engine.Engine",
 }
 """The class that a target of a kind must derive from; a target of any other kind must be callable."""
-SHIPPED = re.compile(r"lmexp\.(models|tasks)\.[\w.]+|torch\.optim\.[A-Z]\w*")
-"""Targets that anybody's config may name: what they can be is closed by BASES, whose check follows the import."""
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What the user of this process allows."""
-
-    names: frozenset[str] = frozenset()
-    """Dotted names; each allows itself and everything inside it."""
-    given: Path | None = None
-    """The user's own folder, if it is not the current one."""
-
-    @property
-    def folder(self) -> Path:
-        """The user's own folder: its conf/ and sweeps/ may name code, and its modules can be imported.
-
-        A notebook may change the current folder between two calls, so that is not kept.
-        """
-        return self.given or Path.cwd()
-
-    def allows(self, target: str) -> bool:
-        """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
-        return is_shipped(target) or _is_within(target, self.names) or _is_within(target, self.everything())
-
-    def everything(self) -> frozenset[str]:
-        """Return all names that are allowed, besides lmexp's own; each allows what is inside it."""
-        return self.names | _plugin_modules() | _named_in(self.folder)
-
-    def allows_exactly(self, target: str) -> bool:
-        """Whether the user has written this very name."""
-        return target in self.names or target in _named_in(self.folder)
-
-
-_TRUST: ContextVar[Trust | None] = ContextVar("trust", default=None)
-
-
-def current_trust() -> Trust:
-    """Return what the user of this process allows: by the environment, until `allow` adds to it."""
-    known = _TRUST.get()
-    if known is not None:
-        return known
-    names = [name for name in os.environ.get(TRUST_VARIABLE, "").split(":") if name]
-    return Trust(frozenset(names), Path(path) if (path := os.environ.get(PATH_VARIABLE)) else None)
-
-
-def allow(names: Iterable[str] = (), folder: Path | None = None) -> None:
-    """Add what the user has said: names to allow, the folder that is theirs. Never pass what a run or a sweep says."""
-    known = current_trust()
-    _TRUST.set(replace(known, names=known.names | frozenset(names), given=folder or known.given))
-
-
-@contextmanager
-def trusting(names: Iterable[str] = (), folder: Path | None = None) -> Iterator[None]:
-    """Allow names within a `with` block only."""
-    token = _TRUST.set(current_trust())
-    try:
-        allow(names, folder)
-        yield
-    finally:
-        _TRUST.reset(token)
-
-
-def code_environment() -> dict[str, str]:
-    """Return the environment variables that give a worker process the trust of this one."""
-    trust = current_trust()
-    names = {TRUST_VARIABLE: ":".join(sorted(trust.names))} if trust.names else {}
-    return names | {PATH_VARIABLE: str(trust.folder)}
-
-
-def is_shipped(target: str) -> bool:
-    """Whether a target belongs to lmexp or is an optimizer of torch's."""
-    return SHIPPED.fullmatch(target) is not None
-
-
-def check_trusted(target: str, key: str = "_target_") -> None:
-    """Raise UserError when the user has not allowed a target, which stands under `key`. Imports nothing."""
-    if current_trust().allows(target):
-        return
-    if target == REMOTE_CODE:
-        raise UserError(
-            f"{REMOTE_CODE} lets code run that comes with a pretrained model, and neither your own configs nor your "
-            f"overrides set it; nothing was run. If you trust the model, add --trust {REMOTE_CODE}"
-        )
-    raise UserError(
-        f"{key}={target} is code from outside lmexp, which neither your own configs nor an installed plug-in "
-        f"name; nothing of it was imported. If you trust it, add --trust {target.split('.')[0]}"
-    )
 
 
 def load_target(target: str, kind: Kind) -> Any:
@@ -224,27 +114,6 @@ def check_call(section: OutsideSection, kind: Kind, given: Sequence[str] = (), n
         raise UserError(f"the {kind} {section.target}: {error}.{hint} lmexp calls {call}") from None
 
 
-def names_of_code(node: Any) -> Iterator[str]:
-    """Yield what nested mappings and lists name as code: see targets_in, and REMOTE_CODE where that is set."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            last, values = str(key).split(".")[-1], value if isinstance(value, list) else [value]
-            if last == "_target_":
-                yield from (one for one in values if isinstance(one, str))
-            elif last == REMOTE_CODE:
-                yield from (REMOTE_CODE for one in values if one not in (None, False))
-            else:
-                yield from names_of_code(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from names_of_code(value)
-
-
-def targets_in(node: Any) -> Iterator[str]:
-    """Yield every value of a key `_target_` in nested mappings and lists; `optim._target_` is one too."""
-    return (name for name in names_of_code(node) if name != REMOTE_CODE)
-
-
 class CodeVersion(Section):
     """Which version of some code from outside lmexp a run uses."""
 
@@ -306,7 +175,7 @@ def _import_module(parts: list[str], kind: Kind) -> tuple[Any, list[str]]:
         try:
             return importlib.import_module(name), parts[length:]
         except ModuleNotFoundError as error:
-            if error.name is None or not _is_within(name, {error.name}):
+            if error.name is None or not is_within(name, {error.name}):
                 raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
         except (Exception, SystemExit) as error:  # a script that was meant to be run may end the process
             raise UserError(f"the {kind} {'.'.join(parts)} cannot be imported: {reason_of(error)}") from error
@@ -323,29 +192,3 @@ def _add_folder() -> None:
 
 def _where() -> str:
     return f" in {current_trust().folder}, nor is one installed"
-
-
-def _is_within(target: str, names: Iterable[str]) -> bool:
-    return any(target == name or target.startswith(f"{name}.") for name in names)
-
-
-def _plugin_modules() -> set[str]:
-    return {point.module.split(".")[0] for point in entry_points(group=PLUGINS)}
-
-
-def _named_in(folder: Path) -> set[str]:
-    """Return the targets that the YAML files of the user's folder name, and the folder's own packages among them.
-
-    A package beside the user's configs is theirs, and allowed whole; of any other, only what is named.
-    """
-    named: set[str] = set()
-    files = [file for part in ("conf", "sweeps") for file in (folder / part).rglob("*.yaml")]
-    for file in files:
-        try:
-            content = read_bytes(file)
-            if b"_target_" in content or REMOTE_CODE.encode() in content:
-                named.update(names_of_code(read_yaml(file)))
-        except (OSError, UserError):  # composing the file reports what is wrong with it
-            continue
-    tops = {target.split(".")[0] for target in named if not is_shipped(target)}
-    return named | {top for top in tops if (folder / top).is_dir() or (folder / f"{top}.py").is_file()}

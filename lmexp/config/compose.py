@@ -21,9 +21,10 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
+from omegaconf.resolvers import oc
 from pydantic import BaseModel, ValidationError
 
-from lmexp.config import code, paths
+from lmexp.config import paths, trust
 from lmexp.config.base import NO_BOOLEAN_BUT_TEXT, is_tag
 from lmexp.config.hydra_files import CHOICE, GROUP, CheckedFiles, SweepFile
 from lmexp.config.overrides import parse_overrides, quoted, sets_a_value, swept_values, written
@@ -46,6 +47,30 @@ def _own_hydra() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra = users  # another instance by now
+
+
+@contextmanager
+def _checked_environment() -> Iterator[None]:
+    """Let OmegaConf read variables of the environment only if the user names them. Raises UserError for another."""
+    refused: list[UserError] = []
+
+    def read(name: str, *default: Any) -> Any:
+        try:
+            trust.check_variable(name)
+        except UserError as problem:
+            refused.append(problem)
+            raise
+        return oc.env(name, *default)
+
+    OmegaConf.register_new_resolver(trust.ENVIRONMENT, read, replace=True)
+    try:
+        yield
+    except Exception:
+        if refused:
+            raise refused[0] from None  # without what OmegaConf says about it
+        raise
+    finally:
+        OmegaConf.register_new_resolver(trust.ENVIRONMENT, oc.env, replace=True)
 
 
 MAX_SHOWN = 20
@@ -82,11 +107,10 @@ def allow_code(words: list[str], config_dir: Path | None = None) -> None:
 
     Never pass words that were made from a run's config: that would allow whatever somebody else's run names.
     """
-    named: set[str] = set()
-    for override in parse_overrides([word for word in words if "_target_" in word or code.REMOTE_CODE in word]):
+    for override in parse_overrides([word for word in words if trust.concerns(word)]):
         values = swept_values(override) if override.is_sweep_override() else [override.value()]
-        named.update(code.names_of_code([{override.key_or_group: value} for value in values]))
-    code.allow(named, Path(os.path.realpath(config_dir)) if config_dir else None)
+        trust.allow_words({override.key_or_group: values})
+    trust.allow(folder=Path(os.path.realpath(config_dir)) if config_dir else None)
 
 
 BOOLEAN_HINT = "YAML takes on, off, yes and no for true or false: put the word in quotes"
@@ -116,7 +140,7 @@ class Composer:
     def sweep_spec(self) -> SweepSpec:
         """Return the study that the sweep file (and the words) describe."""
         cfg = self._compose({})
-        with _translate(self, cfg):
+        with _translate(self, cfg), _checked_environment():
             plain = OmegaConf.to_container(cfg, resolve=False)
             node = OmegaConf.to_container(cfg["sweep"], resolve=True) if OmegaConf.is_dict(cfg.get("sweep")) else None
         if node is None:
@@ -127,7 +151,7 @@ class Composer:
     def config(self, values: Values) -> RunConfig:
         """Return the checked config of one cell. Raises UserError with one line."""
         cfg = self._compose(values)
-        with _translate(self, cfg):
+        with _translate(self, cfg), _checked_environment():
             plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
         plain.pop("sweep", None)
@@ -135,9 +159,18 @@ class Composer:
             if _NO_TEXT.search(value):
                 raise UserError(f"{self.place(key)}{key}={value!a}: it holds a character that no file can hold")
         for section, values in plain.items():
-            for target in code.names_of_code(values):
-                code.check_trusted(target, f"{section!s}._target_")
-        return self._check(RunConfig, plain, ())
+            for target in trust.names_of_code(values):
+                trust.check_trusted(target, f"{section!s}._target_")
+        config = self._check(RunConfig, plain, ())
+        if self._is_from_elsewhere:
+            trust.check_settings(plain)
+        return config
+
+    @property
+    def _is_from_elsewhere(self) -> bool:
+        """Whether the sweep file lies in no folder whose configs speak for the user."""
+        file = self.sweep_file
+        return file is not None and not any(file.is_relative_to(root / paths.SWEEPS) for root in self.roots)
 
     def _compose(self, values: Values) -> DictConfig:
         words = self._last_words()
@@ -194,7 +227,12 @@ class Composer:
         if self.sweep_file is not None:
             addresses.append(f"{SweepFile.scheme()}://{self.sweep_file}")
             overrides.insert(1, f"+{GROUP}@_global_={CHOICE}")
-        with _own_hydra(), _translate(self, None), initialize_config_dir(shipped, version_base="1.3"):
+        with (
+            _own_hydra(),
+            _translate(self, None),
+            _checked_environment(),
+            initialize_config_dir(shipped, version_base="1.3"),
+        ):
             path = GlobalHydra.instance().config_loader().get_search_path()
             for address in addresses:  # in this order: a user's choice hides a shipped one of its name
                 path.prepend("lmexp", address, SearchPathQuery(provider="main"))

@@ -3,7 +3,7 @@
 import traceback
 from pathlib import Path
 
-from lmexp.config.code import current_trust
+from lmexp.config.trust import current_trust
 from lmexp.errors import UserError, reason_of
 
 

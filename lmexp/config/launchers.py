@@ -10,6 +10,8 @@ from lmexp.errors import UserError
 
 MAX_JOBS = 1000
 """Runs that a scheduler is given at a time, unless the config says otherwise."""
+OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""A text for a job's script: what followed a line break in it would be a command there."""
 TRIALS_PER_PLACE = 5
 """A search on a cluster has a fifth of its trials under way at a time, so that most of them learn from others."""
 
@@ -109,12 +111,12 @@ class SlurmLauncher(ClusterLauncher):
     name: Literal["slurm"]
     engine: ClassVar[str] = "lmexp.launch.slurm.SlurmEngine"
     spans_nodes: ClassVar[bool] = True
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
+    partition: OneLine | None = None
+    account: OneLine | None = None
+    qos: OneLine | None = None
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     """GPUs per node of a run; null requests none, or one per process if trainer.accelerator is a GPU."""
-    constraint: str | None = None
+    constraint: OneLine | None = None
     minutes: Count = 60
     """Time limit of a job; a longer run is saved before the limit and queued again under the same id."""
     signal_seconds: Count = 60
@@ -125,7 +127,7 @@ class SlurmLauncher(ClusterLauncher):
     """Jobs of one array that run at a time; null means as many as the cluster allows."""
     setup: list[str] = []
     """Shell lines before the run: `module load`, `source .../activate`."""
-    options: dict[str, str | int] = {}
+    options: dict[OneLine, OneLine | int] = {}
     """Further options of sbatch, as in {exclude: node7}."""
 
     def check(self, trainer: TrainerConfig) -> None:

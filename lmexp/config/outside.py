@@ -1,18 +1,11 @@
 """What a config takes from outside lmexp: whether it can be called, and which version of it a run was named for."""
 
-from lmexp.config.code import (
-    check_call,
-    check_trusted,
-    code_version,
-    is_shipped,
-    load_target,
-    names_of_code,
-    targets_in,
-)
+from lmexp.config.code import check_call, code_version, load_target
 from lmexp.config.data import OutsideData
 from lmexp.config.optimizers import OtherOptim
 from lmexp.config.schedules import OutsideSchedule
 from lmexp.config.schema import RunConfig
+from lmexp.config.trust import check_settings, check_trusted, is_shipped, names_of_code, targets_in
 from lmexp.errors import UserError
 from lmexp.messages import Say
 
@@ -26,6 +19,7 @@ def check_outside(config: RunConfig) -> None:
     What models, tasks and metrics take is checked by their own sections, loggers by runs/mirrors/open.py.
     """
     check_trust(config)
+    check_settings(config.model_dump(mode="json", by_alias=True))
     if isinstance(config.optim, OtherOptim):
         check_call(config.optim, "optimizer", given=["params"], named=["lr"])
     if isinstance(config.schedule, OutsideSchedule):
@@ -68,12 +62,14 @@ def check_trust(config: RunConfig) -> None:
         check_trusted(name)
 
 
-def check_code(config: RunConfig) -> None:
+def check_code(config: RunConfig, *sections: str) -> None:
     """Raise UserError for a run whose code from outside is not trusted, or has changed since the run was named.
 
-    A run whose code has changed would have the result of another run under its name.
+    A run whose code has changed would have the result of another run under its name. What only the user may say in
+    `sections`, those that are about to be used, is checked too; see trust.SETTINGS.
     """
     check_trust(config)
+    check_settings(config.model_dump(mode="json", by_alias=True), *sections)
     if changed := changed_code(config):
         raise UserError(
             f"the code of {', '.join(changed)} has changed since this run was named; run the sweep again, which makes "

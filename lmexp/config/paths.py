@@ -12,11 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import lmexp
-from lmexp.config.code import PLUGINS
 from lmexp.errors import UserError, nearest
 from lmexp.files import is_leftover, open_regular, user_path, why_not_a_file
 
 CONF, SWEEPS = "conf", "sweeps"
+PLUGINS = "lmexp.plugins"
+"""Entry point group of installed packages that bring configs and code."""
 MAX_COMMENT = 1000
 """Bytes of a file's first line that are read."""
 WANDB = "wandb"

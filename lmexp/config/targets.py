@@ -14,7 +14,8 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticKnownError
 
 from lmexp.config.base import Section
-from lmexp.config.code import Kind, is_shipped, load_target
+from lmexp.config.code import Kind, load_target
+from lmexp.config.trust import is_shipped
 from lmexp.errors import UserError
 
 S = TypeVar("S", bound=Section)

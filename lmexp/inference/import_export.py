@@ -68,7 +68,7 @@ def import_run(folder: Path, outputs: Path, name: str | None = None) -> RunDir:
         run = RunDir.create(run.path, config)
     save_final(run, built, config, tokenizer)
     run.write_record([_record(config)])
-    run.update_state(state="done", finished=time.time())
+    run.update_state(state="done", finished=run.now())
     return run
 
 

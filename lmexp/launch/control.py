@@ -13,11 +13,12 @@ from lmexp.config.failures import explain
 from lmexp.config.outside import check_code
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, load_engine
-from lmexp.launch.processes import stop_process
+from lmexp.launch.processes import has_open, stop_process
 from lmexp.messages import Say
 from lmexp.runs.coordinators import ask_to_stop, has_coordinator
 from lmexp.runs.directory import RunDir
 from lmexp.runs.find import find_run, runs_of
+from lmexp.runs.links import check_links, check_sweep_links
 from lmexp.runs.state import WAITING, State
 
 LOG = "sweep.log"
@@ -33,10 +34,13 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     A run that had started is cancelled then; one that had not stays queued.
 
     Runs that a killed coordinator left behind are stopped too, on this machine and in a scheduler.
-    Raises UserError if nothing was started there, or, when all others are stopped, if a scheduler keeps some jobs.
+    Raises UserError if nothing was started there, or, when all others are stopped, if some could not be: a scheduler
+    keeps their jobs, or their directories cannot be written.
     """
     runs = runs_of(folder)
-    waiting = [run for run in runs if run.read_state().state in WAITING]
+    for run in (run for run in runs if not run.path.is_dir()):
+        say(f"{run.name} is passed over: its directory is missing")
+    waiting = [run for run in runs if run.path.is_dir() and run.read_state().state in WAITING]
     ask_to_stop(folder)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
     while has_coordinator(folder) and time.monotonic() < deadline:
@@ -47,19 +51,32 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     for run in waiting:
         if any(run in runs for runs in kept.values()):
             continue
-        state = run.read_state()
-        if run.is_alive(state):
-            if state.host not in (None, socket.gethostname()) or state.pid is None:
-                say(f"{run.name} runs on {state.host}, which cannot be reached from here")
-                continue
-            stop_process(state.pid)
-        if run.read_state().state in WAITING:
-            run.stop_waiting("the sweep was cancelled")
+        try:
+            check_links(run.path)
+            _stop(run, say)
+        except (OSError, UserError) as error:
+            reason = str(error) if isinstance(error, UserError) else f"{error.strerror}: {error.filename}"
+            kept.setdefault(reason, []).append(run)
     stopped = [run for run in waiting if (state := run.read_state()).state == "cancelled" or state.never_started]
     if kept:
         told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
         raise UserError(f"{len(stopped)} runs stopped; these are not: {told}")
     return stopped
+
+
+def _stop(run: RunDir, say: Say) -> None:
+    """Stop the process of a run, if it is on this machine, and mark the run as cancelled."""
+    state = run.read_state()
+    if run.is_alive(state):
+        if state.host not in (None, socket.gethostname()):
+            say(f"{run.name} runs on {state.host}, which cannot be reached from here")
+            return
+        if state.pid is None or not has_open(state.pid, run.path / ".lock"):  # whatever state.json says
+            say(f"{run.name} is trained by a process that its state.json does not name; stop that one by hand")
+            return
+        stop_process(state.pid)
+    if run.read_state().state in WAITING:
+        run.stop_waiting("the sweep was cancelled")
 
 
 def _cancel_jobs(runs: Sequence[RunDir]) -> dict[str, list[RunDir]]:
@@ -110,17 +127,17 @@ def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence
         fresh: whether the runs start over instead of from their last checkpoint.
 
     Raises UserError if a name is no run of the sweep, or is a run that is done or under way, or whose code from outside
-    lmexp is not trusted or has changed.
+    lmexp is not trusted or has changed, or that holds what only the user may say (config/trust.py).
     """
-    known = runs_of(folder)
-    runs = [find_run(name, outputs) for name in names] or [
-        run for run in known if (state := run.read_state()).state in states and not state.is_pruned
+    known = {run.path.resolve(): run for run in runs_of(folder)}
+    runs = [known.get(run.path.resolve(), run) for run in (find_run(name, outputs) for name in names)] or [
+        run for run in known.values() if (state := run.read_state()).state in states and not state.is_pruned
     ]
-    paths = {run.path.resolve() for run in known}
     for run in runs:
         state = run.read_state()
-        if run.path.resolve() not in paths:
+        if run.path.resolve() not in known:
             raise UserError(f"{run.name} is no run of {folder.name}")
+        check_links(run.path)
         if state.state == "done":
             raise UserError(f"{run.name} is done; there is nothing to retry")
         if run.is_alive(state):
@@ -143,6 +160,7 @@ def detach(folder: Path, command: Sequence[str]) -> tuple[int, int | None]:
     Returns its process id as soon as it coordinates the sweep; if it has ended by then, also its exit code.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_sweep_links(folder)
     with (folder / LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "lmexp.cli", *command],

@@ -20,7 +20,8 @@ from typing import Protocol
 
 import psutil
 
-from lmexp.config.code import code_environment
+from lmexp.config.trust import code_environment
+from lmexp.errors import UserError
 from lmexp.launch.slots import Place
 from lmexp.runs.directory import RunDir
 
@@ -28,6 +29,11 @@ GRACE_SECONDS = 30.0
 """Time from SIGTERM to SIGKILL: a run finishes its step, then saves weights and optimizer state."""
 CLEARING_SECONDS = 10.0
 """How long to wait for the system to remove a killed process; it takes milliseconds, more under load."""
+
+MAX_SERVERS = 3
+"""How often the server that runs are forked from is started for one run, if something kills it."""
+UNKNOWN_CODE = 255
+"""The exit code that multiprocessing reports for a process whose server was killed."""
 
 
 class Process(Protocol):
@@ -107,20 +113,35 @@ def worker_environment(threads: int) -> dict[str, str]:
 class _Forked:
     def __init__(self, run: RunDir, place: Place, probe: bool) -> None:
         warm_up()
-        self._process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
-            target=_enter,
-            args=(run.path, run.log, place.environment() | code_environment(), place.threads, probe),
-            daemon=False,
-        )
-        with _without_main():
-            self._process.start()
+        self._process = _fork(run.path, run.log, place.environment() | code_environment(), place.threads, probe)
+        tree = _tree(self._process.pid or 0)
+        self._child = tree[0] if tree else None
 
     def exit_code(self) -> int | None:
-        return self._process.exitcode
+        code = self._process.exitcode
+        if code == UNKNOWN_CODE and self._child is not None and _lives(self._child):
+            return None  # its server was killed; the run goes on
+        return code
 
     @property
     def pid(self) -> int | None:
         return self._process.pid
+
+
+def _fork(*arguments: object) -> ForkServerProcess:
+    """Return a started process that calls `_enter`. A server that was killed, for its memory perhaps, is replaced."""
+    for _ in range(MAX_SERVERS):
+        process: ForkServerProcess = multiprocessing.get_context("forkserver").Process(
+            target=_enter, args=arguments, daemon=False
+        )
+        try:
+            with _without_main():
+                process.start()
+        except (EOFError, ConnectionError):
+            time.sleep(0.1)  # until the system has removed it
+        else:
+            return process
+    raise UserError(f"the process that runs are forked from was killed {MAX_SERVERS} times; is memory short?")
 
 
 class _Torchrun:
@@ -170,6 +191,13 @@ def stop_all(handles: Sequence[Process]) -> None:
     for handle in handles:
         while handle.exit_code() is None:
             time.sleep(0.01)
+
+
+def has_open(pid: int, file: Path) -> bool:
+    """Whether a process has a file open: the id in a file may be that of another process by now, or a stranger's."""
+    with suppress(psutil.Error, OSError):
+        return os.path.realpath(file) in (one.path for one in psutil.Process(pid).open_files())
+    return False
 
 
 def stop_process(pid: int) -> None:

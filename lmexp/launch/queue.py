@@ -24,7 +24,7 @@ from lmexp.launch.policy import MAX_LOST_RETRIES, Policy
 from lmexp.launch.probe import known_probes
 from lmexp.launch.spend import Ledger
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.runs.coordinators import asked_to_stop, coordinating
+from lmexp.runs.coordinators import coordinating, last_request
 from lmexp.runs.manifest import write_manifest
 from lmexp.runs.state import RESULTS, WAITING, State, StateName
 
@@ -78,7 +78,7 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     Raises UserError, before anything starts, if the outputs cannot be written. On Ctrl-C, or on `lmexp cancel`, the
     running runs are stopped and marked cancelled, and KeyboardInterrupt is raised.
     """
-    began = time.time()
+    before = last_request(sweep.folder)
     policy = policy or Policy()
     ledger = Ledger(policy, lambda planned: known_probes([planned], sweep.folder.parent)[0])
     ledger.check(sweep.examples)
@@ -98,7 +98,7 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
         source = _source(sweep)
         for planned in sweep.runs:
             ledger.ended(planned, planned.run.read_state())
-        Coordinator(source, engine, listener, policy, ledger, sweep.folder, began).run()
+        Coordinator(source, engine, listener, policy, ledger, sweep.folder, before).run()
     if not sweep.runs:
         raise UserError(f"none of the {len(sweep.skipped)} trials could be run: {sweep.skipped[0].reason}")
     return [planned.run.read_state() for planned in sweep.runs]
@@ -123,11 +123,11 @@ class Coordinator:
         policy: Policy,
         ledger: Ledger,
         folder: Path,
-        began: float,
+        request: str | None,
     ) -> None:
-        """`folder` is the sweep's; requests to stop count if made after `began`, in seconds since the epoch."""
+        """`folder` is the sweep's; `request` is the last request to stop there that is not for this coordinator."""
         self._source, self._engine, self._listener = source, engine, listener
-        self._policy, self._ledger, self._folder, self._began = policy, ledger, folder, began
+        self._policy, self._ledger, self._folder, self._request = policy, ledger, folder, request
         self._looked = 0.0
         self._running: list[_Running] = []
         self._elsewhere: list[PlannedRun] = []
@@ -308,7 +308,8 @@ class Coordinator:
             self._engine.release(one.handle)
             state = one.planned.run.read_state()
             if state.state not in RESULTS:  # in the last moment
-                state = one.planned.run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
+                run = one.planned.run
+                state = run.update_state(state=outcome, reason=reason, finished=run.now(), pid=None)
             self._end(one.planned, state)
 
     def _age(self, one: _Running) -> float:
@@ -316,7 +317,7 @@ class Coordinator:
         state = one.planned.run.read_state()
         if state.job is None:
             return time.monotonic() - one.since
-        return time.time() - (state.started or time.time()) if state.state == "running" else 0.0
+        return one.planned.run.now() - state.started if state.state == "running" and state.started else 0.0
 
     def _stop_all(self) -> None:
         """Stop every run that this coordinator has started; what had not started stays queued."""
@@ -328,7 +329,7 @@ class Coordinator:
 
     def _look(self) -> None:
         """Check for requests to stop, and for runs of other coordinators that have ended."""
-        if asked_to_stop(self._folder, self._began):
+        if (request := last_request(self._folder)) is not None and request != self._request:
             raise KeyboardInterrupt
         for planned in list(self._elsewhere):
             state = planned.run.read_state()

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from lmexp.config.code import code_environment
 from lmexp.config.launchers import RayLauncher
 from lmexp.config.schema import RunConfig
+from lmexp.config.trust import code_environment
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine
 from lmexp.launch.processes import CLEARING_SECONDS, GRACE_SECONDS

@@ -5,6 +5,7 @@ job over instead of submitting the run again. Slurm is queried rarely, for all j
 """
 
 import math
+import re
 import shutil
 import subprocess
 import time
@@ -32,6 +33,10 @@ ENDED = {
 """States of jobs that will not run again; a job in any other state is running or will run."""
 OURS = "slurm:"
 """Prefix of a job's id in the state of its run."""
+JOB = re.compile(r"slurm:(\d+(_\d+)?)")
+"""A job as in the state of its run; an option of scancel is none."""
+NAME = "lmexp-"
+"""Prefix of the names of lmexp's jobs; a job of another name is never cancelled, whatever a state says."""
 UNKNOWN = ""
 """State of a job that Slurm no longer knows, because it ended long ago."""
 
@@ -103,7 +108,7 @@ class SlurmEngine(Engine[SlurmHandle]):
         if find_spec("submitit") is None:
             raise UserError("launcher=slurm needs submitit: pip install 'lmexp[slurm]'")
         self._folder = sweep.folder.absolute() / ".slurm"
-        self._name = f"lmexp-{sweep.name}"
+        self._name = f"{NAME}{sweep.name}"
         self._jobs = Jobs()
         self._under_way = 0
         for planned in sweep.runs:  # one query covers all jobs that are to be adopted
@@ -167,8 +172,16 @@ class SlurmEngine(Engine[SlurmHandle]):
 
     @classmethod
     def cancel(cls, jobs: Sequence[str]) -> None:
-        """Cancel jobs, named as in the states of their runs. Raises UserError if Slurm's commands are missing."""
-        cancel_jobs([job.removeprefix(OURS) for job in jobs])
+        """Cancel jobs, named as in the states of their runs. Raises UserError if Slurm's commands are missing.
+
+        What a state names that is no job of lmexp's is passed over.
+        """
+        ids = [match[1] for job in jobs if (match := JOB.fullmatch(job))]
+        if ids and shutil.which("squeue"):
+            listed = _run("squeue", "--noheader", "--array", "--format=%i|%j", f"--jobs={','.join(ids)}").stdout
+            names = dict(line.split("|", 1) for line in listed.splitlines() if "|" in line)
+            ids = [job for job in ids if names.get(job, NAME).startswith(NAME)]
+        cancel_jobs(ids)
 
     def _submit(self, shape: dict[str, str | int], runs: Sequence[PlannedRun]) -> list[SlurmHandle]:
         import submitit
@@ -299,7 +312,8 @@ def _launcher(planned: PlannedRun) -> SlurmLauncher:
 
 
 def _job_of(state: State) -> str | None:
-    return state.job.removeprefix(OURS) if state.job and state.job.startswith(OURS) else None
+    match = JOB.fullmatch(state.job or "")
+    return match[1] if match else None
 
 
 def _has_ended(state: str | None) -> bool:

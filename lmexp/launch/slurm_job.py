@@ -18,7 +18,7 @@ import submitit
 from submitit.core.utils import UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
-from lmexp.config.code import code_environment
+from lmexp.config.trust import code_environment
 from lmexp.launch.processes import worker_command, worker_environment
 from lmexp.runs.directory import RunDir
 

@@ -12,6 +12,7 @@ from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import run_id, slug
 from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
+from lmexp.config.trust import allow_settings
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
@@ -80,6 +81,7 @@ class RunResolver:
         """Return the run of a cell, named after the cell's values alone. Raises UserError if it cannot run."""
         if config.init.run is not None and config.init.run_id is None:
             config = self._with_init(config)
+        allow_settings(config.model_dump(mode="json", by_alias=True))  # they were composed, not read from a run
         config, length, device = self._runnable(config, read_source=True)
         identity = run_id(config)
         name = slug(values or {"model": config.model.name, "precision": config.precision.name})

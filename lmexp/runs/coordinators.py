@@ -12,12 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from lmexp.files import read_text, write_atomically
+from lmexp.runs.links import check_sweep_links
+
 LOCK, CANCEL = ".coordinators", ".cancel"
+MAX_REQUEST_BYTES = 1000
 
 
 @contextmanager
 def coordinating(folder: Path) -> Iterator[None]:
-    """Be one of the folder's coordinators."""
+    """Be one of the folder's coordinators. Raises UserError for a folder with a link that leads out of the outputs."""
+    check_sweep_links(folder)
     with (folder / LOCK).open("a+") as file:  # NFS grants a shared lock only on a file that is open for reading
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -50,12 +55,16 @@ def _open(path: Path) -> IO[str]:
 
 def ask_to_stop(folder: Path) -> None:
     """Ask every coordinator that is at work now to stop its runs and to end."""
-    (folder / CANCEL).write_text(f"{time.time()}\n")
+    write_atomically(folder / CANCEL, f"{time.time()}\n")
 
 
-def asked_to_stop(folder: Path, since: float) -> bool:
-    """Whether a request to stop was made since a time (seconds since the epoch)."""
+def last_request(folder: Path) -> str | None:
+    """Return the last request to stop; None if there is none.
+
+    A coordinator stops when it is another one than at its start. Whether it is later by the clock is not asked: the
+    clocks of two machines may differ by hours.
+    """
     try:
-        return float((folder / CANCEL).read_text()) >= since
-    except (OSError, ValueError):  # there is no request, or it is being written
-        return False
+        return read_text(folder / CANCEL, MAX_REQUEST_BYTES)
+    except (OSError, ValueError):
+        return None

@@ -31,7 +31,8 @@ from lmexp.config.launchers import LauncherConfig
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
-from lmexp.files import flush_to_disk, read_json, umask, write_atomically, write_json
+from lmexp.files import clock_of, flush_to_disk, read_json, umask, write_atomically, write_json
+from lmexp.runs.links import check_links
 from lmexp.runs.record import Row, is_number, is_row
 from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READER, Failure, State, StateName
 
@@ -140,11 +141,17 @@ class RunDir:
         write_atomically(self.path / "config.yaml", dump_config(config))
 
     def read_state(self) -> State:
-        """Return the state; a missing or unreadable one counts as queued, and its reason says so."""
+        """Return the state; a missing or unreadable one counts as queued, and its reason says so.
+
+        A run that is done but has no readable record counts as failed, so that it can be trained again.
+        """
         try:
-            return self._read_state()
+            state = self._read_state()
         except (ValueError, AttributeError, RecursionError, OSError):
             return State(reason="state.json could not be read")
+        if state.state == "done" and not self._read_rows():
+            return replace(state, state="failed", reason="it was done, but its record.json is missing or unreadable")
+        return state
 
     def set_aside_damaged_state(self) -> str | None:
         """Rename a damaged state.json, before it is written again, and return its new name; None if it is fine."""
@@ -221,7 +228,7 @@ class RunDir:
             return None
 
     def clear_failure(self, before: float | None = None) -> None:
-        """Remove the report of an earlier attempt, or only one that was written before the time `before`."""
+        """Remove the report of an earlier attempt, or only one that was written before a time; see `now`."""
         with suppress(FileNotFoundError):
             if before is None or self._failure.stat().st_mtime < before:
                 self._failure.unlink()
@@ -234,8 +241,10 @@ class RunDir:
         """Lock the run for this process, until the returned file is closed or the process ends.
 
         Returns None if another process holds the lock for `patience` seconds. A process that only checks whether the
-        run is alive holds it for a moment.
+        run is alive holds it for a moment. Whatever writes into a run locks it first, so a run with a link that leads
+        out of the outputs is refused here, with a UserError.
         """
+        check_links(self.path)
         file, deadline = (self.path / ".lock").open("a"), time.monotonic() + patience
         while True:
             try:
@@ -255,8 +264,8 @@ class RunDir:
             return False
         try:
             lock = self.lock()
-        except PermissionError:  # a reader without write permission has only the heartbeat
-            return state.state == "running" and time.time() - (state.heartbeat or 0) < STALE_SECONDS
+        except (PermissionError, UserError):  # who must not write, or not here, has only the heartbeat
+            return state.state == "running" and self._has_heartbeat(state)
         if lock is not None:
             lock.close()
         return lock is None
@@ -264,7 +273,18 @@ class RunDir:
     def _trains_elsewhere(self, state: State) -> bool:
         """Whether a process on another machine has written a heartbeat lately."""
         elsewhere = state.state == "running" and state.host not in (None, socket.gethostname())
-        return elsewhere and time.time() - (state.heartbeat or 0) < STALE_SECONDS
+        return elsewhere and self._has_heartbeat(state)
+
+    def _has_heartbeat(self, state: State) -> bool:
+        """Whether the heartbeat is recent; one from the future is none, whatever clock has written it."""
+        return abs(self.now() - (state.heartbeat or 0)) < STALE_SECONDS
+
+    def now(self) -> float:
+        """Return the time by the clock of the run's disk, in seconds since the epoch.
+
+        All times in the state are by this clock: those of the machines that train and watch a run may differ by hours.
+        """
+        return clock_of(self.path)
 
     def is_under_way(self) -> bool:
         """Whether the run is being trained, or is waiting to be."""
@@ -308,15 +328,20 @@ class RunDir:
 
     def read_record(self) -> list[Row]:
         """Return the rows of the record, the last one with the scores of scores.json; none without a record."""
-        try:
-            rows: list[Row] = read_json(self.path / "record.json")["rows"]
-            if not rows or not all(map(is_row, rows)):
-                return []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        rows = self._read_rows()
+        if not rows:
             return []
         known = read_scores(self.path) or {}
         later = {f"score/{task}/{metric}": v for task, of in known.items() for metric, v in of["scores"].items()}
         return [*rows[:-1], rows[-1] | later]
+
+    def _read_rows(self) -> list[Row]:
+        """Return the rows of the record as they were written; none if it is missing or damaged."""
+        try:
+            rows: list[Row] = read_json(self.path / "record.json")["rows"]
+            return rows if all(map(is_row, rows)) else []
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return []
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:

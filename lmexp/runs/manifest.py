@@ -5,14 +5,17 @@ without a manifest can be read too: each run directory in it is then a cell, and
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lmexp.errors import UserError
 from lmexp.files import write_json
 
 MANIFEST = "sweep.json"
+
+PATH = r"^(\.\./[^/.\x00][^/\x00]*/)?[^/.\x00][^/\x00]*$"
+"""A run directory in the sweep's own folder, or in the folder of another sweep beside it; nothing else."""
 
 INIT = "init"
 """The axis that separates runs that start from weights trained by the sweep itself from those that start from scratch.
@@ -28,7 +31,7 @@ class Cell(BaseModel):
     """A cell that became a run."""
 
     run_id: str
-    path: str
+    path: Annotated[str, Field(pattern=PATH)]
     """The run directory, relative to the sweep's folder: `../other/...` when another sweep ran it first."""
     values: Values = {}
 

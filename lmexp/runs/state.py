@@ -19,7 +19,7 @@ STALE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """What a run is doing. Times are seconds since the epoch."""
+    """What a run is doing. Times are seconds since the epoch, by the clock of the run's disk; see RunDir.now."""
 
     __pydantic_config__ = ConfigDict(allow_inf_nan=False)  # for the check when it is read
 

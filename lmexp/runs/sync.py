@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
+from lmexp.config.trust import check_settings
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
@@ -42,6 +43,8 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
     if not any(has_mirror(config.logger) for config in configs):
         raise UserError(f"the runs of {folder.name} have no mirror; name one, as in --logger wandb")
     for config in configs:
+        if "uri" not in logger:  # it is the run's own then, and the run may be anybody's
+            check_settings(config.model_dump(mode="json", by_alias=True), "logger")
         check_logger(config.logger)
     rows: list[Row] = []
     unreachable: str | None = None

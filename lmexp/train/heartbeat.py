@@ -1,7 +1,6 @@
 """The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +25,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending)
     def update() -> None:
         run.update_state(
             state="running",
-            heartbeat=time.time(),
+            heartbeat=run.now(),
             tokens=progress.tokens,
             share=progress.share,
             train_loss=curve.train_loss,

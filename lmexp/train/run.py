@@ -3,7 +3,6 @@
 Training.fit -> final/ -> record.json -> state "done"
 """
 
-import time
 from dataclasses import asdict
 
 import torch
@@ -54,7 +53,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
     except (Diverged, Stopped) as end:
         if leader:  # before the mirror closes, because torchrun may not wait for that
             outcome = end.outcome if isinstance(end, Stopped) else "diverged"
-            run.update_state(state=outcome, reason=str(end), finished=time.time(), pid=None)
+            run.update_state(state=outcome, reason=str(end), finished=run.now(), pid=None)
         raise
     finally:
         training.release()
@@ -96,5 +95,5 @@ def _finish(training: Training, result: FitResult, record: Row) -> None:
         write_predictions(run, map(asdict, result.test.predictions), f"{config.task.name}{ON_TEST}")
     run.write_record([record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.
-    run.update_state(state="done", finished=time.time(), pid=None)
+    run.update_state(state="done", finished=run.now(), pid=None)
     last_checkpoint(run).unlink(missing_ok=True)

@@ -71,7 +71,8 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
     outcome: StateName = "done"
     reason: str | None = None
     error: BaseException | None = None
-    run.clear_failure(before=psutil.Process().create_time())  # each process does this before it can fail itself
+    age = time.time() - psutil.Process().create_time()
+    run.clear_failure(before=run.now() - age)  # each process does this before it can fail itself
     finished = threading.Event()
     if leader and processes() > 1:
         threading.Thread(target=_watch_others, args=(run, signals, finished), daemon=True).start()
@@ -79,7 +80,7 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         signals.start()
         config = _trainable_config(run)
         if leader:
-            _write_running(run, started)
+            _write_running(run)
         fit_micro_batch(config, lambda fitting: train(run, fitting, started, leader, signals))
     except Diverged as divergence:
         outcome, reason = "diverged", str(divergence)
@@ -104,7 +105,7 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
     if signals.finishing and run.read_record():  # whatever came after it, the run is done
         outcome, reason = "done", None
         run.clear_failure()
-    run.update_state(state=outcome, reason=reason, finished=time.time(), pid=None)
+    run.update_state(state=outcome, reason=reason, finished=run.now(), pid=None)
     return 0 if outcome == "done" else 1
 
 
@@ -112,7 +113,7 @@ def _trainable_config(run: RunDir) -> RunConfig:
     """Return the config of a run. Raises UserError if it is not the run's any more, or needs other processes."""
     config = run.read_config()
     check_identity(config)
-    check_code(config)
+    check_code(config, "logger")
     if world_size(config) != processes():
         raise UserError(
             f"this run has {world_size(config)} processes: start it with "
@@ -121,19 +122,19 @@ def _trainable_config(run: RunDir) -> RunConfig:
     return config
 
 
-def _write_running(run: RunDir, started: float) -> None:
+def _write_running(run: RunDir) -> None:
     """Write into the state that this process trains the run, in one attempt more."""
     if aside := run.set_aside_damaged_state():
         print(f"state.json could not be read; set aside as {aside}")
-    before = run.read_state()
+    before, now = run.read_state(), run.now()
     run.write_state(
         State(
             state="running",
             attempts=before.attempts + 1,
             host=socket.gethostname(),
             pid=os.getpid(),
-            heartbeat=started,
-            started=started,
+            heartbeat=now,
+            started=now,
             earlier=before.spent,
             job=before.job,
         )
@@ -185,7 +186,7 @@ def _watch_others(run: RunDir, signals: Signals, finished: threading.Event) -> N
         if failure is None or signals.finishing or finished.wait(2 * REPORT_SECONDS):
             continue
         print(f"{_in_words(failure)}; this process stops waiting for it", flush=True)
-        run.update_state(state=failure.outcome, reason=_in_words(failure), finished=time.time(), pid=None)
+        run.update_state(state=failure.outcome, reason=_in_words(failure), finished=run.now(), pid=None)
         os._exit(1)
 
 

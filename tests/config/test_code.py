@@ -7,21 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config import code
+from lmexp.config import trust
 from lmexp.config.base import OutsideSection
-from lmexp.config.code import (
-    CodeVersion,
-    Trust,
-    allow,
-    arguments_of,
-    check_call,
-    check_trusted,
-    code_environment,
-    code_version,
-    load_target,
-    targets_in,
-    trusting,
-)
+from lmexp.config.code import CodeVersion, arguments_of, check_call, code_version, load_target
+from lmexp.config.trust import Trust, allow, check_trusted, code_environment, targets_in, trusting
 from lmexp.errors import UserError
 
 MODULE = """
@@ -149,7 +138,7 @@ def test_code_that_comes_with_a_model_is_trusted_by_its_key(folder: Path, file: 
 def test_the_current_folder_is_the_users_own_wherever_that_is(folder: Path, monkeypatch: pytest.MonkeyPatch):
     (folder / "conf").mkdir()
     (folder / "conf" / "model.yaml").write_text("_target_: their_study.nets.Net\n")
-    monkeypatch.setattr(code, "_TRUST", ContextVar("trust", default=None))
+    monkeypatch.setattr(trust, "_TRUST", ContextVar("trust", default=None))
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
     allow()

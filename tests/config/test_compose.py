@@ -7,9 +7,9 @@ import pytest
 from lmexp.config import paths
 from lmexp.config.cells import corners, expand
 from lmexp.config.checks import check_config
-from lmexp.config.code import trusting
 from lmexp.config.compose import Composer, allow_code
 from lmexp.config.outside import check_code
+from lmexp.config.trust import trusting
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
 from lmexp.train.checkpoint import load_final

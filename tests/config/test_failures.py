@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.code import load_target, trusting
+from lmexp.config.code import load_target
 from lmexp.config.failures import explain, place_outside
+from lmexp.config.trust import trusting
 from lmexp.errors import UserError
 from tests.config.test_code import folder
 

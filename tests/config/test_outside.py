@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.code import trusting
 from lmexp.config.compose import Composer
 from lmexp.config.outside import check_outside
 from lmexp.config.paths import shipped_root
+from lmexp.config.trust import trusting
 from lmexp.errors import UserError
 
 MODULE = """

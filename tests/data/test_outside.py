@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.code import trusting
 from lmexp.config.data import OutsideData, OutsideTokenizerConfig
+from lmexp.config.trust import trusting
 from lmexp.data.outside import fingerprint
 from lmexp.data.tokenizers.outside import build_outside
 from lmexp.errors import UserError

@@ -47,10 +47,10 @@ def test_a_new_run_is_queued_and_has_its_config(run: RunDir):
 
 
 def test_a_second_creation_is_refused_and_changes_nothing(run: RunDir):
-    run.update_state(state="done")
+    run.update_state(state="timeout")
     with pytest.raises(FileExistsError):
         RunDir.create(run.path, config("gpt_tiny", 4, "bf16"))
-    assert run.read_config() == CONFIG and run.read_state().state == "done"
+    assert run.read_config() == CONFIG and run.read_state().state == "timeout"
     assert [path.name for path in run.path.parent.iterdir()] == [run.name], "no draft is left behind"
 
 
@@ -77,8 +77,17 @@ def test_a_damaged_state_counts_as_queued_and_is_set_aside(run: RunDir, content:
 
 def test_a_state_with_fields_of_a_later_version_is_read(run: RunDir):
     state = json.loads((run.path / "state.json").read_text())
-    (run.path / "state.json").write_text(json.dumps(state | {"state": "done", "colour": "green"}))
-    assert run.read_state().state == "done"
+    (run.path / "state.json").write_text(json.dumps(state | {"state": "timeout", "colour": "green"}))
+    assert run.read_state().state == "timeout"
+
+
+@pytest.mark.parametrize("record", [None, "{", "{}", '{"rows": []}', '{"rows": [3]}', "[]"])
+def test_a_run_that_is_done_without_a_readable_record_has_failed(run: RunDir, record: str | None):
+    run.update_state(state="done")
+    if record is not None:
+        (run.path / "record.json").write_text(record)
+    state = run.read_state()
+    assert state.state == "failed" and state.reason and "record.json is missing or unreadable" in state.reason
 
 
 def test_lines_of_the_curve_that_are_no_points_are_dropped(run: RunDir):
@@ -134,7 +143,16 @@ def test_a_process_on_another_machine_is_alive_by_its_heartbeat(run: RunDir):
     state = State(state="running", host=ELSEWHERE, heartbeat=time.time())
     assert run.is_alive(state)
     assert not run.is_alive(replace(state, heartbeat=time.time() - STALE_SECONDS - 1))
+    assert not run.is_alive(replace(state, heartbeat=time.time() + 3600)), "nobody knows the time an hour ahead"
+    assert not run.is_alive(replace(state, heartbeat=None))
     assert not run.is_alive(replace(state, state="failed"))
+
+
+def test_a_heartbeat_counts_by_the_clock_of_the_disk_not_of_a_machine(run: RunDir, monkeypatch: pytest.MonkeyPatch):
+    written = run.now()
+    monkeypatch.setattr(time, "time", lambda: written + 3600)  # this machine's clock is wrong
+    assert abs(run.now() - written) < STALE_SECONDS
+    assert run.is_alive(State(state="running", host=ELSEWHERE, heartbeat=written))
 
 
 def test_the_state_of_a_run_in_training_is_left_alone(locked):

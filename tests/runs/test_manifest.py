@@ -33,6 +33,18 @@ def test_keys_of_a_later_version_are_ignored(tmp_path: Path):
     assert read_manifest(tmp_path) == MANIFEST
 
 
+PATH = '{"name": "a", "cells": [{"run_id": "b", "path": "%s"}]}'
+OUTSIDE = ["../../a", "/a", "..", ".", "", "../a", "../..", "../../a/b", "a/b", "../.tokens/a", "../a/..", "a/.."]
+"""Paths of cells that would lead out of the outputs, or to what is no run."""
+
+
+@pytest.mark.parametrize("path", ["a-1", "../other/a-1", "a..b", "Ünïcode run"])
+def test_a_run_lies_in_the_sweeps_folder_or_in_one_beside_it(tmp_path: Path, path: str):
+    (tmp_path / "sweep.json").write_text(PATH % path)
+    manifest = read_manifest(tmp_path)
+    assert manifest is not None and manifest.cells[0].path == path
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -40,6 +52,7 @@ def test_keys_of_a_later_version_are_ignored(tmp_path: Path):
         ("{}", "name: Field required"),
         ('{"name": "a", "cells": [{}]}', "cells.0.run_id"),
         ('{"name": "a", "schema_version": 2}', "schema_version"),
+        *((PATH % path, "cells.0.path") for path in OUTSIDE),
     ],
 )
 def test_a_wrong_one_is_one_short_message_with_the_key(tmp_path: Path, content: str, message: str):

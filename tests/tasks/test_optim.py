@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from lmexp.config.code import trusting
 from lmexp.config.optimizers import OtherOptim
+from lmexp.config.trust import trusting
 from lmexp.errors import UserError
 from lmexp.tasks.optim import build_optimizer
 

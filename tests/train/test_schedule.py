@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from lmexp.config.code import trusting
 from lmexp.config.schedules import OutsideSchedule
+from lmexp.config.trust import trusting
 from lmexp.errors import UserError
 from lmexp.train.schedule import open_schedule
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lmexp.config.code import is_shipped
 from lmexp.config.hf import quiet
 from lmexp.config.models.base import ModelSection
+from lmexp.config.trust import is_shipped
 from lmexp.errors import UserError, reason_of
 from lmexp.files import flush_to_disk, read_json, visible_files
 from lmexp.hub import lacking_weights

@@ -1,0 +1,51 @@
+"""Links in the folders of runs: none may lead out of the outputs, because lmexp would write through it.
+
+A folder from somebody else can hold a link of any name. Through one in place of `log.txt`, `checkpoints/` or of a whole
+run directory, a command that trains, cancels or retries would change files that are no run's. Files that are replaced
+as a whole (state.json, record.json) replace a link; the others are opened, appended to or deleted where it leads.
+"""
+
+import os
+from pathlib import Path
+
+from lmexp.config.trust import current_trust
+from lmexp.errors import UserError
+
+PARTS = ("", "checkpoints", "checkpoints/final")
+"""The folders of a run directory that lmexp writes in; libraries make those of the mirrors."""
+
+
+def check_links(run: Path) -> None:
+    """Raise UserError for a run directory that lies outside its outputs, or that holds a link that leads out of them.
+
+    A link to a folder that the user trusts by name is allowed.
+    """
+    sweep = run.absolute().parent
+    _check(run, sweep)
+    for part in PARTS:
+        _check_entries(run / part, sweep)
+
+
+def check_sweep_links(sweep: Path) -> None:
+    """Raise UserError if a sweep's folder holds a link that leads out of the outputs."""
+    _check_entries(sweep, sweep.absolute())
+
+
+def _check_entries(folder: Path, sweep: Path) -> None:
+    try:
+        links = [Path(entry.path) for entry in os.scandir(folder) if entry.is_symlink()]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for link in links:
+        _check(link, sweep)
+
+
+def _check(path: Path, sweep: Path) -> None:
+    """Raise UserError if a path leads out of the outputs, the folder above the sweep's, which may itself be a link."""
+    inside = [Path(os.path.realpath(folder)) for folder in (sweep.parent, sweep)]
+    target = Path(os.path.realpath(path))
+    if not any(map(target.is_relative_to, inside)) and not current_trust().allows_folder(target):
+        raise UserError(
+            f"{path} leads out of {inside[0]}, to {target}; nothing was changed there. If you trust it, add "
+            f"--trust {target}"
+        )

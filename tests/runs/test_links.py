@@ -1,0 +1,70 @@
+"""Links in the folders of runs that lead out of the outputs are refused before anything is written through them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lmexp.config.trust import trusting
+from lmexp.errors import UserError
+from lmexp.launch.control import cancel, set_back
+from lmexp.runs.coordinators import ask_to_stop, coordinating
+from lmexp.runs.directory import RunDir
+from tests.report.synthetic import config
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    """A folder that is nobody's run, with files of the names that a run writes, appends to or deletes."""
+    folder = tmp_path / "precious"
+    RunDir.create(folder, config("gpt_nano", 2, "fp32"))
+    for name in ("log.txt", "metrics.jsonl", "last.ckpt", ".lock", "sweep.log", ".cancel"):
+        (folder / name).write_text("precious")
+    return folder
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/last.ckpt", "log.txt", "metrics.jsonl", ".lock"])
+def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, precious: Path, part: str):
+    folder = tmp_path / "outputs" / "s"
+    run = RunDir.create(folder / "a-1", config("gpt_nano", 2, "fp32"))
+    if part:
+        link, target = run.path / part, precious if part == "checkpoints" else precious / Path(part).name
+    else:
+        link, target = run.path, precious
+        run.path.rename(folder / "b-2")
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
+    before = content_of(precious)
+    with pytest.raises(UserError, match=f"a-1.* leads out of .*add --trust {target}"):
+        cancel(folder, print)
+    with pytest.raises(UserError, match=f"add --trust {target}"):
+        set_back(folder, folder.parent, ["a-1"], ("cancelled",), fresh=True)
+    assert content_of(precious) == before
+    with trusting([str(precious)]):
+        cancel(folder, print)
+    assert run.read_state().state == "cancelled"
+
+
+def test_links_inside_the_outputs_and_to_a_sweep_elsewhere_are_the_users_own(tmp_path: Path):
+    far = tmp_path / "large_disk" / "s"
+    RunDir.create(far / "a-1", config("gpt_nano", 2, "fp32"))
+    (far / "b-2").symlink_to("a-1")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "s").symlink_to(far)
+    assert {run.name for run in cancel(tmp_path / "outputs" / "s", print)} == {"a-1", "b-2"}
+
+
+def test_a_sweeps_folder_is_not_written_through_links(tmp_path: Path, precious: Path):
+    folder = tmp_path / "outputs" / "s"
+    folder.mkdir(parents=True)
+    before = content_of(precious)
+    (folder / ".cancel").symlink_to(precious / ".cancel")
+    ask_to_stop(folder)  # replaces the link
+    assert content_of(precious) == before
+    (folder / "sweep.log").symlink_to(precious / "sweep.log")
+    with pytest.raises(UserError, match=r"sweep\.log leads out of"), coordinating(folder):
+        pass
