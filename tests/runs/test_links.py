@@ -46,7 +46,7 @@ def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, prec
     assert content_of(precious) == before
     with trusting([str(precious)]):
         cancel(folder, print)
-    assert run.read_state().state == "cancelled"
+    assert run.read_state().reason == "the sweep was cancelled"
 
 
 def test_links_inside_the_outputs_and_to_a_sweep_elsewhere_are_the_users_own(tmp_path: Path):
