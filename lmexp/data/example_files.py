@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmexp.config.data import LabelData, LocalSection, PairData, Split, TagData
-from lmexp.data.local_files import as_text, data_lines, find, place_of, rows, without_ending
+from lmexp.data.lines import data_lines, without_ending
+from lmexp.data.local_files import find
 from lmexp.data.scripts import separated
+from lmexp.data.tables import as_text, place_of, rows
 from lmexp.errors import UserError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmexp.config.data import HubData, HubExamples, HubSection, Split
 from lmexp.data.example_files import Example, LinePlace, as_label, check_tag
-from lmexp.data.local_files import as_text, missing_field
+from lmexp.data.tables import as_text, missing_field, split_field, value_inside
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files, hash_text
 from lmexp.hub import commit_of
@@ -78,9 +78,7 @@ class _Column:
 
     def __init__(self, dataset: str, features: Any, field: str) -> None:
         """Raises UserError if there is no such column."""
-        self.name, self.inside = field, list[str]()
-        if field not in features:
-            self.name, *self.inside = field.split(".")
+        self.name, self.inside = split_field(field, features)
         if self.name not in features:
             raise missing_field(dataset, field, features)
         self.field = field
@@ -88,12 +86,7 @@ class _Column:
 
     def value(self, cell: Any, where: str) -> Any:
         """Return the value of a cell, with names instead of numbers."""
-        for key in self.inside:
-            if not isinstance(cell, dict):
-                raise UserError(f"{where}: no '{self.field}': what '{key}' is to be found in is no mapping")
-            if key not in cell:
-                raise missing_field(where, self.field, [f"{self.name}.{name}" for name in cell])
-            cell = cell[key]
+        cell = value_inside(cell, self.field, self.inside, where)
         if self._names is None:
             return cell
         if isinstance(cell, list):

@@ -1,6 +1,10 @@
 """What documents come out of local files, which files are read, and what is said when one is wrong."""
 
+import bz2
+import gzip
 import json
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -121,6 +125,98 @@ def test_jsonl_csv_and_parquet_give_the_same_documents(files, tmp_path):
     assert texts_of(parquet) == texts
 
 
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": lambda raw: pa.Codec("zstd").compress(raw, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_compressed_file_is_read_as_the_text_in_it(files, tmp_path, ending):
+    raw = "one\r\ncaf\u00e9 \u4f60\n".encode()
+    name = f"a.txt.{ending}"
+    assert texts_of(files(name, PACKED[ending](raw), format="txt", document="line")) == ["one", "caf\u00e9 \u4f60"]
+    assert texts_of(files("plain.name", PACKED[ending](raw), format="txt")) == [raw.decode()]
+    (tmp_path / "folder").mkdir()
+    files(f"folder/{name}", PACKED[ending](raw), format="txt")
+    folder = FileData(source="files", path=str(tmp_path / "folder"), format="txt")
+    assert texts_of(folder) == [raw.decode()]
+    files("folder/a.txt", "unpacked")
+    assert texts_of(folder) == ["unpacked"]  # and not the same text twice
+    with pytest.raises(UserError, match=rf"{name}: the compressed content is damaged or cut off: "):
+        texts_of(files(name, PACKED[ending](raw * 100)[:-9], format="txt"))
+    with pytest.raises(UserError, match=rf"{name}:2: not valid UTF-8 at byte 2 of the file"):
+        texts_of(files(name, PACKED[ending](b"x\n\xff"), format="txt", document="line"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04...", "a zip archive"),
+        (gzip.compress(b"a.txt".ljust(257, b"\0") + b"ustar\x0000"), "a tar archive; unpack it first"),
+        ("text".encode("utf-16"), "text in UTF-16; convert it to UTF-8"),
+        (b"PAR1\x15...", r"a parquet file; set data\.format=parquet"),
+        (b"%PDF-1.7\n", "a PDF document; extract its text first"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_name(files, content, said):
+    for options in ({"format": "txt"}, {"format": "csv"}, {"format": "jsonl"}):
+        with pytest.raises(UserError, match=rf"a\.any: this is {said}"):
+            texts_of(files("a.any", content, **options))
+    with pytest.raises(UserError, match=r"b\.any: not a sound parquet file after row 0: it is a zip archive"):
+        texts_of(files("b.any", b"PK\x03\x04...", format="parquet"))
+
+
+def test_texts_that_begin_like_other_files_are_texts(files):
+    for text in ("BZh9 is how bz2 files begin", "PK", "PAR1 no", "7z", "Rar! said the crow"):
+        assert texts_of(files("a.txt", text)) == [text]
+
+
+@pytest.mark.parametrize("layout", [{"indent": 1}, {}, {"separators": (",", ":")}])
+def test_a_json_array_of_objects_is_read_as_its_lines_would_be(files, layout):
+    texts = ["a", 'quotes " and [brackets],\nlines', "\u00e9"]
+    array = json.dumps([{"text": text, "id": [1, {"x": 2}]} for text in texts], ensure_ascii=False, **layout)
+    assert texts_of(files("a.json", f"\ufeff\n {array}\n", format="jsonl")) == texts
+    assert (
+        texts_of(files("b.json", "".join(json.dumps({"text": text}) + "\n" for text in texts), format="jsonl")) == texts
+    )
+
+
+def test_a_dot_selects_a_key_inside_of_a_column_unless_a_column_has_that_name(files, tmp_path):
+    rows = [{"text": {"de": {"long": text}}, "text.en": text.upper()} for text in ("x", "y")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    jsonl = "".join(json.dumps(row) + "\n" for row in rows)
+    for field, expected in (("text.de.long", ["x", "y"]), ("text.en", ["X", "Y"])):
+        assert texts_of(files("a.jsonl", jsonl, field=field)) == expected
+        parquet = FileData(source="files", path=str(tmp_path / "a.parquet"), format="parquet", field=field)
+        assert texts_of(parquet) == expected
+    for field, said in (
+        ("text.fr", r":1: no column 'text\.fr'; there are: text\.de"),
+        ("text.de.long.er", "what 'er' is to be found in is no mapping"),
+        ("txt.de", r":1: no column 'txt\.de'; there are: text, text\.en, text\.de\. Did you mean 'text\.de'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            texts_of(files("a.jsonl", jsonl, field=field))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_the_delimiter_of_a_csv_is_the_one_with_which_the_header_has_the_fields(files, delimiter):
+    table = f'id{delimiter}text\n1{delimiter}"a, b; c | d\te"\n'
+    assert texts_of(files("a.csv", table)) == ["a, b; c | d\te"]
+    with pytest.raises(UserError, match=r"no column 'texts'; there are: id, text\. Did you mean 'text'"):
+        texts_of(files("a.csv", table, field="texts"))
+
+
+def test_a_folder_with_other_files_says_how_to_name_them(files, tmp_path):
+    files("a.json", "[]", format="jsonl")
+    with pytest.raises(
+        UserError, match=r"no \.jsonl file in this folder; for its 1 \.json file, set data\.path=.*\*\.json"
+    ):
+        fingerprint(FileData(source="files", path=str(tmp_path), format="jsonl"))
+
+
 def test_empty_documents_are_skipped(files):
     assert texts_of(files("a.jsonl", '{"text": ""}\n{"text": "x"}\n')) == ["x"]
 
@@ -157,7 +253,12 @@ def test_invalid_utf8_is_named_by_line_and_byte(files, document):
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2: not valid JSON"),
-        ("a.jsonl", '{"text": "x"}\n["x"]\n', r"a\.jsonl:2: every line must be a JSON object, found list"),
+        ("a.jsonl", '{"text": "x"}\n["x"]\n', r"a\.jsonl:2: every row must be a JSON object, found list"),
+        ("a.jsonl", '[{"text": "x"},\n\n{"text": 1}]', r"a\.jsonl:3: 'text' must be a text, found int"),
+        ("a.jsonl", '[{"text": "x"}\n{"text": "y"}]', r"a\.jsonl:1: not valid JSON: ',' or '\]' is missing after"),
+        ("a.jsonl", '[{"text": "x"},\n', r"a\.jsonl:2: not valid JSON: Expecting value"),
+        ("a.jsonl", '[{"text": "x"}]\n{"text": "y"}', r"a\.jsonl:1: not valid JSON: there is more after the end"),
+        ("a.jsonl", '{\n "text": "x"}', r"a\.jsonl:1: not valid JSON: .* one array of objects"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: not valid JSON"),
         ("a.jsonl", '{"texts": "x", "id": 1}\n', r":1: no column 'text'; there are: texts, id\. Did you"),
         ("a.jsonl", '{"text": "x"}\n{"text": null}\n', r"a\.jsonl:2: 'text' must be a text, found null"),
