@@ -26,6 +26,10 @@ class SamplingOptions:
         int | None, typer.Option(help="Beams of the beam search, for an encoder-decoder [default: 1].")
     ] = None
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the sampling.")] = 0
+    stop: Annotated[list[str] | None, typer.Option(help="Also stop before this text; may be given several times.")] = (
+        None
+    )
+    no_stop: Annotated[bool, typer.Option("--no-stop", help="Continue past the end of the document.")] = False
 
 
 @verb(USE, 'lmexp generate train/gpt_nano "def main(" --tokens 50')
@@ -60,7 +64,7 @@ def generate(
             for prediction in predictions:
                 out.print_document(prediction, indent=None)
         return
-    pieces = write(loaded, prompt, s.tokens, s.temperature, s.top_k, s.top_p, s.beams, s.seed)
+    pieces = write(loaded, prompt, **asdict(s))
     if common.as_json:
         print_json({"prompt": prompt, "text": "".join(pieces)})
         return

@@ -86,7 +86,7 @@ def library_config(config: HFConfig) -> "PretrainedConfig":
         import transformers
         from transformers.models.auto import modeling_auto
 
-        if config.pretrained is not None:
+        if config.pretrained is not None and not _is_library_shape(config):
             theirs = _of_pretrained(config)
         elif config.model_type is not None:
             theirs = _of_architecture(config, config.model_type)
@@ -104,13 +104,22 @@ def library_config(config: HFConfig) -> "PretrainedConfig":
     vocab = theirs.get_text_config().vocab_size
     if config.vocab_size not in (None, vocab):
         raise UserError(f"model.vocab_size={config.vocab_size}, and the model's own vocabulary has {vocab} tokens")
-    positions = getattr(theirs.get_text_config(), "max_position_embeddings", None)
-    if isinstance(positions, int) and 0 < positions < config.context:
+    positions = positions_of(theirs)
+    if positions is not None and positions < config.context:
         raise UserError(
             f"model.context={config.context} is more than the {positions} positions of this {theirs.model_type} "
             "(max_position_embeddings of its config)"
         )
     return theirs
+
+
+def positions_of(theirs: "PretrainedConfig") -> int | None:
+    """Return how many positions a library's config names; None if it sets no limit."""
+    for key in ("max_position_embeddings", "max_seq_len"):  # the second is MPT's
+        positions = getattr(theirs.get_text_config(), key, None)
+        if isinstance(positions, int) and positions > 0:
+            return positions
+    return None
 
 
 def check_looks_back(config: HFConfig, model: Any) -> None:
@@ -189,7 +198,7 @@ def published_settings(config: HFConfig) -> dict[str, Any]:
 
 def special_tokens(config: HFConfig) -> tuple[int, int]:
     """Return the tokens that start and end the targets of a pretrained seq2seq model. Raises UserError."""
-    theirs = library_config(config.model_copy(update={"pretrained": None}))
+    theirs = library_config(config.without_weights())
     # Not every architecture's config has all of these.
     start, begins, end = (getattr(theirs, f"{key}_token_id", None) for key in ("decoder_start", "bos", "eos"))
     start = begins if start is None else start
@@ -203,6 +212,16 @@ def settled_config(config: HFConfig) -> dict[str, Any]:
     """Return all that makes the model's shape, by the library's names: with `model_type`, enough to build it again."""
     whole = json.loads(json.dumps(library_config(config).to_diff_dict()))
     return {key: value for key, value in sorted(whole.items()) if key not in (*_OF_THE_FILE, "model_type")}
+
+
+def _is_library_shape(config: HFConfig) -> bool:
+    """Return whether a model that needs no weights can do without its folder, which is gone, and the code in it."""
+    from transformers import CONFIG_MAPPING
+
+    if not config.draws_weights or config.model_type not in CONFIG_MAPPING or config.pretrained is None:
+        return False
+    is_place = config.pretrained.startswith((".", "/", "~")) or config.pretrained.count("/") > 1
+    return is_place and not user_path(config.pretrained).is_dir()
 
 
 def _of_architecture(config: HFConfig, model_type: str) -> "PretrainedConfig":

@@ -18,6 +18,7 @@ from lmexp.config.hf import (
     first_position,
     folder_of,
     library_config,
+    positions_of,
     quiet,
     settled_config,
     state_width,
@@ -80,6 +81,28 @@ def measure(config: HFConfig) -> ModelSize:
             raise
         except Exception as error:  # an architecture that cannot go through the meta device
             raise UserError(f"{config.name} cannot be counted: {reason_of(error)}") from error
+
+
+def usable_positions(config: HFConfig) -> int | None:
+    """Return how many tokens a pretrained model has positions for, whatever its `context`; None if there is no limit.
+
+    Where the library numbers positions by the padding token, the first of those that its config tells are none to use.
+    Raises UserError.
+    """
+    import torch
+    import transformers
+
+    theirs = library_config(config.model_copy(update={"context": 1}))
+    positions = positions_of(theirs)
+    if positions is None:
+        return None
+    with quiet(), torch.device("meta"):
+        auto = getattr(transformers, HEADS[config.predicts][0])
+        try:
+            model = auto.from_config(theirs, trust_remote_code=config.trust_remote_code)
+        except Exception as error:
+            raise UserError(f"{config.name} cannot be built: {reason_of(error)}") from error
+    return positions - (first_position(model) or 0)
 
 
 def _has_experts(theirs: Any) -> bool:

@@ -1,7 +1,8 @@
 """Generation: the continuation of a text, the target of a source, or the labels of a text."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lmexp.data.feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.errors import UserError
+from lmexp.inference.subject import end_ids
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.models.labels import LabelModel
 from lmexp.models.sampling import sample
@@ -27,10 +29,13 @@ def write(
     top_p: float | None = None,
     beams: int | None = None,
     seed: int = 0,
+    stop: Sequence[str] | None = None,
+    no_stop: bool = False,
 ) -> Iterator[str]:
     """Yield the text that a model generates, piece by piece.
 
-    A decoder continues `words` by at most `tokens` tokens; see sample. The default of `temperature` is 0.8.
+    A decoder continues `words` by at most `tokens` tokens; see sample. The default of `temperature` is 0.8. The text
+    ends where the document does, unless `no_stop`, or before the first of the texts in `stop`.
     An encoder-decoder writes the target for the source `words`, by beam search; with one beam, the default, greedily.
     A model with a head over labels gives the labels of `words`, the most likely first, one on each line, or a tag for
     each word. In a text without spaces, each character of Chinese or Japanese is a word.
@@ -40,6 +45,9 @@ def write(
     config = loaded.config
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
     given = [option for option, value in drawing.items() if value is not None]
+    idle = [option for option, value in {"--stop": stop, "--no-stop": no_stop}.items() if value]
+    if idle and (config.model.reads != "left_to_right" or isinstance(loaded.model, LabelModel)):
+        raise UserError(f"{idle[0]} is for models that continue a text")
     if isinstance(loaded.model, LabelModel):
         return iter(_labels(loaded, loaded.model, words))
     if config.model.reads == "both_ways":
@@ -50,14 +58,39 @@ def write(
         return iter([_target(loaded, words, tokens, 1 if beams is None else beams)])
     if beams is not None:
         raise UserError("--beams is for encoder-decoders; this model draws, by --temperature, --top-k and --top-p")
+    _check_drawing(temperature, top_p)
+    prompt = [loaded.tokenizer.bos_id, *map(int, loaded.tokenizer.encode(words))]
+    heat = 0.8 if temperature is None else temperature
+    drawn: Iterable[int] = sample(loaded.model, prompt, tokens, config.model.context, heat, top_k, top_p or 1.0, seed)
+    if not no_stop:
+        ends = end_ids(loaded)
+        drawn = takewhile(lambda token: token not in ends, drawn)
+    return _up_to(_as_text(drawn, loaded.tokenizer), [each for each in stop or () if each])
+
+
+def _check_drawing(temperature: float | None, top_p: float | None) -> None:
+    """Raise UserError for a number that no draw can go by."""
     if temperature is not None and not 0 <= temperature < math.inf:
         raise UserError(f"--temperature {temperature:g}: expected a number of at least 0")
     if top_p is not None and not 0 < top_p <= 1:
         raise UserError(f"--top-p {top_p:g}: expected a number above 0 and at most 1")
-    prompt = [loaded.tokenizer.bos_id, *map(int, loaded.tokenizer.encode(words))]
-    heat = 0.8 if temperature is None else temperature
-    drawn = sample(loaded.model, prompt, tokens, config.model.context, heat, top_k, top_p or 1.0, seed)
-    return _as_text(drawn, loaded.tokenizer)
+
+
+def _up_to(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """Yield pieces of a text up to the first stop in it; what may be the beginning of one is held back."""
+    held = ""
+    for piece in pieces:
+        held += piece
+        places = [place for stop in stops if (place := held.find(stop)) >= 0]
+        if places:
+            yield held[: min(places)]
+            return
+        begun = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
+        ready, held = held[: len(held) - begun], held[len(held) - begun :]
+        if ready:
+            yield ready
+    if held:
+        yield held
 
 
 def predict(loaded: Loaded, words: str, **options: Any) -> dict[str, Any]:

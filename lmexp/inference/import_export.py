@@ -8,6 +8,7 @@ from lmexp.config.compose import Composer
 from lmexp.config.identity import run_id, slug
 from lmexp.config.outside import warn_of_changes
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
+from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import folder_fingerprint
 from lmexp.data.tokenizers.build import build_tokenizer, with_fingerprint
@@ -32,8 +33,13 @@ PREDICTS = {"left_to_right": "causal", "both_ways": "masked"}
 def export_run(name: str, folder: Path, outputs: Path, say: Say = silent) -> Path:
     """Write a finished run as a folder that transformers loads, and return its path; see export_folder."""
     loaded = load_final(find_run(name, outputs))
-    warn_of_changes(loaded.config, name, say)
-    export_folder(loaded.config.model, loaded.model, loaded.tokenizer, folder)
+    config = loaded.config
+    warn_of_changes(config, name, say)
+    labels = config.task.known_labels if isinstance(config.task, LabelTaskSection) else ()
+    target = None if loaded.target_tokenizer is loaded.tokenizer else loaded.target_tokenizer
+    note = export_folder(config.model, loaded.model, loaded.tokenizer, folder, labels, target)
+    if note:
+        say(f"{folder}: {note}")
     return folder
 
 

@@ -1,8 +1,9 @@
 """The probability of a sentence under a model, word by word.
 
 Words are what stands between white space; in scripts that put none between words (Chinese, Japanese, Thai, Lao,
-Khmer, Myanmar), each character is one. A word's log-probability is the sum over its tokens, and a sentence's
-plausibility the geometric mean of its words' probabilities, so that sentences of unequal length compare.
+Khmer, Myanmar), each character is one. A word's log-probability is the sum over its tokens. Words that share a token,
+such as two Chinese characters, are shown as one, for the model says nothing about each. A sentence's plausibility is
+the geometric mean of its words' probabilities, each counted, so that sentences of unequal length compare.
 """
 
 import errno
@@ -26,10 +27,12 @@ from lmexp.train.checkpoint import Loaded
 
 @dataclass(frozen=True)
 class Word:
-    """A word and the natural logarithm of its probability."""
+    """A word and the natural logarithm of its probability; or several that share a token."""
 
     text: str
     log_probability: float
+    count: int = 1
+    """How many words it is."""
 
     @property
     def surprisal(self) -> float:
@@ -53,7 +56,7 @@ class Sentence:
     @property
     def plausibility(self) -> float:
         """Geometric mean of the words' probabilities, at most 1."""
-        return math.exp(self.log_probability / len(self.words))
+        return math.exp(self.log_probability / sum(word.count for word in self.words))
 
     @property
     def perplexity(self) -> float:
@@ -136,16 +139,47 @@ def score(loaded: Loaded, text: str, source: str | None = None) -> Sentence:
     if len(ids) > room:
         raise UserError(f"the sentence has {len(ids)} tokens, more than the {room} that model.context leaves")
     each = _token_scores(loaded, ids, source)
+    return Sentence(text, len(ids), _scored_words(text, words, tokenizer.spans(text), each))
+
+
+def _scored_words(
+    text: str, words: list[tuple[int, int]], spans: list[tuple[int, int]], each: list[float]
+) -> list[Word]:
+    """Return the words of a text, those that share a token as one, with the sums of their tokens' log-probabilities.
+
+    Args:
+        words: the first character of each word, and the one after its last.
+        spans: the same for each token.
+        each: log-probability of each token.
+    """
     sums = [0.0] * len(words)
-    for span, log_probability in zip(tokenizer.spans(text), each, strict=True):
-        sums[_word_of(text, span, words)] += log_probability
-    return Sentence(text, len(ids), [Word(text[a:b], total) for (a, b), total in zip(words, sums, strict=True)])
+    follows = [False] * len(words)  # whether a word shares a token with the one before it
+    for span, log_probability in zip(spans, each, strict=True):
+        touched = _words_of(text, span, words)
+        sums[touched[0]] += log_probability
+        for number in touched[1:]:
+            follows[number] = True
+    scored: list[Word] = []
+    first = 0
+    for number, (start, end) in enumerate(words):
+        if follows[number]:
+            before = scored.pop()
+            shared = text[words[first][0] : end]
+            scored.append(Word(shared, before.log_probability + sums[number], before.count + 1))
+        else:
+            first = number
+            scored.append(Word(text[start:end], sums[number]))
+    return scored
 
 
-def _word_of(text: str, span: tuple[int, int], words: list[tuple[int, int]]) -> int:
-    """Return the position of the word that a token belongs to, by its first character that is not a space."""
-    start = next((place for place in range(*span) if not text[place].isspace()), span[1])
-    return next((number for number, (_, end) in enumerate(words) if start < end), len(words) - 1)
+def _words_of(text: str, span: tuple[int, int], words: list[tuple[int, int]]) -> range:
+    """Return the numbers of the words that a token is in; a space belongs to the word after it, or to the last."""
+    letters = [place for place in range(*span) if not text[place].isspace()] or [span[1], span[1]]
+    first, last = (
+        next((number for number, (_, end) in enumerate(words) if place < end), len(words) - 1)
+        for place in (letters[0], letters[-1])
+    )
+    return range(first, last + 1)
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from lmexp.cost.device import Device, detect
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.models.build import build_model
+from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.directory import STORES
 from lmexp.runs.find import find_run
@@ -59,7 +60,21 @@ def load_subject(
     if tokenizer.vocab_size > rows:
         raise UserError(f"{name}: the tokenizer has {tokenizer.vocab_size} entries, and the model {rows}")
     model = build_model(config.model, config.seed, config.task).eval().to(device_for(config).kind)
+    if isinstance(model, HFModel | HFSeq2Seq) and model.drawn:
+        raise UserError(
+            f"{name} has no weights for its head over the vocabulary, {model.drawn[0]} among them, so it predicts "
+            "nothing yet: train it first, with model=hf_pretrained"
+        )
     return Loaded(config, model, tokenizer, tokenizer)
+
+
+def end_ids(loaded: Loaded) -> frozenset[int]:
+    """Return the tokens that end a document: the tokenizer's, and those that a pretrained model's config names."""
+    config, model = loaded.config.model, loaded.model
+    if not isinstance(config, HFConfig) or config.fingerprint is None or not isinstance(model, HFModel):
+        return loaded.tokenizer.end_ids
+    named = getattr(model.model.generation_config, "eos_token_id", None)
+    return loaded.tokenizer.end_ids | frozenset([] if named is None else [named] if isinstance(named, int) else named)
 
 
 def device_for(config: RunConfig) -> Device:
@@ -78,17 +93,22 @@ def pretrained_config(
     with quiet():
         known = published_settings(plain)
     predicts = predicts or _head(known)
-    positions = known.get("max_position_embeddings") or known.get("n_positions") or MAX_CONTEXT
     chosen = [
         "model=hf_pretrained",
         f"model.pretrained={quoted(name)}",
         f"model.predicts={predicts}",
-        f"model.context={min(int(positions), MAX_CONTEXT)}",
+        "model.context=1",  # until more is known
         "tokenizer=hf",
         f"tokenizer.name={quoted(name)}",
         f"task={TASKS[predicts]}",
     ]
-    return Composer(paths.search_roots(config_dir), words=[*chosen, *words]).config({})
+    roots = paths.search_roots(config_dir)
+    config = Composer(roots, words=[*chosen, *words]).config({})
+    assert isinstance(config.model, HFConfig)
+    if config.model.context != 1:
+        return config
+    positions = hf.usable_positions(config.model) or known.get("n_positions") or MAX_CONTEXT
+    return Composer(roots, words=[*chosen, f"model.context={min(int(positions), MAX_CONTEXT)}", *words]).config({})
 
 
 def _head(settings: dict[str, object]) -> str:

@@ -56,9 +56,11 @@ class HFModel(LanguageModel):
 
     def __init__(self, config: HFConfig) -> None:
         """Raises UserError for what cannot be loaded, and for a causal model whose attention looks ahead."""
-        loaded = load(config)  # first, since it knows the vocabulary of a config that is not resolved
+        loaded, drawn = load(config)  # first, since it knows the vocabulary of a config that is not resolved
         super().__init__(config, loaded.config.get_text_config().vocab_size)
         self.model = loaded
+        self.drawn: list[str] = drawn
+        """Weights that the folder of a pretrained model lacks: they are drawn at random."""
         if self.body is self.model:
             raise UserError(f"{config.name}: its body cannot be told from its head")
         self.numbered_from = first_position(self.model)
@@ -166,7 +168,7 @@ class HFSeq2Seq(nn.Module):
         """Raises UserError for what cannot be loaded."""
         super().__init__()
         self.config = config
-        self.model = load(config)
+        self.model, self.drawn = load(config)
 
     def encode(self, sources: Tensor, source_valid: Tensor | None = None) -> Tensor:
         """Read the sources: (B, S) int64 -> (B, S, C).
@@ -255,8 +257,8 @@ class HFState:
         self.whole.batch_select_indices(rows)
 
 
-def load(config: HFConfig) -> Any:
-    """Return the library's model, in float32 on the CPU, in training mode.
+def load(config: HFConfig) -> tuple[Any, list[str]]:
+    """Return the library's model, in float32 on the CPU, in training mode, and which weights of its head were lacking.
 
     Raises UserError where it cannot be had, where its weights are pickles or too few, and for a causal model that
     looks ahead.
@@ -266,21 +268,24 @@ def load(config: HFConfig) -> Any:
         import transformers
 
         auto = getattr(transformers, HEADS[config.predicts][0])
-        if config.pretrained is None:
-            model = auto.from_config(theirs, dtype=torch.float32)
+        drawn: list[str] = []
+        if config.pretrained is None or config.draws_weights:
+            code = {"trust_remote_code": True} if config.trust_remote_code else {}
+            model = auto.from_config(theirs, dtype=torch.float32, **code)
             for layer in model.modules():
                 if isinstance(layer, nn.Embedding):
                     layer.padding_idx = None  # its gradient would be dropped
         else:
-            model = _read(config, theirs, auto)
+            model, drawn = _read(config, theirs, auto)
     check_positions(config, model)
     if config.predicts == "causal" and model.device.type != "meta":
         check_looks_back(config, model)
         _check_looks_back(model.eval())
-    return model.train()
+    return model.train(), drawn
 
 
-def _read(config: HFConfig, theirs: Any, auto: Any) -> Any:
+def _read(config: HFConfig, theirs: Any, auto: Any) -> tuple[Any, list[str]]:
+    """Return a pretrained model, and the weights of its head that its folder lacks; all others must be there."""
     folder = folder_of(config)
     if folder is not None and not visible_files(folder, "*.safetensors"):
         raise lacking_weights(config.pretrained or "", [file.name for file in folder.iterdir()])
@@ -296,11 +301,17 @@ def _read(config: HFConfig, theirs: Any, auto: Any) -> Any:
     except Exception as error:  # the library's many ways to fail: each is one message here
         raise UserError(f"cannot load {config.pretrained}: {reason_of(error)}") from error
     missing = sorted(report["missing_keys"])
-    if lost := [name for name in missing if name.startswith(f"{model.base_model_prefix}.")]:
+    if lost := [name for name in missing if not _is_of_head(name, model)]:
         raise UserError(f"{config.pretrained} has no weights for {lost[0]} and {len(lost) - 1} more")
-    if missing:
-        print(f"{config.pretrained} has no weights for its head over the vocabulary: it starts fresh", flush=True)
-    return model
+    return model, missing
+
+
+def _is_of_head(name: str, model: Any) -> bool:
+    """Return whether a weight is of the head over the vocabulary."""
+    if model.base_model is not model:
+        return not name.startswith(f"{model.base_model_prefix}.")
+    table = model.get_output_embeddings()  # a seq2seq model has no module that holds both stacks and no head
+    return any(module is table and name.startswith(f"{place}.") for place, module in model.named_modules())
 
 
 @torch.no_grad()

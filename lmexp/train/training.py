@@ -36,6 +36,7 @@ from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk
 from lmexp.models.build import build_model
+from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
@@ -198,6 +199,8 @@ def _model(config: RunConfig) -> nn.Module:
     from_run = config.init.run
     shape = config.model if from_run is None else config.model.without_weights()
     model = build_model(shape, config.seed, config.task)
+    if isinstance(model, HFModel | HFSeq2Seq) and model.drawn:
+        print(f"{model.config.pretrained} has no weights for its head over the vocabulary: it starts fresh", flush=True)
     if from_run is not None:
         load_weights(model, Path(from_run), config.init.freeze)
     convert(model, config.precision)

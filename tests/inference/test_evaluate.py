@@ -1,4 +1,4 @@
-"""Quality found out later: the number that training found, on other data, in other precisions, from other folders."""
+"""Quality found out later: the number that training found, on other data, in other precisions."""
 
 import dataclasses
 import json
@@ -14,7 +14,6 @@ from lmexp.errors import UserError
 from lmexp.inference import subject
 from lmexp.inference.evaluate import Scoring, evaluate
 from lmexp.inference.generate import write
-from lmexp.inference.import_export import export_run, import_run
 from lmexp.inference.score import score
 from lmexp.inference.subject import load_subject
 from lmexp.resolve.sweep import resolve_sweep
@@ -147,24 +146,6 @@ def test_fewer_samples_or_another_precision_have_names_of_their_own(outputs: Pat
     half = evaluate(path, [], outputs, scoring=Scoring(precision="bf16"))
     assert half["name"] == "causal_lm-bf16"
     assert 0 < abs(half["scores"]["loss"] - whole["scores"]["loss"]) < 0.02
-
-
-@pytest.mark.parametrize("name", ["lm", "masked"])
-def test_out_to_transformers_and_back_it_is_the_same_model(outputs: Path, tmp_path: Path, name: str):
-    run = run_of(outputs, name)
-    words = [f"{key}={value}" for key, value in (
-        ("data", "text"), ("data.path", run.read_config().data.path), ("data.document", "paragraph"),
-    )]  # fmt: skip
-    expected = evaluate(str(run.path), [], outputs)["scores"]
-    folder = export_run(str(run.path), tmp_path / "model", outputs)
-    theirs = evaluate(f"hf:{folder}", [*words, "model.context=32"], outputs, scoring=Scoring(name="x"))["scores"]
-    back = import_run(folder, outputs)
-    again = evaluate(str(back.path), words, outputs, scoring=Scoring(name="x"))["scores"]
-    assert theirs["loss"] == pytest.approx(expected["loss"], abs=1e-5)
-    assert again["loss"] == pytest.approx(expected["loss"], abs=1e-5)
-    assert import_run(folder, outputs).path == back.path
-    row = back.read_record()[0]
-    assert row["loss"] is None and row["n_params"] == run.read_record()[0]["n_params"]
 
 
 WRONG = {

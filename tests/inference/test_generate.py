@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lmexp.errors import UserError
+from lmexp.inference import generate
 from lmexp.inference.generate import predict, write
 from tests.inference.test_score import CASES, loaded, loaded_tagger
 
@@ -31,6 +32,19 @@ def test_characters_are_written_whole_and_nothing_is_lost():
     assert len(whole.encode()) >= 60 - 4  # a torn character may be written as one that is not known
     assert pieces and list(write(subject, "我", 60, temperature=1.0, seed=1)) == pieces
     assert "".join(write(subject, "我", 60, temperature=1.0, seed=2)) != whole
+
+
+def test_a_text_ends_where_the_document_does_or_before_a_stop(monkeypatch: pytest.MonkeyPatch):
+    subject = CASES["byte"]
+    ids = [*b"a cat. ", subject.tokenizer.bos_id, *b"next"]
+    monkeypatch.setattr(generate, "sample", lambda *ignored: iter(ids))
+    assert "".join(write(subject, "")) == "a cat. "
+    assert "".join(write(subject, "", no_stop=True)) == "a cat. <|endoftext|>next"
+    assert "".join(write(subject, "", stop=["xyz", "t."])) == "a ca"
+    pieces = list(write(subject, "", stop=["cats", "cut"]))
+    assert "".join(pieces) == "a cat. " and pieces[:2] == ["a", " "]  # what may be a stop's beginning waits
+    with pytest.raises(UserError, match="--stop is for models that continue a text"):
+        list(write(loaded_tagger(), "a b", stop=["a"]))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """How likely words are: sums of their tokens, by every kind of tokenizer and model."""
 
+import dataclasses
 import math
 
 import pytest
@@ -12,13 +13,22 @@ from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
-from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer
+from lmexp.data.tokenizers.lossless import _BYTE_OF, BPETokenizer, ByteTokenizer, CharTokenizer
 from lmexp.errors import UserError
 from lmexp.inference.score import read_sentences, score
 from lmexp.models.build import build_model
 from lmexp.train.checkpoint import Loaded
 
 TEXT = "the cat sat on a mat; 我们在这里 and naïve café 😀 words\n" * 40
+
+
+MERGES = [("æ", "Ī"), ("æĪ", "ĳ"), ("ä", "»"), ("ä»", "¬"), ("æĪĳ", "ä»¬")]
+"""Merges of the bytes of 我 and 们, in GPT-2's alphabet, until both are one token."""
+
+
+def chr_of(byte: int) -> str:
+    """Return the character that stands for a byte in GPT-2's alphabet."""
+    return next(character for character, value in _BYTE_OF.items() if value == byte)
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
@@ -98,6 +108,15 @@ def test_each_chinese_character_is_a_word_and_its_bytes_belong_together():
     assert [word.text for word in found.words] == ["在", "这", "里", "and", "我", "们"]
     assert found.tokens == len("在这里 and 我们".encode())
     assert [word.text for word in score(CASES["byte"], "ที่ ok กา").words] == ["ที่", "ok", "ก", "า"]
+
+
+def test_words_that_share_a_token_are_shown_as_one_and_each_counts():
+    tokenizer = BPETokenizer([*map(chr_of, range(256)), "æĪ", "æĪĳ", "ä»", "ä»¬", "æĪĳä»¬"], MERGES)
+    subject = dataclasses.replace(loaded(vocab_size=264), tokenizer=tokenizer, target_tokenizer=tokenizer)
+    found = score(subject, "我们在 and 我")
+    assert [(word.text, word.count) for word in found.words] == [("我们", 2), ("在", 1), ("and", 1), ("我", 1)]
+    assert found.plausibility == pytest.approx(math.exp(found.log_probability / 5))
+    assert all(word.log_probability < 0 for word in found.words)
 
 
 def test_a_sentence_of_a_file_ends_at_a_line_feed_and_nowhere_else(tmp_path):

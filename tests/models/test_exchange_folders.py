@@ -31,11 +31,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "moe": {"_target_": "lmexp.models.moe.MoE", "n_experts": 3},
     "bert": {"_target_": "lmexp.models.bert.Bert", "vocab_size": ROWS + 1},
 }
+LABELS = ClassifyConfig.model_validate({"_target_": "lmexp.tasks.classify.Classify", "labels": ["a", "b"]})
 HEADS = {"gpt": "CausalLM", "llama": "CausalLM", "moe": "CausalLM", "bert": "MaskedLM"}
 
 
 def config_of(name: str) -> ModelSection:
     return TypeAdapter(ModelConfig).validate_python(SHAPE | FAMILIES[name])
+
+
+def library_config(model_type: str, predicts: str, shape: dict[str, Any], rows: int = ROWS) -> HFConfig:
+    shape = {key: value for key, value in shape.items() if key != "intermediate_size" or model_type != "opt"}
+    values = {"name": "t", "model_type": model_type, "predicts": predicts}
+    values |= {"config": shape, "vocab_size": rows, "context": CONTEXT}
+    return HFConfig.model_validate({"_target_": "lmexp.models.hf.HFModel", **values})
 
 
 def model_of(config: ModelSection) -> Any:
@@ -79,7 +87,8 @@ def test_transformers_loads_our_model_and_its_tokenizer(name: str, tmp_path: Pat
     assert_equal_logits(ours, theirs)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "a bad cab\n<|endoftext|> hid"
-    assert tokenizer(text)["input_ids"] == TOKENIZER.encode(text).tolist()
+    assert tokenizer(text)["input_ids"] == [TOKENIZER.bos_id, *TOKENIZER.encode(text).tolist()]
+    assert tokenizer.model_max_length == CONTEXT
     assert len(tokenizer) == config.vocab_size
     assert (tokenizer.mask_token_id == ROWS) if head == "MaskedLM" else tokenizer.mask_token is None
     if head == "CausalLM":
@@ -103,9 +112,7 @@ def test_a_folder_of_transformers_becomes_a_model_of_ours(name: str, tmp_path: P
 @pytest.mark.parametrize(("model_type", "head", "rows"), [("gpt2", "CausalLM", ROWS), ("bert", "MaskedLM", ROWS + 1)])
 def test_a_model_of_the_library_goes_back_to_it(model_type: str, head: str, rows: int, tmp_path: Path):
     shape = STACK if model_type == "bert" else {"n_embd": 24, "n_layer": 2, "n_head": 4}
-    values = {"name": "t", "model_type": model_type, "predicts": "causal" if head == "CausalLM" else "masked"}
-    values |= {"config": shape, "vocab_size": rows, "context": CONTEXT}
-    config = HFConfig.model_validate({"_target_": "lmexp.models.hf.HFModel", **values})
+    config = library_config(model_type, "causal" if head == "CausalLM" else "masked", shape, rows)
     ours = model_of(config)
     assert isinstance(ours, HFModel)
     export_folder(config, ours, TOKENIZER, tmp_path / "folder")
@@ -118,13 +125,21 @@ def test_what_transformers_has_no_model_for_is_refused_and_leaves_nothing(tmp_pa
     )
     with pytest.raises(UserError, match="transformers has no model like family lstm"):
         export_folder(lstm, build_model(lstm, 0), TOKENIZER, tmp_path / "folder")
-    labels = ClassifyConfig.model_validate({"_target_": "lmexp.tasks.classify.Classify", "labels": ["a", "b"]})
-    config = config_of("gpt")
-    with pytest.raises(UserError, match="with a head over labels cannot be exported"):
-        export_folder(config, build_model(config, 0, labels), TOKENIZER, tmp_path / "folder")
     moe = config_of("moe").model_copy(update={"n_shared_experts": 1})
     with pytest.raises(UserError, match="no shared experts"):
         export_folder(moe, build_model(moe, 0), TOKENIZER, tmp_path / "folder")
+    for model_type, changes, task, said in (
+        ("roberta", {}, None, "numbers its positions by the padding token"),
+        (
+            "opt",
+            {"ffn_dim": 40, "word_embed_proj_dim": 24},
+            LABELS,
+            "no head over labels that is one matrix and a bias",
+        ),
+    ):
+        config = library_config(model_type, "masked" if model_type == "roberta" else "causal", STACK | changes)
+        with pytest.raises(UserError, match=said):
+            export_folder(config, build_model(config, 0, task), TOKENIZER, tmp_path / "folder", ["a", "b"])
     assert not list(tmp_path.iterdir())
 
 
@@ -159,6 +174,9 @@ def test_a_folder_that_cannot_be_read_is_one_short_message(tmp_path: Path):
         (folder / "config.json").write_text(broken)
         with pytest.raises(UserError, match="says no model_type"):
             import_folder(folder)
+    (folder / "config.json").write_text(json.dumps(settings | {"architectures": ["GPT2ForTokenClassification"]}))
+    with pytest.raises(UserError, match=r"holds a head over labels \(GPT2ForTokenClassification\)"):
+        import_folder(folder)
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"cannot read .*model.safetensors"):

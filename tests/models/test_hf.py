@@ -11,7 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
+from lmexp.config import paths
+from lmexp.config.compose import Composer
 from lmexp.config.hf import special_tokens
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.tasks.classify import ClassifyConfig
@@ -23,6 +26,7 @@ from lmexp.models.build import build_model
 from lmexp.models.decoding import decode
 from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.models.sampling import sample
+from lmexp.train.training import _model as first_model
 
 CONTEXT, VOCAB = 16, 61
 STACK = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -415,6 +419,12 @@ def test_code_that_comes_with_a_model_runs_only_where_the_config_says_so(
     with torch.no_grad():
         assert build_model(pretrained(folder, trust_remote_code=True), 0)(tokens_of(1)).shape == (1, CONTEXT, VOCAB)
     assert marker.exists()
+    trained = build_model(pretrained(folder, trust_remote_code=True), 0).eval()
+    known = describe(pretrained(folder, trust_remote_code=True, fingerprint="x"))
+    again = build_model(known.without_weights(), 1).eval()  # as a finished run builds it, before it reads its weights
+    assert not torch.equal(again(tokens_of(1)), trained(tokens_of(1)))
+    again.load_state_dict(trained.state_dict())
+    assert torch.equal(again(tokens_of(1)), trained(tokens_of(1)))
 
 
 def test_code_that_is_not_needed_is_not_run(folders: dict[str, Path]):
@@ -497,21 +507,28 @@ def test_a_folder_that_cannot_be_read_is_one_short_message(folders: dict[str, Pa
         build_model(pretrained(folders["causal"]), 0)
 
 
-def test_weights_that_are_missing_are_not_drawn_in_silence(
-    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
-):
-    from safetensors.torch import load_file, save_file
+def test_weights_that_are_missing_are_not_drawn_in_silence(folders: dict[str, Path]):
+    for name, head in (("masked", "cls."), ("seq2seq", "lm_head.")):  # the second is tied
+        file = folders[name] / "model.safetensors"
+        weights = load_file(file)
+        without_head = {name: weight for name, weight in weights.items() if not name.startswith(head)}
+        save_file(without_head, file, {"format": "pt"})
+        drawn = build_model(pretrained(folders[name], name), 0).drawn
+        assert set(drawn) >= weights.keys() - without_head.keys() and all(name.startswith(head) for name in drawn)
+        body = next(name for name in weights if "layer.1." in name or "block.1." in name)
+        save_file({key: weight for key, weight in weights.items() if key != body}, file, {"format": "pt"})
+        with pytest.raises(UserError, match=f"has no weights for {body}"):
+            build_model(pretrained(folders[name], name), 0)
 
+
+def test_training_says_that_a_head_starts_fresh(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]):
     file = folders["masked"] / "model.safetensors"
-    weights = load_file(file)
-    without_head = {name: weight for name, weight in weights.items() if not name.startswith("cls.")}
-    save_file(without_head, file, {"format": "pt"})
-    build_model(pretrained(folders["masked"], "masked"), 0)
+    weights = {name: weight for name, weight in load_file(file).items() if not name.startswith("cls.")}
+    save_file(weights, file, {"format": "pt"})
+    words = ["model=hf_pretrained", f"model.pretrained={folders['masked']}", "model.predicts=masked"]
+    config = Composer(paths.search_roots(), words=[*words, "model.context=16", "task=masked_lm"]).config({})
+    first_model(config)
     assert "has no weights for its head over the vocabulary: it starts fresh" in capsys.readouterr().out
-    name = "bert.encoder.layer.1.output.dense.weight"
-    save_file({key: weight for key, weight in weights.items() if key != name}, file, {"format": "pt"})
-    with pytest.raises(UserError, match=f"has no weights for {name}"):
-        build_model(pretrained(folders["masked"], "masked"), 0)
 
 
 def test_a_masked_model_continues_no_text():

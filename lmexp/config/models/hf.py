@@ -41,6 +41,8 @@ class HFConfig(CountedSection):
     """Hash of the pretrained weights, filled in when the config is resolved; stands for the folder in identities."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run. It can do anything that you can."""
+    draws_weights: bool = False
+    """Whether to draw fresh weights: `pretrained` then says only what the model is, and where its code lies."""
 
     @property
     def reads(self) -> Reads:
@@ -58,5 +60,7 @@ class HFConfig(CountedSection):
         return "lmexp.models.hf.HFSeq2Seq" if self.predicts == "seq2seq" else self.target
 
     def without_weights(self) -> Self:
-        """See ModelSection.without_weights."""
+        """See ModelSection.without_weights; code that comes with a model is needed as long as the model is."""
+        if self.trust_remote_code and self.pretrained is not None:
+            return self.model_copy(update={"draws_weights": True})
         return self.model_copy(update={"pretrained": None, "revision": None})

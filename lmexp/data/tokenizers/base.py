@@ -54,8 +54,8 @@ class Tokenizer(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the saved form."""
-        return hash_text(self._json())
+        """The SHA-256 of what makes the ids: the saved form without the files that came with it."""
+        return hash_text(self._json({}))
 
     def encode(self, text: str) -> Ids:
         """Return the ids of a text (n,), without the token that begins a document. Raises UserError."""
@@ -87,16 +87,28 @@ class Tokenizer(ABC):
 
     def save(self, path: Path) -> None:
         """Write the tokenizer to a JSON file, atomically. Raises OSError."""
-        write_atomically(path, self._json())
+        write_atomically(path, self._json(self._files()))
 
-    def library_files(self, with_mask: bool) -> dict[str, str]:
-        """Return the files, by name, of which transformers' AutoTokenizer makes a tokenizer with the same ids.
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a document: the one that begins the next, and others that the tokenizer names so."""
+        return frozenset([self.bos_id])
 
-        The token that begins a document ends one too, as in GPT-2; `with_mask` names the one for what is hidden. No
-        text spells them there either, and nothing is put around a text.
+    def library_files(self, with_mask: bool, context: int, begins_documents: bool = True) -> dict[str, str]:
+        """Return the files, by name, of which transformers' AutoTokenizer makes a tokenizer that does what runs do.
+
+        The token that begins a document is put in front of every text, unless not `begins_documents`. It ends a
+        document too, as in GPT-2, and it pads, unless the tokenizer has tokens for these. No text spells it there
+        either.
+
+        Args:
+            with_mask: whether the model has a row for the token that stands for what is hidden.
+            context: the most tokens of a text that the model reads, the one that begins it included.
         """
         document, mask = self.names
-        ids, roles = {document: self.bos_id}, {"bos_token": document, "eos_token": document}
+        ids = {document: self.bos_id}
+        roles = dict.fromkeys(("bos_token", "eos_token", "pad_token"), document) | self._roles()
+        roles.pop("mask_token", None)
         if with_mask and mask is not None:
             ids[mask] = self.mask_id
             roles["mask_token"] = mask
@@ -106,11 +118,15 @@ class Tokenizer(ABC):
         library["added_tokens"] += [
             {"id": token, "content": name, **plain} for name, token in ids.items() if name not in known
         ]
-        library |= {"truncation": None, "padding": None, "post_processor": None}
+        template = _in_front(document, self.bos_id) if begins_documents else None
+        library |= {"truncation": None, "padding": None, "post_processor": template}
         said: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             **roles,
             **({"unk_token": unknown} if unknown else {}),
+            "model_max_length": context,
+            # Not the numbers of segments: GPT-2 would look them up among its tokens.
+            "model_input_names": ["input_ids", "attention_mask"],
             "clean_up_tokenization_spaces": False,
             "split_special_tokens": True,
         }
@@ -130,8 +146,17 @@ class Tokenizer(ABC):
         A token that is a part of a character stands for it whole; white space may be a token's or nobody's.
         """
 
-    def _json(self) -> str:
-        return json.dumps({"kind": self.kind, **self._state()}, ensure_ascii=False)
+    def _json(self, files: dict[str, str]) -> str:
+        state = {"kind": self.kind, **self._state(), **({"files": files} if files else {})}
+        return json.dumps(state, ensure_ascii=False)
+
+    def _files(self) -> dict[str, str]:
+        """Return the files that came with a tokenizer of others, by name, which change no id of a text."""
+        return {}
+
+    def _roles(self) -> dict[str, str]:
+        """Return the special tokens of a tokenizer of others by their roles, such as pad_token."""
+        return {}
 
     def _begins_with_space(self, word: str, ids: Ids) -> bool:
         """Return whether the first token of a word is nothing but the space in front of it."""
@@ -147,6 +172,17 @@ class Tokenizer(ABC):
     @abstractmethod
     def _library(self) -> tuple[dict[str, Any], str | None]:
         """The content of a tokenizer.json with the same ids, and how it names what is unknown, where it has a name."""
+
+
+def _in_front(name: str, token: int) -> dict[str, Any]:
+    """Return the post-processor of a tokenizer.json that puts one token in front of a text, or of a pair of texts."""
+    first, *texts = {"SpecialToken": {"id": name, "type_id": 0}}, *({"Sequence": {"id": i, "type_id": 0}} for i in "AB")
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, texts[0]],
+        "pair": [first, *texts],
+        "special_tokens": {name: {"id": name, "ids": [token], "tokens": [name]}},
+    }
 
 
 def _join(parts: Sequence[Ids], leading: Sequence[int]) -> tuple[Ids, np.ndarray]:

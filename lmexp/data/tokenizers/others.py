@@ -4,9 +4,11 @@ Most of them are not lossless: they make white space and rare characters alike, 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,8 +16,10 @@ from lmexp.config.data import HFTokenizerConfig
 from lmexp.data.scripts import separated
 from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.errors import UserError, reason_of
-from lmexp.files import read_json, user_path
+from lmexp.files import read_text, user_path
 from lmexp.hub import commit_of
+
+T = TypeVar("T", str, list[str])
 
 
 class HFTokenizer(Tokenizer):
@@ -23,14 +27,17 @@ class HFTokenizer(Tokenizer):
 
     `library` is the content of that file; `bos` the token that is put in front of documents, `mask` the one for what
     is hidden. What it adds to a text by itself (such as [CLS] and [SEP]), truncation and padding are left off.
+    `files` are the others that came with it, by name: they give special tokens their roles.
     """
 
     kind = "hf"
 
-    def __init__(self, library: str, bos: str, mask: str | None) -> None:
+    def __init__(
+        self, library: str, bos: str, mask: str | None, files: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         from tokenizers import Tokenizer as LibraryTokenizer
 
-        self._file, self._bos, self._mask = library, bos, mask
+        self._file, self._bos, self._mask, self._came_with = library, bos, mask, dict(files)
         self.names = bos, mask
         self._model = LibraryTokenizer.from_str(library)
         self._model.no_truncation()
@@ -43,6 +50,20 @@ class HFTokenizer(Tokenizer):
         self.vocab_size = max(self._model.get_vocab().values()) + 1
         self.unknown_id = self._unknown()
 
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """See Tokenizer."""
+        end = self._model.token_to_id(self._roles().get("eos_token", self._bos))
+        return super().end_ids | ({end} if end is not None else set())
+
+    def original_files(self, with_mask: bool, context: int) -> dict[str, str]:
+        """Return the files of the tokenizer as it came, by name: with what it puts around a text by itself.
+
+        What is not known, because an earlier version of lmexp did not keep it, is as in `library_files`.
+        """
+        files = self._came_with or self.library_files(with_mask, context)
+        return files | {"tokenizer.json": self._file}
+
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids, special tokens by their names; ids past the vocabulary are passed over."""
         return str(self._model.decode([i for i in map(int, ids) if i >= 0], skip_special_tokens=False))
@@ -53,9 +74,8 @@ class HFTokenizer(Tokenizer):
         by_space = type(self._model.decoder).__name__ == "ByteLevel"
         pieces = [separated(list(words)) if by_space else list(words) for words in sentences]
         encoded = []
-        for words, encoding in zip(
-            pieces, self._model.encode_batch(pieces, is_pretokenized=True, add_special_tokens=False), strict=True
-        ):
+        split = partial(self._model.encode_batch, is_pretokenized=True, add_special_tokens=False)
+        for words, encoding in zip(pieces, self._encoded(pieces, split), strict=True):
             ids = np.array(encoding.ids, np.uint32)
             starts = np.full(len(words), -1, np.int64)
             for place, word in enumerate(encoding.word_ids):
@@ -67,11 +87,34 @@ class HFTokenizer(Tokenizer):
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """See Tokenizer.spans."""
-        return list(self._model.encode(text, add_special_tokens=False).offsets)
+        (encoding,) = self._encoded([text], partial(self._model.encode_batch, add_special_tokens=False))
+        return list(encoding.offsets)
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        encoded = self._model.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self._encoded(list(texts), partial(self._model.encode_batch_fast, add_special_tokens=False))
         return [np.array(e.ids, np.uint32) for e in encoded]
+
+    def _encoded(self, texts: list[T], encode: Callable[[list[T]], list[Any]]) -> list[Any]:
+        """Return the library's encodings. Raises UserError for a character that a vocabulary without [UNK] lacks."""
+        try:
+            return encode(texts)
+        except Exception as error:  # the library has one kind of exception for all that goes wrong
+            words = [word for text in texts for word in ([text] if isinstance(text, str) else text)]
+            unknown = next((character for word in words for character in self._unknown_in(word)), None)
+            if unknown is None:
+                raise UserError(f"the tokenizer cannot encode the text: {reason_of(error)}") from None
+            raise UserError(
+                f"the character {unknown!r} is not among those of this tokenizer, and it has no token for what it does "
+                "not know"
+            ) from None
+
+    def _unknown_in(self, text: str) -> Iterator[str]:
+        """Yield the characters of a text that cannot be encoded by themselves."""
+        for character in dict.fromkeys(text):
+            try:
+                self._model.encode(character, add_special_tokens=False)
+            except Exception:
+                yield character
 
     def _unknown(self) -> int | None:
         """Return the id that the model gives to what it cannot spell, which a Unigram model names by its number."""
@@ -82,12 +125,21 @@ class HFTokenizer(Tokenizer):
     def _state(self) -> dict[str, Any]:
         return {"library": self._file, "bos": self._bos, "mask": self._mask}
 
+    def _files(self) -> dict[str, str]:
+        return self._came_with
+
+    def _roles(self) -> dict[str, str]:
+        special = _special_tokens(self._came_with)
+        named = {role: _name_of(special.get(role)) for role in _ROLES}
+        return {role: name for role, name in named.items() if name and self._model.token_to_id(name) is not None}
+
     def _library(self) -> tuple[dict[str, Any], str | None]:
         library = json.loads(self._file)
         unknown = library["model"].get("unk_token")
         return library, unknown if isinstance(unknown, str) else None
 
 
+_ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _BEGINS = ("bos_token", "cls_token", "eos_token")
 """The special tokens of others that may begin a document, the first that there is."""
 _NAMES = {
@@ -104,9 +156,8 @@ def load_hf(config: HFTokenizerConfig) -> HFTokenizer:
     files = _hf_files(config)
     try:
         library = files["tokenizer.json"].read_text(encoding="utf-8")
-        special: dict[str, Any] = {}
-        for name in ("special_tokens_map.json", "tokenizer_config.json"):
-            special |= read_json(files[name]) if name in files else {}
+        came_with = {name: read_text(file) for name, file in files.items() if name != "tokenizer.json"}
+        special = _special_tokens(came_with)
         names = {role: _name_of(special.get(role)) for role in _NAMES}
         if not any(names.values()):
             added = [entry["content"] for entry in json.loads(library).get("added_tokens", [])]
@@ -114,7 +165,7 @@ def load_hf(config: HFTokenizerConfig) -> HFTokenizer:
         bos = next((names[role] for role in _BEGINS if names[role]), None)
         if bos is None:
             raise UserError(f"{config.name}: the tokenizer has no token to begin a document with: no bos, cls or eos")
-        tokenizer = HFTokenizer(library, bos, names["mask_token"])
+        tokenizer = HFTokenizer(library, bos, names["mask_token"], came_with)
     except UserError:
         raise
     except Exception as error:  # the library's many ways to fail: each is one message here
@@ -127,6 +178,14 @@ def load_hf(config: HFTokenizerConfig) -> HFTokenizer:
     return tokenizer
 
 
+def _special_tokens(files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the files of a tokenizer say of special tokens, by their roles, and of all else."""
+    special: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        special |= json.loads(files[name]) if name in files else {}
+    return special
+
+
 def _name_of(token: Any) -> str | None:
     """Return a special token's text, which is given by itself or with its options."""
     return token.get("content") if isinstance(token, dict) else token
@@ -134,7 +193,7 @@ def _name_of(token: Any) -> str | None:
 
 def _hf_files(config: HFTokenizerConfig) -> dict[str, Path]:
     """Return the files that there are of a tokenizer, by name."""
-    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
     folder = user_path(config.name)
     if folder.is_dir():
         files = {name: folder / name for name in names if (folder / name).is_file()}

@@ -6,18 +6,17 @@ training (lm-eval's own models do this with add_bos_token=True), and a text long
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from lmexp.errors import UserError
+from lmexp.inference.subject import end_ids
 from lmexp.messages import Say
 from lmexp.models.base import LanguageModel
-from lmexp.models.hf import HFModel
 from lmexp.models.sampling import sample
 from lmexp.train.checkpoint import Loaded
 
@@ -107,7 +106,7 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
         self.model: LanguageModel = loaded.model
         self.tokenizer = loaded.tokenizer
         self.context, self.batch, self.say = config.model.context, batch, say
-        self.ends = {loaded.tokenizer.bos_id, *_published_ends(loaded.model)}
+        self.ends: Set[int] = end_ids(loaded)
         """Tokens that end a generated text."""
         self._device = next(loaded.model.parameters()).device
 
@@ -218,11 +217,3 @@ class HarnessModel(LM):  # type: ignore[misc,unused-ignore]
                 self.say(f"lm-eval: {done:,} of {total:,} {what}")
 
         return add
-
-
-def _published_ends(model: nn.Module) -> list[int]:
-    """Return the tokens that end a text of a pretrained model, as it was published."""
-    if not isinstance(model, HFModel) or model.config.pretrained is None:
-        return []
-    ends = getattr(getattr(model.model, "generation_config", None), "eos_token_id", None)
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

@@ -66,12 +66,14 @@ INNER = {
 def to_hf(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a BertForMaskedLM with equal logits.
 
-    The weights are named and tied as in the library's own files: the table is there once. The ids of special tokens
+    The weights are named and tied as in the library's own files: the table is there once, and a head that was dropped
+    is left out. The ids of special tokens
     are left out: the caller adds them, since it knows the tokenizer.
     """
     config, weights = model.config, model.state_dict()
     table = weights["token_embedding.weight"]
-    exported = {theirs: weights[ours].clone() for ours, theirs in _names(config.n_layers).items()}
+    names = _names(config.n_layers)
+    exported = {theirs: weights[ours].clone() for ours, theirs in names.items() if ours in weights}
     exported[SEGMENTS] = table.new_zeros(2, config.d_model)
     settings = {
         "architectures": ["BertForMaskedLM"],

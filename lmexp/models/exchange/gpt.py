@@ -54,8 +54,8 @@ PREFIX = "transformer."
 def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a GPT2LMHeadModel with equal logits.
 
-    A tied head's matrix is there once, as in the library's own files. The caller adds the ids of special
-    tokens, since it knows the tokenizer.
+    A tied head's matrix is there once, as in the library's own files, and a head that was dropped is not. The caller
+    adds the ids of special tokens, since it knows the tokenizer.
     """
     config, weights = model.config, model.state_dict()
     exported = {}
@@ -68,7 +68,7 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
             exported[theirs] = (weight.T if _is_transposed(ours) else weight).clone(
                 memory_format=torch.contiguous_format
             )
-    if not config.tie_embeddings:
+    if not config.tie_embeddings and "head.weight" in weights:
         exported[HEAD] = weights["head.weight"].clone()
     settings = {
         "architectures": ["GPT2LMHeadModel"],

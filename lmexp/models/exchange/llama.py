@@ -88,8 +88,8 @@ MIXTRAL_SWIGLU = {"gate": "w1", "up": "w3", "down": "w2"}
 def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a model of transformers with equal logits.
 
-    The weights are the model's own, not copies. Dropout is left out, which is there of attention alone, and so are the
-    ids of special tokens: the caller adds them, since it knows the tokenizer.
+    The weights are the model's own, not copies. A head that was dropped is left out. So is dropout, which is there of
+    attention alone, and so are the ids of special tokens: the caller adds them, since it knows the tokenizer.
 
     Raises UserError: a model with shared experts, which none of the architectures has in this form.
     """
@@ -123,7 +123,7 @@ def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if model_type == "qwen3_moe":
         settings |= {"moe_intermediate_size": config.d_feed_forward, "norm_topk_prob": True}
     exported = {theirs: weights[ours] for ours, theirs in _names(config, model_type).items()}
-    if not config.tie_embeddings:
+    if not config.tie_embeddings and "head.weight" in weights:
         exported[HEAD] = weights["head.weight"]
     return settings, exported
 
