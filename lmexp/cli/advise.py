@@ -73,8 +73,9 @@ def advise(
     from lmexp.analysis.table import load_study
     from lmexp.config import paths
     from lmexp.report.terminal.advise import print_advice, print_guide
+    from lmexp.runs.find import sweep_folder
 
-    folders = [common.output_dir / name for name in names or []]
+    folders = [sweep_folder(name, common.output_dir) for name in names or []]
     if purpose is not None:
         if budget.is_set:
             raise UserError("--for compares model families; it cannot be combined with a budget or a loss")

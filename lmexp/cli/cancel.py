@@ -8,8 +8,9 @@ from lmexp.cli.options import CommonWithCode, StartedSweep
 def cancel(name: StartedSweep, common: CommonWithCode) -> None:
     """Stop a sweep and all its runs, wherever they were started. Each run saves first, and resumes when run again."""
     from lmexp.launch.control import cancel
+    from lmexp.runs.find import sweep_folder
 
-    stopped = cancel(common.output_dir / name, say)
+    stopped = cancel(sweep_folder(name, common.output_dir), say)
     never_started = [run.name for run in stopped if run.read_state().never_started]
     cancelled = [run.name for run in stopped if run.name not in never_started]
     if common.as_json:

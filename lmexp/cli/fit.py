@@ -181,6 +181,7 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
     """Return the points of a file or of sweeps, their name, and the folder for the fit."""
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
     from lmexp.analysis.table import load_study
+    from lmexp.runs.find import sweep_folder
 
     file = Path(names[0])
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
@@ -189,7 +190,7 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
         return points_of_csv(file, columns.parse(), columns.factors(), columns.where), file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
-    study = load_study([output_dir / name for name in names], columns.all_runs)
+    study = load_study([sweep_folder(name, output_dir) for name in names], columns.all_runs)
     if columns.where:
         study = study.where(columns.where)
         if study.table.empty:

@@ -19,10 +19,10 @@ def logs(
     """Print the log of a run, or of a detached sweep."""
     from lmexp.launch.control import LOG
     from lmexp.runs.coordinators import has_coordinator
-    from lmexp.runs.find import find_run
+    from lmexp.runs.find import find_run, sweep_folder
     from lmexp.runs.log import further_lines, last_lines
 
-    folder = output_dir / run
+    folder = sweep_folder(run, output_dir)
     if (folder / LOG).is_file():
         file, has_ended = folder / LOG, lambda: not has_coordinator(folder)
     else:

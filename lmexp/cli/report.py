@@ -46,7 +46,9 @@ def report(
     common: Common,
 ) -> None:
     """Compare runs: print the table and the frontier; write report.html, table.csv and table.parquet."""
-    folders = [common.output_dir / name for name in names]
+    from lmexp.runs.find import sweep_folder
+
+    folders = [sweep_folder(name, common.output_dir) for name in names]
     table_format = target.parse_format()
     if target.serve:
         serve_report(folders, choices, target.port, common.as_json)

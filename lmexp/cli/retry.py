@@ -30,11 +30,12 @@ def retry(
     from lmexp.launch.control import RETRIED, set_back
     from lmexp.launch.processes import warm_up
     from lmexp.resolve.sweep import resolve_runs
+    from lmexp.runs.find import sweep_folder
 
     for wanted in state or []:
         if wanted not in RETRIED:
             raise UserError(f"--state {wanted}: choose among {', '.join(RETRIED)}")
-    parsed, folder = policy.parse(), common.output_dir / name
+    parsed, folder = policy.parse(), sweep_folder(name, common.output_dir)
     chosen = set_back(folder, common.output_dir, runs or [], state or RETRIED, fresh)
     if not chosen:
         say("nothing to retry: no run has ended without success")

@@ -15,9 +15,16 @@ if TYPE_CHECKING:
     from lmexp.resolve.planned import Sweep
 
 
-def run_and_report(resolved: "Sweep", policy: "Policy", as_json: bool, folders: list[Path] | None = None) -> None:
-    """Run a sweep and report on its folders, or on those that are given; exit with 1 if a run failed."""
+def run_and_report(
+    resolved: "Sweep", policy: "Policy", as_json: bool, folders: list[Path] | None = None, is_one_run: bool = False
+) -> None:
+    """Run a sweep and report on its folders, or on those that are given; exit with 1 if a run failed.
+
+    A run that is out of memory or time, or has diverged, is a row of a sweep and no failure. If it is all that was
+    asked for (`is_one_run`), there is nothing to go on with, and the exit code says so.
+    """
     from lmexp.launch.progress import SweepProgress
+    from lmexp.runs.state import RESULTS
     from lmexp.study.plan import plan_resolved
     from lmexp.study.run import run_resolved
 
@@ -41,5 +48,8 @@ def run_and_report(resolved: "Sweep", policy: "Policy", as_json: bool, folders: 
             say(f"{run.name}: score/{metric} is missing, because its metric failed: {reason}")
     for run in result.failures:
         say(f"{run.name} {run.state}: {run.reason}; its log: {run.log}")
-    if result.failures:
+    without_result = [run for run in result.runs if is_one_run and run.state in RESULTS and run.state != "done"]
+    for run in without_result:
+        say(f"{run.name} has no result, {run.state}: {run.reason}; its log: {run.log}")
+    if result.failures or without_result:
         raise typer.Exit(1)

@@ -18,9 +18,10 @@ def status(
     """Show what each run of a sweep is doing."""
     from lmexp.launch.control import goes_on
     from lmexp.report.terminal.status import print_status, watch_status
+    from lmexp.runs.find import sweep_folder
     from lmexp.runs.status import status
 
-    folder = common.output_dir / name
+    folder = sweep_folder(name, common.output_dir)
     if watch and common.as_json:
         raise UserError("--watch shows a table that changes, and --json prints one document: use one of them")
     if watch:

@@ -21,10 +21,11 @@ def sync(
     ] = None,
 ) -> None:
     """Rebuild clean mirrors (W&B, TensorBoard, MLflow) from the runs' own files."""
+    from lmexp.runs.find import sweep_folder
     from lmexp.runs.sync import sync
 
     changes = {key: value for key, value in (("name", logger), ("mode", mode), ("project", project)) if value}
-    rows = sync(common.output_dir / name, changes, say)
+    rows = sync(sweep_folder(name, common.output_dir), changes, say)
     if common.as_json:
         print_json({"sweep": name, "runs": rows})
     results = {row["result"] for row in rows}

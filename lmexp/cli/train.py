@@ -29,4 +29,4 @@ def train(
     parsed = policy.parse()
     folder = name or ("multirun" if multirun else "train")
     resolved = resolve_to_run(None, overrides, common.output_dir, common.config_dir, folder, say)
-    run_and_report(resolved, parsed, common.as_json)
+    run_and_report(resolved, parsed, common.as_json, is_one_run=not multirun)

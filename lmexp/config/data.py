@@ -41,6 +41,9 @@ class CleanConfig(Section):
     lowercase: bool = False
     stop_words: str | None = None
     """Words to leave out: `english`, `chinese`, or a file with one a line."""
+    segment: Literal["jieba"] | None = None
+    """What cuts Chinese texts into words, of which stop words are then removed whole; null: they are removed wherever
+    their characters occur, also inside other words."""
     stop_words_fingerprint: str | None = None
     """Hash of that file's content, filled in when the config is resolved; stands for its path in identities."""
     min_characters: Count | None = None
@@ -49,6 +52,12 @@ class CleanConfig(Section):
     """Longer documents are left out."""
     deduplicate: bool = False
     """Whether of equal documents only the first stays."""
+
+    @model_validator(mode="after")
+    def _check_segment(self) -> Self:
+        if self.segment is not None and self.stop_words is None:
+            raise ValueError(f"segment={self.segment} cuts texts to remove stop words: set stop_words too")
+        return self
 
 
 class DataSection(Section):

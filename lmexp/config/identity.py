@@ -66,3 +66,8 @@ def slug(values: dict[str, Any]) -> str:
         words.append(str(value) if is_choice else f"{key.rsplit('.', 1)[-1]}{value}")
     text = re.sub(r"[^a-z0-9._-]+", "_", "-".join(words).lower()).strip("._-")
     return text[:SLUG_LENGTH].rstrip("._-") or "run"
+
+
+def folder_name(name: str) -> str:
+    """Return the name of a sweep's folder: the name as a slug, or its hash if the slug would be empty."""
+    return slug({"name": name}) if re.search("[a-z0-9]", name.lower()) else f"sweep-{hash_text(name, 6)}"

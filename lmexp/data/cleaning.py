@@ -3,15 +3,18 @@
 The steps run in this order: Unicode normal form, lower case, stop words, length, duplicates. Duplicates are recognised
 by a hash of 16 bytes, so memory grows with the number of texts and not with their length.
 
-A stop word of a script without spaces (Chinese) is removed wherever its characters occur, longest words first.
-Sentences are not segmented, so such a word is also removed from inside other words: 目的 loses its 的. Any other stop
-word is removed where it is a whole word, in upper or lower case, with the spaces in front of it.
+A stop word of a script without spaces (Chinese) is removed wherever its characters occur, longest words first, so
+also from inside other words: 目的 loses its 的. If the config asks for it, jieba first cuts the text into words, and a
+stop word is removed where it is one of these. Any other stop word is removed where it is a whole word, in upper or
+lower case, with the spaces in front of it.
 """
 
 import hashlib
+import logging
 import re
+import tempfile
 import unicodedata
-from collections.abc import Set
+from collections.abc import Callable, Iterable, Set
 
 from lmexp.config.data import CleanConfig, DataSection
 from lmexp.data.example_files import Example
@@ -29,7 +32,7 @@ class Cleaner:
         self._clean = clean = data.clean
         if data.holds == "tags":
             _check_words_stay(clean)
-        self._stop = _StopWords(stop_words(clean.stop_words)) if clean.stop_words else None
+        self._stop = _StopWords(stop_words(clean.stop_words), clean.segment is not None) if clean.stop_words else None
         self._seen: set[bytes] = set()
 
     def document(self, text: str) -> str | None:
@@ -70,8 +73,13 @@ class Cleaner:
 class _StopWords:
     """Removes words from texts."""
 
-    def __init__(self, words: frozenset[str]) -> None:
-        unspaced = {word for word in words if IS_UNSPACED.search(word)}
+    def __init__(self, words: frozenset[str], is_segmented: bool) -> None:
+        """Raises UserError if texts are to be segmented, and cannot be, or no word needs that."""
+        unspaced = unspaced_of(words)
+        if is_segmented and not unspaced:
+            raise UserError("data.clean.segment=jieba: none of the stop words is Chinese or Japanese")
+        self._unspaced_words = unspaced
+        self._cut = _segmenter() if is_segmented else None
         # An apostrophe or a hyphen between letters is part of the word: `on-line` does not contain `on`.
         whole = rf"(?<!\w)(?<!\w['\u2019-]){_any_of(words - unspaced)}(?!\w)(?!['\u2019-]\w)"
         self._at_start = re.compile(rf"^(?:{whole}[ \t]*)+", re.IGNORECASE | re.MULTILINE)
@@ -79,7 +87,32 @@ class _StopWords:
         self._unspaced = re.compile(_any_of(unspaced))
 
     def removed_from(self, text: str) -> str:
-        return self._unspaced.sub("", self._whole.sub("", self._at_start.sub("", text)))
+        text = self._whole.sub("", self._at_start.sub("", text))
+        if self._cut is None:
+            return self._unspaced.sub("", text)
+        return "".join(word for word in self._cut(text) if word not in self._unspaced_words)
+
+
+def _segmenter() -> Callable[[str], Iterable[str]]:
+    """Return a function that cuts a text into words, which make up the text. Raises UserError without jieba."""
+    try:
+        import jieba
+    except ImportError:
+        raise UserError("data.clean.segment=jieba needs jieba: pip install 'lmexp[chinese]'") from None
+    jieba.setLogLevel(logging.WARNING)  # it announces its dictionary
+    tokenizer = jieba.Tokenizer()
+    with (
+        tempfile.TemporaryDirectory() as own
+    ):  # it reads a cache from the folder for temporary files, where anybody writes
+        tokenizer.tmp_dir = own
+        tokenizer.initialize()
+    cut: Callable[[str], Iterable[str]] = tokenizer.cut
+    return cut
+
+
+def unspaced_of(words: Set[str]) -> set[str]:
+    """Return those of some words that are of a script without spaces between words."""
+    return {word for word in words if IS_UNSPACED.search(word)}
 
 
 def _any_of(words: Set[str]) -> str:

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from lmexp.config.schema import RunConfig
 from lmexp.data import store
+from lmexp.data.cleaning import stop_words, unspaced_of
 from lmexp.data.example_writing import prepare_examples
 from lmexp.data.examples import ExampleStore
 from lmexp.data.store import Store
 from lmexp.data.tokenizers.lost import facts
+from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 
 AnyStore = Store | ExampleStore
@@ -29,7 +31,7 @@ def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
 
 def warnings(store: AnyStore) -> list[str]:
     """Return what makes scores on a store's validation or test split mean less than they seem to, as sentences."""
-    sentences = []
+    sentences = _of_stop_words(store)
     for split, about in store.splits.items():
         if max(about.text_lost or 0.0, about.unknown_tokens or 0.0) < MIN_LOST:
             continue
@@ -49,3 +51,22 @@ def warnings(store: AnyStore) -> list[str]:
             "split too; scores on them show what was memorised or chosen by"
         )
     return sentences
+
+
+def _of_stop_words(store: AnyStore) -> list[str]:
+    """Say that stop words were removed from inside of other words, if they were."""
+    config = store.source if isinstance(store, Store) else store.source_config
+    clean = config.get("clean") or {}
+    name = clean.get("stop_words")
+    if not name or clean.get("segment"):
+        return []
+    try:
+        unspaced = unspaced_of(stop_words(name))
+    except UserError:  # the file is gone, and the store is still good
+        return []
+    if not unspaced:
+        return []
+    return [
+        "Chinese stop words were removed wherever their characters occur, also from inside other words (目的 loses its "
+        "的); with data.clean.segment=jieba, texts are cut into words first"
+    ]

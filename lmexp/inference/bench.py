@@ -105,7 +105,7 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     is_run = len(words) == 1 and ("=" not in words[0] or Path(words[0]).is_dir())
     allow_code([] if is_run else words, config_dir)
     if is_run:
-        run = find_run(words[0], outputs)
+        run = find_run(words[0], outputs, is_finished=True)
         config = load_final(run).config
         warn_of_changes(config, words[0], say)
         return BenchTarget(run.name, config, run)

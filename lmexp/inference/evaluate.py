@@ -104,7 +104,7 @@ def evaluate(
     is_pretrained = subject.startswith(PREFIX)
     of_model = tuple(word for word in words if is_pretrained and _key(word).split(".")[0] == "model")
     loaded = load_subject(subject, outputs, config_dir, scoring.predicts, of_model, say)
-    run = None if is_pretrained else find_run(subject, outputs)
+    run = None if is_pretrained else find_run(subject, outputs, is_finished=True)
     config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
     config.model.check()
     check_task(config)
@@ -211,7 +211,7 @@ def keep(
         run.path.mkdir(parents=True, exist_ok=True)
         write_json(run.path / "subject.json", {"subject": subject})
     else:
-        run = find_run(subject, outputs)
+        run = find_run(subject, outputs, is_finished=True)
     add_scores(run, name, scores, details | {"about": about})
     return {
         "subject": subject,

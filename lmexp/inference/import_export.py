@@ -32,7 +32,7 @@ PREDICTS = {"left_to_right": "causal", "both_ways": "masked"}
 
 def export_run(name: str, folder: Path, outputs: Path, say: Say = silent) -> Path:
     """Write a finished run as a folder that transformers loads, and return its path; see export_folder."""
-    loaded = load_final(find_run(name, outputs))
+    loaded = load_final(find_run(name, outputs, is_finished=True))
     config = loaded.config
     warn_of_changes(config, name, say)
     labels = config.task.known_labels if isinstance(config.task, LabelTaskSection) else ()

@@ -48,7 +48,7 @@ def load_subject(
     """
     allow_code(list(words), config_dir)
     if not name.startswith(PREFIX):
-        loaded = load_final(find_run(name, outputs))
+        loaded = load_final(find_run(name, outputs, is_finished=True))
         warn_of_changes(loaded.config, name, say)
         loaded.model.to(device_for(loaded.config).kind)
         return loaded

@@ -132,7 +132,7 @@ class RunResolver:
     def _with_init(self, config: RunConfig) -> RunConfig:
         """Fill in the run that `init.run` names, and its model and tokenizer."""
         assert config.init.run is not None
-        run = find_run(config.init.run, self.outputs)
+        run = find_run(config.init.run, self.outputs, is_finished=True)
         if not run.final.is_dir():
             raise UserError(
                 f"init.run={config.init.run}: {run.name} has no finished model, it is {run.read_state().state}"

@@ -5,7 +5,6 @@ is tokenised, every horizon is computed. A cell that cannot run is skipped and k
 input was wrong.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 from lmexp.config import paths
 from lmexp.config.cells import Expansion, expand, search_space
 from lmexp.config.compose import Composer, allow_code
-from lmexp.config.identity import slug
+from lmexp.config.identity import folder_name
 from lmexp.config.overrides import split_words
 from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError
-from lmexp.files import hash_text
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.run import RunResolver
@@ -109,12 +107,6 @@ def _axes(expansion: Expansion, runs: Sequence[PlannedRun]) -> dict[str, list[An
         axes |= {INIT: ["scratch", "pretrained"]} if len(chains) > 1 else {}
         axes["task"] = list(dict.fromkeys(run.config.task.name for run in runs))
     return axes
-
-
-def folder_name(name: str) -> str:
-    """Return the name of a sweep's folder: the name as a slug, or its hash if the slug would be empty."""
-    plain = slug({"name": name})
-    return plain if re.search("[a-z0-9]", name.lower()) else f"sweep-{hash_text(name, 6)}"
 
 
 def resolve_runs(folder: Path, runs: Sequence[RunDir], say: Say = silent) -> Sweep:

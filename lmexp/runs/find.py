@@ -2,9 +2,23 @@
 
 from pathlib import Path
 
+from lmexp.config.identity import folder_name
 from lmexp.errors import UserError, nearest
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import read_manifest
+
+MAX_SHOWN = 4
+"""Runs that a message names if a word stands for several."""
+
+
+def sweep_folder(name: str, outputs: Path) -> Path:
+    """Return the folder of the sweep that a person calls `name`: of `tagB` it is `tagb`.
+
+    A path is taken as it is, and so is a name that has no folder: whoever reads it says so.
+    """
+    folder = outputs / name
+    made = outputs / folder_name(name)
+    return made if not folder.exists() and made.is_dir() else folder
 
 
 def runs_of(folder: Path) -> list[RunDir]:
@@ -20,8 +34,12 @@ def runs_of(folder: Path) -> list[RunDir]:
     return runs
 
 
-def find_run(word: str, outputs: Path) -> RunDir:
+def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     """Return the run that `word` names: a path, the name of a run directory, or a part that only one run has.
+
+    Small and capital letters are alike, because the names of runs have small ones alone. If several runs have the part,
+    one whose name is the part and a hash comes first, and with `is_finished` the only one that has a finished model:
+    who wants to use a run does not mean the attempts that failed before it.
 
     Raises UserError if no run or several runs match.
     """
@@ -29,11 +47,31 @@ def find_run(word: str, outputs: Path) -> RunDir:
     if (path / "config.yaml").is_file():
         return RunDir(path.resolve())
     runs = [run for folder in sorted(outputs.glob("[!.]*/")) for run in runs_in(folder)]
-    matches = [run for run in runs if word in (run.name, f"{run.path.parent.name}/{run.name}")]
-    matches = matches or [run for run in runs if word in f"{run.path.parent.name}/{run.name}"]
-    if len(matches) == 1:
-        return matches[0]
+    matches = _matching(word.lower(), runs)
     if not matches:
         raise UserError(f"there is no run '{word}' in {outputs}.{nearest(word, [run.name for run in runs])}")
-    shown = ", ".join(run.name for run in matches[:4])
-    raise UserError(f"'{word}' names {len(matches)} runs ({shown}{', ...' if len(matches) > 4 else ''})")
+    if len(matches) > 1 and is_finished:
+        finished = [run for run in matches if run.final.is_dir()]
+        matches = finished or matches
+    if len(matches) == 1:
+        return matches[0]
+    newest_first = sorted(matches, key=lambda run: run.read_state().started or 0.0, reverse=True)
+    shown = ", ".join(_full_name(run) for run in newest_first[:MAX_SHOWN])
+    more = ", ..." if len(matches) > MAX_SHOWN else ""
+    raise UserError(f"'{word}' names {len(matches)} runs; write one of them out, the newest first: {shown}{more}")
+
+
+def _matching(word: str, runs: list[RunDir]) -> list[RunDir]:
+    """Return the runs that have this name or, if none has, those with this name before their hash, or a part of it."""
+    for fits in (
+        lambda name: word in (name, name.split("/")[1]),
+        lambda name: word in (slug := name.rpartition("-")[0], slug.partition("/")[2]),
+        lambda name: word in name,
+    ):
+        if matches := [run for run in runs if fits(_full_name(run).lower())]:
+            return matches
+    return []
+
+
+def _full_name(run: RunDir) -> str:
+    return f"{run.path.parent.name}/{run.name}"

@@ -5,13 +5,6 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.feeds import IGNORED, Feed, Labelled
@@ -37,7 +30,7 @@ class Classify(Task):
         return self.model(batch["inputs"], batch["valid"]), batch["targets"]
 
     def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
-        """Return accuracy, precision, recall and F1 over all texts, by torchmetrics, and the confusion matrix.
+        """Return accuracy, precision, recall and F1 over all texts, and the confusion matrix.
 
         Macro means each label's own, averaged over the labels that occur or are guessed; 0 stands for 0 / 0. With one
         label a text, micro F1 equals accuracy. In details, `confusion[i][j]` texts of `labels[i]` were taken for
@@ -45,22 +38,11 @@ class Classify(Task):
         """
         known = answers()
         assert isinstance(known, LabelAnswers)
-        guessed, right = known.predicted, known.targets
         labels = labels_of(self)
-        count = len(labels)
-        values = {
-            "accuracy": multiclass_accuracy(guessed, right, count, average="micro"),
-            "precision_macro": multiclass_precision(guessed, right, count, average="macro"),
-            "recall_macro": multiclass_recall(guessed, right, count, average="macro"),
-            "f1_macro": multiclass_f1_score(guessed, right, count, average="macro"),
-            "f1_micro": multiclass_f1_score(guessed, right, count, average="micro"),
-        }
-        confusion = multiclass_confusion_matrix(guessed, right, count).tolist()
-        return TaskScores(
-            {name: float(value) for name, value in values.items()},
-            {"labels": labels, "confusion": confusion},
-            self._predictions(feed, known),
-        )
+        cells = known.targets * len(labels) + known.predicted
+        confusion = cells.bincount(minlength=len(labels) ** 2).view(len(labels), len(labels))
+        details = {"labels": labels, "confusion": confusion.tolist()}
+        return TaskScores(scores_of(confusion), details, self._predictions(feed, known))
 
     def answers(self, feed: Feed, batch: int) -> LabelAnswers:
         """See Task.answers; with the probability of every label."""
@@ -74,6 +56,25 @@ class Classify(Task):
         for example, (right, guessed, probabilities) in enumerate(rows):
             shares = {label: round(share, DIGITS) for label, share in zip(labels, probabilities, strict=True)}
             yield Prediction(texts[example], labels[right], labels[guessed], shares)
+
+
+def scores_of(confusion: Tensor) -> dict[str, float]:
+    """Return the scores of a confusion matrix, (labels, labels) int64 with a row for each right label, in float64."""
+    counts = confusion.double()
+    right, guessed, both = counts.sum(1), counts.sum(0), counts.diagonal()
+    is_known = (right + guessed) > 0
+    accuracy = float(both.sum() / counts.sum())
+
+    def macro(part: Tensor, whole: Tensor) -> float:
+        return float((part / whole.clamp(min=1))[is_known].mean())
+
+    return {
+        "accuracy": accuracy,
+        "precision_macro": macro(both, guessed),
+        "recall_macro": macro(both, right),
+        "f1_macro": macro(2 * both, right + guessed),
+        "f1_micro": accuracy,
+    }
 
 
 def label_answers(task: Task, feed: Feed, batch: int, all_probabilities: bool) -> LabelAnswers:

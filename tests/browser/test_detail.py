@@ -7,6 +7,8 @@ from playwright.sync_api import expect
 
 from lmexp.analysis.table import load_study
 from lmexp.report.page.html import write_report
+from lmexp.runs.predictions import write_predictions
+from lmexp.runs.scores import add_scores
 from tests.browser.reading import HOSTILE, MARKS
 from tests.report.synthetic import write_study
 
@@ -29,6 +31,24 @@ def test_a_row_opens_its_run_with_config_curve_log_and_command(page):
     expect(shown).to_contain_text("It printed nothing.")
     command = shown.locator("pre.command").text_content()
     assert shlex.split(command)[-3:-1] == ["-m", "lmexp.worker"]
+
+
+def test_what_a_run_answered_is_shown_as_text(open_page, tmp_path):
+    folder = write_study(tmp_path)
+    study = load_study([folder])
+    run = next(iter(study.runs.values()))
+    details = {"labels": ["no", HOSTILE], "confusion": [[1234, 1], [0, 2]]}
+    details["spans"] = {"PER": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "spans": 1, "guessed": 2}}
+    add_scores(run, "causal_lm", {}, details)
+    write_predictions(run, iter([{"input": HOSTILE, "gold": "no", "guess": HOSTILE, "scores": {}}]))
+    page = open_page(write_report(load_study([folder]), folder))
+    shown = open_run(page, str(study.table.set_index("run_id")["slug"][run.read_record()[-1]["run_id"]]))
+    expect(shown.get_by_role("cell", name="1,234")).to_be_visible()
+    expect(shown.get_by_role("heading", level=3)).to_contain_text(
+        ["Config", "Labels, and what they were taken for", "Types of spans", "Examples, wrong ones first", "Curve"]
+    )
+    expect(shown.get_by_role("rowheader", name=HOSTILE).first).to_be_visible()
+    expect(shown).to_contain_text("0.667")
 
 
 def test_the_baseline_can_be_chosen(page):

@@ -17,6 +17,7 @@ from lmexp.config.data import (
 from lmexp.data.cleaning import Cleaner
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import key
+from lmexp.data.prepare import warnings
 from lmexp.data.sources import with_fingerprints
 from lmexp.data.stop_words import LISTS
 from lmexp.data.store import prepare
@@ -55,6 +56,9 @@ def test_lower_case_is_that_of_every_script():
         ("one line\nthe next\n\tand one more", "line\nnext\n more"),
         ("'the' \"and\"", "'' \"\""),
         ("it is not good, no", "not good, no"),
+        ("i like it", "like"),  # a verdict
+        ("they are against it", "against"),
+        ("it is neither here nor there, and without charm", "neither nor, without charm"),
         ("\u4f60\u7684 the \u4e66", "\u4f60\u7684 \u4e66"),
     ],
 )
@@ -74,6 +78,38 @@ def test_english_stop_words_go_as_whole_words_in_either_case(text, expected):
 )
 def test_chinese_stop_words_go_wherever_they_stand(text, expected):
     assert without("chinese", text) == expected
+
+
+def test_a_text_that_is_cut_into_words_loses_stop_words_that_are_words():
+    pytest.importorskip("jieba")
+    clean = {"stop_words": "chinese", "segment": "jieba"}
+    assert cleaned("我们的目的地是这个城市。", **clean) == "目的地城市。"
+    assert without("chinese", "我们的目的地是这个城市。") == "目城市。"
+    assert cleaned("the 我的 book\n她\t对", **clean) == "the  book\n\t对"
+
+
+@pytest.mark.parametrize(
+    ("clean", "said"),
+    [
+        ({"stop_words": "english", "segment": "jieba"}, "none of the stop words is Chinese or Japanese"),
+        ({"segment": "jieba"}, "set stop_words too"),
+    ],
+)
+def test_cutting_into_words_that_changes_nothing_is_refused(clean, said):
+    with pytest.raises((UserError, ValueError), match=said):
+        cleaned("text", **clean)
+
+
+def test_what_was_removed_from_inside_words_is_said(tmp_path):
+    (tmp_path / "a.txt").write_text("目的 book\n" * 50)
+    data = FileData(source="files", format="txt", path=str(tmp_path / "a.txt"), document="line", split="tail")
+    of_english = data.model_copy(update={"clean": CleanConfig(stop_words="english")})
+    of_chinese = data.model_copy(update={"clean": CleanConfig(stop_words="chinese")})
+    said = [
+        warnings(prepare(with_fingerprints(each), ByteTokenizerConfig(kind="byte"), tmp_path / "s"))
+        for each in (data, of_english, of_chinese)
+    ]
+    assert not any("Chinese stop words" in one for one in said[0] + said[1]) and "segment=jieba" in said[2][0]
 
 
 def test_of_stop_words_that_overlap_the_longest_goes(tmp_path):

@@ -109,6 +109,8 @@ def test_a_run_without_success_is_retried_from_its_directory_alone(
 ):
     words = sweep()
     assert lmexp("sweep", *words, "--timeout", "0.001s").returncode == 0, "a timeout is a result"
+    alone = lmexp("train", *words[1:], "--timeout", "0.001s")
+    assert alone.returncode == 1 and "has no result, timeout: it ran longer" in alone.stderr, "nothing was trained"
     runs = runs_in(tmp_path / "outputs" / "s")
     assert [run.read_state().state for run in runs] == ["timeout", "timeout"]
     assert "timeout" in lmexp("sweep", *words).stderr, "it stays one"

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from lmexp.config.identity import folder_name
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
-from lmexp.runs.find import find_run, runs_of
+from lmexp.runs.find import find_run, runs_of, sweep_folder
 from lmexp.runs.manifest import Cell, Manifest, write_manifest
 from tests.report.synthetic import config
 
@@ -39,8 +40,32 @@ def test_a_path_is_taken_as_it_is(outputs: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_part_that_several_runs_have_names_them(outputs: Path):
-    with pytest.raises(UserError, match=r"'fp32' names 3 runs \(nano-fp32-aa11, nano-fp32-cc33, nano-fp32-cc33-x\)"):
+    RunDir(outputs / "second" / "nano-fp32-cc33").update_state(started=1.0)
+    said = "'fp32' names 3 runs; write one of them out, the newest first: second/nano-fp32-cc33, first/nano-fp32-aa11, "
+    with pytest.raises(UserError, match=f"^{said}second/nano-fp32-cc33-x$"):
         find_run("fp32", outputs)
+
+
+def test_the_whole_name_before_the_hash_comes_before_a_part_of_other_names(outputs: Path):
+    RunDir.create(outputs / "first" / "nano-fp32-l4-dd44", CONFIG)
+    assert find_run("first/nano-fp32", outputs).name == "nano-fp32-aa11"
+
+
+def test_of_several_runs_the_only_finished_one_is_meant_by_who_uses_it(outputs: Path):
+    RunDir(outputs / "second" / "nano-fp32-cc33-x").final.mkdir(parents=True)
+    assert find_run("second/nano", outputs, is_finished=True).name == "nano-fp32-cc33-x"
+    with pytest.raises(UserError, match="names 2 runs"):
+        find_run("second/nano", outputs)  # a log may be that of a failed one
+
+
+@pytest.mark.parametrize("name", ["tagB", "TAGB", "tagb", "Tag b"])
+def test_a_name_finds_the_folder_that_it_was_made_into(tmp_path: Path, name: str):
+    made = tmp_path / folder_name(name)
+    RunDir.create(made / "nano-fp32-aa11", CONFIG)
+    assert sweep_folder(name, tmp_path) == made
+    assert runs_of(sweep_folder(name, tmp_path))[0] == find_run("nano-FP32", tmp_path)
+    assert sweep_folder("other", tmp_path) == tmp_path / "other"
+    assert sweep_folder(str(made), tmp_path / "elsewhere") == made
 
 
 def test_an_unknown_name_gets_the_nearest(outputs: Path):

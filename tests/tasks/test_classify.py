@@ -4,7 +4,10 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchmetrics.functional import classification
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
@@ -61,6 +64,23 @@ BY_HAND = {
 
 def test_scores_are_those_counted_by_hand():
     assert task_of(LABELS).judge(Held(batch_of(GUESSED, RIGHT)), 4).scores == pytest.approx(BY_HAND, abs=1e-6)
+
+
+@given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+@settings(max_examples=30)
+def test_scores_are_those_of_torchmetrics(count: int, answers: list[tuple[int, int]]):
+    right, guessed = (torch.tensor([pair[side] % count for pair in answers]) for side in (0, 1))
+    ours = task_of([str(i) for i in range(count)]).judge(Held(batch_of(guessed.tolist(), right.tolist())), 7)
+    theirs = {
+        "accuracy": classification.multiclass_accuracy(guessed, right, count, average="micro"),
+        "precision_macro": classification.multiclass_precision(guessed, right, count, average="macro"),
+        "recall_macro": classification.multiclass_recall(guessed, right, count, average="macro"),
+        "f1_macro": classification.multiclass_f1_score(guessed, right, count, average="macro"),
+        "f1_micro": classification.multiclass_f1_score(guessed, right, count, average="micro"),
+    }
+    assert ours.scores == pytest.approx({name: float(value) for name, value in theirs.items()}, abs=1e-6)
+    assert ours.details["confusion"] == classification.multiclass_confusion_matrix(guessed, right, count).tolist()
+    assert ours.scores["accuracy"] == (guessed == right).sum().item() / len(right)  # to the last digit
 
 
 def test_precision_and_recall_are_not_each_other():
