@@ -57,7 +57,8 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
         except (OSError, UserError) as error:
             reason = str(error) if isinstance(error, UserError) else f"{error.strerror}: {error.filename}"
             kept.setdefault(reason, []).append(run)
-    stopped = [run for run in waiting if (state := run.read_state()).state == "cancelled" or state.never_started]
+    left = [run for run in waiting if not any(run in runs for runs in kept.values())]
+    stopped = [run for run in left if (state := run.read_state()).state == "cancelled" or state.never_started]
     if kept:
         told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
         raise UserError(f"{len(stopped)} runs stopped; these are not: {told}")

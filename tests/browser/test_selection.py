@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
+from lmexp.analysis.filters import matching
+from lmexp.analysis.table import load_study
 from tests.browser.reading import MARKS, column, drag
 
 
@@ -43,6 +45,39 @@ def test_searching_filters_rows_by_every_word(page):
 def test_the_filter_takes_conditions(page, condition, rows):
     page.get_by_label("Filter").fill(condition)
     expect(count(page)).to_have_text(f"{rows} of 10 rows selected")
+
+
+EXPRESSIONS = [
+    "n_layers >= 4 and not precision == 'bf16'", "2 <= n_layers < 4", "precision in ['bf16', 'fp16']",
+    "precision not in ['bf16', 'fp16'] or seed == 1", "'tiny' in model", "'TINY' in model", "'tiny' not in model",
+    "tokens / n_params >= 4", "tokens/n_params>=4", "loss is null", "loss is not null", "energy_kwh == null", "energy_kwh > 1",
+    "not loss < 2.8", "(loss < 2.8 or seed == 1) and model.n_layers != 2", "loss < 3 - 0.1 * 2", "-loss > -2.8",
+    "precision == 'BF16'", "`model.n_layers` == 4", "state == 'done' or loss < 2.6", "loss / 0 > 1", "seed in (1, 2)",
+]  # fmt: skip
+
+
+def test_the_filter_takes_the_expressions_of_the_command_line_with_the_same_result(page, report):
+    table = load_study([report.parent]).table
+    for expression in EXPRESSIONS:
+        page.get_by_label("Filter").fill(expression)
+        expect(count(page)).to_have_text(f"{matching(table, expression).sum()} of 10 rows selected")
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("loss <", "something is missing at the end"),
+        ("loss < 3)", "')' is not allowed here"),
+        ("(loss < 3", "')' is missing"),
+        ("precision < 3", "precision is text, 3 is a number: these do not compare"),
+        ("'a' in loss", "after `in` comes a list, as in ['fp32', 'bf16'], or a column of text"),
+        ("loss + 1", "a comparison is missing, as in n_layers >= 4"),
+        pytest.param("(" * 20_000, "this is nested too deeply", id="nested"),
+    ],
+)
+def test_what_is_no_expression_selects_nothing_and_is_said(page, expression, problem):
+    page.get_by_label("Filter").fill(expression)
+    expect(count(page)).to_have_text(f"0 of 10 rows selected: {problem}")
 
 
 def test_a_condition_on_a_column_that_is_not_there_names_the_nearest(page):

@@ -63,6 +63,7 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         },
         "rank_fields": rank_field_of,
         "columns": _columns(study, quality, cost),
+        "empty_columns": [str(name) for name in study.table if study.table[name].isna().all()],
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
         "told": [*study.varied, *(name for name in measured(study.table, IN_TOOLTIP) if name not in study.varied)],

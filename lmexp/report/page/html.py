@@ -31,7 +31,7 @@ from lmexp.report.page.details import details
 from lmexp.report.terminal.study import unfinished
 from lmexp.runs.columns import column
 
-SCRIPTS = ("data.js", "table.js", "charts.js", "detail.js", "main.js")
+SCRIPTS = ("data.js", "filter.js", "table.js", "charts.js", "detail.js", "main.js")
 """The files of the script, which are joined in this order into one module."""
 MAX_LISTED = 200
 """Rows of the table of unfinished runs and of skipped cells; the table of all runs has every run."""

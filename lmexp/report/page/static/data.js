@@ -6,6 +6,7 @@ let words = null; // what a search looks through: every text of a row, whether i
 
 // All that a reader can choose; it outlives an update of the data.
 const chosen = { logx: "log", logy: "linear", search: "", brushes: {}, sort: page.sort, columns: null, shown: 100 };
+let filterProblem = ""; // what is wrong with the filter's expression
 let selected = []; // indices of the rows that pass filter and boxes, in the table's order
 
 const byId = (id) => document.getElementById(id);
@@ -51,68 +52,7 @@ function markFrontier() {
   page.columns[0].help = isFirst ? "on the frontier" : `on the frontier of ${title("quality")} and ${title("cost")}`;
 }
 
-// ---- the selection: words and conditions in the filter, a box in the scatter, a box in the parallel lines ----
-
-const CONDITION = /^([^<>=!]+)(<=|>=|!=|==?|<|>)(.+)$/;
-
-function textOf(i) {
-  if (!words) {
-    const told = page.columns.map((column) => column.name).filter((name) => name !== "frontier");
-    words = rows.map((row) => told.map((name) => row[name] ?? "").join(" ").toLowerCase());
-  }
-  return words[i];
-}
-
-const wordsIn = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
-const namesOf = ({ name, title }) =>
-  [name, title, name.split(".").pop()].map((known) => known.toLowerCase().replaceAll(" ", "_"));
-const columnOf = (parts) => parts && page.columns.find((column) => namesOf(column).includes(parts[1]));
-
-// What to say of a condition whose column is not there: no row can match it.
-function problemOf(text) {
-  for (const word of wordsIn(text)) {
-    const parts = word.match(CONDITION);
-    if (!parts || columnOf(parts) || rows.some((_, i) => textOf(i).includes(word))) continue;
-    const known = page.columns.flatMap(namesOf).map((name) => [distance(parts[1], name), name]);
-    const [changes, nearest] = known.reduce((best, other) => (other[0] < best[0] ? other : best));
-    return `no column '${parts[1]}'` + (changes <= parts[1].length / 2 ? `; did you mean '${nearest}'?` : "");
-  }
-  return "";
-}
-
-// How many letters must be put in, left out or replaced to get from one word to the other (Levenshtein).
-function distance(one, other) {
-  let row = [...Array(other.length + 1).keys()];
-  for (let i = 1; i <= one.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= other.length; j++) {
-      next.push(Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (one[i - 1] !== other[j - 1])));
-    }
-    row = next;
-  }
-  return row[other.length];
-}
-
-function terms(text) {
-  return wordsIn(text).map((word) => {
-    const parts = word.match(CONDITION);
-    const column = columnOf(parts);
-    if (!column) return (i) => textOf(i).includes(word);
-    const sign = parts[2] === "==" ? "=" : parts[2];
-    const wanted = parts[3].replace(/^(['"])(.*)\1$/, "$2");
-    const number = Number(wanted);
-    return (i) => {
-      const value = rows[i][column.name];
-      if (value === null) return false;
-      if (column.numeric && !Number.isNaN(number)) {
-        return { "<": value < number, "<=": value <= number, ">": value > number, ">=": value >= number,
-          "=": value === number, "!=": value !== number }[sign];
-      }
-      const same = String(value).toLowerCase() === wanted;
-      return sign === "!=" ? !same : sign === "=" && same;
-    };
-  });
-}
+// ---- the selection: an expression in the filter (filter.js), a box in the scatter, a box in the parallel lines ----
 
 const within = (value, [a, b]) => value !== null && value >= Math.min(a, b) && value <= Math.max(a, b);
 
@@ -130,11 +70,12 @@ const picks = { scatter: inScatter, parallel: inParallel };
 const isNarrowed = () => Boolean(chosen.search.trim()) || Object.values(chosen.brushes).some(isBox);
 
 function select() {
-  const tests = terms(chosen.search);
+  const { test, problem } = filterOf(chosen.search);
+  filterProblem = problem;
   const boxes = Object.entries(chosen.brushes).filter(([, box]) => isBox(box));
   selected = [];
   for (const row of rows) {
-    row.selected = tests.every((test) => test(row.i)) && boxes.every(([name, box]) => picks[name](row, box));
+    row.selected = test(row.i) && boxes.every(([name, box]) => picks[name](row, box));
     if (row.selected) selected.push(row.i);
   }
   const { name, ascending } = chosen.sort;

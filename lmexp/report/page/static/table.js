@@ -12,9 +12,8 @@ function drawTable() {
   byId("more").hidden = shown.length === selected.length;
   byId("more").textContent = `Show ${Math.min(MORE, selected.length - shown.length)} more rows`;
   const total = rows.length.toLocaleString("en");
-  const problem = problemOf(chosen.search);
   byId("count").value = isNarrowed()
-    ? `${selected.length.toLocaleString("en")} of ${total} rows selected${problem && `: ${problem}`}` : `${total} rows`;
+    ? `${selected.length.toLocaleString("en")} of ${total} rows selected${filterProblem && `: ${filterProblem}`}` : `${total} rows`;
   byId("clear").disabled = !isNarrowed();
 }
 
