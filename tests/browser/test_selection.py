@@ -50,7 +50,8 @@ def test_the_filter_takes_conditions(page, condition, rows):
 EXPRESSIONS = [
     "n_layers >= 4 and not precision == 'bf16'", "2 <= n_layers < 4", "precision in ['bf16', 'fp16']",
     "precision not in ['bf16', 'fp16'] or seed == 1", "'tiny' in model", "'TINY' in model", "'tiny' not in model",
-    "tokens / n_params >= 4", "tokens/n_params>=4", "loss is null", "loss is not null", "energy_kwh == null", "energy_kwh > 1",
+    "tokens / n_params >= 4", "tokens/n_params>=4", "loss is null", "loss is not null", "energy_kwh == null",
+    "energy_kwh > 1",
     "not loss < 2.8", "(loss < 2.8 or seed == 1) and model.n_layers != 2", "loss < 3 - 0.1 * 2", "-loss > -2.8",
     "precision == 'BF16'", "`model.n_layers` == 4", "state == 'done' or loss < 2.6", "loss / 0 > 1", "seed in (1, 2)",
 ]  # fmt: skip
