@@ -9,6 +9,9 @@ from lmexp.config.base import BY_ORIGIN, OUTSIDE, SHIPPED, Count, OutsideSection
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
 
+Scheme = Literal["iob2", "iob1", "bioes", "bilou", "bmes", "words"]
+"""How tags are written; see data/tag_schemes.py."""
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
 """Training; validation, which is scored while a run trains and by which runs are compared; and test, which is scored
@@ -181,6 +184,15 @@ class ExampleSection(DataSection):
     that validate are read in windows instead, so that every word is scored."""
 
 
+class TagOptions(ExampleSection):
+    """What every source of tagged sentences shares: how their tags are written."""
+
+    scheme: Scheme = "iob2"
+    """How spans are written, as data/tag_schemes.py describes; they are read as IOB2. words: there are no spans."""
+    repair: Literal["strict", "lenient"] = "strict"
+    """Of tags that break the scheme. strict: an error; lenient: they are read as conlleval does, and counted."""
+
+
 class ExampleFiles(LocalSection, ExampleSection):
     """Local files of examples."""
 
@@ -224,12 +236,14 @@ class LabelData(ExampleFiles):
         return "labels"
 
 
-class TagData(ExampleFiles):
-    """Sentences as a word and its tag a line (IOB2), with an empty line between sentences, as in CoNLL files."""
+class TagData(ExampleFiles, TagOptions):
+    """Sentences as a word and its tag a line, with an empty line between sentences, as in CoNLL files."""
 
     source: Literal["tags"]
+    format: Literal["conll", "conllu"] = "conll"
+    """conllu: ten columns, separated by tabs; lines of several words that are written as one are left out."""
     word_column: int = 0
-    """Columns are separated by white space; -1 is the last."""
+    """Counted from 0; -1 is the last."""
     tag_column: int = -1
 
     @property
@@ -238,7 +252,7 @@ class TagData(ExampleFiles):
         return "tags"
 
 
-class HubExamples(HubSection, ExampleSection):
+class HubExamples(HubSection, TagOptions):
     """Examples of a Hugging Face dataset, by name and revision, or of a local folder of one."""
 
     source: Literal["hub_examples"]
@@ -250,6 +264,12 @@ class HubExamples(HubSection, ExampleSection):
     target_field: ColumnName = "label"
     """The column of the label, of the target text, or of the list of tags. Numbers are named by the dataset's own
     features."""
+
+    @model_validator(mode="after")
+    def _check_scheme(self) -> Self:
+        if self.examples != "tags" and (self.scheme, self.repair) != ("iob2", "strict"):
+            raise ValueError(f"scheme and repair are of tags, and these are {self.examples}")
+        return self
 
     @property
     def holds(self) -> Holds:

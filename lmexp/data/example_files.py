@@ -1,16 +1,17 @@
-"""Examples from local files: pairs of texts, texts with a label, sentences with a tag for each word.
+"""Examples, and where they come from in local files: pairs of texts, texts with a label.
+
+Tagged sentences are read in tag_files.py.
 
 Every example knows the file and the line (or the row) it is from, and so does every complaint.
 """
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmexp.config.data import LabelData, LocalSection, PairData, Split, TagData
+from lmexp.config.data import LabelData, LocalSection, PairData, Split
 from lmexp.data.lines import data_lines, without_ending
 from lmexp.data.local_files import find
 from lmexp.data.scripts import separated
@@ -37,6 +38,8 @@ class Example:
     target: str | tuple[str, ...]
     """The target text, the label, or the tag of each word."""
     is_pair: bool = False
+    repaired: int = 0
+    """How many of its tags broke their scheme, and were read all the same."""
 
     @property
     def where(self) -> str:
@@ -69,7 +72,7 @@ class Example:
 
 def pairs(data: PairData, split: Split) -> Iterator[Example]:
     """Yield the pairs of one of the source's own splits. Raises UserError."""
-    path, target_path = _path(data, split), data.target_path_of(split)
+    path, target_path = path_of(data, split), data.target_path_of(split)
     if data.format == "txt":
         if target_path is None:
             raise UserError(f"{path}: the targets of text files lie in files of their own; set data.target_path")
@@ -90,7 +93,8 @@ def pairs(data: PairData, split: Split) -> Iterator[Example]:
             yield Example(place, number, source, target, is_pair=True)
 
 
-def _path(data: LocalSection, split: Split) -> str:
+def path_of(data: LocalSection, split: Split) -> str:
+    """Return the path of one of the source's own splits."""
     path = data.path_of(split)
     assert path is not None, "asked only for own_splits"
     return path
@@ -108,7 +112,7 @@ def _parallel(source: Path, target: Path) -> Iterator[Example]:
 
 def labels(data: LabelData, split: Split) -> Iterator[Example]:
     """Yield the texts of one of the source's own splits with their labels. Raises UserError."""
-    for file in find(_path(data, split), data.format):
+    for file in find(path_of(data, split), data.format):
         place = LinePlace(*place_of(file, data.format))
         for number, (text, label) in rows(file, data.format, [data.field, data.label_field]):
             where = f"{place.before}{number}{place.after}"
@@ -123,61 +127,3 @@ def as_label(value: Any, where: str, field: str) -> str:
     if not label:
         raise UserError(f"{where}: '{field}' is empty: every text needs a label")
     return label
-
-
-# White space of ASCII only: a word may well be an ideographic space.
-_COLUMNS = re.compile(r"[ \t]+")
-
-
-def tags(data: TagData, split: Split) -> Iterator[Example]:
-    """Yield the sentences of one of the source's own splits with their tags. Raises UserError."""
-    for file in find(_path(data, split), "conll"):
-        place = LinePlace(f"{file}:")
-        first, width = 0, 0  # line of the sentence's first word; columns of the file
-        words: list[str] = []
-        word_tags: list[str] = []
-        for number, line in data_lines(file):
-            line = without_ending(line).strip(" \t")
-            if not line:
-                if words and words != ["-DOCSTART-"]:  # which the files of CoNLL 2003 have between documents
-                    yield Example(place, first, tuple(words), tuple(word_tags))
-                words, word_tags = [], []
-                continue
-            columns = _COLUMNS.split(line)
-            where = f"{file}:{number}"
-            if len(columns) == 1:
-                raise UserError(f"{where}: the word '{columns[0]}' has no tag: the line has one column")
-            width = width or len(columns)
-            if len(columns) != width:
-                raise UserError(f"{where}: {_columns(len(columns))}, where the file's first line has {width}")
-            word, tag = (_column(columns, index, where) for index in (data.word_column, data.tag_column))
-            check_tag(tag, word_tags[-1] if word_tags else None, where)
-            if not words:
-                first = number
-            words.append(word)
-            word_tags.append(tag)
-        if words and words != ["-DOCSTART-"]:
-            yield Example(place, first, tuple(words), tuple(word_tags))
-
-
-def _columns(count: int) -> str:
-    return "one column" if count == 1 else f"{count} columns"
-
-
-def _column(columns: list[str], index: int, where: str) -> str:
-    try:
-        return columns[index]
-    except IndexError as error:
-        raise UserError(f"{where}: no column {index}: the line has {_columns(len(columns))}") from error
-
-
-def check_tag(tag: str, before: str | None, where: str) -> None:
-    """Raise UserError unless `tag` is IOB2 and may follow `before`, which is None at a sentence's beginning."""
-    if tag == "O" or (tag.startswith("B-") and len(tag) > 2):
-        return
-    if not tag.startswith("I-") or len(tag) == 2:
-        raise UserError(f"{where}: '{tag}' is no tag of IOB2: these are O, B-NAME and I-NAME")
-    kind = tag[2:]
-    if before not in (f"B-{kind}", tag):
-        after = "at the beginning of a sentence" if before is None else f"after {before}"
-        raise UserError(f"{where}: the tag {tag} {after} starts inside a span; in IOB2 a span begins with B-{kind}")

@@ -80,6 +80,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "dtypes": _dtypes(data, source, target),
             "places": [list(place) for place in writing.places],
             **hashes.manifest(examples.labels),
+            **({"tags_repaired": examples.repaired} if data.holds == "tags" else {}),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
         [rows for writer in writing.writers.values() for rows in writer.rows.values()],

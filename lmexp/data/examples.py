@@ -126,6 +126,8 @@ class ExampleStore:
     """The same hash of the examples for test; None if there are none."""
     test_seen: float | None = None
     """Share of the examples for test that are also in another split; None if there are none."""
+    tags_repaired: int = 0
+    """How many tags broke data.scheme, and were read as conlleval does."""
     _opened: dict[tuple[str, Split], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod

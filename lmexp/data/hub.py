@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lmexp.config.data import HubData, HubExamples, HubSection, Split
-from lmexp.data.example_files import Example, LinePlace, as_label, check_tag
+from lmexp.data.example_files import Example, LinePlace, as_label
 from lmexp.data.tables import as_text, missing_field, split_field, value_inside
+from lmexp.data.tag_schemes import Converted, convert
 from lmexp.errors import UserError, reason_of
 from lmexp.files import hash_files, hash_text
 from lmexp.hub import commit_of
@@ -64,7 +65,8 @@ def examples(data: HubExamples, split: Split) -> Iterator[Example]:
             where = f"{place.before}{number}{place.after}"
             left, right = source.value(left, where), target.value(right, where)
             if data.examples == "tags":
-                yield Example(place, number, *_tagged(data, left, right, where))
+                words, tags = _tagged(data, left, right, where)
+                yield Example(place, number, words, tags.tags, repaired=tags.repaired)
             elif data.examples == "labels":
                 label = as_label(right, where, data.target_field)
                 yield Example(place, number, as_text(left, where, data.field), label)
@@ -110,7 +112,7 @@ def _names(features: Any, name: str, inside: list[str]) -> list[str] | None:
     return list(feature.names) if hasattr(feature, "names") else None
 
 
-def _tagged(data: HubExamples, words: Any, tags: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _tagged(data: HubExamples, words: Any, tags: Any, where: str) -> tuple[tuple[str, ...], Converted]:
     for values, field in ((words, data.field), (tags, data.target_field)):
         if not isinstance(values, list):
             raise UserError(f"{where}: '{field}' must be a list, found {type(values).__name__}")
@@ -118,9 +120,7 @@ def _tagged(data: HubExamples, words: Any, tags: Any, where: str) -> tuple[tuple
             as_text(value, where, field)
     if len(words) != len(tags):
         raise UserError(f"{where}: {len(words)} words in '{data.field}', {len(tags)} tags in '{data.target_field}'")
-    for before, tag in zip([None, *tags], tags, strict=False):
-        check_tag(tag, before, where)
-    return tuple(words), tuple(tags)
+    return tuple(words), convert(tags, data, lambda number: where)
 
 
 def _rows(data: HubSection, subset: str | None) -> Any:

@@ -39,6 +39,12 @@ def warnings(store: AnyStore) -> list[str]:
         sentences.append(
             f"the tokenizer loses text: {said}; its bits per byte do not compare with those of other tokenizers"
         )
+    if isinstance(store, ExampleStore) and store.tags_repaired:
+        scheme = store.source_config.get("scheme", "")
+        sentences.append(
+            f"{store.tags_repaired:,} tags do not follow the one before as data.scheme={scheme} has it; "
+            "data.repair=lenient read each as conlleval does, as a span's beginning where it cannot continue one"
+        )
     what = "documents" if isinstance(store, Store) else "examples"
     if store.validation_seen:
         sentences.append(

@@ -33,7 +33,7 @@ from lmexp.config.data import (
     StdlibData,
     TagData,
 )
-from lmexp.data import cleaning, example_files, generated, hub, local_files, outside
+from lmexp.data import cleaning, example_files, generated, hub, local_files, outside, tag_files
 from lmexp.data.example_files import Example
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
@@ -164,7 +164,7 @@ def _paths(data: LocalSection) -> dict[str, str]:
 
 def _suffix(data: LocalSection) -> str:
     """Return how the names of a source's files end."""
-    return "conll" if isinstance(data, TagData) else getattr(data, "format", "")
+    return str(getattr(data, "format", ""))
 
 
 def passed_over(data: DataConfig) -> list[Path]:
@@ -222,7 +222,8 @@ def examples(data: DataConfig, split: Split = "train") -> Iterator[Example]:
         elif isinstance(data, LabelData):
             yield from example_files.labels(data, split)
         elif isinstance(data, TagData):
-            yield from example_files.tags(data, split)
+            for file in local_files.find(example_files.path_of(data, split), data.format):
+                yield from tag_files.sentences(data, file)
         elif isinstance(data, HubExamples):
             yield from hub.examples(data, split)
         elif isinstance(data, GeneratedData):

@@ -91,6 +91,8 @@ class SplitExamples:
         self.data = data
         self.left_out = 0
         """Number of examples that are blank, or that data.clean drops."""
+        self.repaired = 0
+        """Number of tags that break data.scheme."""
         self.count: dict[Split, int] = dict.fromkeys(data.splits, 0)
         self.characters = 0
         total = divided = 0
@@ -98,6 +100,7 @@ class SplitExamples:
             total += 1
             divided += own == "train"
             self.characters += sum(map(len, example.texts))
+            self.repaired += example.repaired
         if not total:
             skipped = f": all {self.left_out} are blank, or left out by data.clean" if self.left_out else ""
             raise UserError(f"{sources.name(data)}: the source holds no examples{skipped}")
@@ -156,12 +159,17 @@ class SplitExamples:
             raise UserError(f"{sources.name(data, split)}: the {_NAMES[split]} split has no examples: {remedy}")
         for split, places in first_at.items():
             for label, where in places.items():
-                if label not in known and label != "O":
+                if label not in known and not (label == "O" and self._has_outside):
                     what = "tag" if data.holds == "tags" else "label"
                     raise UserError(f"{where}: the {what} '{label}' occurs in the {split} split and never in training")
 
     def _in_order(self, known: set[str]) -> list[str]:
-        return ["O", *sorted(known - {"O"})] if self.data.holds == "tags" else sorted(known)
+        return ["O", *sorted(known - {"O"})] if self._has_outside else sorted(known)
+
+    @property
+    def _has_outside(self) -> bool:
+        """Whether there is a tag O for what is outside of all spans, even if no word has it."""
+        return self.data.holds == "tags" and getattr(self.data, "scheme", None) != "words"
 
 
 def hashed_split(text: str, shares: Mapping[Split, float]) -> Split:

@@ -38,13 +38,18 @@ class Found:
         return 2 * self.both / (self.right + self.guessed) if self.right + self.guessed else 0.0
 
 
+def is_iob2(tag: str) -> bool:
+    """Return whether a tag is one of IOB2: O, B-type or I-type."""
+    return tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2)
+
+
 def spans(tags: Sequence[str]) -> list[Span]:
     """Return the spans of one sentence, in order. Raises ValueError for a tag that is not O, B-type or I-type."""
     known: list[Span] = []
     kind, start = None, 0  # of the span that is open
     for position, tag in enumerate([*tags, "O"]):
         prefix, _, of = tag.partition("-")
-        if tag != "O" and (prefix not in ("B", "I") or not of):
+        if not is_iob2(tag):
             raise ValueError(f"'{tag}' is no IOB2 tag: O, B-type or I-type")
         if prefix == "I" and of == kind:
             continue

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,7 @@ from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.classify import DIGITS, label_answers, labels_of
 from lmexp.tasks.metrics import Answers, LabelAnswers
 from lmexp.tasks.predictions import Prediction
-from lmexp.tasks.spans import count_spans, total
+from lmexp.tasks.spans import Found, count_spans, is_iob2, total
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Sentence:
 
 
 class Tag(Task):
-    """An IOB2 tag for each word, at the word's first token.
+    """A tag for each word, at the word's first token: in IOB2 where the tags mark spans.
 
     Batches hold `inputs` (B, T) int64, `valid` (B, T) bool, False where a token is padding, and `targets` (B, T) int64,
     IGNORED where no word begins. A row is a sentence.
@@ -48,11 +48,15 @@ class Tag(Task):
     def own_scores(self, feed: Feed, batch: int, answers: Callable[[], Answers]) -> TaskScores:
         """Return precision, recall and F1 over all spans, by the rules in spans.py.
 
-        In details, the same for each type of span, and how many spans there are (`spans`) and were guessed.
+        In details, the same for each type of span, and how many spans there are (`spans`) and were guessed. Tags of
+        single words, such as parts of speech, have the scores of `word_scores` instead.
         """
         known = answers()
         assert isinstance(known, LabelAnswers)
         sentences = list(self._sentences(feed, known))
+        if not all(map(is_iob2, labels_of(self))):
+            scores, details = word_scores(known, labels_of(self))
+            return TaskScores(scores, details, _predictions(sentences, feed))
         counts = count_spans((sentence.right, sentence.guessed) for sentence in sentences)
         micro = total(counts.values())
         each = {
@@ -83,6 +87,28 @@ class Tag(Task):
             samples = list(windows)  # a long sentence is read in several
             words = slice(ends[samples[0]], ends[samples[-1] + 1])
             yield _Sentence(example, right[words], guessed[words], probabilities[words])
+
+
+def word_scores(answers: LabelAnswers, labels: list[str]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the share of words with the right tag and the mean F1 of the tags that occur or are guessed.
+
+    In details, `tags` has precision, recall and F1 of each of these, and of how many words it is the tag (`words`) and
+    was the guess (`guessed`).
+    """
+    right, guessed = np.asarray(answers.targets), np.asarray(answers.predicted)
+    words, guesses, both = (
+        np.bincount(each, minlength=len(labels)).tolist() for each in (right, guessed, right[right == guessed])
+    )
+    counts = {label: Found(*of) for label, *of in zip(labels, words, guesses, both, strict=True) if of[0] or of[1]}
+    each = {
+        label: {"precision": of.precision, "recall": of.recall, "f1": of.f1, "words": of.right, "guessed": of.guessed}
+        for label, of in counts.items()
+    }
+    scores = {
+        "tag_accuracy": float((right == guessed).mean()),
+        "tag_f1_macro": sum(of.f1 for of in counts.values()) / len(counts),
+    }
+    return scores, {"tags": each}
 
 
 def _predictions(sentences: list[_Sentence], feed: Feed) -> Iterator[Prediction]:

@@ -118,34 +118,6 @@ def test_labels_are_names_whatever_they_are_written_as(write):
     assert [row[2] for row in read(labels("a.jsonl", format="jsonl"))] == ["1", "1", "true"]
 
 
-def test_a_tagged_file_is_a_word_and_its_tag_a_line(write):
-    write(
-        a_conll="-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\nBlackburn\tNNP I-PER\r\n. . O\n",
-        b_conll="O \u3000\nB-LOC \u5317\nI-LOC \u4eac",
-    )
-    assert read(tags()) == [
-        ("a.conll:3", ("EU", "rejects"), ("B-ORG", "O")),
-        ("a.conll:7", ("Peter", "Blackburn", "."), ("B-PER", "I-PER", "O")),
-    ]
-    assert read(tags("b.conll", word_column=1, tag_column=0)) == [
-        ("b.conll:1", ("\u3000", "\u5317", "\u4eac"), ("O", "B-LOC", "I-LOC"))
-    ]
-
-
-@pytest.mark.parametrize("before", ["a O", "a B-X", "a B-Y\nb O", "a B-Y\n", "a B-YY"])
-def test_a_tag_that_starts_inside_a_span_is_named_by_file_and_line(write, before):
-    write(a_conll=f"{before}\nc I-Y\n")
-    line = before.count("\n") + 2
-    with pytest.raises(UserError, match=rf"a\.conll:{line}: the tag I-Y .*starts inside a span.* begins with B-Y"):
-        read(tags())
-
-
-@pytest.mark.parametrize("content", ["a B-Y\nb I-Y\nc I-Y\n", "a B-Y\nb B-Y\nc I-Y\n"])
-def test_a_span_may_go_on(write, content):
-    write(a_conll=content)
-    assert len(read(tags())) == 1
-
-
 @pytest.mark.parametrize(
     ("data", "content", "message"),
     [

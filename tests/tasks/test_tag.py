@@ -7,14 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.tasks.tag import TagConfig
 from lmexp.models.build import build_model
 from lmexp.tasks.base import IGNORED, Batch
+from lmexp.tasks.metrics import LabelAnswers
 from lmexp.tasks.spans import Found, count_spans, spans, total
-from lmexp.tasks.tag import Tag
+from lmexp.tasks.tag import Tag, word_scores
 from tests.models.test_bert import padded
 from tests.models.test_bert import tiny as tiny_bert
 from tests.tasks.held import Held
@@ -180,3 +182,15 @@ def test_spans_are_learnt_from_sentences_of_unequal_lengths():
         loss.backward()
         optimizer.step()
     assert task.judge(Held(batch), 50).scores["span_f1"] == 1
+
+
+def test_tags_of_single_words_have_an_accuracy_and_the_mean_f1_of_tags():
+    right, guessed = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 2, 2, 0])
+    nothing = torch.zeros(0)
+    answers = LabelAnswers(predicted=guessed, targets=right, probabilities=nothing, sizes=nothing)
+    scores, details = word_scores(answers, ["ADJ", "NOUN", "VERB", "X"])
+    expected = multiclass_f1_score(guessed, right, 3, average=None)
+    assert scores["tag_accuracy"] == pytest.approx(4 / 6)
+    assert scores["tag_f1_macro"] == pytest.approx(float(expected.mean()))
+    assert [of["f1"] for of in details["tags"].values()] == pytest.approx(expected.tolist())
+    assert details["tags"]["VERB"] | {"f1": 0} == {"precision": 1.0, "recall": 2 / 3, "f1": 0, "words": 3, "guessed": 2}
