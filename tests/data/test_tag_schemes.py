@@ -1,4 +1,4 @@
-"""Tags of every scheme mean the spans that seqeval reads, and those that break their scheme are errors or are counted."""
+"""Tags of every scheme are the spans that seqeval reads; those that break their scheme are errors, or counted."""
 
 import pytest
 from hypothesis import given, settings
