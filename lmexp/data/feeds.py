@@ -68,7 +68,7 @@ def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "v
     share = config.task.hidden_share
     if share is not None:
         return MaskedWindows(store, config.model.context, config.seed, share, scored)
-    return Windows(store, config.model.context, config.seed, scored)
+    return Windows(store, config.model.context, config.seed, scored, config.task.masks_documents)
 
 
 class Windows:
@@ -77,9 +77,14 @@ class Windows:
     In validation every token but the first is a target exactly once, and the last window is as short as what is left.
     """
 
-    def __init__(self, store: Store, context: int, seed: int, scored: Split = "validation") -> None:
-        """Raises UserError when the text is shorter than a window, or has nothing to validate on."""
-        self.store, self.context, self.scored = store, context, scored
+    def __init__(
+        self, store: Store, context: int, seed: int, scored: Split = "validation", marks_documents: bool = False
+    ) -> None:
+        """Raises UserError when the text is shorter than a window, or has nothing to validate on.
+
+        `marks_documents` adds `documents` (B, T) int64 to each batch: which of a window's documents a token is of.
+        """
+        self.store, self.context, self.scored, self.marks_documents = store, context, scored, marks_documents
         self.order = Order(store.tokens("train"), context, seed)
         if store.tokens(scored) < 2:
             raise UserError(f"the {scored} split has no token to predict; raise data.{scored}")
@@ -92,7 +97,7 @@ class Windows:
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
-        return _windows(self.store.array("train"), self.order.take(first, count), self.context)
+        return self._windows(self.store.array("train"), self.order.take(first, count), self.context)
 
     def targets(self, first: int, count: int) -> int:
         """See Feed: every position has one."""
@@ -104,9 +109,17 @@ class Windows:
         starts = samples * self.context
         short = starts + self.context > self._last
         if not short.all():
-            yield _windows(text, starts[~short], self.context)
+            yield self._windows(text, starts[~short], self.context)
         for start in starts[short]:
-            yield _windows(text, np.array([start]), self._last - int(start))
+            yield self._windows(text, np.array([start]), self._last - int(start))
+
+    def _windows(self, tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
+        """Return the windows of `length` targets that begin at `starts`."""
+        both = _stretches(tokens, starts, length + 1)
+        batch = {"inputs": both[:, :-1].copy(), "targets": both[:, 1:].copy()}
+        if self.marks_documents:
+            batch["documents"] = (batch["inputs"] == self.store.bos_id).cumsum(1)
+        return {name: torch.from_numpy(side) for name, side in batch.items()}
 
 
 class MaskedWindows:
@@ -353,9 +366,3 @@ def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[s
 def _stretches(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """Return the stretches of `length` tokens that begin at `starts`: (B, length) int64."""
     return tokens[starts[:, None] + np.arange(length)].astype(np.int64)
-
-
-def _windows(tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
-    """Return the windows of `length` targets that begin at `starts`."""
-    both = _stretches(tokens, starts, length + 1)
-    return {name: torch.from_numpy(side.copy()) for name, side in (("inputs", both[:, :-1]), ("targets", both[:, 1:]))}

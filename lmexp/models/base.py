@@ -1,7 +1,7 @@
 """What every language model has in common: hidden states, and logits made of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -74,12 +74,17 @@ class LanguageModel(nn.Module):
         cache: Sequence[Cache] | None = None,
         last_only: bool = False,
         valid: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Return logits at every position, (B, T) int64 -> (B, T, vocab_size); see `hidden`.
 
-        `last_only` scores the last position alone, (B, 1, vocab_size): all that a continuation needs.
+        Args:
+            last_only: score the last position alone, (B, 1, vocab_size): all that a continuation needs.
+            documents: (B, T) int64, the number of each token's document: no position sees another document, and each
+                document is read as if it stood alone. For a family whose `hidden` has it (`masks_documents`).
         """
-        hidden = self.hidden(tokens, cache, valid)
+        given: dict[str, Any] = {} if documents is None else {"documents": documents}
+        hidden = self.hidden(tokens, cache, valid, **given)
         return self.logits(hidden[:, -1:] if last_only else hidden)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.base import Cache, LanguageModel
-from lmexp.models.layers import Block, KVCache, init_normal
+from lmexp.models.layers import Block, KVCache, init_normal, places_in_documents, same_document
 
 
 class GPT(LanguageModel):
@@ -45,13 +45,21 @@ class GPT(LanguageModel):
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
-    def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: Sequence[Cache] | None = None,
+        valid: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        start = self.first_position(tokens, cache)
+        start, mask = self.first_position(tokens, cache), same_document(documents)
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        if documents is not None:
+            positions = places_in_documents(documents)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
         for index, block in enumerate(self.blocks):
-            x = block(x, cache[index] if cache else None)
+            x = block(x, cache[index] if cache else None, mask)
         return self.norm(x)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:

@@ -109,8 +109,11 @@ class HFModel(LanguageModel):
         cache: Sequence[Cache] | None = None,
         last_only: bool = False,
         valid: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
-        """See LanguageModel.forward."""
+        """See LanguageModel.forward. Raises ValueError for documents, which the library's models do not keep apart."""
+        if documents is not None:
+            raise ValueError(f"{self.config.name} cannot keep documents apart")
         inputs = self._inputs(tokens, cache, valid)
         if last_only and "logits_to_keep" in _arguments(self.model):
             inputs["logits_to_keep"] = 1

@@ -180,6 +180,19 @@ class Attention(nn.Module):
         return projection(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
 
 
+def same_document(documents: Tensor | None) -> Tensor | None:
+    """Return which positions are of one document, as a mask of attention: (B, T) int64 -> (B, 1, T, T) bool."""
+    return None if documents is None else documents[:, None, :, None] == documents[:, None, None, :]
+
+
+def places_in_documents(documents: Tensor) -> Tensor:
+    """Return the place of each position in its document, from 0 on: (B, T) int64 -> (B, T) int64."""
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
+    begins = torch.ones_like(documents, dtype=torch.bool)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return places - torch.where(begins, places, 0).cummax(1).values
+
+
 def _causal_mask(
     length: int, before: int, mask: Tensor | None, is_causal: bool, window: int | None, device: torch.device
 ) -> tuple[Tensor | None, bool]:
@@ -225,15 +238,15 @@ class CausalSelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.out = nn.Linear(d_model, d_model, bias=bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C)."""
+    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
         batch, length, width = x.shape
         heads = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
         before = cache.length if cache is not None else 0
         if cache is not None:
             key, value = cache.append(key, value)  # each (B, H, before + T, D)
-        mask, is_causal = _causal_mask(length, before, None, True, None, x.device)
+        mask, is_causal = _causal_mask(length, before, mask, True, None, x.device)
         mixed = F.scaled_dot_product_attention(
             query,
             key,
@@ -269,9 +282,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff, bias)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """One layer: (B, T, C) -> (B, T, C)."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), cache))
+    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """One layer: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
+        x = x + self.dropout(self.attention(self.norm_attention(x), cache, mask))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lmexp.config.models.llama import LlamaSection
 from lmexp.models.base import Cache, LanguageModel
-from lmexp.models.layers import Attention, KVCache, RMSNorm, Rotary, SwiGLU, init_normal
+from lmexp.models.layers import Attention, KVCache, RMSNorm, Rotary, SwiGLU, init_normal, same_document
 
 
 class LlamaBlock(nn.Module):
@@ -35,9 +35,9 @@ class LlamaBlock(nn.Module):
         self.feed_forward = feed_forward
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: KVCache | None = None) -> Tensor:
-        """One layer: (B, T, C) -> (B, T, C)."""
-        mixed = self.attention(self.norm_attention(x), is_causal=True, rotary=rotary, cache=cache, window=self.window)
+    def forward(self, x: Tensor, rotary: Rotary, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+        """One layer: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
+        mixed = self.attention(self.norm_attention(x), mask, True, rotary, cache, self.window)
         x = x + self.dropout(mixed)
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
@@ -71,12 +71,19 @@ class Llama(LanguageModel):
         """Return a layer's second half, which families that are built on this one replace: (B, T, C) -> (B, T, C)."""
         return SwiGLU(self.config.d_model, self.config.d_feed_forward)
 
-    def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: Sequence[Cache] | None = None,
+        valid: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
         self.first_position(tokens, cache)
+        mask = same_document(documents)
         x = self.dropout(self.token_embedding(tokens))  # (B, T, C)
         for index, block in enumerate(self.blocks):
-            x = block(x, self.rotary, cache[index] if cache else None)
+            x = block(x, self.rotary, cache[index] if cache else None, mask)
         return self.norm(x)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:

@@ -102,9 +102,15 @@ class MoE(Llama):
         """See Llama.new_feed_forward."""
         return Experts(self.config)
 
-    def hidden(self, tokens: Tensor, cache: Sequence[Cache] | None = None, valid: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: Sequence[Cache] | None = None,
+        valid: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
         """See LanguageModel.hidden; padding is routed, but does not count in `auxiliary_loss`."""
-        hidden = super().hidden(tokens, cache, valid)
+        hidden = super().hidden(tokens, cache, valid, documents)
         layers = [layer for layer in self.modules() if isinstance(layer, Experts) and layer.routed is not None]
         self._balance = None
         if layers:

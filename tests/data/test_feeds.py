@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
-from lmexp.data.feeds import IGNORED, Labelled, Pairs, _overlapping
+from lmexp.data.feeds import IGNORED, Labelled, Pairs, _overlapping, open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import prepare
+from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.resolve.inputs import with_store
+from lmexp.resolve.sweep import resolve_sweep
 from lmexp.tasks.tag import Tag
 
 DEV = "Ada B-PER\nLovelace I-PER\nwrote O\nto O\nCharles B-PER\nBabbage I-PER\n\nRome B-LOC\n"
@@ -79,3 +81,23 @@ def test_targets_of_pairs_that_are_cut_off_are_counted(tmp_path):
     feed = Pairs(store, with_store(made, store))
     # Of 8 + 3 tokens and two that end them, three are past the five that the context has room for.
     assert feed.targets_cut == pytest.approx(3 / 13) and feed.text_bytes is None
+
+
+def test_the_tokens_of_a_window_know_their_document(tmp_path):
+    (tmp_path / "a.txt").write_text("ab\ncdef\ng\n" * 40)
+    data = ["data=text", f"data.path={tmp_path}/a.txt", "data.document=line", "data.split=tail"]
+    words = [*data, "model=gpt_nano", "model.context=16", "task.document_masks=true"]
+    made = Composer([paths.shipped_root()], words=["tokenizer=byte", *words]).config({})
+    store = prepare(made, tmp_path / "stores")
+    feed = open_feed(made, store)
+    for batch in (feed.batch(0, 4), *feed.validation(np.arange(feed.validation_samples))):
+        begins = (batch["inputs"] == store.bos_id).numpy()
+        assert begins.any() and (np.diff(batch["documents"].numpy(), axis=1) == begins[:, 1:]).all()
+    plain = made.model_copy(update={"task": made.task.model_copy(update={"document_masks": False})})
+    assert set(open_feed(plain, store).batch(0, 1)) == {"inputs", "targets"}
+
+
+def test_documents_are_kept_apart_by_families_that_can(tmp_path):
+    words = ["task.document_masks=true", "model=lstm_nano", "model.context=32", "batch.tokens=256", "tokenizer=byte"]
+    with pytest.raises(UserError, match="document_masks=true is there for models of gpt, llama, moe, and lstm"):
+        resolve_sweep(None, words, tmp_path)

@@ -29,6 +29,8 @@ class ModelSection(Section):
     """Fields that make the size of a model."""
     widths: ClassVar[tuple[str, ...]] = ()
     """Fields among these that grow as d_model does."""
+    masks_documents: ClassVar[bool] = False
+    """Whether the model can keep the documents of a sequence apart; see LanguageModel.forward."""
     supports_fp8: ClassVar[bool] = False
     """Whether precision=fp8 knows what to do with the family's layers."""
 

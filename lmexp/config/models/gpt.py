@@ -13,6 +13,7 @@ class GPTConfig(TransformerSection):
     """Decoder-only Transformer after GPT-2 (Radford et al. 2019): learned positions, pre-norm, GELU."""
 
     supports_fp8: ClassVar[bool] = True
+    masks_documents: ClassVar[bool] = True
 
     target: Literal["lmexp.models.gpt.GPT"] = Field(alias="_target_")
     family: Literal["gpt"] = "gpt"

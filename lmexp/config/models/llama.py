@@ -14,6 +14,7 @@ class LlamaSection(TransformerSection):
     """What Llama and the mixture of experts share."""
 
     shape: ClassVar[tuple[str, ...]] = (*TransformerSection.shape, "n_kv_heads", "head_size")
+    masks_documents: ClassVar[bool] = True
 
     n_kv_heads: Count | None = None
     """Heads of keys and values, each read by n_heads / n_kv_heads queries (Ainslie et al. 2023); null: n_heads."""

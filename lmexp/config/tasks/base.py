@@ -62,6 +62,11 @@ class TaskSection(Section):
         """Share of a text's tokens that are hidden from the model and predicted; None: each predicts the next."""
         return None
 
+    @property
+    def masks_documents(self) -> bool:
+        """Whether the documents of a sequence do not see each other."""
+        return False
+
     def label_head(self) -> LabelHead | None:
         """Return the head over labels that the model needs; None: one over its vocabulary."""
         return None

@@ -12,3 +12,11 @@ class CausalLMConfig(TaskSection):
 
     target: Literal["lmexp.tasks.causal_lm.CausalLM"] = Field(alias="_target_")
     name: Literal["causal_lm"] = "causal_lm"
+    document_masks: bool = False
+    """Whether the documents that share a sequence are kept apart: no position sees another document, and learned
+    positions begin anew with each. Otherwise a document sees those before it in its sequence."""
+
+    @property
+    def masks_documents(self) -> bool:
+        """See TaskSection."""
+        return self.document_masks
