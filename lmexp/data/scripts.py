@@ -4,24 +4,37 @@ import re
 import unicodedata
 from itertools import pairwise
 
-UNSPACED = (
+HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese characters, by the blocks of Unicode 15: unified ideographs, their extensions and compatibility forms. This,
+and what follows, are ranges for a regex's character class."""
+_FULL_WIDTH_KANA = "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"
+KANA = f"{_FULL_WIDTH_KANA}\uff66-\uff9f"
+"""Japanese syllables and marks of repetition."""
+_SYMBOLS = (
     "\u2e80-\u2fdf"  # radicals
-    "\u3000-\u30ff"  # punctuation of Chinese and Japanese, hiragana, katakana
-    "\u31c0-\u31ff"  # strokes, more katakana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Chinese characters
+    "\u3000-\u3004\u3008-\u303f"  # punctuation
+    "\u31c0-\u31ef"  # strokes
     "\ufe30-\ufe4f\uff01-\uff60\uffe0-\uffe6"  # compatibility and full-width forms
-    "\U00020000-\U0003ffff"  # rarer Chinese characters
 )
-"""Ranges for a regex's character class: Chinese and Japanese, by the blocks of Unicode 15. Korean puts spaces."""
+UNSPACED = f"{HAN}{_FULL_WIDTH_KANA}{_SYMBOLS}"
+"""Chinese and Japanese with their punctuation. Korean puts spaces."""
 
-SOUTH_EAST_ASIAN = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Myanmar
-    "\u1780-\u17ff\u19e0-\u19ff"  # Khmer
+_SOUTH_EAST_ASIAN = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Myanmar
+    (0xA9E0, 0xA9FF),
+    (0xAA60, 0xAA7F),
+    (0x1780, 0x17FF),  # Khmer
+    (0x19E0, 0x19FF),
 )
+SOUTH_EAST_ASIAN = "".join(f"{chr(first)}-{chr(last)}" for first, last in _SOUTH_EAST_ASIAN)
 """The same for scripts that put spaces between sentences and not between words. Their vowels may be marks."""
-_BLOCKS = (range(0x0E00, 0x0F00), range(0x1000, 0x10A0), range(0xA9E0, 0xAA80), range(0x1780, 0x1800))
-_MARKS = "".join(chr(c) for block in _BLOCKS for c in block if unicodedata.category(chr(c)).startswith("M"))
+_MARKS = "".join(
+    chr(code)
+    for first, last in _SOUTH_EAST_ASIAN
+    for code in range(first, last + 1)
+    if unicodedata.category(chr(code)).startswith("M")
+)
 CHARACTER = f"[{UNSPACED}]|[{SOUTH_EAST_ASIAN}][{_MARKS}]*"
 """A pattern for one character, with its marks, of a script without spaces between words."""
 

@@ -13,18 +13,15 @@ from collections.abc import Sequence
 from sacrebleu.metrics import BLEU, CHRF
 from torchmetrics.functional.text.rouge import rouge_score
 
-from lmexp.data.scripts import SOUTH_EAST_ASIAN
+from lmexp.data.scripts import HAN, KANA, SOUTH_EAST_ASIAN
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
-HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters: CJK unified ideographs, their extensions and compatibility forms (Unicode blocks)."""
-KANA = "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
-"""Japanese syllables and marks of repetition."""
-UNSPACED = f"{HAN}{KANA}{SOUTH_EAST_ASIAN}"
+LETTERS = f"{HAN}{KANA}{SOUTH_EAST_ASIAN}"
+"""Those of scripts without spaces between words."""
 MARKS = "".join(chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)).startswith("M"))
 """Characters that belong to the letter before them: vowel signs of Hindi, accents. None is special in a regex."""
 WORD = re.compile(
-    f"(?=[^\\W_])(?:[{HAN}{KANA}]|[{SOUTH_EAST_ASIAN}][{MARKS}]*)|[^\\W_{UNSPACED}](?:[^\\W_{UNSPACED}]|[{MARKS}])*"
+    f"(?=[^\\W_])(?:[{HAN}{KANA}]|[{SOUTH_EAST_ASIAN}][{MARKS}]*)|[^\\W_{LETTERS}](?:[^\\W_{LETTERS}]|[{MARKS}])*"
 )
 """What ROUGE counts: a character with its marks in scripts without spaces, or a run of other letters and digits with
 their marks. For English that is ROUGE's own rule, which knows a to z and 0 to 9 alone."""
