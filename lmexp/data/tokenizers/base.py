@@ -94,6 +94,11 @@ class Tokenizer(ABC):
         """The ids that end a document: the one that begins the next, and others that the tokenizer names so."""
         return frozenset([self.bos_id])
 
+    @property
+    def pad_id(self) -> int:
+        """The id that pads texts where others read the tokenizer: if it has none for this, the one of documents."""
+        return self.bos_id
+
     def library_files(self, with_mask: bool, context: int, begins_documents: bool = True) -> dict[str, str]:
         """Return the files, by name, of which transformers' AutoTokenizer makes a tokenizer that does what runs do.
 

@@ -56,6 +56,12 @@ class HFTokenizer(Tokenizer):
         end = self._model.token_to_id(self._roles().get("eos_token", self._bos))
         return super().end_ids | ({end} if end is not None else set())
 
+    @property
+    def pad_id(self) -> int:
+        """See Tokenizer."""
+        pad = self._model.token_to_id(self._roles().get("pad_token", self._bos))
+        return self.bos_id if pad is None else pad
+
     def original_files(self, with_mask: bool, context: int) -> dict[str, str]:
         """Return the files of the tokenizer as it came, by name: with what it puts around a text by itself.
 
@@ -136,7 +142,8 @@ class HFTokenizer(Tokenizer):
     def _library(self) -> tuple[dict[str, Any], str | None]:
         library = json.loads(self._file)
         unknown = library["model"].get("unk_token")
-        return library, unknown if isinstance(unknown, str) else None
+        is_token = isinstance(unknown, str) and self._model.token_to_id(unknown) is not None
+        return library, unknown if is_token else None
 
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")

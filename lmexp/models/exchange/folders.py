@@ -46,6 +46,10 @@ class Exportable(Protocol):
     bos_id: int
     own_mask_id: int | None
 
+    @property
+    def pad_id(self) -> int:
+        """The id that pads texts."""
+
     def library_files(self, with_mask: bool, context: int, begins_documents: bool = True) -> dict[str, str]:
         """Return the files, by name, of which the library's AutoTokenizer makes a tokenizer that does what runs do."""
 
@@ -100,9 +104,9 @@ def export_folder(
     try:
         aside.mkdir(parents=True)
         if isinstance(model, LabelModel):
-            note = _write_label_model(config.family, model, aside, labels, tokenizer.bos_id)
+            note = _write_label_model(config.family, model, aside, labels, tokenizer)
         else:
-            _write_model(config, model, aside, (target_tokenizer or tokenizer).bos_id)
+            _write_model(config, model, aside, target_tokenizer or tokenizer)
         for name, content in files.items():
             (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_text(content, encoding="utf-8")
@@ -165,30 +169,30 @@ def _tokenizer_files(config: ModelSection, model: nn.Module, tokenizer: Exportab
 
 
 @torch.no_grad()
-def _write_model(config: ModelSection, model: nn.Module, folder: Path, document: int) -> None:
-    """Write config.json and the weights; `document` begins and ends a text."""
+def _write_model(config: ModelSection, model: nn.Module, folder: Path, tokenizer: Exportable) -> None:
+    """Write config.json and the weights, with the ids that begin, end and pad a text."""
     if isinstance(model, HFModel | HFSeq2Seq):
         if isinstance(config, HFConfig) and config.fingerprint is None:
-            _name_document(model.model, document)
+            _name_document(model.model, tokenizer)
         with quiet():
             model.model.save_pretrained(folder)
         return
     settings, weights = TO_HF[config.family](model)
-    settings |= _special(settings, document)
+    settings |= _special(settings, tokenizer.bos_id)
     _write_files(settings, weights, folder)
 
 
 @torch.no_grad()
 def _write_label_model(
-    family: str, model: LabelModel, folder: Path, labels: Sequence[str], document: int
+    family: str, model: LabelModel, folder: Path, labels: Sequence[str], tokenizer: Exportable
 ) -> str | None:
     """Write config.json and the weights of a model with a head over labels; return what must be known to read it."""
-    named = label_settings(labels, document)
+    named = label_settings(labels, tokenizer.pad_id)
     if isinstance(model.body, HFModel):
         auto = save_library_model(model, named, folder)
     else:
         settings, weights = TO_HF[family](model.body)
-        settings |= _special(settings, document) | named
+        settings |= _special(settings, tokenizer.bos_id) | named
         auto = add_head(settings, weights, model)
         _write_files(settings, weights, folder)
     return how_to_read(auto, model.pooling)
@@ -206,11 +210,11 @@ def _special(settings: Mapping[str, Any], document: int) -> dict[str, int]:
     return {key: document for key in ("bos_token_id", "eos_token_id") if key in settings}
 
 
-def _name_document(model: Any, document: int) -> None:
+def _name_document(model: Any, tokenizer: Exportable) -> None:
     """Say in a fresh library model's configs what begins, ends and pads its texts: those of its architecture do not."""
-    known = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), document)
+    known = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.bos_id) | {"pad_token_id": tokenizer.pad_id}
     if model.config.is_encoder_decoder:
-        known["decoder_start_token_id"] = document
+        known["decoder_start_token_id"] = tokenizer.bos_id
     for config in filter(
         None, (model.config, getattr(model, "generation_config", None))
     ):  # an encoder generates nothing

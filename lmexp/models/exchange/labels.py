@@ -40,12 +40,12 @@ READ_OFF: dict[Pooling, str] = {
 }
 
 
-def label_settings(labels: Sequence[str], document: int) -> dict[str, Any]:
-    """Return what a config.json says of labels; `document` is the id that pads, by which a text's end is told."""
+def label_settings(labels: Sequence[str], pad: int) -> dict[str, Any]:
+    """Return what a config.json says of labels, and of the id that pads, by which the end of a text is told."""
     return {
         "id2label": {str(number): label for number, label in enumerate(labels)},
         "label2id": {label: number for number, label in enumerate(labels)},
-        "pad_token_id": document,
+        "pad_token_id": pad,
     }
 
 
