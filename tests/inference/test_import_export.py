@@ -74,7 +74,7 @@ def finished_run(family: str, task: str, tokenizer: Tokenizer, outputs: Path, *w
     return kept(config, tokenizer, outputs)
 
 
-def kept(config: RunConfig, tokenizer: Tokenizer, outputs: Path) -> RunDir:
+def kept(config: RunConfig, tokenizer: Tokenizer, outputs: Path, target: Tokenizer | None = None) -> RunDir:
     """Keep a run of a config as training does at its end."""
     model = build_model(config.model, 0, config.task).eval()
     with torch.no_grad():
@@ -82,7 +82,7 @@ def kept(config: RunConfig, tokenizer: Tokenizer, outputs: Path) -> RunDir:
             weight.add_(0.1 * torch.randn_like(weight))
     config = config.model_copy(update={"run": RunInfo(id=run_id(config), sweep="made", slug="t")})
     run = RunDir.create(outputs / "made" / f"t-{run_id(config)}", config)
-    save_final(run, model, config, tokenizer)
+    save_final(run, model, config, tokenizer, target)
     run.update_state(state="done")
     return run
 
@@ -207,16 +207,21 @@ def test_a_pretrained_model_gets_its_tokenizer_back_as_it_came_unless_its_head_i
         assert (theirs.pad_token, theirs.sep_token) == ("[PAD]", "[SEP]")
 
 
-def test_a_fresh_seq2seq_model_writes_there_what_it_writes_here(tmp_path: Path):
+@pytest.mark.parametrize("target", [None, "char"])
+def test_a_fresh_seq2seq_model_writes_there_what_it_writes_here(target: str | None, tmp_path: Path):
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     shape = "{d_model: 16, num_layers: 1, num_heads: 2, d_kv: 8, d_ff: 32}"
     words = ["model=hf_config", "model.model_type=t5", "model.predicts=seq2seq", f"model.config={shape}"]
-    words += [f"model.context={CONTEXT}", "task=seq2seq", "model.vocab_size=257"]
-    run = kept(Composer(paths.search_roots(), words=words).config({}), MAKE["byte"](), tmp_path)
+    source_tokenizer, target_tokenizer = MAKE["byte"](), MAKE[target]() if target else None
+    config = Composer(paths.search_roots(), words=[*words, f"model.context={CONTEXT}", "task=seq2seq"]).config({})
+    sizes = [tokenizer.vocab_size for tokenizer in (target_tokenizer or source_tokenizer, source_tokenizer)]
+    config = config.model_copy(update={"model": config.model.with_vocabularies(*sizes)})
+    assert config.model.vocab_size == max(sizes)
+    run = kept(config, source_tokenizer, tmp_path, target_tokenizer)
     loaded, folder = load_final(run), export_run(str(run.path), tmp_path / "model", tmp_path)
     theirs, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    writer = AutoTokenizer.from_pretrained(folder / "target_tokenizer") if target else tokenizer
     for source in ("the cat", "a mat"):
         ids = theirs.generate(**tokenizer(source, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0]
-        written = tokenizer.decode(ids, skip_special_tokens=True)
-        assert written == "".join(write(loaded, source, 12))
+        assert writer.decode(ids, skip_special_tokens=True) == "".join(write(loaded, source, 12))

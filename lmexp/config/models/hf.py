@@ -42,7 +42,8 @@ class HFConfig(CountedSection):
     trust_remote_code: bool = False
     """Whether code that comes with the model may run. It can do anything that you can."""
     draws_weights: bool = False
-    """Whether to draw fresh weights: `pretrained` then says only what the model is, and where its code lies."""
+    """Whether other weights take the place of the pretrained ones, whose folder is then needed for its code alone;
+    filled in for models with such code."""
 
     @property
     def reads(self) -> Reads:
@@ -58,6 +59,10 @@ class HFConfig(CountedSection):
     def module(self) -> str:
         """A model that reads two sequences is another class."""
         return "lmexp.models.hf.HFSeq2Seq" if self.predicts == "seq2seq" else self.target
+
+    def with_vocabularies(self, vocab_size: int, source_vocab_size: int) -> Self:
+        """See ModelSection.with_vocabularies; one table serves both tokenizers of a pair."""
+        return super().with_vocabularies(max(vocab_size, source_vocab_size), source_vocab_size)
 
     def without_weights(self) -> Self:
         """See ModelSection.without_weights; code that comes with a model is needed as long as the model is."""
