@@ -1,12 +1,16 @@
 """Processes: ended with all that they hold."""
 
 import fcntl
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
+from lmexp.errors import UserError
 from lmexp.launch import processes
 from lmexp.launch.control import MAX_WAIT_SECONDS
 
@@ -65,3 +69,31 @@ class _Started:
 
     def exit_code(self) -> int | None:
         return self.process.poll()
+
+
+def test_a_run_starts_from_another_server_if_its_own_was_killed(monkeypatch: pytest.MonkeyPatch):
+    problems: list[Exception | None] = [EOFError(), ConnectionRefusedError(), None]
+
+    class Fake:
+        def __init__(self, **_: object) -> None: ...
+
+        def start(self) -> None:
+            if problem := problems.pop(0):
+                raise problem
+
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: SimpleNamespace(Process=Fake))
+    assert isinstance(processes._fork(), Fake) and not problems
+    problems[:] = [BrokenPipeError(), EOFError(), EOFError()]
+    with pytest.raises(UserError, match="was killed 3 times"):
+        processes._fork()
+
+
+def test_a_run_whose_server_was_killed_goes_on_until_it_has_ended_itself():
+    with subprocess.Popen(["sleep", "60"]) as process:
+        run = object.__new__(processes._Forked)
+        run._process = SimpleNamespace(exitcode=processes.UNKNOWN_CODE)  # type: ignore[assignment]
+        run._child = psutil.Process(process.pid)
+        assert run.exit_code() is None
+        process.kill()
+        process.wait()
+        assert run.exit_code() == processes.UNKNOWN_CODE

@@ -15,6 +15,7 @@ import numpy as np
 from lmexp.config.data import HFTokenizerConfig
 from lmexp.data.scripts import separated
 from lmexp.data.tokenizers.base import Ids, Tokenizer
+from lmexp.data.tokenizers.growth import check_growth
 from lmexp.errors import UserError, reason_of
 from lmexp.files import read_text, user_path
 from lmexp.hub import commit_of
@@ -37,6 +38,7 @@ class HFTokenizer(Tokenizer):
     ) -> None:
         from tokenizers import Tokenizer as LibraryTokenizer
 
+        check_growth(json.loads(library))
         self._file, self._bos, self._mask, self._came_with = library, bos, mask, dict(files)
         self.names = bos, mask
         self._model = LibraryTokenizer.from_str(library)
@@ -162,7 +164,7 @@ def load_hf(config: HFTokenizerConfig) -> HFTokenizer:
     """Return a tokenizer out of a folder or the hub; only JSON is read, nothing is run. Raises UserError."""
     files = _hf_files(config)
     try:
-        library = files["tokenizer.json"].read_text(encoding="utf-8")
+        library = read_text(files["tokenizer.json"])
         came_with = {name: read_text(file) for name, file in files.items() if name != "tokenizer.json"}
         special = _special_tokens(came_with)
         names = {role: _name_of(special.get(role)) for role in _NAMES}
