@@ -17,6 +17,7 @@ from typing import Any
 from lmexp.config.launchers import SlurmLauncher
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
+from lmexp.files import read_bytes
 from lmexp.launch.engine import Engine
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import RESULTS, State, StateName
@@ -224,7 +225,7 @@ class SlurmEngine(Engine[SlurmHandle]):
     def _last_words(self, job: str) -> str:
         file = self._folder / f"{job}_0_log.err"
         try:
-            return _last_line(file.read_text(encoding="utf-8", errors="replace")) or "it printed nothing"
+            return _last_line(read_bytes(file).decode(errors="replace")) or "it printed nothing"
         except OSError:
             return f"it left no {file}"
 

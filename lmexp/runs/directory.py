@@ -31,7 +31,7 @@ from lmexp.config.launchers import LauncherConfig
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
-from lmexp.files import clock_of, flush_to_disk, read_json, umask, write_atomically, write_json
+from lmexp.files import clock_of, flush_to_disk, open_regular, read_json, umask, write_atomically, write_json
 from lmexp.runs.links import check_links
 from lmexp.runs.record import Row, is_number, is_row
 from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READER, Failure, State, StateName
@@ -304,7 +304,8 @@ class RunDir:
     def read_curve(self) -> list[dict[str, Any]]:
         """Return the points of the curve; lines that are no points, such as one torn by a kill, are dropped."""
         try:
-            lines = (self.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1]
+            with open_regular(self.path / "metrics.jsonl") as file:
+                lines = file.read().split(b"\n")[:-1]
         except OSError:
             return []
         points = []

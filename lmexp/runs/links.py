@@ -16,7 +16,10 @@ PARTS = ("", "checkpoints", "checkpoints/final")
 
 
 def check_links(run: Path) -> None:
-    """Raise UserError for a run directory that lies outside its outputs, or that holds a link that leads out of them.
+    """Raise UserError for a run directory that lies outside its outputs, or holds what lmexp must not write through.
+
+    That is a link that leads out of the outputs, or anything but files and folders: a FIFO in place of a log would wait
+    for its reader forever.
 
     A link to a folder that the user trusts by name is allowed.
     """
@@ -27,17 +30,20 @@ def check_links(run: Path) -> None:
 
 
 def check_sweep_links(sweep: Path) -> None:
-    """Raise UserError if a sweep's folder holds a link that leads out of the outputs."""
+    """Raise UserError if a sweep's folder holds what lmexp must not write through; see check_links."""
     _check_entries(sweep, sweep.absolute())
 
 
 def _check_entries(folder: Path, sweep: Path) -> None:
     try:
-        links = [Path(entry.path) for entry in os.scandir(folder) if entry.is_symlink()]
+        entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for link in links:
-        _check(link, sweep)
+    for entry in entries:
+        if entry.is_symlink():
+            _check(Path(entry.path), sweep)
+        if not (entry.is_file() or entry.is_dir() or entry.is_symlink()):
+            raise UserError(f"{entry.path} is neither a file nor a folder; remove it first")
 
 
 def _check(path: Path, sweep: Path) -> None:

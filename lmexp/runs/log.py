@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lmexp.files import lines_of
+from lmexp.files import lines_of, open_regular
 
 LOOK_SECONDS = 0.3
 """Time between two looks for new lines."""
@@ -13,7 +13,8 @@ LOOK_SECONDS = 0.3
 def last_lines(file: Path, count: int) -> tuple[list[str], int]:
     """Return the last complete lines of a log, and the position in bytes where they end."""
     try:
-        content = file.read_bytes()
+        with open_regular(file) as log:
+            content = log.read()
     except OSError:  # the run has not printed anything
         return [], 0
     whole = content[: content.rfind(b"\n") + 1]
@@ -25,7 +26,7 @@ def further_lines(file: Path, start: int, ended: Callable[[], bool]) -> Iterator
     while True:
         is_over = ended()  # before reading: what was written before the end is still read
         try:
-            with file.open("rb") as log:
+            with open_regular(file) as log:
                 log.seek(start)
                 content = log.read()
         except OSError:

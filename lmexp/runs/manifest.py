@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from lmexp.errors import UserError
-from lmexp.files import write_json
+from lmexp.files import read_bytes, write_json
 
 MANIFEST = "sweep.json"
 
@@ -74,9 +74,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     file = folder / MANIFEST
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        return Manifest.model_validate_json(read_bytes(file))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -10,6 +10,8 @@ from lmexp.errors import UserError
 from lmexp.launch.control import cancel, set_back
 from lmexp.runs.coordinators import ask_to_stop, coordinating
 from lmexp.runs.directory import RunDir
+from lmexp.runs.log import last_lines
+from lmexp.runs.manifest import read_manifest
 from tests.report.synthetic import config
 
 
@@ -47,6 +49,26 @@ def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, prec
     with trusting([str(precious)]):
         cancel(folder, print)
     assert run.read_state().reason == "the sweep was cancelled"
+
+
+@pytest.mark.parametrize("part", ["log.txt", "metrics.jsonl", ".lock", "state.json", "record.json", "config.yaml"])
+def test_a_fifo_or_a_device_in_place_of_a_file_is_said_and_nothing_waits_for_it(tmp_path: Path, part: str):
+    folder = tmp_path / "outputs" / "s"
+    run = RunDir.create(folder / "a-1", config("gpt_nano", 2, "fp32"))
+    (run.path / part).unlink(missing_ok=True)
+    os.mkfifo(run.path / part)
+    assert run.read_curve() == [] and run.read_record() == [] and last_lines(run.log, 3) == ([], 0)
+    with pytest.raises(UserError, match=f"{part} is neither a file nor a folder"):
+        cancel(folder, print)
+    (run.path / part).unlink()
+    (run.path / part).symlink_to("/dev/zero")
+    assert run.read_curve() == [] and run.read_record() == [] and last_lines(run.log, 3) == ([], 0)
+
+
+def test_a_manifest_that_is_no_file_is_said(tmp_path: Path):
+    os.mkfifo(tmp_path / "sweep.json")
+    with pytest.raises(UserError, match=r"sweep\.json cannot be read: it is a FIFO"):
+        read_manifest(tmp_path)
 
 
 def test_links_inside_the_outputs_and_to_a_sweep_elsewhere_are_the_users_own(tmp_path: Path):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+from lmexp.files import open_regular
 from lmexp.runs.directory import PREDICTIONS, RunDir, read_scores
 
 MAX_LABELS = 20
@@ -41,7 +42,7 @@ def _examples(run: RunDir) -> list[dict[str, str]]:
     """Return the first examples that are wrong, then some that are right."""
     wrong, right = list[dict[str, str]](), list[dict[str, str]]()
     damaged = (OSError, ValueError, KeyError, TypeError, RecursionError)
-    with suppress(*damaged), (run.path / PREDICTIONS).open(encoding="utf-8") as file:
+    with suppress(*damaged), open_regular(run.path / PREDICTIONS) as file:
         for line in islice(file, MAX_READ):
             known = json.loads(line)
             texts = {key: _as_text(known[key]) for key in ("input", "gold", "guess")}

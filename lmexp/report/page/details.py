@@ -19,7 +19,7 @@ from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
-from lmexp.files import lines_of
+from lmexp.files import lines_of, open_regular
 from lmexp.report.page.answers import answers
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
@@ -111,7 +111,7 @@ def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:
 def _log_end(run: RunDir) -> str:
     """Return the last lines of a log, without secrets and without characters that move a cursor."""
     try:
-        with run.log.open("rb") as file:
+        with open_regular(run.log) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - LOG_BYTES, 0))
             text = file.read().decode(errors="replace")
     except OSError:

@@ -48,7 +48,7 @@ class MLflowCopy(Copy):
         tags = {"sweep": who.sweep, "lmexp.run_id": who.id}
         opened = self._client.create_run(self._experiment(logger.project), run_name=who.slug, tags=tags)
         self._id = opened.info.run_id
-        self._take_place_of_last(run.path / ".mlflow")
+        self._take_place_of_last(run.path / ".mlflow", who.id)
         self.place = str(folder) if logger.uri is None else f"{logger.uri} {self._id}"
         params = [
             Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in flat_config(config).items()
@@ -56,9 +56,12 @@ class MLflowCopy(Copy):
         for start in range(0, len(params), self.PARAMETERS_A_CALL):
             self._client.log_batch(self._id, params=params[start : start + self.PARAMETERS_A_CALL])
 
-    def _take_place_of_last(self, note: Path) -> None:
+    def _take_place_of_last(self, note: Path, run_id: str) -> None:
+        """Delete the run that this run's directory made before; a note that names any other run deletes nothing."""
         with suppress(Exception):  # none before, or on another server, or deleted by hand
-            self._client.delete_run(note.read_text())
+            earlier = note.read_text()
+            if self._client.get_run(earlier).data.tags.get("lmexp.run_id") == run_id:
+                self._client.delete_run(earlier)
         note.write_text(self._id)
 
     def _experiment(self, name: str) -> str:
