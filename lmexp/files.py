@@ -61,6 +61,16 @@ def user_path(name: str | Path) -> Path:
         raise UserError(f"{name}: there is no user '{str(name).lstrip('~').split('/')[0]}' on this machine") from None
 
 
+def absolute_text(path: Path) -> str:
+    """Return a path as a config holds it: absolute, and text. Raises UserError if the name of a folder is not UTF-8."""
+    text = str(path.absolute())
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{text!a}: this path is not UTF-8, so no config can hold it: rename the folder") from None
+    return text
+
+
 def why_not_a_file(path: Path) -> str | None:
     """Return why a path cannot be read as a file, for one that leads to something; None if it can, or leads nowhere."""
     try:

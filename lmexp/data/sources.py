@@ -37,7 +37,7 @@ from lmexp.data import cleaning, example_files, generated, hub, local_files, out
 from lmexp.data.example_files import Example
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
-from lmexp.files import hash_files, hash_text, is_leftover, user_path
+from lmexp.files import absolute_text, hash_files, hash_text, is_leftover, user_path
 
 # Tests are left out: they are repetitive, some are invalid UTF-8 on purpose, and packagers ship them or not.
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
@@ -53,15 +53,13 @@ _SHARED: dict[Split, str] = {
 def with_absolute_paths(data: DataConfig) -> DataConfig:
     """Return the config with every local file named from the root, so that it can be read from another folder."""
     paths = {role: getattr(data, role, None) for role in PATH_KEYS}
-    update: dict[str, object] = {role: _absolute(path) for role, path in paths.items() if path is not None}
+    update: dict[str, object] = {
+        role: absolute_text(user_path(path)) for role, path in paths.items() if path is not None
+    }
     words = data.clean.stop_words
     if words and words not in LISTS:
-        update["clean"] = data.clean.model_copy(update={"stop_words": _absolute(words)})
+        update["clean"] = data.clean.model_copy(update={"stop_words": absolute_text(user_path(words))})
     return data.model_copy(update=update)
-
-
-def _absolute(path: str) -> str:
-    return str(user_path(path).absolute())
 
 
 def with_fingerprints(data: DataConfig) -> DataConfig:

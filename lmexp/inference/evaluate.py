@@ -30,7 +30,7 @@ from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import AnyStore
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, nearest
-from lmexp.files import write_json
+from lmexp.files import absolute_text, write_json
 from lmexp.inference.quantise import FLOATS, INTEGERS, convert
 from lmexp.inference.subject import PREFIX, device_for, load_subject
 from lmexp.messages import Say
@@ -294,7 +294,7 @@ def _check_head(subject: str, task: TaskSection, trained: TaskSection) -> None:
 
 
 def _saved(path: Path) -> TokenizerConfig:
-    return SavedTokenizerConfig(kind="saved", path=str(path.absolute()), fingerprint=load_tokenizer(path).fingerprint)
+    return SavedTokenizerConfig(kind="saved", path=absolute_text(path), fingerprint=load_tokenizer(path).fingerprint)
 
 
 def _same_model(config: RunConfig, trained: RunConfig) -> RunConfig:

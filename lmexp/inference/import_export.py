@@ -13,7 +13,7 @@ from lmexp.cost.flops import count_model
 from lmexp.cost.hf import folder_fingerprint
 from lmexp.data.tokenizers.build import build_tokenizer, with_fingerprint
 from lmexp.errors import UserError
-from lmexp.files import user_path
+from lmexp.files import absolute_text, user_path
 from lmexp.inference.subject import TASKS
 from lmexp.messages import Say, silent
 from lmexp.models.build import build_model
@@ -49,7 +49,7 @@ def import_run(folder: Path, outputs: Path, name: str | None = None) -> RunDir:
     Its record has sizes but no quality, which `eval` measures. The same folder always gives the same run.
     Raises UserError for an architecture that is none of lmexp's families, or a tokenizer that does not fit the model.
     """
-    folder = user_path(folder).absolute()
+    folder = Path(absolute_text(user_path(folder)))
     model, weights = import_folder(folder, name)
     words = ["tokenizer=hf", "tokenizer.name=x", f"task={TASKS[PREDICTS[model.reads]]}", "model=gpt_nano"]
     if model.reads == "both_ways":

@@ -29,6 +29,7 @@ from lmexp.errors import UserError, reason_of
 from lmexp.files import visible_files
 from lmexp.hub import lacking_weights
 from lmexp.models.base import Cache, LanguageModel, find_layers
+from lmexp.models.finite import check_finite
 
 
 class HFCache:
@@ -303,6 +304,7 @@ def _read(config: HFConfig, theirs: Any, auto: Any) -> tuple[Any, list[str]]:
         )
     except Exception as error:  # the library's many ways to fail: each is one message here
         raise UserError(f"cannot load {config.pretrained}: {reason_of(error)}") from error
+    check_finite(dict(model.named_parameters()), config.pretrained or "")
     missing = sorted(report["missing_keys"])
     if lost := [name for name in missing if not _is_of_head(name, model)]:
         raise UserError(f"{config.pretrained} has no weights for {lost[0]} and {len(lost) - 1} more")

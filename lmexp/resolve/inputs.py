@@ -15,7 +15,7 @@ from lmexp.data.examples import ExampleStore
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
 from lmexp.errors import UserError
-from lmexp.files import user_path
+from lmexp.files import absolute_text, user_path
 from lmexp.messages import Say, silent
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class InputResolver:
 
     def _tokenizer(self, config: TokenizerConfig) -> TokenizerConfig:
         if isinstance(config, HFTokenizerConfig) and user_path(config.name).is_dir():
-            config = config.model_copy(update={"name": str(user_path(config.name).absolute())})
+            config = config.model_copy(update={"name": absolute_text(user_path(config.name))})
         return self._once("tokenizer", config.model_dump_json(), lambda: with_fingerprint(config))
 
     def _once(self, kind: str, key: str, compute: Callable[[], T]) -> T:
@@ -83,7 +83,7 @@ def _described(model: HFConfig) -> HFConfig:
     """Return a model of transformers with what the library knows about it, and its fingerprint if it is pretrained."""
     if model.pretrained is not None and model.fingerprint is None:
         if (folder := user_path(model.pretrained)).is_dir():
-            model = model.model_copy(update={"pretrained": str(folder.absolute())})
+            model = model.model_copy(update={"pretrained": absolute_text(folder)})
         model = model.model_copy(update={"fingerprint": hf.fingerprint(model)})
     return hf.describe(model)
 
@@ -112,6 +112,6 @@ def begin_with(config: RunConfig, source: RunConfig, tokenizer: Path) -> RunConf
     `tokenizer` is the tokenizer.json of that run.
     """
     fingerprint = load_tokenizer(tokenizer).fingerprint
-    saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer.absolute()), fingerprint=fingerprint)
+    saved = SavedTokenizerConfig(kind="saved", path=absolute_text(tokenizer), fingerprint=fingerprint)
     # The weights come from that run, whatever its own started from.
     return config.model_copy(update={"model": source.model.without_weights(), "tokenizer": saved})

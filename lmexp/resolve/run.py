@@ -21,6 +21,7 @@ from lmexp.data.feeds import open_feed
 from lmexp.data.prepare import AnyStore, warnings
 from lmexp.data.sources import check_apart
 from lmexp.errors import UserError
+from lmexp.files import absolute_text
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver, begin_with
 from lmexp.resolve.planned import PlannedRun
@@ -63,7 +64,7 @@ class RunResolver:
         if config.init.run is not None:
             raise UserError("init.run and init.pretrain both say where the weights come from; set one of them")
         first = self._pretraining(values, own, config, composer)
-        init = config.init.model_copy(update={"run": str(first.run.path.absolute()), "run_id": first.identity})
+        init = config.init.model_copy(update={"run": absolute_text(first.run.path), "run_id": first.identity})
         tokenizer = self._inputs.store(first.config).path / "tokenizer.json"
         config = begin_with(config.model_copy(update={"init": init}), first.config, tokenizer)
         return [first, replace(self.resolve(own | {"task": config.task.name}, config), needs=first)]
@@ -139,7 +140,7 @@ class RunResolver:
             )
         source = RunDir(run.final).read_config()
         assert source.run is not None, "a run's config has a name"
-        init = config.init.model_copy(update={"run": str(run.path.absolute()), "run_id": source.run.id})
+        init = config.init.model_copy(update={"run": absolute_text(run.path), "run_id": source.run.id})
         return begin_with(config.model_copy(update={"init": init}), source, run.final / "tokenizer.json")
 
     def _check_device(self, config: RunConfig) -> Device:

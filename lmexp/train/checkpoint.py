@@ -24,6 +24,7 @@ from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, reason_of
 from lmexp.files import write_atomically
 from lmexp.models.build import build_model
+from lmexp.models.finite import check_finite
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir, dump_config
 from lmexp.tasks.base import Task
@@ -192,6 +193,9 @@ def load_final(run: RunDir) -> Loaded:
     try:
         model = build_shape(config)
         load_model(model, str(run.final / WEIGHTS))
+        check_finite(dict(model.named_parameters()), run.final / WEIGHTS)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{run.final / WEIGHTS} cannot be read: {reason_of(error)}") from None
     rows = getattr(config.model, "input_vocab_size", None) or config.model.vocab_size or 0

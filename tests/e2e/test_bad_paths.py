@@ -61,6 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "number": "sweep: {grid: 3}",
         "list": "sweep: {exclude: 3, grid: [1]}",
         "defaults": "defaults: 3\nsweep: {seeds: 1}",
+        "path": data + "data: {path: t.txt}\nsweep: {seeds: 1}",
         "null": data + 'data: {path: "a\\0b"}\nsweep: {seeds: 1}',
     }.items():
         (tmp_path / "sweeps" / f"{name}.yaml").write_text(text)
@@ -91,6 +92,19 @@ def test_whatever_a_path_leads_to_there_is_one_message_and_nothing_starts(
         message = [line for line in printed.splitlines() if line.startswith("error: ")]
         assert (code, len(message)) == (2, 1), (words, printed)
         assert said in message[0] and "Traceback" not in printed, (words, printed)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_said_wherever_a_config_would_hold_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    odd = folder / "a\udcffb"
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    Path("t.txt").write_text("one two\n" * 400)
+    Path("config.json").write_text("{}")
+    for words in (["plan", str(folder / "sweeps" / "path.yaml"), "tokenizer=byte"], ["import", "."]):
+        code, _, printed = run_main(monkeypatch, words)
+        assert code == 2 and "this path is not UTF-8" in printed, (words, printed)
 
 
 def test_lists_pass_over_what_is_no_file_and_show_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,12 +1,15 @@
 """Models as folders: what transformers loads of ours, and we of its."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from lmexp.config.models import ModelConfig
 from lmexp.config.models.base import ModelSection
@@ -184,3 +187,41 @@ def test_a_folder_that_cannot_be_read_is_one_short_message(tmp_path: Path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"has pytorch_model.bin, which is not read: pickles can run code"):
         import_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (key, bad)
+        for key in ("n_layer", "n_head", "n_embd", "n_positions")
+        for bad in (-1, 0, "two", None, 1e30, [], True)
+    ]
+    + [("n_layer", 10**30), ("n_embd", 10**30), ("n_head", 10**30), ("resid_pdrop", "much"), ("n_inner", -1)],
+)
+def test_a_config_that_describes_no_model_is_one_message(tmp_path: Path, key: str, value: object):
+    folder = a_gpt2(tmp_path)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {key: value}))
+    with pytest.raises(UserError) as refused:
+        import_folder(folder)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_no_model(tmp_path: Path, bad: float):
+    folder = a_gpt2(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.ln_f.bias"][1] = bad
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"the weight 'transformer.ln_f.bias' holds values that are not finite"):
+        import_folder(folder)
+    with pytest.raises(UserError, match="not finite"):
+        named = {"target": "lmexp.models.hf.HFModel", "name": "x", "predicts": "causal"}
+        build_model(HFConfig(**named, pretrained=str(folder), context=8), 0)
+
+
+def a_gpt2(folder: Path) -> Path:
+    """Write a model of transformers, as its library does, and return its folder."""
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, n_positions=16, vocab_size=8, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
+    return folder / "gpt2"

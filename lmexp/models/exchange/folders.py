@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,10 +22,13 @@ from lmexp.files import flush_to_disk, read_json, visible_files
 from lmexp.hub import lacking_weights
 from lmexp.models.exchange import bert, gpt, llama
 from lmexp.models.exchange.labels import add_head, how_to_read, label_settings, save_library_model
+from lmexp.models.finite import check_finite
 from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.models.labels import LabelModel
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+REPEATED = ("n_layer", "num_hidden_layers", "num_local_experts", "num_experts")
+"""Settings that say how often something with weights is there."""
 TO_HF: dict[str, Callable[[Any], tuple[dict[str, Any], dict[str, Tensor]]]] = {
     "gpt": gpt.to_hf,
     "llama": llama.to_hf,
@@ -149,7 +153,20 @@ def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, 
                 weights |= {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118 (no mapping)
         except Exception as error:  # damaged files, by the library's many names
             raise UserError(f"cannot read {file}: {reason_of(error)}") from error
-    return FROM_HF[model_type](settings, weights, **({"name": name} if name else {}))
+    check_finite(weights, folder)
+    for key in REPEATED:  # before names for so many are made
+        if isinstance(count := settings.get(key), int) and count > len(weights):
+            raise UserError(f"{folder}/{CONFIG}: {key}={count}, and there are {len(weights)} weights in all")
+    try:
+        config, ours = FROM_HF[model_type](settings, weights, **({"name": name} if name else {}))
+        config.check()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"{folder}/{CONFIG}: {key}={first['input']!r}: {first['msg']}") from error
+    except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:  # a value of a wrong kind
+        raise UserError(f"{folder}/{CONFIG} describes no model of type {model_type}: {reason_of(error)}") from error
+    return config, ours
 
 
 def _tokenizer_files(config: ModelSection, model: nn.Module, tokenizer: Exportable, place: str = "") -> dict[str, str]:

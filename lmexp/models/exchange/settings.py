@@ -81,6 +81,8 @@ def check_weights(weights: Mapping[str, Tensor], model: type[nn.Module], config:
         if weights[name].shape != weight.shape:
             here, there = tuple(weights[name].shape), tuple(weight.shape)
             raise UserError(f"the weight '{name}' is {here}, and {there} by the config")
+        if not weights[name].is_floating_point():
+            raise UserError(f"the weight '{name}' is of {weights[name].dtype}, which is no floating-point type")
     for name in weights:
         if name not in expected:
             raise UserError(f"the weight '{name}' is unknown here")
