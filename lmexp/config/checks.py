@@ -20,6 +20,11 @@ def check_config(config: RunConfig) -> None:
         raise UserError(
             f"batch.tokens={batch.tokens} is not a multiple of {key}; {max(batch.tokens // each, 1) * each} would be"
         )
+    if batch.by_length and config.data.holds == "text":
+        raise UserError(
+            f"batch.by_length=true is for pairs, labels and tags; data.source={config.data.source} has running text, "
+            "which is cut without padding"
+        )
     processes, total = world_size(config), sequences(config)
     if total % processes:
         raise UserError(

@@ -76,6 +76,9 @@ class BatchConfig(Section):
     micro: Count | Literal["auto"] | None = None
     """Sequences for each forward pass and device; null means as many as the batch holds for the device, auto
     the largest divisor of that which fits into its memory."""
+    by_length: bool = False
+    """Whether a step's examples are of similar length. Short ones then share the positions of one sequence of the full
+    context (two halves, four quarters and so on), which otherwise is mostly padding. Not for running text."""
 
 
 class EvaluationConfig(Section):

@@ -12,6 +12,7 @@ The parts are kept by name, so that other conventions can be derived: published 
 by up to three times, and fitted exponents move with them.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from lmexp.config.models.base import ModelSection
@@ -28,6 +29,24 @@ def count_model(config: ModelSection, task: TaskSection | None = None) -> ModelC
     if config.vocab_size is None:
         raise ValueError("the vocabulary must be resolved before a model is counted")
     return config.count(task.label_head() if task else None)
+
+
+def count_shared(config: RunConfig, parts: Mapping[int, float]) -> ModelCount:
+    """Count a run whose sequences are shared by examples: the mean over steps of what a token costs.
+
+    `parts` says in which share of the steps so many examples share the context: attention then has shorter sequences.
+    A family that torch has counted is counted at the full context.
+    """
+    whole_context = count_run(config)
+    mean = dict.fromkeys(whole_context.parts, 0.0)
+    for number, share in parts.items():
+        shorter = {"context": config.model.context // number}
+        if "input_context" in type(config.model).model_fields:
+            shorter["input_context"] = config.model.source_limit[0] // number
+        model = config.model if number == 1 else config.model.model_copy(update=shorter)
+        for name, flops in count_run(config.model_copy(update={"model": model})).parts.items():
+            mean[name] += share * flops
+    return replace(whole_context, parts={name: whole(flops) for name, flops in mean.items()})
 
 
 def count_run(config: RunConfig) -> ModelCount:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from lmexp.config.checks import sequences
 from lmexp.config.data import Split
 from lmexp.config.hf import special_tokens
 from lmexp.config.models.base import ModelSection
@@ -20,7 +21,7 @@ from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
-from lmexp.data.order import Order, Permutations
+from lmexp.data.order import ByLength, Order, Permutations
 from lmexp.data.store import Store
 from lmexp.errors import UserError
 
@@ -49,6 +50,9 @@ class Feed(Protocol):
     text_words: int | None
     """Words of all that is predicted in validation; None where they are not known, or a loss per word means nothing."""
 
+    parts: dict[int, float]
+    """In which share of the training steps a sequence is shared by so many examples; see ByLength."""
+
     def batch(self, first: int, count: int) -> Batch:
         """Return training samples `first` to `first + count`."""
 
@@ -69,6 +73,12 @@ def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "v
     if share is not None:
         return MaskedWindows(store, config.model.context, config.seed, share, scored)
     return Windows(store, config.model.context, config.seed, scored, config.task.masks_documents)
+
+
+ALONE = {1: 1.0}
+"""The parts of a feed whose sequences are not shared."""
+MIN_WIDTH = 8
+"""Positions that an example has at least where examples share a sequence: shorter products are not faster."""
 
 
 class Windows:
@@ -92,6 +102,7 @@ class Windows:
         self.cut, self.targets_cut = 0, 0.0
         self._last = store.tokens(scored) - 1
         self.validation_samples = -(-self._last // context)
+        self.parts = ALONE
         self.text_bytes: int | None = store.bytes(scored)
         self.text_words: int | None = store.splits[scored].words
 
@@ -138,6 +149,7 @@ class MaskedWindows:
         if not self.validation_samples:
             raise UserError(f"the {scored} split is shorter than model.context={context}; raise data.{scored}")
         self.cut, self.targets_cut = 0, 0.0
+        self.parts = ALONE
         self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
         self.text_words: int | None = None
         self.hidden = max(1, round(share * context))
@@ -185,21 +197,49 @@ class _Examples:
         self.text_bytes: int | None = None
         self.text_words: int | None = None
         self.targets_cut = 0.0
+        self.parts = ALONE
+        self._by_length: ByLength | None = None
+
+    def group_by_length(self, *sides: tuple[np.ndarray, int]) -> None:
+        """Train on examples of similar length together, if the config says so.
+
+        Each of the `sides` is the positions that every training example needs, (examples,), and those that a sequence
+        has of the kind.
+        """
+        if not self.config.batch.by_length:
+            return
+        parts = np.ones(self.order.size, np.int64)
+        number = 2
+        while all(width % number == 0 and width // number >= MIN_WIDTH for _, width in sides):
+            parts[np.all([needed <= width // number for needed, width in sides], axis=0)] = number
+            number *= 2
+        slots = sequences(self.config)
+        self._by_length = ByLength(parts, slots, self.config.seed)
+        self.parts = self._by_length.shares()
+        self.epoch_tokens = self._by_length.steps * slots * self.config.model.sequence_tokens
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
-        return self.gather("train", self.order.take(first, count))
+        return self.gather("train", *self._taken(first, count))
 
     def targets(self, first: int, count: int) -> int:
         """See Feed."""
-        return int(self.count_targets(self.order.take(first, count)))
+        return int(self.count_targets(self._taken(first, count)[0]))
+
+    def _taken(self, first: int, count: int) -> tuple[np.ndarray, int]:
+        """Return the examples of training samples that are of one step, and how many of them share a sequence."""
+        if self._by_length is None:
+            return self.order.take(first, count), 1
+        step, inside = divmod(first, self._by_length.slots)
+        parts, examples = self._by_length.step(step)
+        return examples[inside * parts : (inside + count) * parts], parts
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """See Feed."""
         yield self.gather(self.scored, samples)
 
-    def gather(self, split: Split, examples: np.ndarray) -> Batch:
-        """Return examples by their numbers."""
+    def gather(self, split: Split, examples: np.ndarray, parts: int = 1) -> Batch:
+        """Return examples by their numbers, each in one of so many parts of the context."""
         raise NotImplementedError
 
     def count_targets(self, examples: np.ndarray) -> int:
@@ -238,6 +278,8 @@ class Labelled(_Examples):
         self._numbers = np.array([known.index(label) for label in store.labels], np.int64)
         self._tags: np.ndarray | None = None
         """How many words each training example has, once somebody asks."""
+        needed = 1 + np.minimum(store.source("train").lengths, self.room)
+        self.group_by_length((needed, config.model.context))
 
     @property
     def validation_examples(self) -> np.ndarray:
@@ -248,13 +290,13 @@ class Labelled(_Examples):
         """See Feed; the windows of a sentence follow each other."""
         yield self._gathered(self.scored, self._windows[samples])
 
-    def gather(self, split: Split, examples: np.ndarray) -> Batch:
+    def gather(self, split: Split, examples: np.ndarray, parts: int = 1) -> Batch:
         """See _Examples."""
-        return self._gathered(split, np.array([(example, 0, 0, self.room) for example in examples]))
+        return self._gathered(split, np.array([(example, 0, 0, self.room) for example in examples]), parts)
 
-    def _gathered(self, split: Split, windows: np.ndarray) -> Batch:
-        """Return windows, each given as in `_overlapping`."""
-        context = self.config.model.context
+    def _gathered(self, split: Split, windows: np.ndarray, parts: int = 1) -> Batch:
+        """Return windows, each given as in `_overlapping`, and in one of so many parts of the context."""
+        context = self.config.model.context // parts
         inputs = np.zeros((len(windows), context), np.int64)
         valid = np.zeros((len(windows), context), bool)
         source = self.store.source(split)
@@ -300,12 +342,18 @@ class Pairs(_Examples):
         self.text_bytes = None if self.cut else store.bytes(scored)
         whole = store.target(scored).lengths
         self.targets_cut = float(np.maximum(whole - self.room, 0).sum() / (whole.sum() + len(whole)))
+        ends = int(self.source_end is not None)
+        sides = (("source", self.source_room, ends), ("target", self.room, 1))
+        needed = [
+            (np.minimum(getattr(store, side)("train").lengths, room) + more, room + more) for side, room, more in sides
+        ]
+        self.group_by_length(*needed)
 
-    def gather(self, split: Split, examples: np.ndarray) -> Batch:
+    def gather(self, split: Split, examples: np.ndarray, parts: int = 1) -> Batch:
         """See _Examples."""
-        context, rows = self.config.model.context, len(examples)
+        context, rows = self.config.model.context // parts, len(examples)
         ending = [] if self.source_end is None else [self.source_end]
-        sources = np.zeros((rows, self.source_room + len(ending)), np.int64)
+        sources = np.zeros((rows, (self.source_room + len(ending)) // parts), np.int64)
         source_valid = np.zeros(sources.shape, bool)
         inputs = np.zeros((rows, context), np.int64)
         targets = np.full((rows, context), IGNORED, np.int64)

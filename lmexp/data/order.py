@@ -52,6 +52,57 @@ class Permutations(Endless):
         return np.argsort(_bits(self.seed, number).random_raw(self.size), kind="stable")
 
 
+class ByLength:
+    """Optimizer steps of examples of similar length, for ever; each epoch in an order of its own.
+
+    A step has `slots` sequences of the full context, each of which holds as many examples as go into it side by side:
+    one, two halves, four quarters and so on. So every step computes the same number of positions, padding included. An
+    example that finds no full step among those of its length goes with longer ones. Fewer than `slots` examples are
+    left out of an epoch, in each epoch others.
+    """
+
+    def __init__(self, parts: np.ndarray, slots: int, seed: int) -> None:
+        """`parts` says how many of its kind go into the context for each example: (examples,) powers of two.
+
+        Raises UserError if there are too few examples for one step.
+        """
+        self.parts, self.slots, self.seed = parts, slots, seed
+        self._permutations = Permutations(len(parts), seed)
+        self._cached: tuple[int, list[tuple[int, np.ndarray]]] | None = None
+        self.steps = len(self._epoch(0))
+        """Steps of an epoch, the same in all."""
+        if not self.steps:
+            raise UserError(
+                f"batch.by_length=true: {len(parts)} training examples are too few for one step; use a smaller batch"
+            )
+
+    def step(self, number: int) -> tuple[int, np.ndarray]:
+        """Return how many examples share a sequence in a step, and the step's examples: (slots * that,) int64."""
+        epoch, inside = divmod(number, self.steps)
+        return self._epoch(epoch)[inside]
+
+    def shares(self) -> dict[int, float]:
+        """Return the share of the steps in which so many examples share a sequence."""
+        numbers, counts = np.unique([parts for parts, _ in self._epoch(0)], return_counts=True)
+        return {int(number): float(count) / self.steps for number, count in zip(numbers, counts, strict=True)}
+
+    def _epoch(self, number: int) -> list[tuple[int, np.ndarray]]:
+        if self._cached is None or self._cached[0] != number:
+            order = self._permutations.epoch(number)
+            steps: list[tuple[int, np.ndarray]] = []
+            waiting = np.empty(0, np.int64)
+            parts = int(self.parts.max())
+            while parts:
+                waiting = np.concatenate([waiting, order[self.parts[order] == parts]])
+                size = self.slots * parts
+                full = len(waiting) // size
+                steps += [(parts, step) for step in waiting[: full * size].reshape(full, size)]
+                waiting, parts = waiting[full * size :], parts // 2
+            dice = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(number, 1)))
+            self._cached = number, [steps[i] for i in np.argsort(dice.random_raw(len(steps)), kind="stable")]
+        return self._cached[1]
+
+
 class Order(Endless):
     """Token offsets of the samples of a training text, for ever.
 

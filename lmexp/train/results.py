@@ -10,7 +10,6 @@ from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
-from lmexp.cost.flops import count_run
 from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
@@ -148,7 +147,7 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     if known is None:
         return {}
     peak, source = known
-    flops_per_token = count_run(training.config).flops_per_token
+    flops_per_token = training.count.flops_per_token
     return {
         "peak_flops": peak,
         "peak_source": source,

@@ -24,7 +24,7 @@ from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
 from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import Exclusive
-from lmexp.cost.flops import count_run
+from lmexp.cost.flops import count_shared
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.memory_meter import MemoryMeter
@@ -88,9 +88,9 @@ class Training:
         self.hardware = _hardware(config, self.device)
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.energy = open_meter(self.device, local_rank, self.hardware.watts, shares_machine=local_rank > 0)
-        self.count: ModelCount = count_run(config)
         self.store: AnyStore = prepare(config, self.outputs / STORES)
         self.feed: Feed = open_feed(config, self.store)
+        self.count: ModelCount = count_shared(config, self.feed.parts)
         self.test_feed: Feed | None = open_feed(config, self.store, "test") if "test" in self.store.splits else None
         set_float32_products(config.precision.compute)
         self.trainer = build_trainer(config, run)

@@ -1,15 +1,20 @@
 """What is longer than the context: the same targets are scored whatever the context, or the record says that not."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lmexp.config import paths
+from lmexp.config.checks import sequences
 from lmexp.config.compose import Composer
+from lmexp.config.models.count import SCORES
 from lmexp.config.schema import RunConfig
+from lmexp.cost.flops import count_run, count_shared
 from lmexp.data.feeds import IGNORED, Labelled, Pairs, _overlapping, open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import prepare
@@ -101,3 +106,42 @@ def test_documents_are_kept_apart_by_families_that_can(tmp_path):
     words = ["task.document_masks=true", "model=lstm_nano", "model.context=32", "batch.tokens=256", "tokenizer=byte"]
     with pytest.raises(UserError, match="document_masks=true is there for models of gpt, llama, moe, and lstm"):
         resolve_sweep(None, words, tmp_path)
+
+
+@pytest.mark.parametrize("task", ["classify", "seq2seq"])
+def test_examples_that_share_a_sequence_have_a_part_of_its_width_and_all_their_tokens(tmp_path, task):
+    data = {"classify": ["data=sentiment", "model=bert_nano"], "seq2seq": ["data=reverse", "model=encdec_nano"]}[task]
+    tokens, context = {"classify": (1536, 96), "seq2seq": (2048, 64)}[task]
+    words = [f"task={task}", *data, "data.count=300", f"model.context={context}", f"batch.tokens={tokens}"]
+    words.append("batch.by_length=true")
+    made = Composer([paths.shipped_root()], words=["tokenizer=char", *words]).config({})
+    store = prepare(made, tmp_path / "stores")
+    made = with_store(made, store)
+    feed = open_feed(made, store)
+    slots = sequences(made)
+    seen: list[tuple[int, ...]] = []
+    steps = feed.epoch_tokens // tokens
+    for step in range(steps):
+        batch = feed.batch(step * slots, slots)
+        side, valid = ("inputs", "valid") if task == "classify" else ("sources", "source_valid")
+        rows, width = batch[side].shape
+        assert rows * width == slots * context
+        assert feed.targets(step * slots, slots) == (batch["targets"] != IGNORED).sum()
+        halves = [feed.batch(step * slots + i, slots // 2)[side] for i in (0, slots // 2)]
+        assert torch.equal(torch.cat(halves), batch[side])
+        seen += [tuple(row[ok].tolist()) for row, ok in zip(batch[side], batch[valid], strict=True)]
+    known = [
+        tuple(tokens.tolist()) for tokens in map(store.source("train").__getitem__, range(store.documents("train")))
+    ]
+    known = [(store.bos_id, *tokens) for tokens in known] if task == "classify" else known
+    assert not Counter(seen) - Counter(known) and len(known) - len(seen) < slots
+    assert len(feed.parts) > 1 and sum(feed.parts.values()) == pytest.approx(1)
+    counted, whole = count_shared(made, feed.parts), count_run(made)
+    scores = [name for name in whole.parts if name in SCORES]
+    mean = sum(share / number for number, share in feed.parts.items())
+    assert all(counted.parts[name] == pytest.approx(mean * whole.parts[name]) for name in scores)
+
+
+def test_running_text_has_no_lengths(tmp_path):
+    with pytest.raises(UserError, match=r"by_length=true is for pairs, labels and tags"):
+        resolve_sweep(None, ["batch.by_length=true", "tokenizer=byte"], tmp_path)

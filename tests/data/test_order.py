@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.data.order import Order
+from lmexp.data.order import ByLength, Order
 from lmexp.errors import UserError
 
 TEXTS = st.tuples(st.integers(1, 50), st.integers(1, 3000), st.integers(0, 2**32 - 1)).map(
@@ -68,3 +68,23 @@ GOLDEN = [6, 76, 56, 46, 86, 16, 36, 66, 26, 8, 38, 88]
 
 def test_the_order_is_the_one_that_earlier_versions_gave():
     assert Order(101, 10, seed=7).take(0, 12).tolist() == GOLDEN
+
+
+@given(st.lists(st.sampled_from([1, 2, 4]), min_size=1, max_size=60), st.integers(1, 5), st.integers(0, 9))
+def test_steps_by_length_hold_what_fits_and_an_epoch_each_example_once_but_for_less_than_a_step(parts, slots, seed):
+    needed = np.array(parts)
+    if len(parts) < slots:  # the worst case: all go one by one
+        return
+    try:
+        order = ByLength(needed, slots, seed)
+    except UserError:
+        assert len(parts) < slots * max(parts)
+        return
+    for epoch in (0, 1):
+        steps = [order.step(epoch * order.steps + i) for i in range(order.steps)]
+        taken = np.concatenate([examples for _, examples in steps])
+        assert len(np.unique(taken)) == len(taken) and len(parts) - len(taken) < slots
+        assert all(len(examples) == slots * shared and (needed[examples] >= shared).all() for shared, examples in steps)
+    again = ByLength(needed, slots, seed)
+    assert (again.step(order.steps)[1] == order.step(order.steps)[1]).all(), "nothing depends on what was asked before"
+    assert sum(order.shares().values()) == pytest.approx(1)

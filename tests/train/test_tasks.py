@@ -135,9 +135,17 @@ def test_weights_shared_by_two_processes_train_and_score_as_those_of_one(train: 
         assert two[f"score/{name}/{metric}"] == pytest.approx(one[f"score/{name}/{metric}"], abs=1e-6)
 
 
-def test_batches_of_unequal_targets_weigh_every_target_alike(train: Train):
+def test_short_examples_that_share_sequences_cost_what_is_computed(train: Train):
+    (alone,), (shared,) = train("tag").read_record(), train("tag", "batch.by_length=true").read_record()
+    assert shared["tokens"] == alone["tokens"] and shared["epochs"] > 1.2 * alone["epochs"]
+    assert shared["train_flops"] == pytest.approx(shared["flops_per_token"] * shared["tokens"])
+    assert shared["flops_per_token"] == alone["flops_per_token"], "an LSTM's does not depend on the length"
+
+
+@pytest.mark.parametrize("words", [(), ("batch.by_length=true",)])
+def test_batches_of_unequal_targets_weigh_every_target_alike(train: Train, words: tuple[str, ...]):
     """Sentences differ in words: a mean of means over micro-batches would differ from the mean."""
-    whole, cut = train("tag"), train("tag", "batch.micro=4")
+    whole, cut = train("tag", *words), train("tag", "batch.micro=4", *words)
     assert column(cut.path, "train_loss") == pytest.approx(column(whole.path, "train_loss"), rel=1e-5)
     assert torch.tensor(column(cut.path, "grad_norm")).allclose(
         torch.tensor(column(whole.path, "grad_norm")), rtol=1e-3
