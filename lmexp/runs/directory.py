@@ -15,8 +15,8 @@ Readers need no lock: files are replaced as a whole, and a torn last line of the
 import fcntl
 import json
 import os
+import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +31,7 @@ from lmexp.config.launchers import LauncherConfig
 from lmexp.config.schema import SCHEMA_VERSION, RunConfig
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
-from lmexp.files import clock_of, flush_to_disk, open_regular, read_json, umask, write_atomically, write_json
+from lmexp.files import clock_of, flush_to_disk, open_regular, read_json, write_atomically, write_json
 from lmexp.runs.links import check_links
 from lmexp.runs.record import Row, is_number, is_row
 from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READER, Failure, State, StateName
@@ -89,26 +89,31 @@ class RunDir:
     def create(cls, path: Path, config: RunConfig) -> "RunDir":
         """Make the directory with its config and a queued state.
 
-        It is filled under a hidden name and then renamed, so that no reader ever sees half of it.
+        It is filled under a hidden name and then renamed, so that no reader ever sees half of it. Each run has one such
+        name, so what a killed process leaves under it is used, and gone, when the run is made after all.
         Raises FileExistsError if it exists already, OSError if it cannot be written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        draft = path.with_name(f".{path.name}.draft")
+        if draft.is_symlink():  # a stranger's; lmexp makes folders
+            draft.unlink()
+        draft.mkdir(parents=True, exist_ok=True)
+        run = cls(draft)
         try:
-            draft.chmod(0o777 & ~umask())
-            run = cls(draft)
-            run.write_config(config)
-            run.write_state(State())
-            try:
-                draft.rename(path)
-            except OSError as error:  # a folder that is not empty cannot be renamed over
-                raise (FileExistsError(path) if path.exists() else error) from None
-        except BaseException:
-            for file in draft.iterdir():
-                file.unlink()
-            draft.rmdir()
-            raise
-        return cls(path)
+            # Two processes that make it share the draft. The second waits, and has the lock of the finished run then.
+            with (draft / ".lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (path / "config.yaml").exists():
+                    run.write_config(config)
+                    run.write_state(State())
+                    draft.rename(path)  # over an empty folder at most
+                    return cls(path)
+        except OSError as error:
+            if not path.exists():
+                raise
+            raise FileExistsError(path) from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise FileExistsError(path)
 
     def read_config(self) -> RunConfig:
         """Return the resolved config. Raises UserError if it is missing or has another schema.

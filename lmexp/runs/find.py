@@ -1,5 +1,6 @@
 """Find run directories by what a person types."""
 
+import re
 from pathlib import Path
 
 from lmexp.config.identity import folder_name
@@ -46,6 +47,8 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     path = Path(word)
     if (path / "config.yaml").is_file():
         return RunDir(path.resolve())
+    if not re.search(r"[^\W_]", word):  # a dot, a dash, nothing: a part of many names, and meant as none
+        raise UserError(f"'{word}' is neither a run directory nor a part of a run's name")
     runs = [run for folder in sorted(outputs.glob("[!.]*/")) for run in runs_in(folder)]
     matches = _matching(word.lower(), runs)
     if not matches:

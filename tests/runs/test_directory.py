@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,40 @@ def test_a_second_creation_is_refused_and_changes_nothing(run: RunDir):
         RunDir.create(run.path, config("gpt_tiny", 4, "bf16"))
     assert run.read_config() == CONFIG and run.read_state().state == "timeout"
     assert [path.name for path in run.path.parent.iterdir()] == [run.name], "no draft is left behind"
+
+
+def test_what_a_killed_process_leaves_of_a_run_that_it_makes_is_used_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = []
+
+    class Killed(BaseException): ...
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    for step in ("write_config", "write_state"):
+        with monkeypatch.context() as patched:
+            patched.setattr(RunDir, step, killed)
+            patched.setattr("shutil.rmtree", lambda *_, **__: None)  # nothing is tidied up after a kill
+            with pytest.raises(Killed):
+                RunDir.create(tmp_path / "s" / "a-1", CONFIG)
+        made.append(sorted(path.name for path in (tmp_path / "s").iterdir()))
+    assert made == [[".a-1.draft"]] * 2 and runs_in(tmp_path / "s") == []
+    assert RunDir.create(tmp_path / "s" / "a-1", CONFIG).read_config() == CONFIG
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["a-1"]
+
+
+def test_of_several_processes_that_make_a_run_one_makes_it(tmp_path: Path):
+    def make(_: int) -> str:
+        try:
+            return RunDir.create(tmp_path / "s" / "a-1", CONFIG).name
+        except FileExistsError:
+            return "exists"
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sorted(threads.map(make, range(24))) == ["a-1", *["exists"] * 23]
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["a-1"]
 
 
 def test_a_folder_without_a_config_is_not_a_run(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A run is found by its directory, by its name, or by a part that only it has."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_a_name_finds_the_folder_that_it_was_made_into(tmp_path: Path, name: str
     assert runs_of(sweep_folder(name, tmp_path))[0] == find_run("nano-FP32", tmp_path)
     assert sweep_folder("other", tmp_path) == tmp_path / "other"
     assert sweep_folder(str(made), tmp_path / "elsewhere") == made
+
+
+@pytest.mark.parametrize("word", [".", "..", "-", "_", "", " ", "/", "./"])
+def test_a_word_without_a_letter_is_no_part_of_a_name(outputs: Path, word: str):
+    shutil.rmtree(outputs / "second")
+    shutil.rmtree(outputs / "first" / "nano-bf16-bb22")  # one run is left, whose name has dots and dashes
+    (outputs / "first" / "nano-fp32-aa11").rename(outputs / "first" / "nano_lr0.1-fp32-aa11")
+    with pytest.raises(UserError, match="is neither a run directory nor a part of a run's name"):
+        find_run(word, outputs)
 
 
 def test_an_unknown_name_gets_the_nearest(outputs: Path):
