@@ -31,22 +31,22 @@ def count_model(config: ModelSection, task: TaskSection | None = None) -> ModelC
     return config.count(task.label_head() if task else None)
 
 
-def count_shared(config: RunConfig, parts: Mapping[int, float]) -> ModelCount:
+def count_shared(config: RunConfig, parts: Mapping[int, int]) -> ModelCount:
     """Count a run whose sequences are shared by examples: the mean over steps of what a token costs.
 
-    `parts` says in which share of the steps so many examples share the context: attention then has shorter sequences.
+    `parts` says in how many steps of an epoch so many examples share the context: attention has shorter sequences then.
     A family that torch has counted is counted at the full context.
     """
     whole_context = count_run(config)
-    mean = dict.fromkeys(whole_context.parts, 0.0)
-    for number, share in parts.items():
+    total = dict.fromkeys(whole_context.parts, 0.0)
+    for number, steps in parts.items():
         shorter = {"context": config.model.context // number}
         if "input_context" in type(config.model).model_fields:
             shorter["input_context"] = config.model.source_limit[0] // number
         model = config.model if number == 1 else config.model.model_copy(update=shorter)
         for name, flops in count_run(config.model_copy(update={"model": model})).parts.items():
-            mean[name] += share * flops
-    return replace(whole_context, parts={name: whole(flops) for name, flops in mean.items()})
+            total[name] += steps * flops
+    return replace(whole_context, parts={name: whole(flops / sum(parts.values())) for name, flops in total.items()})
 
 
 def count_run(config: RunConfig) -> ModelCount:

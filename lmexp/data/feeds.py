@@ -50,8 +50,8 @@ class Feed(Protocol):
     text_words: int | None
     """Words of all that is predicted in validation; None where they are not known, or a loss per word means nothing."""
 
-    parts: dict[int, float]
-    """In which share of the training steps a sequence is shared by so many examples; see ByLength."""
+    parts: dict[int, int]
+    """In how many steps of an epoch so many examples share a sequence; see ByLength."""
 
     def batch(self, first: int, count: int) -> Batch:
         """Return training samples `first` to `first + count`."""
@@ -75,7 +75,7 @@ def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "v
     return Windows(store, config.model.context, config.seed, scored, config.task.masks_documents)
 
 
-ALONE = {1: 1.0}
+ALONE = {1: 1}
 """The parts of a feed whose sequences are not shared."""
 MIN_WIDTH = 8
 """Positions that an example has at least where examples share a sequence: shorter products are not faster."""
@@ -215,7 +215,7 @@ class _Examples:
             number *= 2
         slots = sequences(self.config)
         self._by_length = ByLength(parts, slots, self.config.seed)
-        self.parts = self._by_length.shares()
+        self.parts = self._by_length.counts()
         self.epoch_tokens = self._by_length.steps * slots * self.config.model.sequence_tokens
 
     def batch(self, first: int, count: int) -> Batch:

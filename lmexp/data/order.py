@@ -10,6 +10,8 @@ Random bits come straight from numpy's PCG64, whose stream is guaranteed never t
 of numpy (NEP 19); `Generator.permutation` is not.
 """
 
+from collections import Counter
+
 import numpy as np
 
 from lmexp.errors import UserError
@@ -81,10 +83,9 @@ class ByLength:
         epoch, inside = divmod(number, self.steps)
         return self._epoch(epoch)[inside]
 
-    def shares(self) -> dict[int, float]:
-        """Return the share of the steps in which so many examples share a sequence."""
-        numbers, counts = np.unique([parts for parts, _ in self._epoch(0)], return_counts=True)
-        return {int(number): float(count) / self.steps for number, count in zip(numbers, counts, strict=True)}
+    def counts(self) -> dict[int, int]:
+        """Return in how many steps of an epoch so many examples share a sequence."""
+        return dict(Counter(parts for parts, _ in self._epoch(0)))
 
     def _epoch(self, number: int) -> list[tuple[int, np.ndarray]]:
         if self._cached is None or self._cached[0] != number:

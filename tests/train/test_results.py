@@ -8,6 +8,7 @@ import pytest
 
 from lmexp.config.schema import HardwareConfig
 from lmexp.cost.device import Device
+from lmexp.cost.flops import count_run
 from lmexp.tasks.base import Quality
 from lmexp.train import results
 from lmexp.train.spending import Spent
@@ -18,7 +19,13 @@ GPU = Device("cuda", "a GPU", 2, 80.0, (9, 0), native_bf16=True)
 def test_a_perplexity_that_no_float_holds_is_null():
     quality = Quality.from_sums(nll=1e5, tokens=10, correct=3, text_bytes=None)
     assert quality.perplexity == math.inf
-    assert results.quality_columns(quality) == {"loss": 1e4, "perplexity": None, "bits_per_byte": None, "accuracy": 0.3}
+    assert results.quality_columns(quality) == {
+        "loss": 1e4,
+        "perplexity": None,
+        "word_perplexity": None,
+        "bits_per_byte": None,
+        "accuracy": 0.3,
+    }
 
 
 def test_money_is_the_price_of_all_devices_over_the_wall_time():
@@ -36,12 +43,13 @@ def training(config: Any, peak: dict[str, float], processes: int = 2) -> Any:
     """As much of a Training as the utilisation of its devices depends on."""
     hardware = HardwareConfig(peak_flops=peak, peak_source="a datasheet")
     trainer = SimpleNamespace(world_size=processes)
-    return SimpleNamespace(config=config, hardware=hardware, device=GPU, trainer=trainer, outputs=None)
+    count = count_run(config)
+    return SimpleNamespace(config=config, hardware=hardware, device=GPU, trainer=trainer, outputs=None, count=count)
 
 
 def test_mfu_is_relative_to_the_peak_of_all_devices(config: Any):
     resolved = config("model.vocab_size=257")
-    flops = results.count_run(resolved).flops_per_token
+    flops = count_run(resolved).flops_per_token
     row = results.utilisation_columns(training(resolved, {"fp32": 1e12}), 1000.0, may_measure=False)
     assert row == {"peak_flops": 1e12, "peak_source": "a datasheet", "mfu": pytest.approx(1000 * flops / 2e12)}
 

@@ -139,7 +139,8 @@ def test_short_examples_that_share_sequences_cost_what_is_computed(train: Train)
     (alone,), (shared,) = train("tag").read_record(), train("tag", "batch.by_length=true").read_record()
     assert shared["tokens"] == alone["tokens"] and shared["epochs"] > 1.2 * alone["epochs"]
     assert shared["train_flops"] == pytest.approx(shared["flops_per_token"] * shared["tokens"])
-    assert shared["flops_per_token"] == alone["flops_per_token"], "an LSTM's does not depend on the length"
+    # An LSTM's depend on the length only because its first step multiplies no state.
+    assert 0.999 * alone["flops_per_token"] < shared["flops_per_token"] < alone["flops_per_token"]
 
 
 @pytest.mark.parametrize("words", [(), ("batch.by_length=true",)])
