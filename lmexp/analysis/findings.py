@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
-from lmexp.analysis.comparable import SHARED_MARK, crowded, mixtures, slowed
+from lmexp.analysis.comparable import MAX_NAMED, SHARED_MARK, crowded, mixtures, slowed
 from lmexp.analysis.effects.effects import Effect, all_effects
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.pairing import comparable_runs
@@ -22,6 +22,7 @@ from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column, higher_is_better
+from lmexp.runs.origin import THEN
 
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
@@ -58,6 +59,19 @@ def _of_one_part(study: Study, quality: str, cost: str) -> list[str]:
         sentences += _about_seeds(runs, ranked, quality)
     sentences += _about_baselines(study.table)
     return sentences + _about_unknown(study.table, quality) + _about_peaks(study.table)
+
+
+def _about_code(table: pd.DataFrame) -> list[str]:
+    """Return a sentence that names the runs which were resumed under other code than they began with."""
+    changed = table["trained_by"].astype("string").str.contains(THEN, regex=False).fillna(False)
+    names = list(table["slug"][changed].astype(str).drop_duplicates())
+    if not names:
+        return []
+    named = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    return [
+        f"Resumed under other code or packages than at the start: {named}. The result may be that of no version "
+        "(column trained_by)."
+    ]
 
 
 def headline(study: Study, quality: str = "loss", cost: str = "train_seconds", ranked: Ranking | None = None) -> str:
@@ -272,7 +286,7 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
 
 def _about_the_rest(study: Study) -> list[str]:
     """Say what the rows mix, and how many runs did not finish, are still to come or were skipped."""
-    sentences = [mixture.sentence for mixture in mixtures(study.table)]
+    sentences = [mixture.sentence for mixture in mixtures(study.table)] + _about_code(study.table)
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
         rows = "1 row was" if beside == 1 else f"{beside} rows were"

@@ -252,7 +252,7 @@ class Composer:
     def _explain_validation(self, error: ValidationError, plain: Any, above: tuple[str, ...]) -> str:
         first = error.errors(include_url=False)[0]
         keys, siblings = _locate(tuple(part for part in first["loc"] if not is_tag(part)), plain)
-        if first["type"] == "value_error" and keys[-1] not in siblings:
+        if first["type"] == "value_error" and keys and keys[-1] not in siblings:
             keys.pop()  # the tag of a union, in front of what is wrong with a section as a whole
         key = ".".join([*above, *keys])
         if first["type"] == "extra_forbidden":

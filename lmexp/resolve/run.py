@@ -29,6 +29,8 @@ from lmexp.runs.directory import STORES, RunDir, runs_in
 from lmexp.runs.find import find_run
 from lmexp.runs.manifest import INIT
 from lmexp.runs.mirrors.open import check_logger
+from lmexp.runs.origin import code_version
+from lmexp.runs.state import RESULTS
 
 MIN_BUDGET_SHARE = 0.95
 """A run that spends less than this share of its budget, because steps are whole, is worth a warning."""
@@ -90,7 +92,7 @@ class RunResolver:
         config = config.model_copy(update={"run": info})
         # Cells that are the same run, as several can start from the same weights, share one directory.
         path = self._paths.setdefault(identity, self.outputs / self.sweep / f"{name}-{identity}")
-        return PlannedRun(values=values, config=config, horizon=length, device=device, run=RunDir(path))
+        return self._planned(values, config, length, device, RunDir(path))
 
     def store(self, config: RunConfig) -> AnyStore:
         """Return the store of a run's data; see InputResolver.store."""
@@ -99,6 +101,12 @@ class RunResolver:
     def resolve_run(self, values: Values, config: RunConfig, run: RunDir) -> PlannedRun:
         """Return a run that already has its directory. Raises UserError if it cannot run."""
         config, length, device = self._runnable(config, read_source=False)
+        return self._planned(values, config, length, device, run)
+
+    def _planned(self, values: Values, config: RunConfig, length: Horizon, device: Device, run: RunDir) -> PlannedRun:
+        state = run.read_state()
+        if state.state not in RESULTS and state.code not in (None, code_version()) and run.last_saved() is not None:
+            self._warn(f"{run.name} resumes under other code or packages than it began with; its record will name both")
         return PlannedRun(values=values, config=config, horizon=length, device=device, run=run)
 
     def _runnable(self, config: RunConfig, read_source: bool) -> tuple[RunConfig, Horizon, Device]:

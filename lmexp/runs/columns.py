@@ -503,6 +503,12 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("git_sha", "commit of lmexp, if it ran from a git checkout", is_text=True),
         Column("git_dirty", "whether that checkout had uncommitted changes", is_text=True),
         Column("code_versions", "code from outside lmexp that the run used, as target@hash", is_text=True),
+        Column(
+            "trained_by",
+            "hash of lmexp's source and the packages that trained the run; several, one after another, if a run was "
+            "resumed after a change of the code",
+            is_text=True,
+        ),
         Column("packages", "versions of the packages that can change a number, as name==version", is_text=True),
         Column("data_fingerprint", "hash of the tokens for training and validation", is_text=True),
         Column(

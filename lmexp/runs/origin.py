@@ -3,15 +3,19 @@
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import lmexp
 from lmexp.config.schema import SCHEMA_VERSION
+from lmexp.files import hash_files
 from lmexp.runs.record import Row
 
 PACKAGES = ("lmexp", "torch", "pytorch-lightning", "numpy", "tokenizers")
 """Packages whose version can change a number."""
+THEN = " then "
+"""Stands between the versions of the code that trained one run, one after another."""
 
 
 def origin_columns(started: float) -> Row:
@@ -20,11 +24,26 @@ def origin_columns(started: float) -> Row:
     return {
         "git_sha": sha,
         "git_dirty": bool(_git("status", "--porcelain")) if sha else None,
-        "packages": " ".join([f"python=={platform.python_version()}", *map(pinned, PACKAGES)]),
+        "packages": packages(),
         "host": platform.node(),
         "started": utc(started),
         "schema_version": SCHEMA_VERSION,
     }
+
+
+@cache
+def code_version() -> str:
+    """Return what trains a run now: the first digits of a hash of lmexp's own source, and the packages.
+
+    It is read once, when a process starts: later the files on the disk may be others than those that were imported.
+    """
+    root = Path(lmexp.__file__).resolve().parent
+    return f"source@{hash_files(sorted(root.rglob('*.py')))[:12]} {packages()}"
+
+
+def packages() -> str:
+    """Return the versions of Python and of the packages that can change a number."""
+    return " ".join([f"python=={platform.python_version()}", *map(pinned, PACKAGES)])
 
 
 def pinned(package: str) -> str:

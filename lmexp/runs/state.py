@@ -48,6 +48,8 @@ class State:
     """The last training loss."""
     tokens_per_second: float | None = None
     """The present speed."""
+    code: str | None = None
+    """The code of the last attempt; see origin.code_version."""
     job: str | None = None
     """The run's name with a cluster's scheduler, such as `slurm:1234_5`; None on this machine."""
 

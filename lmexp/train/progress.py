@@ -1,6 +1,7 @@
 """The progress of a run: the only count of steps, tokens and training time, which everything else reads."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from lmexp.cost.horizon import Horizon
 
@@ -27,6 +28,10 @@ class Progress:
     """Share of the budget that is spent, 0 to 1."""
     is_ended: bool = False
     """Whether training ends here, whatever is left of the budget."""
+    code: str = ""
+    """The version of the code that trains now; see origin.code_version."""
+    earlier_code: list[str] = field(default_factory=list)
+    """The versions that trained up to the checkpoint from which training continues, in order."""
     _share_before: float = 0.0
     """The share before the last step."""
 
@@ -72,12 +77,23 @@ class Progress:
         """Whether something that happens at each share `every` of the budget, and at its end, happens now."""
         return self.done or int(self.share / every + 1e-9) > int(self._share_before / every + 1e-9)
 
-    def state_dict(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
-        return {"steps": self.steps, "seconds": self.seconds, "step_seconds": self.step_seconds}
+    @property
+    def trained_by(self) -> list[str]:
+        """The versions of the code that train the run, in order; a version counts again if it comes back."""
+        return [*self.earlier_code, *([self.code] if self.earlier_code[-1:] != [self.code] else [])]
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        """Continue from what a checkpoint kept."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "step_seconds": self.step_seconds,
+            "trained_by": self.trained_by,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what a checkpoint kept; one of an earlier version does not say which code trained it."""
+        self.earlier_code = list(state.get("trained_by", ["unknown"]))
         self.steps = int(state["steps"])
         self.seconds, self.step_seconds = float(state["seconds"]), float(state["step_seconds"])
         self.share = self._share_before = self._share_at(self.steps, self.seconds)

@@ -15,7 +15,7 @@ from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
 from lmexp.runs.columns import ON_TEST
-from lmexp.runs.origin import utc
+from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns
 from lmexp.tasks.base import Quality
 from lmexp.tasks.baselines import baseline_columns
@@ -62,6 +62,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         }
         | price_columns(result.spent, training.hardware, devices, progress.tokens)
         | origin
+        | {"trained_by": THEN.join(progress.trained_by)}
     )
     row |= utilisation_columns(training, row["tokens_per_second"], may_measure=bool(is_alone))
     if (row["mfu"] or 0) > 1:

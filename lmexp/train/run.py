@@ -13,7 +13,7 @@ from lmexp.runs.columns import ON_TEST
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
-from lmexp.runs.origin import origin_columns
+from lmexp.runs.origin import code_version, origin_columns
 from lmexp.runs.predictions import write_predictions
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
@@ -67,6 +67,9 @@ def _progress(training: Training) -> Progress:
     resumed = resumable_progress(run, training.task, training.trainer, training.leader)
     if resumed:
         progress.load_state_dict(resumed)
+    progress.code = code_version()
+    if training.leader and len(progress.trained_by) > len(progress.earlier_code) > 0:
+        print(f"warning: other code or packages trained the first {progress.steps:,} steps; the record names both")
     if training.leader:
         run.keep_curve_up_to(progress.tokens)
     return progress

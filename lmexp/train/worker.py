@@ -30,12 +30,15 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
+from lmexp.runs.origin import code_version
 from lmexp.runs.state import RESULTS, Failure, State, StateName
 from lmexp.train.curve import Diverged
 from lmexp.train.micro_batch import fit_micro_batch
 from lmexp.train.run import train
 from lmexp.train.stopping import Signals, Stopped, processes
 
+CODE = code_version()
+"""Read with the import: a process that is forked later has this code, whatever is on the disk by then."""
 REPORT_SECONDS = 2.0
 """How long the leader waits for the reason of another process after the connection broke."""
 
@@ -136,6 +139,7 @@ def _write_running(run: RunDir) -> None:
             heartbeat=now,
             started=now,
             earlier=before.spent,
+            code=CODE,
             job=before.job,
         )
     )

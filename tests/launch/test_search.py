@@ -1,4 +1,4 @@
-"""Searches: what is proposed, what the study is told, who is given up, and what a killed coordinator leaves."""
+"""Searches: what is proposed, what the study is told, and what a killed coordinator leaves."""
 
 import json
 import math
@@ -11,53 +11,28 @@ from typing import Any
 
 import optuna
 import pytest
-import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.table import load_study
-from lmexp.config.sweeps import Choices, Interval, SearchAxis, SearchSpec
+from lmexp.config.sweeps import Choices, Interval, SearchAxis
 from lmexp.errors import UserError
-from lmexp.launch.halving import Halving
 from lmexp.launch.pending import is_pending
 from lmexp.launch.queue import run_sweep
 from lmexp.launch.search import JOURNAL, Search, _distribution, _value
-from lmexp.resolve import search as resolving
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import identity_columns
 from lmexp.runs.state import State
 from tests.command import start_process
 from tests.conftest import Lmexp
+from tests.launch.searches import Resolve, points, resolve, sweep_file
 from tests.launch.test_queue import Notes
 
-RATE = {"low": 1e-4, "high": 1e-1, "log": True}
-SPACE = {"optim.lr": RATE, "model.n_layers": {"low": 1, "high": 3}}
-Resolve = Callable[..., Sweep]
-
-
-def sweep_file(folder: Path, search: dict[str, Any], **beside: Any) -> Path:
-    file = folder / "sweeps" / "s.yaml"
-    file.parent.mkdir(exist_ok=True)
-    sweep = {"question": "Which?", "search": {"trials": 4, "space": SPACE, **search}, **beside}
-    file.write_text("# A search\n# @package _global_\n" + yaml.safe_dump({"sweep": sweep}))
-    return file
-
-
-@pytest.fixture
-def resolve(small: list[str], tmp_path: Path) -> Resolve:
-    """Resolve a search over learning rate and depth, with changes to its spec and with words."""
-
-    def resolved(*words: str, **search: Any) -> Sweep:
-        is_local = not any(word.startswith("launcher=") for word in words)
-        shared = [word for word in small if is_local or not word.startswith("launcher.")]
-        return resolve_sweep(str(sweep_file(tmp_path, search)), [*shared, *words], tmp_path / "outputs")
-
-    return resolved
+__all__ = ["resolve"]  # the fixture
 
 
 def quality(planned: PlannedRun) -> float:
@@ -333,145 +308,7 @@ def test_two_objectives_are_both_told(resolve: Resolve):
     assert best == set(zip(on["loss"], on["train_flops"], strict=True))
 
 
-# What is refused.
-
-REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"sampler": "tpa"}, [], "sweep.search.sampler=tpa: input should be 'tpe', 'random' or 'nsga2'"),
-    ({"objectives": {"los": "minimize"}}, [], "los is no column of numbers. Did you mean 'loss'"),
-    ({"objectives": {"slug": "minimize"}}, [], "slug is no column of numbers"),
-    ({"space": {"optim.lr": {"low": 0, "high": 1, "log": True}}}, [], "log needs a low above 0"),
-    ({"space": {"optim.lr": {"low": 2, "high": 1}}}, [], "optim.lr.*low=2 must be less than high=1"),
-    ({"space": {"optim.lr": {"choices": []}}}, [], "at least 1 item"),
-    ({"space": {"optim.lr": [1, 2]}}, [], "write {low: ..., high: ...} or {choices: "),
-    ({"space": {"optim.lr": {"low": 1, "hihg": 2, "high": 3}}}, [], "hihg is not a key of the config"),
-    ({"space": {"optim.rl": {"low": 1, "high": 2}}}, [], "optim.rl is not a key of the config"),
-    ({"space": {"precision": {"choices": ["fp32", "fp31"]}}}, [], "no precision 'fp31'"),
-    ({"space": {"optim.lr": {"low": -1.0, "high": 1.0}}}, [], "optim.lr=-1.0: input should be greater than 0"),
-    ({"space": {"data.validation": {"low": 0.1, "high": 0.5}}}, [], "would be scored on different texts"),
-    ({"space": {"model.n_heads": {"low": 5, "high": 7}}}, [], "no corner .* not divisible by model.n_heads"),
-    ({}, ["optim.lr=1e-3,1e-2"], "a search chooses its own values"),
-    ({}, ["optim.lr=1e-3", "model.n_layers=1"], "nothing is left to search"),
-    ({"prune": {"from": 0.1}}, ["evaluation.every=0.5"], "set evaluation.every=0.1 or less, or prune.from=0.5"),
-    ({"prune": {}, "objectives": {"train_flops": "minimize"}}, [], "single objective, one of loss"),
-    ({"prune": {}, "objectives": {"loss": "minimize", "tokens": "minimize"}}, [], "single objective"),
-]
-
-
-@pytest.mark.parametrize(("search", "words", "said"), REFUSED)
-def test_a_search_that_makes_no_sense_is_refused(resolve: Resolve, search: dict, words: list[str], said: str):
-    with pytest.raises(UserError, match=said):
-        resolve(*words, **search)
-
-
-def test_a_search_for_the_loss_per_token_stays_with_one_tokenizer(small: list[str], tmp_path: Path):
-    words = [word for word in small if not word.startswith("tokenizer")]
-    search = {"space": {"tokenizer": {"choices": ["byte", "char"]}}}
-    with pytest.raises(UserError, match="loss does not compare between tokenizers; search for bits_per_byte"):
-        resolve_sweep(str(sweep_file(tmp_path, search)), words, tmp_path / "outputs")
-    search |= {"objectives": {"bits_per_byte": "minimize"}}
-    assert resolve_sweep(str(sweep_file(tmp_path, search)), words, tmp_path / "outputs").search
-
-
-def test_a_search_beside_a_grid_is_refused_and_so_is_one_without_optuna(
-    resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for beside in {"grid": {"seed": [1]}}, {"seeds": 2}:
-        with pytest.raises(UserError, match=f"search stands alone, and {next(iter(beside))} is there too"):
-            resolve_sweep(str(sweep_file(tmp_path, {}, **beside)), [], tmp_path / "outputs")
-    monkeypatch.setattr(resolving, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"a search needs optuna: pip install 'lmexp\[optuna\]'"):
-        resolve()
-
-
-@pytest.mark.slow
-def test_a_search_is_refused_to_a_wandb_agent_before_anything_starts(lmexp: Lmexp, tmp_path: Path, small: list[str]):
-    sweep_file(tmp_path, {"trials": 1})
-    result = lmexp("sweep", "s", *small, "logger=wandb", WANDB_SWEEP_ID="sw12", WANDB_RUN_ID="agent42")
-    assert result.returncode == 2 and "a W&B agent's run is one run; this command searches" in result.stderr
-    assert not list((tmp_path / "outputs").glob("s/*"))
-
-
-# Who is given up.
-
-
-def points(planned: PlannedRun, *losses: float, every: float = 0.25) -> None:
-    """Write a curve: training points, and an evaluation at each share."""
-    if not planned.run.path.exists():
-        RunDir.create(planned.run.path, planned.config)
-    done = sum("loss" in point for point in planned.run.read_curve())
-    for index, loss in enumerate(losses, done + 1):
-        tokens = round(index * every * (planned.horizon.tokens or 0))
-        planned.run.append_point({"step": index, "tokens": tokens, "seconds": 2.0 * index * every, "train_loss": 9.0})
-        planned.run.append_point({"step": index, "tokens": tokens, "seconds": 2.0 * index * every, "loss": loss})
-
-
-@pytest.fixture
-def runs(small: list[str], tmp_path: Path) -> list[PlannedRun]:
-    return resolve_sweep(None, [*small, "seed=range(9)"], tmp_path / "outputs", name="s").runs
-
-
-def halving(direction: str = "minimize", objective: str = "loss", **prune: Any) -> Halving:
-    spec = {"trials": 9, "space": SPACE, "objectives": {objective: direction}, "prune": prune}
-    return Halving(SearchSpec.model_validate(spec))
-
-
-def test_the_rungs_are_powers_of_the_reduction_below_the_whole_budget():
-    assert halving().rungs == [0.25, 0.75]
-    assert halving(reduction=2, **{"from": 0.25}).rungs == [0.25, 0.5]
-    assert halving(reduction=3, **{"from": 1 / 9}).rungs == pytest.approx([1 / 9, 1 / 3])
-
-
-def test_nobody_is_given_up_before_enough_have_reached_the_rung(runs: list[PlannedRun]):
-    judge = halving()
-    points(runs[0], 9.0)
-    points(runs[1], 1.0)
-    assert judge.verdict(runs[0], runs) is None
-    points(runs[2], 2.0)
-    assert judge.verdict(runs[2], runs) == (
-        "pruned at 25 % of its budget: loss 2.0000 is not among the best 1 of 3 (1.0000 would be)"
-    )
-    assert judge.verdict(runs[1], runs) is None
-    points(runs[0], 9.0)  # the first at its rung went on; as its curve grows it is held against those that came later
-    assert "loss 9.0000 is not among" in (judge.verdict(runs[0], runs) or "")
-
-
-def test_the_best_third_goes_on_ties_included_and_each_rung_has_its_own(runs: list[PlannedRun]):
-    judge = halving()
-    for planned, loss in zip(runs[:6], [1, 2, 2, 4, 5, 6], strict=True):
-        points(planned, loss)
-    assert [judge.verdict(planned, runs) is None for planned in runs[:6]] == [True, True, True, False, False, False]
-    for planned, loss in zip(runs[:2], [5, 1], strict=True):
-        points(planned, loss, loss)  # at 0.5 and 0.75
-    assert [judge.verdict(planned, runs) for planned in runs[:2]] == [None, None]  # two are not three
-    assert judge.values(runs[0]) == [1, 5]  # at a rung counts what was scored there, not later
-    points(runs[2], 3, 3)
-    assert "at 75 %" in (judge.verdict(runs[2], runs) or "")
-
-
-def test_a_curve_that_has_not_grown_is_not_read_again(runs: list[PlannedRun], monkeypatch: pytest.MonkeyPatch):
-    judge = halving()
-    for planned, loss in zip(runs[:3], [1.0, 2.0, 3.0], strict=True):
-        points(planned, loss)
-    assert judge.verdict(runs[2], runs)
-    monkeypatch.setattr(RunDir, "read_curve", lambda run: pytest.fail("read again"))
-    for _ in range(3):
-        assert judge.verdict(runs[2], runs) is None
-
-
-def test_accuracy_is_better_when_higher_and_a_budget_of_seconds_has_its_rungs_in_time(small: list[str], tmp_path: Path):
-    words = [*small, "seed=range(3)", "budget.tokens=null", "budget.seconds=2"]
-    runs = resolve_sweep(None, words, tmp_path / "outputs", name="s").runs
-    judge = halving("maximize", "accuracy")
-    for planned, accuracy in zip(runs, [0.5, 0.6, 0.7], strict=True):
-        RunDir.create(planned.run.path, planned.config)
-        planned.run.append_point({"tokens": 1, "seconds": 0.49, "accuracy": 0.1})  # before the rung
-        assert judge.values(planned) == []
-        planned.run.append_point({"tokens": 2, "seconds": 0.51, "accuracy": accuracy})
-        assert judge.values(planned) == [accuracy]
-    runs[0].run.append_point({"tokens": 3, "seconds": 0.6, "train_loss": 3.0})
-    runs[2].run.append_point({"tokens": 3, "seconds": 0.6, "train_loss": 3.0})
-    assert judge.verdict(runs[2], runs) is None
-    assert "accuracy 0.5000 is not among the best 1 of 3 (0.7000 would be)" in (judge.verdict(runs[0], runs) or "")
+# What was given up.
 
 
 def test_a_run_that_was_given_up_is_a_row_and_stays_given_up(resolve: Resolve, small: list[str]):

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from lmexp.analysis.findings import findings
+from lmexp.analysis.table import load_study
 from lmexp.runs.directory import RunDir
+from lmexp.runs.origin import code_version
 from lmexp.runs.state import State
+from lmexp.train import run as train_run
 from lmexp.train.checkpoint import last_checkpoint
 from lmexp.train.curve import Curve
 from lmexp.train.saving import Saving
@@ -231,3 +235,21 @@ def test_the_state_says_how_fast_a_run_is(make_run: MakeRun, monkeypatch: pytest
     run = make_run()
     assert main(run.path) == 0
     assert told[0].tokens_per_second is None and (run.read_state().tokens_per_second or 0) > 0
+
+
+def test_a_run_that_goes_on_under_other_code_says_so_and_its_record_names_both(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = make_run()
+    stop_after(monkeypatch, run, 8)
+    before = code_version()
+    assert run.read_state().code == before
+    with monkeypatch.context() as patch:
+        patch.setattr(train_run, "code_version", lambda: "source@0123456789ab")
+        stop_after(patch, run, 12)
+    assert "other code or packages trained the first 8 steps" in capsys.readouterr().out
+    assert main(run.path) == 0
+    (row,) = run.read_record()
+    assert row["trained_by"] == f"{before} then source@0123456789ab then {before}"
+    told = f"Resumed under other code or packages than at the start: {row['slug']}."
+    assert any(sentence.startswith(told) for sentence in findings(load_study([run.path.parent])))
