@@ -1,19 +1,17 @@
 """Examples, and where they come from in local files: pairs of texts, texts with a label.
 
-Tagged sentences are read in tag_files.py.
-
-Every example knows the file and the line (or the row) it is from, and so does every complaint.
+Tagged sentences are read in tag_files.py. Every example knows the file and the line (or the row) it is from, and so
+does every complaint.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmexp.config.data import LabelData, LocalSection, PairData, Split
+from lmexp.config.data import LabelData, PairData, Split
 from lmexp.data.lines import data_lines, without_ending
-from lmexp.data.local_files import find
 from lmexp.data.scripts import separated
 from lmexp.data.tables import as_text, place_of, rows
 from lmexp.errors import UserError
@@ -70,34 +68,28 @@ class Example:
         return replace(self, source=source, target=target)
 
 
-def pairs(data: PairData, split: Split) -> Iterator[Example]:
-    """Yield the pairs of one of the source's own splits. Raises UserError."""
-    path, target_path = path_of(data, split), data.target_path_of(split)
+def pairs(
+    data: PairData, split: Split, files: Sequence[Path], target_files: Sequence[Path] | None
+) -> Iterator[Example]:
+    """Yield the pairs of one of the source's own splits, from its files. Raises UserError."""
+    path, target_path = data.path_of(split), data.target_path_of(split)
     if data.format == "txt":
-        if target_path is None:
+        if target_files is None:
             raise UserError(f"{path}: the targets of text files lie in files of their own; set data.target_path")
-        left, right = find(path, "txt"), find(target_path, "txt")
-        if len(left) != len(right):
-            raise UserError(f"{path} is {len(left)} files and {target_path} is {len(right)}: no parallel texts")
-        for files in zip(left, right, strict=True):
-            yield from _parallel(*files)
+        if len(files) != len(target_files):
+            raise UserError(f"{path} is {len(files)} files and {target_path} is {len(target_files)}: no parallel texts")
+        for both in zip(files, target_files, strict=True):
+            yield from _parallel(*both)
         return
     if target_path is not None:
         raise UserError(f"data.target_path={target_path}: only text files lie in parallel; data.format={data.format}")
     fields = [data.source_field, data.target_field]
-    for file in find(path, data.format):
+    for file in files:
         place = LinePlace(*place_of(file, data.format))
         for number, values in rows(file, data.format, fields):
             where = f"{place.before}{number}{place.after}"
             source, target = (as_text(value, where, field) for value, field in zip(values, fields, strict=True))
             yield Example(place, number, source, target, is_pair=True)
-
-
-def path_of(data: LocalSection, split: Split) -> str:
-    """Return the path of one of the source's own splits."""
-    path = data.path_of(split)
-    assert path is not None, "asked only for own_splits"
-    return path
 
 
 def _parallel(source: Path, target: Path) -> Iterator[Example]:
@@ -110,9 +102,9 @@ def _parallel(source: Path, target: Path) -> Iterator[Example]:
         yield Example(place, line, without_ending(left[1]), without_ending(right[1]), is_pair=True)
 
 
-def labels(data: LabelData, split: Split) -> Iterator[Example]:
-    """Yield the texts of one of the source's own splits with their labels. Raises UserError."""
-    for file in find(path_of(data, split), data.format):
+def labels(data: LabelData, files: Sequence[Path]) -> Iterator[Example]:
+    """Yield the texts of a source's files with their labels. Raises UserError."""
+    for file in files:
         place = LinePlace(*place_of(file, data.format))
         for number, (text, label) in rows(file, data.format, [data.field, data.label_field]):
             where = f"{place.before}{number}{place.after}"

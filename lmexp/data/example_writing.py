@@ -56,7 +56,7 @@ def prepare_examples(
 
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     examples = SplitExamples(data)
-    say_passed_over(data, say)
+    say_passed_over(examples.files, say)
     _say_counts(examples, say)
     source, target = _tokenizers(examples, configs, folder, say)
     hashes = SplitTexts()

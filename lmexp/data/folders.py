@@ -112,9 +112,9 @@ def check_sizes(sizes: Mapping[Path, int]) -> None:
             raise UserError(f"{file}: damaged, {size} bytes instead of {expected}; delete the folder and prepare again")
 
 
-def say_passed_over(data: DataConfig, say: Say) -> None:
+def say_passed_over(known: sources.Files, say: Say) -> None:
     """Say which files of the source's folders were not read."""
-    if files := sources.passed_over(data):
+    if files := [file for named in known.values() for file in named.passed_over]:
         count = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
         say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
 

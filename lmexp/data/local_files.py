@@ -8,23 +8,28 @@ import glob
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from lmexp.config.data import FileData, Split
+from lmexp.config.data import FileData
 from lmexp.data.lines import COMPRESSED, lines, whole_text, without_ending
 from lmexp.data.tables import as_text, place_of, rows
 from lmexp.errors import UserError, nearest
 from lmexp.files import is_leftover, user_path, why_not_a_file
 
 
-def find(path: str, suffix: str) -> list[Path]:
-    """Return the files that `path` names, sorted by their path; in a folder, those with the suffix.
+class Named(NamedTuple):
+    """What a path names, both sorted by their path."""
 
-    Hidden files, and what programs leave beside a user's files (files.is_leftover), are passed over unless `path` names
-    them. Raises UserError if there are no files.
-    """
-    files, leftovers = _named_by(path, suffix)
+    files: list[Path]
+    passed_over: list[Path]
+    """Hidden files, and what programs leave beside a user's files (files.is_leftover), unless the path names them."""
+
+
+def find(path: str, suffix: str) -> Named:
+    """Return the files that `path` names; in a folder, those with the suffix. Raises UserError if there are none."""
+    files, leftovers = named = _named_by(path, suffix)
     if files:
-        return files
+        return named
     passed_over = f" but hidden files and leftovers of programs, such as {leftovers[0]}" if leftovers else ""
     place = user_path(path)
     if place.is_dir():
@@ -37,16 +42,11 @@ def find(path: str, suffix: str) -> list[Path]:
     raise UserError(f"{path}: no such file or folder.{nearest(place.name, beside)}")
 
 
-def passed_over(path: str, suffix: str) -> list[Path]:
-    """Return the hidden files and leftovers of programs that `find` passes over, sorted by their path."""
-    return _named_by(path, suffix)[1]
-
-
-def _named_by(path: str, suffix: str) -> tuple[list[Path], list[Path]]:
-    """Return the files that `path` names, and those of them that are leftovers, both sorted by their path."""
+def _named_by(path: str, suffix: str) -> Named:
+    """Return the same, which may be nothing."""
     place = user_path(path)
     if place.is_file():
-        return [place], []
+        return Named([place], [])
     if place.is_dir():
         named: Iterable[Path] = _with_suffix(place, suffix)
     else:
@@ -57,7 +57,7 @@ def _named_by(path: str, suffix: str) -> tuple[list[Path], list[Path]]:
         # What the user has written out in the path is meant.
         parts = file.relative_to(place).parts if place.is_dir() else set(file.parts).difference(place.parts)
         (leftovers if any(map(is_leftover, parts)) else files).append(file)
-    return files, leftovers
+    return Named(files, leftovers)
 
 
 def _with_suffix(folder: Path, suffix: str) -> Iterator[Path]:
@@ -77,12 +77,12 @@ def _others(folder: Path) -> str:
     return f"; for its {count} {suffix} file{'s' if count > 1 else ''}, set data.path={folder}/**/*{suffix}"
 
 
-def documents(data: FileData, split: Split) -> Iterator[str]:
-    """Yield the documents of every file of one of the source's own splits.
+def documents(data: FileData, files: Iterable[Path]) -> Iterator[str]:
+    """Yield the documents of a source's files.
 
     Raises UserError with the file and the line, row or byte; OSError if a file cannot be read.
     """
-    for path in find(data.path_of(split) or data.path, data.format):
+    for path in files:
         if data.format == "txt":
             yield from _txt(path, data.document)
             continue

@@ -1,9 +1,9 @@
 """Where text and examples come from: out of a data config, always in the same order.
 
-Kinds of source: the standard library's own files (no network needed), local files (local_files.py, example_files.py),
-the Hugging Face hub (hub.py), rules (generated.py), and functions from outside (outside.py). Unless data.clean asks for
-it (cleaning.py), nothing in a text is normalised: line endings, spaces and Unicode forms stay as they are, so that the
-bytes counted here are the bytes of the source. Empty documents are skipped.
+Kinds of source: the standard library's own files (no network needed), local files (local_files.py, example_files.py,
+tag_files.py), the Hugging Face hub (hub.py), rules (generated.py), and functions from outside (outside.py). Unless
+data.clean asks for it (cleaning.py), nothing in a text is normalised: line endings, spaces and Unicode forms stay as
+they are, so that the bytes counted here are the bytes of the source. Empty documents are skipped.
 
 A source has a fingerprint, the hash of its content. It stands for the paths in identities: the same text
 in another folder is the same data.
@@ -11,7 +11,7 @@ in another folder is the same data.
 
 import sysconfig
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from lmexp.config.data import (
 )
 from lmexp.data import cleaning, example_files, generated, hub, local_files, outside, tag_files
 from lmexp.data.example_files import Example
+from lmexp.data.local_files import Named
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
 from lmexp.files import absolute_text, hash_files, hash_text, is_leftover, user_path
@@ -90,23 +91,31 @@ def fingerprint(data: DataConfig) -> str:
     try:
         if not isinstance(data, LocalSection):
             return _hash(_stdlib_files())
-        files = _files(data)
-        if isinstance(data, FileData) and len(files) == 1:
-            return _hash(files["path"])
-        return hash_text("\n".join(f"{key} {_hash(of_key)}" for key, of_key in files.items()))
+        known = files(data)
+        if isinstance(data, FileData) and len(known) == 1:
+            return _hash(known["path"].files)
+        return hash_text("\n".join(f"{key} {_hash(named.files)}" for key, named in known.items()))
     except OSError as error:
         raise _cannot_read(data, error) from error
 
 
-def _hash(files: list[Path]) -> str:
-    if not any(path.stat().st_size for path in files):
-        raise UserError(f"{', '.join(map(str, files))}: the source is empty")
-    return hash_files(files)
+def _hash(paths: list[Path]) -> str:
+    if not any(path.stat().st_size for path in paths):
+        raise UserError(f"{', '.join(map(str, paths))}: the source is empty")
+    return hash_files(paths)
 
 
-def _files(data: LocalSection) -> dict[str, list[Path]]:
-    """Return the files of a source by the key that names them."""
-    return {key: local_files.find(path, _suffix(data)) for key, path in _paths(data).items()}
+Files = Mapping[str, Named]
+"""The files of a source by the key that names them."""
+
+
+def files(data: DataConfig) -> Files:
+    """Return the local files that a source reads, of whatever split. Raises UserError for a path without any."""
+    if not isinstance(data, LocalSection):
+        return {}
+    paths = {key: getattr(data, key, None) for key in PATH_KEYS}
+    suffix = str(getattr(data, "format", ""))
+    return {key: local_files.find(path, suffix) for key, path in paths.items() if path is not None}
 
 
 def check_apart(data: DataConfig) -> None:
@@ -125,65 +134,46 @@ def check_apart(data: DataConfig) -> None:
     if not isinstance(data, LocalSection) or len(data.own_splits) == 1:
         return
     try:
-        _check_files_apart(_files(data))
+        _check_files_apart(files(data))
     except OSError as error:
         raise _cannot_read(data, error) from error
 
 
-def _check_files_apart(files: dict[str, list[Path]]) -> None:
+def _check_files_apart(known: Files) -> None:
     keys_of: dict[tuple[int, int], dict[str, Path]] = defaultdict(dict)  # of each file, by its inode
-    for key, of_key in files.items():
-        for file in of_key:
+    for key, named in known.items():
+        for file in named.files:
             status = file.stat()
             keys_of[status.st_dev, status.st_ino].setdefault(key, file)
-    shared = [
-        (pair[1][1], *pair)
-        for keys in keys_of.values()
-        for pair in combinations(keys.items(), 2)
-        if PATH_KEYS[pair[0][0]] != PATH_KEYS[pair[1][0]]
-    ]
+    shared: list[tuple[Path, Path, Split, Split]] = []
+    for keys in keys_of.values():
+        for (key, file), (other_key, other) in combinations(keys.items(), 2):
+            if PATH_KEYS[key] != PATH_KEYS[other_key]:
+                shared.append((other, file, PATH_KEYS[key], PATH_KEYS[other_key]))
     if shared:
-        file, (key, other), (second_key, _) = min(shared)
-        first, second = PATH_KEYS[key], PATH_KEYS[second_key]
-        path_keys = ["data.path" if split == "train" else f"data.{split}_path" for split in (first, second)]
-        named = f"{file}" if file == other else f"{file} (as {other})"
+        file, other, first, second = min(shared)
+        path_keys = [f"data.{_key(split)}" for split in (first, second)]
+        place = f"{file}" if file == other else f"{file} (as {other})"
         more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         raise UserError(
-            f"{named}{more}: this file is in {' and in '.join(path_keys)}, so {_SHARED[first]}; name the "
+            f"{place}{more}: this file is in {' and in '.join(path_keys)}, so {_SHARED[first]}; name the "
             f"{'training' if first == 'train' else first} files alone, with a glob pattern or a folder of their own"
         )
 
 
-def _paths(data: LocalSection) -> dict[str, str]:
-    """Return the paths of a source by the key that names them."""
-    paths = {key: getattr(data, key, None) for key in PATH_KEYS}
-    return {key: path for key, path in paths.items() if path is not None}
-
-
-def _suffix(data: LocalSection) -> str:
-    """Return how the names of a source's files end."""
-    return str(getattr(data, "format", ""))
-
-
-def passed_over(data: DataConfig) -> list[Path]:
-    """Return the hidden files and leftovers of programs in the source's folders, which are not read."""
-    if not isinstance(data, LocalSection):
-        return []
-    return [file for path in _paths(data).values() for file in local_files.passed_over(path, _suffix(data))]
-
-
-def documents(data: DataConfig) -> Iterator[tuple[Split, str]]:
+def documents(data: DataConfig, known: Files | None = None) -> Iterator[tuple[Split, str]]:
     """Yield the text of every document that is not empty, cleaned, with the one of the source's own splits it is in.
 
-    The order is the same on every machine: train, validation, test. Raises UserError where the source is missing, is
-    damaged, or holds no text at all.
+    The order is the same on every machine: train, validation, test. `known` are the source's files [default: they are
+    looked up]. Raises UserError where the source is missing, is damaged, or holds no text at all.
     """
+    known = files(data) if known is None else known
     cleaner = cleaning.Cleaner(data)
     as_it_is = data.clean == CleanConfig()
     for split in data.own_splits:
         has_text = False
         try:
-            for text in _texts(data, split):
+            for text in _texts(data, split, known):
                 kept = text if as_it_is else cleaner.document(text)
                 if kept:
                     has_text = True
@@ -195,12 +185,12 @@ def documents(data: DataConfig) -> Iterator[tuple[Split, str]]:
             raise UserError(f"{name(data, split)}: the source holds no text{cleaned}")
 
 
-def _texts(data: DataConfig, split: Split) -> Iterator[str]:
+def _texts(data: DataConfig, split: Split, known: Files) -> Iterator[str]:
     """Return the texts of one of a source's own splits as they are."""
     if isinstance(data, HubData):
         return hub.documents(data, split)
     if isinstance(data, FileData):
-        return local_files.documents(data, split)
+        return local_files.documents(data, known[_key(split)].files)
     if isinstance(data, StdlibData):
         return _stdlib_documents()
     if isinstance(data, OutsideData) and data.holds == "text":
@@ -208,19 +198,28 @@ def _texts(data: DataConfig, split: Split) -> Iterator[str]:
     raise UserError(f"data.source={data.source} holds {data.holds}, not text")
 
 
-def examples(data: DataConfig, split: Split = "train") -> Iterator[Example]:
+def _key(split: Split, kind: str = "path") -> str:
+    """Return the key that names the files of a split, or with another kind those of its targets."""
+    return kind if split == "train" else f"{split}_{kind}"
+
+
+def examples(data: DataConfig, split: Split = "train", known: Files | None = None) -> Iterator[Example]:
     """Yield the examples of one of a source's own splits as they are, in an order that is the same on every machine.
 
-    Raises UserError where the source is missing, is damaged, or holds text.
+    `known` are the source's files [default: they are looked up]. Raises UserError where the source is missing, is
+    damaged, or holds text.
     """
     try:
         if isinstance(data, PairData):
             _check_targets(data)
-            yield from example_files.pairs(data, split)
+        known = files(data) if known is None else known
+        if isinstance(data, PairData):
+            target_files = known.get(_key(split, "target_path"))
+            yield from example_files.pairs(data, split, known[_key(split)].files, target_files and target_files.files)
         elif isinstance(data, LabelData):
-            yield from example_files.labels(data, split)
+            yield from example_files.labels(data, known[_key(split)].files)
         elif isinstance(data, TagData):
-            for file in local_files.find(example_files.path_of(data, split), data.format):
+            for file in known[_key(split)].files:
                 yield from tag_files.sentences(data, file)
         elif isinstance(data, HubExamples):
             yield from hub.examples(data, split)

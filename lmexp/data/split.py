@@ -29,11 +29,12 @@ class SplitDocuments:
 
     def __init__(self, data: DataConfig) -> None:
         self.data = data
+        self.files = sources.files(data)
         self.documents = 0
         self.characters = 0
         divided = 0  # characters of the source's own training split
         by_hash = dict.fromkeys(("train", *data.shares), 0)
-        for own, text in sources.documents(data):
+        for own, text in sources.documents(data, self.files):
             self.documents += 1
             self.characters += len(text)
             if own == "train":
@@ -52,7 +53,7 @@ class SplitDocuments:
 
     def __iter__(self) -> Iterator[tuple[Split, str]]:
         position = 0  # characters so far
-        for own, text in sources.documents(self.data):
+        for own, text in sources.documents(self.data, self.files):
             if own != "train":
                 yield own, text
             elif self.data.split == "hash":
@@ -89,6 +90,7 @@ class SplitExamples:
     def __init__(self, data: DataConfig) -> None:
         assert isinstance(data, ExampleSection), "the caller knows what the source holds"
         self.data = data
+        self.files = sources.files(data)
         self.left_out = 0
         """Number of examples that are blank, or that data.clean drops."""
         self.repaired = 0
@@ -135,7 +137,7 @@ class SplitExamples:
         """Yield the examples that are kept, with the one of the source's own splits that each is in."""
         cleaner = Cleaner(self.data)
         for split in self.data.own_splits:
-            for example in sources.examples(self.data, split):
+            for example in sources.examples(self.data, split, self.files):
                 kept = cleaner.example(example)
                 if kept is not None:
                     yield split, kept

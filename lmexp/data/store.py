@@ -162,7 +162,7 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say |
 
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     documents = SplitDocuments(data)
-    say_passed_over(data, say)
+    say_passed_over(documents.files, say)
     megabytes = documents.characters / 1e6
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents, say)

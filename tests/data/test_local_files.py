@@ -13,7 +13,8 @@ import pytest
 
 from lmexp.config.data import ByteTokenizerConfig, FileData
 from lmexp.data.local_files import find
-from lmexp.data.sources import fingerprint, passed_over
+from lmexp.data.sources import files as files_of
+from lmexp.data.sources import fingerprint
 from lmexp.data.store import prepare
 from lmexp.errors import UserError
 from tests.data.texts import texts_of
@@ -77,7 +78,7 @@ def cluttered(files, tmp_path):
 def test_hidden_files_and_leftovers_of_programs_are_no_data_and_are_counted(cluttered, tmp_path):
     data = FileData(source="files", path=str(cluttered), format="txt", split="tail", validation=0.5)
     assert texts_of(data) == ["a.txt", "sub/b.txt"]
-    assert passed_over(data) == sorted((cluttered / name for name in LEFTOVERS), key=Path.as_posix)
+    assert files_of(data)["path"].passed_over == sorted((cluttered / name for name in LEFTOVERS), key=Path.as_posix)
     said = []
     prepare(data, ByteTokenizerConfig(kind="byte"), tmp_path / "stores", said.append)
     assert said[0].startswith(f"passed over 7 files that are hidden or left by a program: {cluttered}/.")
@@ -88,11 +89,11 @@ def test_hidden_files_and_leftovers_of_programs_are_no_data_and_are_counted(clut
 
 def test_a_glob_passes_over_leftovers_too_but_not_what_it_names(cluttered, monkeypatch):
     monkeypatch.chdir(cluttered)
-    assert [file.as_posix() for file in find("**/*", "txt")] == ["a.txt", "sub/b.txt"]
-    assert [str(file) for file in find(str(cluttered / "a.*"), "txt")] == [str(cluttered / "a.txt")]
-    assert [file.as_posix() for file in find("__MACOSX/*", "txt")] == ["__MACOSX/b.txt"]
-    assert [file.as_posix() for file in find(".ipynb_checkpoints", "txt")] == [LEFTOVERS[0]]
-    assert find("._a.txt", "txt") == [Path("._a.txt")]
+    assert [file.as_posix() for file in find("**/*", "txt").files] == ["a.txt", "sub/b.txt"]
+    assert [str(file) for file in find(str(cluttered / "a.*"), "txt").files] == [str(cluttered / "a.txt")]
+    assert [file.as_posix() for file in find("__MACOSX/*", "txt").files] == ["__MACOSX/b.txt"]
+    assert [file.as_posix() for file in find(".ipynb_checkpoints", "txt").files] == [LEFTOVERS[0]]
+    assert find("._a.txt", "txt").files == [Path("._a.txt")]
 
 
 def test_a_folder_with_nothing_but_leftovers_says_so(cluttered, tmp_path):

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from lmexp.config.data import FileData
 from lmexp.data.split import SplitDocuments, hashed_split
 from lmexp.errors import UserError
 
@@ -78,6 +79,17 @@ def test_files_of_their_own_are_splits_as_they_are(files, split):
         "a.txt", "train 1\ntrain 2", document="line", split="tail", test=0.5, validation_path=paths["validation"]
     )
     assert sides(with_share) == {"train": ["train 1"], "validation": lines["validation"], "test": ["train 2"]}
+
+
+def test_a_folder_is_listed_once_so_that_all_passes_read_the_same_files(files, tmp_path):
+    (tmp_path / "texts").mkdir()
+    files("texts/a.txt", "one\ntwo")
+    folder = FileData(
+        source="files", path=str(tmp_path / "texts"), format="txt", document="line", split="tail", validation=0.5
+    )
+    documents = SplitDocuments(folder)
+    files("texts/0.txt", "a file that somebody adds between two passes")
+    assert [text for _, text in documents] == ["one", "two"]
 
 
 @pytest.mark.parametrize("shares", [{"validation": 0.5, "test": 0.5}, {"test": 0.1, "test_path": "b.txt"}])
