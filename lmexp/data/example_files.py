@@ -81,8 +81,6 @@ def pairs(
         for both in zip(files, target_files, strict=True):
             yield from _parallel(*both)
         return
-    if target_path is not None:
-        raise UserError(f"data.target_path={target_path}: only text files lie in parallel; data.format={data.format}")
     fields = [data.source_field, data.target_field]
     for file in files:
         place = LinePlace(*place_of(file, data.format))

@@ -234,7 +234,11 @@ def examples(data: DataConfig, split: Split = "train", known: Files | None = Non
 
 
 def _check_targets(data: PairData) -> None:
-    """Raise UserError where only one of the sides is given."""
+    """Raise UserError where only one of the sides is given, or where the targets cannot be in files of their own."""
+    if data.target_path and data.format != "txt":
+        raise UserError(
+            f"data.target_path={data.target_path}: only text files lie in parallel; data.format={data.format}"
+        )
     for split in SPLITS[1:]:
         path, target_path = data.path_of(split), data.target_path_of(split)
         if target_path and not path:
