@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from lmexp.config.data import PATH_KEYS
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.files import hash_text
 
 HASH_LENGTH = 12
@@ -33,10 +33,24 @@ NOT_IN_IDENTITY: dict[str, Any] = {
 
 def run_id(config: RunConfig) -> str:
     """Return the identity of a resolved config: hexadecimal digits, the same on every machine."""
+    return ids_of(config)[0]
+
+
+def ids_of(config: RunConfig) -> tuple[str, ...]:
+    """Return a config's identity and, if earlier versions gave it another one, that too.
+
+    They told the default budget from the same budget written out.
+    """
     left_out = NOT_IN_IDENTITY | _by_content(config)
     what = config.model_dump(mode="json", by_alias=True, exclude=left_out, exclude_defaults=True)
     if config.budget.dollars is not None:  # there the price decides how long the run trains
         what["dollars_per_hour"] = config.hardware.dollars_per_hour
+    if what.get("budget") != {"tokens": DEFAULT_TOKENS}:
+        return (_hash(what),)
+    return _hash(what | {"budget": {}}), _hash(what)
+
+
+def _hash(what: dict[str, Any]) -> str:
     return hash_text(json.dumps(what, sort_keys=True, ensure_ascii=True), HASH_LENGTH)
 
 

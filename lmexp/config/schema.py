@@ -52,6 +52,10 @@ class InitConfig(Section):
     """Whether only a head over labels is trained."""
 
 
+DEFAULT_TOKENS = 1_000_000
+"""The budget of a run that names none."""
+
+
 class BudgetConfig(Section):
     """What a run may spend: exactly one of these, or none, which means 1,000,000 tokens."""
 

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.flops import count_run
 from lmexp.errors import UserError
 
-DEFAULT_TOKENS = 1_000_000
 MAX_TOKENS = 1e16
 
 

@@ -23,9 +23,8 @@ from typing import Any
 
 from lmexp.config.compose import Values
 from lmexp.config.overrides import written
-from lmexp.config.schema import BudgetConfig
+from lmexp.config.schema import DEFAULT_TOKENS, BudgetConfig
 from lmexp.config.sweeps import SweepSpec
-from lmexp.cost.horizon import DEFAULT_TOKENS
 from lmexp.errors import UserError
 from lmexp.runs.record import Row
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
-from lmexp.config.identity import run_id, slug
+from lmexp.config.identity import ids_of, slug
 from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.schema import InitConfig, RunConfig, RunInfo
 from lmexp.config.trust import allow_settings
@@ -86,7 +86,8 @@ class RunResolver:
             config = self._with_init(config)
         allow_settings(config.model_dump(mode="json", by_alias=True))  # they were composed, not read from a run
         config, length, device = self._runnable(config, read_source=True)
-        identity = run_id(config)
+        ids = ids_of(config)
+        identity = next((each for each in ids if each in self._paths), ids[0])
         name = slug(values or {"model": config.model.name, "precision": config.precision.name})
         info = RunInfo(id=identity, sweep=self.sweep, slug=name)
         config = config.model_copy(update={"run": info})

@@ -24,7 +24,7 @@ import torch
 
 from lmexp.config.checks import world_size
 from lmexp.config.failures import explain
-from lmexp.config.identity import run_id
+from lmexp.config.identity import ids_of
 from lmexp.config.outside import check_code
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import is_out_of_memory
@@ -223,5 +223,5 @@ def quieten() -> None:
 
 def check_identity(config: RunConfig) -> None:
     """Raise UserError if a config is not the one whose hash is in the run id."""
-    if config.run is None or run_id(config) != config.run.id:
+    if config.run is None or config.run.id not in ids_of(config):
         raise UserError("config.yaml was changed after the run was created: its hash does not match the run id")

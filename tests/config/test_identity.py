@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.config.identity import SLUG_LENGTH, run_id, slug
+from lmexp.config.identity import SLUG_LENGTH, ids_of, run_id, slug
 from lmexp.config.schema import RunConfig
 
 Config = Callable[..., RunConfig]
+EARLIER = "b54b92315aae"
+"""The id that versions up to 0.2.0 gave the config below, of which the default budget is written out."""
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,13 @@ def test_a_value_written_out_that_equals_its_default_changes_nothing(config: Con
 def test_an_identity_is_the_same_on_every_machine_and_in_every_later_version(config: Config):
     # If this fails, finished runs are lost to their users: a default changed its value, or a key its name.
     assert run_id(config("data.fingerprint=abc", "model.vocab_size=257")) == "6535eb19d8d8"
+
+
+def test_the_default_budget_written_out_is_the_same_run_and_one_of_an_earlier_version_is_found(config: Config):
+    words = ["data.fingerprint=abc", "model.vocab_size=257"]
+    assert run_id(config(*words, "budget.tokens=1000000")) == run_id(config(*words, "budget.tokens=null"))
+    assert ids_of(config(*words, "budget.tokens=1000000")) == (run_id(config(*words, "budget.tokens=null")), EARLIER)
+    assert len(ids_of(config(*words, "budget.tokens=999999"))) == 1
 
 
 @given(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.floats() | st.none() | st.booleans()))

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from lmexp.config.identity import ids_of
 from lmexp.errors import UserError
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_runs, resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.runs.origin import code_version
+from lmexp.train.worker import check_identity
 
 Resolve = Callable[..., Sweep]
 GRID = "sweep:\n  grid:\n    model.n_layers: [1, 2]\n    optim.lr: [0.001, 0.0003]\n  seeds: 2\n"
@@ -69,3 +71,15 @@ def test_resuming_under_other_code_is_said_before_anything_starts(resolve: Resol
 def test_what_this_machine_cannot_run_is_refused(small: list[str], tmp_path: Path, words: list[str], said: str):
     with pytest.raises(UserError, match=said):
         resolve_sweep(None, [*small, *words], tmp_path / "outputs")
+
+
+def test_a_run_that_an_earlier_version_named_is_not_trained_again(small: list[str], tmp_path: Path):
+    words = [*small, "budget.tokens=1_000_000"]
+    (now,) = resolve_sweep(None, words, tmp_path / "outputs").runs
+    identity, earlier = ids_of(now.config)
+    assert now.identity == identity
+    named = now.config.run.model_copy(update={"id": earlier})
+    RunDir.create(now.run.path.with_name(f"old-{earlier}"), now.config.model_copy(update={"run": named}))
+    (found,) = resolve_sweep(None, words, tmp_path / "outputs").runs
+    assert (found.identity, found.run.path.name) == (earlier, f"old-{earlier}")
+    check_identity(found.config)
