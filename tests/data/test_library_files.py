@@ -122,6 +122,8 @@ def test_a_batch_is_padded_and_cut_there_to_what_the_model_reads(kind: str):
     ours, theirs = both(kind)
     batch = theirs(["the cat", "the " * CONTEXT], padding=True, truncation=True)
     assert sorted(batch) == ["attention_mask", "input_ids"]
+    said = json.loads(ours.library_files(with_mask=True, context=CONTEXT)["tokenizer_config.json"])
+    assert said["model_input_names"] == ["input_ids", "attention_mask"]  # version 4 would add numbers of segments
     short, long = batch["input_ids"]
     assert len(short) == len(long) == CONTEXT and sum(batch["attention_mask"][1]) == CONTEXT
     kept = [ours.bos_id, *ours.encode("the cat").tolist()]

@@ -223,5 +223,6 @@ def test_a_fresh_seq2seq_model_writes_there_what_it_writes_here(target: str | No
     theirs, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     writer = AutoTokenizer.from_pretrained(folder / "target_tokenizer") if target else tokenizer
     for source in ("the cat", "a mat"):
+        assert tokenizer(source)["input_ids"] == list(source.encode())  # a source begins with no token of documents
         ids = theirs.generate(**tokenizer(source, return_tensors="pt"), max_new_tokens=12, do_sample=False)[0]
         assert writer.decode(ids, skip_special_tokens=True) == "".join(write(loaded, source, 12))
