@@ -92,7 +92,7 @@ def pretrained_config(
     hf.fingerprint(plain)  # says in one line what is wrong with the name, or with its weights
     with quiet():
         known = published_settings(plain)
-    predicts = predicts or _head(known)
+    predicts = predicts or _head(name, known)
     chosen = [
         "model=hf_pretrained",
         f"model.pretrained={quoted(name)}",
@@ -111,10 +111,12 @@ def pretrained_config(
     return Composer(roots, words=[*chosen, f"model.context={min(int(positions), MAX_CONTEXT)}", *words]).config({})
 
 
-def _head(settings: dict[str, object]) -> str:
-    """Return which head the model of a published config has."""
+def _head(name: str, settings: dict[str, object]) -> str:
+    """Return which head the model of a published config has. Raises UserError for one that is not over a vocabulary."""
     named = settings.get("architectures")
     architectures = " ".join(map(str, named)) if isinstance(named, list) else ""
+    if architectures.endswith(("Classification", "QuestionAnswering", "MultipleChoice")):
+        raise UserError(f"{name} holds a {architectures}, which has no head over a vocabulary: it predicts no tokens")
     if settings.get("is_encoder_decoder"):
         return "seq2seq"
     return "masked" if "MaskedLM" in architectures or "ForPreTraining" in architectures else "causal"

@@ -73,3 +73,12 @@ def test_a_model_whose_head_would_be_drawn_at_random_is_refused(tmp_path: Path):
     save_file(body, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"has no weights for its head over the vocabulary, cls.* train it first"):
         load_subject(f"hf:{folder}", tmp_path)
+
+
+def test_a_model_with_a_head_over_labels_is_none_that_predicts_tokens(tmp_path: Path):
+    """Its body was trained for the labels, and where the head over the vocabulary is tied, nothing is missing."""
+    folder = made(tmp_path / "model", "gpt2")
+    said = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(said | {"architectures": ["GPT2ForSequenceClassification"]}))
+    with pytest.raises(UserError, match="holds a GPT2ForSequenceClassification, which has no head over a vocabulary"):
+        load_subject(f"hf:{folder}", tmp_path)
