@@ -46,12 +46,13 @@ FAMILIES = {
     ],
 }
 TASKS = ("text", "classify", "tag", "classify task.pooling=mean")
+QUICK = {("gpt", "classify"), ("bert", "classify"), ("llama", "classify"), ("hf bert", "tag")}
+"""Heads over labels of each kind; the others are tested with the slow tests."""
 CASES = [
-    (
-        family,
-        task,
-        tuple(MAKE)[(i + j) % len(MAKE)],
-    )  # each family with several tokenizers, each tokenizer with all tasks
+    pytest.param(
+        *(family, task, tuple(MAKE)[(i + j) % len(MAKE)]),  # each family with several tokenizers, and the reverse
+        marks=() if task == "text" or (family, task) in QUICK else pytest.mark.slow,
+    )
     for i, family in enumerate(FAMILIES)
     for j, task in enumerate(TASKS)
     if "mean" not in task or family in ("gpt", "bert")
