@@ -1,7 +1,7 @@
 """Generation: the continuation of a text, the target of a source, or the labels of a text."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -45,14 +45,15 @@ def write(
     config = loaded.config
     drawing = {"--temperature": temperature, "--top-k": top_k, "--top-p": top_p}
     given = [option for option, value in drawing.items() if value is not None]
-    idle = [option for option, value in {"--stop": stop, "--no-stop": no_stop}.items() if value]
-    if idle and (config.model.reads != "left_to_right" or isinstance(loaded.model, LabelModel)):
-        raise UserError(f"{idle[0]} is for models that continue a text")
+    stopping = {"--stop": stop or None, "--no-stop": no_stop or None}
     if isinstance(loaded.model, LabelModel):
+        _check_labels(drawing | stopping | {"--beams": beams})
         return iter(_labels(loaded, loaded.model, words))
     if config.model.reads == "both_ways":
         raise UserError(f"{config.model.name} is an encoder and cannot continue a text: use `lmexp score`")
     if config.model.reads == "source_to_target":
+        if idle := [option for option, value in stopping.items() if value is not None]:
+            raise UserError(f"{idle[0]} is for models that continue a text")
         if given:
             raise UserError(f"{given[0]}: an encoder-decoder does not draw its target; --beams widens its search")
         return iter([_target(loaded, words, tokens, 1 if beams is None else beams)])
@@ -66,6 +67,13 @@ def write(
         ends = end_ids(loaded)
         drawn = takewhile(lambda token: token not in ends, drawn)
     return _up_to(_as_text(drawn, loaded.tokenizer), [each for each in stop or () if each])
+
+
+def _check_labels(options: Mapping[str, Any]) -> None:
+    """Raise UserError for the first option that is given: a head over labels writes no text."""
+    for option, value in options.items():
+        if value is not None:
+            raise UserError(f"{option}: a model with a head over labels writes no text")
 
 
 def _check_drawing(temperature: float | None, top_p: float | None) -> None:
@@ -99,6 +107,10 @@ def predict(loaded: Loaded, words: str, **options: Any) -> dict[str, Any]:
     `options` are those of `write`, and so are the errors.
     """
     if isinstance(loaded.model, LabelModel):
+        unused = ("temperature", "top_k", "top_p", "beams", "stop", "no_stop")
+        _check_labels(
+            {f"--{name.replace('_', '-')}": given for name in unused if (given := options.get(name)) is not False}
+        )
         return _predicted(loaded, loaded.model, words)
     return {"input": words, "guess": "".join(write(loaded, words, **options))}
 

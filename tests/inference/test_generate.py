@@ -43,8 +43,6 @@ def test_a_text_ends_where_the_document_does_or_before_a_stop(monkeypatch: pytes
     assert "".join(write(subject, "", stop=["xyz", "t."])) == "a ca"
     pieces = list(write(subject, "", stop=["cats", "cut"]))
     assert "".join(pieces) == "a cat. " and pieces[:2] == ["a", " "]  # what may be a stop's beginning waits
-    with pytest.raises(UserError, match="--stop is for models that continue a text"):
-        list(write(loaded_tagger(), "a b", stop=["a"]))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +78,14 @@ def test_options_that_do_not_go_with_a_model_are_refused():
         (CASES["byte"], {"temperature": -1.0}, "--temperature -1"),
         (pairs, {"temperature": 0.5}, "--temperature: an encoder-decoder"),
         (pairs, {"beams": 0}, "--beams 0"),
+        (pairs, {"stop": ["a"]}, "--stop is for models that continue a text"),
+        (loaded_tagger(), {"no_stop": True}, "--no-stop: a model with a head over labels writes no text"),
+        (loaded_tagger(), {"temperature": 0.0}, "--temperature: a model with a head over labels"),
         (loaded("bert", task="masked_lm"), {}, "is an encoder and cannot continue a text"),
     ):
         with pytest.raises(UserError, match=said):
             list(write(subject, "abc", 5, **options))
+    with pytest.raises(UserError, match="--top-k: a model with a head over labels writes no text"):
+        predict(loaded_tagger(), "a b", tokens=5, top_k=3, no_stop=False)
     with pytest.raises(UserError, match="the source has 200 tokens; the model reads 1 to"):
         list(write(pairs, "a" * 200, 5))
