@@ -4,7 +4,7 @@ Laws are not averaged. The law that predicted the largest, held-out runs best is
 beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -135,8 +135,6 @@ def answer(
     best = [_by_law(name, law, flops, largest, price) for flops in wanted for name, law in laws.items()]
     best += [_by_approach(approach, flops, largest) for flops in wanted for approach in approaches.values()]
     order = {flops: i for i, flops in enumerate(wanted)}
-    at_largest = [float(law.optimum(largest, price).params.value) for law in laws.values()]
-    edges = checks.edge(points, float(np.median(at_largest))) if at_largest else ""
     first = laws.get("chinchilla")
     return Answer(
         points=points,
@@ -155,17 +153,25 @@ def answer(
         if served
         else (),
         warnings=_once(
-            points.warnings,
-            (branches.question(points),),
-            checks.warnings(points),
-            (edges,),
-            (_outliers(fitted.trusted, points, wanted[0], price),),
+            *_about_points(points, fitted, wanted[0], price),
             _doubts(fitted, best),
             fitted.warnings,
             *(law.warnings for law in fitted.laws.values()),
             *(approach.warnings for approach in approaches.values()),
         ),
     )
+
+
+def _about_points(points: Points, fitted: Fit, flops: float, price: Price) -> Iterator[Sequence[str]]:
+    """Yield the warnings about the points: their reading, their design, and rows that no noise explains."""
+    yield points.warnings
+    yield (branches.question(points),)
+    yield checks.warnings(points)
+    largest = float(points.flops.max())
+    laws = [law for law in fitted.laws.values() if law.law.has_optimum]
+    if laws:
+        yield (checks.edge(points, float(np.median([law.optimum(largest, price).params.value for law in laws]))),)
+    yield (_outliers(fitted.trusted, points, flops, price),)
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")

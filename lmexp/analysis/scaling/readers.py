@@ -100,15 +100,71 @@ def points_of_frame(
     (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. Raises
     UserError as points_of_csv does.
     """
-    if frame.empty:
-        raise UserError(f"{source} has no rows")
     columns = dict(columns or {})
     chosen_unit = columns.pop("unit", None)
+    rows = _rows_to_fit(frame, columns, chosen_unit, source, lines)
+    frame, headings, named, table = rows.frame, rows.headings, rows.named, rows.table
+    scale = scale or {}
+    sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in rows.known.items()}, named)
+    vocabulary = headings.get("vocab_size")
+    entries = table.costs(frame, vocabulary) if vocabulary and _has(frame, vocabulary) else None
+    ask(sizes, entries, scale, source, table.lines)
+
+    unit = _unit_column(frame, headings, chosen_unit, sizes)
+    alone = pd.Series([f"row {line}" for line in table.lines])
+    units = alone if unit is None else frame[unit].astype("string").reset_index(drop=True).fillna(alone)
+    if unit is not None and units.nunique() < len(units):
+        said += f"; rows of one {printable(unit)} are one run"
+    high = float(sizes["loss"].max())
+    precision = headings.get("precision")
+    several = _has(frame, precision) and frame[precision].nunique() > 1
+    warnings = (
+        f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
+        _repeats(sizes, frame, table.lines),
+        *(varying(frame, headings, named, sizes) if "slug" not in frame else ()),  # a study says it itself
+    )
+    return Points(
+        **sizes,
+        unit=units.to_numpy(dtype=np.str_),
+        precision=_precisions(frame[precision]) if precision and several else None,
+        names=_names(frame, table.lines),
+        units_named=unit is not None or chosen_unit == EACH_ROW,
+        costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
+        left_out=rows.left_out,
+        warnings=tuple(warning for warning in warnings if warning),
+        source=f"{source}: {said}",
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table that a law is fitted to."""
+
+    frame: pd.DataFrame
+    headings: dict[str, str]
+    """The table's headings by their names in lower case; see _folded."""
+    named: dict[str, str]
+    """The columns of params, tokens, flops and loss."""
+    known: dict[str, Floats]
+    """The numbers of these columns, each (n,)."""
+    table: "_Table"
+    left_out: dict[str, int]
+    """How many rows were left out, by the reason."""
+
+
+def _rows_to_fit(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str],
+    unit: str | None,
+    source: str,
+    lines: npt.NDArray[np.int64] | None,
+) -> _Rows:
+    """Return the finished rows with all numbers, each once. Raises UserError as points_of_csv does."""
+    if frame.empty:
+        raise UserError(f"{source} has no rows")
     named = _columns(frame, columns, source)
-    if chosen_unit not in (None, EACH_ROW, *frame.columns):
-        raise UserError(
-            f"{source} has no column '{printable(str(chosen_unit))}'.{nearest(str(chosen_unit), frame.columns)}"
-        )
+    if unit not in (None, EACH_ROW, *frame.columns):
+        raise UserError(f"{source} has no column '{printable(str(unit))}'.{nearest(str(unit), frame.columns)}")
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
     headings = _folded(frame)
@@ -129,43 +185,11 @@ def points_of_frame(
     if copies.any():
         left_out["exact duplicates"] = int(copies.sum())
         complete &= ~copies
-    known, frame = {key: values[complete] for key, values in known.items()}, frame[complete]
     table = _Table(source, lines[complete])
+    known = {key: values[complete] for key, values in known.items()}
     for key, values in known.items():
         table.check_above_0(named[key], values)
-    scale = scale or {}
-    sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in known.items()}, named)
-    vocabulary = headings.get("vocab_size")
-    entries = table.costs(frame, vocabulary) if vocabulary and _has(frame, vocabulary) else None
-    ask(sizes, entries, scale, source, table.lines)
-
-    unit = _unit_column(frame, headings, chosen_unit, sizes)
-    alone = pd.Series([f"row {line}" for line in table.lines])
-    units = alone if unit is None else frame[unit].astype("string").reset_index(drop=True).fillna(alone)
-    if unit is not None and units.nunique() < len(units):
-        said += f"; rows of one {printable(unit)} are one run"
-    high = float(sizes["loss"].max())
-    precision = headings.get("precision")
-    several = _has(frame, precision) and frame[precision].nunique() > 1
-    return Points(
-        **sizes,
-        unit=units.to_numpy(dtype=np.str_),
-        precision=_precisions(frame[precision]) if precision and several else None,
-        names=_names(frame, table.lines),
-        units_named=unit is not None or chosen_unit == EACH_ROW,
-        costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
-        left_out=left_out,
-        warnings=tuple(
-            said
-            for said in (
-                f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
-                _repeats(sizes, frame, table.lines),
-                *(varying(frame, headings, named, sizes) if "slug" not in frame else ()),  # a study says it itself
-            )
-            if said
-        ),
-        source=f"{source}: {said}",
-    )
+    return _Rows(frame[complete], headings, named, known, table, left_out)
 
 
 def _complete_rows(known: Mapping[str, Floats], n_rows: int) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
