@@ -45,6 +45,7 @@ from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
+from lmexp.runs.links import check_links
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
 from lmexp.tasks.base import Task
@@ -165,6 +166,7 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
         "notes": notes,
     }
     if target.run is not None:
+        check_links(target.run.path)
         write_json(target.run.path / FILE, document)
         if is_alone:  # in the table, speeds beside another run would look like the model's own
             _add_speeds(target.run, rows, circumstances)

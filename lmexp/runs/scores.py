@@ -12,6 +12,7 @@ from filelock import FileLock
 from lmexp.errors import UserError
 from lmexp.files import write_json
 from lmexp.runs.directory import SCORES, RunDir, read_scores
+from lmexp.runs.links import check_links
 
 
 def failed_metrics(run: RunDir) -> dict[str, str]:
@@ -26,8 +27,9 @@ def failed_metrics(run: RunDir) -> dict[str, str]:
 def add_scores(run: RunDir, task: str, scores: dict[str, float], details: dict[str, Any]) -> None:
     """Keep a run's scores on a task, in place of earlier ones; scores that are not finite are left out.
 
-    Raises UserError if scores.json cannot be read; the file is then left as it is.
+    Raises UserError if scores.json cannot be read, and is then left as it is, or if a link leads out of the outputs.
     """
+    check_links(run.path)
     file = run.path / SCORES
     with FileLock(run.path / f".{SCORES}.lock"):
         known = read_scores(run.path)

@@ -12,6 +12,7 @@ from lmexp.runs.coordinators import ask_to_stop, coordinating
 from lmexp.runs.directory import RunDir
 from lmexp.runs.log import last_lines
 from lmexp.runs.manifest import read_manifest
+from lmexp.runs.scores import add_scores
 from tests.report.synthetic import config
 
 
@@ -29,7 +30,9 @@ def content_of(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in folder.iterdir()}
 
 
-@pytest.mark.parametrize("part", ["", "checkpoints", "checkpoints/last.ckpt", "log.txt", "metrics.jsonl", ".lock"])
+@pytest.mark.parametrize(
+    "part", ["", "checkpoints", "checkpoints/last.ckpt", "log.txt", "metrics.jsonl", ".lock", ".scores.json.lock"]
+)
 def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, precious: Path, part: str):
     folder = tmp_path / "outputs" / "s"
     run = RunDir.create(folder / "a-1", config("gpt_nano", 2, "fp32"))
@@ -39,12 +42,15 @@ def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, prec
         link, target = run.path, precious
         run.path.rename(folder / "b-2")
     link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
     link.symlink_to(os.path.relpath(target, link.parent))
     before = content_of(precious)
     with pytest.raises(UserError, match=f"a-1.* leads out of .*add --trust {target}"):
         cancel(folder, print)
     with pytest.raises(UserError, match=f"add --trust {target}"):
         set_back(folder, folder.parent, ["a-1"], ("cancelled",), fresh=True)
+    with pytest.raises(UserError, match=f"add --trust {target}"):
+        add_scores(run, "copa", {"accuracy": 1.0}, {})
     assert content_of(precious) == before
     with trusting([str(precious)]):
         cancel(folder, print)
