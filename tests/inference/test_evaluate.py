@@ -81,7 +81,7 @@ def test_the_test_split_is_scored_at_the_end_and_by_eval_alike(outputs: Path, na
     record = json.loads((run.path / "record.json").read_text())["rows"][0]
     of_test = {column: value for column, value in record.items() if column.startswith(f"score/{record['task']}-test/")}
     assert (
-        len(of_test) == {"lm": 4, "pairs": 10}[name] and of_test[f"score/{record['task']}-test/loss"] != record["loss"]
+        len(of_test) == {"lm": 5, "pairs": 10}[name] and of_test[f"score/{record['task']}-test/loss"] != record["loss"]
     )
     evaluated = evaluate(str(run.path), [], outputs, scoring=Scoring(split="test"))
     assert evaluated["about"]["test_fingerprint"] == record["test_fingerprint"] != record["validation_fingerprint"]
