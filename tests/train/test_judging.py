@@ -34,7 +34,7 @@ def test_a_run_is_judged_on_the_device_that_trained_it(
         "meta"
     )  # stands for a GPU: the weights are on the CPU, as Lightning leaves them
     model = build_model(training.config.model, seed=0) if is_put_together else training.task.model
-    training._judge(model)
+    training._judge(model, training.feed)
     training.release()
     assert set(seen) == {torch.device("meta")}
 
