@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmexp.config.data import HubData, HubExamples
-from lmexp.data.sources import examples, fingerprint
+from lmexp.data.sources import check_apart, examples, fingerprint
+from lmexp.data.split import SplitDocuments
 from lmexp.errors import UserError
 from tests.data.texts import texts_of
 
@@ -34,6 +35,24 @@ def config(name, **options) -> HubData:
 
 def test_a_local_folder_gives_its_rows_in_order(folder):
     assert texts_of(config(folder, field="body")) == ["one", "two\n"]
+
+
+def test_subsets_of_a_text_dataset_are_splits_as_they_are(folder):
+    pq.write_table(pa.table({"body": ["four"], "id": [6]}), folder / "validation.parquet")
+    pq.write_table(pa.table({"body": ["five"], "id": [7]}), folder / "test.parquet")
+    data = config(folder, field="body", validation_subset="validation", test_subset="test")
+    assert list(SplitDocuments(data)) == [
+        ("train", "one"),
+        ("train", "two\n"),
+        ("validation", "four"),
+        ("test", "five"),
+    ]
+    plain, without_test = config(folder), config(folder, validation_subset="validation")
+    assert len({fingerprint(plain), fingerprint(without_test), fingerprint(data)}) == 3
+    with pytest.raises(
+        UserError, match=r"data\.validation_subset and data\.test_subset are both 'test': the test split"
+    ):
+        check_apart(config(folder, validation_subset="test", test_subset="test"))
 
 
 def test_the_fingerprint_of_a_folder_follows_content_and_subset_and_not_the_path(folder, tmp_path):
