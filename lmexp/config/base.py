@@ -75,7 +75,7 @@ def _booleans(value: Any, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[
 class OutsideSection(Section):
     """A part of the config whose `_target_` names code from outside lmexp; the other keys are that code's arguments.
 
-    Reading one imports nothing: see code.py for who may name code, and for the checks before it is used.
+    Reading one imports nothing: see trust.py for who may name code, and for the checks before it is used.
     """
 
     model_config = ConfigDict(extra="allow")

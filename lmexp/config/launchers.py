@@ -195,7 +195,7 @@ def check_share(key: str, share: float | None, exclusive: bool, processes: int) 
 class OutsideLauncher(LauncherSection):
     """A launcher of your own: `_target_` names its engine class, and all other keys are arguments of that class.
 
-    Reading the section imports nothing; see code.py for which code may be imported.
+    Reading the section imports nothing; see trust.py for which code may be imported.
     """
 
     model_config = ConfigDict(extra="allow")

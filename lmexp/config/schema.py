@@ -4,7 +4,7 @@ Hydra composes YAML; pydantic checks the result against these classes. A field's
 and its unit. Two rules keep run identities stable (see identity.py): a default here never changes its
 value, and a new field gets the default that reproduces what was done before it existed.
 
-A ``_target_`` may name code from outside lmexp. Nothing is imported that the user has not allowed (code.py), so a run
+A ``_target_`` may name code from outside lmexp. Nothing is imported that the user has not allowed (trust.py), so a run
 directory from somebody else is data. Reading a config imports models and tasks from outside, for the sections that they
 bring, and nothing else.
 """
