@@ -77,8 +77,11 @@ class Trust:
 
     def allows(self, target: str) -> bool:
         """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
-        name = target if REMOTE_CODE not in self.everything() else target.partition("=")[0]
-        return is_shipped(target) or is_within(name, self.everything())
+        if is_shipped(target) or is_within(target, self.names):
+            return True
+        names = self.everything()
+        of_any_model = target.startswith(f"{REMOTE_CODE}=") and REMOTE_CODE in names
+        return of_any_model or is_within(target, names)
 
     def everything(self) -> frozenset[str]:
         """Return all names of code that are allowed, besides lmexp's own; each allows what is inside it."""
@@ -293,7 +296,7 @@ def _code_named_in(folder: Path) -> set[str]:
     A package beside the user's configs is theirs, and allowed whole; of any other, only what is named.
     """
     named = {name for content in _marked_files(folder) for name in names_of_code(content)}
-    tops = {target.split(".")[0] for target in named if not is_shipped(target)}
+    tops = {name.split(".")[0] for name in named if not is_shipped(name) and not name.startswith(REMOTE_CODE)}
     return named | {top for top in tops if (folder / top).is_dir() or (folder / f"{top}.py").is_file()}
 
 

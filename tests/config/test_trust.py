@@ -143,6 +143,15 @@ def test_code_of_one_model_is_not_code_of_another(own: Path):
         check_trusted("trust_remote_code=theirs/model")
 
 
+def test_what_needs_no_trust_reads_no_file_of_the_users(own: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trust, "_marked_files", lambda root: pytest.fail(f"{root} was read"))
+    with trusting(["their_study", "logger.uri", "oc.env.HOME"]):
+        check_trusted("lmexp.models.gpt.GPT")
+        check_trusted("their_study.nets.Net")
+        check_settings({"logger": {"uri": "x"}, "launcher": {"name": "local", "threads": 1}})
+        trust.check_variable("HOME")
+
+
 def test_workers_are_told_of_values_with_colons(own: Path, monkeypatch: pytest.MonkeyPatch):
     names = {"their_study", "logger.uri=http://mine:5000/50%25", "launcher.setup=a: b", "/scratch/a:b"}
     with trusting(names):
