@@ -1,13 +1,9 @@
 """What is broken, or was never written out: it is noticed, said, and costs no more than it must."""
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import load_study
@@ -15,128 +11,14 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.origin import code_version
 from lmexp.runs.state import State
 from lmexp.train import run as train_run
-from lmexp.train.checkpoint import last_checkpoint
 from lmexp.train.curve import Curve
-from lmexp.train.saving import Saving
 from lmexp.train.worker import main
+from tests.train.test_checkpoint import stop_after
 from tests.train.test_stopping import results
 from tests.train.test_worker import MakeRun
 
 DIVERGES = ["optim=sgd", "optim.lr=3", "optim.grad_clip=null", "schedule=constant", "trainer.log_every=1"]
 """Its loss is too high from the second of 20 steps on, and stays a number."""
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, run: RunDir, step: int) -> None:
-    """Train the run until a signal is found to have come during this step."""
-    saved = Saving.on_step_end
-
-    def asked(self: Saving, trainer: Any, task: Any) -> None:
-        self.signals.requested = "cancelled" if self.progress.steps == step else None
-        saved(self, trainer, task)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Saving, "on_step_end", asked)
-        assert main(run.path) == 1 and f"after step {step};" in (run.read_state().reason or "")
-
-
-Content = dict[str, Any]
-
-
-def rewritten(change: Callable[[Content], None]) -> Callable[[Path], None]:
-    def damage(file: Path) -> None:
-        content = torch.load(file, weights_only=True)
-        change(content)
-        torch.save(content, file)
-
-    return damage
-
-
-def truncated(share: float, file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-
-
-def flipped(file: Path) -> None:
-    """One bit of one number."""
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-
-
-def smaller(content: Content) -> None:
-    name = next(iter(content["state_dict"]))
-    content["state_dict"][name] = content["state_dict"][name][:-1]
-
-
-def other_moments(content: Content) -> None:
-    content["optimizer_states"][0]["state"][0]["exp_avg"] = torch.zeros(3)
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "empty": partial(truncated, 0.0),
-    "half of it": partial(truncated, 0.5),
-    "all but its end": partial(truncated, 0.99),
-    "a flipped bit": flipped,
-    "no zip": lambda file: file.write_bytes(b"PK\x03\x04 half a zip") and None,
-    "a list": lambda file: torch.save([1, 2], file),
-    "nothing in it": rewritten(dict.clear),
-    "no weights": rewritten(lambda content: content.pop("state_dict") and None),
-    "a weight is missing": rewritten(lambda content: content["state_dict"].popitem() and None),
-    "a weight of another shape": rewritten(smaller),
-    "no optimizer": rewritten(lambda content: content.pop("optimizer_states") and None),
-    "no optimizer's state": rewritten(lambda content: content["optimizer_states"][0]["state"].clear()),
-    "a moment of another shape": rewritten(other_moments),
-    "no schedulers": rewritten(lambda content: content.pop("lr_schedulers") or None),
-    "no meter": rewritten(lambda content: content["callbacks"]["Clock"].pop("meter") and None),
-    "no time spent": rewritten(lambda content: content["callbacks"].pop("Spending") and None),
-}
-
-
-@pytest.fixture(scope="module")
-def undisturbed() -> dict[str, Any]:
-    """The results of a run to which nothing happened, once there are some."""
-    return {}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_checkpoint_that_cannot_be_gone_on_from_is_set_aside_and_the_run_starts_over(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, undisturbed: dict, damage: str
-):
-    run = make_run()
-    stop_after(monkeypatch, run, 7)
-    DAMAGES[damage](last_checkpoint(run))
-    capsys.readouterr()
-    assert main(run.path) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "last.ckpt.damaged" in line]
-    assert "cannot be used (" in line and line.endswith("; starting over")
-    assert [file.name for file in run.checkpoints.iterdir() if file.is_file()] == ["last.ckpt.damaged"]
-    if not undisturbed:
-        other = make_run(place="undisturbed")
-        assert main(other.path) == 0
-        undisturbed["results"] = results(other)
-    record, curve = results(run)
-    assert curve == undisturbed["results"][1]  # of one attempt, from its first point
-    assert {k: v for k, v in record.items() if k != "data_fingerprint"} == {
-        k: v for k, v in undisturbed["results"][0].items() if k != "data_fingerprint"
-    }
-
-
-@pytest.mark.parametrize(
-    "words", [[], ["optim=sgd"], ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"], ["precision=bf16_true"]]
-)
-def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, words: list[str]):
-    run, other = make_run(*words), make_run(*words, place="undisturbed")
-    stop_after(monkeypatch, run, 7)
-    assert [main(run.path), main(other.path)] == [0, 0]
-    assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
-
-
-def test_a_checkpoint_from_before_divergence_was_kept_is_gone_on_from(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-):
-    run = make_run()
-    stop_after(monkeypatch, run, 7)
-    rewritten(lambda content: content["callbacks"].pop("Curve") and None)(last_checkpoint(run))
-    assert main(run.path) == 0 and not list(run.checkpoints.glob("*.damaged"))
 
 
 def test_a_curve_of_rubbish_is_written_anew(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):

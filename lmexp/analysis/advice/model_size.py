@@ -97,11 +97,17 @@ def _changed(base: ModelSection, content: dict[str, Any], name: str) -> ModelSec
 
 
 def _model_files(roots: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the model config files by name, each merged over the file that it inherits from."""
+    """Yield the model config files by name, each merged over the files that it inherits from."""
     files = group_choices("model", list(roots))
     contents = {name: read_yaml(file) or {} for name, file in files.items()}
-    for name, own in contents.items():
-        merged: dict[str, Any] = {}
+
+    def merged(name: str, above: tuple[str, ...]) -> dict[str, Any]:
+        own: dict[str, Any] = contents.get(name, {})
+        inherited: dict[str, Any] = {}
         for start in own.get("defaults", []):
-            merged |= contents.get(start, {}) if isinstance(start, str) else {}
-        yield name, merged | own
+            if isinstance(start, str) and start not in above:
+                inherited |= merged(start, (*above, start))
+        return inherited | own
+
+    for name in contents:
+        yield name, merged(name, (name,))

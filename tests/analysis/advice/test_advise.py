@@ -135,10 +135,6 @@ def test_on_another_device_the_speed_is_an_assumption_with_its_source(exact: Fit
     assert found["dollars_per_hour"] == H100.dollars_per_hour
 
 
-def test_the_device_of_the_rows_needs_no_assumption(exact: FittedStudy):
-    assert best(exact, flops=1e16, device=known_hardware()["a10"])["speed_source"] == "measured"
-
-
 def test_the_command_composes_to_the_model_the_tokens_and_the_precision(study: FittedStudy):
     found = advise(study, Ask(flops=1e16), ROOTS)
     for arm in found["arms"]:
