@@ -28,7 +28,10 @@ MISSING = {
     ("model", "hf_pretrained"): ["model.pretrained=x"],
     ("data", "hub"): ["data.name=x"],
     **{("data", f"hub_{kind}"): ["data.name=x"] for kind in ("pairs", "labels", "tags")},
-    **{("data", name): ["data.path=x"] for name in ("text", "jsonl", "csv", "parquet", "pairs", "labels", "tags")},
+    **{
+        ("data", name): ["data.path=x"]
+        for name in ("text", "jsonl", "csv", "parquet", "pairs", "labels", "tags", "conllu")
+    },
     ("tokenizer", "hf"): ["tokenizer.name=x"],
     ("launcher", "ray"): ["launcher.address=head:6379"],
 }
