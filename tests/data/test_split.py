@@ -63,6 +63,12 @@ def test_a_test_share_takes_nothing_from_validation_and_changes_nothing_when_it_
     assert after == before or (before, after) == ("train", "test")
 
 
+@given(st.text(), st.floats(0, 0.3), st.floats(0.3, 0.5), st.floats(0, 0.5))
+def test_a_larger_validation_share_takes_nothing_from_test(text, small, large, test):
+    before, after = (hashed_split(text, {"validation": share, "test": test}) for share in (small, large))
+    assert after == before or (before, after) == ("train", "validation")
+
+
 def test_by_tail_test_comes_after_validation(files):
     data = files("a.txt", "aaaa\nbbbb\ncc", document="line", split="tail", validation=0.3, test=0.2)
     assert sides(data) == {"train": ["aaaa", "b"], "validation": ["bbb"], "test": ["cc"]}
