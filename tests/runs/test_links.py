@@ -51,6 +51,8 @@ def test_a_run_with_a_link_out_of_the_outputs_is_left_alone(tmp_path: Path, prec
         set_back(folder, folder.parent, ["a-1"], ("cancelled",), fresh=True)
     with pytest.raises(UserError, match=f"add --trust {target}"):
         add_scores(run, "copa", {"accuracy": 1.0}, {})
+    with pytest.raises(UserError, match=f"add --trust {target}"):
+        run.lock()  # as a worker does, whoever has started it
     assert content_of(precious) == before
     with trusting([str(precious)]):
         cancel(folder, print)
