@@ -120,7 +120,7 @@ def test_stopping_the_command_cancels_running_and_waiting_jobs_and_the_runs_save
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert said("squeue", "--noheader") == ""
-    assert states_of(sweep) == ["cancelled", "cancelled"]
+    assert states_of(sweep) == ["cancelled", "queued"], "the second never started"
     assert sweep.runs[0].run.last_saved() is not None
 
 
