@@ -69,8 +69,8 @@ def _about_code(table: pd.DataFrame) -> list[str]:
         return []
     named = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
     return [
-        f"Resumed under other code or packages than at the start: {named}. The result may be that of no version "
-        "(column trained_by)."
+        f"Resumed under other code or packages than at the start: {named}. No single version of the code may give "
+        "such a result (column trained_by)."
     ]
 
 
@@ -260,8 +260,8 @@ def _about_baselines(table: pd.DataFrame) -> list[str]:
         if len(lost):
             does = "does" if len(lost) == 1 else f"({len(lost)} of {int(np.isfinite(baseline).sum())}) do"
             value = format_number(float(baseline[lost].max()), column(name).format)
-            who = _listed([name_at(table, int(at)) for at in lost])
-            sentences.append(f"{who} {does} not beat the {column(name).title}, {value}.")
+            names = _listed([name_at(table, int(at)) for at in lost])
+            sentences.append(f"{names} {does} not beat the {column(name).title}, {value}.")
     return sentences
 
 

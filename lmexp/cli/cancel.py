@@ -17,4 +17,4 @@ def cancel(name: StartedSweep, common: CommonWithCode) -> None:
         print_json({"sweep": name, "cancelled": cancelled, "never_started": never_started})
         return
     rest = f", {len(never_started)} had not started" if never_started else ""
-    print_line(f"{len(cancelled)} runs cancelled{rest}; the same sweep command goes on from here")
+    print_line(f"{len(cancelled)} runs cancelled{rest}; the same sweep command continues from here")

@@ -186,7 +186,7 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
     file = Path(names[0])
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
         if columns.all_runs:
-            raise UserError("--all is for sweeps; every row of a file is taken")
+            raise UserError("--all is for sweeps; every row of a file is used anyway")
         return points_of_csv(file, columns.parse(), columns.factors(), columns.where), file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")

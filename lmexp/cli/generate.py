@@ -41,7 +41,7 @@ def generate(
     file: Annotated[
         str | None,
         typer.Option(
-            help="Take each line of this file for a text, and print one JSON object for each; `-` reads standard input."
+            help="Treat each line of this file as a text, and print one JSON object for each; `-` reads standard input."
         ),
     ] = None,
 ) -> None:
@@ -52,7 +52,7 @@ def generate(
     from lmexp.inference.subject import load_subject
 
     if file is not None and prompt:
-        raise UserError("--file stands for the text: give the one or the other")
+        raise UserError("give either a text or --file, not both")
     lines = [] if file is None else read_lines(file)
     loaded = load_subject(run, common.output_dir, common.config_dir, say=say)
     s = sampling

@@ -20,8 +20,8 @@ def run_and_report(
 ) -> None:
     """Run a sweep and report on its folders, or on those that are given; exit with 1 if a run failed.
 
-    A run that is out of memory or time, or has diverged, is a row of a sweep and no failure. If it is all that was
-    asked for (`is_one_run`), there is nothing to go on with, and the exit code says so.
+    A run that is out of memory or time, or has diverged, is a row of a sweep and not a failure. If it is the only run
+    that was asked for (`is_one_run`), there is no result at all, and the exit code says so.
     """
     from lmexp.launch.progress import SweepProgress
     from lmexp.runs.state import RESULTS

@@ -90,7 +90,7 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
 
 
 def _axes_of_words(spec: SweepSpec, overrides: list[Override]) -> tuple[dict[str, list[Any]], list[Override]]:
-    """Tell the words that are axes, with their values, from those that hold for all cells.
+    """Separate the words that are axes, with their values, from those that hold for all cells.
 
     An axis is what sweeps, and a single value for an axis of the sweep file.
     """

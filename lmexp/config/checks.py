@@ -79,9 +79,7 @@ def check_task(config: RunConfig) -> None:
         )
     if task.masks_documents and not model.masks_documents:
         known = ", ".join(_name(section, "family") for section in families() if section.masks_documents)
-        raise UserError(
-            f"task.document_masks=true is there for models of {known}, and {model.name} is of {model.family}"
-        )
+        raise UserError(f"task.document_masks=true works for models of {known}, and {model.name} is of {model.family}")
     if data.holds != task.holds:
         raise UserError(f"task={task.name} needs {task.holds}, and data.source={data.source} has {data.holds}")
 

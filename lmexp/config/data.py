@@ -125,7 +125,7 @@ class LocalSection(DataSection):
 
     @property
     def own_splits(self) -> tuple[Split, ...]:
-        """Those with a path."""
+        """The splits that have a path."""
         return tuple(split for split in SPLITS if self.path_of(split) is not None)
 
     def path_of(self, split: Split) -> str | None:
@@ -144,13 +144,13 @@ class HubSection(DataSection):
     subset: str = "train"
     """The dataset's own split that is read for training."""
     validation_subset: str | None = None
-    """The one for validation; null: a part of `subset` is for validation."""
+    """The dataset's own split for validation; null: a part of `subset` is for validation."""
     test_subset: str | None = None
-    """The one for test; null: no test split, or a part of `subset`, by the share `test`."""
+    """The dataset's own split for test; null: no test split, or a part of `subset`, by the share `test`."""
 
     @property
     def own_splits(self) -> tuple[Split, ...]:
-        """Those with a subset."""
+        """The splits that have a subset."""
         return tuple(split for split in SPLITS if self.subset_of(split) is not None)
 
     def subset_of(self, split: Split) -> str | None:
@@ -190,7 +190,7 @@ class TagOptions(ExampleSection):
     scheme: Scheme = "iob2"
     """How spans are written, as data/tag_schemes.py describes; they are read as IOB2. words: there are no spans."""
     repair: Literal["strict", "lenient"] = "strict"
-    """Of tags that break the scheme. strict: an error; lenient: they are read as conlleval does, and counted."""
+    """How tags that break the scheme are treated. strict: as errors; lenient: read as conlleval does, and counted."""
 
 
 class ExampleFiles(LocalSection, ExampleSection):
@@ -268,7 +268,7 @@ class HubExamples(HubSection, TagOptions):
     @model_validator(mode="after")
     def _check_scheme(self) -> Self:
         if self.examples != "tags" and (self.scheme, self.repair) != ("iob2", "strict"):
-            raise ValueError(f"scheme and repair are of tags, and these are {self.examples}")
+            raise ValueError(f"scheme and repair are for tags, and these examples are {self.examples}")
         return self
 
     @property

@@ -39,7 +39,7 @@ def run_id(config: RunConfig) -> str:
 def ids_of(config: RunConfig) -> tuple[str, ...]:
     """Return a config's identity and, if earlier versions gave it another one, that too.
 
-    They told the default budget from the same budget written out.
+    Earlier versions gave the default budget another identity if it was written out.
     """
     left_out = NOT_IN_IDENTITY | _by_content(config)
     what = config.model_dump(mode="json", by_alias=True, exclude=left_out, exclude_defaults=True)

@@ -1,7 +1,7 @@
-"""What only the user may say: the one rule, and what it is asked about.
+"""What only the user may say: the rule, and what it applies to.
 
-A run directory or a sweep file from somebody else is data. It can train, be read and be reported; what would let it act
-beyond that is taken from the user alone, which means from
+A run directory or a sweep file from somebody else is data. It can be trained, read and reported on; what would let it
+act beyond that is taken from the user alone, which means from
 
 - the overrides on the command line;
 - the YAML files in the user's own conf/ and sweeps/ (the current folder, or --config-dir);
@@ -55,7 +55,7 @@ SHIPPED = re.compile(r"lmexp\.(models|tasks)\.[\w.]+|torch\.optim\.[A-Z]\w*")
 """Targets that anybody's config may name: what they can be is checked once they are imported."""
 _VARIABLE = re.compile(r"oc\.env\s*:\s*(\w+)")
 _MARKS = ("_target_", REMOTE_CODE, ENVIRONMENT, *(key.split(".")[1] for key in SETTINGS))
-"""What a text holds if there is anything in it that this module is about."""
+"""A text that has something for this module to check holds one of these."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def measure(config: HFConfig) -> ModelSize:
 def usable_positions(config: HFConfig) -> int | None:
     """Return how many tokens a pretrained model has positions for, whatever its `context`; None if there is no limit.
 
-    Where the library numbers positions by the padding token, the first of those that its config tells are none to use.
+    If the library computes positions from the padding token, the first ones that its config counts cannot be used.
     Raises UserError.
     """
     import torch

@@ -66,7 +66,9 @@ class Feed(Protocol):
 def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "validation") -> Feed:
     """Return what the run's task sees of a store. Raises UserError where that is not enough, or too long."""
     if scored not in store.splits:
-        raise UserError(f"the data have no {scored} split; data.{scored}_path, a subset or a share makes one")
+        raise UserError(
+            f"the data have no {scored} split; set data.{scored}_path, data.{scored}_subset or data.{scored}"
+        )
     if isinstance(store, ExampleStore):
         return Pairs(store, config, scored) if store.holds == "pairs" else Labelled(store, config, scored)
     share = config.task.hidden_share

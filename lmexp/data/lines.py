@@ -1,7 +1,8 @@
 """The bytes and lines of a local text file, unpacked if it is compressed.
 
 Files are read as bytes and decoded here, for two reasons: Python's text mode would change line endings, and an error
-message can name the file, line and offset of a byte that is not UTF-8. What is no text is refused by its name.
+message can name the file, line and offset of a byte that is not UTF-8. A file that is not
+text is refused, and the message says what it is.
 """
 
 import bz2
@@ -42,7 +43,7 @@ _TAR_AT = 257
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file and unpack it if its content is compressed, whatever its name.
 
-    Raises UserError for a file that is no text or is damaged, OSError if it cannot be read.
+    Raises UserError for a file that is not text or is damaged, OSError if it cannot be read.
     """
     with path.open("rb") as raw, _unpacked(path, raw) as file:
         try:

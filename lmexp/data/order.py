@@ -60,7 +60,7 @@ class ByLength:
     A step has `slots` sequences of the full context, each of which holds as many examples as go into it side by side:
     one, two halves, four quarters and so on. So every step computes the same number of positions, padding included. An
     example that finds no full step among those of its length goes with longer ones. Fewer than `slots` examples are
-    left out of an epoch, in each epoch others.
+    left out of an epoch, and different ones in each epoch.
     """
 
     def __init__(self, parts: np.ndarray, slots: int, seed: int) -> None:

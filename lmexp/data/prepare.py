@@ -42,8 +42,8 @@ def warnings(store: AnyStore) -> list[str]:
     if isinstance(store, ExampleStore) and store.tags_repaired:
         scheme = store.source_config.get("scheme", "")
         sentences.append(
-            f"{store.tags_repaired:,} tags do not follow the one before as data.scheme={scheme} has it; "
-            "data.repair=lenient read each as conlleval does, as a span's beginning where it cannot continue one"
+            f"{store.tags_repaired:,} tags break data.scheme={scheme}; "
+            "data.repair=lenient read each as conlleval does: one that cannot continue a span begins one"
         )
     what = "documents" if isinstance(store, Store) else "examples"
     if store.validation_seen:
@@ -54,7 +54,7 @@ def warnings(store: AnyStore) -> list[str]:
     if store.test_seen:
         sentences.append(
             f"{store.test_seen:.1%} of the {store.documents('test'):,} test {what} are in the training or validation "
-            "split too; scores on them show what was memorised or chosen by"
+            "split too; scores on them show what was memorised, or what runs were chosen by"
         )
     return sentences
 

@@ -20,7 +20,7 @@ Row = tuple[int, list[Any]]
 def rows(path: Path, format: str, fields: Sequence[str]) -> Iterator[Row]:
     """Yield the line number (for parquet the row number) and the values of `fields` for every row, counted from 1.
 
-    In jsonl and parquet, a dot in a field selects a key inside of a column, unless a column has that name.
+    In jsonl and parquet, a dot in a field selects a key inside a column, unless a column has that name.
     Raises UserError with the file and the line, row or byte; OSError if the file cannot be read.
     """
     readers: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
@@ -45,7 +45,7 @@ def missing_field(where: str, field: str, known: Iterable[str]) -> UserError:
 
 
 def split_field(field: str, columns: Iterable[str]) -> tuple[str, list[str]]:
-    """Return the column that a field is in, and the keys inside of it: `translation.de` may be a column itself."""
+    """Return the column that a field is in, and the keys inside it: `translation.de` may be a column itself."""
     if field in columns:
         return field, []
     column, *inside = field.split(".")
@@ -57,7 +57,7 @@ def value_inside(cell: Any, field: str, inside: Sequence[str], where: str) -> An
     name = field.split(".", 1)[0]
     for key in inside:
         if not isinstance(cell, dict):
-            raise UserError(f"{where}: no '{field}': what '{key}' is to be found in is no mapping")
+            raise UserError(f"{where}: no '{field}': the value that should hold '{key}' is not a mapping")
         if key not in cell:
             raise missing_field(where, field, [f"{name}.{known}" for known in cell])
         name, cell = f"{name}.{key}", cell[key]

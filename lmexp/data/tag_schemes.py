@@ -96,7 +96,7 @@ def _parsed(tag: str, scheme: Scheme, where: Callable[[int], str], number: int) 
         return parsed
     known = ["O", *(f"{prefix}-NAME" for prefix in _LETTERS[scheme])]
     named = f"{', '.join(known[:-1])} and {known[-1]}"
-    raise UserError(f"{where(number)}: '{tag}' is no tag of {scheme.upper()}: these are {named}{_hint(tag)}")
+    raise UserError(f"{where(number)}: '{tag}' is not a tag of {scheme.upper()}, which has {named}{_hint(tag)}")
 
 
 def _hint(tag: str) -> str:

@@ -2,8 +2,9 @@
 
 Words are what stands between white space; in scripts that put none between words (Chinese, Japanese, Thai, Lao,
 Khmer, Myanmar), each character is one. A word's log-probability is the sum over its tokens. Words that share a token,
-such as two Chinese characters, are shown as one, for the model says nothing about each. A sentence's plausibility is
-the geometric mean of its words' probabilities, each counted, so that sentences of unequal length compare.
+such as two Chinese characters, are shown as one, since the model gives them one probability. A sentence's
+plausibility is the geometric mean of its words' probabilities, each counted, so that sentences of unequal length can be
+compared.
 """
 
 import errno

@@ -39,7 +39,7 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     """
     runs = runs_of(folder)
     for run in (run for run in runs if not run.path.is_dir()):
-        say(f"{run.name} is passed over: its directory is missing")
+        say(f"{run.name} is skipped: its directory is missing")
     waiting = [run for run in runs if run.path.is_dir() and run.read_state().state in WAITING]
     ask_to_stop(folder)
     deadline = time.monotonic() + MAX_WAIT_SECONDS

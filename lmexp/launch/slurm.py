@@ -175,7 +175,7 @@ class SlurmEngine(Engine[SlurmHandle]):
     def cancel(cls, jobs: Sequence[str]) -> None:
         """Cancel jobs, named as in the states of their runs. Raises UserError if Slurm's commands are missing.
 
-        What a state names that is no job of lmexp's is passed over.
+        A job that a state names, but that is not lmexp's own, is skipped.
         """
         ids = [match[1] for job in jobs if (match := JOB.fullmatch(job))]
         if ids and shutil.which("squeue"):

@@ -163,8 +163,9 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "bag_of_words_accuracy",
-            "accuracy of multinomial naive Bayes over the counts of words, fitted to the training split, 0 to 1: a "
-            "classifier that does not beat it makes nothing of the order of words; null for tasks other than classify",
+            "accuracy of multinomial naive Bayes over the counts of words, fitted to the training split, 0 to 1: "
+            "a classifier that does not beat it gains nothing from the order of words; null for tasks other than "
+            "classify",
             "accuracy of a bag of words",
             "share right",
             "bag of words",
@@ -518,7 +519,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "test_fingerprint",
-            "the same hash of the test split, which the scores score/<task>-test/<metric> are of; null without one",
+            "the same hash of the test split, on which score/<task>-test/<metric> are measured; null without one",
             is_text=True,
         ),
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),

@@ -61,7 +61,7 @@ def ask_to_stop(folder: Path) -> None:
 def last_request(folder: Path) -> str | None:
     """Return the last request to stop; None if there is none.
 
-    A coordinator stops when it is another one than at its start. Whether it is later by the clock is not asked: the
+    A coordinator stops when this request differs from the one at its start. Their times are not compared, because the
     clocks of two machines may differ by hours.
     """
     try:

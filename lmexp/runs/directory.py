@@ -269,7 +269,7 @@ class RunDir:
             return False
         try:
             lock = self.lock()
-        except (PermissionError, UserError):  # who must not write, or not here, has only the heartbeat
+        except (PermissionError, UserError):  # without permission to write, only the heartbeat is left to go by
             return state.state == "running" and self._has_heartbeat(state)
         if lock is not None:
             lock.close()

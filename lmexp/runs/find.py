@@ -38,7 +38,7 @@ def runs_of(folder: Path) -> list[RunDir]:
 def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     """Return the run that `word` names: a path, the name of a run directory, or a part that only one run has.
 
-    Small and capital letters are alike, because the names of runs have small ones alone. If several runs have the part,
+    Upper and lower case make no difference, because the names of runs are in lower case. If several runs have the part,
     one whose name is the part and a hash comes first, and with `is_finished` the only one that has a finished model:
     who wants to use a run does not mean the attempts that failed before it.
 
@@ -61,7 +61,7 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     newest_first = sorted(matches, key=lambda run: run.read_state().started or 0.0, reverse=True)
     shown = ", ".join(_full_name(run) for run in newest_first[:MAX_SHOWN])
     more = ", ..." if len(matches) > MAX_SHOWN else ""
-    raise UserError(f"'{word}' names {len(matches)} runs; write one of them out, the newest first: {shown}{more}")
+    raise UserError(f"'{word}' names {len(matches)} runs; write one name in full, the newest first: {shown}{more}")
 
 
 def _matching(word: str, runs: list[RunDir]) -> list[RunDir]:

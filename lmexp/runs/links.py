@@ -1,8 +1,9 @@
 """Links in the folders of runs: none may lead out of the outputs, because lmexp would write through it.
 
 A folder from somebody else can hold a link of any name. Through one in place of `log.txt`, `checkpoints/` or of a whole
-run directory, a command that trains, cancels or retries would change files that are no run's. Files that are replaced
-as a whole (state.json, record.json) replace a link; the others are opened, appended to or deleted where it leads.
+run directory, a command that trains, cancels or retries would change files that belong to no run. Files that are
+replaced as a whole (state.json, record.json) replace a link; the others are opened, appended to or deleted where it
+leads.
 """
 
 import os

@@ -4,9 +4,10 @@ For the test split the file is predictions-TASK-test.jsonl.
 
     {"input": ..., "gold": ..., "guess": ..., "scores": ...}
 
-Of a text with a label, `scores` are the probabilities of all labels. Of a tagged sentence, all four are lists with an
-entry for each word, and the scores are the probabilities of the guessed tags. Of a pair, they are the written text's
-own chrf and exact_match. The lines are in the order of the split. The file is written whole, before the record.
+For a text with a label, `scores` are the probabilities of all labels. For a tagged sentence, all four are lists with an
+entry for each word, and the scores are the probabilities of the guessed tags. For a pair, the scores are chrf and
+exact_match of the written text alone. The lines are in the order of the split. The file is written whole, before the
+record.
 """
 
 import json

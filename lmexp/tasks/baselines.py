@@ -35,7 +35,7 @@ def baseline_columns(store: ExampleStore) -> dict[str, float]:
 def naive_bayes(texts: Sequence[str], labels: np.ndarray, others: Sequence[str], n_labels: int) -> np.ndarray:
     """Fit multinomial naive Bayes to texts and their labels, and return the likeliest label of each other text.
 
-    Words that no text of the fit has say nothing. A label that none has is never guessed.
+    Words that occur in none of `texts` are ignored. A label that none of them has is never guessed.
     """
     vocabulary: dict[str, int] = {}
     counts = _counts(texts, vocabulary, grows=True)  # (texts, words)

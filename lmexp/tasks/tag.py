@@ -28,7 +28,7 @@ class _Sentence:
     right: list[str]
     guessed: list[str]
     probabilities: list[float]
-    """Of the guessed tags."""
+    """The probability of each guessed tag."""
 
 
 class Tag(Task):

@@ -2,7 +2,7 @@
 
     Clock          (clock.py)       counts and times steps, sets the learning rate, stops when the budget is spent
     Curve          (curve.py)       writes points of the training loss, and notices when the run has diverged
-    Evaluation     (evaluation.py)  scores the validation split, and stops the run when its loss falls no more
+    Evaluation     (evaluation.py)  scores the validation split, and stops the run when its loss stops falling
     Saving         (saving.py)      keeps last.ckpt, and stops the run when a signal asked for it
     Spending       (spending.py)    counts wall time and energy, over all attempts
     DtypeReader    (dtypes.py)      reads which types the tensors are stored and multiplied in

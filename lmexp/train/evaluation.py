@@ -1,6 +1,6 @@
 """Evaluation during training: the whole validation split is scored at each share of the budget and at its end.
 
-With a patience, training stops when the validation loss falls no more, and the weights of the lowest loss are kept.
+With a patience, training stops when the validation loss stops falling, and the weights of the lowest loss are kept.
 These weights are part of last.ckpt, in the state of this callback: a file of their own could be newer than the
 checkpoint that a run goes on from, and hold weights of an evaluation that it has not made.
 

@@ -45,7 +45,7 @@ def test_what_a_run_answered_is_shown_as_text(open_page, tmp_path):
     shown = open_run(page, str(study.table.set_index("run_id")["slug"][run.read_record()[-1]["run_id"]]))
     expect(shown.get_by_role("cell", name="1,234")).to_be_visible()
     expect(shown.get_by_role("heading", level=3)).to_contain_text(
-        ["Config", "Labels, and what they were taken for", "Types of spans", "Examples, wrong ones first", "Curve"]
+        ["Config", "Labels, and what was guessed for them", "Types of spans", "Examples, wrong ones first", "Curve"]
     )
     expect(shown.get_by_role("rowheader", name=HOSTILE).first).to_be_visible()
     expect(shown).to_contain_text("0.667")

@@ -104,7 +104,7 @@ def test_the_tokens_of_a_window_know_their_document(tmp_path):
 
 def test_documents_are_kept_apart_by_families_that_can(tmp_path):
     words = ["task.document_masks=true", "model=lstm_nano", "model.context=32", "batch.tokens=256", "tokenizer=byte"]
-    with pytest.raises(UserError, match="document_masks=true is there for models of gpt, llama, moe, and lstm"):
+    with pytest.raises(UserError, match="document_masks=true works for models of gpt, llama, moe, and lstm"):
         resolve_sweep(None, words, tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_a_subset_of_its_own_validates(typed):
         ("pairs", {"field": "text.de"}, r"row 1 of train: no 'text.de'"),
         ("pairs", {"field": "tokens"}, r"row 1 of train: 'tokens' must be a text, found list"),
         ("tags", {"target_field": "ner_tags"}, r"row 1 of train: 'text' must be a list, found str"),
-        ("tags", {"field": "ner_tags", "target_field": "tokens"}, r"row 1 of train: 'a' is no tag of IOB2"),
+        ("tags", {"field": "ner_tags", "target_field": "tokens"}, r"row 1 of train: 'a' is not a tag of IOB2"),
     ],
 )
 def test_a_wrong_column_is_named_with_its_row(typed, kind, options, message):

@@ -195,7 +195,7 @@ def test_a_dot_selects_a_key_inside_of_a_column_unless_a_column_has_that_name(fi
         assert texts_of(parquet) == expected
     for field, said in (
         ("text.fr", r":1: no column 'text\.fr'; there are: text\.de"),
-        ("text.de.long.er", "what 'er' is to be found in is no mapping"),
+        ("text.de.long.er", "the value that should hold 'er' is not a mapping"),
         ("txt.de", r":1: no column 'txt\.de'; there are: text, text\.en, text\.de\. Did you mean 'text\.de'"),
     ):
         with pytest.raises(UserError, match=said):

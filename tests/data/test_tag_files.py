@@ -123,6 +123,4 @@ def test_repaired_tags_are_counted_in_the_store_and_said(write, tmp_path):
     store = prepare_examples(data, ByteTokenizerConfig(kind="byte"), None, tmp_path / "stores")
     assert store.tags_repaired == 2 and store.labels == ["O", "B-X", "I-X"]
     (said,) = (warning for warning in warnings(store) if "data.repair" in warning)
-    assert said.startswith(
-        "2 tags do not follow the one before as data.scheme=iob2 has it; data.repair=lenient read each"
-    )
+    assert said.startswith("2 tags break data.scheme=iob2; data.repair=lenient read each")

@@ -79,11 +79,11 @@ def test_lenient_reads_broken_tags_as_seqeval_does_and_counts_them(scheme, tags,
         (
             "iob2",
             "E-X",
-            r"'E-X' is no tag of IOB2: these are O, B-NAME and I-NAME; it is one of data\.scheme=bioes or bmes",
+            r"'E-X' is not a tag of IOB2, which has O, B-NAME and I-NAME; it is one of data\.scheme=bioes or bmes",
         ),
-        ("bmes", "I-X", r"'I-X' is no tag of BMES.*; it is one of data\.scheme=iob2 or iob1 or bioes or bilou"),
+        ("bmes", "I-X", r"'I-X' is not a tag of BMES.*; it is one of data\.scheme=iob2 or iob1 or bioes or bilou"),
         ("iob2", "(A0*", "spans in brackets, as in CoNLL 2005 and 2012, must be converted"),
-        ("iob2", "VERB", r"'VERB' is no tag of IOB2.*; data\.scheme=words reads tags of single words"),
+        ("iob2", "VERB", r"'VERB' is not a tag of IOB2.*; data\.scheme=words reads tags of single words"),
     ],
 )
 def test_a_tag_of_another_scheme_is_named_with_the_scheme_that_has_it(scheme, tags, said):

@@ -74,7 +74,7 @@ def test_a_run_without_its_directory_does_not_stop_the_others_from_being_cancell
     shutil.rmtree(gone.path)
     said: list[str] = []
     assert [run.name for run in cancel(mine.path.parent, said.append)] == [mine.name]
-    assert said == [f"{gone.name} is passed over: its directory is missing"]
+    assert said == [f"{gone.name} is skipped: its directory is missing"]
 
 
 def test_a_process_that_a_state_names_wrongly_is_not_killed(resolve: Resolve):

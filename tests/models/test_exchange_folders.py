@@ -132,7 +132,7 @@ def test_what_transformers_has_no_model_for_is_refused_and_leaves_nothing(tmp_pa
     with pytest.raises(UserError, match="no shared experts"):
         export_folder(moe, build_model(moe, 0), TOKENIZER, tmp_path / "folder")
     for model_type, changes, task, said in (
-        ("roberta", {}, None, "numbers its positions by the padding token"),
+        ("roberta", {}, None, "computes its positions from the padding token"),
         (
             "opt",
             {"ffn_dim": 40, "word_embed_proj_dim": 24},

@@ -42,7 +42,9 @@ def test_a_path_is_taken_as_it_is(outputs: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_part_that_several_runs_have_names_them(outputs: Path):
     RunDir(outputs / "second" / "nano-fp32-cc33").update_state(started=1.0)
-    said = "'fp32' names 3 runs; write one of them out, the newest first: second/nano-fp32-cc33, first/nano-fp32-aa11, "
+    said = (
+        "'fp32' names 3 runs; write one name in full, the newest first: second/nano-fp32-cc33, first/nano-fp32-aa11, "
+    )
     with pytest.raises(UserError, match=f"^{said}second/nano-fp32-cc33-x$"):
         find_run("fp32", outputs)
 

@@ -112,8 +112,7 @@ class HFTokenizer(Tokenizer):
             if unknown is None:
                 raise UserError(f"the tokenizer cannot encode the text: {reason_of(error)}") from None
             raise UserError(
-                f"the character {unknown!r} is not among those of this tokenizer, and it has no token for what it does "
-                "not know"
+                f"this tokenizer does not know the character {unknown!r}, and it has no token for unknown characters"
             ) from None
 
     def _unknown_in(self, text: str) -> Iterator[str]:

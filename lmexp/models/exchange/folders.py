@@ -76,7 +76,7 @@ def export_folder(
 ) -> str | None:
     """Write a folder of which the library's AutoModelFor... makes a model with equal logits, and AutoTokenizer the ids.
 
-    It is written aside and renamed: there is a whole one or none.
+    It is written under another name and then renamed, so that it is complete or missing.
 
     Args:
         labels: the names of what a head over labels scores.
@@ -98,8 +98,8 @@ def export_folder(
     library = model.body if isinstance(model, LabelModel) else model
     if isinstance(library, HFModel) and not is_pretrained and library.numbered_from is not None:
         raise UserError(
-            f"{config.name} cannot be exported: transformers numbers its positions by the padding token, which is a "
-            "token like others where the weights began fresh"
+            f"{config.name} cannot be exported: transformers computes its positions from the padding token, which a "
+            "model that began with fresh weights does not have"
         )
     files = {} if target_tokenizer is None else _tokenizer_files(config, model, target_tokenizer, "target_tokenizer/")
     files |= _tokenizer_files(config, model, tokenizer)
@@ -172,8 +172,8 @@ def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, 
 def _tokenizer_files(config: ModelSection, model: nn.Module, tokenizer: Exportable, place: str = "") -> dict[str, str]:
     """Return the files of a tokenizer, by their paths in the folder.
 
-    A pretrained model that still predicts tokens gets its tokenizer back as it came. All else gets one that gives a
-    text the ids that the run gave it: a source of a pair does not begin with the token of documents.
+    A pretrained model that still predicts tokens keeps the original files. Every other model gets a tokenizer that
+    gives a text the ids that the run gave it: a source of a pair does not begin with the token of documents.
     """
     rows, mask = config.vocab_size or 0, tokenizer.own_mask_id
     with_mask = config.reads == "both_ways" and mask is not None and mask < rows

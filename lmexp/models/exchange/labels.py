@@ -103,7 +103,7 @@ def how_to_read(auto: str, pooling: Pooling | None) -> str | None:
     """Return what the reader of a text's labels must know of an exported model; None if there is nothing."""
     if pooling is None or auto == TEXTS:
         return None
-    return f"it is for {auto}, for want of a head over texts that fits: a text's label is read off {READ_OFF[pooling]}"
+    return f"it is for {auto}, since no head over texts fits: read a text's label from {READ_OFF[pooling]}"
 
 
 def head_weights(

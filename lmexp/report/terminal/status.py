@@ -27,7 +27,7 @@ def print_status(rows: Sequence[Row], by_itself: Callable[[], bool], console: Co
     """
     console.print(_status(rows, console.width))
     if any(map(_is_open, rows)) and not _goes_on(rows, by_itself):
-        console.print("Nothing runs now; the same command goes on from here.")
+        console.print("Nothing runs now; the same command continues from here.")
 
 
 def watch_status(look: Callable[[], Sequence[Row]], by_itself: Callable[[], bool], console: Console) -> None:

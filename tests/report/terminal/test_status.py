@@ -9,7 +9,7 @@ from rich.console import Console
 from lmexp.report.terminal.status import print_status
 from lmexp.runs.state import PRUNED
 
-SAID = "Nothing runs now; the same command goes on from here."
+SAID = "Nothing runs now; the same command continues from here."
 
 
 def row(state: str, **known: Any) -> dict[str, Any]:

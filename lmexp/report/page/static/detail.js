@@ -76,7 +76,7 @@ function answersOf(told) {
   const shown = [];
   if (confusion) {
     const head = ["right label \\ guessed", ...confusion.labels];
-    shown.push(element("h3", "Labels, and what they were taken for"),
+    shown.push(element("h3", "Labels, and what was guessed for them"),
       tableOf(head, confusion.labels.map((label, i) => [label, ...confusion.counts[i].map((n) => n.toLocaleString("en"))])));
   }
   if (spans) {
