@@ -40,7 +40,7 @@ def last_checkpoint(run: RunDir) -> Path:
     return run.checkpoints / "last.ckpt"
 
 
-def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, float] | None:
+def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, Any] | None:
     """Return the progress that last.ckpt holds, as `Progress.state_dict` has it; None if there is no usable file.
 
     A file that cannot be read, or that does not fit the task and the trainer, is set aside as last.ckpt.damaged by the
@@ -96,7 +96,7 @@ def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
             raise ValueError(f"the optimizer's state does not fit weight {which}")
 
 
-def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float]:
+def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
     """Return the progress. Raises ValueError if Lightning or a callback would miss something."""
     needed = ["lr_schedulers", "pytorch-lightning_version"]  # Lightning needs these
     if trainer.precision_plugin.state_dict():  # the scale of fp16's loss
@@ -106,7 +106,8 @@ def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, float
     clock, spent = content["callbacks"]["Clock"], content["callbacks"]["Spending"]
     StepMeter(1).load_state_dict(clock["meter"])
     Spent(**spent)
-    return {name: float(clock["progress"][name]) for name in ("steps", "seconds", "step_seconds")}
+    progress = clock["progress"]
+    return {**progress, **{name: float(progress[name]) for name in ("steps", "seconds", "step_seconds")}}
 
 
 @dataclass(frozen=True)

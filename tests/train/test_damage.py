@@ -130,7 +130,10 @@ def test_a_run_that_goes_on_under_other_code_says_so_and_its_record_names_both(
         patch.setattr(train_run, "code_version", lambda: "source@0123456789ab")
         stop_after(patch, run, 12)
     assert "other code or packages trained the first 8 steps" in capsys.readouterr().out
+    stop_after(monkeypatch, run, 13)
+    assert "other code or packages trained the first 12 steps" in capsys.readouterr().out
     assert main(run.path) == 0
+    assert "other code or packages" not in capsys.readouterr().out
     (row,) = run.read_record()
     assert row["trained_by"] == f"{before} then source@0123456789ab then {before}"
     told = f"Resumed under other code or packages than at the start: {row['slug']}."
