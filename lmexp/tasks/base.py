@@ -70,8 +70,12 @@ class Quality:
         )
 
 
+MAX_EXPONENT = 690.0
+"""A table holds numbers up to 1e300; a perplexity beyond e to the power of this is infinite."""
+
+
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.exp(value) if value <= MAX_EXPONENT else math.inf
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,14 @@ class TaskScores:
     """What was predicted of each example, in the order of the split. They are made while they are read, once."""
 
     def beside(self, quality: Quality) -> "TaskScores":
-        """Return these scores with those that every task has, as far as they are known."""
+        """Return these scores with those that every task has, as far as they are known and finite.
+
+        Of a text without spaces, the perplexity per word is infinite: a paragraph is one word.
+        """
         names = ("loss", "perplexity", "word_perplexity", "bits_per_byte", "accuracy")
         common = {name: getattr(quality, name) for name in names}
-        known = {metric: value for metric, value in (common | self.scores).items() if value is not None}
-        return replace(self, scores=known)
+        known = {name: value for name, value in common.items() if value is not None and math.isfinite(value)}
+        return replace(self, scores=known | self.scores)
 
 
 class Task(pl.LightningModule):

@@ -13,7 +13,8 @@ from torch import nn
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.schema import RunConfig
-from lmexp.tasks.base import IGNORED, Quality
+from lmexp.runs.record import is_row
+from lmexp.tasks.base import IGNORED, Quality, TaskScores
 from lmexp.tasks.causal_lm import CausalLM
 
 CONFIG: RunConfig = Composer([paths.shipped_root()]).config({})
@@ -75,6 +76,15 @@ def test_the_loss_is_the_mean_over_all_targets_however_they_are_cut(
 def test_perplexity_is_the_exponential_of_the_loss_and_never_overflows():
     assert Quality.from_sums(2.0, 4, 0, None).perplexity == math.exp(0.5)
     assert Quality.from_sums(1e9, 1, 0, None).perplexity == math.inf
+
+
+@pytest.mark.parametrize("nats", [695.0, 1e6])
+def test_a_perplexity_that_no_record_holds_is_infinite_and_no_score(nats: float):
+    """A paragraph without spaces is one word: exp of its loss is too large for a table, or even for a float."""
+    quality = Quality.from_sums(nats, tokens=10_000, correct=0, text_bytes=None, text_words=1)
+    scores = TaskScores().beside(quality).scores
+    assert quality.word_perplexity == math.inf and "word_perplexity" not in scores
+    assert is_row({"run_id": "a", **scores})
 
 
 def test_a_text_of_unknown_bytes_has_no_bits_per_byte():
