@@ -43,7 +43,7 @@ def _check_entries(folder: Path, sweep: Path) -> None:
     for entry in entries:
         if entry.is_symlink():
             _check(Path(entry.path), sweep)
-        if not (entry.is_file() or entry.is_dir() or entry.is_symlink()):
+        elif not (entry.is_file() or entry.is_dir()) and os.path.lexists(entry.path):  # a draft may be renamed by now
             raise UserError(f"{entry.path} is neither a file nor a folder; remove it first")
 
 

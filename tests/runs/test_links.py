@@ -98,3 +98,17 @@ def test_a_sweeps_folder_is_not_written_through_links(tmp_path: Path, precious: 
     (folder / "sweep.log").symlink_to(precious / "sweep.log")
     with pytest.raises(UserError, match=r"sweep\.log leads out of"), coordinating(folder):
         pass
+
+
+def test_a_file_that_is_gone_since_its_folder_was_listed_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Some file systems list no kinds of files, so the kind of one that is gone by then is not known."""
+    run = RunDir.create(tmp_path / "s" / "a-1", config("gpt_nano", 2, "fp32"))
+    os.mkfifo(run.path / "gone")
+    listed = list(os.scandir(run.path))
+    monkeypatch.setattr("lmexp.runs.links.os.scandir", lambda folder: listed if Path(folder) == run.path else [])
+    with pytest.raises(UserError, match="neither a file nor a folder"):
+        run.lock()
+    (run.path / "gone").unlink()
+    assert run.lock() is not None
