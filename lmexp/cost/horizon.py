@@ -1,11 +1,12 @@
 """The length of a run: its budget as optimizer steps, or as seconds of training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
 from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.cost.device import devices_used
-from lmexp.cost.flops import count_run
+from lmexp.cost.flops import count_shared
 from lmexp.errors import UserError
 
 MAX_TOKENS = 1e16
@@ -26,16 +27,20 @@ class Horizon:
     """Share of the budget that whole steps can spend, at most 1."""
 
 
-def horizon(config: RunConfig, epoch_tokens: int, device_kind: str = "cpu") -> Horizon:
+def horizon(
+    config: RunConfig, epoch_tokens: int, device_kind: str = "cpu", parts: Mapping[int, int] | None = None
+) -> Horizon:
     """Return how long the budget of a run lasts.
 
     Args:
         epoch_tokens: tokens of one pass over the training split, for a budget in epochs.
         device_kind: decides how many devices a budget in dollars pays for.
+        parts: in how many steps of an epoch so many examples share a sequence, for a budget in FLOPs [default: none
+            do]; see count_shared.
 
     Raises UserError if the budget is less than one step, or is in dollars and the hardware has no price.
     """
-    budget, count = config.budget, count_run(config)
+    budget, count = config.budget, count_shared(config, parts or {1: 1})
     if budget.seconds is not None:
         return Horizon(seconds=budget.seconds)
     if budget.dollars is not None:

@@ -60,6 +60,9 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
         )
         steps = _steps(cell)
         tokens = None if steps is None else steps * config.batch.tokens
+        flops = cell.horizon.flops  # known unless the budget is time or money
+        if flops is None and tokens is not None:
+            flops = float(tokens) * count.flops_per_token
         seconds = _seconds(cell)
         figures: Row = {
             "n_params": count.n_params,
@@ -67,7 +70,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
             **count.conventions(),
             "tokens": tokens,
             "steps": steps,
-            "train_flops": None if tokens is None else float(tokens) * count.flops_per_token,
+            "train_flops": flops,
             "weights_gb": memory.weights / 1e9,
             "gradients_gb": memory.gradients / 1e9,
             "optimizer_gb": memory.optimizer / 1e9,

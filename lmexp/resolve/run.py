@@ -130,7 +130,7 @@ class RunResolver:
         feed = open_feed(config, self._inputs.store(config))
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
-        length = horizon(config, feed.epoch_tokens, device.kind)
+        length = horizon(config, feed.epoch_tokens, device.kind, feed.parts)
         if length.budget_share < MIN_BUDGET_SHARE:
             self._warn(
                 f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "

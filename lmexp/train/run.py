@@ -63,7 +63,7 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
 def _progress(training: Training) -> Progress:
     """Return the progress of the last checkpoint that can be used, or that of a start."""
     run, config, feed = training.run, training.config, training.feed
-    progress = training.progress(horizon(config, feed.epoch_tokens, training.device.kind))
+    progress = training.progress(horizon(config, feed.epoch_tokens, training.device.kind, feed.parts))
     resumed = resumable_progress(run, training.task, training.trainer, training.leader)
     if resumed:
         progress.load_state_dict(resumed)

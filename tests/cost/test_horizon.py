@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from lmexp.config.schema import RunConfig
-from lmexp.cost.flops import count_model
+from lmexp.cost.flops import count_model, count_shared
 from lmexp.cost.horizon import horizon
 from lmexp.errors import UserError
 
@@ -30,6 +30,14 @@ def test_no_budget_is_a_million_tokens(resolved: Callable[..., RunConfig]):
 def test_flops_are_tokens_times_the_models_own(resolved: Callable[..., RunConfig]):
     config = resolved("budget.tokens=5120")
     assert horizon(config, 0).flops == 5120 * count_model(config.model).flops_per_token
+
+
+def test_a_budget_of_flops_buys_more_steps_where_examples_share_sequences(resolved: Callable[..., RunConfig]):
+    parts = {1: 1, 4: 3}
+    each = count_shared(resolved(), parts).flops_per_token
+    assert each < count_model(resolved().model).flops_per_token
+    length = horizon(resolved(f"budget.flops={each * 256 * 300.5}"), 0, parts=parts)
+    assert (length.steps, length.flops) == (300, each * 256 * 300)
 
 
 def test_a_budget_below_one_step_is_refused(resolved: Callable[..., RunConfig]):
