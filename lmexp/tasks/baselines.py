@@ -40,11 +40,12 @@ def naive_bayes(texts: Sequence[str], labels: np.ndarray, others: Sequence[str],
     vocabulary: dict[str, int] = {}
     counts = _counts(texts, vocabulary, grows=True)  # (texts, words)
     of_label = csr_array((np.ones(len(labels)), (labels, np.arange(len(labels)))), shape=(n_labels, len(labels)))
-    words = (of_label @ counts).toarray() + 1.0  # (labels, words)
-    log_words = np.log(words) - np.log(words.sum(1, keepdims=True))
+    words = of_label @ counts  # (labels, words); it stays sparse: dense, a thousand labels would take gigabytes
+    log_totals = np.log(np.maximum(words.sum(1) + len(vocabulary), 1))  # one is added to each count
     with np.errstate(divide="ignore"):
         log_labels = np.log(np.bincount(labels, minlength=n_labels) / len(labels))
-    scores: np.ndarray = _counts(others, vocabulary, grows=False) @ log_words.T + log_labels
+    asked = _counts(others, vocabulary, grows=False)
+    scores: np.ndarray = (asked @ words.log1p().T).toarray() - np.outer(asked.sum(1), log_totals) + log_labels
     return scores.argmax(1)
 
 
