@@ -125,9 +125,12 @@ class RunResolver:
             self._when_valid = None
         config = self._inputs.settled(config)
         self._check_memory(config, device)
-        for warning in warnings(self._inputs.store(config)):
+        store = self._inputs.store(config)
+        for warning in warnings(store):
             self._warn(warning)
-        feed = open_feed(config, self._inputs.store(config))
+        feed = open_feed(config, store)
+        if "test" in store.splits:
+            open_feed(config, store, "test")  # a split that is too short is refused now, not when the run starts
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
         length = horizon(config, feed.epoch_tokens, device.kind, feed.parts)

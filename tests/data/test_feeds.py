@@ -145,3 +145,10 @@ def test_examples_that_share_a_sequence_have_a_part_of_its_width_and_all_their_t
 def test_running_text_has_no_lengths(tmp_path):
     with pytest.raises(UserError, match=r"by_length=true is for pairs, labels and tags"):
         resolve_sweep(None, ["batch.by_length=true", "tokenizer=byte"], tmp_path)
+
+
+def test_a_test_split_without_a_window_is_refused_before_anything_starts(tmp_path: Path):
+    (tmp_path / "text.txt").write_text("some words of a text\n" * 500)
+    words = ["data=text", f"data.path={tmp_path}/text.txt", "data.split=tail", "data.test=0.002", "tokenizer=byte"]
+    with pytest.raises(UserError, match=r"the test split is shorter than model\.context=64"):
+        resolve_sweep(None, ["task=masked_lm", "model=bert_nano", "model.context=64", *words], tmp_path)
