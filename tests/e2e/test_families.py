@@ -81,6 +81,7 @@ def test_translation_is_scored(lmexp: Lmexp, tmp_path: Path):
     assert "seq2seq bleu" in ended.stdout
 
 
+@pytest.mark.slow
 def test_tagging_is_scored(lmexp: Lmexp, tmp_path: Path):
     words = ["model.n_layers=1", "budget.tokens=15_360", "data.count=1000", ONE_THREAD]
     ended = lmexp("sweep", "tagging", *words)
@@ -113,6 +114,7 @@ def sentences() -> list[tuple[str, str]]:
     return [(" ".join(words), " ".join(WORDS[word] for word in words)) for words in sorted(drawn)]
 
 
+@pytest.mark.slow
 def test_parallel_text_files_are_translated(lmexp: Lmexp, tmp_path: Path, sentences: list[tuple[str, str]]):
     for name, side in (("src.txt", 0), ("tgt.txt", 1)):
         (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in sentences))

@@ -93,6 +93,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(points: Path, lmexp: Lmexp, nam
     assert not (folder / "fit.html").exists()
 
 
+@pytest.mark.slow
 def test_a_column_with_markup_stays_text(points: Path, lmexp: Lmexp):
     hostile = "<script>alert(1)</script>"
     points.write_text(points.read_text().replace("val_loss", hostile))

@@ -194,6 +194,7 @@ def test_a_metric_that_fails_costs_no_result_and_is_named(lmexp: Lmexp, tmp_path
         assert f"score/fading/{name} is missing, because its metric failed: {reason}" in ended.stderr
 
 
+@pytest.mark.slow
 def test_an_error_in_code_of_ones_own_is_one_line_that_names_it(lmexp: Lmexp, tmp_path: Path, words: list[str]):
     (tmp_path / "mine" / "broken.py").write_text(BROKEN)
     (tmp_path / "conf" / "data").mkdir()

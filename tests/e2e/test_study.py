@@ -105,6 +105,7 @@ def test_json_is_one_document_on_standard_output(finished: Path, lmexp: Lmexp):
     assert json.loads(lmexp("list", "sweeps", "--json").stdout)["mine"].startswith("Two depths")
 
 
+@pytest.mark.slow
 def test_an_ad_hoc_sweep_and_a_report_over_two(folder: Path, lmexp: Lmexp):
     words = [*SMALL, "data=text", *DATA, "-m", "optim.lr=1e-3,1e-2"]
     assert lmexp("train", *words, "--name", "rates").returncode == 0

@@ -84,6 +84,7 @@ def resolve(
     return run
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_through_a_launcher_of_the_users_own(resolve: Resolve, tmp_path: Path):
     sweep = resolve(python=sys.executable, journal="journal.txt")
     states = run_sweep(sweep, Notes())

@@ -83,6 +83,7 @@ def test_a_run_that_vanishes_again_and_again_without_getting_further_is_given_up
     assert len(notes.retried) == MAX_LOST_RETRIES
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_a_result_and_no_end(resolve: Resolve):
     sweep = resolve(f"{LONG.split('=')[0]}=20_000_000,5120")
     long, short = sorted(sweep.runs, key=lambda planned: -(planned.horizon.tokens or 0))

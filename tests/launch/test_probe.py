@@ -31,6 +31,7 @@ def planned(sweep: Sweep, outputs: Path) -> list[Row]:
     )
 
 
+@pytest.mark.slow
 def test_each_distinct_shape_is_tried_once_and_no_run_is_started(resolve: Resolve, tmp_path: Path):
     outputs = tmp_path / "outputs"
     sweep = resolve("model.n_layers=1,2", "seed=0,1", "optim.lr=1e-3,2e-3", "hardware.dollars_per_hour=36",

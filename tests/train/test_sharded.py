@@ -94,6 +94,7 @@ def test_processes_may_have_unequally_many_batches_to_score(train: Train):
     assert first != second and run.read_record()  # its loss is compared above
 
 
+@pytest.mark.slow
 def test_the_final_model_is_whole(train: Train):
     run = train(*ACCUMULATING, *FSDP)
     loaded = load_final(run)
