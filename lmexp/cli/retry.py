@@ -38,7 +38,7 @@ def retry(
     parsed, folder = policy.parse(), sweep_folder(name, common.output_dir)
     chosen = set_back(folder, common.output_dir, runs or [], state or RETRIED, fresh)
     if not chosen:
-        say("nothing to retry: no run has ended without success")
+        say("nothing to retry: no run has ended without success; `lmexp sweep` starts what is still queued")
         if common.as_json:
             show_report([folder], as_json=True)
         return
