@@ -289,8 +289,8 @@ def _about_the_rest(study: Study) -> list[str]:
     sentences = [mixture.sentence for mixture in mixtures(study.table)] + _about_code(study.table)
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
-        rows = "1 row was" if beside == 1 else f"{beside} rows were"
-        sentences.append(f"{rows} measured while other work was on the device: alone they would be faster.")
+        rows, they = ("1 row was", "it") if beside == 1 else (f"{beside} rows were", "they")
+        sentences.append(f"{rows} measured while other work was on the device: alone {they} would be faster.")
     states = study.table.drop_duplicates("run_id")["state"]
     total, count = len(states), Counter(states)
     ended = {state: n for state, n in count.items() if state != "done" and state not in PENDING}

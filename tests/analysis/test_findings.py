@@ -232,7 +232,7 @@ def test_a_cost_that_was_measured_beside_other_work_has_its_mark_in_every_senten
     said = findings(slowed(study, 0))
     assert said[0].endswith("2.0000 nats, for ~10 s of training time.")
     assert said[1].endswith("at ~0.50x the training time.") and "~0.50x the training time" in said[2]
-    assert "1 row was measured while other work was on the device: alone they would be faster." in said
+    assert "1 row was measured while other work was on the device: alone it would be faster." in said
     assert not any("~" in sentence for sentence in findings(slowed(study, -1)))
     by_flops = findings(slowed(study, 0), cost="train_flops")
     assert not any("~" in sentence for sentence in by_flops), "FLOPs do not depend on other work"

@@ -22,8 +22,10 @@ from lmexp.report.page.curves import page_curves
 from lmexp.report.page.parallel import parallel_lines
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.values import json_column
-from lmexp.runs.columns import COLUMNS, QUALITIES, column, higher_is_better
+from lmexp.runs.columns import COLUMNS, column, higher_is_better
 
+LEADING_QUALITIES = ("loss", "perplexity", "bits_per_byte")
+"""Shown beside the chosen quality; the others can be asked for."""
 LEADING = tuple(column.name for column in COLUMNS.values() if column.leads_page)
 """The first costs and speeds in the table, if they were measured."""
 IN_TOOLTIP = tuple(column.name for column in COLUMNS.values() if column.in_tooltip)
@@ -108,7 +110,7 @@ def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
     used = _used(study.table)
     scores = [name for name in used if name.startswith("score/") and not name.startswith("score/bench-")]
     state = ["state"] if len(unfinished(study.table)) else []
-    lead = ["slug", *study.varied, *state, quality, *QUALITIES[:3], cost, *LEADING, *scores]
+    lead = ["slug", *study.varied, *state, quality, *LEADING_QUALITIES, cost, *LEADING, *scores]
     lead = [name for name in dict.fromkeys(lead) if name in used]
     headings = axis_headings(study.varied)
     mark = {"name": "frontier", "title": "●", "unit": "", "help": "on the frontier", "format": "", "lead": True}

@@ -55,7 +55,7 @@ def test_the_table_leads_with_axes_quality_and_cost_and_has_the_rest(page):
     columns = data_of(page)["columns"]
     lead = [column["name"] for column in columns if column["lead"]]
     assert lead[:6] == ["frontier", "slug", "model", "model.n_layers", "precision", "seed"]
-    assert {"loss", "train_seconds", "train_flops", "state"} <= set(lead)
+    assert {"loss", "perplexity", "bits_per_byte", "train_seconds", "train_flops", "state"} <= set(lead)
     assert {"run_id", "reason", "dtype_weights"} <= {column["name"] for column in columns} - set(lead)
 
 
