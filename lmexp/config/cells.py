@@ -102,7 +102,7 @@ def _axes_of_words(spec: SweepSpec, overrides: list[Override]) -> tuple[dict[str
     for override in overrides:
         if override.is_sweep_override():
             swept[override.key_or_group] = swept_values(override)
-        elif override.key_or_group in axes and sets_a_value(override):
+        elif override.key_or_group in axes and (sets_a_value(override) or override.is_force_add()):
             swept[override.key_or_group] = [override.value()]
         else:
             fixed.append(override)

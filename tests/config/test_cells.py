@@ -88,6 +88,8 @@ def test_a_word_takes_the_place_of_an_axis():
     narrowed = expand(spec, ["model.a=2", "seed=5", "model.c=1"])
     assert narrowed.cells == [{"model.a": 2, "model.b": b, "seed": 5} for b in (3, 4)]
     assert narrowed.fixed == ["model.c=1"]
+    again = expand(spec, ["model.a=1", "++model.a=2", "model.b=3", "seed=5"])
+    assert again.cells == narrowed.cells[:1]  # of several words, the last counts
     swept = expand(spec, ["model.b=range(7,9)", "seed=0"])
     assert [cell["model.b"] for cell in swept.cells] == [7, 8, 7, 8]
 
