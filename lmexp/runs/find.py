@@ -13,9 +13,10 @@ MAX_SHOWN = 4
 
 
 def sweep_folder(name: str, outputs: Path) -> Path:
-    """Return the folder of the sweep that a person calls `name`: of `tagB` it is `tagb`.
+    """Return the folder of the sweep that a person calls `name`; the sweep `tagB` has the folder `tagb`.
 
-    A path is taken as it is, and so is a name that has no folder: whoever reads it says so.
+    A path is returned unchanged. So is a name without a folder: the caller that reads the folder reports that it is
+    missing.
     """
     folder = outputs / name
     made = outputs / folder_name(name)

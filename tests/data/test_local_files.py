@@ -1,4 +1,4 @@
-"""What documents come out of local files, which files are read, and what is said when one is wrong."""
+"""Local files: which of them are read, the documents they give, and the messages about wrong ones."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""What tagged sentences come out of CoNLL and CoNLL-U files, and what is said when one is wrong."""
+"""CoNLL and CoNLL-U files: the tagged sentences they give, and the messages about wrong ones."""
 
 import pytest
 

@@ -15,8 +15,6 @@ from lmexp.analysis.scaling.surface import Surface
 STEPS = 50
 FIRST_BOX = 0.1
 """Half the width of the first step's box, in working parameters, which are logarithms or of that size."""
-DIFFERENCE = 1e-6
-"""Step of the central differences of the residuals; their error is far below the losses' own digits."""
 TOLERANCE = 1e-13
 """A step that would gain less than this share of the objective ends the search."""
 
@@ -47,8 +45,6 @@ def _tangent_step(surface: Surface, weights: Floats, parameters: Floats, box: fl
     The program is: minimise w (u + v) over steps s and u, v >= 0, subject to r + J s = u - v.
     """
     used = weights > 0
-    shifts = DIFFERENCE * np.eye(len(parameters))
-    up, down = (surface.residual(parameters + sign * shifts)[:, used] for sign in (1, -1))
     residual = surface.residual(parameters[None])[0, used]
     n, k = len(residual), len(parameters)
     bounds: list[tuple[float, float | None]] = [(-box, box)] * k + [(0.0, None)] * (2 * n)
@@ -56,7 +52,7 @@ def _tangent_step(surface: Surface, weights: Floats, parameters: Floats, box: fl
         bounds[0] = (max(-box, -float(parameters[0])), box)
     result = linprog(
         np.concatenate([np.zeros(k), weights[used], weights[used]]),
-        A_eq=np.hstack([(up - down).T / (2 * DIFFERENCE), -np.eye(n), np.eye(n)]),
+        A_eq=np.hstack([surface.jacobian(parameters)[used], -np.eye(n), np.eye(n)]),
         b_eq=-residual,
         bounds=bounds,
         method="highs",

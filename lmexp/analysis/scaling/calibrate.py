@@ -22,8 +22,6 @@ MIN_SPARE = 2
 FEW_SPARE = 4
 """With so many units beyond the law's numbers, or fewer, the fit is least squares, and the design is simulated."""
 STUDIES = 4000
-DIFFERENCE = 1e-5
-"""Step of the central differences that give J."""
 
 
 def calibrate(surface: Surface, optimum: Floats, of_unit: Ints, seed: int) -> tuple[float, float]:
@@ -32,9 +30,7 @@ def calibrate(surface: Surface, optimum: Floats, of_unit: Ints, seed: int) -> tu
     `optimum` (k,) holds the working parameters, and `of_unit` (n,) the unit of every point, whose points share their
     noise. The coverage is that of the worst of the parameters.
     """
-    steps = DIFFERENCE * np.eye(len(optimum))
-    up, down = (surface.residual(optimum + sign * steps) for sign in (1, -1))
-    jacobian = ((up - down) / (2 * DIFFERENCE)).T  # (n, k)
+    jacobian = surface.jacobian(optimum)  # (n, k)
     if surface.has_floor and optimum[0] <= 0:
         jacobian = jacobian[:, 1:]
     n_units = int(of_unit.max()) + 1

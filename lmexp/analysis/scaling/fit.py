@@ -323,7 +323,8 @@ def fit_law(
     if form.alpha[0] <= 0 or form.beta[0] <= 0:
         return (f"The loss does not fall with {law.inputs[int(form.alpha[0] > 0)]}: {law.name} says nothing here.",)
     of_unit = unit_indices(points.unit)
-    samples = surface.theta(bootstrap(surface, of_unit, solution.parameters[: solver.RIVALS], delta, bootstraps, seed))
+    starts = solution.parameters[: solver.MAX_LOCAL_OPTIMA]
+    samples = surface.theta(bootstrap(surface, of_unit, starts, delta, bootstraps, seed))
     samples = samples[np.isfinite(samples).all(axis=1)]
     if len(samples) < bootstraps / 2:
         return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)

@@ -93,7 +93,7 @@ def _active(
 
 
 def _numbers(frame: pd.DataFrame, name: str) -> Floats:
-    """Return a column (n,) as numbers; NaN where there is none."""
+    """Return a column as numbers (n,); what is no number becomes NaN."""
     return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 

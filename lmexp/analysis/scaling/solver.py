@@ -46,11 +46,11 @@ SMALL_DELTA = 1e-4
 """With a smaller delta than this, Newton is not tried from far away: it stops at a kink."""
 STAGE = 3.0
 """Factor between the deltas of two stages: from the optimum of one, Newton finds that of the next in a few steps."""
-RIVALS = 3
+MAX_LOCAL_OPTIMA = 3
 """Number of local optima that compete: for the last step of least absolute deviations, and for every refit."""
 STARTS_IN_STAGES = 8
 """Number of local optima that follow delta down its stages."""
-SMALLEST_DELTA = 1e-6
+MIN_DELTA = 1e-6
 """Smallest delta: residuals below it are only rounding errors."""
 
 
@@ -100,7 +100,8 @@ def _solve_at(surface: Surface, weights: Floats, delta: float) -> Solution:
         rivals, steps = rivals[:STARTS_IN_STAGES], STEPS
     solution = _distinct(_descend_alike(surface, weights, rivals, float(stages[-1]), steps))
     if delta <= MAX_ABSOLUTE_DELTA:
-        ends = np.stack([least_absolute_deviations(surface, weights, each) for each in solution.parameters[:RIVALS]])
+        starts = solution.parameters[:MAX_LOCAL_OPTIMA]
+        ends = np.stack([least_absolute_deviations(surface, weights, start) for start in starts])
         solution = _distinct(Solution(ends, surface.objective(ends, weights[None], delta)))
     return solution
 
@@ -117,7 +118,7 @@ def robust_delta(residual: Floats, weights: Floats) -> float:
     """Return 1.345 x 1.4826 x the median absolute deviation of the residuals (n,) with weights above 0."""
     residual = residual[weights > 0]
     deviation = MAD_TO_DEVIATION * np.median(np.abs(residual - np.median(residual)))
-    return max(HUBER * float(deviation), SMALLEST_DELTA)
+    return max(HUBER * float(deviation), MIN_DELTA)
 
 
 def descend(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int = STEPS) -> Solution:

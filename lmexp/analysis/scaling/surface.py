@@ -19,6 +19,7 @@ The Hessian is computed for the objective, never for each point: with q = ln L, 
 so a weighted sum of Hessians over the points takes only a few matrix products.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -124,6 +125,34 @@ class Surface:
         """Return the weighted sum of Huber's loss of the residuals (batch,), weights (batch, n)."""
         return _huber(self.residual(parameters), weights, delta)
 
+    def jacobian(self, parameters: Floats) -> Floats:
+        """Return the derivatives (n, k) of the residuals by the parameters (k,)."""
+        at = self._evaluate(parameters[None])
+        rows = self._slopes(at, parameters[None], self._moves(parameters[None])[0])[0] * at.sigma[0]
+        return np.concatenate([1 / at.loss, rows] if self.has_floor else [rows]).T
+
+    def _moves(self, parameters: Floats) -> tuple[Sequence[Floats], Sequence[Floats]]:
+        """Return the first and second derivatives (batch, n) of ln N by each parameter of the precisions."""
+        if not self.precisions:
+            return [], []
+        return self.precisions.derivatives(parameters[:, len(self.law.free) :])
+
+    def _slopes(self, at: "_Values", parameters: Floats, moved: Sequence[Floats]) -> Floats:
+        """Return dm/dt of each parameter t but E, (batch, k - 1 or k, n), where m = gamma ln S."""
+        alpha = parameters[:, self.names.index("alpha"), None]
+        to_size = at.gamma * at.share  # dm/da, (batch, n)
+        to_data = at.gamma * (1 - at.share)
+        slope: dict[str, Floats] = {
+            "a": to_size,
+            "alpha": -at.x * to_size,
+            "b": to_data,
+            "beta": -at.y * to_data,
+            "g": at.gamma * at.log_sum,
+        }
+        if self.precisions:
+            slope |= {name: -alpha * moved[i] * to_size for i, name in enumerate(self.precisions.parameters)}
+        return np.stack([np.broadcast_to(slope[name], at.residual.shape) for name in self.names if name != "E"], axis=1)
+
     def derivatives(self, parameters: Floats, weights: Floats, delta: float) -> tuple[Floats, Floats, Floats]:
         """Return objective (batch,), gradient (batch, k) and Hessian (batch, k, k).
 
@@ -131,30 +160,19 @@ class Surface:
         """
         at = self._evaluate(parameters)
         alpha = parameters[:, self.names.index("alpha"), None]
-        shifts = parameters[:, len(self.law.free) :]
+        moved, bent = self._moves(parameters)
         to_size = at.gamma * at.share  # dm/da, (batch, n)
-        to_data = at.gamma * (1 - at.share)
-        slope: dict[str, Floats] = {  # dm/dt of each parameter but E
-            "a": to_size,
-            "alpha": -at.x * to_size,
-            "b": to_data,
-            "beta": -at.y * to_data,
-            "g": at.gamma * at.log_sum,
-        }
         between: dict[str, Floats | float] = {"a": 1.0, "alpha": -at.x, "b": -1.0, "beta": at.y, "g": 0.0}  # v
         names = [name for name in self.names if name != "E"]
         if self.precisions:
-            moved, bent = self.precisions.derivatives(shifts)  # (m, batch, n), (m, batch, n)
-            for index, name in enumerate(self.precisions.parameters):
-                slope[name] = -alpha * moved[index] * to_size
-                between[name] = -alpha * moved[index]
+            between |= {name: -alpha * moved[i] for i, name in enumerate(self.precisions.parameters)}
 
         pull = np.clip(at.residual, -delta, delta)  # Huber's first derivative
         weighted = weights * pull
         curved = weights * (np.abs(at.residual) <= delta) - weighted  # of dq dq', with the -dq dq' of Hess q
         down = weighted * at.sigma
         k, first = len(self.names), int(self.has_floor)
-        slopes = np.stack([slope[name] for name in names], axis=1)  # (batch, k - first, n)
+        slopes = self._slopes(at, parameters, moved)  # (batch, k - first, n)
         gradient = np.empty((len(parameters), k))
         hessian = np.zeros((len(parameters), k, k))
         gradient[:, first:] = np.einsum("bkn,bn->bk", slopes, down)

@@ -35,6 +35,8 @@ def test_gradient_and_hessian_are_those_of_finite_differences(law, precision):
         up, down = surface.derivatives(at + step, weights, delta), surface.derivatives(at - step, weights, delta)
         assert gradient[0, i] == pytest.approx((up[0] - down[0])[0] / 2e-6, rel=1e-6, abs=1e-8)
         np.testing.assert_allclose(hessian[0, i], (up[1] - down[1])[0] / 2e-6, rtol=1e-5, atol=1e-7)
+        moved = (surface.residual(at + step) - surface.residual(at - step))[0] / 2e-6
+        np.testing.assert_allclose(surface.jacobian(at[0])[:, i], moved, rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("law", [chinchilla, extra, kaplan], ids=lambda law: law.name)
