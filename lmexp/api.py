@@ -156,7 +156,7 @@ def report(
         quality: one column or several [default: bits_per_byte if tokenizers differ, or else loss].
         cost: one column or several, such as `["dollars", "peak_memory_gb"]`.
         where: keep only these rows, as in "n_layers >= 4 and model != 'gpt_nano'".
-        all_runs: also include runs that earlier calls of the sweep have trained and its last call does not have.
+        all_runs: also include runs in a sweep's folder that its last command no longer contained.
         reach: name the cheapest run that reaches this, as in `{"loss": 3.0}`.
         under: name the best run within these limits, as in `{"dollars": 2}`.
         group_by: expressions to take means by, as in "model,precision" [default: all axes but the seed].
@@ -191,8 +191,8 @@ def load(*folders: Folder, where: str | None = None, all_runs: bool = False) -> 
     `reason` and the other swept axes, under their names in the sweep (`model.n_layers`, `optim.lr`).
 
     `df.attrs` holds `name`, `question`, `axes` (the values of each swept axis), `units` and `meanings` (by column).
-    `where` is an expression as for `lmexp report --where`. With `all_runs`, runs that earlier calls of the sweep have
-    trained and its last call does not have are included too. Raises UserError for a folder that holds no runs.
+    `where` is an expression as for `lmexp report --where`. With `all_runs`, runs in a sweep's folder
+    that its last command no longer contained are included too. Raises UserError for a folder that holds no runs.
 
     The columns, with their units:
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.columns import format_number, in_words, number_format
-from lmexp.analysis.comparable import MAX_NAMED, SHARED_MARK, crowded, mixtures, slowed
+from lmexp.analysis.comparable import SHARED_MARK, crowded, mixtures, slowed
 from lmexp.analysis.effects.effects import Effect, all_effects
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.pairing import comparable_runs
@@ -67,10 +67,9 @@ def _about_code(table: pd.DataFrame) -> list[str]:
     names = list(table["slug"][changed].astype(str).drop_duplicates())
     if not names:
         return []
-    named = ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
     return [
-        f"Resumed under other code or packages than at the start: {named}. No single version of the code may give "
-        "such a result (column trained_by)."
+        f"Resumed under other code or packages than at the start: {_listed(names)}. Perhaps no single version of the "
+        "code reproduces these results (column trained_by)."
     ]
 
 

@@ -140,7 +140,7 @@ class Study:
 def load_study(folders: list[Path], all_runs: bool = False) -> Study:
     """Read the sweeps in `folders` as one study; a run that several of them share appears once.
 
-    A sweep consists of the runs of its last call. With `all_runs`, the runs of earlier calls in its folder join them.
+    A sweep consists of the runs of its last command. With `all_runs`, all other runs in its folder join them.
 
     Raises UserError if a folder is missing, a manifest cannot be read, or there are no runs at all.
     """

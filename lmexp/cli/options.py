@@ -52,7 +52,7 @@ Where = Annotated[
 AllRuns = Annotated[
     bool,
     typer.Option(
-        "--all", help="Also include runs that earlier calls of the sweep have trained and its last call does not have."
+        "--all", help="Also include runs in the sweep's folder that the last `lmexp sweep` no longer contained."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]

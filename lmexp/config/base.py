@@ -1,6 +1,6 @@
 """What every part of the config is made of: strict, immutable sections, and numbers that are numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,6 +13,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Positive = Annotated[float, Field(gt=0)]
 Dtype = Literal["fp32", "bf16", "fp16"]
 Compute = Literal["fp32", "tf32", "bf16", "fp16", "fp8"]
+
+
+def fault_of(error: Mapping[str, Any]) -> str:
+    """Return what is wrong, from one of pydantic's errors, in words that can stand inside a sentence."""
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return said[0].lower() + said[1:]
 
 
 class Section(BaseModel):

@@ -25,7 +25,7 @@ from omegaconf.resolvers import oc
 from pydantic import BaseModel, ValidationError
 
 from lmexp.config import paths, trust
-from lmexp.config.base import NO_BOOLEAN_BUT_TEXT, is_tag
+from lmexp.config.base import NO_BOOLEAN_BUT_TEXT, fault_of, is_tag
 from lmexp.config.hydra_files import CHOICE, GROUP, CheckedFiles, SweepFile
 from lmexp.config.overrides import parse_overrides, quoted, sets_a_value, swept_values, written
 from lmexp.config.schema import RunConfig
@@ -259,8 +259,7 @@ class Composer:
             return self.unknown(key, nearest(keys[-1], [name for name in siblings if name != keys[-1]]))
         if first["type"] == "missing":
             return f"{self.place(key)}{key} is missing"
-        said = first["msg"].removeprefix("Value error, ")
-        said = said[0].lower() + said[1:]
+        said = fault_of(first)
         value = first["input"]
         given = "" if isinstance(value, dict | list) else f"={value}"
         if first["type"] == "union_tag_invalid":

@@ -53,7 +53,7 @@ SETTINGS = {
 """Keys of a config whose values only the user may say, and what they are; each is trusted by its name."""
 SHIPPED = re.compile(r"lmexp\.(models|tasks)\.[\w.]+|torch\.optim\.[A-Z]\w*")
 """Targets that anybody's config may name: what they can be is checked once they are imported."""
-_VARIABLE = re.compile(r"oc\.env\s*:\s*(\w+)")
+_VARIABLE = re.compile(r"oc\.env\s*:\s*['\"]?([^'\",{}$\s]+)")
 _MARKS = ("_target_", REMOTE_CODE, ENVIRONMENT, *(key.split(".")[1] for key in SETTINGS))
 """A text that has something for this module to check holds one of these."""
 
@@ -77,11 +77,9 @@ class Trust:
 
     def allows(self, target: str) -> bool:
         """Whether a target may be imported. Reads the user's YAML files, and imports nothing."""
-        if is_shipped(target) or is_within(target, self.names):
-            return True
-        names = self.everything()
-        of_any_model = target.startswith(f"{REMOTE_CODE}=") and REMOTE_CODE in names
-        return of_any_model or is_within(target, names)
+        if target.startswith(REMOTE_CODE):  # a dot in a model's name does not lead into it, as it does in a module's
+            return bool({target, REMOTE_CODE} & self.everything())
+        return is_shipped(target) or is_within(target, self.names) or is_within(target, self.everything())
 
     def everything(self) -> frozenset[str]:
         """Return all names of code that are allowed, besides lmexp's own; each allows what is inside it."""
@@ -191,8 +189,8 @@ def check_settings(config: Any, *sections: str) -> None:
     for key, value in said_settings(config, *sections):
         if not trust.allows_setting(key, value):
             raise UserError(
-                f"{key}={value!r}: {SETTINGS[key]}, which neither your own configs nor your overrides say; nothing was "
-                f"started or sent. If you trust it, add --trust {key}"
+                f"{key}={value!r} comes neither from your own configs nor from your overrides. It sets "
+                f"{SETTINGS[key]}, so nothing was started or sent. If you trust it, add --trust {key}"
             )
 
 

@@ -1,8 +1,8 @@
 """The bytes and lines of a local text file, unpacked if it is compressed.
 
 Files are read as bytes and decoded here, for two reasons: Python's text mode would change line endings, and an error
-message can name the file, line and offset of a byte that is not UTF-8. A file that is not
-text is refused, and the message says what it is.
+message can name the file, line and offset of a byte that is not UTF-8. A file that is not text is refused, and the
+message says what it is.
 """
 
 import bz2
@@ -35,7 +35,7 @@ _NO_TEXT = {
     b"\xff\xfe": "text in UTF-16; convert it to UTF-8",
     b"\xfe\xff": "text in UTF-16; convert it to UTF-8",
 }
-"""What files are that are no text in UTF-8, by their first bytes, and what to do with them."""
+"""Files that are not UTF-8 text, by their first bytes: what they are, and what to do with them."""
 _TAR_AT = 257
 
 

@@ -135,8 +135,8 @@ def _reason(tags: Sequence[str], number: int, scheme: Scheme, parsed: Parsed) ->
         )
     if scheme == "iob1":
         return (
-            f"the tag {tag} {after} separates it from no span of its type, as B does in IOB1; "
-            f"data.scheme=iob2 reads files in which every span begins with B, and {lenient}"
+            f"the tag {tag} {after} is wrong in IOB1, where B-{kind} only begins a span right after another one of "
+            f"this type; data.scheme=iob2 reads files in which every span begins with B, and {lenient}"
         )
     fault = "starts inside a span" if letter in "IE" else "comes before the open span has ended"
     return f"the tag {tag} {after} {fault}; {lenient}"

@@ -47,7 +47,7 @@ from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.links import check_links
 from lmexp.runs.record import Row
-from lmexp.runs.scores import add_scores
+from lmexp.runs.scores import add_scores, check_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
 from lmexp.train.float32 import float32_products
@@ -130,6 +130,8 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     A finished run keeps it as bench.json. If no other run was on the device, its speeds join the record's scores.
     Raises UserError if nothing can be measured.
     """
+    if target.run is not None:
+        check_scores(target.run)
     device = _device(target)
     shapes, skipped = _shapes_that_fit(grid.shapes, target.config.model.context)
     precisions, unsupported = _precisions_that_run(grid.precisions, target, device)

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lmexp.config import paths
+from lmexp.config.base import fault_of
 from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code
@@ -38,8 +39,9 @@ from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.columns import ELSEWHERE, ON_TEST
 from lmexp.runs.directory import SCORES, STORES, RunDir
 from lmexp.runs.find import find_run
+from lmexp.runs.links import check_links
 from lmexp.runs.predictions import write_predictions
-from lmexp.runs.scores import add_scores
+from lmexp.runs.scores import add_scores, check_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
 from lmexp.train.float32 import float32_products
@@ -105,11 +107,15 @@ def evaluate(
     of_model = tuple(word for word in words if is_pretrained and _key(word).split(".")[0] == "model")
     loaded = load_subject(subject, outputs, config_dir, scoring.predicts, of_model, say)
     run = None if is_pretrained else find_run(subject, outputs, is_finished=True)
+    if run is not None:
+        check_scores(run)
     config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
     config.model.check()
     check_task(config)
     _check_head(subject, config.task, loaded.config.task)
-    if isinstance(config.task, LabelTaskSection):  # of training, and perhaps of labels that these data lack
+    # These are for training alone: other data may have too few examples for a step, or lack the labels of the weights.
+    config = config.model_copy(update={"batch": config.batch.model_copy(update={"by_length": False})})
+    if isinstance(config.task, LabelTaskSection):
         config = config.model_copy(update={"task": config.task.model_copy(update={"class_weights": None})})
     resolver = InputResolver(outputs / STORES, say)
     config = _same_model(resolver.settled(resolver.identified(config)), loaded.config)
@@ -193,6 +199,8 @@ def evaluate_by_harness(
     from lmexp.inference.harness import run
 
     loaded = load_subject(subject, outputs, config_dir, None, tuple(words), say)
+    if not subject.startswith(PREFIX):
+        check_scores(find_run(subject, outputs, is_finished=True))
     by_task = run.evaluate(loaded, [task.strip() for task in tasks], folder, limit, trust_code, say)
     about = {"lm_eval": version("lm_eval"), "limit": limit}
     return [
@@ -209,6 +217,7 @@ def keep(
         slug = re.sub(r"[^a-z0-9._-]+", "_", subject.removeprefix(PREFIX).lower()).strip("._-")
         run = RunDir(outputs / "eval" / slug[-80:])
         run.path.mkdir(parents=True, exist_ok=True)
+        check_links(run.path)
         write_json(run.path / "subject.json", {"subject": subject})
     else:
         run = find_run(subject, outputs, is_finished=True)
@@ -279,8 +288,7 @@ def _changed(section: Any, schema: Any, words: list[str], name: str) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join([name, *(str(part) for part in first["loc"] if part in merged)])
-        said = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{key}: {said[0].lower()}{said[1:]}") from None
+        raise UserError(f"{key}: {fault_of(first)}") from None
 
 
 def _check_head(subject: str, task: TaskSection, trained: TaskSection) -> None:

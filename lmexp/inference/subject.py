@@ -62,8 +62,8 @@ def load_subject(
     model = build_model(config.model, config.seed, config.task).eval().to(device_for(config).kind)
     if isinstance(model, HFModel | HFSeq2Seq) and model.drawn:
         raise UserError(
-            f"{name} has no weights for its head over the vocabulary, {model.drawn[0]} among them, so it predicts "
-            "nothing yet: train it first, with model=hf_pretrained"
+            f"{name} has no weights for its head over the vocabulary, such as {model.drawn[0]}, so it cannot predict "
+            "yet: train it first, with model=hf_pretrained"
         )
     return Loaded(config, model, tokenizer, tokenizer)
 

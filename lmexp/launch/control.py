@@ -66,7 +66,7 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
 
 
 def _stop(run: RunDir, say: Say) -> None:
-    """Stop the process of a run, if it is on this machine, and mark the run as cancelled."""
+    """Stop the process of a run, if it is on this machine. A run that had started becomes cancelled."""
     state = run.read_state()
     if run.is_alive(state):
         if state.host not in (None, socket.gethostname()):

@@ -179,9 +179,11 @@ class SlurmEngine(Engine[SlurmHandle]):
         """
         ids = [match[1] for job in jobs if (match := JOB.fullmatch(job))]
         if ids and shutil.which("squeue"):
-            listed = _run("squeue", "--noheader", "--array", "--format=%i|%j", f"--jobs={','.join(ids)}").stdout
-            names = dict(line.split("|", 1) for line in listed.splitlines() if "|" in line)
-            ids = [job for job in ids if names.get(job, NAME).startswith(NAME)]
+            listed = _run("squeue", "--noheader", "--array", "--format=%i|%j", f"--jobs={','.join(ids)}")
+            if listed.returncode and "Invalid job id" not in listed.stderr:
+                raise UserError(f"Slurm did not say which jobs are lmexp's: {listed.stderr.strip()}")
+            names = dict(line.split("|", 1) for line in listed.stdout.splitlines() if "|" in line)
+            ids = [job for job in ids if names.get(job, "").startswith(NAME)]  # a job that is not listed has ended
         cancel_jobs(ids)
 
     def _submit(self, shape: dict[str, str | int], runs: Sequence[PlannedRun]) -> list[SlurmHandle]:

@@ -229,7 +229,9 @@ class StudyView:
             notes.append(f"{SHARED_MARK} measured while other work was on the device.")
         if self.study.outside:
             runs = "1 run" if self.study.outside == 1 else f"{self.study.outside} runs"
-            notes.append(f"Left out: {runs} in the folder but not in the last call of the sweep; --all includes them.")
+            notes.append(
+                f"Left out: {runs} in the folder that the last sweep command no longer contained; --all includes them."
+            )
         return notes
 
     def _of(self, part: str) -> str:

@@ -163,9 +163,9 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "bag_of_words_accuracy",
-            "accuracy of multinomial naive Bayes over the counts of words, fitted to the training split, 0 to 1: "
-            "a classifier that does not beat it gains nothing from the order of words; null for tasks other than "
-            "classify",
+            "accuracy of multinomial naive Bayes over the counts of words, fitted to the training split "
+            "or to its first 50 million characters, 0 to 1; it does not see the order of words; null for tasks other "
+            "than classify",
             "accuracy of a bag of words",
             "share right",
             "bag of words",

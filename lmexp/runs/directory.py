@@ -89,8 +89,8 @@ class RunDir:
     def create(cls, path: Path, config: RunConfig) -> "RunDir":
         """Make the directory with its config and a queued state.
 
-        It is filled under a hidden name and then renamed, so that no reader ever sees half of it. Each run has one such
-        name, so what a killed process leaves under it is used, and gone, when the run is made after all.
+        It is filled under a hidden name and then renamed, so that no reader ever sees half of it. The
+        hidden name is the same for each attempt, so a draft that a killed process left is reused and then removed.
         Raises FileExistsError if it exists already, OSError if it cannot be written.
         """
         draft = path.with_name(f".{path.name}.draft")

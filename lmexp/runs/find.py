@@ -41,7 +41,7 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
 
     Upper and lower case make no difference, because the names of runs are in lower case. If several runs have the part,
     one whose name is the part and a hash comes first, and with `is_finished` the only one that has a finished model:
-    who wants to use a run does not mean the attempts that failed before it.
+    a person who wants to use a run does not mean the attempts that failed before it.
 
     Raises UserError if no run or several runs match.
     """

@@ -53,7 +53,7 @@ class Manifest(BaseModel):
     cells: list[Cell] = []
     skipped: list[SkippedCell] = []
     former_axes: list[str] = []
-    """Other axes of earlier calls of the sweep: runs of these calls may still lie in its folder."""
+    """Other axes that earlier commands of the sweep had; runs of these commands may still lie in its folder."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -20,7 +20,7 @@ from lmexp.runs.directory import PREDICTIONS, RunDir
 
 
 def write_predictions(run: RunDir, predictions: Iterator[Mapping[str, Any]], name: str | None = None) -> None:
-    """Write the predictions in place of earlier ones; without any, no file.
+    """Write the predictions in place of earlier ones; without any, nothing is written.
 
     Args:
         name: the name of scores that are not the run's own, as in scores.json; the file is predictions-NAME.jsonl.

@@ -24,16 +24,25 @@ def failed_metrics(run: RunDir) -> dict[str, str]:
     return failed
 
 
+def check_scores(run: RunDir) -> dict[str, Any]:
+    """Return the scores that a run has; to be called before something is measured that is to join them.
+
+    Raises UserError if scores.json cannot be read, or if a link leads out of the outputs.
+    """
+    check_links(run.path)
+    known = read_scores(run.path)
+    if known is None:
+        raise UserError(f"{run.path / SCORES} cannot be read; move it away to score the run anew")
+    return known
+
+
 def add_scores(run: RunDir, task: str, scores: dict[str, float], details: dict[str, Any]) -> None:
     """Keep a run's scores on a task, in place of earlier ones; scores that are not finite are left out.
 
     Raises UserError if scores.json cannot be read, and is then left as it is, or if a link leads out of the outputs.
     """
     check_links(run.path)
-    file = run.path / SCORES
     with FileLock(run.path / f".{SCORES}.lock"):
-        known = read_scores(run.path)
-        if known is None:
-            raise UserError(f"{file} cannot be read; move it away to score the run anew")
+        known = check_scores(run)
         numbers = {name: float(value) for name, value in scores.items() if math.isfinite(value)}
-        write_json(file, known | {task: {"scores": numbers, "details": details}})
+        write_json(run.path / SCORES, known | {task: {"scores": numbers, "details": details}})

@@ -3,7 +3,7 @@
 The bag of words is multinomial naive Bayes over counts of words, with one added to each count (Wang and Manning 2012,
 section 2.1): it sees which words a text has and nothing of their order, is fitted in one pass and has nothing to tune.
 Words are those of scripts.py, in lower case. Both read the texts that the store has, after the data's cleaning, and are
-fitted to the training split alone.
+fitted to the training split alone, the bag of words to its first characters if it is large.
 """
 
 from collections import Counter

@@ -49,10 +49,14 @@ class Curve(StepCallback):
         return self.meter.recent_tokens_per_second(self.config.trainer.log_every)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
-        """Write a point at the first step, at every `trainer.log_every`-th step and at the last step."""
+        """Write a point at the first step, at every `trainer.log_every`-th step and at the last step.
+
+        With early stopping, every evaluation gets a point: training may end there, and that is known only later.
+        """
         step_loss, task.step_loss = task.step_loss, None
         progress = self.progress
-        if not progress.is_point(self.config.trainer.log_every):
+        may_end = self.config.evaluation.patience is not None and progress.due(self.config.evaluation.every)
+        if not (may_end or progress.is_point(self.config.trainer.log_every)):
             return
         assert step_loss is not None
         loss = float(step_loss) if trainer.world_size == 1 else self._over_processes(trainer, step_loss)

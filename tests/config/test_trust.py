@@ -139,6 +139,8 @@ def test_code_of_one_model_is_not_code_of_another(own: Path):
     check_trusted("trust_remote_code=mine/model")
     with pytest.raises(UserError, match=r"for this model.*--trust trust_remote_code"):
         check_trusted("trust_remote_code=theirs/model")
+    with pytest.raises(UserError, match="for this model"):  # a dot is part of a model's name
+        check_trusted("trust_remote_code=mine/model.5")
     with trusting(["trust_remote_code"]):
         check_trusted("trust_remote_code=theirs/model")
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lmexp.config.base import fault_of
 from lmexp.config.hf import quiet
 from lmexp.config.models.base import ModelSection
 from lmexp.config.models.hf import HFConfig
@@ -163,7 +164,7 @@ def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{folder}/{CONFIG}: {key}={first['input']!r}: {first['msg']}") from error
+        raise UserError(f"{folder}/{CONFIG}: {key}={first['input']!r}: {fault_of(first)}") from error
     except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:  # a value of a wrong kind
         raise UserError(f"{folder}/{CONFIG} describes no model of type {model_type}: {reason_of(error)}") from error
     return config, ours

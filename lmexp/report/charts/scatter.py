@@ -59,7 +59,7 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     ups, downs = qualities(study.table, quality), costs(study.table, cost)
     groups = Groups.of(study)
     rank_field = rank_fields(study.table, ups)[1]
-    more_is_better = json.dumps([name for name in {*ups, *downs} if higher_is_better(name)])
+    more_is_better = json.dumps([name for name in dict.fromkeys([*ups, *downs]) if higher_is_better(name)])
     points = (
         alt.Chart(alt.NamedData(ROWS))
         .transform_filter(DONE)

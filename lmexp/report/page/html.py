@@ -121,7 +121,7 @@ def _rest(study: Study) -> str:
     if study.outside:
         runs = "1 run is" if study.outside == 1 else f"{study.outside} runs are"
         sections.append(
-            f'<p class="note">{runs} in the folder but not in the last call of the sweep, and left out here; '
+            f'<p class="note">{runs} in the folder but not in the last sweep command, and left out here; '
             "<code>lmexp report --all</code> includes them.</p>"
         )
     return "\n".join(sections)
