@@ -26,7 +26,14 @@ COMMON = ["model.d_model=16", "batch.tokens=768", "budget.tokens=7680", "launche
 RUNS = {
     "lm": ["model=gpt_nano", "model.context=32", "tokenizer=bpe", "tokenizer.vocab_size=300", "data.test=0.1"],
     "masked": ["model=bert_nano", "model.context=32", "task=masked_lm", "tokenizer=wordpiece"],
-    "labels": ["model=bert_nano", "model.context=96", "task=classify", "data=sentiment", "data.count=200"],
+    "labels": [
+        "model=bert_nano",
+        "model.context=96",
+        "task=classify",
+        "data=sentiment",
+        "data.count=200",
+        "batch.by_length=true",
+    ],
     "tags": ["model=gpt_nano", "model.context=96", "task=tag", "data=roles", "data.count=200", "tokenizer=char"],
     "pairs": [
         "model=encdec_nano",
@@ -116,7 +123,7 @@ def test_other_data_are_cut_by_the_runs_own_tokenizer(outputs: Path, tmp_path: P
 
 
 def test_a_file_of_examples_is_scored_whole_also_where_it_lacks_a_label(outputs: Path, tmp_path: Path):
-    (tmp_path / "test.csv").write_text("text,label\n" + "the food is good,positive\n" * 30 + "it is bad,negative\n")
+    (tmp_path / "test.csv").write_text("text,label\n" + "the food is good,positive\n" * 3 + "it is bad,negative\n")
     (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"the food is good {i},positive\n" for i in range(30)))
     words = ["data=labels", f"data.path={tmp_path}/test.csv", f"data.validation_path={tmp_path}/one.csv"]
     found = evaluate(f"{run_of(outputs, 'labels').path}", words, outputs, scoring=Scoring(name="mine"))

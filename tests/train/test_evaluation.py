@@ -14,6 +14,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
+from lmexp.runs.status import status
 from lmexp.tasks.base import Quality
 from lmexp.train.clock import Clock
 from lmexp.train.curve import Diverged
@@ -117,6 +118,8 @@ def test_a_run_whose_loss_falls_no_more_stops_early_also_if_it_is_resumed(
     budget = run.read_config().budget.tokens
     assert budget is not None and (row["tokens"], row["best_tokens"]) == (0.6 * budget, 0.2 * budget)
     assert run.read_state().state == "done" and row["word_perplexity"] > row["perplexity"]
+    assert max(point["tokens"] for point in run.read_curve() if "train_loss" in point) == row["tokens"]
+    assert [known["share"] for known in status(run.path.parent)] == [1.0]
     targets = math.log(row["word_perplexity"]) * row["validation_words"] / row["loss"]
     assert targets == pytest.approx(round(targets), abs=1e-6)
 
