@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One worker per core; tests that share something expensive stay on one worker (tests/conftest.py). The slowest end the output.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --durations=20
+# Tests that share something expensive stay on one worker (tests/conftest.py). The slowest end the output. The fast tests use
+# one worker per core; the slow ones one more, because they often wait: for a cluster, a signal, a browser.
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --durations=20
 
 .PHONY: help setup demo test test-slow test-browser test-long lint bench columns clean
 
@@ -24,10 +25,10 @@ demo: setup  ## the demo study: 8 runs, a table, a report
 	$(BIN)/lmexp sweep demo
 
 test: setup  ## the fast tests, in a few minutes
-	$(PYTEST) -m "not slow and not long"
+	$(PYTEST) -n auto -m "not slow and not long"
 
 test-slow: setup  ## the slow tests: whole studies, several processes, Slurm, Ray, the browser; CI runs them too
-	$(PYTEST) -m "slow and not long"
+	$(PYTEST) -n $$(( $$(nproc) + 1 )) -m "slow and not long"
 
 test-browser: setup  ## the report pages in Chromium alone; `make test-slow` has them as well
 	$(PYTEST) tests/browser
