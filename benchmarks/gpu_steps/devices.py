@@ -5,6 +5,9 @@ from typing import Any
 
 from gpu_steps.bench import Bench
 
+SHARE = 0.02
+"""The share of a device that each of the runs in `sharing` gets."""
+
 
 def sharded(bench: Bench) -> None:
     """Compare DDP and sharded weights, of one process each, with neither."""
@@ -66,12 +69,41 @@ def _note_device(task: type, seen: list[str]) -> None:
 
 
 def sharing(bench: Bench) -> None:
-    """Train two runs on one device at a time: each says that it was not alone, and both fit."""
-    size = ["model=gpt_nano", "batch.tokens=8192", f"budget.tokens={64 if bench.dry else 4000}_000", "batch.micro=auto"]
-    half = ["launcher.devices_per_run=0.5", "launcher.exclusive=false", "seed=0,1"]
+    """Train two runs on one device at a time: each says that it was not alone, and stays in its share of the memory.
+
+    The share is small, so that a whole step does not fit into it and `batch.micro=auto` has to choose.
+    """
+    from lmexp.cost.device import detect
+
+    tokens = 16_384 if bench.dry else 262_144
+    size = ["model=gpt_nano", f"batch.tokens={tokens}", f"budget.tokens={(4 if bench.dry else 60) * tokens}"]
+    words = [*size, "batch.micro=auto", f"launcher.devices_per_run={SHARE}", "launcher.exclusive=false", "seed=0,1"]
     if bench.dry:
-        half.append("launcher.slots=2")
-    rows = bench.train("sharing", *bench.words(*size, *half))
-    for row in rows:
-        bench.check(f"seed {row['seed']}: exclusive", str(row["exclusive"]), row["exclusive"] is False, "False")
-        bench.show(f"seed {row['seed']}: micro_batch", row["micro_batch"])
+        words.append("launcher.slots=2")
+    room = detect(bench.kind).memory_gb * SHARE
+    for row in bench.train("sharing", *bench.words(*words)):
+        name = f"seed {row['seed']}"
+        bench.check(f"{name}: exclusive", str(row["exclusive"]), row["exclusive"] is False, "False")
+        bench.check(f"{name}: device_share", row["device_share"], row["device_share"] == SHARE, str(SHARE))
+        reserved = row["reserved_memory_gb"]
+        bench.check(f"{name}: reserved memory, GB", reserved, bench.dry or reserved <= room, f"at most {room:.2f}")
+        bench.show(f"{name}: micro_batch", row["micro_batch"], f"of {tokens // row['context']}")
+    _context(bench)
+
+
+def _context(bench: Bench) -> None:
+    """Show what the driver keeps for a process that multiplies, next to what torch has reserved."""
+    import torch
+
+    from lmexp.train.micro_batch import CONTEXT_BYTES
+
+    if bench.dry:
+        return
+    before, _ = torch.cuda.mem_get_info()
+    matrix = torch.randn(4096, 4096, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    torch.nn.functional.scaled_dot_product_attention(*[(matrix @ matrix).view(4, 16, 4096, 64)] * 3).sum().backward()
+    torch.cuda.synchronize()
+    free, total = torch.cuda.mem_get_info()
+    outside, expected = (total - free - torch.cuda.memory_reserved()) / 1e9, CONTEXT_BYTES / 1e9
+    bench.check("memory outside of torch, GB", outside, outside <= expected, f"{expected:g} at most")
+    bench.show("of that, before the first kernel, GB", (total - before) / 1e9)

@@ -33,9 +33,8 @@ def out_of_memory(bench: Bench) -> None:
     original = micro_batch.free_bytes
     if not bench.dry:
         torch.cuda.set_per_process_memory_fraction(FRACTION)
-        micro_batch.free_bytes = lambda device: (
-            device.memory_gb * 1e9
-        )  # as if nothing limited it: the real limit is met
+        # As if nothing limited it: the real limit is met.
+        micro_batch.free_bytes = lambda device, share: device.memory_gb * 1e9
     for compiled in ["false"] if bench.dry else ["false", "true"]:
         record, state, log = bench.train_here(*words, "batch.micro=auto", f"trainer.compile={compiled}")
         name = f"auto, compile={compiled}"

@@ -2,6 +2,7 @@
 
 from lmexp.config.base import Section
 from lmexp.config.code import load_target
+from lmexp.config.launchers import LocalLauncher
 from lmexp.config.models import families
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import RunConfig
@@ -113,6 +114,15 @@ def world_size(config: RunConfig) -> int:
 def devices_of(config: RunConfig) -> float:
     """Return how many devices a run takes: at least one for each of its processes, or a fraction of one."""
     return config.launcher.devices(world_size(config))
+
+
+def device_share(config: RunConfig, device_kind: str) -> float:
+    """Return the share of each of its devices that a run has, 0 to 1: of memory, power and price.
+
+    It is less than 1 if the launcher lets runs share a GPU, or trains several at a time on the CPU, which they share.
+    """
+    slots = config.launcher.slots if isinstance(config.launcher, LocalLauncher) and device_kind == "cpu" else None
+    return min(1.0, devices_of(config), 1 / (slots or 1))
 
 
 def sequences(config: RunConfig) -> int:

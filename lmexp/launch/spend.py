@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from lmexp.config.checks import world_size
+from lmexp.config.checks import device_share, world_size
 from lmexp.cost.device import devices_used
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
@@ -96,8 +96,9 @@ class Ledger:
         return Spend(left * hours, self._dollars(planned, left * hours), flops)
 
     def _dollars(self, planned: PlannedRun, hours: float) -> float:
-        price = planned.config.hardware.dollars_per_hour or 0.0
-        return hours * price * devices_used(planned.device.kind, world_size(planned.config))
+        config, kind = planned.config, planned.device.kind
+        price = config.hardware.dollars_per_hour or 0.0
+        return hours * price * devices_used(kind, world_size(config)) * device_share(config, kind)
 
 
 def _left(planned: PlannedRun) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lmexp.config.checks import world_size
+from lmexp.config.checks import device_share, world_size
 from lmexp.config.compose import Values
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SearchSpec
@@ -104,8 +104,9 @@ def _micro_batch(cell: CostedRun) -> int | None:
     """Return the micro-batch that `auto` would choose on an idle device; None if the config sets one."""
     if cell.config.batch.micro != "auto":
         return None
-    share = world_size(cell.config) if cell.device.kind == "cpu" else 1
-    return fitting_micro_batches(cell.config, cell.device.kind, cell.device.memory_gb * 1e9 / share)[0]
+    kind, processes = cell.device.kind, world_size(cell.config) if cell.device.kind == "cpu" else 1
+    room = cell.device.memory_gb * 1e9 * device_share(cell.config, kind) / processes
+    return fitting_micro_batches(cell.config, kind, room)[0]
 
 
 def _steps(cell: CostedRun) -> int | None:
@@ -140,5 +141,6 @@ def _dollars(cell: CostedRun, seconds: float | None) -> float | None:
     return None if price is None or seconds is None else price * _devices(cell) * seconds / 3600
 
 
-def _devices(cell: CostedRun) -> int:
-    return devices_used(cell.device.kind, world_size(cell.config))
+def _devices(cell: CostedRun) -> float:
+    kind = cell.device.kind
+    return devices_used(kind, world_size(cell.config)) * device_share(cell.config, kind)

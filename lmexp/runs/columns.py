@@ -497,6 +497,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column("threads", "CPU threads of each process of the run"),
         Column("devices", "devices per node"),
+        Column(
+            "device_share",
+            "share of each device that the launcher gives the run, 0 to 1; the same share of its energy and its price "
+            "counts for the run",
+        ),
         Column("world_size", "processes that trained the run together"),
         Column("device_name", "name of the device", is_text=True),
     ),

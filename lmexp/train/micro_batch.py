@@ -12,11 +12,14 @@ from collections.abc import Callable
 import psutil
 import torch
 
-from lmexp.config.checks import world_size
+from lmexp.config.checks import device_share, world_size
 from lmexp.config.schema import RunConfig
 from lmexp.cost.cgroups import memory_limits
 from lmexp.cost.device import Device, detect, is_out_of_memory
 from lmexp.cost.memory import fitting_micro_batches
+
+CONTEXT_BYTES = 0.8e9
+"""What the driver keeps of a GPU's memory for a process: its context and its kernels. torch does not count it."""
 
 
 def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> None:
@@ -52,15 +55,33 @@ def sizes_to_try(config: RunConfig) -> list[int | None]:
     if config.batch.micro != "auto":
         return [config.batch.micro]
     device, processes = detect(config.trainer.accelerator), world_size(config)
+    share = device_share(config, device.kind)
     if processes > 1:
-        share = processes if device.kind == "cpu" else 1
-        return list(fitting_micro_batches(config, device.kind, device.memory_gb * 1e9 / share)[:1])
-    return list(fitting_micro_batches(config, device.kind, free_bytes(device)))
+        per_device = processes if device.kind == "cpu" else 1
+        return list(fitting_micro_batches(config, device.kind, device.memory_gb * 1e9 * share / per_device)[:1])
+    return list(fitting_micro_batches(config, device.kind, free_bytes(device, share)))
 
 
-def free_bytes(device: Device) -> float:
-    """Return the bytes that this process can still allocate on its device, within the limits of its container."""
+def free_bytes(device: Device, share: float = 1.0) -> float:
+    """Return the bytes that this process can still allocate on its device, within the limits of its container.
+
+    Runs that share a device may start at the same time, when all of its memory is free, so each counts on its `share`.
+    """
     if device.kind == "cuda":
-        return float(torch.cuda.mem_get_info()[0])
-    free = float(psutil.virtual_memory().available)
-    return min([free, *(limit - used for limit, used in memory_limits())])
+        free = float(torch.cuda.mem_get_info()[0])
+        return free if share == 1 else min(free, bytes_of_share(device, share) - torch.cuda.memory_reserved())
+    limits = list(memory_limits())
+    whole = min([device.memory_gb * 1e9, *(limit for limit, _ in limits)])
+    free = min([float(psutil.virtual_memory().available), *(limit - used for limit, used in limits)])
+    return free if share == 1 else min(free, share * whole)
+
+
+def limit_memory(device: Device, share: float) -> None:
+    """Let torch allocate no more of a GPU that runs share than this run's part; more is an out-of-memory error here."""
+    if device.kind == "cuda" and share < 1:
+        torch.cuda.set_per_process_memory_fraction(bytes_of_share(device, share) / (device.memory_gb * 1e9))
+
+
+def bytes_of_share(device: Device, share: float) -> float:
+    """Return the bytes that torch may allocate in a share of a GPU, next to what the driver keeps for the process."""
+    return max(share * device.memory_gb * 1e9 - CONTEXT_BYTES, 0.0)

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import torch
 
-from lmexp.config.checks import micro_batch
+from lmexp.config.checks import device_share, micro_batch
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import devices_used
@@ -27,7 +27,8 @@ from lmexp.train.training import FitResult, Training
 def record_row(training: Training, progress: Progress, result: FitResult, origin: Row) -> Row:
     """Return the complete record of a finished run; `origin` are the columns that say where it is from."""
     config, store, world = training.config, training.store, training.trainer.world_size
-    devices = devices_used(training.device.kind, world)
+    share = device_share(config, training.device.kind)
+    devices = devices_used(training.device.kind, world) * share
     is_alone = training.exclusive.alone if training.exclusive else None
     row = complete(
         identity_columns(config)
@@ -39,6 +40,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | training.memory.summary()
         | result.dtypes
         | {
+            "device_share": share,
             "exclusive": is_alone,
             "cpu_wait_fraction": training.cpu_wait.fraction() if training.device.kind == "cpu" else None,
             "threads": torch.get_num_threads(),
@@ -112,8 +114,11 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
     }
 
 
-def price_columns(spent: Spent, hardware: HardwareConfig, devices: int, tokens: int) -> Row:
-    """Return the columns of time, energy and money: of the whole run, and for each million of its tokens."""
+def price_columns(spent: Spent, hardware: HardwareConfig, devices: float, tokens: int) -> Row:
+    """Return the columns of time, energy and money: of the whole run, and for each million of its tokens.
+
+    `devices` is how many devices the run pays for, or the share of one.
+    """
     kwh = None if spent.joules is None else spent.joules / JOULES_PER_KWH
     price = hardware.dollars_per_hour
     dollars = None if price is None else price * devices * spent.wall_seconds / 3600

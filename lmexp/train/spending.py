@@ -24,9 +24,12 @@ class Spent:
 class Spending(pl.Callback):
     """Adds what this attempt spends to what earlier attempts spent up to the checkpoint that it continues from."""
 
-    def __init__(self, energy: EnergyMeter, started: float) -> None:
-        """`started` is when this process began, in seconds since the epoch."""
-        self.energy, self.started = energy, started
+    def __init__(self, energy: EnergyMeter, started: float, device_share: float = 1.0) -> None:
+        """Count from `started`, when this process began, in seconds since the epoch.
+
+        The meter counts whole devices; `device_share` of that energy is the run's.
+        """
+        self.energy, self.started, self.device_share = energy, started, device_share
         self.trainer: pl.Trainer | None = None
         self.before = self.spent = Spent(0.0, 0.0, None)
 
@@ -45,7 +48,7 @@ class Spending(pl.Callback):
     def total(self, trainer: pl.Trainer) -> Spent:
         """Return what was spent, summed over processes; collective, call on every rank."""
         joules = self.energy.joules()
-        parts = [joules or 0.0, float(joules is None), float(self.energy.source == "estimated")]
+        parts = [(joules or 0.0) * self.device_share, float(joules is None), float(self.energy.source == "estimated")]
         counts = torch.tensor(parts, dtype=torch.float64)
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lmexp.config.checks import micro_batch, sequences
+from lmexp.config.checks import device_share, micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
@@ -48,6 +48,7 @@ from lmexp.train.evaluation import Evaluation
 from lmexp.train.float8 import convert
 from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat
+from lmexp.train.micro_batch import limit_memory
 from lmexp.train.progress import Progress
 from lmexp.train.saving import Saving
 from lmexp.train.spending import Spending, Spent
@@ -85,6 +86,8 @@ class Training:
         self.device: Device = detect(config.trainer.accelerator)
         if reason := unsupported_precision(config.precision, self.device):  # on a cluster it is only known here
             raise UserError(f"precision={config.precision.name}: {reason}")
+        self.device_share = device_share(config, self.device.kind)
+        limit_memory(self.device, self.device_share)
         self.hardware = _hardware(config, self.device)
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self.energy = open_meter(self.device, local_rank, self.hardware.watts, shares_machine=local_rank > 0)
@@ -125,7 +128,8 @@ class Training:
         every, patience = config.evaluation.every, config.evaluation.patience
         evaluation = Evaluation(progress, curve, every, validation, *sizes, patience, test)
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
-        spending, dtypes = Spending(self.energy, started), DtypeReader(validation)
+        spending = Spending(self.energy, started, self.device_share)
+        dtypes = DtypeReader(validation)
         checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
         with heartbeat(self.run, progress, curve, spending) if self.leader else nullcontext():
             callbacks = [call_target(section, "callback") for section in config.callbacks]

@@ -1,9 +1,11 @@
 """Launcher sections: each says how many devices, threads and runs at a time it gives, and names its engine."""
 
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 
+from lmexp.config.checks import device_share
 from lmexp.config.launchers import LauncherSection, LocalLauncher, RayLauncher, ShippedLauncher, SlurmLauncher
 from lmexp.launch.engine import Engine, load_engine
 
@@ -57,3 +59,19 @@ def test_trials_at_a_time_are_the_slots_here_and_a_fifth_on_a_cluster(
 )
 def test_devices_and_threads_of_a_run(launcher: LauncherSection, processes: int, devices: float, threads: int | None):
     assert (launcher.devices(processes), launcher.threads_of(processes)) == (devices, threads)
+
+
+@pytest.mark.parametrize(
+    "launcher, on_cpu, on_gpu",
+    [
+        (section(LocalLauncher), 1, 1),
+        (section(LocalLauncher, slots=4), 0.25, 1),  # each run has GPUs of its own, but the CPU is one device
+        (section(LocalLauncher, devices_per_run=0.5, exclusive=False), 0.5, 0.5),
+        (section(LocalLauncher, devices_per_run=2), 1, 1),
+        (section(RayLauncher, gpus=0.25, exclusive=False), 0.25, 0.25),
+        (section(SlurmLauncher), 1, 1),
+    ],
+)
+def test_the_share_of_a_device_that_a_run_has(launcher: LauncherSection, on_cpu: float, on_gpu: float):
+    run: Any = SimpleNamespace(launcher=launcher, trainer=SimpleNamespace(devices=1, num_nodes=1))
+    assert (device_share(run, "cpu"), device_share(run, "cuda")) == (on_cpu, on_gpu)

@@ -49,6 +49,10 @@ def test_a_price_is_paid_for_every_device(config: Config):
     paid = config("model.vocab_size=257", "hardware.dollars_per_hour=3", "trainer.devices=8")
     (row,) = plan([cell(paid, a_trial())])
     assert row["dollars"] == 3 * 8 * 3.5 / 3600
+    half = ["launcher.devices_per_run=0.5", "launcher.exclusive=false"]
+    shared = config("model.vocab_size=257", "hardware.dollars_per_hour=3", "hardware.watts=100", *half)
+    [row] = plan([cell(shared, a_trial())])
+    assert (row["dollars"], row["energy_kwh"]) == (3 * 3.5 / 3600 / 2, 100 * 3.5 / 3.6e6 / 2)
 
 
 def test_a_total_with_an_unknown_part_is_unknown(config: Config):

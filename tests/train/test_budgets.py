@@ -61,12 +61,13 @@ def test_a_budget_of_seconds_survives_a_kill_and_goes_on_with_what_was_left(make
 
 
 def test_a_budget_of_dollars_is_one_of_seconds_at_the_price_of_the_hardware(make_run: MakeRun):
-    run = make_run(*TIMED, "budget.dollars=0.01", "hardware.dollars_per_hour=18")
+    run = make_run(*TIMED, "budget.dollars=0.01", "hardware.dollars_per_hour=18", "launcher.slots=2")
     assert main(run.path) == 0
     (row,) = run.read_record()
+    # Runs that share a device share its price, but the launcher must not change how long a run trains.
     assert row["train_seconds"] == pytest.approx(2, abs=0.2)
     assert row["dollars_per_hour"] == 18
-    assert row["dollars"] == pytest.approx(18 * row["wall_seconds"] / 3600)
+    assert row["dollars"] == pytest.approx(18 * row["wall_seconds"] / 3600 / 2) and row["device_share"] == 0.5
     assert row["dollars_per_million_tokens"] == pytest.approx(row["dollars"] / row["tokens"] * 1e6)
     with pytest.raises(UserError, match=r"budget\.dollars needs a price"):
         make_run(*TIMED, "budget.dollars=0.01")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lmexp.config.schema import RunConfig
+from lmexp.cost.device import Device
 from lmexp.cost.memory import SPARE, estimate_memory
 from lmexp.runs.directory import RunDir
 from lmexp.train import micro_batch as micro
@@ -32,7 +33,7 @@ def test_less_free_memory_gives_a_smaller_divisor_and_the_same_result(
     main(whole.path)
     config = whole.read_config()
     need = estimate_memory(config, "cpu", 12).peak  # 12 does not divide 32; 8 does
-    monkeypatch.setattr(micro, "free_bytes", lambda device: 1.001 * need / (1 - SPARE["cpu"]))
+    monkeypatch.setattr(micro, "free_bytes", lambda device, share: 1.001 * need / (1 - SPARE["cpu"]))
     assert micro.sizes_to_try(config) == [8, 4, 2, 1]
     run = make_run(*AUTO, place="elsewhere")
     assert main(run.path) == 0
@@ -40,6 +41,29 @@ def test_less_free_memory_gives_a_smaller_divisor_and_the_same_result(
     assert (small["micro_batch"], large["micro_batch"]) == (8, 32)
     assert small["steps"] == large["steps"] and small["tokens"] == large["tokens"]
     assert small["loss"] == pytest.approx(large["loss"], abs=1e-4)
+
+
+def test_runs_that_share_a_gpu_count_on_their_share_of_its_memory(monkeypatch: pytest.MonkeyPatch):
+    gpu = Device("cuda", "a GPU", 1, 80.0, (9, 0), native_bf16=True)
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 1e9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (78e9, 80e9))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    assert micro.free_bytes(gpu) == 78e9
+    assert micro.free_bytes(gpu, 0.25) == 20e9 - micro.CONTEXT_BYTES - 1e9, "not all that is free"
+    assert 4 * (micro.bytes_of_share(gpu, 0.25) + micro.CONTEXT_BYTES) == 80e9, "four runs and their contexts fit"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2e9, 80e9))
+    assert micro.free_bytes(gpu, 0.25) == 2e9, "another program has the rest"
+    micro.limit_memory(gpu, 1.0)
+    micro.limit_memory(gpu, 0.25)
+    assert fractions == [micro.bytes_of_share(gpu, 0.25) / 80e9], "a run that has the GPU to itself has no limit"
+
+
+def test_runs_that_share_a_cpu_count_on_their_share_of_its_memory(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    config = make_run(*AUTO, "launcher.slots=2").read_config()
+    need = estimate_memory(config, "cpu", 12).peak / (1 - SPARE["cpu"])
+    monkeypatch.setattr(micro, "memory_limits", lambda: [(2.001 * need, 0.0)])
+    assert micro.sizes_to_try(config) == [8, 4, 2, 1]  # 32 would fit into all of it
 
 
 @pytest.mark.slow
@@ -50,7 +74,7 @@ def test_a_device_that_runs_out_after_all_gets_the_next_smaller_one(make_run: Ma
     limited = f"""
 import resource, sys, pathlib
 import torch, lmexp.train.worker as worker, lmexp.train.micro_batch as micro
-micro.free_bytes = lambda device: 1e12  # an estimate that promises too much
+micro.free_bytes = lambda device, share: 1e12  # an estimate that promises too much
 torch.set_num_threads(1)
 size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 2_000_000_000, resource.RLIM_INFINITY))

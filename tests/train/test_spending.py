@@ -53,6 +53,13 @@ def test_what_is_unknown_or_estimated_in_a_part_is_so_in_the_whole(
     assert (total.joules, total.source) == (joules, source)
 
 
+def test_only_the_share_of_a_device_that_a_run_has_is_its_energy():
+    meter: Any = Meter(8.0, "nvml")
+    spending = Spending(meter, time.time(), device_share=0.25)
+    spending.load_state_dict(vars(Spent(1.0, 7.0, "nvml")))
+    assert spending.total(ALONE).joules == 7 + 2
+
+
 def test_a_checkpoint_keeps_the_total_and_a_resumed_run_continues_from_it():
     meter: Any = Meter(5.0, "rapl")
     spending = Spending(meter, started=time.time() - 10)

@@ -82,7 +82,8 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _dollars_per_second(table: pd.DataFrame) -> dict[str, float]:
-    """Return the price of a second of each run that has a price: that of all its processes."""
+    """Return the price of a second of each run that has a price: that of its share of the devices of its processes."""
     hourly, processes = numbers(table, "dollars_per_hour"), np.nan_to_num(numbers(table, "world_size"), nan=1.0)
-    prices = zip(table["run_id"], hourly * processes / 3600, strict=True)
+    shares = np.nan_to_num(numbers(table, "device_share"), nan=1.0)  # older records have none
+    prices = zip(table["run_id"], hourly * processes * shares / 3600, strict=True)
     return {str(run_id): float(price) for run_id, price in prices if np.isfinite(price)}
