@@ -297,6 +297,35 @@ class GeneratedData(ExampleSection):
         return "labels" if self.rule == "sentiment" else "pairs"
 
 
+MAX_TRANSITIONS = 1 << 22
+"""Of a Markov process; 16 bytes each while a text is drawn."""
+
+
+class MarkovData(DataSection):
+    """Text drawn from a Markov process: the loss that no model can beat is known exactly (data/markov.py)."""
+
+    source: Literal["markov"]
+    order: Annotated[int, Field(ge=1, le=8)] = 2
+    """How many symbols back the next one depends on."""
+    alphabet: Annotated[int, Field(ge=2, le=64)] = 27
+    """How many symbols there are: of 27 the last is the space."""
+    documents: Count = 10_000
+    document_length: Annotated[int, Field(ge=2, le=65_536)] = 1000
+    """Mean number of symbols of a document; the lengths are geometric."""
+    seed: Seed = 0
+    """Another seed gives another process, and so another text and another floor of the loss."""
+
+    @model_validator(mode="after")
+    def _check_transitions(self) -> Self:
+        transitions = self.alphabet ** (self.order + 1)
+        if transitions > MAX_TRANSITIONS:
+            raise ValueError(
+                f"order={self.order} with alphabet={self.alphabet} is a process of {transitions:,} transitions; at "
+                f"most {MAX_TRANSITIONS:,} are possible"
+            )
+        return self
+
+
 class OutsideData(ExampleSection, OutsideSection):
     """A source from outside: a function that is called with the other keys and yields documents or examples.
 
@@ -319,7 +348,7 @@ class OutsideData(ExampleSection, OutsideSection):
 
 
 ShippedData = Annotated[
-    StdlibData | FileData | HubData | PairData | LabelData | TagData | HubExamples | GeneratedData,
+    StdlibData | MarkovData | FileData | HubData | PairData | LabelData | TagData | HubExamples | GeneratedData,
     Field(discriminator="source"),
 ]
 DataConfig = Annotated[Annotated[ShippedData, SHIPPED] | Annotated[OutsideData, OUTSIDE], BY_ORIGIN]

@@ -1,9 +1,10 @@
 """Where text and examples come from: out of a data config, always in the same order.
 
 Kinds of source: the standard library's own files (no network needed), local files (local_files.py, example_files.py,
-tag_files.py), the Hugging Face hub (hub.py), rules (generated.py), and functions from outside (outside.py). Unless
-data.clean asks for it (cleaning.py), nothing in a text is normalised: line endings, spaces and Unicode forms stay as
-they are, so that the bytes counted here are the bytes of the source. Empty documents are skipped.
+tag_files.py), the Hugging Face hub (hub.py), rules (generated.py), a random process (markov.py), and functions from
+outside (outside.py). Unless data.clean asks for it (cleaning.py), nothing in a text is normalised: line endings, spaces
+and Unicode forms stay as they are, so that the bytes counted here are the bytes of the source. Empty documents are
+skipped.
 
 A source has a fingerprint, the hash of its content. It stands for the paths in identities: the same text
 in another folder is the same data.
@@ -27,13 +28,14 @@ from lmexp.config.data import (
     HubSection,
     LabelData,
     LocalSection,
+    MarkovData,
     OutsideData,
     PairData,
     Split,
     StdlibData,
     TagData,
 )
-from lmexp.data import cleaning, example_files, generated, hub, local_files, outside, tag_files
+from lmexp.data import cleaning, example_files, generated, hub, local_files, markov, outside, tag_files
 from lmexp.data.example_files import Example
 from lmexp.data.local_files import Named
 from lmexp.data.stop_words import LISTS
@@ -86,6 +88,8 @@ def fingerprint(data: DataConfig) -> str:
         return hub.fingerprint(data)
     if isinstance(data, GeneratedData):
         return generated.fingerprint(data)
+    if isinstance(data, MarkovData):
+        return markov.fingerprint(data)
     if isinstance(data, OutsideData):
         return outside.fingerprint(data)
     try:
@@ -193,6 +197,8 @@ def _texts(data: DataConfig, split: Split, known: Files) -> Iterator[str]:
         return local_files.documents(data, known[_key(split)].files)
     if isinstance(data, StdlibData):
         return _stdlib_documents()
+    if isinstance(data, MarkovData):
+        return markov.MarkovProcess.of(data).documents(data.documents)
     if isinstance(data, OutsideData) and data.holds == "text":
         return outside.documents(data)
     raise UserError(f"data.source={data.source} holds {data.holds}, not text")

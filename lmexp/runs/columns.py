@@ -112,6 +112,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             in_tooltip=True,
         ),
         Column(
+            "loss_floor",
+            "expected loss that no model can beat on this text, with the windows of the run's context; null unless the "
+            "text is drawn from a known process (data=markov)",
+            "floor of the loss",
+            "nats",
+            "floor",
+            ".4f",
+        ),
+        Column(
             "perplexity",
             "exp(loss); null for labels and tags",
             short="ppl",

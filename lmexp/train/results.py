@@ -14,6 +14,7 @@ from lmexp.cost.hardware import peak_of
 from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
+from lmexp.data.loss_floor import loss_floor
 from lmexp.runs.columns import ON_TEST
 from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns
@@ -52,6 +53,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "validation_seen": store.validation_seen,
             "test_fingerprint": store.test_fingerprint,
             "test_seen": store.test_seen,
+            "loss_floor": loss_floor(config, store),
             "validation_words": training.feed.text_words,
             "best_tokens": result.best_tokens,
             "texts_cut": training.feed.cut,

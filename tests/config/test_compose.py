@@ -104,7 +104,7 @@ MISTAKES = {
     "budget.tokens=2.5": "budget.tokens=2.5: input should be a valid integer",
     "optim.lr=nan": "optim.lr=nan: input should be a finite number",
     "data=text": "data.path must be given, as in data.path=...",
-    "data.source=web": "data.source=web: expected one of 'stdlib', 'files', 'hub', 'pairs'",
+    "data.source=web": "data.source=web: expected one of 'stdlib', 'markov', 'files', 'hub', 'pairs'",
     "model._target_=os.system": "model._target_=os.system is code from outside lmexp",
     "model._target_=lmexp.models.gpt.GTP": "model._target_=lmexp.models.gpt.GTP: expected one of 'lmexp.models.bert",
     "model.d_ff=${model.width}": "model.d_ff: Interpolation key 'model.width' not found",
