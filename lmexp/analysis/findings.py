@@ -18,6 +18,7 @@ from lmexp.analysis.effects.effects import Effect, all_effects
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking, ranking
+from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, name_at
@@ -58,6 +59,7 @@ def _of_one_part(study: Study, quality: str, cost: str) -> list[str]:
     if len(runs) > 1 and study.axes:
         sentences += _about_seeds(runs, ranked, quality)
     sentences += _about_baselines(study.table)
+    sentences += _about_floor(study.table, quality)
     return sentences + _about_unknown(study.table, quality) + _about_peaks(study.table)
 
 
@@ -262,6 +264,19 @@ def _about_baselines(table: pd.DataFrame) -> list[str]:
             names = _listed([name_at(table, int(at)) for at in lost])
             sentences.append(f"{names} {does} not beat the {column(name).title}, {value}.")
     return sentences
+
+
+def _about_floor(table: pd.DataFrame, quality: str) -> list[str]:
+    """Say how far the best row is above what no model can beat, if all rows have one floor."""
+    at, floor = _best_at(table, quality, "train_flops"), shared_floor(table, quality)
+    if at is None or floor is None:
+        return []
+    gap = float(numbers(table, quality)[at]) - floor
+    side = "above it" if gap >= 0 else "below it, by the luck of a finite text"
+    return [
+        f"No model can be expected to beat a {column(quality).title} of {in_words(quality, floor)} on this text: "
+        f"{name_at(table, at)} is {_size(quality, abs(gap))} {side}."
+    ]
 
 
 def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:

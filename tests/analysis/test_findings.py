@@ -32,6 +32,22 @@ def test_a_classifier_that_loses_to_a_baseline_is_named(tmp_path):
     assert said == f"{name} does not beat the accuracy of a bag of words, 0.8123."
 
 
+def test_the_best_run_is_held_against_the_loss_that_no_model_can_beat(tmp_path):
+    study = load_study([write_study(tmp_path)])
+    assert not any("expected to beat" in sentence for sentence in findings(study))
+    table = study.table
+    table["loss_floor"] = 2.3
+    (said,) = [sentence for sentence in findings(study) if "expected to beat" in sentence]
+    assert said == (
+        "No model can be expected to beat a loss of 2.3000 nats on this text: gpt_tiny-l4-fp32-s0 is 0.2000 above it."
+    )
+    (said,) = [sentence for sentence in findings(study, "bits_per_byte") if "expected to beat" in sentence]
+    best = table["bits_per_byte"].min()
+    assert f"is {best * (1 - 2.3 / 2.5):.4f} above it" in said
+    table.loc[0, "loss_floor"] = 2.2  # as with another context: there is no one floor
+    assert not any("expected to beat" in sentence for sentence in findings(study))
+
+
 def study_of(root, runs, axes, **manifest):
     """Write finished runs given as (values, loss, seconds) and load them as one sweep."""
     folder = root / "sweep"

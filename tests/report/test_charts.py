@@ -1,5 +1,7 @@
 """Charts as files: every chart in every format, in ink that paper takes, and no other format."""
 
+from dataclasses import replace
+
 import pytest
 
 from lmexp.analysis.effects.effects import effects
@@ -30,6 +32,18 @@ def test_an_exported_chart_has_a_colour_for_its_ink_and_holds_the_runs(study, tm
     effects_svg = (tmp_path / "charts/effects.svg").read_text()
     assert "precision: bf16 against fp32" in effects_svg and "change in loss" in effects_svg
     assert effects_svg.count('aria-label="n_layers: 4 against 2: ') == 1
+
+
+def test_the_loss_that_no_model_can_beat_is_a_line_of_the_charts(study, tmp_path):
+    table = study.table.assign(loss_floor=2.3)
+    table.loc[0, "loss_floor"] = 2.25
+    write_charts(replace(study, table=table), tmp_path, "loss", "train_seconds", ["svg"])
+    for name in ("scatter", "curves"):
+        drawn = (tmp_path / f"charts/{name}.svg").read_text()
+        assert drawn.count(">no model can beat 2.3<") == drawn.count(">no model can beat 2.25<") == 1
+    write_charts(replace(study, table=table), tmp_path, "bits_per_byte", "train_seconds", ["svg"])
+    bits = 2.3 * table["bits_per_byte"].iloc[1] / table["loss"].iloc[1]
+    assert f">no model can beat {bits:.4f}".rstrip("0") in (tmp_path / "charts/scatter.svg").read_text()
 
 
 def test_the_effects_are_those_of_the_findings(study):

@@ -14,6 +14,7 @@ from lmexp.analysis.scaling import branches, checks, cost, outliers
 from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
+from lmexp.analysis.scaling.irreducible import Irreducible, irreducible
 from lmexp.analysis.scaling.laws import SERVED, SIX_ND, Price, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
@@ -100,6 +101,11 @@ class Answer:
     def trusted(self) -> LawFit:
         """The law that predicted the held-out runs best."""
         return self.fit.trusted
+
+    @property
+    def irreducible(self) -> tuple[Irreducible, ...]:
+        """The irreducible loss of each law beside the floor of the text; empty if that is unknown."""
+        return irreducible(self.fit.laws, self.points.floor)
 
 
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # of refits that diverge

@@ -37,6 +37,8 @@ class Points:
     """(n,) what a reader calls each point: `line 7` of a file, or the name of a run; None for `point 7`."""
     units_named: bool = True
     """Whether the units are known; False if a table does not say which rows are one run, and each row counts as one."""
+    floor: float | None = None
+    """The loss that no model can beat, in the unit of `loss`; None if it is unknown or the points differ in it."""
     warnings: tuple[str, ...] = ()
     """What a reader of the fit must know about the points."""
     source: str = ""

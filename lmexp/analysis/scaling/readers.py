@@ -17,6 +17,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import matching
+from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import ONE_CONVENTION
@@ -131,9 +132,16 @@ def points_of_frame(
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=rows.left_out,
+        floor=_floor(frame, named["loss"], scale.get("loss", 1.0)),
         warnings=tuple(warning for warning in warnings if warning),
         source=f"{source}: {said}",
     )
+
+
+def _floor(frame: pd.DataFrame, loss: str, factor: float) -> float | None:
+    """Return the loss that no model can beat, if all rows have the same one; `factor` turns it into nats."""
+    floor = shared_floor(frame, loss)
+    return None if floor is None else floor * factor
 
 
 @dataclass(frozen=True)

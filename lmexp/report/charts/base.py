@@ -109,6 +109,21 @@ def below(parameter: str, names: list[str], words: dict[str, str] | None = None)
     )
 
 
+def floor_lines(values: Sequence[Mapping[str, Any]], condition: str = "true") -> list[alt.Chart]:
+    """Return a dashed line for each of the `values` that meets a condition, at its `floor`; no layer without values."""
+    if not values:
+        return []
+    lines = alt.Chart(alt.InlineData(values=values)).transform_filter(condition)
+    lines = lines.transform_calculate(label="'no model can beat ' + format(datum.floor, '.4~f')")
+    y = alt.Y("floor:Q", title=None)
+    return [
+        lines.mark_rule(strokeDash=[6, 4], color=INK, opacity=0.7).encode(y=y, description="label:N"),
+        lines.mark_text(color=INK, opacity=0.8, align="right", dy=-6, x=alt.ExprRef("width - 4")).encode(
+            y=y, text="label:N"
+        ),
+    ]
+
+
 def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
     """Return an axis; a blank title reserves the room for `below`."""
     return alt.Axis(

@@ -4,8 +4,9 @@ import json
 
 import altair as alt
 
+from lmexp.analysis.floor import distinct_floors
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import CURVES, PALETTE, ROWS, SHAPES, Groups, axis, below, styled
+from lmexp.report.charts.base import CURVES, PALETTE, ROWS, SHAPES, Groups, axis, below, floor_lines, styled
 
 CURVE_AXES = {
     "tokens": "training tokens",
@@ -46,6 +47,7 @@ def curves_chart(study: Study) -> alt.LayerChart:
             **encodings, shape=groups.channel(alt.Shape, SHAPES)
         ),
         below("against", list(CURVE_AXES), CURVE_AXES),
+        *floor_lines([{"floor": floor} for floor in distinct_floors(study.table, "loss")]),
     ]
     title = json.dumps("loss (nats)")
     return styled(layers, title, height=360, description="Loss of each run as it trained: validation and training")

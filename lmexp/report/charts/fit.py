@@ -12,7 +12,7 @@ import numpy as np
 
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.fit import Estimate
-from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
+from lmexp.report.charts.base import INK, PALETTE, SHAPES, floor_lines, styled
 from lmexp.report.charts.fit_encodings import (
     SHADES,
     colour_by_name,
@@ -72,7 +72,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
         .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), tooltip=[*tooltip, "unit:N"])
     )
     return styled(
-        [*_bands(lines, "flops", list(laws), answer), marks],
+        [*_bands(lines, "flops", list(laws), answer), marks, *_floor(answer)],
         json.dumps("loss, and the lowest loss predicted for each budget"),
         HEIGHT,
         "Loss of each run against its compute, with the lowest loss that each law predicts and its interval",
@@ -103,7 +103,8 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
     )
     lines = _line(law.law.name, "cost", grid, law.loss(grid))
     title = f"loss against {column(answer.cost).title}: the runs on the frontier, and the law"
-    return styled([*_bands(lines, "cost", [law.law.name], answer), marks], json.dumps(title), HEIGHT, title)
+    layers = [*_bands(lines, "cost", [law.law.name], answer), marks, *_floor(answer)]
+    return styled(layers, json.dumps(title), HEIGHT, title)
 
 
 def size_chart(answer: Answer) -> alt.LayerChart:
@@ -212,6 +213,12 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
     )
     title = "measured loss above or below the law (percent)"
     return styled([zero, marks], json.dumps(title), 300, "Residuals of each law against compute")
+
+
+def _floor(answer: Answer) -> list[alt.Chart]:
+    """Return the line of the loss that no model can beat, if it is known."""
+    floor = answer.points.floor
+    return floor_lines([] if floor is None else [{"floor": floor}])
 
 
 def _spent(answer: Answer) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
+from lmexp.analysis.floor import FLOORED, distinct_floors
 from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
@@ -21,6 +22,7 @@ from lmexp.report.charts.base import (
     Groups,
     axis,
     below,
+    floor_lines,
     lookup,
     measured,
     styled,
@@ -105,6 +107,10 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
         steps.encode(x=x, y=y, detail="rank:N"),
         marks.encode(x=x, y=y).add_params(*parameters),
         below("cost", downs),
+        *floor_lines(
+            [{"of": name, "floor": floor} for name in FLOORED for floor in distinct_floors(study.table, name)],
+            "datum.of === quality",
+        ),
     ]
     title = lookup("quality", {name: column(name).heading for name in ups})
     return styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")

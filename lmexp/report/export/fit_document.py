@@ -32,6 +32,8 @@ def fit_document(answer: Answer) -> dict[str, Any]:
             "price": {"flops_per_token": str(answer.price), **answer.price._asdict()},
             "trusted": answer.trusted.law.name,
             "laws": {name: _law(law, answer.price) for name, law in answer.fit.laws.items()},
+            "loss_floor": points.floor,
+            "floor_is_inside": {each.by: each.is_inside for each in answer.irreducible},
             "approaches": {
                 name: {
                     "exponent": _interval(approach.exponent),

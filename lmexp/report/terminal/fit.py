@@ -14,6 +14,7 @@ from rich.text import Text
 from lmexp.analysis.scaling.answers import Answer, Best
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.irreducible import Irreducible
 from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
 from lmexp.units import printable, si
@@ -77,7 +78,19 @@ def headline(answer: Answer) -> list[str]:
     elif held:
         off = f"{held.mean_absolute_error:.2%} off on average"
         said.append(f"Fitted to the smaller runs, the law predicts the largest fifth {off}.")
-    return said
+    return said + [irreducible_text(each) for each in answer.irreducible]
+
+
+def irreducible_text(irreducible: Irreducible) -> str:
+    """Return what a law's irreducible loss is beside the loss that no model can beat, as a sentence."""
+    if irreducible.value == 0:
+        return f"{irreducible.by} does not identify E; the floor of this text is {irreducible.floor:.4f}."
+    low, high = f"{irreducible.low:.4f}", f"{irreducible.high:.4f}"
+    place = "inside" if irreducible.is_inside else "outside"
+    return (
+        f"E = {irreducible.value:.4f} ({low} to {high}) by {irreducible.by}; the floor of this text is "
+        f"{irreducible.floor:.4f}: {place} the interval."
+    )
 
 
 def _best_size(answer: Answer, row: Best) -> list[str]:

@@ -182,3 +182,10 @@ def test_a_study_gives_its_finished_runs_and_counts_the_others(tmp_path: Path):
     assert points.left_out == {"failed": 1, "diverged": 1}
     assert points.precision is not None and set(points.precision) == {"fp32", "bf16"}
     assert {"train_seconds", "wall_seconds"} <= set(points.costs)
+
+
+def test_the_floor_of_the_loss_is_read_if_all_rows_have_one(tmp_path: Path):
+    rows = "params,tokens,loss,bits_per_byte,loss_floor\n1e6,1e8,3,1.5,2\n2e6,1e8,2.8,1.4,{}\n"
+    assert read(tmp_path, rows.format(2)).floor == 2
+    assert read(tmp_path, rows.format(2), loss="bits_per_byte").floor == 1
+    assert read(tmp_path, rows.format(2.1)).floor is read(tmp_path, rows.format("")).floor is None

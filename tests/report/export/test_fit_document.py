@@ -1,6 +1,7 @@
 """What a fit's files hold: the numbers of a paper's table; and an earlier fit is not overwritten."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from lmexp.analysis.scaling.answers import Answer, answer
 from lmexp.report.export.fit_document import fit_document
 from lmexp.report.export.fit_latex import fit_latex
-from lmexp.report.page.fit import write_fit
+from lmexp.report.page.fit import write_fit, write_fit_charts
+from lmexp.report.terminal.fit import headline
 from tests.analysis.scaling.designs import grid
 
 
@@ -46,6 +48,19 @@ def test_a_table_in_latex_has_every_law_and_number(found: Answer):
         line.count("&") == 4 for line in text.splitlines() if line.endswith(r"\\")
     )
     assert all(words in text for words in ("chinchilla", "kaplan", r"$\alpha$", "$G$", "$N_c$"))
+
+
+@pytest.mark.parametrize(("floor", "place"), [(1.8172, "inside"), (1.6, "outside")])
+def test_the_irreducible_loss_is_held_against_the_floor_of_the_text(floor: float, place: str, tmp_path: Path):
+    with_floor = answer(replace(grid(noise=0.0005), floor=floor), [1e21], bootstraps=100)
+    theta, interval = (getattr(with_floor.fit.laws["chinchilla"], name)["E"] for name in ("theta", "intervals"))
+    words = f"E = {theta:.4f} ({interval[0]:.4f} to {interval[1]:.4f}) by chinchilla; the floor of this text is "
+    assert f"{words}{floor:.4f}: {place} the interval." in headline(with_floor)
+    document = fit_document(with_floor)
+    assert document["loss_floor"] == floor and document["floor_is_inside"]["chinchilla"] is (place == "inside")
+    assert "kaplan" not in document["floor_is_inside"]  # it has no E
+    (file,) = (file for file in write_fit_charts(with_floor, tmp_path, ["svg"]) if "fit-loss" in file.name)
+    assert f"no model can beat {floor:g}" in file.read_text()
 
 
 def test_an_earlier_fit_of_another_question_is_kept(found: Answer, tmp_path: Path):
