@@ -54,6 +54,7 @@ STEPS = [
     Step("out_of_memory", "memory", 150, beside_others=True),
     Step("judge", "devices", 120, beside_others=True),
     Step("sharing", "devices", 90),
+    Step("neighbours", "devices", 60),
     Step("energy", "machine", 60),
     Step("decode", "speed", 90),
     Step("llama_1b", "speed", 180),

@@ -1,6 +1,9 @@
-"""Where things run: strategies at world size 1, judging on the run's own device, two runs on one device."""
+"""Where things run: strategies at world size 1, judging on the run's own device, what else is on it."""
 
 import csv
+import os
+import subprocess
+import sys
 from typing import Any
 
 from gpu_steps.bench import Bench
@@ -89,6 +92,33 @@ def sharing(bench: Bench) -> None:
         bench.check(f"{name}: reserved memory, GB", reserved, bench.dry or reserved <= room, f"at most {room:.2f}")
         bench.show(f"{name}: micro_batch", row["micro_batch"], f"of {tokens // row['context']}")
     _context(bench)
+
+
+def neighbours(bench: Bench) -> None:
+    """Train a run alone, and one beside another program: only the first was exclusive."""
+    words = bench.words("model=gpt_nano", "batch.tokens=1024", f"budget.tokens={4 if bench.dry else 100}_000")
+    record, _, _ = bench.train_here(*words)
+    exclusive = None if record is None else record["exclusive"]
+    bench.check("alone: exclusive", str(exclusive), exclusive is True, "True")
+    if bench.dry:
+        return
+    from lmexp.cost.nvml import Gpu
+
+    listed = Gpu(0).processes()
+    bench.show("processes that NVML lists", len(listed), "this one alone")
+    bench.show("this process is among them", str(os.getpid() in listed))
+    holds = "import torch; torch.ones(9, device='cuda').sum().item(); print(1, flush=True); input()"
+    stranger = subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        bench.show("processes that NVML lists then", len(Gpu(0).processes()), "two")
+        record, _, _ = bench.train_here(*words, "seed=1")
+    finally:
+        stranger.kill()
+        stranger.wait()
+    exclusive = None if record is None else record["exclusive"]
+    bench.check("beside another program: exclusive", str(exclusive), exclusive is False, "False")
 
 
 def _context(bench: Bench) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lmexp.cost.device import Device
+from lmexp.cost.nvml import Gpu
 
 Source = Literal["nvml", "rapl", "estimated"]
 POWERCAP = Path("/sys/class/powercap")
@@ -50,13 +51,16 @@ class EnergyMeter:
         self._last = self._read()
 
     def sample(self) -> None:
-        """Add what was used since the last sample. After a counter fails once, the energy is unknown."""
+        """Add what was used since the last sample. After a counter fails or starts anew, the energy is unknown."""
         with self._lock:  # the heartbeat and the end of a run may call this at the same time
             if self.source is None:
                 return
             try:
                 now = self._read()
             except Exception:  # a driver that was unloaded can raise anything
+                self.source = None
+                return
+            if now < self._last:  # the GPU was reset, and nobody knows what it had used until then
                 self.source = None
                 return
             self._joules += now - self._last
@@ -85,7 +89,9 @@ def open_meter(device: Device, index: int, watts: float | None, shares_machine: 
         return EnergyMeter(_CountedElsewhere(), "rapl")
     with suppress(Exception):  # without the counter or the permission, use an estimate
         if device.kind == "cuda":
-            return EnergyMeter(NvmlCounter(index), "nvml", watts)
+            gpu = Gpu(index)
+            gpu.joules()  # raises an error if there is no counter
+            return EnergyMeter(gpu, "nvml", watts)
         if device.kind == "cpu":
             return EnergyMeter(RaplCounter(), "rapl", watts)
     return EnergyMeter(None, None, watts)
@@ -96,25 +102,6 @@ class _CountedElsewhere:
 
     def joules(self) -> float:
         return 0.0
-
-
-class NvmlCounter:
-    """The counter of a GPU. Raises an error of NVML if the GPU has none."""
-
-    def __init__(self, index: int) -> None:
-        """`index` is the index in torch, which can differ from that in NVML."""
-        import pynvml
-        import torch
-
-        pynvml.nvmlInit()
-        uuid = torch.cuda.get_device_properties(index).uuid
-        self._nvml = pynvml
-        self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-        self.joules()
-
-    def joules(self) -> float:
-        """Return joules since the driver was loaded."""
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
 
 
 class RaplCounter:

@@ -11,7 +11,6 @@ these weights, and can differ from the record's in the third digit.
 """
 
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from lmexp.config.outside import warn_of_changes
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
-from lmexp.cost.exclusive import Exclusive
+from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
 from lmexp.cost.measure import measured
 from lmexp.cost.peaks import key_of, memory_bandwidth, read_peaks
@@ -138,7 +137,7 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     skipped += unsupported
     _check_memory(target.config, device)
     # The lock is on the device: a training run that comes to it meanwhile also learns that it is not alone.
-    exclusive = Exclusive(os.environ.get("CUDA_VISIBLE_DEVICES", "0") if device.kind == "cuda" else "cpu")
+    exclusive = lock_devices(device.kind)
     notes: list[str] = []
     rows: list[Row] = []
     try:

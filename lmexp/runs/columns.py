@@ -497,7 +497,10 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("dtype_grads", "data type of the live gradients", is_text=True),
         Column("dtype_optimizer", "data type of the live optimizer state", is_text=True),
         Column(
-            "exclusive", "whether no other run of lmexp used the device; if false, its speeds are too low", is_text=True
+            "exclusive",
+            "whether nothing else used the devices: no other run of lmexp and, on a GPU with NVML, no other program; "
+            "if false, its speeds are too low",
+            is_text=True,
         ),
         Column(
             "cpu_wait_fraction",

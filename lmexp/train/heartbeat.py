@@ -1,26 +1,28 @@
 """The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lmexp.runs.directory import RunDir
 from lmexp.train.curve import Curve
 from lmexp.train.progress import Progress
-from lmexp.train.spending import Spending
 
 HEARTBEAT_SECONDS = 2.0
 
 
 @contextmanager
-def heartbeat(run: RunDir, progress: Progress, curve: Curve, spending: Spending) -> Iterator[None]:
-    """Update state.json at the start, at the end and every few seconds in between, from a thread."""
+def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[], None]) -> Iterator[None]:
+    """Update state.json at the start, at the end and every few seconds in between, from a thread.
+
+    The thread also calls `sample`, to measure what changes while the run trains.
+    """
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(HEARTBEAT_SECONDS):
             update()
-            spending.sample()
+            sample()
 
     def update() -> None:
         run.update_state(

@@ -41,10 +41,6 @@ class Spending(pl.Callback):
         """Add up the energy of all processes while they can still communicate."""
         self.spent = self.total(trainer)
 
-    def sample(self) -> None:
-        """Read the energy counter. It wraps around, so it must be read more often than every few minutes."""
-        self.energy.sample()
-
     def total(self, trainer: pl.Trainer) -> Spent:
         """Return what was spent, summed over processes; collective, call on every rank."""
         joules = self.energy.joules()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -23,7 +22,7 @@ from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
 from lmexp.cost.energy import open_meter
-from lmexp.cost.exclusive import Exclusive
+from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_shared
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon
@@ -100,7 +99,7 @@ class Training:
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
         self.cpu_wait = CpuWait()
-        self.exclusive = Exclusive(_visible_devices(self.root_device)) if leader else None
+        self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.meter = StepMeter(config.batch.tokens, self.root_device)
 
@@ -131,7 +130,7 @@ class Training:
         spending = Spending(self.energy, started, self.device_share)
         dtypes = DtypeReader(validation)
         checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
-        with heartbeat(self.run, progress, curve, spending) if self.leader else nullcontext():
+        with heartbeat(self.run, progress, curve, self._sample) if self.leader else nullcontext():
             callbacks = [call_target(section, "callback") for section in config.callbacks]
             self.take_steps(progress, [*callbacks, curve, evaluation, saving, spending, dtypes], checkpoint)
             assert evaluation.quality is not None, "the end of a budget is always evaluated"
@@ -183,6 +182,12 @@ class Training:
         task.to(self.root_device)
         return task.judge(feed, micro_batch(self.config))
 
+    def _sample(self) -> None:
+        """Look at what goes on beside the training; the heartbeat calls this every few seconds."""
+        self.energy.sample()  # a counter that wraps around must be read more often than every few minutes
+        if self.exclusive is not None:
+            self.exclusive.look()
+
     def release(self) -> bool | None:
         """Release the devices; return whether no other run was on them. None for others than the leader."""
         return self.exclusive.release() if self.exclusive else None
@@ -211,7 +216,3 @@ def _model(config: RunConfig) -> nn.Module:
     if config.trainer.compile:
         model.compile()
     return model
-
-
-def _visible_devices(device: torch.device) -> str:
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0") if device.type == "cuda" else "cpu"

@@ -97,7 +97,7 @@ def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(resolve: Resolv
 
 def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
     sweep = resolve()
-    other = Exclusive("cpu")
+    other = Exclusive(["cpu"])
     said: list[str] = []
     try:
         measure(sweep.runs, tmp_path / "outputs", said.append)

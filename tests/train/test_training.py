@@ -1,7 +1,8 @@
 """The task's own scores: computed on the device that trained, and nothing that fails there costs the weights."""
 
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -48,3 +49,14 @@ def test_weights_are_kept_where_judging_fails(make_run: MakeRun, monkeypatch: py
     assert main(run.path) == 1
     assert run.read_state().state == "oom"
     assert load_final(run).model is not None
+
+
+def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
+    done: list[str] = []
+    energy, exclusive = (
+        SimpleNamespace(sample=lambda: done.append("energy")),
+        SimpleNamespace(look=lambda: done.append("look")),
+    )
+    for lock in (exclusive, None):  # only the leader has one
+        Training._sample(cast(Training, SimpleNamespace(energy=energy, exclusive=lock)))
+    assert done == ["energy", "look", "energy"]

@@ -113,7 +113,7 @@ def _notes(document: Row) -> list[str]:
             "Memory speed is above 100% because the weights fit into the CPU's caches, which are faster than memory."
         )
     if not rows[0]["exclusive"]:
-        notes.append("Another run used this device at the same time: the speeds are too low.")
+        notes.append("Another run or program used this device at the same time: the speeds are too low.")
     return notes
 
 

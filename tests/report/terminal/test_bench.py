@@ -71,7 +71,7 @@ def test_what_would_mislead_is_said():
     text = printed(document("fp32", "int4", bandwidth_use=1.2, exclusive=False))
     assert "int4 takes one byte for each weight" in text
     assert "Memory speed is above 100%" in text
-    assert "Another run used this device" in text
+    assert "Another run or program used this device" in text
     assert "int4 takes" not in printed(document("fp32", "int8"))
 
 
