@@ -51,12 +51,14 @@ def check_config(config: RunConfig) -> None:
     config.optim.check()
     config.launcher.check(config.trainer)
     _check_fp8(config)
-    budgets = [name for name, value in config.budget.model_dump().items() if value is not None]
+    budgets = list(config.budget.amount)
     if len(budgets) > 1:
         first, second = budgets[:2]
         raise UserError(f"two budgets: budget.{first} and budget.{second}; set one of them to null")
     if isinstance(config.schedule, ScheduleConfig):
         config.schedule.check()
+    if config.budget.milestones:
+        _check_milestones(config)
 
 
 def check_task(config: RunConfig) -> None:
@@ -83,6 +85,26 @@ def check_task(config: RunConfig) -> None:
         raise UserError(f"task.document_masks=true works for models of {known}, and {model.name} is of {model.family}")
     if data.holds != task.holds:
         raise UserError(f"task={task.name} needs {task.holds}, and data.source={data.source} has {data.holds}")
+
+
+def _check_milestones(config: RunConfig) -> None:
+    """Raise UserError if milestones cannot branch off this run; cost/horizon.py checks where they lie."""
+    schedule = config.schedule
+    if not isinstance(schedule, ScheduleConfig) or not schedule.has_trunk:
+        raise UserError(
+            "budget.milestones needs a learning rate that does not depend on where the run ends: schedule=wsd, "
+            "whose cool-down branches off at each milestone, or schedule=constant"
+        )
+    for kind in {"seconds", "dollars"} & config.budget.amount.keys():
+        raise UserError(
+            f"budget.milestones needs a budget whose steps are known from the start, and budget.{kind} is not: "
+            "set tokens, flops, tokens_per_param or epochs"
+        )
+    if config.evaluation.patience is not None:
+        raise UserError(
+            "evaluation.patience may end a run at any evaluation, and budget.milestones says where it ends: "
+            "set one of them to null"
+        )
 
 
 def _name(section: type[Section], field: str = "name") -> str:

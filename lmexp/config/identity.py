@@ -45,9 +45,10 @@ def ids_of(config: RunConfig) -> tuple[str, ...]:
     what = config.model_dump(mode="json", by_alias=True, exclude=left_out, exclude_defaults=True)
     if config.budget.dollars is not None:  # there the price decides how long the run trains
         what["dollars_per_hour"] = config.hardware.dollars_per_hour
-    if what.get("budget") != {"tokens": DEFAULT_TOKENS}:
+    budget = dict(what.get("budget", {}))
+    if budget.pop("tokens", None) != DEFAULT_TOKENS:
         return (_hash(what),)
-    return _hash(what | {"budget": {}}), _hash(what)
+    return _hash(what | {"budget": budget}), _hash(what)
 
 
 def _hash(what: dict[str, Any]) -> str:

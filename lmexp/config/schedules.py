@@ -38,6 +38,16 @@ class ScheduleConfig(Section):
             raise ValueError(f"expected one of {', '.join(SHAPES)}")
         return name
 
+    @property
+    def has_trunk(self) -> bool:
+        """Whether the rate is the same for runs of every length until the cool-down, so that they can share steps."""
+        return self.name in ("constant", "wsd")
+
+    @property
+    def decay(self) -> float:
+        """Share of the budget, at its end, over which a schedule with a trunk falls; 0 for a constant one."""
+        return self.cooldown if self.name == "wsd" else 0.0
+
     def check(self) -> None:
         """Raise UserError for values that cannot be combined."""
         if self.name == "wsd" and self.warmup + self.cooldown > 1:
@@ -70,13 +80,15 @@ SHAPES: dict[str, Shape | None] = {"constant": None, "linear": _linear, "cosine"
 """Every shape by its name; a constant one stays at the peak."""
 
 
-def factor(schedule: ScheduleConfig, share: float) -> float:
+def factor(schedule: ScheduleConfig, share: float, run_share: float | None = None) -> float:
     """Return the multiple of the peak rate at `share` (0 to 1) of the budget.
 
-    Warm-up rises linearly from 0 and reaches 1 at `warmup`; the shape runs over the rest.
+    Warm-up rises linearly from 0 and reaches 1 at `warmup`; the shape runs over the rest. On the way to a milestone,
+    `share` is that of a run which ends there, and the warm-up is the whole run's, of which `run_share` is behind.
     """
-    if share < schedule.warmup:
-        return share / schedule.warmup
+    whole = share if run_share is None else run_share
+    if whole < schedule.warmup:
+        return whole / schedule.warmup
     shape = SHAPES[schedule.name]
     if shape is None:
         return 1.0

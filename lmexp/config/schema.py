@@ -11,7 +11,7 @@ bring, and nothing else.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lmexp.config.base import (
     BY_ORIGIN,
@@ -57,7 +57,7 @@ DEFAULT_TOKENS = 1_000_000
 
 
 class BudgetConfig(Section):
-    """What a run may spend: exactly one of these, or none, which means 1,000,000 tokens."""
+    """What a run may spend: exactly one amount, or none, which means 1,000,000 tokens; and its milestones."""
 
     tokens: Count | None = None
     flops: Annotated[float, Field(gt=0)] | None = None
@@ -70,6 +70,20 @@ class BudgetConfig(Section):
     """Seconds of training steps; starting, validation and checkpoints come on top."""
     dollars: Annotated[float, Field(gt=0)] | None = None
     """Price of the training steps, at hardware.dollars_per_hour for each device."""
+    milestones: list[Positive] | None = None
+    """Points before the end at which the run yields a row of its own, as if it had been trained until there alone:
+    shares of the budget, up to 1, or tokens, above 1. The end is always a milestone."""
+
+    @field_validator("milestones")
+    @classmethod
+    def _in_order(cls, milestones: list[float] | None) -> list[float] | None:
+        """Sort, and leave out the end, so that equal runs have equal identities."""
+        return sorted({float(each) for each in milestones or ()} - {1.0}) or None
+
+    @property
+    def amount(self) -> dict[str, float]:
+        """The amount by its name, as in `{"flops": 1e13}`; empty if none is set. check_config refuses several."""
+        return self.model_dump(exclude_none=True, exclude={"milestones"})
 
 
 class BatchConfig(Section):

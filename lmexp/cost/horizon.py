@@ -1,15 +1,44 @@
 """The length of a run: its budget as optimizer steps, or as seconds of training."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lmexp.config.checks import world_size
+from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.flops import count_shared
 from lmexp.errors import UserError
 
 MAX_TOKENS = 1e16
+NEARLY = 1e-9
+"""Of a step: a share of a budget counts as the whole steps that it would be without the rounding of its product."""
+
+
+@dataclass(frozen=True)
+class Milestone:
+    """A point at which a run yields a row of its own, in optimizer steps.
+
+    The run trains one trunk. Before each milestone a cool-down branches off the trunk, from whose state the run then
+    goes on to the next milestone.
+    """
+
+    steps: int
+    """Steps that a separate run of this length would take."""
+    start: int
+    """Steps of the trunk when the run sets out for this milestone: those at the last one's branch, or 0."""
+    branch: int | None
+    """Steps of the trunk when the cool-down begins; None for the end of the run, after which no trunk is needed."""
+
+    @property
+    def spent(self) -> int:
+        """Steps that are trained for this milestone, beyond what earlier ones have trained."""
+        return self.steps - self.start
+
+    def can_follow(self, steps: int) -> bool:
+        """Whether a trunk of so many steps is a state on the way to this milestone."""
+        return steps < self.steps and (self.branch is None or steps <= self.branch)
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,27 @@ class Horizon:
     """Seconds of training steps; only the run itself shows how many steps that is."""
     budget_share: float = 1.0
     """Share of the budget that whole steps can spend, at most 1."""
+    milestones: tuple[Milestone, ...] = ()
+    """In order, the end of the run among them; empty if the budget has none."""
+
+    @property
+    def spent_steps(self) -> int | None:
+        """Steps that the run trains in all, the cool-downs to its milestones included."""
+        return None if self.steps is None else sum(each.spent for each in self.milestones) or self.steps
+
+    @property
+    def spent_tokens(self) -> int | None:
+        """Tokens that the run trains on in all."""
+        if self.tokens is None or self.steps is None or self.spent_steps is None:
+            return None
+        return self.tokens // self.steps * self.spent_steps
+
+    @property
+    def spent_flops(self) -> float | None:
+        """Training FLOPs of the run in all."""
+        if self.flops is None or self.tokens is None or self.spent_tokens is None:
+            return None
+        return self.flops * (self.spent_tokens / self.tokens)
 
 
 def horizon(
@@ -38,7 +88,8 @@ def horizon(
         parts: in how many steps of an epoch so many examples share a sequence, for a budget in FLOPs [default: none
             do]; see count_shared.
 
-    Raises UserError if the budget is less than one step, or is in dollars and the hardware has no price.
+    Raises UserError if the budget is less than one step, or is in dollars and the hardware has no price, or if a
+    milestone does not lie between the warm-up and the end of the run, a step apart from the next.
     """
     budget, count = config.budget, count_shared(config, parts or {1: 1})
     if budget.seconds is not None:
@@ -63,7 +114,33 @@ def horizon(
             f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}"
         )
     spent = steps * config.batch.tokens
-    return Horizon(steps, spent, float(spent) * count.flops_per_token, budget_share=spent / tokens)
+    flops = float(spent) * count.flops_per_token
+    return Horizon(steps, spent, flops, None, spent / tokens, _milestones(config, steps, tokens))
+
+
+def _milestones(config: RunConfig, steps: int, tokens: float) -> tuple[Milestone, ...]:
+    """Return the milestones of a run of `steps` steps, whose budget pays for `tokens` tokens."""
+    schedule = config.schedule
+    if not config.budget.milestones or not isinstance(schedule, ScheduleConfig):
+        return ()
+    milestones: list[Milestone] = []
+    start = 0
+    for each in config.budget.milestones:
+        said = f"budget.milestones: {each:g}{'' if each > 1 else ' of the budget'}"
+        end = int((each if each > 1 else each * tokens) / config.batch.tokens + NEARLY)
+        if end >= steps:
+            raise UserError(f"{said} is not before the end of the run, which is {steps * config.batch.tokens} tokens")
+        if milestones and end == milestones[-1].steps:
+            raise UserError(f"{said} is at the same step as the milestone before it; a smaller batch.tokens parts them")
+        branch = end if not schedule.decay else math.ceil((1 - schedule.decay) * end - NEARLY) - 1
+        if branch < max(schedule.warmup * steps, 1):
+            raise UserError(
+                f"{said} is {end} steps, which leave no step between the warm-up (schedule.warmup={schedule.warmup:g}, "
+                f"{math.ceil(schedule.warmup * steps)} steps) and the cool-down (schedule.cooldown={schedule.decay:g})"
+            )
+        milestones.append(Milestone(end, start, branch))
+        start = branch
+    return (*milestones, Milestone(steps, start, None))
 
 
 def _price_of_an_hour(config: RunConfig, device_kind: str) -> float:

@@ -148,7 +148,7 @@ def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence
         check_code(run.read_config())
     for run in runs:
         if fresh:
-            (run.checkpoints / "last.ckpt").unlink(missing_ok=True)
+            run.forget_progress()
         run.clear_failure()
         state = run.read_state()
         run.write_state(State(attempts=state.attempts, earlier=state.spent))

@@ -24,7 +24,7 @@ class SweepProgress:
         """Share of each run in the work of the sweep; each trial of a search counts 1."""
         self._work_left = float(sweep.search.spec.trials) if sweep.search else sum(self._weights.values())
         self._work_done = 0.0
-        self._tokens = {planned.run.name: planned.horizon.tokens for planned in runs}
+        self._tokens = {planned.run.name: planned.horizon.spent_tokens for planned in runs}
         """Tokens of the runs that have not ended; None if the budget is a time."""
         self.ended_runs = 0
         self._began = time.monotonic()
@@ -115,7 +115,7 @@ def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
 
 def _weights(runs: Sequence[PlannedRun]) -> dict[str, float]:
     """Return the work of each run: in FLOPs, or in seconds if all budgets are times, or 1 each."""
-    for each in ([planned.horizon.flops for planned in runs], [planned.horizon.seconds for planned in runs]):
+    for each in ([planned.horizon.spent_flops for planned in runs], [planned.horizon.seconds for planned in runs]):
         if None not in each:
             return {planned.run.name: size for planned, size in zip(runs, each, strict=True) if size is not None}
     return {planned.run.name: 1.0 for planned in runs}

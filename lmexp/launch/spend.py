@@ -15,6 +15,7 @@ from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.probes import Probe
+from lmexp.runs.record import Row
 from lmexp.runs.state import State
 from lmexp.units import si
 
@@ -61,11 +62,10 @@ class Ledger:
         if not self.has_limits:
             return
         rows = planned.run.read_record()
-        row = rows[-1] if rows else {}
-        measured, done = (row.get("wall_seconds") or 0.0) / 3600, float(row.get("train_flops") or 0.0)
+        measured, done = sum(map(_hours_of, rows)), float(sum(map(_flops_of, rows)))
         # A record does not count the steps that were lost between a checkpoint and a kill, but they cost money too.
         hours = max(measured, state.spent / 3600)
-        flops = done or (state.share or 0.0) * (planned.horizon.flops or 0.0)
+        flops = done or (state.share or 0.0) * (planned.horizon.spent_flops or 0.0)
         self._spent[planned.identity] = Spend(hours, self._dollars(planned, hours), flops)
         if measured and done:
             self._rates[planned.identity] = measured / done
@@ -87,18 +87,29 @@ class Ledger:
         length, probe, hours = planned.horizon, self._probe_of(planned), 0.0
         if length.seconds is not None:
             hours = length.seconds / 3600
-        elif self._rates and length.flops is not None:
-            hours = median(self._rates.values()) * length.flops
-        elif probe is not None and length.steps is not None:
-            hours = probe.seconds(length.steps) / 3600
+        elif self._rates and length.spent_flops is not None:
+            hours = median(self._rates.values()) * length.spent_flops
+        elif probe is not None and length.spent_steps is not None:
+            hours = probe.seconds(length.spent_steps) / 3600
         left = self._left.get(planned.identity, 1.0)
-        flops = left * (length.flops or 0.0)
+        flops = left * (length.spent_flops or 0.0)
         return Spend(left * hours, self._dollars(planned, left * hours), flops)
 
     def _dollars(self, planned: PlannedRun, hours: float) -> float:
         config, kind = planned.config, planned.device.kind
         price = config.hardware.dollars_per_hour or 0.0
         return hours * price * devices_used(kind, world_size(config)) * device_share(config, kind)
+
+
+def _flops_of(row: Row) -> float:
+    """Return the FLOPs that were spent for a row; records of earlier versions have no milestones and no spent_flops."""
+    return float(row.get("spent_flops") or row.get("train_flops") or 0.0)
+
+
+def _hours_of(row: Row) -> float:
+    """Return the hours that were spent for a row: those that it would have taken alone, by the share of its FLOPs."""
+    alone = (row.get("wall_seconds") or 0.0) / 3600
+    return float(alone * _flops_of(row) / (row.get("train_flops") or 1.0)) if _flops_of(row) else float(alone)
 
 
 def _left(planned: PlannedRun) -> float:

@@ -30,7 +30,7 @@ from lmexp.runs.record import Row
 
 MIN_SCALE = 0.1
 """Smallest factor that is proposed: a run on less than a tenth of its budget answers another question."""
-SEED = "seed"
+SEED, MILESTONES = "seed", "budget.milestones"
 
 Caps = dict[str, float]
 """Limits for all runs together: column of a plan -> limit in the column's unit."""
@@ -158,16 +158,19 @@ def scaled_budget(spec: SweepSpec, axes: Mapping[str, list[Any]], budgets: Seque
                   factor: float) -> list[str] | None:  # fmt: skip
     """Return the overrides that multiply the budget of every cell by `factor`, rounded down.
 
-    None if no overrides can: budgets that are zipped with other axes, listed point by point, or in several units.
+    None if no overrides can: budgets that are zipped with other axes, listed point by point, or in several units, or
+    whose milestones are tokens instead of shares.
     """
-    swept = [axis for axis in axes if axis == "budget" or axis.startswith("budget.")]
+    if any(each > 1 for budget in budgets for each in budget.milestones or ()):
+        return None
+    swept = [axis for axis in axes if axis == "budget" or (axis.startswith("budget.") and axis != MILESTONES)]
     if swept:
         key = swept[0]
         of_points = any(axis in point for point in spec.points for axis in swept)
         if len(swept) > 1 or key == "budget" or key in spec.zip or of_points:
             return None
         return [f"{key}={','.join(_times(key, value, factor) for value in axes[key])}"]
-    kinds = [budget.model_dump(exclude_none=True) or {"tokens": DEFAULT_TOKENS} for budget in budgets]
+    kinds = [budget.amount or {"tokens": DEFAULT_TOKENS} for budget in budgets]
     if any(kind != kinds[0] for kind in kinds):
         return None
     ((name, value),) = kinds[0].items()

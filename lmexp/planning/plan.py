@@ -49,7 +49,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
     """Return one row per run: its swept values, then its costs; a GB is 1e9 bytes.
 
     Seconds, energy and dollars cover the training steps only: starting, evaluation and checkpoints come on top. Unknown
-    values are null.
+    values are null. If a run has milestones, its steps, tokens and FLOPs include the cool-downs to them.
     """
     rows = []
     for cell in cells:
@@ -60,7 +60,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
         )
         steps = _steps(cell)
         tokens = None if steps is None else steps * config.batch.tokens
-        flops = cell.horizon.flops  # known unless the budget is time or money
+        flops = cell.horizon.spent_flops  # known unless the budget is time or money
         if flops is None and tokens is not None:
             flops = float(tokens) * count.flops_per_token
         seconds = _seconds(cell)
@@ -71,6 +71,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
             "tokens": tokens,
             "steps": steps,
             "train_flops": flops,
+            **_milestones(cell),
             "weights_gb": memory.weights / 1e9,
             "gradients_gb": memory.gradients / 1e9,
             "optimizer_gb": memory.optimizer / 1e9,
@@ -110,19 +111,25 @@ def _micro_batch(cell: CostedRun) -> int | None:
 
 
 def _steps(cell: CostedRun) -> int | None:
-    if cell.horizon.steps is not None:
-        return cell.horizon.steps
+    if cell.horizon.spent_steps is not None:
+        return cell.horizon.spent_steps
     if cell.probe is None or cell.horizon.seconds is None:
         return None
     return cell.probe.steps_in(cell.horizon.seconds)
 
 
+def _milestones(cell: CostedRun) -> Row:
+    """Return the tokens of each row that the run yields, in order, if it has milestones."""
+    milestones = [milestone.steps * cell.config.batch.tokens for milestone in cell.horizon.milestones]
+    return {"milestones": milestones} if milestones else {}
+
+
 def _seconds(cell: CostedRun) -> float | None:
     if cell.horizon.seconds is not None:
         return cell.horizon.seconds
-    if cell.probe is None or cell.horizon.steps is None:
+    if cell.probe is None or cell.horizon.spent_steps is None:
         return None
-    return cell.probe.seconds(cell.horizon.steps)
+    return cell.probe.seconds(cell.horizon.spent_steps)
 
 
 def _energy(cell: CostedRun, steps: int | None, seconds: float | None) -> Row:

@@ -270,7 +270,7 @@ def _design_overrides(command: Command, planned: PlannedCells, design: Exchange)
     for position, tokens in design.added:
         config = planned.configs[position]
         own = {key: value for key, value in planned.cells[position].items() if not key.startswith("budget.")}
-        others = dict.fromkeys(f"budget.{kind}" for kind in config.budget.model_dump(exclude_none=True))
+        others = dict.fromkeys(f"budget.{kind}" for kind in config.budget.amount)
         steps = max(round(tokens / config.batch.tokens), 1)
         points.append(own | others | {"budget.tokens": steps * config.batch.tokens})
     dropped = [planned.cells[position] for position in design.dropped]

@@ -135,7 +135,7 @@ def _of_constants(given: dict[str, float], noise: float, source: str) -> Assumed
 def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
     """Return the points that planned runs would give under the law, without noise; FLOPs are counted as in records.
 
-    Each run is its own unit. Raises UserError if the length of a run is not known.
+    Each run is its own unit, and each of its milestones a point. Raises UserError if the length of a run is not known.
     """
     unknown = sum(row["train_flops"] is None for row in rows)
     if unknown:
@@ -143,15 +143,17 @@ def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
             f"the tokens of {unknown} of {len(rows)} runs are not known: `lmexp plan {name} --measure` finds out how "
             "many fit into their time"
         )
-    params, tokens, flops = (
-        np.array([float(row[key]) for row in rows]) for key in ("n_params", "tokens", "train_flops")
-    )
+    ends = [(unit, row, tokens) for unit, row in enumerate(rows) for tokens in row.get("milestones") or [row["tokens"]]]
+    params = np.array([float(row["n_params"]) for _, row, _ in ends])
+    tokens = np.array([float(tokens) for _, _, tokens in ends])
+    # The FLOPs of a run with milestones are spent on all of its rows; each token of any run costs the same.
+    flops = np.array([float(row["train_flops"]) * (tokens / row["tokens"]) for _, row, tokens in ends])
     return Points(
         params=params,
         tokens=tokens,
         flops=flops,
         loss=assumed.law.loss(assumed.theta, params, tokens),
-        unit=np.arange(len(rows)).astype(str),
+        unit=np.array([unit for unit, _, _ in ends]).astype(str),
         source=name,
     )
 

@@ -39,7 +39,7 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
     return Searched(
         spec=search,
         identity=hash_text(json.dumps([runs[0].identity, content], sort_keys=True), HASH_LENGTH),
-        corners=sorted(runs, key=lambda planned: planned.horizon.flops or planned.horizon.seconds or 0.0),
+        corners=sorted(runs, key=lambda planned: planned.horizon.spent_flops or planned.horizon.seconds or 0.0),
         resolve=resolve,
         say=resolver.say,
     )
@@ -92,6 +92,11 @@ def _check_comparable(search: SearchSpec, runs: Sequence[PlannedRun], resolver: 
 
 def _check_rungs(search: SearchSpec, config: RunConfig) -> None:
     every = config.evaluation.every
+    if search.prune and config.budget.milestones:
+        raise UserError(
+            "sweep.search.prune compares runs along their curves, and with budget.milestones a run goes back on its "
+            "curve after each milestone: set one of them to null"
+        )
     if search.prune and every > search.prune.start + 1e-9:
         raise UserError(
             f"sweep.search.prune.from={search.prune.start:g} comes before the first evaluation: set "

@@ -308,6 +308,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             leads_page=True,
             in_tooltip=True,
         ),
+        Column(
+            "spent_flops",
+            "training FLOPs that were spent for this row beyond those of the other rows of its run: with milestones, "
+            "rows share the steps of a trunk, and train_flops is what each would have cost alone",
+            "compute spent",
+            "FLOPs",
+            "spent",
+            SI,
+        ),
         Column("steps", "optimizer steps"),
         Column(
             "best_tokens",

@@ -4,6 +4,7 @@
     state.json      what the run is doing: see runs/state.py
     metrics.jsonl   the curve, one JSON object in each line, append-only
     record.json     the row or rows of the record, written once at the end
+    milestones.json the rows of the milestones reached so far; they go into record.json
     scores.json     scores of the final weights, with details; they join the rows when the record is read
     predictions.jsonl  what the final weights predict of each validation example: see runs/predictions.py
     log.txt         everything that the run printed
@@ -85,6 +86,11 @@ class RunDir:
         except OSError:
             return None
 
+    def forget_progress(self) -> None:
+        """Delete the state of training and the rows of milestones, so that the run starts over."""
+        for file in (self.checkpoints / "last.ckpt", self.checkpoints / "trunk.ckpt", self._milestones):
+            file.unlink(missing_ok=True)
+
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> "RunDir":
         """Make the directory with its config and a queued state.
@@ -154,7 +160,7 @@ class RunDir:
             state = self._read_state()
         except (ValueError, AttributeError, RecursionError, OSError):
             return State(reason="state.json could not be read")
-        if state.state == "done" and not self._read_rows():
+        if state.state == "done" and not self._read_rows(self._record):
             return replace(state, state="failed", reason="it was done, but its record.json is missing or unreadable")
         return state
 
@@ -328,23 +334,40 @@ class RunDir:
             self.path / "metrics.jsonl", "".join(json.dumps(point, allow_nan=False) + "\n" for point in kept)
         )
 
+    def write_milestones(self, rows: list[Row]) -> None:
+        """Write the rows of the milestones that a run has reached on its way, atomically."""
+        write_json(self._milestones, {"schema_version": SCHEMA_VERSION, "rows": rows})
+
+    def read_milestones(self) -> list[Row]:
+        """Return the rows of the milestones that a run has reached on its way; none after its end."""
+        return self._read_rows(self._milestones)
+
+    @property
+    def _record(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def _milestones(self) -> Path:
+        return self.path / "milestones.json"
+
     def write_record(self, rows: list[Row]) -> None:
-        """Write the record, atomically."""
-        write_json(self.path / "record.json", {"schema_version": SCHEMA_VERSION, "rows": rows})
+        """Write the record, atomically; the rows of milestones are from then on there."""
+        write_json(self._record, {"schema_version": SCHEMA_VERSION, "rows": rows})
+        self._milestones.unlink(missing_ok=True)
 
     def read_record(self) -> list[Row]:
         """Return the rows of the record, the last one with the scores of scores.json; none without a record."""
-        rows = self._read_rows()
+        rows = self._read_rows(self._record)
         if not rows:
             return []
         known = read_scores(self.path) or {}
         later = {f"score/{task}/{metric}": v for task, of in known.items() for metric, v in of["scores"].items()}
         return [*rows[:-1], rows[-1] | later]
 
-    def _read_rows(self) -> list[Row]:
-        """Return the rows of the record as they were written; none if it is missing or damaged."""
+    def _read_rows(self, file: Path) -> list[Row]:
+        """Return the rows in a file as they were written; none if it is missing or damaged."""
         try:
-            rows: list[Row] = read_json(self.path / "record.json")["rows"]
+            rows: list[Row] = read_json(file)["rows"]
             return rows if all(map(is_row, rows)) else []
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []

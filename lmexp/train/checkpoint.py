@@ -1,6 +1,7 @@
-"""Checkpoints: last.ckpt while a run trains, final/ when it is done.
+"""Checkpoints: last.ckpt and, with milestones, trunk.ckpt while a run trains, final/ when it is done.
 
-last.ckpt is a checkpoint of Lightning's. It is read with `weights_only`, so that no code in it can run. final/ has the
+last.ckpt and trunk.ckpt are checkpoints of Lightning's, read with `weights_only`, so that no code in them can run. The
+run goes on from last.ckpt if it is stopped, and from trunk.ckpt after the cool-down to a milestone. final/ has the
 weights as safetensors with the config and the tokenizer: everything that is needed to use the model elsewhere.
 """
 
@@ -40,14 +41,18 @@ def last_checkpoint(run: RunDir) -> Path:
     return run.checkpoints / "last.ckpt"
 
 
-def resumable_progress(run: RunDir, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, Any] | None:
-    """Return the progress that last.ckpt holds, as `Progress.state_dict` has it; None if there is no usable file.
+def trunk_checkpoint(run: RunDir) -> Path:
+    """Return the file that holds the state where the last cool-down to a milestone branched off."""
+    return run.checkpoints / "trunk.ckpt"
 
-    A file that cannot be read, or that does not fit the task and the trainer, is set aside as last.ckpt.damaged by the
+
+def resumable_progress(file: Path, task: Task, trainer: pl.Trainer, leader: bool) -> dict[str, Any] | None:
+    """Return the progress that a checkpoint holds, as `Progress.state_dict` has it; None if the file is not usable.
+
+    A file that cannot be read, or that does not fit the task and the trainer, is set aside as `.ckpt.damaged` by the
     leader, with a message; the run then starts over. Every process of a run gets the same answer, whether it reads the
     file before or after that.
     """
-    file = last_checkpoint(run)
     if not file.exists():
         return None
     try:

@@ -40,7 +40,8 @@ class Clock(StepCallback):
         self.meter.begin()
         sequence = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
         _set_random_seed(int(sequence.generate_state(1, np.uint64)[0]), task.device)
-        lr = self.config.optim.lr * float(self._schedule(self.progress.share_after_step))
+        shares = self.progress.share_after_step, self.progress.run_share_after_step
+        lr = self.config.optim.lr * float(self._schedule(*shares))
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = lr
 

@@ -99,11 +99,13 @@ class Curve(StepCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, so that a resumed run diverges where an undisturbed run does."""
-        return {"first_loss": self._first_loss, "high_since": self._high_since}
+        return {"first_loss": self._first_loss, "high_since": self._high_since, "share": self.progress.share}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what a checkpoint kept."""
         self._first_loss, self._high_since = state_dict["first_loss"], state_dict["high_since"]
+        if self._high_since is not None:  # the trunk's checkpoint counts in shares of a shorter run
+            self._high_since *= self.progress.share / state_dict.get("share", self.progress.share)
 
     def write(self, trainer: pl.Trainer, **values: float | None) -> None:
         """Append a point at the present step; only the first process of a run writes."""

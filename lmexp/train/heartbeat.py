@@ -28,8 +28,8 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
         run.update_state(
             state="running",
             heartbeat=run.now(),
-            tokens=progress.tokens,
-            share=progress.share,
+            tokens=progress.run_tokens,
+            share=progress.run_share,
             train_loss=curve.train_loss,
             tokens_per_second=curve.tokens_per_second,
         )

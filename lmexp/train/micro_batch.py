@@ -35,11 +35,16 @@ def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> No
             if i == len(sizes) - 1 or not is_out_of_memory(error):
                 raise
             print(f"a micro-batch of {micro} sequences does not fit; trying {sizes[i + 1]}", flush=True)
-        gc.collect()  # until here the traceback of the error keeps the tensors alive
-        if config.trainer.compile:
-            torch.compiler.reset()  # otherwise the next size gets a slower graph, for batches of any size
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        forget_training(config)  # until here the traceback of the error keeps the tensors alive
+
+
+def forget_training(config: RunConfig) -> None:
+    """Free the memory of a training that is over, and its compiled graphs, before this process starts another one."""
+    gc.collect()
+    if config.trainer.compile:
+        torch.compiler.reset()  # otherwise another size gets a slower graph, for batches of any size
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def with_micro(config: RunConfig, micro: int | None) -> RunConfig:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmexp.cost.horizon import Horizon
+from lmexp.cost.horizon import Horizon, Milestone
 
 
 @dataclass
@@ -13,12 +13,17 @@ class Progress:
     A budget of tokens ends after a number of steps that is known from the start. A budget of time ends after the step
     that brings the training time nearest to it. The learning rate, evaluations and checkpoints all follow the share,
     so they work alike for both kinds.
+
+    On the way to a milestone, the steps are those that led to the present weights, and the share is that of a run which
+    ends at the milestone.
     """
 
     length: Horizon
     batch_tokens: int
     sequences: int
     """Sequences of each optimizer step, over all devices."""
+    reached: int = 0
+    """Milestones that the run has reached, so the number of the next one."""
     steps: int = 0
     seconds: float = 0.0
     """Seconds of training steps that led to the present weights, earlier attempts included."""
@@ -36,9 +41,47 @@ class Progress:
     """The share before the last step."""
 
     @property
+    def milestone(self) -> Milestone | None:
+        """The next milestone; None if the run has none."""
+        return self.length.milestones[self.reached] if self.length.milestones else None
+
+    @property
+    def steps_to_end(self) -> int | None:
+        """Steps of the run until its end or its next milestone; None if the budget is a time."""
+        return self.length.steps if self.milestone is None else self.milestone.steps
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the run itself ends where this progress ends."""
+        return self.milestone is None or self.milestone.branch is None
+
+    @property
+    def is_branching(self) -> bool:
+        """Whether the trunk ends here as far as the next milestone is concerned, so that its state must be kept."""
+        return self.milestone is not None and self.steps == self.milestone.branch
+
+    @property
     def tokens(self) -> int:
         """Tokens trained on."""
         return self.steps * self.batch_tokens
+
+    @property
+    def spent_tokens(self) -> int:
+        """Tokens trained on since the branch of the last milestone; all without milestones."""
+        return self.tokens - (0 if self.milestone is None else self.milestone.start * self.batch_tokens)
+
+    @property
+    def run_tokens(self) -> int:
+        """Tokens that the whole run has trained on, the cool-downs to its milestones included."""
+        earlier = sum(milestone.spent for milestone in self.length.milestones[: self.reached])
+        return self.spent_tokens + earlier * self.batch_tokens
+
+    @property
+    def run_share(self) -> float:
+        """Share of all that the whole run trains, 0 to 1."""
+        if self.milestone is None or self.length.spent_steps is None:
+            return self.share
+        return self.run_tokens / (self.length.spent_steps * self.batch_tokens)
 
     @property
     def samples(self) -> int:
@@ -53,6 +96,13 @@ class Progress:
         rate.
         """
         return self._share_at(self.steps + 1, self.seconds + self.step_seconds)
+
+    @property
+    def run_share_after_step(self) -> float:
+        """The same, as a share of the whole run's length instead of that until the next milestone."""
+        if self.milestone is None or self.length.steps is None:
+            return self.share_after_step
+        return min((self.steps + 1) / self.length.steps, 1.0)
 
     @property
     def done(self) -> bool:
@@ -85,6 +135,7 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {
+            "reached": self.reached,
             "steps": self.steps,
             "seconds": self.seconds,
             "step_seconds": self.step_seconds,
@@ -99,8 +150,8 @@ class Progress:
         self.share = self._share_before = self._share_at(self.steps, self.seconds)
 
     def _share_at(self, steps: int, seconds: float) -> float:
-        if self.length.steps is not None:
-            return min(steps / self.length.steps, 1.0)
+        if self.steps_to_end is not None:
+            return min(steps / self.steps_to_end, 1.0)
         assert self.length.seconds is not None, "a horizon has steps or seconds"
         left = self.length.seconds - seconds
         return 1.0 if left <= self.step_seconds / 2 else seconds / self.length.seconds

@@ -109,6 +109,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
         **{f"flops/{part}": flops for part, flops in count.parts.items()},
         "flops_source": config.model.flops_source,
         "train_flops": float(progress.tokens) * count.flops_per_token,
+        "spent_flops": float(progress.spent_tokens) * count.flops_per_token,
         "tokens": progress.tokens,
         "epochs": progress.tokens / epoch_tokens,
         "steps": progress.steps,

@@ -1,9 +1,22 @@
 """One run, from its config to its final weights and its record.
 
 Training.fit -> final/ -> record.json -> state "done"
+
+A run with milestones trains a trunk, whose learning rate does not depend on where the run ends. It goes from milestone
+to milestone, each time with a Trainer of its own, and exactly as a separate run would that ends there:
+
+    from trunk.ckpt, which the milestone before has left, or from the start
+    -> along the trunk to the branch, where trunk.ckpt is replaced
+    -> through the cool-down to the milestone, whose row goes into milestones.json
+
+The last milestone is the end of the run. The rows in milestones.json say which milestone is next, and last.ckpt says on
+the way to which milestone it was saved, so a run that is killed anywhere goes on exactly there.
 """
 
+import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,8 +30,9 @@ from lmexp.runs.origin import code_version, origin_columns
 from lmexp.runs.predictions import write_predictions
 from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores
-from lmexp.train.checkpoint import last_checkpoint, resumable_progress
+from lmexp.train.checkpoint import last_checkpoint, resumable_progress, trunk_checkpoint
 from lmexp.train.curve import Diverged
+from lmexp.train.micro_batch import forget_training
 from lmexp.train.progress import Progress
 from lmexp.train.results import record_row
 from lmexp.train.stopping import Signals, Stopped
@@ -35,21 +49,41 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
 
     Raises Diverged, and Stopped after a signal; state.json then has the outcome.
     """
+    reached = len(run.read_milestones())  # every process reads it before the leader can write a further row
+    files = [last_checkpoint(run), trunk_checkpoint(run)]
+    while not _train_to_next(run, config, started, leader, signals, reached, files):
+        reached, files, started = reached + 1, [trunk_checkpoint(run)], time.time()
+        forget_training(config)
+    if torch.distributed.is_initialized():  # a process that just exits may end the others with an error
+        torch.distributed.destroy_process_group()
+
+
+def _train_to_next(
+    run: RunDir, config: RunConfig, started: float, leader: bool, signals: Signals, reached: int, files: list[Path]
+) -> bool:
+    """Train to the next milestone, or to the end of a run without any, and return whether the run has ended.
+
+    Args:
+        reached: number of milestones that the run has reached.
+        files: where the state of the run may be; the first one that is of use counts.
+    """
     training = Training(run, config, leader)
-    progress = _progress(training)
+    progress, checkpoint = _progress(training, reached, files)
     mirror = open_mirror(config, run) if leader else Mirror("no")
     if leader:
         _announce(training, progress)
     origin = origin_columns(started)  # now, because the code on the disk may change while the run trains
     exit_code, record = 1, None
     try:
-        result = training.fit(progress, mirror, signals, started)
+        result = training.fit(progress, checkpoint, mirror, signals, started)
         if leader:
-            record = record_row(training, progress, result, origin)
-            _finish(training, result, record)
+            row = record_row(training, progress, result, origin)
+            if progress.is_last:
+                record = row
+                _finish(training, result, row)
+            else:
+                run.write_milestones([*run.read_milestones(), row])
         exit_code = 0
-        if torch.distributed.is_initialized():  # a process that just exits may end the others with an error
-            torch.distributed.destroy_process_group()
     except (Diverged, Stopped) as end:
         if leader:  # before the mirror closes, because torchrun may not wait for that
             outcome = end.outcome if isinstance(end, Stopped) else "diverged"
@@ -58,21 +92,33 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
     finally:
         training.release()
         mirror.finish(record, exit_code)
+    return progress.is_last
 
 
-def _progress(training: Training) -> Progress:
-    """Return the progress of the last checkpoint that can be used, or that of a start."""
+def _progress(training: Training, reached: int, files: list[Path]) -> tuple[Progress, Path | None]:
+    """Return the progress of the first checkpoint that can be used, with its file, or that of a start."""
     run, config, feed = training.run, training.config, training.feed
-    progress = training.progress(horizon(config, feed.epoch_tokens, training.device.kind, feed.parts))
-    resumed = resumable_progress(run, training.task, training.trainer, training.leader)
-    if resumed:
-        progress.load_state_dict(resumed)
+    length = horizon(config, feed.epoch_tokens, training.device.kind, feed.parts)
+    progress, checkpoint = training.progress(length, reached), None
+    for file in files:
+        resumed = resumable_progress(file, training.task, training.trainer, training.leader)
+        if resumed and _leads_on(progress, file == trunk_checkpoint(run), resumed):
+            progress.load_state_dict(resumed)
+            checkpoint = file
+            break
     progress.code = code_version()
     if training.leader and len(progress.trained_by) > len(progress.earlier_code) > 0:
         print(f"warning: other code or packages trained the first {progress.steps:,} steps; the record names both")
     if training.leader:
         run.keep_curve_up_to(progress.tokens)
-    return progress
+    return progress, checkpoint
+
+
+def _leads_on(progress: Progress, is_trunk: bool, resumed: dict[str, Any]) -> bool:
+    """Whether a checkpoint is on the way to the next milestone; last.ckpt may still be of the one before."""
+    if not is_trunk:
+        return int(resumed.get("reached", 0)) == progress.reached
+    return progress.milestone is not None and progress.milestone.can_follow(int(resumed["steps"]))
 
 
 def _announce(training: Training, progress: Progress) -> None:
@@ -83,6 +129,8 @@ def _announce(training: Training, progress: Progress) -> None:
         f"{training.run.name}: {training.count.n_params:,} parameters, {budget} of {config.batch.tokens:,} tokens, "
         f"{config.precision.name} on {training.trainer.world_size} x {training.device.name}"
     )
+    if progress.milestone:
+        print(f"milestone {progress.reached + 1} of {len(length.milestones)}, at step {progress.steps_to_end:,}")
     if progress.steps:
         print(f"resuming after step {progress.steps:,}")
 
@@ -96,7 +144,8 @@ def _finish(training: Training, result: FitResult, record: Row) -> None:
     if result.test.scores:
         add_scores(run, f"{config.task.name}{ON_TEST}", result.test.scores, result.test.details)
         write_predictions(run, map(asdict, result.test.predictions), f"{config.task.name}{ON_TEST}")
-    run.write_record([record])
+    run.write_record([*run.read_milestones(), record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.
     run.update_state(state="done", finished=run.now(), pid=None)
-    last_checkpoint(run).unlink(missing_ok=True)
+    for file in (last_checkpoint(run), trunk_checkpoint(run)):
+        file.unlink(missing_ok=True)

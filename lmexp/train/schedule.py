@@ -1,4 +1,4 @@
-"""The schedule that a config names, as a function from the share of the budget to the multiple of the peak rate."""
+"""The schedule that a config names, as a function that returns the multiple of the peak rate."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,11 @@ from lmexp.config.schedules import AnySchedule, OutsideSchedule, factor
 from lmexp.errors import UserError
 
 
-def open_schedule(schedule: AnySchedule) -> Callable[[float], float]:
-    """Return the schedule. Raises UserError for code from outside that is not trusted or is not there."""
+def open_schedule(schedule: AnySchedule) -> Callable[..., float]:
+    """Return the schedule: a function of the share of the budget, and of that of the whole run if it has milestones.
+
+    See `factor`. Raises UserError for code from outside that is not trusted or is not there.
+    """
     if not isinstance(schedule, OutsideSchedule):
         return partial(factor, schedule)
     loaded = load_target(schedule.target, "schedule")
@@ -19,7 +22,7 @@ def open_schedule(schedule: AnySchedule) -> Callable[[float], float]:
     return partial(_checked, schedule.target, made)
 
 
-def _checked(target: str, schedule: Callable[[float], object], share: float) -> float:
+def _checked(target: str, schedule: Callable[[float], object], share: float, run_share: float | None = None) -> float:
     """Return the multiple that a schedule from outside gives; raise UserError if it is not a number of 0 or more."""
     multiple = schedule(share)
     try:

@@ -39,7 +39,7 @@ from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
-from lmexp.train.checkpoint import last_checkpoint, load_weights, save_final, whole
+from lmexp.train.checkpoint import load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
 from lmexp.train.curve import Curve
 from lmexp.train.dtypes import DtypeReader
@@ -103,15 +103,18 @@ class Training:
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.meter = StepMeter(config.batch.tokens, self.root_device)
 
-    def progress(self, length: Horizon) -> Progress:
-        """Return the progress of a run of this length, at its start."""
-        return Progress(length, self.config.batch.tokens, sequences(self.config))
+    def progress(self, length: Horizon, reached: int = 0) -> Progress:
+        """Return the progress of a run of this length, at its start; `reached` milestones are behind."""
+        return Progress(length, self.config.batch.tokens, sequences(self.config), reached)
 
-    def fit(self, progress: Progress, mirror: Mirror, signals: Signals, started: float) -> FitResult:
-        """Train to the end of the budget, from last.ckpt if `progress` has begun, and score the model.
+    def fit(
+        self, progress: Progress, checkpoint: Path | None, mirror: Mirror, signals: Signals, started: float
+    ) -> FitResult:
+        """Train to the end of the budget or to the next milestone, and score the model.
 
         Args:
             progress: how far the run is; it counts on.
+            checkpoint: the state of that progress; None at the start of the run.
             mirror: gets the points of the curve.
             signals: stop the run.
             started: when this process began, in seconds since the epoch; the wall time counts from there.
@@ -129,16 +132,16 @@ class Training:
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
         spending = Spending(self.energy, started, self.device_share)
         dtypes = DtypeReader(validation)
-        checkpoint = str(last_checkpoint(self.run)) if progress.steps else None
         with heartbeat(self.run, progress, curve, self._sample) if self.leader else nullcontext():
             callbacks = [call_target(section, "callback") for section in config.callbacks]
             self.take_steps(progress, [*callbacks, curve, evaluation, saving, spending, dtypes], checkpoint)
-            assert evaluation.quality is not None, "the end of a budget is always evaluated"
+            assert evaluation.quality is not None, "the end of a budget, like a milestone, is always evaluated"
             model = whole(self.task.model, config)
-            signals.finishing = True
+            signals.finishing = progress.is_last
             scores = on_test = TaskScores()
             if self.leader:
-                self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
+                if progress.is_last:
+                    self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
                 scores = self._judge(model, self.feed)
                 if self.test_feed is not None and evaluation.test_quality is not None:
                     on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
@@ -149,7 +152,7 @@ class Training:
         """Return this rank's share of the split that a feed scores."""
         return ValidationBatches(feed, micro_batch(self.config), self.trainer.global_rank, self.trainer.world_size)
 
-    def take_steps(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: str | None = None) -> None:
+    def take_steps(self, progress: Progress, callbacks: Sequence[pl.Callback], checkpoint: Path | None = None) -> None:
         """Train in the order of the data, from where `progress` is, until a callback stops the Trainer.
 
         Clock comes before `callbacks` and times each step; NextStepTimer comes after them.

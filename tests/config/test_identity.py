@@ -53,6 +53,14 @@ def test_the_default_budget_written_out_is_the_same_run_and_one_of_an_earlier_ve
     assert len(ids_of(config(*words, "budget.tokens=999999"))) == 1
 
 
+def test_milestones_change_the_result_but_the_end_is_one_anyway(config: Config):
+    one, same = config("budget.milestones=[0.5]"), config("budget.milestones=[1, 0.5, 0.5]")
+    assert run_id(one) == run_id(same) != run_id(config())
+    assert run_id(config("budget.milestones=[1.0]")) == run_id(config())
+    written = ids_of(config("budget.tokens=1000000", "budget.milestones=[0.5]"))
+    assert written[0] == run_id(config("budget.tokens=null", "budget.milestones=[0.5]"))
+
+
 @given(st.dictionaries(st.text(min_size=1), st.text() | st.integers() | st.floats() | st.none() | st.booleans()))
 def test_a_slug_is_short_and_plain(values: dict):
     assert re.fullmatch(rf"[a-z0-9._-]{{1,{SLUG_LENGTH}}}", slug(values))

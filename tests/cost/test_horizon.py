@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from lmexp.config.checks import check_config
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_model, count_shared
-from lmexp.cost.horizon import horizon
+from lmexp.cost.horizon import Milestone, horizon
 from lmexp.errors import UserError
 
 
@@ -43,3 +44,50 @@ def test_a_budget_of_flops_buys_more_steps_where_examples_share_sequences(resolv
 def test_a_budget_below_one_step_is_refused(resolved: Callable[..., RunConfig]):
     with pytest.raises(UserError, match=r"less than one step of batch\.tokens=256"):
         horizon(resolved("budget.tokens=255"), 0)
+
+
+def test_milestones_share_the_trunk_up_to_the_cool_down(resolved: Callable[..., RunConfig]):
+    words = ["budget.tokens=25600", "schedule=wsd", "schedule.warmup=0.05", "schedule.cooldown=0.2"]  # 100 steps
+    length = horizon(resolved(*words, "budget.milestones=[0.5, 0.25]"), 0)
+    assert length.milestones == (Milestone(25, 0, 19), Milestone(50, 19, 39), Milestone(100, 39, None))
+    assert length.spent_steps == 25 + (50 - 19) + (100 - 39) and length.spent_tokens == 256 * length.spent_steps
+    assert length.spent_flops == pytest.approx((length.flops or 0) * 1.17)
+    assert horizon(resolved(*words, "budget.milestones=[6400, 12800]"), 0).milestones == length.milestones
+    constant = horizon(resolved(words[0], "schedule=constant", "budget.milestones=[0.25]"), 0)
+    assert (constant.milestones, constant.spent_steps) == ((Milestone(25, 0, 25), Milestone(100, 25, None)), 100)
+    plain = horizon(resolved(*words), 0)
+    assert (plain.milestones, plain.spent_steps, plain.spent_flops) == ((), 100, plain.flops)
+
+
+def test_a_milestone_is_as_long_as_a_run_of_that_budget(resolved: Callable[..., RunConfig]):
+    words = ["schedule=wsd", "schedule.warmup=0.01"]
+    for share in (0.1, 0.7):
+        length = horizon(resolved(*words, "budget.flops=1e11", f"budget.milestones=[{share}]"), 0)
+        assert length.milestones[0].steps == horizon(resolved(*words, f"budget.flops={share}e11"), 0).steps
+
+
+@pytest.mark.parametrize(
+    ("milestones", "why"),
+    [
+        ("[30000]", r"budget\.milestones: 30000 is not before the end of the run, which is 25600 tokens"),
+        ("[0.5, 0.504]", "at the same step as the milestone before it"),
+        ("[0.06]", r"leave no step between the warm-up \(schedule\.warmup=0\.05, 5 steps\) and the cool-down"),
+    ],
+)
+def test_milestones_that_cannot_be_reached_are_refused(resolved: Callable[..., RunConfig], milestones: str, why: str):
+    words = ["budget.tokens=25600", "schedule=wsd", "schedule.warmup=0.05", f"budget.milestones={milestones}"]
+    with pytest.raises(UserError, match=why):
+        horizon(resolved(*words), 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["schedule=cosine"], "schedule=wsd, whose cool-down branches off at each milestone, or schedule=constant"),
+        (["schedule=wsd", "budget.tokens=null", "budget.seconds=10"], r"budget\.seconds is not: set tokens, flops"),
+        (["schedule=wsd", "evaluation.patience=2"], r"evaluation\.patience may end a run at any evaluation"),
+    ],
+)
+def test_milestones_that_no_trunk_can_have_are_refused(config: Callable[..., RunConfig], words: list[str], why: str):
+    with pytest.raises(UserError, match=why):
+        check_config(config(*words, "budget.milestones=[0.5]"))

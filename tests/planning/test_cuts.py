@@ -100,6 +100,9 @@ def test_budgets_that_no_word_can_scale_are_left():
     zipped = SweepSpec(zip={"budget.flops": [1e12], "model.d_model": [64]})
     assert scaled_budget(zipped, {"budget.flops": [1e12]}, [flops], 0.5) is None
     assert scaled_budget(SweepSpec(), {"budget": ["tokens", "flops"]}, [flops, tokens], 0.5) is None
+    shares, whole = BudgetConfig(tokens=1000, milestones=[0.5]), BudgetConfig(tokens=1000, milestones=[500])
+    assert scaled_budget(SweepSpec(), {}, [shares], 0.5) == ["budget.tokens=500"]
+    assert scaled_budget(SweepSpec(), {}, [whole], 0.5) is None
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])

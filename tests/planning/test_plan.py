@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -11,7 +12,8 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device
 from lmexp.cost.horizon import horizon
 from lmexp.planning.plan import MEMORY_SOURCES, CostedRun, plan, totals
-from lmexp.report.terminal.plan import print_plan
+from lmexp.planning.simulate import assumed_law, points_of_plan
+from lmexp.report.terminal.plan import plan_sentence, print_plan
 from lmexp.runs.probes import Probe
 from lmexp.runs.record import Row
 
@@ -53,6 +55,18 @@ def test_a_price_is_paid_for_every_device(config: Config):
     shared = config("model.vocab_size=257", "hardware.dollars_per_hour=3", "hardware.watts=100", *half)
     [row] = plan([cell(shared, a_trial())])
     assert (row["dollars"], row["energy_kwh"]) == (3 * 3.5 / 3600 / 2, 100 * 3.5 / 3.6e6 / 2)
+
+
+def test_milestones_cost_what_they_train_and_are_points_of_one_unit(config: Config):
+    words = ["model.vocab_size=257", "schedule=wsd", "budget.milestones=[0.5]"]
+    (alone,) = plan([cell(config("model.vocab_size=257"), a_trial())])
+    (row,) = rows = plan([cell(config(*words), a_trial())])
+    assert row["milestones"] == [2560, 5120] and row["steps"] == 10 + (20 - 7)
+    assert row["train_flops"] == row["tokens"] * row["flops_per_token"] and row["train_seconds"] == 2.0 + 18 * 0.1
+    assert plan_sentence("x", rows).endswith("; 2 rows for 0.77 of the FLOPs of separate runs")
+    points = points_of_plan(rows, assumed_law("E=1.7,A=400,B=410,alpha=0.34,beta=0.28", 0.01), "x")
+    assert points.tokens.tolist() == [2560, 5120] and points.n_units == 1
+    assert points.flops[1] == pytest.approx(alone["train_flops"])
 
 
 def test_a_total_with_an_unknown_part_is_unknown(config: Config):

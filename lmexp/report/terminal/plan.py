@@ -19,7 +19,17 @@ def plan_sentence(name: str, rows: Sequence[Row]) -> str:
     """Return a plan in one line; what is not known of every run is not in it."""
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     said = [f"{runs} of {_range('n_params', rows)} parameters", *_sums(totals(rows))]
-    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}"
+    return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}{_milestones(rows)}"
+
+
+def _milestones(rows: Sequence[Row]) -> str:
+    """Return how many rows the runs yield, and what they save against separate runs; empty without milestones."""
+    ends = [(row.get("milestones") or [row["tokens"]], row["flops_per_token"]) for row in rows]
+    if not any("milestones" in row for row in rows) or any(None in tokens for tokens, _ in ends):
+        return ""
+    separate = sum(sum(tokens) * each for tokens, each in ends)
+    share = totals(rows)["train_flops"] / separate
+    return f"; {sum(len(tokens) for tokens, _ in ends)} rows for {share:.2f} of the FLOPs of separate runs"
 
 
 def search_sentence(name: str, search: SearchSpec, rows: Sequence[Row]) -> str:
