@@ -1,9 +1,13 @@
 """The time that training takes.
 
 It is measured by the clock of the host around optimizer steps. Everything between two steps (validation,
-checkpoints, logging) is left out. Waiting for data counts as time of the step, and is also counted separately. A GPU
-runs behind the host, so the clock is read only at the edges of windows of several steps, when the device has caught
-up. On a CPU every step is a window of its own.
+checkpoints, logging) is left out. A GPU runs behind the host, so the clock is read only at the edges of windows of
+several steps, when the device has caught up. On a CPU every step is a window of its own.
+
+Waiting for the data of each micro-batch counts as time of the step, and is also counted separately. While the host
+fetches a micro-batch, a CUDA device may still work on the one before, and is not delayed. So there the wait is the time
+between two events on the device: the end of the work that it was given before the fetch, and the arrival of the batch,
+its copy included. Elsewhere it is the time of the host: all of the wait on a CPU, its upper bound on a Mac's GPU.
 """
 
 import time
@@ -23,8 +27,8 @@ WARMUP_STEPS = 5
 class StepMeter:
     """Times optimizer steps, in windows that end when the host reads a result from the device.
 
-    Call `begin` when the first micro-batch of a step has arrived, `end` when the step is done, `close` before its
-    results are read, and `rest` when everything between two steps is over.
+    Call `rest` when everything between two steps is over, `await_batch` before each further micro-batch of the step,
+    `begin` when a micro-batch has arrived, `end` when the step is done, and `close` before its results are read.
     """
 
     batch_tokens: int
@@ -36,12 +40,23 @@ class StepMeter:
     train_seconds: float = 0.0
     """Seconds in closed windows."""
     _rested: float = field(default=0.0, repr=False)
+    _asked: Any = field(default=0.0, repr=False)
+    """When the micro-batch that comes next was asked for: a time of the clock, or an event on a CUDA device."""
+    _waits: list[tuple[Any, Any]] = field(default_factory=list, repr=False)
+    """Pairs of events of the open window, before and after each wait."""
     _ended: float = field(default=0.0, repr=False)
     _open: tuple[int, float] = field(default=(0, 0.0), repr=False)
 
+    def await_batch(self) -> None:
+        """Start to count a wait: the next micro-batch is asked for."""
+        self._asked = self._moment()
+
     def begin(self) -> None:
-        """Count the time since `rest` as waiting for data; the first micro-batch of a step has arrived."""
-        self.wait_seconds += self.clock() - self._rested
+        """Count the wait until now; a micro-batch has arrived."""
+        if self.device.type == "cuda":
+            self._waits.append((self._asked, self._moment()))  # their times are known when the device has caught up
+        else:
+            self.wait_seconds += self._moment() - self._asked
 
     def end(self) -> None:
         """Add a finished step to the window; on a CPU, also close the window."""
@@ -59,13 +74,24 @@ class StepMeter:
         if self.device.type != "cpu":
             synchronise(self.device)
             seconds += self.clock() - self._ended
+        self.wait_seconds += sum(before.elapsed_time(after) for before, after in self._waits) / 1e3
+        self._waits.clear()
         self.windows.append((steps, seconds))
         self.train_seconds += seconds
         self._open = (0, 0.0)
 
     def rest(self) -> None:
-        """Start the clock of the next step."""
+        """Start the clock of the next step, and the wait for its first micro-batch."""
         self._rested = self.clock()
+        self.await_batch()
+
+    def _moment(self) -> Any:
+        """Return the time of the host's clock, or an event after all the work that a CUDA device was given so far."""
+        if self.device.type != "cuda":
+            return self.clock()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     @property
     def seconds(self) -> float:

@@ -387,7 +387,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "data_wait_fraction",
-            "share of the training time that was spent waiting for data, 0 to 1",
+            "share of the training time in which the device waited for a micro-batch, 0 to 1; as long as a GPU works "
+            "on the one before, it does not wait",
             "data wait",
             "share of time",
             "data wait",

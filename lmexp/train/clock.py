@@ -30,14 +30,14 @@ class Clock(StepCallback):
         self.meter.rest()
 
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate and the random seed when the first micro-batch of a step has arrived.
+        """End the wait for the micro-batch; if it is the first of a step, set the learning rate and the random seed.
 
         Like the order of the data, dropout depends on the seed and on the number of finished steps, and on nothing
         else, so a resumed run draws the same random numbers as one that was never stopped. Each rank draws its own.
         """
+        self.meter.begin()
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        self.meter.begin()
         sequence = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
         _set_random_seed(int(sequence.generate_state(1, np.uint64)[0]), task.device)
         shares = self.progress.share_after_step, self.progress.run_share_after_step
@@ -77,11 +77,21 @@ class Clock(StepCallback):
 
 
 class NextStepTimer(StepCallback):
-    """The last callback of a step: it restarts the step timer, so that the callbacks before it are not timed."""
+    """The last callback: it starts the timers of the next step and of the wait for the next micro-batch.
+
+    So the callbacks before it are timed as neither.
+    """
 
     def __init__(self, progress: Progress, meter: StepMeter) -> None:
         super().__init__(progress)
         self.meter = meter
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Start to count the wait for the next micro-batch, which Lightning asks for now."""
+        self.meter.await_batch()
+        super().on_train_batch_end(trainer, task, outputs, batch, batch_idx)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Start the timer of the next step."""

@@ -58,9 +58,28 @@ class Device:
     def __init__(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock, self.busy_until = clock, 0.0
         monkeypatch.setattr(torch.cuda, "synchronize", lambda device: self.wait())
+        monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event(self))
 
     def wait(self) -> None:
         self.clock.now = max(self.clock.now, self.busy_until)
+
+    def work(self, seconds: float) -> None:
+        """Take work from the host, which goes on at once."""
+        self.busy_until = max(self.busy_until, self.clock.now) + seconds
+
+
+class Event:
+    """A mark in the work of a device, which gets its time when the device comes to it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.reached = device, 0.0
+
+    def record(self) -> None:
+        self.reached = max(self.device.clock.now, self.device.busy_until)
+
+    def elapsed_time(self, end: "Event") -> float:
+        assert self.device.clock.now >= end.reached, "read only when the device has caught up"
+        return 1e3 * (end.reached - self.reached)
 
 
 @pytest.mark.parametrize("every", [1, 4, 7])
@@ -74,7 +93,7 @@ def test_a_device_that_runs_behind_the_host_is_waited_for_before_its_results_are
     for step in range(1, 57):
         meter.begin()
         clock.now += 0.001  # the host hands out the work
-        device.busy_until = max(device.busy_until, clock.now) + 0.01
+        device.work(0.01)
         meter.end()
         if step % every == 0:
             meter.close()
@@ -83,6 +102,30 @@ def test_a_device_that_runs_behind_the_host_is_waited_for_before_its_results_are
         meter.rest()
     assert meter.summary()["step_ms_p50"] == pytest.approx(10, rel=0.15)
     assert meter.train_seconds == pytest.approx(56 * 0.01, rel=0.15)
+
+
+@pytest.mark.parametrize(("fetch", "idle"), [(0.004, 0.0), (0.010, 0.0), (0.015, 0.005)])
+def test_a_wait_counts_as_far_as_the_device_had_nothing_to_do(
+    fetch: float, idle: float, monkeypatch: pytest.MonkeyPatch
+):
+    """A device that works 10 ms on each micro-batch; the first of all has nothing before it to hide behind."""
+    clock = Clock()
+    device = Device(clock, monkeypatch)
+    meter = StepMeter(batch_tokens=1000, device=device, clock=clock)  # type: ignore[arg-type]
+    meter.rest()
+    for step in range(1, 11):
+        for micro_batch in range(4):
+            if micro_batch:
+                meter.await_batch()
+            clock.now += fetch
+            meter.begin()
+            device.work(0.010)
+        meter.end()
+        if step == 10:
+            meter.close()
+        meter.rest()
+    assert meter.wait_seconds == pytest.approx(fetch + 39 * idle)
+    assert meter.train_seconds == pytest.approx(fetch + 40 * 0.010 + 39 * idle)
 
 
 def test_a_meter_goes_on_from_a_checkpoint():

@@ -1,15 +1,17 @@
 """The task's own scores: computed on the device that trained, and nothing that fails there costs the weights."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
+from lmexp.data.loading import TrainBatches
 from lmexp.models.build import build_model
 from lmexp.runs.directory import RunDir
-from lmexp.tasks.base import TaskScores
+from lmexp.tasks.base import Batch, TaskScores
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.checkpoint import load_final
 from lmexp.train.training import Training
@@ -60,3 +62,24 @@ def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
     for lock in (exclusive, None):  # only the leader has one
         Training._sample(cast(Training, SimpleNamespace(energy=energy, exclusive=lock)))
     assert done == ["energy", "look", "energy"]
+
+
+def test_waiting_for_data_counts_for_every_micro_batch(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    fetches: list[float] = []
+
+    class Slow(TrainBatches):
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in super().__iter__():
+                started = time.perf_counter()
+                time.sleep(0.02)
+                fetches.append(time.perf_counter() - started)
+                yield batch
+
+    monkeypatch.setattr("lmexp.train.training.TrainBatches", Slow)
+    run = make_run("batch.micro=2", "budget.tokens=1280")
+    assert main(run.path) == 0
+    [row] = run.read_record()
+    assert (row["steps"], row["batch_tokens"] // row["context"]) == (5, 8), "20 micro-batches"
+    waited = row["data_wait_fraction"] * row["train_seconds"]
+    # Lightning fetches the first before the clock starts, and one that is not trained on.
+    assert sum(sorted(fetches[:20])[:18]) <= waited <= 1.5 * sum(fetches)
