@@ -1,13 +1,15 @@
 """How Hydra reads config files here: through the checks of yaml_files.py, and a sweep file wherever it lies."""
 
+import copy
 import io
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.plugins.config_source import ConfigResult, ConfigSource
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lmexp.config.yaml_files import shown, yaml_text
 from lmexp.errors import UserError
@@ -15,6 +17,12 @@ from lmexp.errors import UserError
 GROUP, CHOICE = "sweep_file", "this"
 """The group and the choice in it under which Hydra sees a sweep file: neither its name nor its folder's is in an
 override, so both may have any letters."""
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str) -> DictConfig | ListConfig:
+    """Return the content of a file, which is parsed once: each choice of groups reads two dozen files."""
+    return OmegaConf.load(io.StringIO(text))
 
 
 class CheckedFiles(FileConfigSource):
@@ -33,7 +41,7 @@ class CheckedFiles(FileConfigSource):
             header = ConfigSource._get_header_dict(text[:512])
         except ValueError as error:
             raise UserError(f"{shown(file)}: the comment at its top, `# @package ...`: {error}") from None
-        config = OmegaConf.load(io.StringIO(text))
+        config = copy.deepcopy(_parsed(text))  # Hydra changes what it gets
         return ConfigResult(config=config, path=f"{self.scheme()}://{self.path}", provider=self.provider, header=header)
 
 

@@ -260,7 +260,7 @@ def names_of_code(node: Any) -> Iterator[str]:
                 yield from (one for one in values if isinstance(one, str))
             elif last == REMOTE_CODE:
                 yield from (f"{REMOTE_CODE}{of_model}" for one in values if one not in (None, False))
-            else:
+            elif isinstance(value, dict | list | tuple):  # a leaf is not worth a call: there are hundreds
                 yield from names_of_code(value)
     elif isinstance(node, list | tuple):
         for value in node:

@@ -11,7 +11,7 @@ from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import ids_of, slug
 from lmexp.config.outside import check_outside, with_versions
-from lmexp.config.schema import InitConfig, RunConfig, RunInfo
+from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
 from lmexp.config.trust import allow_settings
 from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
@@ -47,6 +47,7 @@ class RunResolver:
         self._when_valid: Callable[[], None] | None = when_valid
         self.warnings: list[str] = []
         self._devices: dict[str, Device] = {}
+        self._hardware: dict[tuple[str, Device], HardwareConfig] = {}
         self._inputs = InputResolver(outputs / STORES, say)
         # The hash identifies a run wherever its directory is; the sweep's own folder comes last and takes precedence.
         folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
@@ -184,7 +185,10 @@ class RunResolver:
             if device.kind == "cpu":
                 raise UserError(f"hardware={named.name} is no CPU, and runs train on one here; hardware=auto fits")
             self._warn(f"hardware={named.name} does not match {device.name}; its figures are used because you set it")
-        return config.model_copy(update={"hardware": hardware_of(named, device, self.roots)})
+        key = named.model_dump_json(), device
+        if key not in self._hardware:
+            self._hardware[key] = hardware_of(named, device, self.roots)
+        return config.model_copy(update={"hardware": self._hardware[key]})
 
     def _check_memory(self, config: RunConfig, device: Device) -> None:
         """Raise UserError if a run exceeds the device's memory by more than the uncertainty of the estimate."""

@@ -46,8 +46,9 @@ def packages() -> str:
     return " ".join([f"python=={platform.python_version()}", *map(pinned, PACKAGES)])
 
 
+@cache
 def pinned(package: str) -> str:
-    """Return `name==version` of an installed package."""
+    """Return `name==version` of an installed package; it is read once in a process, as what was imported."""
     try:
         return f"{package}=={version(package)}"
     except PackageNotFoundError:

@@ -167,6 +167,24 @@ def test_interpolations_are_resolved():
     assert compose("model.d_ff=${model.d_model}").model.d_ff == 128
 
 
+def test_values_set_without_omegaconf_give_the_config_that_it_would_give(monkeypatch: pytest.MonkeyPatch):
+    words = ["data=text", "optim.lr=0.5", "model.dropout=0.25"]
+    cells: list[dict] = [
+        {"data.path": "a,b: c", "seed": 3},
+        {"data.path": "x", "optim.lr": 1e-3, "model": "llama_nano", "model.n_layers": 3, "precision": "bf16"},
+        {"data.path": "x", "init.pretrain": {"model": "gpt_tiny"}},
+        {"data.path": "${model.name}"},
+    ]
+    composed: list[dict] = []
+    compose = Composer._compose
+    monkeypatch.setattr(Composer, "_compose", lambda self, values: composed.append(values) or compose(self, values))
+    configs = list(map(Composer(ROOTS, words=words).config, cells))
+    assert composed == [{}, {"model": "llama_nano", "precision": "bf16"}, cells[2], cells[3]]
+    assert configs[0].optim.lr == 0.5 and configs[1].optim.lr == 1e-3 and configs[3].data.path == "gpt_tiny"
+    monkeypatch.setattr(Composer, "_with_leaves", lambda self, values: None)
+    assert configs == list(map(Composer(ROOTS, words=words).config, cells))
+
+
 def test_a_users_own_folder_comes_first(tmp_path: Path):
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "mine.yaml").write_text("defaults: [gpt_nano, _self_]\nname: mine\nn_layers: 7\n")
