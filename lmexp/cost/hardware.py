@@ -49,6 +49,15 @@ def hardware_of(config: HardwareConfig, device: Device, roots: Sequence[Path] | 
     return described.model_copy(update=given)
 
 
+def hardware_here(config: HardwareConfig, device: Device) -> HardwareConfig:
+    """Return the hardware that the config of a run names, or what this device is if the config names another."""
+    hardware = hardware_of(config, device)
+    if fits(hardware, device):
+        return hardware
+    # The run directory is from another machine, or the config describes a part of a device.
+    return hardware_of(HardwareConfig(dollars_per_hour=config.dollars_per_hour, watts=config.watts), device)
+
+
 def fits(hardware: HardwareConfig, device: Device) -> bool:
     """Whether a description is for this device; without patterns it is for any."""
     return not hardware.match or matches(hardware, device.name)

@@ -20,6 +20,7 @@ from lmexp.tasks.base import Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.micro_batch import fit_micro_batch
 from lmexp.train.progress import Progress
+from lmexp.train.spending import start_watch
 from lmexp.train.training import Training
 from lmexp.train.worker import is_leader, quieten
 
@@ -51,7 +52,7 @@ def main(path: Path) -> int:
 
 def probe(run: RunDir, config: RunConfig, leader: bool) -> None:
     """Train until enough steps are measured, and write their timing."""
-    training = Training(run, config, leader)
+    training = Training(run, config, leader, start_watch(config, time.time()))
     progress = training.progress(Horizon(steps=10**9))
     stop = StopAfterProbe(progress, training)
     try:
@@ -68,7 +69,7 @@ class StopAfterProbe(StepCallback):
     def __init__(self, progress: Progress, training: Training) -> None:
         super().__init__(progress)
         self.training = training
-        self.energy = training.energy
+        self.energy = training.watch.energy
         self.joules_at_start: float | None = None
         self.result: Probe | None = None
 

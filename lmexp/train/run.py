@@ -13,7 +13,6 @@ The last milestone is the end of the run. The rows in milestones.json say which 
 the way to which milestone it was saved, so a run that is killed anywhere goes on exactly there.
 """
 
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,15 +34,16 @@ from lmexp.train.curve import Diverged
 from lmexp.train.micro_batch import forget_training
 from lmexp.train.progress import Progress
 from lmexp.train.results import record_row
+from lmexp.train.spending import Watch
 from lmexp.train.stopping import Signals, Stopped
 from lmexp.train.training import FitResult, Training
 
 
-def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals: Signals) -> None:
+def train(run: RunDir, config: RunConfig, watch: Watch, leader: bool, signals: Signals) -> None:
     """Train a run from its last checkpoint, or from the start, and write its final weights and its record.
 
     Args:
-        started: when this process began, in seconds since the epoch; wall_seconds counts from there.
+        watch: counts the time and the energy of this process.
         leader: whether this is the first, or only, process of the run.
         signals: stop the run.
 
@@ -51,15 +51,16 @@ def train(run: RunDir, config: RunConfig, started: float, leader: bool, signals:
     """
     reached = len(run.read_milestones())  # every process reads it before the leader can write a further row
     files = [last_checkpoint(run), trunk_checkpoint(run)]
-    while not _train_to_next(run, config, started, leader, signals, reached, files):
-        reached, files, started = reached + 1, [trunk_checkpoint(run)], time.time()
+    while not _train_to_next(run, config, watch, leader, signals, reached, files):
+        reached, files = reached + 1, [trunk_checkpoint(run)]
+        watch.restart()
         forget_training(config)
     if torch.distributed.is_initialized():  # a process that just exits may end the others with an error
         torch.distributed.destroy_process_group()
 
 
 def _train_to_next(
-    run: RunDir, config: RunConfig, started: float, leader: bool, signals: Signals, reached: int, files: list[Path]
+    run: RunDir, config: RunConfig, watch: Watch, leader: bool, signals: Signals, reached: int, files: list[Path]
 ) -> bool:
     """Train to the next milestone, or to the end of a run without any, and return whether the run has ended.
 
@@ -67,15 +68,15 @@ def _train_to_next(
         reached: number of milestones that the run has reached.
         files: where the state of the run may be; the first one that is of use counts.
     """
-    training = Training(run, config, leader)
+    training = Training(run, config, leader, watch)
     progress, checkpoint = _progress(training, reached, files)
     mirror = open_mirror(config, run) if leader else Mirror("no")
     if leader:
         _announce(training, progress)
-    origin = origin_columns(started)  # now, because the code on the disk may change while the run trains
+    origin = origin_columns(watch.began)  # now, because the code on the disk may change while the run trains
     exit_code, record = 1, None
     try:
-        result = training.fit(progress, checkpoint, mirror, signals, started)
+        result = training.fit(progress, checkpoint, mirror, signals)
         if leader:
             row = record_row(training, progress, result, origin)
             if progress.is_last:

@@ -1,5 +1,6 @@
 """What a run has spent: wall time and energy, of this attempt and of the earlier attempts that it continues."""
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,7 +8,51 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lmexp.cost.energy import EnergyMeter
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import detect
+from lmexp.cost.energy import EnergyMeter, open_meter
+from lmexp.cost.hardware import hardware_here
+
+
+class Watch:
+    """Counts the wall time and the energy of this process.
+
+    It outlives a training that ran out of memory: the run has paid for that one too.
+    """
+
+    def __init__(self, energy: EnergyMeter, began: float) -> None:
+        """Count the energy from now on, and the time from `began`, in seconds since the epoch."""
+        self.energy, self.began = energy, began
+        self._since, self._joules_before = began, 0.0
+
+    def lap(self) -> None:
+        """Count from now on; what was spent so far is kept elsewhere."""
+        self._since, self._joules_before = time.time(), self.energy.joules() or 0.0
+
+    def restart(self) -> None:
+        """Begin anew, with the next milestone: what led to the one before is in its row."""
+        self.lap()
+        self.began = self._since
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far."""
+        return time.time() - self._since
+
+    def joules(self) -> float | None:
+        """Return the energy of whole devices so far; None if it is unknown."""
+        joules = self.energy.joules()
+        return None if joules is None else joules - self._joules_before
+
+
+def start_watch(config: RunConfig, began: float) -> Watch:
+    """Return the watch of one process of a run, which began at that time, in seconds since the epoch.
+
+    Raises UserError if this machine lacks the device.
+    """
+    device, local_rank = detect(config.trainer.accelerator), int(os.environ.get("LOCAL_RANK", "0"))
+    watts = hardware_here(config.hardware, device).watts
+    return Watch(open_meter(device, local_rank, watts, shares_machine=local_rank > 0), began)
 
 
 @dataclass(frozen=True)
@@ -24,12 +69,9 @@ class Spent:
 class Spending(pl.Callback):
     """Adds what this attempt spends to what earlier attempts spent up to the checkpoint that it continues from."""
 
-    def __init__(self, energy: EnergyMeter, started: float, device_share: float = 1.0) -> None:
-        """Count from `started`, when this process began, in seconds since the epoch.
-
-        The meter counts whole devices; `device_share` of that energy is the run's.
-        """
-        self.energy, self.started, self.device_share = energy, started, device_share
+    def __init__(self, watch: Watch, device_share: float = 1.0) -> None:
+        """Of the energy of whole devices that the watch counts, `device_share` is the run's."""
+        self.watch, self.device_share = watch, device_share
         self.trainer: pl.Trainer | None = None
         self.before = self.spent = Spent(0.0, 0.0, None)
 
@@ -43,25 +85,30 @@ class Spending(pl.Callback):
 
     def total(self, trainer: pl.Trainer) -> Spent:
         """Return what was spent, summed over processes; collective, call on every rank."""
-        joules = self.energy.joules()
-        parts = [(joules or 0.0) * self.device_share, float(joules is None), float(self.energy.source == "estimated")]
+        joules, source = self.watch.joules(), self.watch.energy.source
+        parts = [(joules or 0.0) * self.device_share, float(joules is None), float(source == "estimated")]
         counts = torch.tensor(parts, dtype=torch.float64)
         if trainer.world_size > 1:
             counts = trainer.strategy.reduce(counts.to(trainer.strategy.root_device), reduce_op="sum")
         used, unknown, estimated = counts.tolist()
         before = self.before.joules
         # One estimated part, of a process or of an earlier attempt, makes the whole an estimate.
-        is_estimate = estimated or self.before.source not in (None, self.energy.source)
+        is_estimate = estimated or self.before.source not in (None, source)
         return Spent(
-            wall_seconds=self.before.wall_seconds + time.time() - self.started,
+            wall_seconds=self.before.wall_seconds + self.watch.seconds,
             joules=None if unknown or before is None else used + before,
-            source="estimated" if is_estimate else self.energy.source,
+            source="estimated" if is_estimate else source,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps; Lightning calls this on every rank."""
+        """Return what a checkpoint keeps; Lightning calls this on every rank.
+
+        The watch counts on from here, because this process itself may continue from the checkpoint.
+        """
         assert self.trainer is not None, "called only while a Trainer saves"
-        return asdict(self.total(self.trainer))
+        self.before = self.total(self.trainer)
+        self.watch.lap()
+        return asdict(self.before)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from what a checkpoint kept."""

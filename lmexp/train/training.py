@@ -5,7 +5,6 @@
 `Training` puts the parts together in one place, for a run (`fit`) and for a probe of a few steps (`take_steps`).
 """
 
-import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from torch.utils.data import DataLoader
 from lmexp.config.checks import device_share, micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
-from lmexp.config.schema import HardwareConfig, RunConfig
+from lmexp.config.schema import RunConfig
 from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
-from lmexp.cost.energy import open_meter
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_shared
-from lmexp.cost.hardware import fits, hardware_of
+from lmexp.cost.hardware import hardware_here
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.cost.step_meter import StepMeter
@@ -50,7 +48,7 @@ from lmexp.train.heartbeat import heartbeat
 from lmexp.train.micro_batch import limit_memory
 from lmexp.train.progress import Progress
 from lmexp.train.saving import Saving
-from lmexp.train.spending import Spending, Spent
+from lmexp.train.spending import Spending, Spent, Watch
 from lmexp.train.stopping import Signals
 from lmexp.train.trainer import build_trainer
 
@@ -75,21 +73,19 @@ class FitResult:
 class Training:
     """What one process of a run trains with."""
 
-    def __init__(self, run: RunDir, config: RunConfig, leader: bool) -> None:
-        """Build all parts, in each process of the run; `leader` is the first of them.
+    def __init__(self, run: RunDir, config: RunConfig, leader: bool, watch: Watch) -> None:
+        """Build all parts, in each process of the run; `leader` is the first of them, `watch` counts what it spends.
 
         Raises UserError if this device cannot run the precision, or the data cannot be prepared.
         """
-        self.run, self.config, self.leader = run, config, leader
+        self.run, self.config, self.leader, self.watch = run, config, leader, watch
         self.outputs = run.path.parent.parent
         self.device: Device = detect(config.trainer.accelerator)
         if reason := unsupported_precision(config.precision, self.device):  # on a cluster it is only known here
             raise UserError(f"precision={config.precision.name}: {reason}")
         self.device_share = device_share(config, self.device.kind)
         limit_memory(self.device, self.device_share)
-        self.hardware = _hardware(config, self.device)
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self.energy = open_meter(self.device, local_rank, self.hardware.watts, shares_machine=local_rank > 0)
+        self.hardware = hardware_here(config.hardware, self.device)
         self.store: AnyStore = prepare(config, self.outputs / STORES)
         self.feed: Feed = open_feed(config, self.store)
         self.count: ModelCount = count_shared(config, self.feed.parts)
@@ -107,9 +103,7 @@ class Training:
         """Return the progress of a run of this length, at its start; `reached` milestones are behind."""
         return Progress(length, self.config.batch.tokens, sequences(self.config), reached)
 
-    def fit(
-        self, progress: Progress, checkpoint: Path | None, mirror: Mirror, signals: Signals, started: float
-    ) -> FitResult:
+    def fit(self, progress: Progress, checkpoint: Path | None, mirror: Mirror, signals: Signals) -> FitResult:
         """Train to the end of the budget or to the next milestone, and score the model.
 
         Args:
@@ -117,7 +111,6 @@ class Training:
             checkpoint: the state of that progress; None at the start of the run.
             mirror: gets the points of the curve.
             signals: stop the run.
-            started: when this process began, in seconds since the epoch; the wall time counts from there.
 
         Raises Diverged, and Stopped after a signal.
         """
@@ -130,7 +123,7 @@ class Training:
         every, patience = config.evaluation.every, config.evaluation.patience
         evaluation = Evaluation(progress, curve, every, validation, *sizes, patience, test)
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
-        spending = Spending(self.energy, started, self.device_share)
+        spending = Spending(self.watch, self.device_share)
         dtypes = DtypeReader(validation)
         with heartbeat(self.run, progress, curve, self._sample) if self.leader else nullcontext():
             callbacks = [call_target(section, "callback") for section in config.callbacks]
@@ -187,23 +180,13 @@ class Training:
 
     def _sample(self) -> None:
         """Look at what goes on beside the training; the heartbeat calls this every few seconds."""
-        self.energy.sample()  # a counter that wraps around must be read more often than every few minutes
+        self.watch.energy.sample()  # a counter that wraps around must be read more often than every few minutes
         if self.exclusive is not None:
             self.exclusive.look()
 
     def release(self) -> bool | None:
         """Release the devices; return whether no other run was on them. None for others than the leader."""
         return self.exclusive.release() if self.exclusive else None
-
-
-def _hardware(config: RunConfig, device: Device) -> HardwareConfig:
-    """Return the hardware that the config names, or what this device is if the config names another."""
-    hardware = hardware_of(config.hardware, device)
-    if fits(hardware, device):
-        return hardware
-    # The run directory is from another machine, or the config describes a part of a device.
-    own = HardwareConfig(dollars_per_hour=config.hardware.dollars_per_hour, watts=config.hardware.watts)
-    return hardware_of(own, device)
 
 
 def _model(config: RunConfig) -> nn.Module:

@@ -35,6 +35,7 @@ from lmexp.runs.state import RESULTS, Failure, State, StateName
 from lmexp.train.curve import Diverged
 from lmexp.train.micro_batch import fit_micro_batch
 from lmexp.train.run import train
+from lmexp.train.spending import start_watch
 from lmexp.train.stopping import Signals, Stopped, processes
 
 CODE = code_version()
@@ -84,7 +85,8 @@ def _train(run: RunDir, leader: bool, signals: Signals) -> int:
         config = _trainable_config(run)
         if leader:
             _write_running(run)
-        fit_micro_batch(config, lambda fitting: train(run, fitting, started, leader, signals))
+        watch = start_watch(config, started)
+        fit_micro_batch(config, lambda fitting: train(run, fitting, watch, leader, signals))
     except Diverged as divergence:
         outcome, reason = "diverged", str(divergence)
         print(reason)

@@ -3,17 +3,22 @@
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.device import Device
+from lmexp.cost.energy import EnergyMeter
 from lmexp.cost.memory import SPARE, estimate_memory
 from lmexp.runs.directory import RunDir
 from lmexp.train import micro_batch as micro
+from lmexp.train.training import FitResult, Training
 from lmexp.train.worker import main
 
 MakeRun = Callable[..., RunDir]
@@ -87,6 +92,29 @@ sys.exit(worker.main(pathlib.Path({str(run.path)!r})))
     assert "does not fit; trying" in ended.stdout
     assert row["steps"] == 2 and row["exclusive"] is not None
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # only the child was limited
+
+
+def test_a_training_that_ran_out_of_memory_costs_time_and_energy(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    meter = SimpleNamespace(joules=lambda: spent[0], sample=lambda: None, source="nvml")
+    spent = [5000.0]
+    monkeypatch.setattr("lmexp.train.spending.open_meter", lambda *_, **__: EnergyMeter(meter, "nvml"))
+    monkeypatch.setattr(micro, "sizes_to_try", lambda config: [8, 4])
+    fit = Training.fit
+
+    def fails_first(self: Training, *arguments: Any) -> FitResult:
+        spent[0] += 3.6e6 if self.config.batch.micro == 8 else 1.8e6
+        if self.config.batch.micro == 8:
+            time.sleep(0.3)
+            raise torch.OutOfMemoryError("out of memory")
+        return fit(self, *arguments)
+
+    monkeypatch.setattr(Training, "fit", fails_first)
+    run = make_run("budget.tokens=512")
+    started = time.time()
+    assert main(run.path) == 0
+    [row] = run.read_record()
+    assert (row["micro_batch"], row["energy_kwh"], row["energy_source"]) == (4, 1.5, "nvml")
+    assert 0.3 < row["wall_seconds"] <= time.time() - started
 
 
 @pytest.mark.parametrize("compiles", [True, False])

@@ -14,6 +14,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.tasks.base import Batch, TaskScores
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.checkpoint import load_final
+from lmexp.train.spending import start_watch
 from lmexp.train.training import Training
 from lmexp.train.worker import main
 
@@ -25,7 +26,8 @@ def test_a_run_is_judged_on_the_device_that_trained_it(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, is_put_together: bool
 ):
     run = make_run()
-    training = Training(run, run.read_config(), leader=True)
+    config = run.read_config()
+    training = Training(run, config, leader=True, watch=start_watch(config, time.time()))
     seen: list[torch.device] = []
 
     def judge(self: CausalLM, *arguments: Any) -> TaskScores:
@@ -55,12 +57,10 @@ def test_weights_are_kept_where_judging_fails(make_run: MakeRun, monkeypatch: py
 
 def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
     done: list[str] = []
-    energy, exclusive = (
-        SimpleNamespace(sample=lambda: done.append("energy")),
-        SimpleNamespace(look=lambda: done.append("look")),
-    )
+    watch = SimpleNamespace(energy=SimpleNamespace(sample=lambda: done.append("energy")))
+    exclusive = SimpleNamespace(look=lambda: done.append("look"))
     for lock in (exclusive, None):  # only the leader has one
-        Training._sample(cast(Training, SimpleNamespace(energy=energy, exclusive=lock)))
+        Training._sample(cast(Training, SimpleNamespace(watch=watch, exclusive=lock)))
     assert done == ["energy", "look", "energy"]
 
 
