@@ -4,6 +4,9 @@ from lmexp.config.base import Section
 from lmexp.config.code import load_target
 from lmexp.config.launchers import LocalLauncher
 from lmexp.config.models import families
+from lmexp.config.models.base import TransformerSection
+from lmexp.config.models.mup import MupSection
+from lmexp.config.optimizers import MuonConfig
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import tasks
@@ -48,7 +51,7 @@ def check_config(config: RunConfig) -> None:
             f"batch.micro={batch.micro} does not divide the {total // processes} sequences "
             f"that each device has of a step"
         )
-    config.optim.check()
+    _check_optim(config)
     config.launcher.check(config.trainer)
     _check_fp8(config)
     budgets = list(config.budget.amount)
@@ -110,6 +113,33 @@ def _check_milestones(config: RunConfig) -> None:
 def _name(section: type[Section], field: str = "name") -> str:
     """Return the name that a family or a task has by itself."""
     return str(section.model_fields[field].default)
+
+
+def _check_optim(config: RunConfig) -> None:
+    """Raise UserError for an optimizer that does not go with the model or the strategy."""
+    model, optim = config.model, config.optim
+    optim.check()
+    if isinstance(optim, MuonConfig):
+        if not isinstance(model, TransformerSection):
+            raise UserError(
+                f"optim=muon trains the matrices of a Transformer's blocks, and {model.name} is of {model.family}"
+            )
+        if config.trainer.strategy == "fsdp":
+            raise UserError(
+                "optim=muon orthogonalises whole matrices, and with trainer.strategy=fsdp each process has a part of "
+                "them: use trainer.strategy=ddp, or optim=adamw"
+            )
+    if isinstance(model, MupSection) and model.mup_base_width is not None:
+        if optim.matrix_lr_factor(1.0) is None:
+            raise UserError(
+                f"model.mup_base_width needs optim=adamw, adam or muon: there is no rule here for how the learning "
+                f"rate of {optim.target} follows the width"
+            )
+        if optim.target == "torch.optim.Adam" and optim.weight_decay:
+            raise UserError(
+                "model.mup_base_width: weight decay that is added to the gradient, as optim=adam has it, does not keep "
+                "its effect as the width grows: use optim=adamw, or optim.weight_decay=0"
+            )
 
 
 def _check_fp8(config: RunConfig) -> None:

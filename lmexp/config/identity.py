@@ -27,6 +27,7 @@ NOT_IN_IDENTITY: dict[str, Any] = {
     "checkpoint": True,
     "data": set(PATH_KEYS),
     "init": {"run", "pretrain"},
+    "optim": {"lr_rule"},
     "trainer": {"profiler", "enable_model_summary", "enable_progress_bar", "log_every"},
 }
 

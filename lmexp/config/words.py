@@ -15,7 +15,10 @@ from lmexp.config.yaml_files import read_yaml
 
 GROUPS = ("model", "data", "tokenizer", "task", "optim", "schedule", "precision")
 """The groups whose choice shapes a run."""
-FILLED_IN = ("vocab_size", "input_vocab_size", "fingerprint", "stop_words_fingerprint", "labels", "size", "run_id")
+FILLED_IN = (
+    *("vocab_size", "input_vocab_size", "fingerprint", "stop_words_fingerprint", "labels", "size", "run_id"),
+    "lr_rule",
+)
 """Keys that are null in words and filled in when a config is resolved."""
 ELSEWHERE = ("hardware", "run", "logger", "launcher", "code", "schema_version")
 """Sections that are the machine's or lmexp's own."""

@@ -2,9 +2,9 @@
 
 from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
-from lmexp.config.optimizers import SGDConfig
+from lmexp.config.optimizers import MuonConfig, SGDConfig
 from lmexp.config.schema import RunConfig
-from lmexp.cost.memory_step import Step
+from lmexp.cost.memory_step import BYTES, Step
 
 
 class GPTStep(Step):
@@ -135,6 +135,8 @@ class GPTStep(Step):
     def _update(self) -> int:
         """Return what the optimizer's step takes beside its state."""
         optim, precision = self.run.optim, self.run.precision
+        if isinstance(optim, MuonConfig):
+            return self._orthogonalisation()
         if not isinstance(optim, SGDConfig):
             is_fused = optim.has_fused_kernel and precision.compute != "fp16"
             return 0 if is_fused else self.gradients
@@ -142,3 +144,16 @@ class GPTStep(Step):
         # A CPU goes from weight to weight, a GPU through all of them at once.
         largest = max(self.head, self.model.d_model * self.model.d_feed_forward, 3 * self.model.d_model**2)
         return copies * (largest * self.gradient if self.on_cpu else self.gradients)
+
+    def _orthogonalisation(self) -> int:
+        """Return what Muon takes for the largest matrix: the update in the gradient's type, the rest in bf16.
+
+        That is two matrices of its shape and two that are square, of its shorter side. What a kernel of a CPU packs for
+        its matmuls is left out.
+        """
+        width, hidden = self.model.d_model, self.model.d_feed_forward
+        shorter = min(width, hidden)
+        return max(
+            rows * columns * self.gradient + 2 * BYTES["bf16"] * (rows * columns + rows * rows)
+            for rows, columns in ((width, width), (shorter, max(width, hidden)))
+        )

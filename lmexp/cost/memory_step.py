@@ -25,12 +25,23 @@ class Step:
         self.weights = self.params * self.weight
         trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
         self.gradients = trained * self.gradient
-        # An optimizer whose state is not known counts as Adam does: two values for each weight, as most have.
-        moments = 2 if run.optim.moments is None else len(run.optim.moments)
-        self.optimizer = trained * moments * BYTES[precision.optimizer]
         labels = run.task.label_head()
         self.classes = labels.n_labels if labels else model.vocab_size or 0
+        # An optimizer whose state is not known counts as Adam does: two values for each weight, as most have.
+        moments, of_matrices = (
+            2 if names is None else len(names) for names in (run.optim.moments, run.optim.matrix_moments)
+        )
+        values = trained * moments + (of_matrices - moments) * self.block_matrices
+        self.optimizer = values * BYTES[precision.optimizer]
         self.predictions = sequences * (1 if labels and not labels.per_token else model.context)
+
+    @property
+    def block_matrices(self) -> int:
+        """Parameters of the blocks' matrices that are trained; with a head that transforms first, a little more."""
+        if self.count.n_params_frozen:
+            return 0
+        idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by
+        return self.count.n_params_matmul + idle - self.classes * (self.run.model.d_model or 0)
 
     @property
     def gathered(self) -> int:

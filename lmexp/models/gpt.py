@@ -2,7 +2,8 @@
 
 Notable choices: learned positions, norms before each half of a block and one after the last, GELU,
 embedding and output head tied unless asked otherwise. Matrices start from N(0, 0.02), those that write
-into the residual stream from N(0, 0.02 / sqrt(2 n_layers)) (Radford et al. 2019, section 2.3).
+into the residual stream from N(0, 0.02 / sqrt(2 n_layers)) (Radford et al. 2019, section 2.3). muP, where a base width
+is set, changes that (config/models/mup.py).
 Attention is dense in every layer, also at GPT-3's sizes, which alternate with banded ones in the paper.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Block, KVCache, init_normal, places_in_documents, same_document
+from lmexp.models.mup import apply_mup
 
 
 class GPT(LanguageModel):
@@ -42,6 +44,8 @@ class GPT(LanguageModel):
         for name, weight in self.named_parameters():
             if name.endswith(("attention.out.weight", "feed_forward.down.weight")):
                 nn.init.normal_(weight, 0.0, residual_std)
+        apply_mup(self.blocks, config.width_multiple, config.attention_scale(config.d_model // config.n_heads))
+        self.output_multiplier = 1 / config.width_multiple
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
@@ -60,7 +64,8 @@ class GPT(LanguageModel):
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, cache[index] if cache else None, mask)
-        return self.norm(x)
+        x = self.norm(x)
+        return x if self.output_multiplier == 1 else x * self.output_multiplier
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
         """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer."""

@@ -102,6 +102,9 @@ class Attention(nn.Module):
     Keys and values may have fewer heads than queries, each read by several of them (Ainslie et al. 2023).
     """
 
+    scale: float | None = None
+    """What the scores are multiplied by; None means 1 / sqrt(head_size)."""
+
     def __init__(
         self,
         d_model: int,
@@ -171,6 +174,7 @@ class Attention(nn.Module):
             attn_mask=mask,
             is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
             enable_gqa=is_grouped,
         )
         return self.out(mixed.transpose(1, 2).flatten(2))
@@ -231,17 +235,24 @@ class CausalSelfAttention(nn.Module):
     Vaswani et al. 2017, section 3.2. The softmax and both of its matmuls run in torch's fused kernel.
     """
 
+    scale: float | None = None
+    """See Attention."""
+
     def __init__(self, d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
         super().__init__()
-        self.n_heads = n_heads
+        self.n_heads, self.head_size = n_heads, d_model // n_heads
         self.dropout = dropout
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
         self.out = nn.Linear(d_model, d_model, bias=bias)
 
+    def stacked_rows(self) -> dict[str, list[int]]:
+        """Return the rows of each of the matrices that a weight holds one above another, by its name: for Muon."""
+        return {"qkv.weight": [self.out.in_features] * 3}
+
     def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
         batch, length, width = x.shape
-        heads = self.qkv(x).view(batch, length, 3, self.n_heads, width // self.n_heads)
+        heads = self.qkv(x).view(batch, length, 3, self.n_heads, self.head_size)
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
         before = cache.length if cache is not None else 0
         if cache is not None:
@@ -254,6 +265,7 @@ class CausalSelfAttention(nn.Module):
             attn_mask=mask,
             is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
+            scale=self.scale,
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 

@@ -2,7 +2,7 @@
 
 Notable choices: rotary positions, RMSNorm before each half of a block and after the last, SwiGLU, no biases,
 keys and values shared by groups of heads where asked for, head untied unless asked otherwise. Weights start as
-GPT's: N(0, 0.02), those that write into the residual stream from N(0, 0.02 / sqrt(2 n_layers)).
+GPT's: N(0, 0.02), those that write into the residual stream from N(0, 0.02 / sqrt(2 n_layers)), or as muP has it.
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lmexp.config.models.llama import LlamaSection
 from lmexp.models.base import Cache, LanguageModel
 from lmexp.models.layers import Attention, KVCache, RMSNorm, Rotary, SwiGLU, init_normal, same_document
+from lmexp.models.mup import apply_mup
 
 
 class LlamaBlock(nn.Module):
@@ -64,6 +65,8 @@ class Llama(LanguageModel):
         for name, weight in self.named_parameters():
             if name.endswith(("attention.out.weight", "down.weight")):
                 nn.init.normal_(weight, 0.0, residual_std)
+        apply_mup(self.blocks, config.width_multiple, config.attention_scale(config.d_head))
+        self.output_multiplier = 1 / config.width_multiple
         if config.tie_embeddings:
             self.head.weight = self.token_embedding.weight
 
@@ -84,7 +87,8 @@ class Llama(LanguageModel):
         x = self.dropout(self.token_embedding(tokens))  # (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, self.rotary, cache[index] if cache else None, mask)
-        return self.norm(x)
+        x = self.norm(x)
+        return x if self.output_multiplier == 1 else x * self.output_multiplier
 
     def new_cache(self, batch: int, capacity: int | None = None) -> list[KVCache]:
         """Return an empty cache for `batch` sequences of up to `capacity` tokens (the context), one entry a layer.

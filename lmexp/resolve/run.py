@@ -24,6 +24,7 @@ from lmexp.errors import UserError
 from lmexp.files import absolute_text
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver, begin_with
+from lmexp.resolve.learning_rate import with_learning_rate
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import STORES, RunDir, runs_in
 from lmexp.runs.find import find_run
@@ -87,6 +88,8 @@ class RunResolver:
             config = self._with_init(config)
         allow_settings(config.model_dump(mode="json", by_alias=True))  # they were composed, not read from a run
         config, length, device = self._runnable(config, read_source=True)
+        if values.get("optim.lr") == "auto":  # names, tables and filters show the rate
+            values = values | {"optim.lr": config.optim.peak_lr}
         ids = ids_of(config)
         identity = next((each for each in ids if each in self._paths), ids[0])
         name = slug(values or {"model": config.model.name, "precision": config.precision.name})
@@ -135,6 +138,7 @@ class RunResolver:
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
         length = horizon(config, feed.epoch_tokens, device.kind, feed.parts)
+        config = with_learning_rate(config, length.tokens, self._warn)
         if length.budget_share < MIN_BUDGET_SHARE:
             self._warn(
                 f"whole steps of {config.batch.tokens} tokens spend {length.budget_share:.0%} of the budget "

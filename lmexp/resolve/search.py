@@ -8,7 +8,7 @@ from lmexp.config.cells import corners
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import HASH_LENGTH
 from lmexp.config.schema import RunConfig
-from lmexp.config.sweeps import SearchSpec
+from lmexp.config.sweeps import Choices, SearchSpec
 from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
@@ -46,6 +46,12 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
 
 
 def _check_search(search: SearchSpec) -> None:
+    rates = search.space.get("optim.lr")
+    if isinstance(rates, Choices) and "auto" in rates.choices:
+        raise UserError(
+            "sweep.search.space: optim.lr=auto stands for another number in each cell, so it is no choice of a search; "
+            "fix it for all trials by optim: {lr: auto}, or give numbers"
+        )
     if find_spec("optuna") is None:
         raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")
     numbers = [column.name for column in COLUMNS.values() if not column.is_text]

@@ -100,8 +100,14 @@ def _resolve_cells(
 
 
 def _axes(expansion: Expansion, runs: Sequence[PlannedRun]) -> dict[str, list[Any]]:
-    """Return a sweep's axes; a sweep that trains weights first has two kinds of runs, which differ in their task."""
+    """Return a sweep's axes, with the learning rates that `auto` stands for.
+
+    A sweep that trains weights first has two kinds of runs, which differ in their task.
+    """
     axes = dict(expansion.axes)
+    if "auto" in axes.get("optim.lr", []):
+        given = [rate for rate in axes["optim.lr"] if rate != "auto"]
+        axes["optim.lr"] = list(dict.fromkeys([*given, *(run.values["optim.lr"] for run in runs)]))
     if any(run.needs for run in runs):
         chains = axes.pop("init.pretrain", [])
         axes |= {INIT: ["scratch", "pretrained"]} if len(chains) > 1 else {}

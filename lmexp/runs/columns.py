@@ -329,6 +329,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column("batch_tokens", "tokens per optimizer step, over all devices", "batch", "tokens", "batch", SI),
         Column("micro_batch", "sequences per forward pass and device"),
+        Column("peak_lr", "peak learning rate", "peak learning rate", short="peak lr", format=".3g"),
+        Column("lr_rule", "published rule that gave the peak learning rate; null if it was set", is_text=True),
     ),
     "speed": (
         Column(

@@ -62,8 +62,8 @@ def shape_of(config: RunConfig, device: str, threads: int) -> str:
         by_alias=True,
         include={"model", "task", "batch", "precision", "trainer", "optim"},
         exclude={
-            "model": {"name"},
-            "optim": {"lr", "weight_decay"},
+            "model": {"name", "mup_base_width", "mup_base_head_size"},
+            "optim": {"lr", "lr_rule", "adamw_lr", "weight_decay"},
             "trainer": {"log_every", "profiler", "enable_model_summary", "enable_progress_bar"},
         },
     )

@@ -60,6 +60,8 @@ def identity_columns(config: RunConfig) -> Row:
         "context": model.context,
         "vocab_size": model.vocab_size,
         "batch_tokens": config.batch.tokens,
+        "peak_lr": config.optim.peak_lr,
+        "lr_rule": config.optim.lr_rule,
         "dollars_per_hour": config.hardware.dollars_per_hour,
         "devices": config.trainer.devices,
     }

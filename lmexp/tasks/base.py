@@ -118,6 +118,8 @@ class Task(pl.LightningModule):
         """This process's part of the loss of the step under way, detached."""
         self.grad_norm: Tensor | None = None
         """The gradient's global norm at the last step, before clipping."""
+        self.lr: float | None = None
+        """The schedule's learning rate for the step under way."""
         self.class_weights: Tensor | None = None
         """What the training loss of each label is multiplied by: (labels,) float32; None means 1."""
         if isinstance(config.task, LabelTaskSection) and config.task.class_weights is not None:
@@ -268,5 +270,6 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimizer that the config names."""
-        fuse = can_fuse(self.config.precision.compute, self.device)
-        return build_optimizer(self.parameters(), self.config.optim, fuse)
+        config = self.config
+        fuse = can_fuse(config.precision.compute, self.device)
+        return build_optimizer(self.parameters(), config.optim, fuse, self.model.layers(), config.model.width_multiple)

@@ -93,11 +93,14 @@ def _check_optimizer(states: list[dict[str, Any]], task: Task) -> None:
         weights = list(task.parameters())
     if [len(g["params"]) for g in kept["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
         raise ValueError("the optimizer has other weights")
-    moments = config.moments or ()  # of an optimizer whose state is not known, the optimizer itself must complain
-    if moments and not kept["state"]:
+    # The state of some optimizers is not known; such an optimizer itself must complain.
+    moments, of_matrices = config.moments or (), config.matrix_moments or ()
+    if (moments or of_matrices) and not kept["state"]:
         raise ValueError("the optimizer's state is missing")
+    n_matrices = len(optimizer.param_groups[0]["params"]) if of_matrices != moments else 0
     for which, state in kept["state"].items():
-        if any(state[moment].shape != weights[which].shape for moment in moments):
+        names = of_matrices if which < n_matrices else moments
+        if any(state[moment].shape != weights[which].shape for moment in names):
             raise ValueError(f"the optimizer's state does not fit weight {which}")
 
 

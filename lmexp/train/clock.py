@@ -10,6 +10,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.cost.step_meter import WARMUP_STEPS, StepMeter
 from lmexp.tasks.base import Task
+from lmexp.tasks.optim import set_lr
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.progress import Progress
 from lmexp.train.schedule import open_schedule
@@ -40,10 +41,10 @@ class Clock(StepCallback):
             return
         sequence = np.random.SeedSequence([self.config.seed, self.progress.steps, trainer.global_rank])
         _set_random_seed(int(sequence.generate_state(1, np.uint64)[0]), task.device)
+        assert isinstance(task, Task)
         shares = self.progress.share_after_step, self.progress.run_share_after_step
-        lr = self.config.optim.lr * float(self._schedule(*shares))
-        for group in trainer.optimizers[0].param_groups:
-            group["lr"] = lr
+        task.lr = self.config.optim.peak_lr * float(self._schedule(*shares))
+        set_lr(trainer.optimizers[0], task.lr)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Count the step, and close the time window if something other than training comes next."""

@@ -67,7 +67,7 @@ class Curve(StepCallback):
             trainer,
             train_loss=loss,
             grad_norm=None if task.grad_norm is None else float(task.grad_norm),
-            lr=trainer.optimizers[0].param_groups[0]["lr"],
+            lr=task.lr,
             tokens_per_second=self.tokens_per_second,
         )
         self._check_height(loss)

@@ -111,7 +111,14 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_set_aside_and_the_run_start
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["optim=sgd"], ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"], ["precision=bf16_true"]]
+    "words",
+    [
+        [],
+        ["optim=sgd"],
+        ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"],
+        ["precision=bf16_true"],
+        ["optim=muon", "model.mup_base_width=16"],
+    ],
 )
 def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, words: list[str]):
     run, other = make_run(*words), make_run(*words, place="undisturbed")

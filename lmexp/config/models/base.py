@@ -74,6 +74,11 @@ class ModelSection(Section):
         return {"name"}
 
     @property
+    def width_multiple(self) -> float:
+        """The width divided by that of muP's base model; 1 without muP."""
+        return 1.0
+
+    @property
     def module(self) -> str:
         """The dotted name of the torch module that is built from this section."""
         return self.target
@@ -153,6 +158,10 @@ class TransformerSection(StackSection):
         """See ModelSection.check."""
         if self.d_model % self.n_heads:
             raise UserError(f"model.d_model={self.d_model} is not divisible by model.n_heads={self.n_heads}")
+
+    def attention_scale(self, head_size: int) -> float | None:
+        """Return what the scores of heads of this width are multiplied by; None means 1 / sqrt(head_size)."""
+        return None
 
     def keeps_scores(self, on_cpu: bool) -> bool:
         """Whether attention keeps every score, in float32: the fused attention of CPUs knows no dropout."""

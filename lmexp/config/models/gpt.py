@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from lmexp.config.models.base import WIDE, TransformerSection
+from lmexp.config.models.base import WIDE
 from lmexp.config.models.count import LabelHead, ModelCount
+from lmexp.config.models.mup import MupSection
 from lmexp.errors import UserError
 
 
-class GPTConfig(TransformerSection):
+class GPTConfig(MupSection):
     """Decoder-only Transformer after GPT-2 (Radford et al. 2019): learned positions, pre-norm, GELU."""
 
     supports_fp8: ClassVar[bool] = True

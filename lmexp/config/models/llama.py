@@ -7,6 +7,7 @@ from pydantic import Field
 from lmexp.config.base import Count, Positive
 from lmexp.config.models.base import WIDE, TransformerSection
 from lmexp.config.models.count import LabelHead, ModelCount
+from lmexp.config.models.mup import MupSection
 from lmexp.errors import UserError
 
 
@@ -112,7 +113,7 @@ class LlamaSection(TransformerSection):
         return self.read_by(2, value, stream) + 4 * self.d_feed_forward * value
 
 
-class LlamaConfig(LlamaSection):
+class LlamaConfig(MupSection, LlamaSection):
     """Decoder-only Transformer after Llama (Touvron et al. 2023): rotary positions, RMSNorm, SwiGLU, no biases."""
 
     target: Literal["lmexp.models.llama.Llama"] = Field(alias="_target_")

@@ -12,6 +12,7 @@ from torch import Tensor
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.exchange.settings import check_settings, check_weights, one_dropout, required
 from lmexp.models.gpt import GPT
+from lmexp.models.mup import weights_without_mup
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
@@ -57,7 +58,7 @@ def to_hf(model: GPT) -> tuple[dict[str, Any], dict[str, Tensor]]:
     A tied head's matrix is there once, as in the library's own files, and a head that was dropped is not. The caller
     adds the ids of special tokens, since it knows the tokenizer.
     """
-    config, weights = model.config, model.state_dict()
+    config, weights = model.config, weights_without_mup(model, model.config)
     exported = {}
     for ours, theirs in _names(config.n_layers).items():
         weight = weights.get(ours)

@@ -24,6 +24,7 @@ from lmexp.errors import UserError
 from lmexp.models.exchange.settings import check_settings, check_weights, required
 from lmexp.models.llama import Llama
 from lmexp.models.moe import MoE
+from lmexp.models.mup import weights_without_mup
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -88,12 +89,13 @@ MIXTRAL_SWIGLU = {"gate": "w1", "up": "w3", "down": "w2"}
 def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a model of transformers with equal logits.
 
-    The weights are the model's own, not copies. A head that was dropped is left out. So is dropout, which is there of
-    attention alone, and so are the ids of special tokens: the caller adds them, since it knows the tokenizer.
+    The weights are the model's own, not copies, but for those that take in muP's multipliers. A head that was dropped
+    is left out. So is dropout, which is there of attention alone, and so are the ids of special tokens: the caller adds
+    them, since it knows the tokenizer.
 
     Raises UserError: a model with shared experts, which none of the architectures has in this form.
     """
-    config, weights = model.config, model.state_dict()
+    config, weights = model.config, weights_without_mup(model, model.config)
     model_type = _type_of(config)
     settings: dict[str, Any] = {
         "architectures": [CLASSES[model_type]],

@@ -1,0 +1,48 @@
+"""What muP changes in a model: its first weights and its multipliers; config/models/mup.py has the rules."""
+
+import torch
+from torch import Tensor, nn
+
+from lmexp.config.models.base import TransformerSection
+from lmexp.models.layers import Attention, CausalSelfAttention
+
+
+@torch.no_grad()
+def apply_mup(blocks: nn.ModuleList, width_multiple: float, attention_scale: float | None) -> None:
+    """Divide the first values of the matrices by sqrt(width_multiple), and set the scale of attention's scores.
+
+    The values have been drawn before, so at any width they are multiples of those without muP.
+    """
+    if width_multiple != 1:
+        for weight in (weight for weight in blocks.parameters() if weight.ndim >= 2):
+            weight.div_(width_multiple**0.5)
+    for module in blocks.modules():
+        if isinstance(module, Attention | CausalSelfAttention):
+            module.scale = attention_scale
+
+
+@torch.no_grad()
+def weights_without_mup(model: nn.Module, config: TransformerSection) -> dict[str, Tensor]:
+    """Return the weights of a model without muP whose logits are those of `model`, a GPT or a Llama.
+
+    The last norm takes in the output's multiplier, and what makes queries takes in attention's. All other weights are
+    the model's own, not copies.
+    """
+    weights = dict(model.state_dict())
+
+    def multiply(name: str, factor: float, rows: int | None = None) -> None:
+        if name in weights:  # a bias may be left out
+            weights[name] = weights[name].clone()
+            weights[name][:rows] *= factor
+
+    for part in ("weight", "bias"):
+        if config.width_multiple != 1:
+            multiply(f"norm.{part}", 1 / config.width_multiple)
+        for place, module in model.named_modules():
+            if isinstance(module, CausalSelfAttention) and module.scale is not None:
+                rows = module.stacked_rows()["qkv.weight"][0]
+                multiply(f"{place}.qkv.{part}", module.scale * module.head_size**0.5, rows)
+            elif isinstance(module, Attention) and module.scale is not None:
+                last = "query" if isinstance(module.norm_query, nn.Identity) else "norm_query"
+                multiply(f"{place}.{last}.{part}", module.scale * module.head_size**0.5)
+    return weights

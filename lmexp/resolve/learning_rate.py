@@ -1,0 +1,78 @@
+"""Learning rates by a published rule: what `optim.lr=auto` stands for.
+
+Step Law (Li et al. 2025, arXiv 2503.04715): the best peak rate is 1.79 N^-0.713 D^0.307 and the best batch 0.58 D^0.571
+tokens, for N parameters without embeddings and D training tokens. N counts the matrices of the blocks alone: the
+paper's smallest dense model has N = 214,663,680, which is 7 (4 960^2 + 3 960 9368) for its 7 layers of width 960 and
+feed-forward width 9368. The rule was fitted on decoders that AdamW trained, of about a billion parameters at most, on
+2 to 100 billion tokens, with a cosine schedule.
+"""
+
+from collections.abc import Callable
+
+from lmexp.config.models.base import TransformerSection
+from lmexp.config.optimizers import AdamConfig
+from lmexp.config.schema import RunConfig
+from lmexp.cost.flops import count_run
+from lmexp.errors import UserError
+
+STEP_LAW = "step_law"
+DIGITS = 3
+"""Significant digits of a rate by rule: the rule is no more exact, and the rate stands in names and tables."""
+FITTED_TOKENS = (2e9, 1e11)
+MAX_BATCH_RATIO = 2.0
+"""A batch that is this many times larger or smaller than the rule's is worth a warning."""
+
+
+def step_law_rate(params: float, tokens: float) -> float:
+    """Return Step Law's best peak learning rate for AdamW; `params` are those of the blocks' matrices."""
+    return 1.79 * params**-0.713 * tokens**0.307
+
+
+def step_law_batch(tokens: float) -> float:
+    """Return Step Law's best batch, in tokens, for a run of so many tokens."""
+    return 0.58 * tokens**0.571
+
+
+def with_learning_rate(config: RunConfig, tokens: int | None, warn: Callable[[str], None]) -> RunConfig:
+    """Replace `optim.lr=auto` by the rate that the rule gives for a run of so many tokens; None: not known.
+
+    Raises UserError for a run that the rule does not speak of.
+    """
+    if config.optim.lr != "auto":
+        return config
+    _check_rule_applies(config)
+    if tokens is None:
+        raise UserError(
+            "optim.lr=auto needs to know the number of training tokens, which a budget in seconds or dollars does not "
+            "say: set budget.tokens, flops, tokens_per_param or epochs"
+        )
+    params = count_run(config).conventions()["flops_per_token_kaplan"] / 6
+    rate = float(f"{step_law_rate(params, tokens):.{DIGITS}g}")
+    low, high = FITTED_TOKENS
+    if not low <= tokens <= high:
+        warn(f"optim.lr=auto: Step Law was fitted on runs of {low:.0e} to {high:.0e} tokens; this is an extrapolation")
+    batch = step_law_batch(tokens)
+    if not 1 / MAX_BATCH_RATIO <= config.batch.tokens / batch <= MAX_BATCH_RATIO:
+        warn(
+            f"optim.lr=auto is the best rate with a batch of about {batch:,.0f} tokens (for {tokens:,} in all), and "
+            f"batch.tokens={config.batch.tokens}"
+        )
+    return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": rate, "lr_rule": STEP_LAW})})
+
+
+def _check_rule_applies(config: RunConfig) -> None:
+    model, optim = config.model, config.optim
+    if not isinstance(optim, AdamConfig):
+        raise UserError(f"optim.lr=auto: Step Law speaks of AdamW, not of {optim.target}; set a number")
+    is_decoder = isinstance(model, TransformerSection) and model.reads == "left_to_right"
+    count = count_run(config)
+    if not is_decoder or config.task.head != "vocabulary" or count.n_params_active != count.n_params:
+        raise UserError(
+            f"optim.lr=auto: Step Law speaks of dense decoders that predict the next token, not of {model.name} with "
+            f"task={config.task.name}; set a number"
+        )
+    if model.width_multiple != 1:
+        raise UserError(
+            "optim.lr=auto gives the rate for this width, and muP would scale it again: with model.mup_base_width, set "
+            "the rate of the base width as a number"
+        )
