@@ -51,7 +51,10 @@ NO_BOOLEAN_BUT_TEXT = PydanticCustomError("no_boolean_but_text", "a number or a 
 
 @cache
 def _kinds(section: type[Section], field: str) -> frozenset[Any]:
-    """Return the types that occur in a field's annotation; any section counts as BaseModel, whose fields check it."""
+    """Return the types that occur in a field's annotation; any section counts as BaseModel, whose fields check it.
+
+    A text counts if it may be any text: no list of texts has one that YAML takes for a boolean.
+    """
     kinds: set[Any] = set()
     annotations: list[Any] = [section.model_fields[field].annotation]
     while annotations:
@@ -59,7 +62,7 @@ def _kinds(section: type[Section], field: str) -> frozenset[Any]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             kinds.add(BaseModel)
         elif get_origin(annotation) is Literal:
-            kinds.update(type(value) for value in get_args(annotation))
+            kinds.update({type(value) for value in get_args(annotation)} - {str})
         elif get_origin(annotation) is dict:
             annotations.append(get_args(annotation)[1])
         elif parts := get_args(annotation):
