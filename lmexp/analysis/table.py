@@ -195,9 +195,14 @@ def _names_of_parts(axes: Sequence[str], parts: Sequence[Study]) -> list[str]:
 
 
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the last row of each finished run; a run has several rows if it has milestones."""
-    done = table[is_done(table)]
-    return done.sort_values("tokens", kind="stable", na_position="first").drop_duplicates("run_id", keep="last")
+    """Return the last row of each finished run; a run has several rows if it has milestones.
+
+    A run that has reached a milestone and has not ended yet is left out.
+    """
+    done = is_done(table)
+    going = table["run_id"].isin(table["run_id"][~done]).to_numpy(dtype=bool)
+    rows = table[done & ~going].sort_values("tokens", kind="stable", na_position="first")
+    return rows.drop_duplicates("run_id", keep="last")
 
 
 def names_of_rows(table: pd.DataFrame) -> list[str]:
@@ -274,7 +279,10 @@ def _config_values(run: RunDir, axes: Sequence[str]) -> Values:
 
 
 def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
-    """Return a run's rows with its state: the rows of its record or, without a record, one row from its config."""
+    """Return a run's rows with its state: those of its record or, without a record, one from its config.
+
+    Milestones that a run without a record has reached are results all the same: their rows follow, as done.
+    """
     state = run.read_state()
     where = {"state": state.state, "reason": state.reason}
     rows = [{**row, **where} for row in run.read_record()]
@@ -291,7 +299,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
         known |= _last_score(run)
     if state.state == "running" and not run.is_alive(state):
         where["reason"] = where["reason"] or "its process is gone"
-    return [{**known, **where}]
+    return [{**known, **where}, *({**row, "state": "done", "reason": None} for row in run.read_milestones())]
 
 
 def _last_score(run: RunDir) -> Row:

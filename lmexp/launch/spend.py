@@ -51,6 +51,11 @@ class Ledger:
         """Whether anything is limited."""
         return any(limit is not None for limit in self._limits.values())
 
+    @property
+    def spent(self) -> Spend:
+        """What the ended attempts of all runs have taken."""
+        return sum(self._spent.values(), Spend())
+
     def check(self, runs: Iterable[PlannedRun]) -> None:
         """Raise UserError if dollars are limited and a run has no price."""
         for planned in runs:
@@ -75,7 +80,7 @@ class Ledger:
         if not self.has_limits:
             return None
         self._left[planned.identity] = _left(planned)
-        total = sum(map(self._expected, [*under_way, planned]), sum(self._spent.values(), Spend()))
+        total = sum(map(self._expected, [*under_way, planned]), self.spent)
         for name, limit in self._limits.items():
             would = getattr(total, name)
             if limit is not None and would > limit:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmexp.analysis.table import load_study
+from lmexp.analysis.findings import findings
+from lmexp.analysis.table import final_rows, load_study
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
 from lmexp.runs.columns import COLUMNS
@@ -116,6 +117,20 @@ def test_milestones_are_rows_of_their_own(tmp_path):
     rows = [record_of(made, loss) | {"tokens": tokens} for loss, tokens in ((3.5, 500_000), (3.0, 1_000_000))]
     run.write_record(rows)
     assert load_study([tmp_path / "demo"]).table["tokens"].tolist() == [500_000, 1_000_000]
+
+
+def test_milestones_that_a_diverged_run_has_reached_are_results(tmp_path):
+    made = config("gpt_nano", 2, "fp32")
+    run = write_run(tmp_path / "demo" / "a", made, 3.0)
+    (run.path / "record.json").unlink()
+    run.update_state(state="diverged", reason="the training loss is nan at step 300")
+    run.write_milestones([record_of(made, 3.5) | {"tokens": 500_000}])
+    study = load_study([tmp_path / "demo"])
+    assert study.table["state"].tolist() == ["diverged", "done"] and study.table["loss"].tolist()[1] == 3.5
+    assert final_rows(study.table).empty, "it is no finished run, which others could be compared with"
+    assert any("1 of 1 runs did not finish" in sentence for sentence in findings(study))
+    run.write_record([record_of(made, 3.5) | {"tokens": 500_000}, record_of(made, 3.0)])
+    assert not run.read_milestones()
 
 
 def test_an_unreadable_run_does_not_hide_the_others(tmp_path):

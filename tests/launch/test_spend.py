@@ -1,10 +1,18 @@
 """Caps on what the runs of a sweep may spend together: real runs, one of them really killed."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from lmexp.config.schema import RunConfig
+from lmexp.cost.device import detect
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
 from lmexp.launch.queue import run_sweep
+from lmexp.launch.spend import Ledger
+from lmexp.runs.state import State
 from tests.launch.test_policy import Resolve, kill
 from tests.launch.test_queue import LONG, Notes, resolve
 
@@ -20,6 +28,16 @@ def test_a_cap_on_flops_stops_before_the_run_that_would_pass_it(resolve: Resolve
     again = run_sweep(sweep, Notes(), Policy(max_flops=2.5 * flops))
     assert [state.state for state in again] == ["done", "done", "queued"], "what earlier calls spent counts"
     assert [state.state for state in run_sweep(sweep, Notes())] == ["done"] * 3
+
+
+def test_rows_that_share_steps_count_what_was_spent_for_each(config: Callable[..., RunConfig]):
+    rows = [{"train_flops": 10.0, "spent_flops": 10.0, "wall_seconds": 3600.0},
+            {"train_flops": 20.0, "spent_flops": 13.0, "wall_seconds": 7200.0}]  # fmt: skip
+    run = SimpleNamespace(read_record=lambda: rows)
+    planned: Any = SimpleNamespace(identity="a", run=run, config=config(), device=detect("cpu"))
+    ledger = Ledger(Policy(max_flops=100), lambda planned: None)
+    ledger.ended(planned, State())
+    assert (ledger.spent.flops, ledger.spent.hours) == (23.0, 1 + 2 * 13 / 20)
 
 
 def test_a_cap_counts_what_stands_behind_in_the_order_too(resolve: Resolve):

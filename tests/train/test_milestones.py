@@ -1,12 +1,17 @@
 """Runs with milestones: every row is that of a separate run, and the steps that rows share are trained once."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from lmexp.runs.directory import RunDir
+from lmexp.runs.record import Row
 from lmexp.train.checkpoint import last_checkpoint, trunk_checkpoint
 from lmexp.train.worker import main
 from tests.train.test_worker import TIMINGS
@@ -45,3 +50,51 @@ def test_each_row_equals_that_of_a_separate_run_bit_for_bit(make_run: MakeRun):
     assert [p["step"] for p in run.read_curve() if "train_loss" in p] == [1, 5, 10, 15, 20], "without the cool-down"
     assert not any(file.exists() for file in (last_checkpoint(run), trunk_checkpoint(run)))
     assert not run.read_milestones()
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_anywhere_goes_on_there(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    words = [
+        *WSD,
+        "budget.tokens=10240",
+        "budget.milestones=[0.25, 0.5]",
+        "checkpoint.every=0.1",
+    ]  # at 10, 20, 40 steps
+    undisturbed, run = make_run(*words, place="undisturbed"), make_run(*words, place="disturbed")
+    assert main(undisturbed.path) == 0
+    write = RunDir.write_milestones
+
+    def write_and_fail(self: RunDir, rows: list[Row]) -> None:
+        write(self, rows)
+        raise OSError("the first row was the last thing that was written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "write_milestones", write_and_fail)
+        assert main(run.path) == 1
+    assert len(run.read_milestones()) == 1 and last_checkpoint(run).exists(), "a checkpoint that leads nowhere now"
+
+    command = [sys.executable, "-m", "tests.train.disturbed", str(run.path), "kill", "0", "18"]
+    killed = subprocess.run(command, timeout=120, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, "in the cool-down to the second milestone, which begins after step 15"
+    assert not run.read_record() and len(run.read_milestones()) == 1 and trunk_checkpoint(run).exists()
+    assert main(run.path) == 0
+
+    rows, others = run.read_record(), undisturbed.read_record()
+    assert len(rows) == 3 and list(map(results, rows)) == list(map(results, others))
+    assert [row["spent_flops"] for row in rows] == [row["spent_flops"] for row in others]
+    weights, same = (load_file(each.final / "model.safetensors") for each in (run, undisturbed))
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    assert losses(run) == losses(undisturbed) and run.read_state().attempts == 3
+
+
+@pytest.mark.slow
+def test_two_processes_reach_the_milestones_of_one(make_run: MakeRun):
+    words = [*WSD[:-1], "budget.milestones=[0.5]"]  # without dropout, for which each process draws its own numbers
+    alone, together = make_run(*words, place="alone"), make_run(*words, "trainer.devices=2", place="together")
+    assert main(alone.path) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run([*command, "-m", "lmexp.worker", str(together.path)], check=True, capture_output=True, timeout=120)
+    rows, others = together.read_record(), alone.read_record()
+    assert [row["world_size"] for row in rows] == [2, 2]
+    assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], abs=2e-5)
+    assert [row["spent_flops"] for row in rows] == [row["spent_flops"] for row in others]
