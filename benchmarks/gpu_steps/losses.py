@@ -35,6 +35,9 @@ def precisions(bench: Bench) -> None:
         bench.near(f"{name}: loss", row["loss"], reference.get(name, reference["fp32"]), TOLERANCE[name])
         kind = row["dtype_compute"]
         bench.check(f"{name}: multiplied in", kind, kind == MULTIPLIED_IN[name], MULTIPLIED_IN[name])
+        skipped, is_scaled = row["skipped_steps"], name == "fp16"
+        wanted = f"1 to {row['steps'] - 1}" if is_scaled else "None"
+        bench.check(f"{name}: skipped steps", skipped, (0 < (skipped or 0) < row["steps"]) == is_scaled, wanted)
 
 
 def families(bench: Bench) -> None:

@@ -61,8 +61,7 @@ def _train(bench: Bench, name: str, words: list[str]) -> None:
         bench.show(
             f"{how}: MFU", row["mfu"], f"goal {PEAK_GOAL[name]}, of {(row['peak_flops'] or 0) / 1e12:.0f} TFLOP/s"
         )
-        causal = row["flops_per_token_causal"] / row["flops_per_token"]
-        bench.show(f"{how}: MFU, causal attention", None if row["mfu"] is None else row["mfu"] * causal)
+        bench.show(f"{how}: MFU, causal attention", row["mfu_causal"])
         bench.show(f"{how}: step, ms, p50 and p95", f"{row['step_ms_p50']:.1f} {row['step_ms_p95']:.1f}")
         bench.show(f"{how}: peak memory, GB", row["peak_memory_gb"])
         bench.show(f"{how}: share of time waiting for data", row["data_wait_fraction"])

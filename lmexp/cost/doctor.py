@@ -24,12 +24,12 @@ from lmexp.config.schema import PrecisionConfig
 from lmexp.cost.device import Device, cores, detect, slow_precision, unsupported_precision
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.peaks import (
-    COPY_BYTES,
     MEASURABLE,
     Peaks,
     key_of,
     matmul_peaks,
     memory_bandwidth,
+    memory_method,
     now,
     read_peaks,
     remember_peaks,
@@ -94,7 +94,7 @@ def _measure(device: Device) -> Peaks:
     return {
         "peak_flops": matmul_peaks(sorted(runnable), device),
         "memory_gb_per_second": memory_bandwidth(device),
-        "memory_method": f"copy of {COPY_BYTES / 1e6:.0f} MB, bytes read and written",
+        "memory_method": memory_method(device.kind),
         "threads": torch.get_num_threads(),
         "measured": now(),
     }

@@ -21,13 +21,16 @@ MATMUL_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 40
 """Sizes of square matrices. The fastest counts: small ones fit into caches, large ones hide the launch of a kernel."""
 MATMUL_SECONDS = 3.0
 COPY_SECONDS = 0.7
-COPY_BYTES = 256 * 2**20
-"""Size of the copy that measures memory speed: several times the last-level cache of common machines."""
+COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**30}
+"""Size of the copy that measures memory speed: several times the last-level cache of common devices."""
+COPIES = {"cpu": 1, "cuda": 16, "mps": 4}
+"""Copies between two readings of the clock: on a GPU, starting one and waiting for it takes time as well."""
 MEASURABLE = ("fp32", "tf32", "bf16", "fp16")
 """The compute types of a plain matmul; fp8 would need scales and a special kernel."""
 
 Peaks = dict[str, Any]
-"""`peak_flops` by compute type, `memory_gb_per_second` if it was measured, and `measured`, the date."""
+"""`peak_flops` by compute type, `memory_gb_per_second` with its `memory_method` if it was measured, and `measured`, the
+date."""
 K = TypeVar("K")
 
 
@@ -107,10 +110,26 @@ def memory_bandwidth(device: Device) -> float:
     """
     import torch
 
-    source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device.kind)
+    size, copies = COPY_BYTES[device.kind], COPIES[device.kind]
+    source = torch.ones(size, dtype=torch.uint8, device=device.kind)
     target = torch.ones_like(source)  # ones instead of empty, so that its pages exist before the clock starts
-    seconds = _fastest_seconds({"copy": lambda: target.copy_(source)}, device, COPY_SECONDS)
-    return 2 * COPY_BYTES / seconds["copy"] / 1e9
+
+    def copy() -> None:
+        for _ in range(copies):
+            target.copy_(source)
+
+    seconds = _fastest_seconds({"copies": copy}, device, COPY_SECONDS)
+    return 2 * size * copies / seconds["copies"] / 1e9
+
+
+def memory_method(kind: str) -> str:
+    """Return how the memory speed of a kind of device is measured, in words that are kept beside it."""
+    copies = (
+        f"copy of {COPY_BYTES[kind] / 1e6:.0f} MB"
+        if COPIES[kind] == 1
+        else (f"{COPIES[kind]} copies of {COPY_BYTES[kind] / 1e6:.0f} MB")
+    )
+    return f"{copies}, bytes read and written"
 
 
 def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, budget: float) -> dict[K, float]:

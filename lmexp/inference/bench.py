@@ -31,7 +31,7 @@ from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_prec
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
 from lmexp.cost.measure import measured
-from lmexp.cost.peaks import key_of, memory_bandwidth, read_peaks
+from lmexp.cost.peaks import key_of, memory_bandwidth, memory_method, read_peaks
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import prepare
@@ -268,9 +268,10 @@ def _device(target: BenchTarget) -> Device:
 
 def _bandwidth(outputs: Path, device: Device) -> tuple[float | None, str | None]:
     """Return the peak memory speed of the device in GB/s, and its source: the doctor's file, or a measurement now."""
-    known = read_peaks(outputs, key_of(device, torch.get_num_threads())).get("memory_gb_per_second")
-    if known:
-        return known, "doctor"
+    known = read_peaks(outputs, key_of(device, torch.get_num_threads()))
+    method = memory_method(device.kind)  # earlier versions had another one for GPUs, which gave too low a speed
+    if known.get("memory_gb_per_second") and known.get("memory_method", method) == method:
+        return known["memory_gb_per_second"], "doctor"
     try:
         return memory_bandwidth(device), "measured now"
     except RuntimeError:  # not enough memory for the test

@@ -319,6 +319,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column("steps", "optimizer steps"),
         Column(
+            "skipped_steps",
+            "optimizer steps among them that fp16's loss scaling skipped because a gradient overflowed: they changed "
+            "no weight; null without loss scaling",
+            "skipped steps",
+            "steps",
+            "skipped",
+            better="lower",
+        ),
+        Column(
             "best_tokens",
             "with evaluation.patience, the training tokens after which the final weights were reached; what was "
             "trained after them counts in the costs",
@@ -370,6 +379,16 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             "MFU",
             "share of peak",
             "MFU",
+            ".3f",
+            better="higher",
+            is_device_bound=True,
+        ),
+        Column(
+            "mfu_causal",
+            "the same with only the half of the attention scores that a causal mask leaves: what must be computed",
+            "MFU, causal",
+            "share of peak",
+            "MFU causal",
             ".3f",
             better="higher",
             is_device_bound=True,

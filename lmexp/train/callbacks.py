@@ -2,6 +2,7 @@
 
     Clock          (clock.py)       counts and times steps, sets the learning rate, stops when the budget is spent
     Curve          (curve.py)       writes points of the training loss, and notices when the run has diverged
+    SkippedSteps   (skipped_steps.py) counts the steps that fp16's loss scaling skips
     Evaluation     (evaluation.py)  scores the validation split, and stops the run when its loss stops falling
     Saving         (saving.py)      keeps last.ckpt, and stops the run when a signal asked for it
     Spending       (spending.py)    counts wall time and energy, over all attempts
@@ -9,8 +10,8 @@
     NextStepTimer  (clock.py)       starts the timers of the next step and of the wait for the next micro-batch
 
 Callbacks from outside lmexp, which a config lists, follow Clock: a checkpoint holds their state of the same step.
-A checkpoint keeps the state of a callback under the name of its class, so `Clock`, `Curve`, `Evaluation` and
-`Spending` keep theirs.
+A checkpoint keeps the state of a callback under the name of its class, so `Clock`, `Curve`, `SkippedSteps`,
+`Evaluation` and `Spending` keep theirs.
 """
 
 from typing import Any

@@ -41,6 +41,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | training.memory.summary()
         | result.dtypes
         | {
+            "skipped_steps": result.skipped_steps,
             "device_share": share,
             "exclusive": is_alone,
             "cpu_wait_fraction": training.cpu_wait.fraction() if training.device.kind == "cpu" else None,
@@ -141,8 +142,9 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     """Return the MFU and the peak that it is relative to: that of the datasheet, else a measured one, else none.
 
     MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B); the FLOPs follow
-    the convention of the record. `may_measure` says that no other run is on the device, so that a missing peak can be
-    measured now. On a CPU a measured peak is that of one process's threads. Emulated fp8 has no peak.
+    the convention of the record, and in `mfu_causal` the one that counts what a causal mask leaves. `may_measure` says
+    that no other run is on the device, so that a missing peak can be measured now. On a CPU a measured peak is that of
+    one process's threads. Emulated fp8 has no peak.
     """
     precision, device, processes = training.config.precision, training.device, training.trainer.world_size
     if precision.emulate:
@@ -156,11 +158,14 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     if known is None:
         return {}
     peak, source = known
-    flops_per_token = training.count.flops_per_token
+    if tokens_per_second is None:
+        return {"peak_flops": peak, "peak_source": source}
+    share_of_one_flop = tokens_per_second / (peak * devices)  # for each FLOP that a token takes
     return {
         "peak_flops": peak,
         "peak_source": source,
-        "mfu": None if tokens_per_second is None else tokens_per_second * flops_per_token / (peak * devices),
+        "mfu": share_of_one_flop * training.count.flops_per_token,
+        "mfu_causal": share_of_one_flop * training.count.conventions()["flops_per_token_causal"],
     }
 
 

@@ -48,6 +48,7 @@ from lmexp.train.heartbeat import heartbeat
 from lmexp.train.micro_batch import limit_memory
 from lmexp.train.progress import Progress
 from lmexp.train.saving import Saving
+from lmexp.train.skipped_steps import SkippedSteps
 from lmexp.train.spending import Spending, Spent, Watch
 from lmexp.train.stopping import Signals
 from lmexp.train.trainer import build_trainer
@@ -66,6 +67,8 @@ class FitResult:
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
+    skipped_steps: int | None
+    """Steps that loss scaling skipped; None without it."""
     best_tokens: int | None = None
     """Tokens after which the kept weights were reached, with a patience."""
 
@@ -124,10 +127,10 @@ class Training:
         evaluation = Evaluation(progress, curve, every, validation, *sizes, patience, test)
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
         spending = Spending(self.watch, self.device_share)
-        dtypes = DtypeReader(validation)
+        dtypes, skipped = DtypeReader(validation), SkippedSteps(progress)
         with heartbeat(self.run, progress, curve, self._sample) if self.leader else nullcontext():
             callbacks = [call_target(section, "callback") for section in config.callbacks]
-            self.take_steps(progress, [*callbacks, curve, evaluation, saving, spending, dtypes], checkpoint)
+            self.take_steps(progress, [*callbacks, curve, skipped, evaluation, saving, spending, dtypes], checkpoint)
             assert evaluation.quality is not None, "the end of a budget, like a milestone, is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = progress.is_last
@@ -139,7 +142,7 @@ class Training:
                 if self.test_feed is not None and evaluation.test_quality is not None:
                     on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
         best_tokens = None if evaluation.best is None else evaluation.best.tokens
-        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent, best_tokens)
+        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent, skipped.count, best_tokens)
 
     def _scored_batches(self, feed: Feed) -> ValidationBatches:
         """Return this rank's share of the split that a feed scores."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,22 @@ def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypat
 
 
 def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "COPY_BYTES", 1000)
-    monkeypatch.setattr(peaks, "_fastest_seconds", lambda *_: {"copy": 1e-6})
-    assert peaks.memory_bandwidth(CPU) == pytest.approx(2.0)
+    """Of all the copies between two readings of the clock, of which there are several on a GPU."""
+    monkeypatch.setitem(peaks.COPY_BYTES, "cpu", 1000)
+    copied: list[torch.Tensor] = []
+    copy = torch.Tensor.copy_
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda target, source: copied.append(target) or copy(target, source))
+
+    def one_microsecond(actions: dict[str, Callable[[], None]], *_: object) -> dict[str, float]:
+        [(name, action)] = actions.items()
+        action()
+        return {name: 1e-6}
+
+    monkeypatch.setattr(peaks, "_fastest_seconds", one_microsecond)
+    assert peaks.memory_bandwidth(CPU) == pytest.approx(2.0) and len(copied) == 1
+    monkeypatch.setitem(peaks.COPIES, "cpu", 16)
+    assert peaks.memory_bandwidth(CPU) == pytest.approx(32.0) and len(copied) == 1 + 16
+    assert peaks.COPIES["cuda"] > 1 and peaks.COPY_BYTES["cuda"] > peaks.COPY_BYTES["cpu"]
 
 
 def test_the_fastest_of_several_times_counts_and_the_first_does_not() -> None:

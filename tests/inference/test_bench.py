@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.inference.bench import bench, find_target, parse_grid
+from lmexp.inference.bench import _bandwidth, bench, find_target, parse_grid
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.directory import RunDir
@@ -112,6 +112,10 @@ def test_the_doctors_peak_is_used_where_there_is_one(measure: Callable, outputs:
     (where / ".doctor.json").write_text(json.dumps(known))
     (row,) = measure("gpt_nano", precisions=["fp32"], where=where)["rows"]
     assert (row["memory_peak_gb_per_second"], row["memory_peak_source"]) == (20.0, "doctor")
+    assert _bandwidth(where, detect()) == (20.0, "doctor")
+    known[key_of(detect(), torch.get_num_threads())]["memory_method"] = "one of an earlier version"
+    (where / ".doctor.json").write_text(json.dumps(known))
+    assert _bandwidth(where, detect()) == (10.0, "measured now")
 
 
 def test_without_its_text_a_run_has_speeds_and_a_note_for_the_loss(measure: Callable, outputs: Path, tmp_path: Path):
