@@ -83,3 +83,5 @@ def compile(bench: Bench) -> None:
         name = row["model"]
         bench.near(f"{name}: loss", row["loss"], same["loss"], TOLERANCE["bf16"])
         bench.check(f"{name}: compile_seconds", row["compile_seconds"], row["compile_seconds"] > 0, "more than 0")
+        kind = row["dtype_compute"]
+        bench.check(f"{name}: multiplied in, compiled", kind, kind == MULTIPLIED_IN["bf16"], MULTIPLIED_IN["bf16"])

@@ -1,7 +1,10 @@
 """The types that tensors are really stored and multiplied in, read from the tensors themselves."""
 
+import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,24 +18,105 @@ MATMULS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "linear", "mkldnn_line
 """Names of the operations of aten that multiply matrices."""
 
 
+COMPILED_MATMULS = {"mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "mkldnn_linear", "_linear_pointwise"}
+"""Those among them that are no names for several operations; torch.compile calls them by these names."""
+PROFILED_STEP = 2
+"""The step of an attempt whose forward pass is profiled: in the first one, torch.compile still traces the model."""
+
+
 class DtypeReader(pl.Callback):
-    """Reads the types at the end of training, when gradients and optimizer state still exist."""
+    """Reads the types at the end of training, when gradients and optimizer state still exist.
+
+    A compiled model can multiply in other types than the same model in eager mode. So what it multiplies in is read
+    from a profile of a forward pass in training: that of the first micro-batch of the second step, within the warm-up.
+    """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
-        """One sample of the first of `batches` passes through the model to see what it multiplies in."""
+        """One sample of the first of `batches` passes through a model that is not compiled, to see its types."""
         self.batches = batches
         self.dtypes: dict[str, str | None] = {}
         """The columns of the record: dtype_weights, dtype_grads, dtype_optimizer, dtype_compute."""
+        self._is_compiled = False
+        self._micro_batches = 0
+        self._profile: torch.profiler.profile | None = None
+        self._profiled: str | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Find out how to read the types. Emulated fp8 is read in eager mode: what it emulates is the claim."""
+        assert isinstance(task, Task)
+        self._is_compiled = is_compiled(task.model) and not task.config.precision.emulate
+
+    def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Start the profile of a compiled model, if this is the micro-batch for it."""
+        self._micro_batches += 1
+        if self._is_compiled and self._micro_batches == 1 + (PROFILED_STEP - 1) * trainer.accumulate_grad_batches:
+            self._profile = _start_profile()
+
+    def on_before_backward(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
+        """End the profile; the forward pass is over."""
+        if self._profile is not None:
+            self._profiled = profiled_type(_end_profile(self._profile), is_on_cuda=task.device.type == "cuda")
+            self._profile = None
 
     def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Read the types."""
         assert isinstance(task, Task)
         self.dtypes = stored_dtypes(task.model, trainer.optimizers[0])
+        self.dtypes["dtype_compute"] = self._profiled if self._is_compiled else self._eager_type(trainer, task)
+
+    def _eager_type(self, trainer: pl.Trainer, task: Task) -> str | None:
         sample = {name: value[:1].to(task.device) for name, value in next(iter(self.batches)).items()}
         eager = torch.compiler.set_stance("force_eager")
         with torch.no_grad(), trainer.precision_plugin.forward_context(), eager, MatmulTypes() as matmuls:
             task.predict(sample)
-        self.dtypes["dtype_compute"] = matmuls.most_used
+        return matmuls.most_used
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether `compile` was called on the model or on a part of it."""
+    return any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules())
+
+
+def profiled_type(events: Iterable[Any], is_on_cuda: bool) -> str | None:
+    """Return the type of the operands with the most multiply-adds in a profile; None if it shows no matmul.
+
+    Kernels that torch.compile writes itself, and graphs of CUDA, show no operations, so their types are unknown.
+    """
+    multiply_adds: Counter[str] = Counter()
+    for event in events:
+        if event.name().rpartition("::")[2] in COMPILED_MATMULS:
+            operands = [
+                (shape, kind) for shape, kind in zip(event.shapes(), event.dtypes(), strict=True) if len(shape) > 1
+            ]
+            (first, kind), (second, _) = operands[:2]
+            multiply_adds[_name_in_c(kind, is_on_cuda)] += math.prod(first) * second[-1]
+    return multiply_adds.most_common(1)[0][0] if multiply_adds else None
+
+
+def _start_profile() -> torch.profiler.profile | None:
+    """Return a running profile of the host's calls; None if another profiler is in the way."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports its start and its end on standard error
+    profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True)
+    with suppress(RuntimeError):
+        profile.start()
+        return profile
+    return None
+
+
+def _end_profile(profile: torch.profiler.profile) -> list[Any]:
+    """Stop a profile and return its events, with the types of their arguments; torch's public ones have none."""
+    with suppress(RuntimeError):
+        profile.stop()
+        results = profile.profiler.kineto_results if profile.profiler else None
+        return list(results.events()) if results else []
+    return []
+
+
+def _name_in_c(kind: str, is_on_cuda: bool) -> str:
+    """Return torch's name of a type that a profile names as in C++, such as `c10::BFloat16`."""
+    name = {"float": "float32", "double": "float64", "c10::Half": "float16"}.get(kind)
+    name = name or kind.removeprefix("c10::").lower()
+    return "tf32" if name == "float32" and is_on_cuda and _rounds_float32() else name
 
 
 def stored_dtypes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, str | None]:
@@ -70,10 +154,15 @@ class MatmulTypes(TorchDispatchMode):
 def _operand_type(operand: Tensor) -> str:
     """Return the type of an operand. Of torchao's 8-bit tensors it is the content's, with a mark if it is emulated."""
     content = getattr(operand, "_data", operand)
-    if content.dtype == torch.float32 and operand.is_cuda and torch.get_float32_matmul_precision() != "highest":
+    if content.dtype == torch.float32 and operand.is_cuda and _rounds_float32():
         return "tf32"
     configs = getattr(getattr(operand, "_linear_mm_config", None), "output", None)
     return _name(content.dtype) + (" emulated" if getattr(configs, "emulate", False) else "")
+
+
+def _rounds_float32() -> bool:
+    """Whether a GPU multiplies float32 in tf32 now."""
+    return torch.get_float32_matmul_precision() != "highest"
 
 
 def _most_used(tensors: Sequence[Tensor]) -> str | None:

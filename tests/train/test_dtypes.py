@@ -1,10 +1,16 @@
 """The types that tensors are stored and multiplied in are read from the tensors."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from lmexp.train.dtypes import MatmulTypes, stored_dtypes
+from lmexp.tasks.base import Task
+from lmexp.train.dtypes import DtypeReader, MatmulTypes, is_compiled, profiled_type, stored_dtypes
 
 
 def test_the_type_that_holds_the_most_numbers_counts():
@@ -45,3 +51,72 @@ def test_what_only_adds_multiplies_in_nothing():
     with MatmulTypes() as matmuls:
         torch.ones(4, 4) + torch.ones(4, 4)
     assert matmuls.most_used is None
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.linear(x)
+        return out.sum()
+
+
+class Reads(Task):
+    """A task, as far as a reader of types looks at one."""
+
+    device = torch.device("cpu")  # type: ignore[assignment]
+
+    def __init__(self, model: nn.Module) -> None:
+        pl.LightningModule.__init__(self)
+        self.model, self.config = model, cast(Any, SimpleNamespace(precision=SimpleNamespace(emulate=False)))
+
+
+def test_a_compiled_model_is_seen_as_it_is_compiled_and_not_as_it_is_in_eager_mode():
+    """With a compiler that multiplies in bfloat16 what the model multiplies in float32."""
+
+    def compiler(graph: torch.fx.GraphModule, example: Any) -> Callable[..., Any]:
+        return lambda *arguments: [graph.to(torch.bfloat16)(*(x.to(torch.bfloat16) for x in arguments))[0].float()]
+
+    model = Model()
+    assert not is_compiled(model)
+    model.compile(backend=compiler)
+    task, reader = Reads(model), DtypeReader([])
+    trainer: Any = SimpleNamespace(accumulate_grad_batches=2, optimizers=[torch.optim.SGD(model.parameters())])
+    reader.on_train_start(trainer, task)
+    for index in range(4):
+        reader.on_train_batch_start(trainer, task, None, index)
+        loss = model(torch.ones(4, 8))
+        reader.on_before_backward(trainer, task, loss)
+        assert (reader._profiled is not None) == (index >= 2), "the second step, when nothing is traced any more"
+    reader.on_train_end(trainer, task)
+    assert reader.dtypes["dtype_compute"] == "bfloat16" and reader.dtypes["dtype_weights"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_on_cuda", "precision", "expected"),
+    [
+        (["c10::Half", "float"], False, "highest", "float16"),
+        (["float"], True, "highest", "float32"),
+        (["float"], True, "high", "tf32"),
+        (["float"], False, "high", "float32"),
+        (["c10::Float8_e4m3fn"], True, "highest", "float8_e4m3fn"),
+        ([], True, "highest", None),
+    ],
+)
+def test_types_in_a_profile(
+    kinds: list[str], is_on_cuda: bool, precision: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    """Of products that get smaller and smaller, so that the first decides."""
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    events = [
+        SimpleNamespace(
+            name=lambda: "aten::addmm",
+            shapes=lambda size=size: [[size], [size, size], [size, size], []],
+            dtypes=lambda kind=kind: ["float", kind, kind, "Scalar"],
+        )
+        for kind, size in zip(kinds, [16, 8], strict=False)
+    ]
+    other = SimpleNamespace(name=lambda: "aten::linear")
+    assert profiled_type([other, *events], is_on_cuda) == expected
