@@ -128,8 +128,7 @@ class Windows:
 
     def _windows(self, tokens: np.ndarray, starts: np.ndarray, length: int) -> Batch:
         """Return the windows of `length` targets that begin at `starts`."""
-        both = _stretches(tokens, starts, length + 1)
-        batch = {"inputs": both[:, :-1].copy(), "targets": both[:, 1:].copy()}
+        batch = {"inputs": _stretches(tokens, starts, length), "targets": _stretches(tokens, starts + 1, length)}
         if self.marks_documents:
             batch["documents"] = (batch["inputs"] == self.store.bos_id).cumsum(1)
         return {name: torch.from_numpy(side) for name, side in batch.items()}
@@ -415,4 +414,8 @@ def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[s
 
 def _stretches(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """Return the stretches of `length` tokens that begin at `starts`: (B, length) int64."""
-    return tokens[starts[:, None] + np.arange(length)].astype(np.int64)
+    stretches = np.empty((len(starts), length), np.int64)
+    tokens = np.asarray(tokens)  # a slice of a memory map costs more than to copy it
+    for row, start in zip(stretches, starts.tolist(), strict=True):
+        row[:] = tokens[start : start + length]
+    return stretches

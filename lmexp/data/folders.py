@@ -4,12 +4,16 @@ It is written under a lock, so fifty runs that start together tokenise only once
 store. The manifest is the last file to be written, and has the size of every other file.
 """
 
+import contextvars
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -25,12 +29,13 @@ from lmexp.files import flush_to_disk, hash_text, read_json, write_json
 from lmexp.messages import Say
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}
 """The types that tokens are stored in, and the largest vocabulary of each."""
 
-MAX_ALWAYS_READ = 1 << 28
-"""Bytes: a larger file is not read as a whole each time that its store is opened; smaller ones take below a second."""
+MAX_ALWAYS_READ = 1 << 22
+"""Bytes: a larger file is not read as a whole each time that its store is opened; the others take milliseconds."""
 _BATCH_CHARACTERS = 1 << 22  # of texts that are encoded together: enough for all cores, and small compared to a model
 _BATCH_TEXTS = 10_000
 
@@ -145,15 +150,19 @@ def take_hashes(manifest: dict[str, Any]) -> dict[str, str]:
 def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
     """Raise UserError for the first file whose content is not what was written.
 
-    A large file is read only if it was changed later than the manifest, which is written last.
+    A large file is read only if it was changed later than the manifest, which is written last. In a copy of a store
+    that can be all of them: the manifest is then marked as newer, so that they are read once and not at every start.
     """
-    _, made = _version(folder / "manifest.json")
+    manifest = folder / "manifest.json"
+    _, made = _version(manifest)
+    is_newer = False
     for name, expected in hashes.items():
         file = folder / name
         try:
             size, changed = _version(file)
             if size > MAX_ALWAYS_READ and changed <= made:
                 continue
+            is_newer |= size > MAX_ALWAYS_READ
             content = _sha256(file, size, changed)
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
@@ -161,6 +170,9 @@ def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
             raise UserError(
                 f"{file}: its content was changed after the store was made; delete the folder and prepare again"
             )
+    if is_newer:
+        with suppress(OSError):  # somebody else's store, or a read-only disk
+            os.utime(manifest)
 
 
 def _version(file: Path) -> tuple[int, int]:
@@ -188,6 +200,23 @@ def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterato
             batch, held = [], 0
     if batch:
         yield batch
+
+
+def with_results(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    """Yield each item with what `work` makes of it; a thread works on the next item while the caller uses this one.
+
+    That pays where `work` leaves Python, as the tokenizers library does. At most two items are in use at a time.
+    """
+    context = contextvars.copy_context()  # of what the user trusts
+    with ThreadPoolExecutor(1) as thread:
+        before: tuple[Item, Future[Result]] | None = None
+        for item in items:
+            now = item, thread.submit(context.run, work, item)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = now
+        if before is not None:
+            yield before[0], before[1].result()
 
 
 def token_dtype(vocab_size: int) -> str:

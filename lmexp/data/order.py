@@ -11,10 +11,66 @@ of numpy (NEP 19); `Generator.permutation` is not.
 """
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
 from lmexp.errors import UserError
+
+_BUCKET = 1 << 16
+"""Numbers that are sorted together."""
+
+
+class Shuffled:
+    """The order of random numbers by size, smallest first, ties by place; only the parts that are needed are sorted.
+
+    A run can so begin at once, where sorting all windows of a long text would take seconds. The numbers are dealt to
+    buckets by their first bits, and a bucket is sorted when one of its places is asked for.
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        """`numbers` are uniform: (n,) uint64."""
+        self._numbers = numbers
+        bits = min(max(len(numbers) // _BUCKET, 1).bit_length() - 1, 16)
+        # A shift by all 64 bits is undefined, so of one bucket the number is not computed.
+        self._bucket_of = (numbers >> np.uint64(64 - bits)).astype(np.uint16) if bits else None
+        counts = [len(numbers)] if self._bucket_of is None else np.bincount(self._bucket_of, minlength=1 << bits)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._sorted: tuple[int, np.ndarray] | None = None  # the bucket asked for last
+
+    def take(self, first: int, stop: int) -> np.ndarray:
+        """Return the places of the numbers from the `first` smallest to before the one at `stop`: int64."""
+        stop = min(stop, len(self._numbers))
+        parts = [np.empty(0, np.int64)]
+        while first < stop:
+            bucket = int(np.searchsorted(self._starts, first, side="right")) - 1
+            start, end = self._starts[bucket : bucket + 2]
+            parts.append(self._bucket(bucket)[first - start : min(stop, end) - start])
+            first = int(end)
+        return np.concatenate(parts)
+
+    def _bucket(self, bucket: int) -> np.ndarray:
+        """Return the places of a bucket's numbers, sorted."""
+        if self._sorted is None or self._sorted[0] != bucket:
+            if self._bucket_of is None:
+                self._sorted = bucket, np.argsort(self._numbers, kind="stable")
+            else:
+                members = np.flatnonzero(self._bucket_of == bucket)
+                self._sorted = bucket, members[np.argsort(self._numbers[members], kind="stable")]
+        return self._sorted[1]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The samples of one epoch: `offset + stride * place`, in the order of random numbers."""
+
+    order: Shuffled
+    offset: int = 0
+    stride: int = 1
+
+    def take(self, first: int, stop: int) -> np.ndarray:
+        """Return the samples from `first` to before `stop`, or to the end of the epoch: int64."""
+        return self.offset + self.stride * self.order.take(first, stop)
 
 
 class Endless:
@@ -22,7 +78,7 @@ class Endless:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._cached: tuple[int, np.ndarray] | None = None  # the epoch asked for last
+        self._cached: tuple[int, Epoch] | None = None  # the epoch asked for last
 
     def take(self, first: int, count: int) -> np.ndarray:
         """Return samples `first` to `first + count`, (count,) int64, over epochs if need be."""
@@ -32,13 +88,13 @@ class Endless:
             epoch, inside = divmod(first + filled, self.size)
             if self._cached is None or self._cached[0] != epoch:
                 self._cached = epoch, self.epoch(epoch)
-            part = self._cached[1][inside : inside + count - filled]
+            part = self._cached[1].take(inside, inside + count - filled)
             taken[filled : filled + len(part)] = part
             filled += len(part)
         return taken
 
-    def epoch(self, number: int) -> np.ndarray:
-        """Return one epoch's samples, (size,) int64."""
+    def epoch(self, number: int) -> Epoch:
+        """Return one epoch."""
         raise NotImplementedError
 
 
@@ -49,9 +105,9 @@ class Permutations(Endless):
         super().__init__(size)
         self.seed = seed
 
-    def epoch(self, number: int) -> np.ndarray:
+    def epoch(self, number: int) -> Epoch:
         """See Endless."""
-        return np.argsort(_bits(self.seed, number).random_raw(self.size), kind="stable")
+        return Epoch(Shuffled(_bits(self.seed, number).random_raw(self.size)))
 
 
 class ByLength:
@@ -89,7 +145,7 @@ class ByLength:
 
     def _epoch(self, number: int) -> list[tuple[int, np.ndarray]]:
         if self._cached is None or self._cached[0] != number:
-            order = self._permutations.epoch(number)
+            order = self._permutations.epoch(number).take(0, len(self.parts))
             steps: list[tuple[int, np.ndarray]] = []
             waiting = np.empty(0, np.int64)
             parts = int(self.parts.max())
@@ -121,13 +177,13 @@ class Order(Endless):
         super().__init__(max(1, (n_tokens - 1) // context - 1))
         self.n_tokens, self.context, self.seed = n_tokens, context, seed
 
-    def epoch(self, number: int) -> np.ndarray:
+    def epoch(self, number: int) -> Epoch:
         """Return the offsets of one epoch's windows: one at s has the inputs s .. s + context - 1, and the targets
         that follow each."""
         bits = _bits(self.seed, number)
         spare = self.n_tokens - 1 - self.size * self.context
         offset = int(bits.random_raw()) % (min(spare, self.context - 1) + 1)
-        return offset + np.argsort(bits.random_raw(self.size), kind="stable") * self.context
+        return Epoch(Shuffled(bits.random_raw(self.size)), offset, self.context)
 
 
 def _bits(seed: int, epoch: int) -> np.random.PCG64:

@@ -15,7 +15,7 @@ Texts are read in three passes (survey, tokenizer, tokens) and never held as a w
 from array import array
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from lmexp.data.folders import (
     splits_of,
     take_hashes,
     token_dtype,
+    with_results,
     write_manifest,
 )
 from lmexp.data.split import SplitDocuments
@@ -135,7 +136,8 @@ class Store:
 
     def array(self, split: Split) -> np.memmap:
         """Return the tokens of a split as a read-only memory map: (n,), uint16 or uint32."""
-        return np.memmap(self._tokens_file(split), dtype=self.dtype, mode="r")
+        file = self._tokens_file(split)
+        return _mapped(file, self.dtype, file.stat().st_ctime_ns)
 
     def bounds(self, split: Split) -> np.ndarray:
         """Return the offset of each document's first token, and the end: (documents + 1,) int64."""
@@ -147,6 +149,12 @@ class Store:
 
     def _tokens_file(self, split: Split) -> Path:
         return self.path / f"{split}.bin"
+
+
+@lru_cache(maxsize=8)
+def _mapped(file: Path, dtype: str, changed: int) -> np.memmap:
+    """Return a memory map, which stays open: to open one takes longer than to read a batch."""
+    return np.memmap(file, dtype=dtype, mode="r")
 
 
 def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say | None = None) -> Store:
@@ -197,12 +205,12 @@ def _tokenise(
     done = 0  # characters
     with ExitStack() as files:
         writers = {split: _SplitWriter(folder, split, tokenizer, files) for split in documents.data.splits}
-        for batch in batches(documents, lambda document: len(document[1])):
-            texts = [text for _, text in batch]
-            for (split, text), ids in zip(batch, tokenizer.encode_batch(texts), strict=True):
+        together = batches(documents, lambda document: len(document[1]))
+        for batch, encoded in with_results(together, lambda batch: tokenizer.encode_batch([text for _, text in batch])):
+            for (split, text), ids in zip(batch, encoded, strict=True):
                 writers[split].add(text, ids)
                 hashes.add(split, text)
-            done += sum(map(len, texts))
+            done += sum(len(text) for _, text in batch)
             say(f"tokenised {done / documents.characters:.0%}")
     return writers
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.data.order import ByLength, Order
+from lmexp.data.order import ByLength, Order, Shuffled
 from lmexp.errors import UserError
 
 TEXTS = st.tuples(st.integers(1, 50), st.integers(1, 3000), st.integers(0, 2**32 - 1)).map(
@@ -88,3 +88,16 @@ def test_steps_by_length_hold_what_fits_and_an_epoch_each_example_once_but_for_l
     again = ByLength(needed, slots, seed)
     assert (again.step(order.steps)[1] == order.step(order.steps)[1]).all(), "nothing depends on what was asked before"
     assert sum(order.counts().values()) == order.steps
+
+
+@pytest.mark.parametrize("values", [2**64, 5])  # with few values there are many ties
+def test_a_long_epoch_that_is_sorted_in_parts_has_the_order_of_all_at_once(values, monkeypatch):
+    monkeypatch.setattr("lmexp.data.order._BUCKET", 64)
+    numbers = np.random.PCG64(1).random_raw(5000)
+    if values < 2**64:
+        numbers = numbers % np.uint64(values) << np.uint64(60)
+    whole = np.argsort(numbers, kind="stable")
+    shuffled = Shuffled(numbers)
+    assert (shuffled.take(0, 5000) == whole).all()
+    assert all((shuffled.take(at, at + 130) == whole[at : at + 130]).all() for at in (4990, 0, 63, 4000, 130))
+    assert len(shuffled._sorted[1]) < 2000  # not all of them

@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 
 from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig, StdlibData
+from lmexp.data import folders
 from lmexp.data.prepare import warnings
 from lmexp.data.sources import documents, fingerprint
 from lmexp.data.split import hashed_split
@@ -262,6 +266,35 @@ def test_a_large_file_is_read_again_only_if_it_was_changed_later(lines, tmp_path
     overwrite(store.path / "train.bin")
     with pytest.raises(UserError, match=r"train\.bin: its content was changed"):
         Store.open(store.path)
+
+
+def test_the_large_files_of_a_copied_store_are_read_once(lines, tmp_path, monkeypatch):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    copied = tmp_path / "copy"
+    shutil.copytree(store.path, copied)
+    time.sleep(0.02)  # the clock of files ticks every few milliseconds
+    (copied / "train.bin").touch()
+    monkeypatch.setattr("lmexp.data.folders.MAX_ALWAYS_READ", 0)
+    read = []
+    sha256 = folders._sha256
+    monkeypatch.setattr("lmexp.data.folders._sha256", lambda *file: read.append(file) or sha256(*file))
+    assert Store.open(copied).fingerprint == store.fingerprint and "train.bin" in {file.name for file, *_ in read}
+    read.clear()
+    assert Store.open(copied).fingerprint == store.fingerprint and not read
+
+
+def test_work_on_the_next_item_runs_while_this_one_is_used():
+    begun = [threading.Event() for _ in range(3)]
+
+    def work(item: int) -> int:
+        begun[item].set()
+        return 10 * item
+
+    for item, result in folders.with_results(range(3), work):
+        assert result == 10 * item
+        assert item == 2 or begun[item + 1].wait(5)
+    with pytest.raises(ZeroDivisionError):
+        list(folders.with_results([1, 0], lambda item: 1 / item))
 
 
 def test_a_store_knows_its_document_token_and_mask_and_so_does_one_from_before_masks(lines, tmp_path):

@@ -8,6 +8,7 @@ without trust.
 
 import json
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
@@ -26,6 +27,11 @@ MASK_TOKEN = "<|mask|>"
 """How that for what is hidden is called where others read our tokenizers."""
 
 Ids = np.ndarray[tuple[int], np.dtype[np.uint32]]
+
+
+def as_ids(numbers: list[int]) -> Ids:
+    """Return a list of ids as an array; by way of array.array, which takes a third of numpy's time."""
+    return np.frombuffer(array("I", numbers), np.uint32)
 
 
 class Tokenizer(ABC):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer
+from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
 from lmexp.data.tokenizers.training import bounded
 from lmexp.errors import UserError
 
@@ -133,7 +133,7 @@ class BPETokenizer(LosslessTokenizer):
         encoded: list[Ids] = []
         # The library keeps about 100 bytes a token until a batch is done, so batches are kept small.
         while batch := list(islice(flat, 256)):
-            encoded += [np.array(e.ids, np.uint32) for e in self._model.encode_batch_fast(batch)]
+            encoded += [as_ids(e.ids) for e in self._model.encode_batch_fast(batch)]
         ids = iter(encoded)
         return [np.concatenate([next(ids) for _ in parts]) for parts in pieces]
 

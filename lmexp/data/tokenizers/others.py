@@ -14,7 +14,7 @@ import numpy as np
 
 from lmexp.config.data import HFTokenizerConfig
 from lmexp.data.scripts import separated
-from lmexp.data.tokenizers.base import Ids, Tokenizer
+from lmexp.data.tokenizers.base import Ids, Tokenizer, as_ids
 from lmexp.data.tokenizers.growth import check_growth
 from lmexp.errors import UserError, reason_of
 from lmexp.files import read_text, user_path
@@ -84,7 +84,7 @@ class HFTokenizer(Tokenizer):
         encoded = []
         split = partial(self._model.encode_batch, is_pretokenized=True, add_special_tokens=False)
         for words, encoding in zip(pieces, self._encoded(pieces, split), strict=True):
-            ids = np.array(encoding.ids, np.uint32)
+            ids = as_ids(encoding.ids)
             starts = np.full(len(words), -1, np.int64)
             for place, word in enumerate(encoding.word_ids):
                 # The first token, or the next one where that holds only the space.
@@ -100,7 +100,7 @@ class HFTokenizer(Tokenizer):
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._encoded(list(texts), partial(self._model.encode_batch_fast, add_special_tokens=False))
-        return [np.array(e.ids, np.uint32) for e in encoded]
+        return [as_ids(e.ids) for e in encoded]
 
     def _encoded(self, texts: list[T], encode: Callable[[list[T]], list[Any]]) -> list[Any]:
         """Return the library's encodings. Raises UserError for a character that a vocabulary without [UNK] lacks."""

@@ -10,11 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lmexp.config.data import WORDPIECE_LEAST
 from lmexp.data.scripts import UNSPACED
-from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer
+from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
 from lmexp.data.tokenizers.training import bounded
 from lmexp.errors import UserError
 
@@ -57,7 +55,7 @@ class WordPieceTokenizer(Tokenizer):
         return list(self._model.encode(text).offsets)
 
     def _encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        return [np.array(e.ids, np.uint32) for e in self._model.encode_batch_fast(list(texts))]
+        return [as_ids(e.ids) for e in self._model.encode_batch_fast(list(texts))]
 
     def _state(self) -> dict[str, Any]:
         return {"tokens": self.tokens}
