@@ -8,7 +8,7 @@
     scores.json     scores of the final weights, with details; they join the rows when the record is read
     predictions.jsonl  what the final weights predict of each validation example: see runs/predictions.py
     log.txt         everything that the run printed
-    checkpoints/    last.ckpt during training, then final/
+    checkpoints/    last.ckpt and, with milestones, trunk.ckpt during training, then final/
 
 Readers need no lock: files are replaced as a whole, and a torn last line of the curve is dropped.
 """
@@ -43,6 +43,8 @@ SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
 PREDICTIONS = "predictions.jsonl"
 """What the final weights predict of each example; see runs/predictions.py."""
+STATES_OF_TRAINING = ("last.ckpt", "trunk.ckpt")
+"""Checkpoints in `checkpoints/` from which a run goes on; see train/checkpoint.py."""
 LAUNCHER_READER: TypeAdapter[LauncherConfig] = TypeAdapter(LauncherConfig)
 T = TypeVar("T")
 
@@ -81,14 +83,15 @@ class RunDir:
 
     def last_saved(self) -> float | None:
         """Return when the last checkpoint was written, in seconds since the epoch; None if there is none."""
-        try:
-            return (self.checkpoints / "last.ckpt").stat().st_mtime
-        except OSError:
-            return None
+        times = []
+        for name in STATES_OF_TRAINING:
+            with suppress(OSError):
+                times.append((self.checkpoints / name).stat().st_mtime)
+        return max(times, default=None)
 
     def forget_progress(self) -> None:
         """Delete the state of training and the rows of milestones, so that the run starts over."""
-        for file in (self.checkpoints / "last.ckpt", self.checkpoints / "trunk.ckpt", self._milestones):
+        for file in (*(self.checkpoints / name for name in STATES_OF_TRAINING), self._milestones):
             file.unlink(missing_ok=True)
 
     @classmethod

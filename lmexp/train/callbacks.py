@@ -4,7 +4,7 @@
     Curve          (curve.py)       writes points of the training loss, and notices when the run has diverged
     SkippedSteps   (skipped_steps.py) counts the steps that fp16's loss scaling skips
     Evaluation     (evaluation.py)  scores the validation split, and stops the run when its loss stops falling
-    Saving         (saving.py)      keeps last.ckpt, and stops the run when a signal asked for it
+    Saving         (saving.py)      keeps last.ckpt and trunk.ckpt, and stops the run when a signal asked for it
     Spending       (spending.py)    counts wall time and energy, over all attempts
     DtypeReader    (dtypes.py)      reads which types the tensors are stored and multiplied in
     NextStepTimer  (clock.py)       starts the timers of the next step and of the wait for the next micro-batch
