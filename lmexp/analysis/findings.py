@@ -298,9 +298,23 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
     return [f"{runs} an MFU above 1: the peak that it is held against is too low."]
 
 
+def _about_milestones(table: pd.DataFrame) -> list[str]:
+    """Say what rows that share the steps of a trunk took together, and what each of them alone would have taken."""
+    spent, alone = (numbers(table, name) for name in ("spent_flops", "train_flops"))
+    known = is_done(table) & np.isfinite(spent) & np.isfinite(alone)
+    total, separate = float(spent[known].sum()), float(alone[known].sum())
+    if not total < separate:
+        return []
+    return [
+        f"Rows of one run share its steps: together they took {in_words('spent_flops', total)}, and separate runs "
+        f"would have taken {in_words('train_flops', separate)}."
+    ]
+
+
 def _about_the_rest(study: Study) -> list[str]:
     """Say what the rows mix, and how many runs did not finish, are still to come or were skipped."""
     sentences = [mixture.sentence for mixture in mixtures(study.table)] + _about_code(study.table)
+    sentences += _about_milestones(study.table)
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
         rows, they = ("1 row was", "it") if beside == 1 else (f"{beside} rows were", "they")

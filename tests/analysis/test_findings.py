@@ -172,8 +172,13 @@ def test_of_many_values_only_the_best_and_the_worst_are_told(tmp_path):
 def test_milestones_do_not_count_as_runs(tmp_path):
     made = config("gpt_nano", 2, "fp32")
     run = write_run(tmp_path / "demo" / "a", made, 3.0)
-    run.write_record([record_of(made, 3.5) | {"tokens": 500_000}, record_of(made, 3.0)])
-    assert headline(load_study([tmp_path / "demo"])).startswith("gpt_nano-l2-fp32-s0 at 1.00M tokens")
+    flops = [{"train_flops": 1e12, "spent_flops": 1e12}, {"train_flops": 2e12, "spent_flops": 1.25e12}]
+    rows = [record_of(made, 3.5) | {"tokens": 500_000}, record_of(made, 3.0)]
+    run.write_record([row | own for row, own in zip(rows, flops, strict=True)])
+    study = load_study([tmp_path / "demo"])
+    assert headline(study).startswith("gpt_nano-l2-fp32-s0 at 1.00M tokens")
+    said = "together they took 2.25T FLOPs, and separate runs would have taken 3.00T FLOPs"
+    assert f"Rows of one run share its steps: {said}." in findings(study)
 
 
 @pytest.mark.parametrize(
