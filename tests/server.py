@@ -5,14 +5,22 @@ own, that would be half of their time, so they multiply a small matrix. Tests of
 """
 
 import os
+import sys
+from importlib import import_module
 
 import rich.live  # noqa: F401
 import torch
 import typer  # noqa: F401
 
-import lmexp.launch.processes
-import lmexp.train.probe  # noqa: F401
 from lmexp.cost import peaks
+from lmexp.launch.processes import PRELOAD
+from tests.cuda_calls import recorded_cuda_calls
+
+IS_FRESH = PRELOAD[0] not in sys.modules and "pytorch_lightning" not in sys.modules
+"""Whether the imports below are the first ones of this process, so that CUDA_CALLS holds all that they do."""
+with recorded_cuda_calls() as CUDA_CALLS:
+    for name in PRELOAD:
+        import_module(name)
 
 # Tests run side by side, a process a core. Threads that wait for each other there make training many times slower.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -30,6 +30,8 @@ GRACE_SECONDS = 30.0
 CLEARING_SECONDS = 10.0
 """How long to wait for the system to remove a killed process; it takes milliseconds, more under load."""
 
+PRELOAD = ("lmexp.train.probe", __name__)
+"""What the server imports that runs are forked from; a run that is forked after CUDA has started could not use it."""
 MAX_SERVERS = 3
 """How often the server that runs are forked from is started for one run, if something kills it."""
 UNKNOWN_CODE = 255
@@ -49,7 +51,7 @@ class Process(Protocol):
 
 def warm_up() -> None:
     """Start the server that runs are forked from; it imports torch and Lightning in the background."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["lmexp.train.probe", __name__])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOAD))
     before = os.environ.get("PYTHONSAFEPATH")
     # The server must not find a user's torch.py or data.py in the folder that the command runs in.
     os.environ["PYTHONSAFEPATH"] = "1"

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from lmexp.errors import UserError
 from lmexp.launch import processes
 from lmexp.launch.control import MAX_WAIT_SECONDS
+from tests import server
+from tests.cuda_calls import recorded_cuda_calls
 
 STUBBORN = """
 import fcntl, signal, sys, threading, time
@@ -59,6 +62,15 @@ def test_one_process_is_the_worker_itself_and_several_are_torchruns():
 def test_a_job_on_a_node_starts_its_worker_without_importing_torch():
     code = "import sys, lmexp.launch.processes; print({'torch', 'pytorch_lightning', 'numpy'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_server_that_runs_are_forked_from_leaves_cuda_alone():
+    """A process that is forked after the driver has started cannot use it; even to ask for devices may start it."""
+    assert server.IS_FRESH and server.CUDA_CALLS == []
+    with recorded_cuda_calls() as called:
+        torch.cuda.is_available()
+        torch.cuda.device_count()
+    assert {"is_available", "device_count"} <= set(called), "the recorder works"
 
 
 class _Started:
