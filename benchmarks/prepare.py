@@ -38,6 +38,8 @@ from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.lossless import train_bpe
 
 WORDS_OF_A_DOCUMENT = 700
+DRAWN = 200_000
+"""Words that are drawn together."""
 TRAINED_ON = 20_000_000
 """Characters that the tokenizer is trained on."""
 VOCAB_SIZE = 8192
@@ -55,8 +57,8 @@ def make_text(file: Path, size: int) -> None:
     draw = np.random.default_rng(0)
     with file.open("w") as stream:
         while stream.tell() < size:
-            drawn = words[np.minimum(np.searchsorted(bounds, draw.random(1_000_000)), len(words) - 1)]
-            ends = np.cumsum(draw.integers(1, 2 * WORDS_OF_A_DOCUMENT, 2 * 1_000_000 // WORDS_OF_A_DOCUMENT))
+            drawn = words[np.minimum(np.searchsorted(bounds, draw.random(DRAWN)), len(words) - 1)]
+            ends = np.cumsum(draw.integers(1, 2 * WORDS_OF_A_DOCUMENT, 2 * DRAWN // WORDS_OF_A_DOCUMENT))
             stream.writelines("".join(part) + "\n" for part in np.split(drawn, ends[ends < len(drawn)]))
 
 

@@ -14,7 +14,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -217,10 +217,18 @@ def hash_text(text: str, length: int = 64) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def hash_files(paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over the contents of files, in the order given; names do not count."""
+def digest_of(file: Path) -> bytes:
+    """Return the SHA-256 of a file's content. Raises OSError."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def hash_files(paths: Iterable[Path], digest: Callable[[Path], bytes] = digest_of) -> str:
+    """Return the SHA-256 over the contents of files, in the order given; names do not count.
+
+    `digest` returns that of one file.
+    """
     total = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(digest(path))
     return total.hexdigest()

@@ -32,9 +32,10 @@ class Shuffled:
         """`numbers` are uniform: (n,) uint64."""
         self._numbers = numbers
         bits = min(max(len(numbers) // _BUCKET, 1).bit_length() - 1, 16)
-        # A shift by all 64 bits is undefined, so of one bucket the number is not computed.
-        self._bucket_of = (numbers >> np.uint64(64 - bits)).astype(np.uint16) if bits else None
-        counts = [len(numbers)] if self._bucket_of is None else np.bincount(self._bucket_of, minlength=1 << bits)
+        self._width = 1 << 16 - bits
+        """How many values of the first 16 bits a bucket has."""
+        self._first_bits = numbers.astype("<u8", copy=False).view("<u2")[3::4]
+        counts = np.bincount(self._first_bits, minlength=1 << 16).reshape(-1, self._width).sum(axis=1)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._sorted: tuple[int, np.ndarray] | None = None  # the bucket asked for last
 
@@ -52,11 +53,9 @@ class Shuffled:
     def _bucket(self, bucket: int) -> np.ndarray:
         """Return the places of a bucket's numbers, sorted."""
         if self._sorted is None or self._sorted[0] != bucket:
-            if self._bucket_of is None:
-                self._sorted = bucket, np.argsort(self._numbers, kind="stable")
-            else:
-                members = np.flatnonzero(self._bucket_of == bucket)
-                self._sorted = bucket, members[np.argsort(self._numbers[members], kind="stable")]
+            least = bucket * self._width
+            members = np.flatnonzero((self._first_bits >= least) & (self._first_bits <= least + self._width - 1))
+            self._sorted = bucket, members[np.argsort(self._numbers[members], kind="stable")]
         return self._sorted[1]
 
 

@@ -36,11 +36,12 @@ from lmexp.config.data import (
     TagData,
 )
 from lmexp.data import cleaning, example_files, generated, hub, local_files, markov, outside, tag_files
+from lmexp.data.digests import Digest
 from lmexp.data.example_files import Example
 from lmexp.data.local_files import Named
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError
-from lmexp.files import absolute_text, hash_files, hash_text, is_leftover, user_path
+from lmexp.files import absolute_text, digest_of, hash_files, hash_text, is_leftover, user_path
 
 # Tests are left out: they are repetitive, some are invalid UTF-8 on purpose, and packagers ship them or not.
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test"}
@@ -65,19 +66,20 @@ def with_absolute_paths(data: DataConfig) -> DataConfig:
     return data.model_copy(update=update)
 
 
-def with_fingerprints(data: DataConfig) -> DataConfig:
+def with_fingerprints(data: DataConfig, digest: Digest = digest_of) -> DataConfig:
     """Return the config with the fingerprints that it lacks: of the source, and of the list of stop words.
 
-    Raises UserError as `fingerprint` does, or when the list cannot be read.
+    `digest` returns the hash of a file (digests.py). Raises UserError as `fingerprint` does, or when the list cannot be
+    read.
     """
     words = data.clean.stop_words
     if words and not data.clean.stop_words_fingerprint:
         clean = data.clean.model_copy(update={"stop_words_fingerprint": cleaning.fingerprint(words)})
         data = data.model_copy(update={"clean": clean})
-    return data if data.fingerprint else data.model_copy(update={"fingerprint": fingerprint(data)})
+    return data if data.fingerprint else data.model_copy(update={"fingerprint": fingerprint(data, digest)})
 
 
-def fingerprint(data: DataConfig) -> str:
+def fingerprint(data: DataConfig, digest: Digest = digest_of) -> str:
     """Return the SHA-256 of the source's content, in hexadecimal.
 
     Files: their contents in sorted order. A hub dataset: its name, config, subsets and the commit that
@@ -94,19 +96,19 @@ def fingerprint(data: DataConfig) -> str:
         return outside.fingerprint(data)
     try:
         if not isinstance(data, LocalSection):
-            return _hash(_stdlib_files())
+            return _hash(_stdlib_files(), digest)
         known = files(data)
         if isinstance(data, FileData) and len(known) == 1:
-            return _hash(known["path"].files)
-        return hash_text("\n".join(f"{key} {_hash(named.files)}" for key, named in known.items()))
+            return _hash(known["path"].files, digest)
+        return hash_text("\n".join(f"{key} {_hash(named.files, digest)}" for key, named in known.items()))
     except OSError as error:
         raise _cannot_read(data, error) from error
 
 
-def _hash(paths: list[Path]) -> str:
+def _hash(paths: list[Path], digest: Digest) -> str:
     if not any(path.stat().st_size for path in paths):
         raise UserError(f"{', '.join(map(str, paths))}: the source is empty")
-    return hash_files(paths)
+    return hash_files(paths, digest)
 
 
 Files = Mapping[str, Named]

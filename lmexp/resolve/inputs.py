@@ -11,6 +11,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost import hf
 from lmexp.cost.measure import measured
 from lmexp.data import sources
+from lmexp.data.digests import kept_in
 from lmexp.data.examples import ExampleStore
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
@@ -34,9 +35,9 @@ class InputResolver:
 
         For a model of transformers, also what the library knows about it, so that it can be built without its folder.
         """
-        data = sources.with_absolute_paths(config.data)
+        data, digest = sources.with_absolute_paths(config.data), kept_in(self.root)
         changes: dict[str, Any] = {
-            "data": self._once("data", data.model_dump_json(), lambda: sources.with_fingerprints(data)),
+            "data": self._once("data", data.model_dump_json(), lambda: sources.with_fingerprints(data, digest)),
             "tokenizer": self._tokenizer(config.tokenizer),
         }
         if config.target_tokenizer is not None:

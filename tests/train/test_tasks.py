@@ -31,7 +31,10 @@ TASKS = {
     "tag": ["task=tag", "data=roles", "data.count=200", "model=lstm_nano", "model.context=96"],
     "seq2seq": ["task=seq2seq", "data=reverse", "data.count=400", "model=encdec_nano", "model.context=16"],
     "masked_lm": ["task=masked_lm", "model=bert_nano", "model.context=32"],
-    "moe": ["model=moe_nano", "model.context=32"],
+    "moe": [
+        "model=moe_nano", "model.context=32", "data=markov", "data.alphabet=5", "data.documents=300",
+        "data.document_length=60",
+    ],
     "hf": [
         "model=hf_config", "model.model_type=gpt2", "model.context=32", "+model.config.n_embd=16",
         "+model.config.n_layer=1", "+model.config.n_head=2",
@@ -110,6 +113,7 @@ def test_labels_have_no_perplexity_and_a_text_has_no_scores_besides_its_loss(tra
     label, text = train("tag").read_record()[0], train("moe").read_record()[0]
     assert label["perplexity"] is None and label["bits_per_byte"] is None and label["loss"] > 0
     assert text["perplexity"] > 1 and not any(name.startswith("score/") for name in text)
+    assert label["loss_floor"] is None and 0.5 < text["loss_floor"] < text["loss"]  # its process is known
     assert train("masked_lm").read_record()[0]["bits_per_byte"] is None  # only some tokens are predicted
 
 
