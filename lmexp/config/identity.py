@@ -65,6 +65,8 @@ def _by_content(config: RunConfig) -> dict[str, Any]:
         if getattr(getattr(config, key), "fingerprint", None):
             left_out[key] = {"name", "revision", "path"}
     left_out["model"] = config.model.not_in_identity
+    if config.trainer.compile is not True:  # "false" was the default once, and "auto" is now
+        left_out["trainer"] = NOT_IN_IDENTITY["trainer"] | {"compile"}
     return left_out
 
 

@@ -23,7 +23,8 @@ class TrainerConfig(Section):
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     enable_model_summary: bool = False
     enable_progress_bar: bool = False
-    compile: bool = False
-    """Whether torch.compile makes the model's kernels: tens of seconds once, then faster on GPUs."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether torch.compile makes the kernels of the layers and of the loss: seconds once, then faster on GPUs. `auto`:
+    on CUDA devices, for lmexp's own families and tasks whose batches all have one shape; see train/compiling.py."""
     log_every: Count = 10
     """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""

@@ -54,7 +54,7 @@ class MemoryEstimate:
     casts: int
     """Autocast's copies of the weights, which live as long as the activations."""
     logits: int
-    """Log-probabilities that the loss saves."""
+    """What the loss keeps for the backward pass."""
     runtime: int
     """What the process of a CPU takes besides tensors; 0 on a GPU, whose allocator does not see it."""
     exchange: int
@@ -100,7 +100,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
         optimizer=step.optimizer,
         activations=step.activations,
         casts=step.casts,
-        logits=step.log_probabilities,
+        logits=step.kept_by_loss,
         runtime=runtime,
         exchange=exchange,
         phases={name: fixed + size for name, size in step.phases().items()},

@@ -75,7 +75,8 @@ class GPTStep(Step):
     @property
     def activations(self) -> int:
         """What is saved in all: positions, the layers, the last norm, the head's input."""
-        head_input = self.tokens * self.model.d_model * self.multiplied
+        # In pieces, the loss has used the head's input up when the forward pass is over.
+        head_input = 0 if self.in_pieces else self.tokens * self.model.d_model * self.multiplied
         positions = 8 * self.model.context
         return positions + self.dropout(self.stream) + self.model.n_layers * self.block + self.norm + head_input
 
@@ -85,12 +86,12 @@ class GPTStep(Step):
         if not self.is_autocast:
             return 0
         layers = 0 if self.run.precision.compute == "fp8" else self.model.n_layers * self.block_params
-        return (layers + self.head) * self.multiplied
+        return (layers + (0 if self.in_pieces else self.head)) * self.multiplied
 
     @property
-    def log_probabilities(self) -> int:
-        """The loss's float32 log-probabilities, and the scalar it divides by."""
-        return self.tokens * self.vocab * WIDE + WIDE
+    def kept_by_loss(self) -> int:
+        """See Step; log-probabilities come with the scalar that the loss divides by."""
+        return super().kept_by_loss + (0 if self.in_pieces else WIDE)
 
     # what stands at each phase, weights and optimizer left out
 
@@ -107,20 +108,30 @@ class GPTStep(Step):
         block_gradients = self.block_params * self.gradient // self.shards
         # Gradients of the weights outside of the layers: they are sharded only when the backward pass is over.
         whole_gradients = self.outside * self.gradient if self.shards > 1 else 0
+        # An embedding with a matrix of its own gets its gradient last of all.
+        of_embedding = 0 if model.tie_embeddings else self.head * self.gradient // self.shards
         # The second projection: the gradient of its input replaces that input, and GELU's gradient is kept beside it.
         inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
         if self.is_unfused:
             inside = max(inside, self.scores - self.feed_forward)
-        block_casts = self.casts - (self.head * c if self.is_autocast else 0)
+        block_casts = self.casts - (self.head * c if self.is_autocast and not self.in_pieces else 0)
         # Where every score is kept, they are computed in float32 and narrowed to what the model computes in.
         narrowed = self.scores // 2 if self.is_unfused and c < WIDE else 0
+        loss, loss_backward = logits + widened + wide_logits, 3 * wide_logits
+        head_backward = logits + max(widened, self.head * c)
+        if self.in_pieces:
+            features = stream * self.stream  # the head's input, as the last norm has made it
+            loss = self.kept_by_loss + features + self.piece + (self.head * c if self.is_autocast else 0)
+            # What the loss has kept becomes gradients; only what changes its type is there twice.
+            loss_backward = self.kept_by_loss + (features if self.stream != c else 0)
+            head_backward = head + features + (self.head * WIDE if self.gradient < WIDE else 0)
         return {
             "scores": self.gradients + blocks + self.casts - self.feed_forward + narrowed,
-            "loss": self.gradients + saved + logits + widened + wide_logits,
-            "loss_backward": before + saved + 3 * wide_logits,
-            "head_backward": before + saved + logits + max(widened, self.head * c),
+            "loss": self.gradients + saved + loss,
+            "loss_backward": before + saved + loss_backward,
+            "head_backward": before + saved + head_backward,
             "first_block": before + blocks + block_casts + head + inside,
-            "last_block": self.gradients - (0 if self.accumulates else block_gradients)
+            "last_block": self.gradients - (0 if self.accumulates else block_gradients + of_embedding)
             + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0) + whole_gradients,
             "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream + whole_gradients,
             "update": self.gradients + self._update(),
@@ -130,7 +141,7 @@ class GPTStep(Step):
         """Return what the gradients of a tied embedding take while its two uses are added up."""
         head = self.head * self.gradient
         tied = self.model.tie_embeddings
-        return head * (int(self.accumulates) + int(tied) + int(tied and not self.is_autocast))
+        return head * (int(self.accumulates) + int(tied) + int(tied and not (self.is_autocast or self.in_pieces)))
 
     def _update(self) -> int:
         """Return what the optimizer's step takes beside its state."""

@@ -1,7 +1,8 @@
 """The bytes of one optimizer step, phase by phase, of any family: what the section tells, walked through."""
 
 from lmexp.config.checks import world_size
-from lmexp.config.models.base import WIDE
+from lmexp.config.models.base import WIDE, CountedSection
+from lmexp.config.pieces import rows_at_a_time
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run
 
@@ -34,6 +35,10 @@ class Step:
         values = trained * moments + (of_matrices - moments) * self.block_matrices
         self.optimizer = values * BYTES[precision.optimizer]
         self.predictions = sequences * (1 if labels and not labels.per_token else model.context)
+        self.rows = self.predictions
+        """How many of the predictions have logits at a time: fewer than all where the loss is computed in pieces."""
+        if not labels and not isinstance(model, CountedSection) and model.reads != "source_to_target":
+            self.rows = min(self.rows, rows_at_a_time(max(self.classes, 1), "cpu" if on_cpu else "cuda"))
 
     @property
     def block_matrices(self) -> int:
@@ -63,18 +68,40 @@ class Step:
         return (self.count.n_params_matmul + idle) * self.multiplied if self.is_autocast else 0
 
     @property
-    def log_probabilities(self) -> int:
-        """The loss's float32 log-probabilities."""
-        return self.predictions * self.classes * WIDE
+    def in_pieces(self) -> bool:
+        """Whether the loss is computed for some tokens at a time (tasks/cross_entropy.py)."""
+        return self.rows < self.predictions
+
+    @property
+    def kept_by_loss(self) -> int:
+        """What the loss keeps for the backward pass: log-probabilities, or in pieces the gradients behind them."""
+        if not self.in_pieces:
+            return self.predictions * self.classes * WIDE
+        width = self.run.model.d_model or 0
+        return self.predictions * width * self.multiplied + self.classes * width * WIDE
+
+    @property
+    def piece(self) -> int:
+        """The most that a piece takes while its loss is computed: its logits, and their logarithms in float32."""
+        logits, wide = (self.rows * self.classes * value for value in (self.multiplied, WIDE))
+        # A CPU widens the logits before it takes their logarithms; a GPU does both at once.
+        widened = wide if self.on_cpu and self.multiplied < WIDE else 0
+        # Then the gradient of the output layer by this piece, which is added to that by the others, in float32.
+        layer = self.classes * (self.run.model.d_model or 0)
+        of_layer = logits + layer * self.multiplied + (layer * WIDE if widened else 0)
+        return max(logits + widened + wide, of_layer)
 
     def phases(self) -> dict[str, int]:
         """Return the bytes of each phase, weights and optimizer left out."""
-        logits, wide = self.predictions * self.classes * self.multiplied, self.log_probabilities
+        logits, wide = (self.predictions * self.classes * value for value in (self.multiplied, WIDE))
         saved = self.activations + self.casts
         before = self.gradients if self.accumulates else 0
+        loss, backward = logits + 2 * wide, 3 * wide
+        if self.in_pieces:
+            loss, backward = self.kept_by_loss + self.piece, self.kept_by_loss
         return {
-            "loss": self.gradients + saved + logits + 2 * wide,
-            "loss_backward": before + saved + 3 * wide,
+            "loss": self.gradients + saved + loss,
+            "loss_backward": before + saved + backward,
             "backward": self.gradients + saved,
             "update": self.gradients,
         }

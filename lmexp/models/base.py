@@ -63,10 +63,21 @@ class LanguageModel(nn.Module):
             raise ValueError(f"{end} tokens are more than the model's context of {self.config.context}")
         return start
 
+    def features(self, hidden: Tensor) -> Tensor:
+        """Return what the output layer multiplies; the hidden states themselves, unless a family has more."""
+        return hidden
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Score every token of the vocabulary: (..., C) -> (..., vocab_size)."""
-        scores: Tensor = self.head(hidden)
+        scores: Tensor = self.head(self.features(hidden))
         return scores
+
+    @property
+    def output_layer(self) -> nn.Linear | None:
+        """The linear layer that makes the logits of the features; None if they are made in another way."""
+        kind, head = type(self), getattr(self, "head", None)
+        is_plain = kind.logits is LanguageModel.logits and kind.forward is LanguageModel.forward
+        return head if is_plain and type(head) is nn.Linear else None
 
     def forward(
         self,
@@ -75,6 +86,7 @@ class LanguageModel(nn.Module):
         last_only: bool = False,
         valid: Tensor | None = None,
         documents: Tensor | None = None,
+        features_only: bool = False,
     ) -> Tensor:
         """Return logits at every position, (B, T) int64 -> (B, T, vocab_size); see `hidden`.
 
@@ -82,9 +94,12 @@ class LanguageModel(nn.Module):
             last_only: score the last position alone, (B, 1, vocab_size): all that a continuation needs.
             documents: (B, T) int64, the number of each token's document: no position sees another document, and each
                 document is read as if it stood alone. For a family whose `hidden` has it (`masks_documents`).
+            features_only: return what the output layer multiplies, (B, T, C), instead of logits.
         """
         given: dict[str, Any] = {} if documents is None else {"documents": documents}
         hidden = self.hidden(tokens, cache, valid, **given)
+        if features_only:
+            return self.features(hidden)
         return self.logits(hidden[:, -1:] if last_only else hidden)
 
     @property

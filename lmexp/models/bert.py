@@ -52,9 +52,9 @@ class Bert(LanguageModel):
             x = block(x, mask)
         return x
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See LanguageModel.logits."""
-        return self.head(self.head_norm(F.gelu(self.head_transform(hidden))))
+    def features(self, hidden: Tensor) -> Tensor:
+        """See LanguageModel.features."""
+        return self.head_norm(F.gelu(self.head_transform(hidden)))
 
     def drop_head(self) -> None:
         """See LanguageModel.drop_head: the transform, its norm and the bias go; the table stays with the embedding."""

@@ -111,10 +111,13 @@ class HFModel(LanguageModel):
         last_only: bool = False,
         valid: Tensor | None = None,
         documents: Tensor | None = None,
+        features_only: bool = False,
     ) -> Tensor:
         """See LanguageModel.forward. Raises ValueError for documents, which the library's models do not keep apart."""
         if documents is not None:
             raise ValueError(f"{self.config.name} cannot keep documents apart")
+        if features_only:
+            return self.features(self.hidden(tokens, cache, valid))
         inputs = self._inputs(tokens, cache, valid)
         if last_only and "logits_to_keep" in _arguments(self.model):
             inputs["logits_to_keep"] = 1

@@ -73,9 +73,9 @@ class LSTM(LanguageModel):
             state.hidden, state.cell, state.length = hidden[index], cell[index], end
         return self.dropout_output(x)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """See LanguageModel.logits."""
-        return self.head(self.projection(hidden))
+    def features(self, hidden: Tensor) -> Tensor:
+        """See LanguageModel.features."""
+        return self.projection(hidden)
 
     def drop_head(self) -> None:
         """See LanguageModel.drop_head."""

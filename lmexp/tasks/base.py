@@ -21,12 +21,14 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+from lmexp.config.pieces import rows_at_a_time
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.feeds import IGNORED, Batch, Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.models.base import LanguageModel
 from lmexp.models.labels import LabelModel
+from lmexp.tasks.cross_entropy import Piece, linear_cross_entropy, piece_of
 from lmexp.tasks.metrics import Answers, score
 from lmexp.tasks.optim import build_optimizer, can_fuse
 from lmexp.tasks.predictions import Prediction
@@ -78,6 +80,11 @@ def _exp(value: float) -> float:
     return math.exp(value) if value <= MAX_EXPONENT else math.inf
 
 
+def _defined_by(kind: type, name: str) -> type:
+    """Return the class that a class has a method from."""
+    return next(each for each in kind.__mro__ if name in vars(each))
+
+
 @dataclass(frozen=True)
 class TaskScores:
     """A task's own scores, beside the loss."""
@@ -122,12 +129,23 @@ class Task(pl.LightningModule):
         """The schedule's learning rate for the step under way."""
         self.class_weights: Tensor | None = None
         """What the training loss of each label is multiplied by: (labels,) float32; None means 1."""
+        self.piece: Piece = piece_of
+        """What computes the loss of some tokens; a compiled copy where training is compiled."""
+        self.compiled_for: int | None = None
+        """The sequences of a batch that the model's graphs are for, if it was compiled for one shape."""
         if isinstance(config.task, LabelTaskSection) and config.task.class_weights is not None:
             self.class_weights = torch.tensor(config.task.weights_of_labels())
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and targets (N,) int64, IGNORED where nothing is to be predicted."""
         raise NotImplementedError(f"{type(self).__name__} does not define `predict`")
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what the model's output layer multiplies, (N, C), and the targets that `predict` returns.
+
+        A task that defines this need not hold the logits of a whole micro-batch; see `_pieces`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define `features`")
 
     def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return the task's own scores and the user's metrics over the split that `feed` scores, in batches of `batch`.
@@ -155,11 +173,11 @@ class Task(pl.LightningModule):
         predicted, right = [], []
         with self.at_rest():
             for samples in ValidationBatches(feed, batch):
-                with self.as_trained():
-                    logits, targets = self.predict({key: value.to(self.device) for key, value in samples.items()})
-                has_target = targets != IGNORED
-                predicted.append(logits.argmax(-1)[has_target].cpu())
-                right.append(targets[has_target].cpu())
+                with self.as_trained(), self._without_new_graph(samples):
+                    for logits, targets in self._logits(self._to_device(samples)):
+                        has_target = targets != IGNORED
+                        predicted.append(logits.argmax(-1)[has_target].cpu())
+                        right.append(targets[has_target].cpu())
         return Answers(torch.cat(predicted), torch.cat(right))
 
     def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -167,6 +185,47 @@ class Task(pl.LightningModule):
         # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         return F.cross_entropy(logits.float(), targets, weights, ignore_index=IGNORED, reduction="sum")
+
+    def _pieces(self, batch: Batch) -> tuple[nn.Linear, int] | None:
+        """Return the output layer, and how many targets of a batch are scored at a time; None: all at once.
+
+        They are taken in pieces if their logits would be large, the model makes them with a linear layer, and neither
+        the predictions nor the loss are those of a subclass that says nothing about features.
+        """
+        kind, layer = type(self), self.model.output_layer if isinstance(self.model, LanguageModel) else None
+        if layer is None or self.class_weights is not None or kind.step_nll is not Task.step_nll:
+            return None
+        if _defined_by(kind, "features") is not _defined_by(kind, "predict"):
+            return None
+        rows = rows_at_a_time(layer.out_features, self.device.type)
+        is_compiled = self.piece is not piece_of
+        return (layer, rows) if batch["targets"].numel() > rows or (is_compiled and self.training) else None
+
+    def _batch_nll(self, batch: Batch) -> Tensor:
+        """Return the summed negative log-likelihood of a micro-batch's targets, as training has it."""
+        pieces = self._pieces(batch)
+        if pieces is None:
+            return self.step_nll(*self.predict(batch))
+        (layer, rows), (features, targets) = pieces, self.features(batch)
+        return linear_cross_entropy(features, layer.weight, layer.bias, targets, rows, self.piece)
+
+    def _logits(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits (N, classes) and the targets (N,) of a batch, in as many pieces as memory asks for."""
+        pieces = self._pieces(batch)
+        if pieces is None:
+            yield self.predict(batch)
+            return
+        (layer, rows), (features, targets) = pieces, self.features(batch)
+        for part, right in zip(features.split(rows), targets.split(rows), strict=True):
+            yield layer(part), right
+
+    def _without_new_graph(self, batch: Batch) -> AbstractContextManager[Any]:
+        """Return the context in which a batch of another shape than the compiled one runs without a graph."""
+        is_odd = self.compiled_for not in (None, len(batch["targets"]))
+        return torch.compiler.set_stance("force_eager") if is_odd else nullcontext()
+
+    def _to_device(self, batch: Batch) -> Batch:
+        return {name: value.to(self.device) for name, value in batch.items()}
 
     def configure_model(self) -> None:
         """Leave each process its part of every weight, where the strategy is to shard them.
@@ -191,8 +250,7 @@ class Task(pl.LightningModule):
         wherever it was computed. Means of means would not do that where batches differ in their targets.
         `step_loss`, which the curve shows, is that alone; a model's auxiliary loss trains, and is not shown.
         """
-        logits, targets = self.predict(batch)
-        loss = self.step_nll(logits, targets) / batch["step_targets"]
+        loss = self._batch_nll(batch) / batch["step_targets"]
         detached = loss.detach()
         self.step_loss = detached if self.step_loss is None else self.step_loss + detached
         trainer = self._trainer
@@ -237,12 +295,14 @@ class Task(pl.LightningModule):
 
     def _score(self, batch: Batch, wide: torch.dtype) -> Tensor:
         """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest."""
-        with self.as_trained():
-            logits, targets = self.predict({k: v.to(self.device) for k, v in batch.items()})
-        nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
-        valid = targets != IGNORED
-        correct = (logits.argmax(-1) == targets) & valid
-        return torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+        sums = torch.zeros(3, dtype=wide, device=self.device)
+        with self.as_trained(), self._without_new_graph(batch):
+            for logits, targets in self._logits(self._to_device(batch)):
+                nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
+                valid = targets != IGNORED
+                correct = (logits.argmax(-1) == targets) & valid
+                sums += torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+        return sums
 
     def as_trained(self) -> AbstractContextManager[Any]:
         """Return the context in which the model computes in what it was trained in; outside of a Trainer, as it is."""

@@ -13,6 +13,14 @@ class CausalLM(Task):
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See Task.predict; N = B * T, and every position has a target."""
+        return self._read(batch), batch["targets"].flatten()
+
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See Task.features."""
+        return self._read(batch, features_only=True), batch["targets"].flatten()
+
+    def _read(self, batch: Batch, **options: bool) -> Tensor:
+        """Pass the inputs through the model: (N, V), or what `options` ask for."""
         given = {name: batch[name] for name in ("documents",) if name in batch}
-        logits = self.model(batch["inputs"], **given)  # (B, T, V)
-        return logits.flatten(0, 1), batch["targets"].flatten()
+        read: Tensor = self.model(batch["inputs"], **given, **options)
+        return read.flatten(0, 1)

@@ -19,6 +19,10 @@ class MaskedLM(Task):
         logits = self.model(batch["inputs"])  # (B, T, V)
         return logits.flatten(0, 1), batch["targets"].flatten()
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """See Task.features."""
+        return self.model(batch["inputs"], features_only=True).flatten(0, 1), batch["targets"].flatten()
+
 
 @torch.no_grad()
 def pseudo_log_likelihood(

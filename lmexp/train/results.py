@@ -46,7 +46,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "exclusive": is_alone,
             "cpu_wait_fraction": training.cpu_wait.fraction() if training.device.kind == "cpu" else None,
             "threads": torch.get_num_threads(),
-            "compile_seconds": compile_seconds(config),
+            "compile_seconds": compile_seconds() if training.compiles else None,
             "world_size": world,
             "device_name": training.device.name,
             "data_fingerprint": store.fingerprint,
@@ -169,10 +169,8 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     }
 
 
-def compile_seconds(config: RunConfig) -> float | None:
-    """Return the seconds that torch.compile took in this process; None if nothing was compiled."""
-    if not config.trainer.compile:
-        return None
+def compile_seconds() -> float:
+    """Return the seconds that torch.compile took in this process."""
     from torch._dynamo.utils import calculate_time_spent  # torch has no public function for it
 
     return float(calculate_time_spent()["total_wall_time"])

@@ -39,6 +39,7 @@ from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
+from lmexp.train.compiling import compile_task, is_compiled
 from lmexp.train.curve import Curve
 from lmexp.train.dtypes import DtypeReader
 from lmexp.train.evaluation import Evaluation
@@ -100,6 +101,9 @@ class Training:
         self.cpu_wait = CpuWait()
         self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
+        self.compiles = is_compiled(config, self.device.kind)
+        if self.compiles:
+            compile_task(self.task)
         self.meter = StepMeter(config.batch.tokens, self.root_device)
 
     def progress(self, length: Horizon, reached: int = 0) -> Progress:
@@ -193,7 +197,7 @@ class Training:
 
 
 def _model(config: RunConfig) -> nn.Module:
-    """Return the model of a run: with its first weights, in its precision, compiled if the config says so."""
+    """Return the model of a run: with its first weights, in its precision."""
     from_run = config.init.run
     shape = config.model if from_run is None else config.model.without_weights()
     model = build_model(shape, config.seed, config.task)
@@ -202,6 +206,4 @@ def _model(config: RunConfig) -> nn.Module:
     if from_run is not None:
         load_weights(model, Path(from_run), config.init.freeze)
     convert(model, config.precision)
-    if config.trainer.compile:
-        model.compile()
     return model

@@ -14,16 +14,18 @@ from torch.nn import functional as F
 from torch.optim.optimizer import Optimizer
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lmexp.config import paths
+from lmexp.config import paths, pieces
 from lmexp.config.compose import Composer
 from lmexp.config.models.encdec import EncDecConfig
 from lmexp.config.optimizers import AdamConfig
 from lmexp.config.schema import RunConfig
+from lmexp.cost import memory_step
 from lmexp.cost.hf import describe, measure
 from lmexp.cost.memory import estimate_memory
 from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
+from lmexp.tasks.cross_entropy import linear_cross_entropy
 from lmexp.train.float8 import convert
 from tests.models.test_hf import fresh
 
@@ -65,9 +67,13 @@ class Stand:
         shape = (int(config.batch.micro or 0), config.model.context)
         self.tokens, self.targets = torch.randint(config.model.vocab_size or 0, (2, *shape))
         self.tokens, self.targets = self.tokens.clone(), self.targets.clone()
+        self.rows = pieces.rows_at_a_time(config.model.vocab_size or 0, "cpu")
 
     def loss(self) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision.lightning == "bf16-mixed"):
+            if self.rows < self.tokens.numel():
+                features, head = self.model(self.tokens, features_only=True).flatten(0, 1), self.model.head
+                return linear_cross_entropy(features, head.weight, head.bias, self.targets.flatten(), self.rows)
             logits = self.model(self.tokens).flatten(0, 1)
             return F.cross_entropy(logits.float(), self.targets.flatten(), reduction="sum")
 
@@ -212,6 +218,32 @@ def test_the_phases_are_what_torchs_allocator_gives_out(
     precision: str, shape: tuple[int, ...], words: tuple[str, ...], batches: int, configured: Configure
 ):
     """Over a whole step, by torch's own account of each allocation; the second of two, where gradients stand."""
+    assert_phases(precision, shape, words, batches, configured)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
+@pytest.mark.parametrize(
+    ("shape", "words", "batches", "rows"),
+    [
+        (BALANCED, (), 1, 32),
+        (BALANCED, (), 3, 128),
+        ((1, 32, 2, 32, 3000, 4), (), 1, 8),
+        ((1, 32, 2, 32, 3000, 4), (), 2, 64),
+        ((1, 32, 2, 32, 3000, 4), ("model.tie_embeddings=false",), 1, 32),
+    ],
+)
+def test_the_phases_are_also_right_where_the_loss_is_computed_in_pieces(
+    precision: str, shape: tuple[int, ...], words: tuple[str, ...], batches: int, rows: int,
+    configured: Configure, monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(pieces, "rows_at_a_time", lambda vocab, kind: rows)
+    monkeypatch.setattr(memory_step, "rows_at_a_time", lambda vocab, kind: rows)
+    assert_phases(precision, shape, words, batches, configured)
+
+
+def assert_phases(
+    precision: str, shape: tuple[int, ...], words: tuple[str, ...], batches: int, configured: Configure
+) -> None:
     config = configured(shape, f"precision={precision}", *words, batches=batches)
     estimate, stand = estimate_memory(config, "cpu"), Stand(config)
     optimizer = stand.optimizer()
@@ -237,7 +269,10 @@ def test_the_phases_are_what_torchs_allocator_gives_out(
     forward, update = max(phases.pop("scores"), phases.pop("loss")), phases.pop("update")
     assert forward == pytest.approx(highest["forward"], rel=0.03 if config.model.dropout else 0.01)
     assert update == pytest.approx(highest["update"], rel=0.01)
-    assert max(phases.values()) == pytest.approx(highest["backward"], rel=0.01)
+    # In bf16 a CPU's backward pass of a layer takes up to 4 % more than planned. Only where the loss is in pieces is it
+    # the highest of the backward pass, and never of the step.
+    is_of_layer = stand.rows < stand.tokens.numel() and config.precision.compute == "bf16"
+    assert max(phases.values()) == pytest.approx(highest["backward"], rel=0.05 if is_of_layer else 0.01)
     assert estimate.peak - estimate.runtime == pytest.approx(max(highest.values()), rel=0.01)
 
 
