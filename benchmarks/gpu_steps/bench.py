@@ -65,7 +65,8 @@ class Bench:
         common = ["tokenizer=byte", "data=text", f"data.path={self.text}", "data.document=line", "evaluation.every=1"]
         # On the CPU several runs go side by side: their steps are too small for many threads.
         beside = ["launcher.slots=6", "launcher.threads=2"] if on == "cpu" and not self.dry else []
-        return [*common, *beside, "checkpoint.every=1", f"trainer.accelerator={on or self.kind}", *words]
+        place = [f"trainer.accelerator={on or self.kind}", "trainer.compile=false"]
+        return [*common, *beside, "checkpoint.every=1", *place, *words]
 
     def lmexp(self, *words: str, outputs: str = "outputs") -> Any:
         """Call a verb with --json and return its document; raise RuntimeError where it fails."""

@@ -71,17 +71,26 @@ def families(bench: Bench) -> None:
 
 
 def compile(bench: Bench) -> None:
-    """Compare losses with torch.compile and without."""
+    """Compare losses with torch.compile, which is the default on a GPU, and without."""
     size = ["batch.tokens=1024", f"budget.tokens={3 if bench.dry else 30}_000"]
-    words = bench.words(*size, "model=gpt_nano", "precision=bf16", "trainer.compile=false,true")
-    rows = bench.train("compile", *words)
-    for row in rows:
-        if row["compile_seconds"] is None:
-            continue
+    models = "gpt_nano" if bench.dry else ",".join(CAUSAL)
+    calls = {"causal": [f"model={models}", "precision=bf16"]}
+    if not bench.dry:
+        calls["masked"] = ["model=bert_nano", "task=masked_lm", "precision=bf16"]
+        calls["precisions"] = ["model=gpt_nano", "precision=fp32,fp16,bf16_true"]
+    how = "false,true" if bench.dry else "false,auto"
+    done = bench.train_together(
+        {name: bench.words(*size, *words, f"trainer.compile={how}") for name, words in calls.items()}
+    )
+    rows = [row for each in done.values() for row in each]
+    compiled = [row for row in rows if row["compile_seconds"] is not None]
+    bench.check("runs compiled", len(compiled), len(compiled) == len(rows) / 2, str(len(rows) // 2))
+    for row in compiled:
+        shape = ("model", "precision")
         eager = [each for each in rows if each["compile_seconds"] is None]
-        same = next(each for each in eager if each["model"] == row["model"])
-        name = row["model"]
-        bench.near(f"{name}: loss", row["loss"], same["loss"], TOLERANCE["bf16"])
+        same = next(each for each in eager if all(each[key] == row[key] for key in shape))
+        name = f"{row['model']} {row['precision']}"
+        bench.near(f"{name}: loss", row["loss"], same["loss"], TOLERANCE[row["precision"]])
         bench.check(f"{name}: compile_seconds", row["compile_seconds"], row["compile_seconds"] > 0, "more than 0")
         kind = row["dtype_compute"]
         bench.check(f"{name}: multiplied in, compiled", kind, kind == MULTIPLIED_IN["bf16"], MULTIPLIED_IN["bf16"])

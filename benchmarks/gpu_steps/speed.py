@@ -35,7 +35,8 @@ def llama_1b_bare(bench: Bench) -> None:
 
 
 def decode(bench: Bench) -> None:
-    """Continue prompts in bf16, one and sixteen at a time."""
+    """Continue prompts in bf16, one and sixteen at a time; first see that replayed steps are the model's own."""
+    _replay(bench)
     usual = {"gpt2": GPT2[1:2], "llama_1b": LLAMA[1:3]}
     tiny: dict[str, list[str]] = {"gpt_nano": []}
     for model, words in (tiny if bench.dry else usual).items():
@@ -48,6 +49,30 @@ def decode(bench: Bench) -> None:
             bench.show(f"{name}: decode tokens/s", row["decode_tokens_per_second"])
             bench.show(f"{name}: share of the memory bandwidth", row["bandwidth_use"], "goal 0.65 at batch 1")
             bench.show(f"{name}: time to first token, ms", row["time_to_first_token_ms"])
+
+
+def _replay(bench: Bench) -> None:
+    """Compare the logits of replayed steps with those of the model's own."""
+    import torch
+
+    from lmexp.models.build import build_model
+    from lmexp.models.replay import FixedStep, GraphedStep
+    from lmexp.resolve.sweep import resolve_sweep
+
+    for name in ("gpt_nano", "llama_nano"):
+        words = bench.words(f"model={name}", "model.vocab_size=257")
+        [planned] = resolve_sweep(None, words, bench.folder / "replay").runs
+        model: Any = build_model(planned.config.model, 0).to(bench.kind).eval()
+        tokens = torch.randint(257, (2, 24), device=bench.kind)
+        own, fixed, furthest = model.new_cache(2, 24), model.new_cache(2, 24), 0.0
+        with torch.inference_mode():
+            for cache in (own, fixed):
+                model(tokens[:, :8], cache)
+            step = (FixedStep if bench.dry else GraphedStep)(model, fixed)
+            for place in range(8, 24):
+                expected = model(tokens[:, place : place + 1], own, last_only=True)
+                furthest = max(furthest, (step(tokens[:, place : place + 1]) - expected).abs().max().item())
+        bench.check(f"{name}: furthest logit of a replayed step", furthest, furthest < 1e-4, "less than 1e-4")
 
 
 def _train(bench: Bench, name: str, words: list[str]) -> None:

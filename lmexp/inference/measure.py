@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lmexp.cost.step_meter import synchronise
 from lmexp.inference.quantise import stored_bytes
 from lmexp.models.base import Decoder
+from lmexp.models.replay import Step, decoding_step
 
 MAX_SECONDS = 10.0
 """Time after which no further round of a row starts; every row has at least one round."""
@@ -73,17 +74,18 @@ def _generate(model: Decoder, prompt: Tensor, new: int, device: torch.device) ->
     """Continue `prompt` (B, T) by `new` tokens, once, with a cache that is freed afterwards."""
     cache = model.new_cache(prompt.shape[0], prompt.shape[1] + new)
 
-    def timed(tokens: Tensor) -> tuple[Tensor, float]:
+    def timed(step: Step, tokens: Tensor) -> tuple[Tensor, float]:
         synchronise(device)
         started = time.perf_counter()
-        chosen = model(tokens, cache, last_only=True).argmax(-1)  # (B, 1)
+        chosen = step(tokens).argmax(-1)  # (B, 1)
         synchronise(device)
         return chosen, time.perf_counter() - started
 
-    tokens, first = timed(prompt)
+    tokens, first = timed(lambda tokens: model(tokens, cache, last_only=True), prompt)
+    step = decoding_step(model, cache)  # recording a graph is no part of a step's time
     rest = []
     for _ in range(new - 1):
-        tokens, seconds = timed(tokens)
+        tokens, seconds = timed(step, tokens)
         rest.append(seconds)
     return Timing([first], rest, sum(layer.nbytes for layer in cache))
 

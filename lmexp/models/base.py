@@ -1,7 +1,7 @@
 """What every language model has in common: hidden states, and logits made of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -31,6 +31,8 @@ class LanguageModel(nn.Module):
 
     config: ModelSection
     head: nn.Module
+    has_fixed_steps: ClassVar[bool] = False
+    """Whether a step over one token can do the same to the same addresses each time; see models/replay.py."""
 
     def __init__(self, config: ModelSection, vocab_size: int | None = None) -> None:
         """`vocab_size` stands in for that of a config without one; raise ValueError when neither has one."""

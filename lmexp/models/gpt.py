@@ -26,6 +26,7 @@ class GPT(LanguageModel):
     """
 
     config: GPTConfig
+    has_fixed_steps = True
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__(config)
@@ -59,6 +60,8 @@ class GPT(LanguageModel):
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
         start, mask = self.first_position(tokens, cache), same_document(documents)
         positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        if cache and isinstance(cache[0], KVCache) and cache[0].position is not None:
+            positions = cache[0].position
         if documents is not None:
             positions = places_in_documents(documents)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)

@@ -20,6 +20,8 @@ class KVCache:
         self.values = torch.empty_like(keys)
         self.length = 0
         """Positions that are filled, from the first on."""
+        self.position: Tensor | None = None
+        """Where the next token goes, (1,) int64 on the device, once it is fixed to a tensor; see `fix`."""
 
     @property
     def capacity(self) -> int:
@@ -36,6 +38,10 @@ class KVCache:
 
         Raises ValueError when there is no room for them.
         """
+        if self.position is not None:
+            self.keys.index_copy_(2, self.position, keys)
+            self.values.index_copy_(2, self.position, values)
+            return self.keys, self.values
         end = self.length + keys.shape[2]
         if end > self.capacity:
             raise ValueError(f"{end} tokens are more than the cache's {self.capacity}")
@@ -43,6 +49,24 @@ class KVCache:
         self.values[:, :, self.length : end] = values
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def fix(self, position: Tensor) -> None:
+        """From now on, append one token at a time at `position`, (1,) int64, and return the whole buffers.
+
+        The caller moves the position, and counts `length`. What is not filled is masked; see `sees`.
+        """
+        self.keys[:, :, self.length :] = (
+            0  # masked values count 0 times, which is not a number for some of what lies there
+        )
+        self.values[:, :, self.length :] = 0
+        self.position = position
+
+    def sees(self, window: int | None) -> Tensor:
+        """Return which positions the one at `self.position` may look at: (1, capacity) bool."""
+        assert self.position is not None
+        positions = torch.arange(self.capacity, device=self.position.device)
+        filled = positions <= self.position
+        return (filled if window is None else filled & (positions > self.position - window))[None]
 
     def select(self, rows: Tensor) -> None:
         """Keep these of the B sequences, in this order, some several times or not at all: (B',) int64."""
@@ -66,9 +90,10 @@ class Rotary(nn.Module):
         self.register_buffer("cos", cos, persistent=False)  # (positions, D) each
         self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """Turn queries or keys (B, H, T, D) of the positions from `start` on, in float32."""
-        cos, sin = (table[start : start + x.shape[2]] for table in (self.cos, self.sin))
+    def forward(self, x: Tensor, start: int | Tensor) -> Tensor:
+        """Turn queries or keys (B, H, T, D) in float32; `start` is the first position, or a tensor of the only one."""
+        places = start if isinstance(start, Tensor) else slice(start, start + x.shape[2])
+        cos, sin = self.cos[places], self.sin[places]
         first, second = x.chunk(2, dim=-1)
         return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
@@ -143,12 +168,16 @@ class Attention(nn.Module):
             window: how many of these it sees, itself included; None: all.
         """
         before = cache.length if cache is not None else 0
+        fixed = cache.position if cache is not None else None
         query, key, value = self._heads(self.query, x), *self.keys_and_values(x)
         query, key = self.norm_query(query), self.norm_key(key)
         if rotary is not None:
-            query, key = rotary(query, before), rotary(key, before)
+            start = before if fixed is None else fixed
+            query, key = rotary(query, start), rotary(key, start)
         if cache is not None:
             key, value = cache.append(key, value)
+            if fixed is not None:
+                return self.attend(query, key, value, cache.sees(window), False)
         return self.attend(query, key, value, *_causal_mask(x.shape[1], before, mask, is_causal, window, x.device))
 
     def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,7 +286,10 @@ class CausalSelfAttention(nn.Module):
         before = cache.length if cache is not None else 0
         if cache is not None:
             key, value = cache.append(key, value)  # each (B, H, before + T, D)
-        mask, is_causal = _causal_mask(length, before, mask, True, None, x.device)
+        if cache is not None and cache.position is not None:
+            mask, is_causal = cache.sees(None), False
+        else:
+            mask, is_causal = _causal_mask(length, before, mask, True, None, x.device)
         mixed = F.scaled_dot_product_attention(
             query,
             key,

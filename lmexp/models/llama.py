@@ -50,6 +50,7 @@ class Llama(LanguageModel):
     """
 
     config: LlamaSection
+    has_fixed_steps = True
 
     def __init__(self, config: LlamaSection) -> None:
         super().__init__(config)

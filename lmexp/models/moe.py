@@ -94,6 +94,7 @@ class MoE(Llama):
     """A language model that maps tokens to logits over the next token, with experts for feed-forward layers."""
 
     config: MoEConfig
+    has_fixed_steps = False  # the host must know how many tokens each expert gets
 
     def __init__(self, config: MoEConfig) -> None:
         super().__init__(config)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.models.base import Decoder
+from lmexp.models.replay import Step, decoding_step
 
 
 @torch.inference_mode()
@@ -34,11 +35,14 @@ def sample(
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     tokens = torch.tensor([prompt], device=device)  # (1, T)
     cache = model.new_cache(1, context) if isinstance(model, Decoder) else None
-    read = 0  # tokens that the cache holds
+    step: Step | None = None
     for _ in range(count):
         if cache and tokens.shape[1] <= context:
-            scores: Tensor = model(tokens[:, read:], cache, last_only=True)
-            read = tokens.shape[1]
+            if step is None:
+                scores: Tensor = model(tokens, cache, last_only=True)
+                step = decoding_step(model, cache)
+            else:
+                scores = step(tokens[:, -1:])
         else:
             scores = model(tokens[:, -context:])
         logits = scores[0, -1].cpu().double()  # (V,); drawn on the CPU, by the same dice wherever the model is
