@@ -35,6 +35,10 @@ RUNTIME = {"fp32": 3_500_000, "tf32": 3_500_000, "bf16": 13_000_000, "fp16": 13_
 kernels that oneDNN compiles. Seen in 48 runs on an x86 with AMX (benchmarks/memory.py): 3 to 12 MB in fp32, where
 it grows with the matrices, and 10 to 18 MB in bf16."""
 
+GPU_WORKSPACES = 2 * 2**25
+"""cuBLAS takes 32 MiB on Hopper in each of the two threads that multiply, forward and backward (torch's notes on CUDA
+semantics, "cuBLAS workspaces"); older GPUs take 8."""
+
 SPARE = {"cpu": 0.3, "cuda": 0.1}
 """Share of the memory that is left free: what an estimate may be wrong by, and on a CPU what malloc keeps."""
 
@@ -56,7 +60,7 @@ class MemoryEstimate:
     logits: int
     """What the loss keeps for the backward pass."""
     runtime: int
-    """What the process of a CPU takes besides tensors; 0 on a GPU, whose allocator does not see it."""
+    """What the process takes besides the tensors of training; on a GPU, cuBLAS's workspaces."""
     exchange: int
     """What several processes take beside their own: buckets in which they add up gradients (DDP); where they share
     the weights (FSDP), the layers that are gathered at a time, their gradients, and what is outside of layers."""
@@ -78,11 +82,10 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     """Return the memory of a run on a device of this kind (`cpu`, or a GPU), by part and by phase.
 
     On a CPU the peak is the growth of the process; on a GPU what torch's allocator gives out, without its
-    rounding to 512 bytes, cuBLAS's workspace and the CUDA context. The figures for a CPU were held against
-    runs, of one process and of two; those for a GPU were derived from
-    the same structure, and held against an H200 (docs/gpu.md): they are within 5 % for GPT, Llama and BERT, up to
-    10 % too low for MoE, and 24 to 29 % too low for LSTM. A GPU is taken to have a fused attention for the shape,
-    which needs heads of a multiple of 8. What torch.compile saves is not counted off.
+    rounding to 512 bytes and the CUDA context. The figures for a CPU were held against runs, of one process and of two;
+    those for a GPU were derived from the same structure, and held against an H200 (docs/gpu.md). A GPU is taken to
+    have a fused attention for the shape, which needs heads of a multiple of 8. What torch.compile saves is not counted
+    off.
 
     Args:
         micro: sequences of one forward pass, instead of the config's.
@@ -91,7 +94,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     accumulates = sequences < device_batch(config)
     is_exact = isinstance(config.model, GPTConfig) and config.task.head == "vocabulary"
     step = (GPTStep if is_exact else Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
-    runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else 0
+    runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else GPU_WORKSPACES
     exchange = step.gathered if step.shards > 1 else step.gradients if world_size(config) > 1 else 0
     fixed = step.weights + step.optimizer + runtime + exchange
     return MemoryEstimate(

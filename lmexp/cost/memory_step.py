@@ -91,6 +91,13 @@ class Step:
         of_layer = logits + layer * self.multiplied + (layer * WIDE if widened else 0)
         return max(logits + widened + wide, of_layer)
 
+    @property
+    def inside_backward(self) -> int:
+        """What the backward pass of a layer takes besides what was kept."""
+        if self.count.n_params_frozen:
+            return 0
+        return self.run.model.backward_bytes(self.sequences, self.multiplied, self.on_cpu)
+
     def phases(self) -> dict[str, int]:
         """Return the bytes of each phase, weights and optimizer left out."""
         logits, wide = (self.predictions * self.classes * value for value in (self.multiplied, WIDE))
@@ -102,6 +109,6 @@ class Step:
         return {
             "loss": self.gradients + saved + loss,
             "loss_backward": before + saved + backward,
-            "backward": self.gradients + saved,
+            "backward": self.gradients + saved + self.inside_backward,
             "update": self.gradients,
         }

@@ -109,6 +109,13 @@ class ModelSection(Section):
         layers, width = self.n_layers or 0, self.d_model or 0
         return self.context * (layers * (14 * value + 2 * stream) + value + stream) * width
 
+    def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
+        """Return what the backward pass of a layer takes at its most, besides what the forward pass kept.
+
+        It counts where it is large, which it is not in a plain Transformer. See `saved_bytes` for `value` and `on_cpu`.
+        """
+        return 0
+
     def with_vocabularies(self, vocab_size: int, source_vocab_size: int) -> Self:
         """Fill in the rows of the embeddings that tokenizers of so many entries need, where they are not set.
 

@@ -69,6 +69,17 @@ class LSTMConfig(StackSection):
         """See ModelSection.saved_bytes."""
         width, layers = self.d_model, self.n_layers
         mask = width * (value if on_cpu else 1) if self.dropout else 0
-        # oneDNN's workspace, but for its padding; or gates, state and its tangent.
-        layer = width * (17 * value // 2 + 7 * WIDE) if on_cpu else 6 * width * value
+        # oneDNN's workspace, but for its padding; or cuDNN's: gates and state.
+        layer = width * (17 * value // 2 + 7 * WIDE) if on_cpu else 5 * width * value
         return self.context * (layers * (layer + width * value) + self.embedding_width * value + (layers - 1) * mask)
+
+    def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
+        """See ModelSection.backward_bytes.
+
+        cuDNN's workspace was measured on an H200, with widths of 224 and 512, 1 to 4 layers, 8,192 to 32,768 tokens, in
+        values of 4 and 2 bytes: with this, the plan is within 5 % of all that a step took.
+        """
+        if on_cpu:
+            return 0
+        values = sequences * self.context * self.d_model
+        return values * value * (18 + self.n_layers) // 2 + 20_000_000

@@ -49,4 +49,9 @@ class MoEConfig(LlamaSection):
         used, shared, width = self.experts_per_token, self.n_shared_experts, self.d_model
         read = self.read_by(2, value, stream)
         kept = used * (read + width * value) + 4 * (used + shared) * self.d_feed_forward * value + width * WIDE
-        return kept + (read if shared and value < WIDE else 0)  # the router reads in float32
+        routing = 14 * self.n_experts + 50 * self.experts_per_token  # probabilities, orders and their inverse
+        return kept + routing + (read if shared and value < WIDE else 0)  # the router reads in float32
+
+    def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
+        """See ModelSection.backward_bytes: gradients of what each token's experts made, while they are put in order."""
+        return 0 if on_cpu else sequences * self.context * self.d_model * 10 * self.experts_per_token
