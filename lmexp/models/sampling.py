@@ -34,13 +34,14 @@ def sample(
     dice = torch.Generator().manual_seed(seed)
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     tokens = torch.tensor([prompt], device=device)  # (1, T)
-    cache = model.new_cache(1, context) if isinstance(model, Decoder) else None
+    decoder = model if isinstance(model, Decoder) else None
+    cache = decoder.new_cache(1, context) if decoder else None
     step: Step | None = None
     for _ in range(count):
-        if cache and tokens.shape[1] <= context:
+        if decoder and cache and tokens.shape[1] <= context:
             if step is None:
                 scores: Tensor = model(tokens, cache, last_only=True)
-                step = decoding_step(model, cache)
+                step = decoding_step(decoder, cache)
             else:
                 scores = step(tokens[:, -1:])
         else:
