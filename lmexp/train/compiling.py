@@ -17,7 +17,7 @@ from lmexp.tasks.base import Task
 from lmexp.tasks.cross_entropy import piece_of
 
 
-def is_compiled(config: RunConfig, device_kind: str) -> bool:
+def compiles(config: RunConfig, device_kind: str) -> bool:
     """Whether a run on a device of this kind (`cpu`, `cuda`, `mps`) is compiled.
 
     `auto` compiles the families of lmexp on CUDA devices, for tasks whose batches all have the same shape; there it

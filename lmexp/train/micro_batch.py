@@ -17,7 +17,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.cgroups import memory_limits
 from lmexp.cost.device import Device, detect, is_out_of_memory
 from lmexp.cost.memory import fitting_micro_batches
-from lmexp.train.compiling import is_compiled
+from lmexp.train.compiling import compiles
 
 CONTEXT_BYTES = 0.8e9
 """What the driver keeps of a GPU's memory for a process: its context and its kernels. torch does not count it."""
@@ -42,7 +42,7 @@ def fit_micro_batch(config: RunConfig, train: Callable[[RunConfig], None]) -> No
 def forget_training(config: RunConfig) -> None:
     """Free the memory of a training that is over, and its compiled graphs, before this process starts another one."""
     gc.collect()
-    if is_compiled(config, detect(config.trainer.accelerator).kind):
+    if compiles(config, detect(config.trainer.accelerator).kind):
         torch.compiler.reset()  # otherwise another size gets a slower graph, for batches of any size
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -39,7 +39,7 @@ from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.train.checkpoint import load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
-from lmexp.train.compiling import compile_task, is_compiled
+from lmexp.train.compiling import compile_task, compiles
 from lmexp.train.curve import Curve
 from lmexp.train.dtypes import DtypeReader
 from lmexp.train.evaluation import Evaluation
@@ -101,7 +101,7 @@ class Training:
         self.cpu_wait = CpuWait()
         self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
-        self.compiles = is_compiled(config, self.device.kind)
+        self.compiles = compiles(config, self.device.kind)
         if self.compiles:
             compile_task(self.task)
         self.meter = StepMeter(config.batch.tokens, self.root_device)
