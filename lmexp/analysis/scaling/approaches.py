@@ -175,12 +175,13 @@ def approach_2(points: Points) -> Approach | str:
         vertices[np.searchsorted(all_units, units), column] = left
     line = _lines(at - np.log(reference), best[None])[0]
     predicted = np.polyval(np.polyfit(at[:-1], best[:-1], 1), at[-1])
+    residuals = sum(len(units) - 3 for units, _ in without)
     return Approach(
         name="approach_2",
         reference=reference,
         line=_pair(line),
         covariance=_jackknife(_lines(at - np.log(reference), vertices)),
-        freedom=max(sum(len(units) - 3 for units, _ in without), 1),
+        freedom=max(min(residuals, len(all_units) - 1), 1),  # fewer than residuals if budgets share the units
         n_budgets=len(parabolas),
         price=price_of(points),
         parabolas=tuple(parabolas),
