@@ -10,7 +10,9 @@ A BPE tokenizer of 8192 entries is trained on its beginning. Then, each part in 
 3. A start on the store: seconds to open it, check it, and get the first batch.
 4. Loading: median milliseconds of a batch, and its share of a step of 20 ms.
 
-python benchmarks/prepare.py [--gigabytes 0.2] [--repeats 3] [--folder FOLDER]
+With `--bytes`, part 2 has the byte tokenizer and part 1 is left out: that shows the memory of a large text in minutes.
+
+python benchmarks/prepare.py [--gigabytes 0.2] [--repeats 3] [--bytes] [--folder FOLDER]
 """
 
 import argparse
@@ -29,7 +31,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from lmexp.config.data import FileData, SavedTokenizerConfig, StdlibData
+from lmexp.config.data import ByteTokenizerConfig, FileData, SavedTokenizerConfig, StdlibData
 from lmexp.data.feeds import Windows
 from lmexp.data.lines import lines
 from lmexp.data.sources import documents
@@ -100,10 +102,11 @@ def library_alone(file: Path, tokenizer: Path, method: str) -> dict[str, float]:
     return {"seconds": seconds}
 
 
-def prepared(file: Path, tokenizer: Path, root: Path) -> dict[str, float]:
-    """Return the seconds from a file to its store."""
+def prepared(file: Path, tokenizer: Path | None, root: Path) -> dict[str, float]:
+    """Return the seconds from a file to its store; without a tokenizer, of bytes."""
+    saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer))
     start = time.perf_counter()
-    store = prepare(data_of(file), SavedTokenizerConfig(kind="saved", path=str(tokenizer)), root)
+    store = prepare(data_of(file), ByteTokenizerConfig(kind="byte") if tokenizer is None else saved, root)
     return {"seconds": time.perf_counter() - start, "tokens": store.tokens("train") + store.tokens("validation")}
 
 
@@ -134,25 +137,27 @@ def numbers(values: list[float]) -> str:
     return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def measure(folder: Path, gigabytes: float, repeats: int) -> None:
+def measure(folder: Path, gigabytes: float, repeats: int, of_bytes: bool) -> None:
     """Make the text in a folder, measure, and print."""
-    text, quarter, tokenizer = folder / "text.txt", folder / "quarter.txt", folder / "tokenizer.json"
+    text, quarter = folder / "text.txt", folder / "quarter.txt"
+    tokenizer = None if of_bytes else folder / "tokenizer.json"
     for file, size in ((text, gigabytes), (quarter, gigabytes / 4)):
         if not file.exists():
             make_text(file, int(size * 1e9))
-    if not tokenizer.exists():
+    if tokenizer is not None and not tokenizer.exists():
         train_bpe(VOCAB_SIZE, texts_until(text, TRAINED_ON)).save(tokenizer)
     megabytes = text.stat().st_size / 1e6
     print(f"{megabytes:,.0f} MB of text", flush=True)
-    seconds: dict[str, list[float]] = {"encode_batch": [], "encode_batch_fast": [], "prepare": []}
+    methods = [] if of_bytes else ["encode_batch", "encode_batch_fast"]
+    seconds: dict[str, list[float]] = {name: [] for name in [*methods, "prepare"]}
     for repeat in range(repeats):
-        for method in ("encode_batch", "encode_batch_fast"):
+        for method in methods:
             seconds[method].append(in_process(library_alone, text, tokenizer, method)["seconds"])
         whole = in_process(prepared, text, tokenizer, folder / f"stores{repeat}")
         seconds["prepare"].append(whole["seconds"])
     for name, values in seconds.items():
         print(f"{name:18} {numbers(values)} s, {megabytes / median(values):.1f} MB/s", flush=True)
-    for name in ("encode_batch", "encode_batch_fast"):
+    for name in methods:
         ratio = [library / ours for library, ours in zip(seconds[name], seconds["prepare"], strict=True)]
         print(f"speed of prepare relative to {name}: {numbers(ratio)}")
     part = in_process(prepared, quarter, tokenizer, folder / "stores")
@@ -182,13 +187,14 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=0.2, help="size of the text [default: 0.2]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where text and stores are kept [default: a temporary folder]")
+    parser.add_argument("--bytes", action="store_true", help="measure the byte tokenizer, and no library")
     options = parser.parse_args()
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
-        measure(options.folder, options.gigabytes, options.repeats)
+        measure(options.folder, options.gigabytes, options.repeats, options.bytes)
         return
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), options.gigabytes, options.repeats)
+        measure(Path(folder), options.gigabytes, options.repeats, options.bytes)
 
 
 if __name__ == "__main__":
