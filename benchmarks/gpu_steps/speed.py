@@ -89,12 +89,22 @@ def _train(bench: Bench, name: str, words: list[str]) -> None:
         bench.show(f"{how}: MFU, causal attention", row["mfu_causal"])
         bench.show(f"{how}: step, ms, p50 and p95", f"{row['step_ms_p50']:.1f} {row['step_ms_p95']:.1f}")
         bench.show(f"{how}: peak memory, GB", row["peak_memory_gb"])
+        bench.show(f"{how}: planned / peak memory", _planned_bytes(bench, name, row) / (row["peak_memory_gb"] * 1e9))
         bench.show(f"{how}: share of time waiting for data", row["data_wait_fraction"])
         bench.check(f"{how}: energy_source", row["energy_source"], bench.dry or row["energy_source"] == "nvml", "nvml")
         bench.show(f"{how}: energy, J a million tokens", _joules(row))
         bench.show(f"{how}: compile_seconds", row["compile_seconds"])
         bench.show(f"{how}: loss", row["loss"])
         bench.show(f"{how}: wall_seconds", row["wall_seconds"])
+
+
+def _planned_bytes(bench: Bench, name: str, row: Record) -> int:
+    """Return the estimate from the config of a run, which is that of eager training."""
+    from lmexp.cost.memory import estimate_memory
+    from lmexp.runs.directory import RunDir
+
+    run = RunDir(next((bench.folder / name).glob(f"*/*{row['run_id']}")))
+    return estimate_memory(run.read_config(), bench.kind).peak
 
 
 def _joules(row: Record) -> float | None:

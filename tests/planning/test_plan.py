@@ -90,6 +90,13 @@ def test_memory_without_a_formula_is_marked_as_an_estimate(config: Config):
     assert shown.count("~") == 2 and "~ is a rough estimate" in shown
 
 
+def test_the_memory_of_a_run_that_may_be_compiled_is_said_to_be_that_of_eager_training(config: Config):
+    for compiles, is_said in {"auto": True, "true": True, "false": False}.items():  # auto compiles on a GPU
+        (row,) = plan([cell(config("model.vocab_size=257", f"trainer.compile={compiles}"), None)])
+        assert row["may_be_compiled"] is is_said
+        assert ("Memory is that of eager training" in printed([row])) is is_said
+
+
 def printed(rows: list[Row]) -> str:
     console = Console(width=160, record=True, file=io.StringIO())
     print_plan(rows, console)

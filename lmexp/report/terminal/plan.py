@@ -100,6 +100,8 @@ def _print_rows(rows: Sequence[Row], console: Console) -> None:
     console.print(table)
     if any(estimated) and "peak_memory_gb" in shown:
         console.print("~ is a rough estimate: the model has no formula for its memory.")
+    if any(row["may_be_compiled"] for row in rows) and "peak_memory_gb" in shown:
+        console.print("Memory is that of eager training; compiled runs take as much, or less.")
     if hidden:
         console.print(f"Not shown at this width: {', '.join(hidden)}; --json has them.")
 
