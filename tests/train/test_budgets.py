@@ -60,14 +60,22 @@ def test_a_budget_of_seconds_survives_a_kill_and_goes_on_with_what_was_left(make
     assert row["wall_seconds"] > row["train_seconds"]  # the first attempt's counts as well
 
 
-def test_a_budget_of_dollars_is_one_of_seconds_at_the_price_of_the_hardware(make_run: MakeRun):
-    run = make_run(*TIMED, "budget.dollars=0.01", "hardware.dollars_per_hour=18", "launcher.slots=2")
+def test_a_budget_of_dollars_is_one_of_seconds_at_the_price_of_the_hardware(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    limits: list[tuple[str, float]] = []
+    monkeypatch.setattr("lmexp.train.training.limit_memory", lambda device, share: limits.append((device.kind, share)))
+    priced = ["hardware.dollars_per_hour=18", "hardware.watts=100", "launcher.slots=2"]
+    run = make_run(*TIMED, "budget.dollars=0.01", *priced)
     assert main(run.path) == 0
     (row,) = run.read_record()
     # Runs that share a device share its price, but the launcher must not change how long a run trains.
     assert row["train_seconds"] == pytest.approx(2, abs=0.2)
     assert row["dollars_per_hour"] == 18
     assert row["dollars"] == pytest.approx(18 * row["wall_seconds"] / 3600 / 2) and row["device_share"] == 0.5
+    if row["energy_source"] == "estimated":
+        assert row["energy_kwh"] == pytest.approx(100 * row["wall_seconds"] / 3.6e6 / 2, rel=0.2)
+    assert limits == [("cpu", 0.5)]
     assert row["dollars_per_million_tokens"] == pytest.approx(row["dollars"] / row["tokens"] * 1e6)
     with pytest.raises(UserError, match=r"budget\.dollars needs a price"):
         make_run(*TIMED, "budget.dollars=0.01")
