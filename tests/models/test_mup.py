@@ -80,7 +80,10 @@ def test_weights_rates_and_multipliers_are_those_of_table_8(family: str):
     for block in mup.blocks:
         block.attention.scale = None
     with torch.no_grad():
-        torch.testing.assert_close(4 * mup(TEXT[:, :-1]), standard(TEXT[:, :-1]))
+        logits = mup(TEXT[:, :-1])
+        torch.testing.assert_close(4 * logits, standard(TEXT[:, :-1]))
+        # What a loss multiplies piece by piece has the multiplier too.
+        assert torch.equal(mup.head(mup(TEXT[:, :-1], features_only=True)), logits)
 
 
 def growth(family: str, optim: AdamConfig | MuonConfig, **base: int) -> dict[str, float]:
