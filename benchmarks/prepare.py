@@ -23,7 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,8 +40,8 @@ from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.lossless import train_bpe
 
 WORDS_OF_A_DOCUMENT = 700
-DRAWN = 200_000
-"""Words that are drawn together."""
+DRAWN = 2_000_000
+"""Words that are drawn."""
 TRAINED_ON = 20_000_000
 """Characters that the tokenizer is trained on."""
 VOCAB_SIZE = 8192
@@ -51,17 +51,25 @@ STEP_MS = 20.0
 
 
 def make_text(file: Path, size: int) -> None:
-    """Write about `size` bytes of documents, one a line, with words and spaces in the standard library's frequency."""
+    """Write about `size` bytes of documents, one a line, with words and spaces in the standard library's frequency.
+
+    Some megabytes are drawn and repeated, each time with another number in front, so that no two documents are equal.
+    """
     sample = "".join(islice((text for _, text in documents(StdlibData(source="stdlib"))), 200))
     counts = Counter(re.findall(r"\s*\S+", sample.replace("\n", " ")))
     words, frequency = np.array(list(counts), object), np.array(list(counts.values()), float)
     bounds = np.cumsum(frequency / frequency.sum())
     draw = np.random.default_rng(0)
+    drawn = words[np.minimum(np.searchsorted(bounds, draw.random(DRAWN)), len(words) - 1)]
+    ends = np.cumsum(draw.integers(1, 2 * WORDS_OF_A_DOCUMENT, 2 * DRAWN // WORDS_OF_A_DOCUMENT))
+    texts = ["".join(part) for part in np.split(drawn, ends[ends < len(drawn)])]
     with file.open("w") as stream:
-        while stream.tell() < size:
-            drawn = words[np.minimum(np.searchsorted(bounds, draw.random(DRAWN)), len(words) - 1)]
-            ends = np.cumsum(draw.integers(1, 2 * WORDS_OF_A_DOCUMENT, 2 * DRAWN // WORDS_OF_A_DOCUMENT))
-            stream.writelines("".join(part) + "\n" for part in np.split(drawn, ends[ends < len(drawn)]))
+        for number in count():
+            for text in texts:
+                stream.write(f"{number} {text}\n")
+                size -= len(text)
+                if size < 0:
+                    return
 
 
 def data_of(file: Path) -> FileData:
