@@ -93,4 +93,5 @@ def compile(bench: Bench) -> None:
         bench.near(f"{name}: loss", row["loss"], same["loss"], TOLERANCE[row["precision"]])
         bench.check(f"{name}: compile_seconds", row["compile_seconds"], row["compile_seconds"] > 0, "more than 0")
         kind = row["dtype_compute"]
-        bench.check(f"{name}: multiplied in, compiled", kind, kind == MULTIPLIED_IN["bf16"], MULTIPLIED_IN["bf16"])
+        wanted = MULTIPLIED_IN[row["precision"]]
+        bench.check(f"{name}: multiplied in, compiled", kind, kind == wanted, wanted)
