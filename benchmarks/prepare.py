@@ -39,7 +39,7 @@ from lmexp.data.store import Store, prepare
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.lossless import train_bpe
 
-WORDS_OF_A_DOCUMENT = 700
+WORDS_OF_A_DOCUMENT = 420
 DRAWN = 2_000_000
 """Words that are drawn."""
 TRAINED_ON = 20_000_000
