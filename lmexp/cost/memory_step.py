@@ -84,11 +84,12 @@ class Step:
     def piece(self) -> int:
         """The most that a piece takes while its loss is computed: its logits, and their logarithms in float32."""
         logits, wide = (self.rows * self.classes * value for value in (self.multiplied, WIDE))
-        # A CPU widens the logits before it takes their logarithms; a GPU does both at once.
-        widened = wide if self.on_cpu and self.multiplied < WIDE else 0
+        # The logits are widened before their logarithms are taken; torch does both at once only for fp16 on a GPU.
+        at_once = self.run.precision.compute == "fp16" and not self.on_cpu
+        widened = wide if self.multiplied < WIDE and not at_once else 0
         # Then the gradient of the output layer by this piece, which is added to that by the others, in float32.
         layer = self.classes * (self.run.model.d_model or 0)
-        of_layer = logits + layer * self.multiplied + (layer * WIDE if widened else 0)
+        of_layer = logits + layer * self.multiplied + (layer * WIDE if self.on_cpu and widened else 0)
         return max(logits + widened + wide, of_layer)
 
     @property
