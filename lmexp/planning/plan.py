@@ -17,6 +17,7 @@ from lmexp.runs.record import Row
 
 PLAN_COLUMNS = {
     "n_params": "params",
+    "lr_by_rule": "lr\nby rule",
     "flops_per_token": "FLOPs\n/token",
     "tokens": "tokens",
     "steps": "steps",
@@ -27,7 +28,16 @@ PLAN_COLUMNS = {
     "dollars": "dollars",
 }
 """The columns of a plan that a terminal shows, with their headings; columns without any value are left out."""
-GIVE_WAY = ("flops_per_token", "steps", "tokens", "energy_kwh", "peak_memory_gb", "train_flops", "dollars")
+GIVE_WAY = (
+    "flops_per_token",
+    "steps",
+    "tokens",
+    "energy_kwh",
+    "peak_memory_gb",
+    "train_flops",
+    "dollars",
+    "lr_by_rule",
+)
 """The order in which columns are dropped from a table that is too wide."""
 MEMORY_SOURCES = {"formula": "formula", "counted": "estimated"}
 """Where a model's memory comes from, by where its FLOPs come from: without a formula, its activations are a guess."""
@@ -66,6 +76,7 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
         seconds = _seconds(cell)
         figures: Row = {
             "n_params": count.n_params,
+            "lr_by_rule": config.optim.peak_lr if config.optim.lr_rule else None,
             "flops_per_token": count.flops_per_token,
             **count.conventions(),
             "tokens": tokens,

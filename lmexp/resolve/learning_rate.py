@@ -50,12 +50,15 @@ def with_learning_rate(config: RunConfig, tokens: int | None, warn: Callable[[st
     rate = float(f"{step_law_rate(params, tokens):.{DIGITS}g}")
     low, high = FITTED_TOKENS
     if not low <= tokens <= high:
-        warn(f"optim.lr=auto: Step Law was fitted on runs of {low:.0e} to {high:.0e} tokens; this is an extrapolation")
-    batch = step_law_batch(tokens)
-    if not 1 / MAX_BATCH_RATIO <= config.batch.tokens / batch <= MAX_BATCH_RATIO:
         warn(
-            f"optim.lr=auto is the best rate with a batch of about {batch:,.0f} tokens (for {tokens:,} in all), and "
-            f"batch.tokens={config.batch.tokens}"
+            f"optim.lr=auto: Step Law was fitted on runs of {low / 1e9:g} to {high / 1e9:g} billion tokens; this is an "
+            "extrapolation"
+        )
+    ratio = config.batch.tokens / step_law_batch(tokens)
+    if not 1 / MAX_BATCH_RATIO <= ratio <= MAX_BATCH_RATIO:  # without the run's numbers: one warning for a whole sweep
+        warn(
+            f"optim.lr=auto: Step Law's best batch for a run of D tokens is 0.58 D^0.571 tokens; "
+            f"batch.tokens={config.batch.tokens} is {'more than twice' if ratio > 1 else 'less than half of'} that"
         )
     return config.model_copy(update={"optim": config.optim.model_copy(update={"lr": rate, "lr_rule": STEP_LAW})})
 

@@ -10,6 +10,7 @@ from lmexp.config.models.llama import LlamaConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_model
 from lmexp.errors import UserError
+from lmexp.planning.plan import CostedRun, plan
 from lmexp.resolve.learning_rate import step_law_batch, step_law_rate, with_learning_rate
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.record import identity_columns
@@ -44,10 +45,12 @@ def test_a_sweep_shows_the_numbers_and_trains_the_runs_that_numbers_name(small: 
     by_rule = [float(f"{1.79 * (24 * width**2) ** -0.713 * 5120**0.307:.3g}") for width in (16, 32)]
     assert rates == [by_rule[0], 3e-4, by_rule[1], 3e-4] and sweep.axes["optim.lr"] == [3e-4, *by_rule]
     assert [run.config.optim.lr_rule for run in sweep.runs] == ["step_law", None] * 2
+    costed = [CostedRun(run.values, run.config, run.horizon, run.device) for run in sweep.runs]
+    assert [row["lr_by_rule"] for row in plan(costed)] == [by_rule[0], None, by_rule[1], None]
     assert identity_columns(sweep.runs[0].config)["lr_rule"] == "step_law"
     assert f"lr{rates[0]}" in sweep.runs[0].run.name
     assert any("extrapolation" in warning for warning in sweep.warnings)
-    assert any("with a batch of about 76 tokens" in warning for warning in sweep.warnings)
+    assert sum("batch.tokens=256 is more than twice that" in warning for warning in sweep.warnings) == 1
     by_number = resolve_sweep(None, [*words, f"optim.lr={rates[0]},3e-4"], tmp_path)
     assert by_number.runs[0].identity == sweep.runs[0].identity
 

@@ -118,7 +118,7 @@ def _figure(key: str, value: float | None) -> str:
         return "–"
     if key == "steps":
         return f"{value:,}"
-    if key in ("energy_kwh", "dollars"):
+    if key in ("energy_kwh", "dollars", "lr_by_rule"):
         return f"{value:.3g}"
     if key == "train_seconds":
         return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
