@@ -58,9 +58,9 @@ STEPS = [
     Step("energy", "machine", 60),
     Step("decode", "speed", 90),
     Step("llama_1b", "speed", 180),
-    Step("llama_1b_bare", "speed", 120),
-    Step("gpt2_bare", "speed", 120),
     Step("gpt2", "speed", 150),
+    Step("gpt2_bare", "speed", 120),
+    Step("llama_1b_bare", "speed", 120),
 ]
 
 

@@ -79,7 +79,7 @@ def sharing(bench: Bench) -> None:
     from lmexp.cost.device import detect
 
     tokens = 16_384 if bench.dry else 262_144
-    size = ["model=gpt_nano", f"batch.tokens={tokens}", f"budget.tokens={(4 if bench.dry else 60) * tokens}"]
+    size = ["model=gpt_nano", f"batch.tokens={tokens}", f"budget.tokens={(4 if bench.dry else 30) * tokens}"]
     words = [*size, "batch.micro=auto", f"launcher.devices_per_run={SHARE}", "launcher.exclusive=false", "seed=0,1"]
     if bench.dry:
         words.append("launcher.slots=2")
