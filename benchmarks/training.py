@@ -10,16 +10,15 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmexp.config import paths
+from lmexp.config.compose import Composer
 from lmexp.models.build import build_model
-from lmexp.resolve.sweep import resolve_sweep
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.compiling import compile_task
 
@@ -81,12 +80,10 @@ def our_step(vocab: int, narrow: bool, compiled: bool) -> Step:
     words = [
         "model=gpt", f"model.n_layers={LAYERS}", f"model.d_model={WIDTH}", f"model.n_heads={HEADS}",
         f"model.context={CONTEXT}", f"model.vocab_size={vocab}", f"batch.tokens={CONTEXT * SEQUENCES}",
-        f"precision={'bf16' if narrow else 'fp32'}", "tokenizer=byte", "data=text",
-        f"data.path={Path(__file__).resolve()}",
+        f"precision={'bf16' if narrow else 'fp32'}",
     ]  # fmt: skip
-    with TemporaryDirectory() as folder:
-        [planned] = resolve_sweep(None, words, Path(folder)).runs
-    task = CausalLM(build_model(planned.config.model, 0), planned.config)
+    config = Composer(paths.search_roots(), words=words).config({})
+    task = CausalLM(build_model(config.model, 0), config)
     if compiled:
         compile_task(task)
     targets_of_step = torch.tensor(CONTEXT * SEQUENCES)
