@@ -22,7 +22,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
 from lmexp.data.order import ByLength, Order, Permutations
-from lmexp.data.store import Store
+from lmexp.data.store import Store, is_advised, read_soon
 from lmexp.errors import UserError
 
 Batch = dict[str, torch.Tensor]
@@ -55,6 +55,9 @@ class Feed(Protocol):
 
     def batch(self, first: int, count: int) -> Batch:
         """Return training samples `first` to `first + count`."""
+
+    def expect(self, first: int, count: int) -> None:
+        """Be told which training samples are asked for next, so that they can be read meanwhile."""
 
     def targets(self, first: int, count: int) -> int:
         """Return how many targets these have."""
@@ -112,6 +115,12 @@ class Windows:
         """See Feed."""
         return self._windows(self.store.array("train"), self.order.take(first, count), self.context)
 
+    def expect(self, first: int, count: int) -> None:
+        """See Feed."""
+        text = self.store.array("train")
+        if is_advised(text):
+            read_soon(text, self.order.take(first, count), self.context + 1)
+
     def targets(self, first: int, count: int) -> int:
         """See Feed: every position has one."""
         return count * self.context
@@ -162,6 +171,12 @@ class MaskedWindows:
         """See Feed."""
         tokens = _stretches(self.store.array("train"), self.order.take(first, count), self.context)
         return self._hide(tokens, [(self.seed, 0, first + i) for i in range(count)])
+
+    def expect(self, first: int, count: int) -> None:
+        """See Feed."""
+        text = self.store.array("train")
+        if is_advised(text):
+            read_soon(text, self.order.take(first, count), self.context)
 
     def targets(self, first: int, count: int) -> int:
         """See Feed."""
@@ -222,6 +237,9 @@ class _Examples:
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
         return self.gather("train", *self._taken(first, count))
+
+    def expect(self, first: int, count: int) -> None:
+        """See Feed: examples are few enough to be in memory."""
 
     def targets(self, first: int, count: int) -> int:
         """See Feed."""

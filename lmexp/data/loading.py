@@ -6,7 +6,7 @@ there are any, take turns, which leaves the order as it is without them.
 """
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -59,11 +59,13 @@ class TrainBatches(IterableDataset[Batch]):
         # Batches follow each other without a gap, so one stride runs through all micro-batches of a rank.
         first = self.first_sample + self.rank * self.micro
         step, targets = -1, torch.tensor(0)
-        for sample in _this_workers(count(first, self.world_size * self.micro)):
+        for sample, following in pairwise(_this_workers(count(first, self.world_size * self.micro))):
             if sample // self.batch_sequences != step:
                 step = sample // self.batch_sequences
                 targets = torch.tensor(self.feed.targets(step * self.batch_sequences, self.batch_sequences))
-            yield {**self.feed.batch(sample, self.micro), "step_targets": targets}
+            batch = self.feed.batch(sample, self.micro)
+            self.feed.expect(following, self.micro)
+            yield {**batch, "step_targets": targets}
 
 
 class ValidationBatches(IterableDataset[Batch]):

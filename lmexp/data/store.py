@@ -12,6 +12,7 @@ It is a folder that is made once (folders.py).
 Texts are read in three passes (survey, tokenizer, tokens) and never held as a whole.
 """
 
+import mmap
 from array import array
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -155,6 +156,27 @@ class Store:
 def _mapped(file: Path, dtype: str, changed: int) -> np.memmap:
     """Return a memory map, which stays open: to open one takes longer than to read a batch."""
     return np.memmap(file, dtype=dtype, mode="r")
+
+
+MIN_ADVISED = 1 << 30
+"""Bytes: a smaller file is soon in memory as a whole, so advice about it would cost more than it saves."""
+
+
+def is_advised(tokens: np.memmap) -> bool:
+    """Whether it pays to announce what will be read of a file: it is large, and the operating system listens."""
+    return tokens.nbytes >= MIN_ADVISED and hasattr(mmap, "MADV_WILLNEED") and isinstance(tokens.base, mmap.mmap)
+
+
+def read_soon(tokens: np.memmap, starts: np.ndarray, length: int) -> None:
+    """Let the operating system read stretches of a file from its disk, in the background, before their turn.
+
+    Otherwise each stretch of a file that is larger than the memory costs a wait for the disk.
+    """
+    pages = tokens.base
+    assert isinstance(pages, mmap.mmap), "see is_advised"
+    for start in starts.tolist():
+        at = start * tokens.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+        pages.madvise(mmap.MADV_WILLNEED, at, (start + length) * tokens.itemsize - at)
 
 
 def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say | None = None) -> Store:

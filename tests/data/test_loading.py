@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from lmexp.data import feeds
 from lmexp.data.feeds import Windows
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.order import Order
@@ -125,3 +126,20 @@ def test_validation_predicts_every_token_but_the_first_exactly_once(byte_store, 
 def test_the_last_short_window_is_a_batch_of_its_own(byte_store):
     shapes = [tuple(b["inputs"].shape) for b in validation(byte_store(100, 46), CONTEXT, 4)]
     assert shapes == [(4, 8), (1, 8), (1, 5)]
+
+
+def test_the_windows_of_the_next_batch_are_announced_while_this_one_is_used(store, monkeypatch):
+    announced = []
+    read_soon = feeds.read_soon
+
+    def record(tokens, starts, length):
+        announced.append([tuple(tokens[start : start + length].tolist()) for start in starts])
+        read_soon(tokens, starts, length)
+
+    monkeypatch.setattr(feeds, "read_soon", record)
+    of_rank = train(store, batch=4, micro=2, rank=1, world=2)
+    taken = list(islice(of_rank, 150))  # more than an epoch
+    assert not announced  # a small file is in memory anyway
+    monkeypatch.setattr("lmexp.data.store.MIN_ADVISED", 0)
+    assert rows(islice(of_rank, 150)) == rows(taken) and len(announced) == 150
+    assert all(windows == rows([batch]) for windows, batch in zip(announced, taken[1:], strict=False))
