@@ -34,6 +34,7 @@ import psutil
 from lmexp.config.data import ByteTokenizerConfig, FileData, SavedTokenizerConfig, StdlibData
 from lmexp.data.feeds import Windows
 from lmexp.data.lines import lines
+from lmexp.data.loading import TrainBatches
 from lmexp.data.sources import documents
 from lmexp.data.store import Store, prepare
 from lmexp.data.tokenizers.build import load_tokenizer
@@ -128,14 +129,15 @@ def started(path: Path) -> dict[str, float]:
 
 
 def loaded(path: Path) -> dict[str, float]:
-    """Return the median milliseconds of batches, by their shape."""
+    """Return the median milliseconds of batches, by their shape, while steps take as long as they do."""
     measured = {}
     for sequences, context in BATCHES:
-        feed, times = Windows(Store.open(path), context, seed=0), []
-        for step in range(200):
+        batches, times = iter(TrainBatches(Windows(Store.open(path), context, seed=0), sequences, sequences)), []
+        for _ in range(200):
             start = time.perf_counter()
-            feed.batch(step * sequences, sequences)
+            next(batches)
             times.append(1000 * (time.perf_counter() - start))
+            time.sleep(STEP_MS / 1000)
         measured[f"{sequences} x {context}"] = median(times)
     return measured
 

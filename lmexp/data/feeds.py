@@ -7,8 +7,9 @@ is computed.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -86,7 +87,22 @@ MIN_WIDTH = 8
 """Positions that an example has at least where examples share a sequence: shorter products are not faster."""
 
 
-class Windows:
+class _TrainingText:
+    """The tokens of a store's training split; the map stays open, for to open it takes longer than to read a batch."""
+
+    store: Store
+
+    @cached_property
+    def text(self) -> np.memmap:
+        """The tokens: (n,)."""
+        return self.store.array("train")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the map out: a process that gets a copy of the feed opens it anew, and does not get its content."""
+        return {name: value for name, value in self.__dict__.items() if name != "text"}
+
+
+class Windows(_TrainingText):
     """Windows of a text: `inputs` and `targets`, both (B, T) int64; a target is the token after its input.
 
     In validation every token but the first is a target exactly once, and the last window is as short as what is left.
@@ -113,13 +129,12 @@ class Windows:
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
-        return self._windows(self.store.array("train"), self.order.take(first, count), self.context)
+        return self._windows(self.text, self.order.take(first, count), self.context)
 
     def expect(self, first: int, count: int) -> None:
         """See Feed."""
-        text = self.store.array("train")
-        if is_advised(text):
-            read_soon(text, self.order.take(first, count), self.context + 1)
+        if is_advised(self.text):
+            read_soon(self.text, self.order.take(first, count), self.context + 1)
 
     def targets(self, first: int, count: int) -> int:
         """See Feed: every position has one."""
@@ -143,7 +158,7 @@ class Windows:
         return {name: torch.from_numpy(side) for name, side in batch.items()}
 
 
-class MaskedWindows:
+class MaskedWindows(_TrainingText):
     """Windows of a text in which some tokens are hidden: `inputs` and `targets`, both (B, T) int64.
 
     Which tokens, and what stands in their place, is a function of the seed and the sample's number; in validation of
@@ -169,14 +184,13 @@ class MaskedWindows:
 
     def batch(self, first: int, count: int) -> Batch:
         """See Feed."""
-        tokens = _stretches(self.store.array("train"), self.order.take(first, count), self.context)
+        tokens = _stretches(self.text, self.order.take(first, count), self.context)
         return self._hide(tokens, [(self.seed, 0, first + i) for i in range(count)])
 
     def expect(self, first: int, count: int) -> None:
         """See Feed."""
-        text = self.store.array("train")
-        if is_advised(text):
-            read_soon(text, self.order.take(first, count), self.context)
+        if is_advised(self.text):
+            read_soon(self.text, self.order.take(first, count), self.context)
 
     def targets(self, first: int, count: int) -> int:
         """See Feed."""

@@ -42,13 +42,13 @@ class Shuffled:
     def take(self, first: int, stop: int) -> np.ndarray:
         """Return the places of the numbers from the `first` smallest to before the one at `stop`: int64."""
         stop = min(stop, len(self._numbers))
-        parts = [np.empty(0, np.int64)]
+        parts: list[np.ndarray] = []
         while first < stop:
             bucket = int(np.searchsorted(self._starts, first, side="right")) - 1
             start, end = self._starts[bucket : bucket + 2]
             parts.append(self._bucket(bucket)[first - start : min(stop, end) - start])
             first = int(end)
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
 
     def _bucket(self, bucket: int) -> np.ndarray:
         """Return the places of a bucket's numbers, sorted."""

@@ -16,7 +16,7 @@ import mmap
 from array import array
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +137,7 @@ class Store:
 
     def array(self, split: Split) -> np.memmap:
         """Return the tokens of a split as a read-only memory map: (n,), uint16 or uint32."""
-        file = self._tokens_file(split)
-        return _mapped(file, self.dtype, file.stat().st_ctime_ns)
+        return np.memmap(self._tokens_file(split), dtype=self.dtype, mode="r")
 
     def bounds(self, split: Split) -> np.ndarray:
         """Return the offset of each document's first token, and the end: (documents + 1,) int64."""
@@ -150,12 +149,6 @@ class Store:
 
     def _tokens_file(self, split: Split) -> Path:
         return self.path / f"{split}.bin"
-
-
-@lru_cache(maxsize=8)
-def _mapped(file: Path, dtype: str, changed: int) -> np.memmap:
-    """Return a memory map, which stays open: to open one takes longer than to read a batch."""
-    return np.memmap(file, dtype=dtype, mode="r")
 
 
 MIN_ADVISED = 1 << 30
