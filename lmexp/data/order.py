@@ -37,26 +37,27 @@ class Shuffled:
         self._first_bits = numbers.astype("<u8", copy=False).view("<u2")[3::4]
         counts = np.bincount(self._first_bits, minlength=1 << 16).reshape(-1, self._width).sum(axis=1)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self._sorted: tuple[int, np.ndarray] | None = None  # the bucket asked for last
+        self._sorted = np.empty(0, np.int64)
+        """The places of the bucket that was asked for last; it begins and ends at the next two."""
+        self._from = self._to = 0
 
     def take(self, first: int, stop: int) -> np.ndarray:
         """Return the places of the numbers from the `first` smallest to before the one at `stop`: int64."""
         stop = min(stop, len(self._numbers))
         parts: list[np.ndarray] = []
         while first < stop:
-            bucket = int(np.searchsorted(self._starts, first, side="right")) - 1
-            start, end = self._starts[bucket : bucket + 2]
-            parts.append(self._bucket(bucket)[first - start : min(stop, end) - start])
-            first = int(end)
+            if not self._from <= first < self._to:
+                self._sort(int(np.searchsorted(self._starts, first, side="right")) - 1)
+            parts.append(self._sorted[first - self._from : stop - self._from])
+            first = self._to
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
 
-    def _bucket(self, bucket: int) -> np.ndarray:
-        """Return the places of a bucket's numbers, sorted."""
-        if self._sorted is None or self._sorted[0] != bucket:
-            least = bucket * self._width
-            members = np.flatnonzero((self._first_bits >= least) & (self._first_bits <= least + self._width - 1))
-            self._sorted = bucket, members[np.argsort(self._numbers[members], kind="stable")]
-        return self._sorted[1]
+    def _sort(self, bucket: int) -> None:
+        """Sort the numbers of a bucket."""
+        least = bucket * self._width
+        members = np.flatnonzero((self._first_bits >= least) & (self._first_bits <= least + self._width - 1))
+        self._sorted = members[np.argsort(self._numbers[members], kind="stable")]
+        self._from, self._to = map(int, self._starts[bucket : bucket + 2])
 
 
 @dataclass(frozen=True)
