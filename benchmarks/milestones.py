@@ -49,13 +49,13 @@ launcher: {{slots: 1, threads: 1}}
 
 
 class Result(NamedTuple):
-    """What a study took, and what it says."""
+    """What a study took, and its results."""
 
     flops: float
     seconds: float
-    """Of all processes, with their starts and the evaluations."""
+    """Seconds of all processes, with their starts and the evaluations."""
     exponents: dict[str, Estimate]
-    """By approach or law; without those that the design does not allow."""
+    """By approach or law; those that the design does not allow are left out."""
 
 
 def study(folder: Path, name: str, sweep: str) -> Result:

@@ -1,7 +1,7 @@
 """How long planning takes, and how well `plan --measure` predicts training seconds.
 
 1. `lmexp plan` on a sweep of 1,000 cells (4 models, 5 depths, 2 precisions, 5 learning rates, 5 seeds): seconds of the
-   whole command as a person types it, and of the planning in a process that has its imports.
+   whole command, and of the planning alone in a process that has already imported lmexp.
 2. A sweep of 8 different runs, which differ in model, depth, precision, batch and micro-batch, planned, then trained:
    predicted and actual seconds, their ratio and the worst. It takes some minutes.
 

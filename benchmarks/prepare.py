@@ -6,7 +6,7 @@ A BPE tokenizer of 8192 entries is trained on its beginning. Then, each part in 
 1. The tokenizers library alone: seconds in `encode_batch`, and in the quicker `encode_batch_fast`, over the same texts
    in batches of 1,000. Reading the file is not counted, and the ids are not taken out.
 2. `lmexp prepare`: seconds from the file to the finished store, its two passes over the file and all hashes included,
-   and by how much the process's memory grew at most; the same for a quarter of the text, which should not be less.
+   and by how much the process's memory grew at most. The same for a quarter of the text; both should be alike.
 3. A start on the store: seconds to open it, check it, and get the first batch.
 4. Loading: median milliseconds of a batch, and its share of a step of 20 ms.
 
@@ -112,7 +112,7 @@ def library_alone(file: Path, tokenizer: Path, method: str) -> dict[str, float]:
 
 
 def prepared(file: Path, tokenizer: Path | None, root: Path) -> dict[str, float]:
-    """Return the seconds from a file to its store; without a tokenizer, of bytes."""
+    """Return the seconds from a file to its store; without a tokenizer, tokens are bytes."""
     saved = SavedTokenizerConfig(kind="saved", path=str(tokenizer))
     start = time.perf_counter()
     store = prepare(data_of(file), ByteTokenizerConfig(kind="byte") if tokenizer is None else saved, root)
@@ -129,7 +129,7 @@ def started(path: Path) -> dict[str, float]:
 
 
 def loaded(path: Path) -> dict[str, float]:
-    """Return the median milliseconds of batches, by their shape, while steps take as long as they do."""
+    """Return the median milliseconds of batches, by their shape, while each step takes STEP_MS."""
     measured = {}
     for sequences, context in BATCHES:
         batches, times = iter(TrainBatches(Windows(Store.open(path), context, seed=0), sequences, sequences)), []
@@ -172,7 +172,7 @@ def measure(folder: Path, gigabytes: float, repeats: int, of_bytes: bool) -> Non
         print(f"speed of prepare relative to {name}: {numbers(ratio)}")
     part = in_process(prepared, quarter, tokenizer, folder / "stores")
     grown, grown_less = (f"{measured['memory_mb']:,.0f} MB" for measured in (whole, part))
-    print(f"memory of prepare: {grown} more than before, of a quarter of the text {grown_less}")
+    print(f"memory of prepare: {grown} more than before; for a quarter of the text {grown_less}")
     (store,) = (path.parent for path in (folder / "stores0").glob("*/manifest.json"))
     starts = [in_process(started, store) for _ in range(repeats)]
     whole_start, opened = ([start[key] for start in starts] for key in ("seconds", "open_seconds"))
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=0.2, help="size of the text [default: 0.2]")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where text and stores are kept [default: a temporary folder]")
-    parser.add_argument("--bytes", action="store_true", help="measure the byte tokenizer, and no library")
+    parser.add_argument("--bytes", action="store_true", help="measure the byte tokenizer, without the library")
     options = parser.parse_args()
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A training step of lmexp's GPT against a plain loop over a plain GPT, as public tutorials have it, on a CPU.
+"""A training step of lmexp's GPT against a plain training loop over a plain GPT, on a CPU.
 
 Both have the same shape, batch and optimizer, eager and compiled; their steps take turns in one process. The loss of
 the plain loop is F.cross_entropy over all logits in float32, lmexp's is computed in pieces (tasks/cross_entropy.py).

@@ -1,4 +1,4 @@
-"""Where things run: strategies at world size 1, judging on the run's own device, what else is on it."""
+"""Where things run: strategies at world size 1, judging on the run's own device, what else runs there."""
 
 import csv
 import os
@@ -113,7 +113,8 @@ def neighbours(bench: Bench) -> None:
         assert stranger.stdout is not None
         stranger.stdout.readline()
         bench.show("processes that NVML lists then", len(Gpu(0).processes()), "two")
-        [row] = bench.train("beside", *words, "seed=1")  # a process of its own, whose child the stranger is not
+        # This run is a separate process, and the other program is not its child.
+        [row] = bench.train("beside", *words, "seed=1")
     finally:
         stranger.kill()
         stranger.wait()

@@ -33,7 +33,7 @@ def out_of_memory(bench: Bench) -> None:
     original = micro_batch.free_bytes
     if not bench.dry:
         torch.cuda.set_per_process_memory_fraction(FRACTION)
-        # As if nothing limited it: the real limit is met.
+        # The estimate knows of no limit, so that training meets the real one.
         micro_batch.free_bytes = lambda device, share: device.memory_gb * 1e9
     for compiled in ["false"] if bench.dry else ["false", "true"]:
         record, state, log = bench.train_here(*words, "batch.micro=auto", f"trainer.compile={compiled}")

@@ -35,7 +35,7 @@ def llama_1b_bare(bench: Bench) -> None:
 
 
 def decode(bench: Bench) -> None:
-    """Continue prompts in bf16, one and sixteen at a time; first see that replayed steps are the model's own."""
+    """Continue prompts in bf16, one and sixteen at a time; first check that replayed steps give the same logits."""
     _replay(bench)
     usual = {"gpt2": GPT2[1:2], "llama_1b": LLAMA[1:3]}
     tiny: dict[str, list[str]] = {"gpt_nano": []}
@@ -72,7 +72,7 @@ def _replay(bench: Bench) -> None:
             for place in range(8, 24):
                 expected = model(tokens[:, place : place + 1], own, last_only=True)
                 furthest = max(furthest, (step(tokens[:, place : place + 1]) - expected).abs().max().item())
-        bench.check(f"{name}: furthest logit of a replayed step", furthest, furthest < 1e-4, "less than 1e-4")
+        bench.check(f"{name}: largest error of a replayed logit", furthest, furthest < 1e-4, "less than 1e-4")
 
 
 def _train(bench: Bench, name: str, words: list[str]) -> None:

@@ -272,7 +272,7 @@ def _about_floor(table: pd.DataFrame, quality: str) -> list[str]:
     if at is None or floor is None:
         return []
     gap = float(numbers(table, quality)[at]) - floor
-    side = "above it" if gap >= 0 else "below it, by the luck of a finite text"
+    side = "above it" if gap >= 0 else "below it, by chance, since the text is finite"
     return [
         f"No model can be expected to beat a {column(quality).title} of {in_words(quality, floor)} on this text: "
         f"{name_at(table, at)} is {_size(quality, abs(gap))} {side}."

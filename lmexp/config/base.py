@@ -53,7 +53,7 @@ NO_BOOLEAN_BUT_TEXT = PydanticCustomError("no_boolean_but_text", "a number or a 
 def _kinds(section: type[Section], field: str) -> frozenset[Any]:
     """Return the types that occur in a field's annotation; any section counts as BaseModel, whose fields check it.
 
-    A text counts if it may be any text: no list of texts has one that YAML takes for a boolean.
+    `str` is left out for a list of allowed texts: none of them is one that YAML takes for a boolean.
     """
     kinds: set[Any] = set()
     annotations: list[Any] = [section.model_fields[field].annotation]

@@ -116,13 +116,14 @@ def _name(section: type[Section], field: str = "name") -> str:
 
 
 def _check_optim(config: RunConfig) -> None:
-    """Raise UserError for an optimizer that does not go with the model or the strategy."""
+    """Raise UserError for an optimizer that does not fit the model or the strategy."""
     model, optim = config.model, config.optim
     optim.check()
     if isinstance(optim, MuonConfig):
         if not isinstance(model, TransformerSection):
             raise UserError(
-                f"optim=muon trains the matrices of a Transformer's blocks, and {model.name} is of {model.family}"
+                f"optim=muon trains the matrices of a Transformer's blocks, and {model.name} is a model of the family "
+                f"{model.family}"
             )
         if config.trainer.strategy == "fsdp":
             raise UserError(
@@ -132,13 +133,13 @@ def _check_optim(config: RunConfig) -> None:
     if isinstance(model, MupSection) and model.mup_base_width is not None:
         if optim.matrix_lr_factor(1.0) is None:
             raise UserError(
-                f"model.mup_base_width needs optim=adamw, adam or muon: there is no rule here for how the learning "
-                f"rate of {optim.target} follows the width"
+                f"model.mup_base_width needs optim=adamw, adam or muon: lmexp has no rule for how the learning rate "
+                f"of {optim.target} changes with the width"
             )
         if optim.target == "torch.optim.Adam" and optim.weight_decay:
             raise UserError(
-                "model.mup_base_width: weight decay that is added to the gradient, as optim=adam has it, does not keep "
-                "its effect as the width grows: use optim=adamw, or optim.weight_decay=0"
+                "model.mup_base_width: optim=adam adds weight decay to the gradient, so its effect changes with the "
+                "width: use optim=adamw, or optim.weight_decay=0"
             )
 
 
@@ -169,7 +170,7 @@ def devices_of(config: RunConfig) -> float:
 
 
 def device_share(config: RunConfig, device_kind: str) -> float:
-    """Return the share of each of its devices that a run has, 0 to 1: of memory, power and price.
+    """Return the share that a run has of each of its devices, 0 to 1: of the memory, the power and the price.
 
     It is less than 1 if the launcher lets runs share a GPU, or trains several at a time on the CPU, which they share.
     """

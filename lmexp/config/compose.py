@@ -1,9 +1,9 @@
 """From words to a checked config: Hydra composes, the schema checks, and a mistake is said in one line.
 
-Composing reads a dozen files and takes a tenth of a second, and a sweep's cells mostly differ in values: so the choice
-of groups is composed once and kept, and values are set on a copy of it. A number or a text that replaces another one
-needs nothing of OmegaConf, which would take ten times as long to copy its nodes; everything else (interpolations,
-mappings, lists, keys that are not there) is set with the function that Hydra itself uses.
+Composing reads a dozen files and takes a tenth of a second, and a sweep's cells mostly differ in values. So each choice
+of groups is composed once and kept, and values are set on a copy of it. A number or a text that replaces another one is
+set on plain mappings, because copying OmegaConf's nodes would take much longer. Everything else (interpolations,
+mappings, lists, missing keys) is set with the function that Hydra itself uses.
 """
 
 import copy
@@ -173,9 +173,9 @@ class Composer:
         return config
 
     def _with_leaves(self, values: Values) -> dict[str, Any] | None:
-        """Return the config of one cell, unchecked, if its values only replace leaves, and nothing else is open.
+        """Return the unchecked config of one cell if its values only replace leaves; None if OmegaConf must compose it.
 
-        None if OmegaConf has to decide: then the caller composes.
+        OmegaConf is also needed for interpolations, and for values that are still missing.
         """
         groups = {key: value for key, value in values.items() if key in self._groups}
         group_words = self._group_words(groups)
@@ -207,7 +207,7 @@ class Composer:
         return cfg
 
     def _group_words(self, groups: Values) -> tuple[str, ...]:
-        """Return the words that Hydra composes from: what is more than a value, and a cell's choices of `groups`."""
+        """Return the words that Hydra composes from: those that do more than set a value, and `groups`."""
         for word in self._last_words:
             if word.key_or_group in self._groups and not sets_a_value(word):
                 raise UserError(f"{word.input_line}: a group has one choice; write {word.key_or_group}=...")
@@ -219,7 +219,7 @@ class Composer:
 
     @cached_property
     def _last_words(self) -> list[Override]:
-        """The words; of several that set one key, in whatever way, the last one."""
+        """The words; if several set one key, in whatever way, only the last of them."""
         last: dict[tuple[str, str | None], Override] = {}
         for word in parse_overrides(self.words):
             place = (word.key_or_group, word.package)
@@ -395,7 +395,7 @@ class _translate:
 
 
 MISSING = "???"
-"""What stands in a config for a value that must be given."""
+"""OmegaConf's mark for a value that must be given."""
 
 
 @dataclass(frozen=True)
@@ -417,7 +417,7 @@ class _Plain:
 
 
 def _set_leaf(config: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace a leaf of nested mappings by another; return whether both are leaves that mean nothing else."""
+    """Replace a leaf of nested mappings by a value; return False if that takes more than replacing a leaf."""
     is_leaf = value is None or isinstance(value, bool | int | float | str)
     if not is_leaf or (isinstance(value, str) and ("${" in value or value == MISSING)):
         return False

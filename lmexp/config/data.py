@@ -298,7 +298,7 @@ class GeneratedData(ExampleSection):
 
 
 MAX_TRANSITIONS = 1 << 22
-"""Of a Markov process; 16 bytes each while a text is drawn."""
+"""Limit for a Markov process; each transition takes 16 bytes while a text is drawn."""
 
 
 class MarkovData(DataSection):
@@ -308,7 +308,7 @@ class MarkovData(DataSection):
     order: Annotated[int, Field(ge=1, le=8)] = 2
     """How many symbols back the next one depends on."""
     alphabet: Annotated[int, Field(ge=2, le=64)] = 27
-    """How many symbols there are: of 27 the last is the space."""
+    """How many symbols there are; the first 27 are the letters and the space."""
     documents: Count = 10_000
     document_length: Annotated[int, Field(ge=2, le=65_536)] = 1000
     """Mean number of symbols of a document; the lengths are geometric."""

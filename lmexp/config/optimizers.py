@@ -84,7 +84,7 @@ class AdamConfig(OptimSection):
         return ("exp_avg", "exp_avg_sq")
 
     def matrix_lr_factor(self, width_multiple: float) -> float:
-        """See OptimSection; Yang et al. 2022, table 8: the rate of a hidden matrix is inverse to its fan-in."""
+        """See OptimSection; Yang et al. 2022, table 8: the rate of a hidden matrix is proportional to 1 / fan-in."""
         return 1 / width_multiple
 
 
@@ -117,12 +117,12 @@ class MuonConfig(OptimSection):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     nesterov: bool = True
     ns_steps: Annotated[int, Field(gt=0, lt=100)] = 5
-    """Newton-Schulz iterations of an orthogonalisation."""
+    """Number of Newton-Schulz iterations in each orthogonalisation."""
     adjust_lr_fn: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
     """How the rate follows a matrix's shape. `match_rms_adamw`: updates are as large as AdamW's, so that one rate
     serves both (Liu et al. 2025, arXiv 2502.16982, section 2.2); `original`: by sqrt(max(1, rows / columns))."""
     adamw_lr: Rate | None = None
-    """Peak learning rate of AdamW's weights; null means `lr`."""
+    """Peak learning rate of the weights that AdamW trains; null means `lr`."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """AdamW's."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
@@ -130,7 +130,7 @@ class MuonConfig(OptimSection):
 
     @property
     def has_fused_kernel(self) -> bool:
-        """See OptimSection; AdamW's part has."""
+        """See OptimSection; the part that AdamW trains has one."""
         return True
 
     @property

@@ -45,7 +45,7 @@ class ScheduleConfig(Section):
 
     @property
     def decay(self) -> float:
-        """Share of the budget, at its end, over which a schedule with a trunk falls; 0 for a constant one."""
+        """Share of the budget, at its end, in which the rate of a schedule with a trunk falls; 0 for a constant one."""
         return self.cooldown if self.name == "wsd" else 0.0
 
     def check(self) -> None:
@@ -84,7 +84,7 @@ def factor(schedule: ScheduleConfig, share: float, run_share: float | None = Non
     """Return the multiple of the peak rate at `share` (0 to 1) of the budget.
 
     Warm-up rises linearly from 0 and reaches 1 at `warmup`; the shape runs over the rest. On the way to a milestone,
-    `share` is that of a run which ends there, and the warm-up is the whole run's, of which `run_share` is behind.
+    `share` is that of a run which ends there, and the warm-up follows `run_share`, the share of the whole run.
     """
     whole = share if run_share is None else run_share
     if whole < schedule.warmup:

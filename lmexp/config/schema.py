@@ -71,7 +71,7 @@ class BudgetConfig(Section):
     dollars: Annotated[float, Field(gt=0)] | None = None
     """Price of the training steps, at hardware.dollars_per_hour for each device."""
     milestones: list[Positive] | None = None
-    """Points before the end at which the run yields a row of its own, as if it had been trained until there alone:
+    """Points before the end at which the run yields a row of its own, as if a separate run had ended there:
     shares of the budget, up to 1, or tokens, above 1. The end is always a milestone."""
 
     @field_validator("milestones")

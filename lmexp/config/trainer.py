@@ -24,7 +24,7 @@ class TrainerConfig(Section):
     enable_model_summary: bool = False
     enable_progress_bar: bool = False
     compile: bool | Literal["auto"] = "auto"
-    """Whether torch.compile makes the kernels of the layers and of the loss: seconds once, then faster on GPUs. `auto`:
-    on CUDA devices, for lmexp's own families and tasks whose batches all have one shape; see train/compiling.py."""
+    """Whether torch.compile compiles the layers and the loss. This takes seconds once, and GPUs are then faster.
+    `auto`: on CUDA devices, for lmexp's own families and tasks whose batches have one shape; see train/compiling.py."""
     log_every: Count = 10
     """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""

@@ -1,11 +1,11 @@
 """Whether a run had its devices to itself: speeds that were measured beside another run cannot be compared.
 
-Two things tell. While it trains, each run holds a lock on each of its devices, named by the UUID of the GPU, and a run
-that finds the lock taken leaves a mark beside it. So both runs find out: the later one at once, the earlier one when it
-ends. This covers the runs of all sweeps and coordinators on the machine, also those that a killed coordinator left
-behind. NVML lists the processes that compute on a GPU, also those of other programs, of other users and of jobs with a
-/tmp of their own. A run looks at that list every few seconds. Other programs on a CPU are seen by neither; the column
-`cpu_wait_fraction` tells of them.
+There are two sources. While it trains, each run holds a lock on each of its devices, named by the UUID of the GPU, and
+a run that finds the lock taken leaves a mark beside it. So both runs find out: the later one at once, the earlier one
+when it ends. This covers the runs of all sweeps and coordinators on the machine, also those that a killed coordinator
+left behind. NVML lists the processes that compute on a GPU, also those of other programs, of other users and of jobs
+with a /tmp of their own. A run looks at that list every few seconds. Neither source shows other programs on a CPU; the
+column `cpu_wait_fraction` shows their effect.
 """
 
 import fcntl
@@ -76,18 +76,18 @@ def lock_devices(kind: str, count: int = 1) -> Exclusive:
 
 
 class Neighbours:
-    """Whether processes of others compute on the GPUs of a run."""
+    """Whether other programs compute on the GPUs of a run."""
 
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = gpus
         self._own: set[int] = set()
 
     def __call__(self) -> bool:
-        """Whether there are some now."""
+        """Whether there are any now."""
         return any(self._are_others(gpu.processes()) for gpu in self._gpus)
 
     def _are_others(self, listed: set[int]) -> bool:
-        """Whether some of the listed processes are not of the run.
+        """Whether some of the listed processes do not belong to the run.
 
         A container has process ids of its own, while NVML lists those of the machine. There the run does not find
         itself in the list, and one of the listed processes, at least, is the run's.
@@ -98,7 +98,7 @@ class Neighbours:
 
 
 def own_processes() -> set[int]:
-    """Return the ids of this run's processes, and of those that started it, which may have asked a GPU what it is."""
+    """Return the ids of this run's processes, and of those that started it, which may have queried the GPU."""
     this = psutil.Process()
     first = this
     with suppress(psutil.Error):

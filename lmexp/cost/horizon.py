@@ -13,15 +13,15 @@ from lmexp.errors import UserError
 
 MAX_TOKENS = 1e16
 NEARLY = 1e-9
-"""Of a step: a share of a budget counts as the whole steps that it would be without the rounding of its product."""
+"""In steps: a share of a budget that rounding puts this little below a whole number of steps counts as that number."""
 
 
 @dataclass(frozen=True)
 class Milestone:
     """A point at which a run yields a row of its own, in optimizer steps.
 
-    The run trains one trunk. Before each milestone a cool-down branches off the trunk, from whose state the run then
-    goes on to the next milestone.
+    The run trains one trunk. Before each milestone a cool-down branches off the trunk. After the milestone, the run
+    goes on from the state of the trunk at this branch.
     """
 
     steps: int
@@ -89,7 +89,7 @@ def horizon(
             do]; see count_shared.
 
     Raises UserError if the budget is less than one step, or is in dollars and the hardware has no price, or if a
-    milestone does not lie between the warm-up and the end of the run, a step apart from the next.
+    milestone does not lie between the warm-up and the end of the run, at least a step apart from the next.
     """
     budget, count = config.budget, count_shared(config, parts or {1: 1})
     if budget.seconds is not None:
@@ -131,7 +131,7 @@ def _milestones(config: RunConfig, steps: int, tokens: float) -> tuple[Milestone
         if end >= steps:
             raise UserError(f"{said} is not before the end of the run, which is {steps * config.batch.tokens} tokens")
         if milestones and end == milestones[-1].steps:
-            raise UserError(f"{said} is at the same step as the milestone before it; a smaller batch.tokens parts them")
+            raise UserError(f"{said} is at the same step as the milestone before it: set a smaller batch.tokens")
         branch = end if not schedule.decay else math.ceil((1 - schedule.decay) * end - NEARLY) - 1
         if branch < max(schedule.warmup * steps, 1):
             raise UserError(

@@ -82,11 +82,11 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     """Return the memory of a run on a device of this kind (`cpu`, or a GPU), by part and by phase.
 
     On a CPU the peak is the growth of the process; on a GPU what torch's allocator gives out, without its
-    rounding to 512 bytes and the CUDA context. The figures for a CPU were held against runs, of one process and of two;
-    those for a GPU were derived from the same structure, and held against an H200 (docs/gpu.md). A GPU is taken to
-    have a fused attention for the shape, which needs heads of a multiple of 8. What torch.compile saves is not counted
-    off: on that H200, a compiled run took as much as in eager mode (GPT-2 small) or 20 % less (llama_1b), depending on
-    what is fused, and in which order. So a compiled run gets the micro-batch that fits in eager mode.
+    rounding to 512 bytes and the CUDA context. The figures for a CPU were compared with runs, of one process and of
+    two; those for a GPU were derived from the same structure, and compared with an H200 (docs/gpu.md). A GPU is taken
+    to have a fused attention for the shape, which needs heads of a multiple of 8. What torch.compile saves is not
+    subtracted: on that H200, a compiled run took as much as in eager mode (GPT-2 small) or 20 % less (llama_1b),
+    depending on what is fused, and in which order. So a compiled run gets the micro-batch that fits in eager mode.
 
     Args:
         micro: sequences of one forward pass, instead of the config's.

@@ -75,7 +75,7 @@ class GPTStep(Step):
     @property
     def activations(self) -> int:
         """What is saved in all: positions, the layers, the last norm, the head's input."""
-        # In pieces, the loss has used the head's input up when the forward pass is over.
+        # A loss in pieces does not need the head's input after the forward pass.
         head_input = 0 if self.in_pieces else self.tokens * self.model.d_model * self.multiplied
         positions = 8 * self.model.context
         return positions + self.dropout(self.stream) + self.model.n_layers * self.block + self.norm + head_input
@@ -122,7 +122,7 @@ class GPTStep(Step):
         if self.in_pieces:
             features = stream * self.stream  # the head's input, as the last norm has made it
             loss = self.kept_by_loss + features + self.piece + (self.head * c if self.is_autocast else 0)
-            # What the loss has kept becomes gradients; only what changes its type is there twice.
+            # What the loss has kept becomes gradients; only what changes its type exists twice.
             loss_backward = self.kept_by_loss + (features if self.stream != c else 0)
             head_backward = head + features + (self.head * WIDE if self.gradient < WIDE else 0)
         return {
@@ -159,8 +159,8 @@ class GPTStep(Step):
     def _orthogonalisation(self) -> int:
         """Return what Muon takes for the largest matrix: the update in the gradient's type, the rest in bf16.
 
-        That is two matrices of its shape and two that are square, of its shorter side. What a kernel of a CPU packs for
-        its matmuls is left out.
+        That is two matrices of its shape, and two square ones of its shorter side. The copies that a CPU's kernels pack
+        for matmuls are left out.
         """
         width, hidden = self.model.d_model, self.model.d_feed_forward
         shorter = min(width, hidden)

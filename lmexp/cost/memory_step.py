@@ -36,13 +36,13 @@ class Step:
         self.optimizer = values * BYTES[precision.optimizer]
         self.predictions = sequences * (1 if labels and not labels.per_token else model.context)
         self.rows = self.predictions
-        """How many of the predictions have logits at a time: fewer than all where the loss is computed in pieces."""
+        """How many of the predictions have logits at a time: fewer than all if the loss is computed in pieces."""
         if not labels and not isinstance(model, CountedSection) and model.reads != "source_to_target":
             self.rows = min(self.rows, rows_at_a_time(max(self.classes, 1), "cpu" if on_cpu else "cuda"))
 
     @property
     def block_matrices(self) -> int:
-        """Parameters of the blocks' matrices that are trained; with a head that transforms first, a little more."""
+        """Number of trained parameters in the blocks' matrices; slightly too high if the head has a transform."""
         if self.count.n_params_frozen:
             return 0
         idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by
@@ -74,7 +74,7 @@ class Step:
 
     @property
     def kept_by_loss(self) -> int:
-        """What the loss keeps for the backward pass: log-probabilities, or in pieces the gradients behind them."""
+        """What the loss keeps for the backward pass: log-probabilities or, if in pieces, the gradients behind them."""
         if not self.in_pieces:
             return self.predictions * self.classes * WIDE
         width = self.run.model.d_model or 0
@@ -84,10 +84,10 @@ class Step:
     def piece(self) -> int:
         """The most that a piece takes while its loss is computed: its logits, and their logarithms in float32."""
         logits, wide = (self.rows * self.classes * value for value in (self.multiplied, WIDE))
-        # The logits are widened before their logarithms are taken; torch does both at once only for fp16 on a GPU.
+        # Logits become float32 before their logarithms are taken; torch does both at once only for fp16 on a GPU.
         at_once = self.run.precision.compute == "fp16" and not self.on_cpu
         widened = wide if self.multiplied < WIDE and not at_once else 0
-        # Then the gradient of the output layer by this piece, which is added to that by the others, in float32.
+        # Then comes this piece's gradient of the output layer, which is added in float32 to that of the other pieces.
         layer = self.classes * (self.run.model.d_model or 0)
         of_layer = logits + layer * self.multiplied + (layer * WIDE if self.on_cpu and widened else 0)
         return max(logits + widened + wide, of_layer)

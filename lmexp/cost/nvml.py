@@ -1,7 +1,7 @@
-"""NVIDIA's management library (NVML): which GPU a process trains on, what it has used, and who computes on it.
+"""NVIDIA's management library (NVML): which GPU a process trains on, the energy used, and other processes.
 
-Devices are known by their UUID. An index means something else in each process: CUDA_VISIBLE_DEVICES, Slurm and
-containers all number devices anew.
+Devices are known by their UUID. The same index can mean different devices in different processes, because
+CUDA_VISIBLE_DEVICES, Slurm and containers all renumber devices.
 """
 
 import os
@@ -34,10 +34,10 @@ class Gpu:
         self._nvml = pynvml
         self.uuid, self._handle = self._find(index)
         self.is_slice = self.uuid.startswith(MIG) or self._is_sliced()
-        """Whether it is a part of a GPU, or CUDA shows only a part of it: the figures of the board are not for it."""
+        """Whether it is a part of a GPU, or CUDA shows only a part of it: figures of the whole board do not apply."""
 
     def joules(self) -> float:
-        """Return joules since the driver was loaded. Raises NVML's error, or RuntimeError, if there is no counter."""
+        """Return joules used since the driver was loaded. Raises NVML's error, or RuntimeError, without a counter."""
         if self.is_slice:
             raise RuntimeError(f"{self.uuid} has no energy counter of its own")
         return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
@@ -45,7 +45,7 @@ class Gpu:
     def processes(self) -> set[int]:
         """Return the ids of the processes that compute on it; none if that is unknown.
 
-        In a container they may be ids outside of it.
+        In a container, they may be the ids that the host uses.
         """
         if self.is_slice and not self.uuid.startswith(MIG):
             return set()  # NVML would list the processes of all slices

@@ -24,7 +24,7 @@ COPY_SECONDS = 0.7
 COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**30}
 """Size of the copy that measures memory speed: several times the last-level cache of common devices."""
 COPIES = {"cpu": 1, "cuda": 16, "mps": 4}
-"""Copies between two readings of the clock: on a GPU, starting one and waiting for it takes time as well."""
+"""Number of copies between two readings of the clock: on a GPU, launching one and waiting for it also takes time."""
 MEASURABLE = ("fp32", "tf32", "bf16", "fp16")
 """The compute types of a plain matmul; fp8 would need scales and a special kernel."""
 

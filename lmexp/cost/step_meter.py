@@ -5,9 +5,9 @@ checkpoints, logging) is left out. A GPU runs behind the host, so the clock is r
 several steps, when the device has caught up. On a CPU every step is a window of its own.
 
 Waiting for the data of each micro-batch counts as time of the step, and is also counted separately. While the host
-fetches a micro-batch, a CUDA device may still work on the one before, and is not delayed. So there the wait is the time
-between two events on the device: the end of the work that it was given before the fetch, and the arrival of the batch,
-its copy included. Elsewhere it is the time of the host: all of the wait on a CPU, its upper bound on a Mac's GPU.
+fetches a micro-batch, a CUDA device may still work on the previous one, and is not delayed. So there the wait is the
+time between two events on the device: the end of the work that it was given before the fetch, and the arrival of the
+batch, its copy included. Elsewhere it is the time of the host: the exact wait on a CPU, an upper bound on a Mac's GPU.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Hashes of large files, kept beside the token stores, so that a run on gigabytes of text need not read them to start.
 
-A file is known again by its path, its inode, its size, and the times of its last change, which no program can set back.
-A store is never made by a kept hash: the text is hashed again before it is tokenised.
+A file is recognised by its path, its inode, its size, and the times of its last change, which no program can set back.
+A kept hash is never used to make a store: the text is hashed again before it is tokenised.
 """
 
 import os
@@ -20,7 +20,7 @@ FILE = ".digests.json"
 MIN_KEPT = 1 << 26
 """Bytes: smaller files are read within a tenth of a second."""
 MIN_AGE_NS = 2 * 10**9
-"""A file that was changed less than this before it is read may be changed again without a difference in its times."""
+"""If a file was changed less than this before it is read, a further change may leave its times the same."""
 
 
 def kept_in(folder: Path) -> Digest:
@@ -38,7 +38,7 @@ def kept_in(folder: Path) -> Digest:
                 return bytes.fromhex(entry["sha256"])
         digest = digest_of(file)
         if now - before["changed"] > MIN_AGE_NS and _version(file) == before:
-            with suppress(OSError):  # a folder that cannot be written is reported when something has to be
+            with suppress(OSError):  # a folder that cannot be written is reported when a store is written
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(memory, _read(memory) | {name: {"version": before, "sha256": digest.hex()}})
         return digest

@@ -58,7 +58,7 @@ class Feed(Protocol):
         """Return training samples `first` to `first + count`."""
 
     def expect(self, first: int, count: int) -> None:
-        """Be told which training samples are asked for next, so that they can be read meanwhile."""
+        """Start to read the training samples that will be asked for next, if that saves time."""
 
     def targets(self, first: int, count: int) -> int:
         """Return how many targets these have."""
@@ -88,7 +88,7 @@ MIN_WIDTH = 8
 
 
 class _TrainingText:
-    """The tokens of a store's training split; the map stays open, for to open it takes longer than to read a batch."""
+    """Tokens of a store's training split; the map stays open, since opening it takes longer than reading a batch."""
 
     store: Store
 
@@ -98,7 +98,7 @@ class _TrainingText:
         return self.store.array("train")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the map out: a process that gets a copy of the feed opens it anew, and does not get its content."""
+        """Leave the map out: a process that gets a copy of the feed opens the file itself."""
         return {name: value for name, value in self.__dict__.items() if name != "text"}
 
 
@@ -447,7 +447,7 @@ def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[s
 def _stretches(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:
     """Return the stretches of `length` tokens that begin at `starts`: (B, length) int64."""
     stretches = np.empty((len(starts), length), np.int64)
-    tokens = np.asarray(tokens)  # a slice of a memory map costs more than to copy it
+    tokens = np.asarray(tokens)  # slicing a memory map takes longer than copying it
     for row, start in zip(stretches, starts.tolist(), strict=True):
         row[:] = tokens[start : start + length]
     return stretches

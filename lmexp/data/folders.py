@@ -35,7 +35,7 @@ DTYPES = {"<u2": 1 << 16, "<u4": 1 << 32}
 """The types that tokens are stored in, and the largest vocabulary of each."""
 
 MAX_ALWAYS_READ = 1 << 22
-"""Bytes: a larger file is not read as a whole each time that its store is opened; the others take milliseconds."""
+"""Bytes: a larger file is not read as a whole each time that its store is opened; smaller ones take milliseconds."""
 _BATCH_CHARACTERS = 1 << 22  # of texts that are encoded together: enough for all cores, and small compared to a model
 _BATCH_TEXTS = 10_000
 
@@ -151,7 +151,7 @@ def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
     """Raise UserError for the first file whose content is not what was written.
 
     A large file is read only if it was changed later than the manifest, which is written last. In a copy of a store
-    that can be all of them: the manifest is then marked as newer, so that they are read once and not at every start.
+    this can be all of them: the manifest is then marked as newer, so that they are read once and not at every start.
     """
     manifest = folder / "manifest.json"
     _, made = _version(manifest)
@@ -205,9 +205,10 @@ def batches(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterato
 def with_results(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
     """Yield each item with what `work` makes of it; a thread works on the next item while the caller uses this one.
 
-    That pays where `work` leaves Python, as the tokenizers library does. At most two items are in use at a time.
+    That saves time if `work` releases Python's global lock, as the tokenizers library does. At most two items are in
+    use at a time.
     """
-    context = contextvars.copy_context()  # of what the user trusts
+    context = contextvars.copy_context()  # it holds what the user trusts
     with ThreadPoolExecutor(1) as thread:
         before: tuple[Item, Future[Result]] | None = None
         for item in items:

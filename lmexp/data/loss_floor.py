@@ -17,11 +17,11 @@ _entropies = cache(MarkovProcess.entropies)
 def loss_floor(config: RunConfig, store: AnyStore) -> float | None:
     """Return the least expected loss of any model on a run's validation split, in nats per token; None if unknown.
 
-    It is exact if each symbol is one token: the mean over the positions of a window of the entropy of the next token,
-    of which the first positions see fewer tokens than the process depends on. If tokens stand for several symbols, it
-    is the entropy rate of the symbols and document ends, divided by the tokens that the tokenizer makes of them: a
-    bound that windows do not quite reach. It is unknown for other tasks, for other texts, for a text that data.clean
-    changes, and for a tokenizer that loses text.
+    It is exact if each symbol is one token. It is then the mean entropy of the next token over the positions of a
+    window; the first positions see fewer tokens than the process depends on. If tokens stand for several symbols, it is
+    the entropy rate of the symbols and document ends, divided by the tokens that the tokenizer makes of them. This is a
+    lower bound; the loss on windows stays slightly above it. The floor is unknown for other tasks, for other texts, for
+    a text that data.clean changes, and for a tokenizer that loses text.
     """
     data = config.data
     if not isinstance(data, MarkovData) or not isinstance(config.task, CausalLMConfig):

@@ -1,12 +1,12 @@
 """Text drawn from a Markov process whose entropy rate is computed exactly: the loss that no model can beat is known.
 
 The probability of a symbol depends on up to `order` symbols before it. It is proportional to a product of factors, one
-for each length of context, from none to `order`, so that a model can learn the short contexts first, as in real text:
+for each length of context, from none to `order`, so that a model can learn the short contexts first:
 
     p(x | last k symbols) ~ f0(x) f1(x | last 1) ... fk(x | last k),  each f one of 1, 2, 4, 8, 16
 
 A document begins without context, and ends after each of its symbols with probability 1 / `document_length`. So its
-length is geometric and cannot be guessed from what is before, and the stream of tokens that models read (document
+length is geometric and cannot be predicted from what is before, and the stream of tokens that models read (document
 token, symbols, document token, ...) is itself a Markov process. All draws and weights are integers, made from raw bits
 of numpy's PCG64, so the text is the same on every machine.
 """
@@ -30,7 +30,7 @@ SYMBOLS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789."
 FACTORS = 5
 """Each factor is a power of two below 2 ** FACTORS, all with the same probability."""
 VERSION = 1
-"""Part of the fingerprint; another number is due when the same config begins to give another text."""
+"""Part of the fingerprint; it must change when the same config begins to give another text."""
 _BLOCK = 1 << 20  # symbols that are drawn together: many documents side by side, a symbol of each at a time
 _CONVERGED = 1e-14
 
@@ -78,14 +78,14 @@ class MarkovProcess:
         return self.weights / self.weights.sum(axis=1, keepdims=True)
 
     def documents(self, count: int) -> Iterator[str]:
-        """Yield so many documents, always the same ones; more of them begin with the fewer."""
+        """Yield `count` documents, always the same ones; a larger count only adds documents at the end."""
         bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(1,)))
         together = max(1, _BLOCK // self.document_length)
         for first in range(0, count, together):
             yield from self._block(bits, together)[: count - first]
 
     def _block(self, bits: np.random.PCG64, documents: int) -> list[str]:
-        """Draw so many documents side by side, one symbol of each at a time."""
+        """Draw `documents` documents side by side, one symbol of each at a time."""
         lengths = _geometric(bits, documents, self.document_length)
         starts = np.cumsum(lengths) - lengths
         symbols = np.empty(lengths.sum(), np.uint8)
@@ -96,7 +96,7 @@ class MarkovProcess:
         offsets = np.concatenate([[np.uint64(0)], totals.cumsum()[:-1]])
         following, size = self._following(), self.alphabet
         states = np.zeros(documents, np.int64)
-        alive = documents - np.cumsum(np.bincount(lengths))  # documents with more than so many symbols
+        alive = documents - np.cumsum(np.bincount(lengths))  # by length, the number of longer documents
         for drawn, count in enumerate(alive[:-1].tolist()):
             states = states[:count]
             draws = offsets[states] + bits.random_raw(count) % totals[states]  # totals are far below 2**64: no bias
@@ -170,7 +170,7 @@ class MarkovProcess:
         return np.array(entropies)
 
     def _of_length(self, values: Floats, length: int) -> Floats:
-        """Return the part of an array over states that is of those with `length` symbols."""
+        """Return the part of an array over states that belongs to the states of `length` symbols."""
         return values[self.first[length] : self.first[length + 1]]
 
 

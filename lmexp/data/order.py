@@ -18,13 +18,13 @@ import numpy as np
 from lmexp.errors import UserError
 
 _BUCKET = 1 << 16
-"""Numbers that are sorted together."""
+"""About how many numbers are sorted together."""
 
 
 class Shuffled:
     """The order of random numbers by size, smallest first, ties by place; only the parts that are needed are sorted.
 
-    A run can so begin at once, where sorting all windows of a long text would take seconds. The numbers are dealt to
+    So a run can begin at once, while sorting all windows of a long text would take seconds. The numbers are put into
     buckets by their first bits, and a bucket is sorted when one of its places is asked for.
     """
 
@@ -38,11 +38,11 @@ class Shuffled:
         counts = np.bincount(self._first_bits, minlength=1 << 16).reshape(-1, self._width).sum(axis=1)
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self._sorted = np.empty(0, np.int64)
-        """The places of the bucket that was asked for last; it begins and ends at the next two."""
+        """The places of the bucket that was asked for last; the next two say where it begins and ends."""
         self._from = self._to = 0
 
     def take(self, first: int, stop: int) -> np.ndarray:
-        """Return the places of the numbers from the `first` smallest to before the one at `stop`: int64."""
+        """Return the places of the numbers at positions `first` to `stop` - 1 of the sorted order: int64."""
         stop = min(stop, len(self._numbers))
         parts: list[np.ndarray] = []
         while first < stop:

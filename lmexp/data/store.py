@@ -156,12 +156,12 @@ MIN_ADVISED = 1 << 30
 
 
 def is_advised(tokens: np.memmap) -> bool:
-    """Whether it pays to announce what will be read of a file: it is large, and the operating system listens."""
+    """Whether announcing reads of a file saves time: it is large, and the operating system takes such advice."""
     return tokens.nbytes >= MIN_ADVISED and hasattr(mmap, "MADV_WILLNEED") and isinstance(tokens.base, mmap.mmap)
 
 
 def read_soon(tokens: np.memmap, starts: np.ndarray, length: int) -> None:
-    """Let the operating system read stretches of a file from its disk, in the background, before their turn.
+    """Let the operating system read stretches of a file from its disk, in the background, before they are needed.
 
     Otherwise each stretch of a file that is larger than the memory costs a wait for the disk.
     """

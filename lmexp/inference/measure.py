@@ -82,7 +82,7 @@ def _generate(model: Decoder, prompt: Tensor, new: int, device: torch.device) ->
         return chosen, time.perf_counter() - started
 
     tokens, first = timed(lambda tokens: model(tokens, cache, last_only=True), prompt)
-    step = decoding_step(model, cache)  # recording a graph is no part of a step's time
+    step = decoding_step(model, cache)  # recording a graph is not part of a step's time
     rest = []
     for _ in range(new - 1):
         tokens, seconds = timed(step, tokens)

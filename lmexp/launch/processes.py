@@ -31,7 +31,7 @@ CLEARING_SECONDS = 10.0
 """How long to wait for the system to remove a killed process; it takes milliseconds, more under load."""
 
 PRELOAD = ("lmexp.train.probe", __name__)
-"""What the server imports that runs are forked from; a run that is forked after CUDA has started could not use it."""
+"""What the server from which runs are forked imports; a run that is forked after CUDA has started cannot use CUDA."""
 MAX_SERVERS = 3
 """How often the server that runs are forked from is started for one run, if something kills it."""
 UNKNOWN_CODE = 255

@@ -53,11 +53,10 @@ class KVCache:
     def fix(self, position: Tensor) -> None:
         """From now on, append one token at a time at `position`, (1,) int64, and return the whole buffers.
 
-        The caller moves the position, and counts `length`. What is not filled is masked; see `sees`.
+        The caller moves the position, and counts `length`. Positions that are not filled are masked; see `sees`.
         """
-        self.keys[:, :, self.length :] = (
-            0  # masked values count 0 times, which is not a number for some of what lies there
-        )
+        # Masked values are multiplied by 0, which is not a number for some of what lies in new memory.
+        self.keys[:, :, self.length :] = 0
         self.values[:, :, self.length :] = 0
         self.position = position
 
@@ -91,7 +90,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, x: Tensor, start: int | Tensor) -> Tensor:
-        """Turn queries or keys (B, H, T, D) in float32; `start` is the first position, or a tensor of the only one."""
+        """Turn queries or keys (B, H, T, D) in float32; `start` is the first position, or a tensor of a single one."""
         places = start if isinstance(start, Tensor) else slice(start, start + x.shape[2])
         cos, sin = self.cos[places], self.sin[places]
         first, second = x.chunk(2, dim=-1)
@@ -275,7 +274,7 @@ class CausalSelfAttention(nn.Module):
         self.out = nn.Linear(d_model, d_model, bias=bias)
 
     def stacked_rows(self) -> dict[str, list[int]]:
-        """Return the rows of each of the matrices that a weight holds one above another, by its name: for Muon."""
+        """Return, by name, the numbers of rows of the matrices that are stacked in one weight: for Muon."""
         return {"qkv.weight": [self.out.in_features] * 3}
 
     def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:

@@ -68,7 +68,7 @@ class Experts(nn.Module):
         with wide:
             return F.linear(tokens.float(), self.router.weight.float()).softmax(-1)
 
-    @torch.compiler.disable  # how many tokens an expert gets changes at each step, and each number would be a new graph
+    @torch.compiler.disable  # how many tokens an expert gets changes at each step; each number would need a new graph
     def _through_experts(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """Return what each token's experts make of it: (N, C), (N, k) -> (N, k, C).
 

@@ -1,4 +1,4 @@
-"""What muP changes in a model: its first weights and its multipliers; config/models/mup.py has the rules."""
+"""What muP changes in a model: its initial weights and its multipliers; config/models/mup.py has the rules."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from lmexp.models.layers import Attention, CausalSelfAttention
 
 @torch.no_grad()
 def apply_mup(blocks: nn.ModuleList, width_multiple: float, attention_scale: float | None) -> None:
-    """Divide the first values of the matrices by sqrt(width_multiple), and set the scale of attention's scores.
+    """Divide the initial values of the matrices by sqrt(width_multiple), and set the scale of attention's scores.
 
-    The values have been drawn before, so at any width they are multiples of those without muP.
+    The values have already been drawn, so at any width they are multiples of those without muP.
     """
     if width_multiple != 1:
         for weight in (weight for weight in blocks.parameters() if weight.ndim >= 2):
@@ -25,8 +25,8 @@ def apply_mup(blocks: nn.ModuleList, width_multiple: float, attention_scale: flo
 def weights_without_mup(model: nn.Module, config: TransformerSection) -> dict[str, Tensor]:
     """Return the weights of a model without muP whose logits are those of `model`, a GPT or a Llama.
 
-    The last norm takes in the output's multiplier, and what makes queries takes in attention's. All other weights are
-    the model's own, not copies.
+    The last norm takes in the output's multiplier, and the matrices that make queries take in attention's. All other
+    weights are the model's own, not copies.
     """
     weights = dict(model.state_dict())
 

@@ -1,7 +1,7 @@
 """The steps of a continuation as a CUDA graph: recorded once, then replayed for each further token.
 
 A step over one token is hundreds of small kernels, and the host takes longer to start them than a GPU to run them.
-Replayed, they start as one. A graph is about fixed addresses and shapes, so the position of the next token is a tensor
+Replayed, they start as one. A graph needs fixed addresses and shapes, so the position of the next token is a tensor
 on the device, and attention reads the whole buffer of keys and values, with a mask over what is not filled yet.
 """
 
@@ -16,11 +16,11 @@ from lmexp.models.layers import KVCache
 Step = Callable[[Tensor], Tensor]
 """Takes the next token of each sequence, (B, 1) int64, and returns the logits of the one after it, (B, 1, V)."""
 WARM_UP_STEPS = 3
-"""Steps before the recording, in which kernels are chosen and memory is taken, as torch's notes on CUDA graphs ask."""
+"""Steps before the recording, which choose kernels and allocate memory, as torch's notes on CUDA graphs ask."""
 
 
 def decoding_step(model: Decoder, cache: Sequence[Cache]) -> Step:
-    """Return the step that continues what is in the cache: replayed where that works, else the model's own.
+    """Return the step that continues what is in the cache: replayed if that works, else the model's own.
 
     The logits that it returns are valid until its next call.
     """
@@ -32,12 +32,12 @@ def decoding_step(model: Decoder, cache: Sequence[Cache]) -> Step:
 
 
 def _may_be_recorded(model: LanguageModel) -> bool:
-    """Whether a step needs nothing of the host, as one with quantised weights might."""
+    """Whether a step needs nothing from the host; a step with quantised weights might."""
     return model.has_fixed_steps and all(type(weight.data) is Tensor for weight in model.parameters())
 
 
 class FixedStep:
-    """A step whose position is a tensor on the device: each call does the same to the same addresses."""
+    """A step whose position is a tensor on the device: each call runs the same operations on the same addresses."""
 
     def __init__(self, model: LanguageModel, layers: Sequence[KVCache]) -> None:
         """`layers` are the caches of all layers; their prompt has been read."""

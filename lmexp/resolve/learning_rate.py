@@ -3,8 +3,8 @@
 Step Law (Li et al. 2025, arXiv 2503.04715): the best peak rate is 1.79 N^-0.713 D^0.307 and the best batch 0.58 D^0.571
 tokens, for N parameters without embeddings and D training tokens. N counts the matrices of the blocks alone: the
 paper's smallest dense model has N = 214,663,680, which is 7 (4 960^2 + 3 960 9368) for its 7 layers of width 960 and
-feed-forward width 9368. The rule was fitted on decoders that AdamW trained, of about a billion parameters at most, on
-2 to 100 billion tokens, with a cosine schedule.
+feed-forward width 9368. The rule was fitted on decoders of up to about a billion parameters, which AdamW
+trained on 2 to 100 billion tokens with a cosine schedule.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from lmexp.errors import UserError
 
 STEP_LAW = "step_law"
 DIGITS = 3
-"""Significant digits of a rate by rule: the rule is no more exact, and the rate stands in names and tables."""
+"""Significant digits of a rate by rule: the rule is not more exact, and the rate is shown in names and tables."""
 FITTED_TOKENS = (2e9, 1e11)
 MAX_BATCH_RATIO = 2.0
 """A batch that is this many times larger or smaller than the rule's is worth a warning."""
@@ -34,9 +34,9 @@ def step_law_batch(tokens: float) -> float:
 
 
 def with_learning_rate(config: RunConfig, tokens: int | None, warn: Callable[[str], None]) -> RunConfig:
-    """Replace `optim.lr=auto` by the rate that the rule gives for a run of so many tokens; None: not known.
+    """Replace `optim.lr=auto` by the rate that the rule gives for a run of `tokens` tokens; None: not known.
 
-    Raises UserError for a run that the rule does not speak of.
+    Raises UserError for a run that the rule does not cover.
     """
     if config.optim.lr != "auto":
         return config
@@ -66,13 +66,13 @@ def with_learning_rate(config: RunConfig, tokens: int | None, warn: Callable[[st
 def _check_rule_applies(config: RunConfig) -> None:
     model, optim = config.model, config.optim
     if not isinstance(optim, AdamConfig):
-        raise UserError(f"optim.lr=auto: Step Law speaks of AdamW, not of {optim.target}; set a number")
+        raise UserError(f"optim.lr=auto: Step Law was fitted with AdamW, not {optim.target}; set a number")
     is_decoder = isinstance(model, TransformerSection) and model.reads == "left_to_right"
     count = count_run(config)
     if not is_decoder or config.task.head != "vocabulary" or count.n_params_active != count.n_params:
         raise UserError(
-            f"optim.lr=auto: Step Law speaks of dense decoders that predict the next token, not of {model.name} with "
-            f"task={config.task.name}; set a number"
+            f"optim.lr=auto: Step Law holds for dense decoders that predict the next token, not for {model.name} "
+            f"with task={config.task.name}; set a number"
         )
     if model.width_multiple != 1:
         raise UserError(

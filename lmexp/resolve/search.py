@@ -49,8 +49,8 @@ def _check_search(search: SearchSpec) -> None:
     rates = search.space.get("optim.lr")
     if isinstance(rates, Choices) and "auto" in rates.choices:
         raise UserError(
-            "sweep.search.space: optim.lr=auto stands for another number in each cell, so it is no choice of a search; "
-            "fix it for all trials by optim: {lr: auto}, or give numbers"
+            "sweep.search.space: optim.lr=auto stands for another number in each cell, so a search cannot choose it; "
+            "fix it for all trials with optim: {lr: auto}, or give numbers"
         )
     if find_spec("optuna") is None:
         raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")

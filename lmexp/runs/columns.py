@@ -113,8 +113,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "loss_floor",
-            "expected loss that no model can beat on this text, with the windows of the run's context; null unless the "
-            "text is drawn from a known process (data=markov)",
+            "lowest expected loss that any model can reach on this text with the run's context; null unless the text "
+            "is drawn from a known process (data=markov)",
             "floor of the loss",
             "nats",
             "floor",
@@ -310,8 +310,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "spent_flops",
-            "training FLOPs that were spent for this row beyond those of the other rows of its run: with milestones, "
-            "rows share the steps of a trunk, and train_flops is what each would have cost alone",
+            "training FLOPs that this row added to those of the earlier rows of its run: with milestones, rows share "
+            "the steps of a trunk, and train_flops is what each row would have cost as a separate run",
             "compute spent",
             "FLOPs",
             "spent",
@@ -320,8 +320,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("steps", "optimizer steps"),
         Column(
             "skipped_steps",
-            "optimizer steps among them that fp16's loss scaling skipped because a gradient overflowed: they changed "
-            "no weight; null without loss scaling",
+            "how many of the optimizer steps fp16's loss scaling skipped because a gradient overflowed; skipped steps "
+            "changed no weight; null without loss scaling",
             "skipped steps",
             "steps",
             "skipped",
@@ -339,7 +339,11 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("batch_tokens", "tokens per optimizer step, over all devices", "batch", "tokens", "batch", SI),
         Column("micro_batch", "sequences per forward pass and device"),
         Column("peak_lr", "peak learning rate", "peak learning rate", short="peak lr", format=".3g"),
-        Column("lr_rule", "published rule that gave the peak learning rate; null if it was set", is_text=True),
+        Column(
+            "lr_rule",
+            "published rule that gave the peak learning rate; null if the rate was set as a number",
+            is_text=True,
+        ),
     ),
     "speed": (
         Column(
@@ -385,7 +389,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "mfu_causal",
-            "the same with only the half of the attention scores that a causal mask leaves: what must be computed",
+            "MFU that counts only the half of the attention scores that a causal mask leaves, because only that half "
+            "must be computed",
             "MFU, causal",
             "share of peak",
             "MFU causal",
@@ -408,8 +413,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "data_wait_fraction",
-            "share of the training time in which the device waited for a micro-batch, 0 to 1; as long as a GPU works "
-            "on the one before, it does not wait",
+            "share of the training time in which the device waited for a micro-batch, 0 to 1; while a GPU still "
+            "works on the previous micro-batch, it does not wait",
             "data wait",
             "share of time",
             "data wait",
@@ -529,8 +534,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("dtype_optimizer", "data type of the live optimizer state", is_text=True),
         Column(
             "exclusive",
-            "whether nothing else used the devices: no other run of lmexp and, on a GPU with NVML, no other program; "
-            "if false, its speeds are too low",
+            "whether the run had its devices to itself: no other run of lmexp used them and, on a GPU with NVML, no "
+            "other program; if false, its speeds are too low",
             is_text=True,
         ),
         Column(
@@ -542,8 +547,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("devices", "devices per node"),
         Column(
             "device_share",
-            "share of each device that the launcher gives the run, 0 to 1; the same share of its energy and its price "
-            "counts for the run",
+            "share of each device that the launcher gives the run, 0 to 1; the run counts the same share of the "
+            "device's energy and price",
         ),
         Column("world_size", "processes that trained the run together"),
         Column("device_name", "name of the device", is_text=True),

@@ -354,7 +354,7 @@ class RunDir:
         return self.path / "milestones.json"
 
     def write_record(self, rows: list[Row]) -> None:
-        """Write the record, atomically; the rows of milestones are from then on there."""
+        """Write the record, atomically; from then on it holds the rows of milestones."""
         write_json(self._record, {"schema_version": SCHEMA_VERSION, "rows": rows})
         self._milestones.unlink(missing_ok=True)
 

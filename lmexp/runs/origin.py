@@ -48,7 +48,7 @@ def packages() -> str:
 
 @cache
 def pinned(package: str) -> str:
-    """Return `name==version` of an installed package; it is read once in a process, as what was imported."""
+    """Return `name==version` of an installed package; it is read once in a process, as is the package."""
     try:
         return f"{package}=={version(package)}"
     except PackageNotFoundError:

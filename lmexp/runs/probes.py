@@ -38,7 +38,7 @@ class Probe:
     measured: float
     """When, in seconds since the epoch."""
     exclusive: bool = True
-    """Whether nothing else was seen on the device meanwhile; speed is else that of sharing it."""
+    """Whether nothing else was seen on the device meanwhile; if False, the speed is that of a shared device."""
 
     def seconds(self, steps: int) -> float:
         """Return the training seconds that so many steps will take."""

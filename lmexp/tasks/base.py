@@ -81,7 +81,7 @@ def _exp(value: float) -> float:
 
 
 def _defined_by(kind: type, name: str) -> type:
-    """Return the class that a class has a method from."""
+    """Return the class that defines a method of `kind`."""
     return next(each for each in kind.__mro__ if name in vars(each))
 
 
@@ -126,13 +126,13 @@ class Task(pl.LightningModule):
         self.grad_norm: Tensor | None = None
         """The gradient's global norm at the last step, before clipping."""
         self.lr: float | None = None
-        """The schedule's learning rate for the step under way."""
+        """The schedule's learning rate for the current step."""
         self.class_weights: Tensor | None = None
         """What the training loss of each label is multiplied by: (labels,) float32; None means 1."""
         self.piece: Piece = piece_of
-        """What computes the loss of some tokens; a compiled copy where training is compiled."""
+        """What computes the loss of some tokens; a compiled copy if training is compiled."""
         self.compiled_for: int | None = None
-        """The sequences of a batch that the model's graphs are for, if it was compiled for one shape."""
+        """How many sequences the batches of the compiled graphs have, if the model was compiled for one shape."""
         if isinstance(config.task, LabelTaskSection) and config.task.class_weights is not None:
             self.class_weights = torch.tensor(config.task.weights_of_labels())
 
@@ -189,8 +189,8 @@ class Task(pl.LightningModule):
     def _pieces(self, batch: Batch) -> tuple[nn.Linear, int] | None:
         """Return the output layer, and how many targets of a batch are scored at a time; None: all at once.
 
-        They are taken in pieces if their logits would be large, the model makes them with a linear layer, and neither
-        the predictions nor the loss are those of a subclass that says nothing about features.
+        They are taken in pieces if their logits would be large, the model makes them with a linear layer, and no
+        subclass has its own predictions or its own loss without defining `features` too.
         """
         kind, layer = type(self), self.model.output_layer if isinstance(self.model, LanguageModel) else None
         if layer is None or self.class_weights is not None or kind.step_nll is not Task.step_nll:

@@ -1,4 +1,4 @@
-"""The cross-entropy behind a linear output layer, without all of its logits in memory at a time.
+"""The cross-entropy behind a linear output layer, without all of its logits in memory at once.
 
 With a large vocabulary the logits of a micro-batch, their float32 copy and their gradients are the largest tensors of a
 training step: at 32,768 tokens and 50,304 words each float32 one takes 6.6 GB. Here the tokens are taken in pieces. The
@@ -28,7 +28,7 @@ def piece_of(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Ten
         weight, bias: (V, C) and (V,) or None, in the same type.
         targets: (N,) int64. A row whose target is IGNORED adds nothing to the loss; its gradient means nothing.
     """
-    # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is off by percents.
+    # In float32 whatever the model computes in: a softmax over thousands of bf16 logits is not exact enough.
     log_shares = F.log_softmax(F.linear(features, weight, bias), -1, dtype=torch.float32)  # (N, V)
     has_target = targets != IGNORED
     rows = targets.where(has_target, 0)[:, None]
@@ -69,7 +69,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 of_weight += gradient.t() @ (part * has_target)
                 if of_bias is not None:
                     of_bias += (gradient * has_target).sum(0, dtype=torch.float32)
-                del gradient  # the next piece has the room
+                del gradient  # makes room for the next piece
         ctx.gradients = of_features, of_weight, of_bias
         return loss
 
@@ -90,7 +90,7 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Return the summed cross-entropy of `features @ weight.T + bias` in nats, a float32 scalar with a gradient.
 
-    It equals F.cross_entropy of the logits in float32, with `reduction="sum"`; under autocast the products are of its
+    It equals F.cross_entropy of the logits in float32, with `reduction="sum"`; under autocast the products have its
     type. It can be differentiated once.
 
     Args:

@@ -1,4 +1,4 @@
-"""The optimizer that a config names, of torch's or from outside, and the groups of weights that it gets.
+"""The optimizer that a config names, one of torch's or from outside, and the groups of weights that it gets.
 
     group       weights                                       weight decay    where
     matrices    two dimensions or more, in the blocks         yes             Muon, and under muP
@@ -97,7 +97,7 @@ class MuonWithAdamW(Optimizer):
 def _groups(
     weights: list[nn.Parameter], optim: OptimConfig, blocks: Iterable[nn.Module], width_multiple: float
 ) -> list[dict[str, Any] | None]:
-    """Return the groups of weights: matrices, tables and vectors; None for matrices that are no group of their own."""
+    """Return the groups of weights: matrices, tables and vectors; None for matrices that have no group of their own."""
     in_blocks = {id(weight) for block in blocks for weight in block.parameters()}
     factor = optim.matrix_lr_factor(width_multiple)
     if not isinstance(optim, MuonConfig) and width_multiple == 1:
@@ -111,7 +111,7 @@ def _groups(
         return [None, tables, vectors]
     matrices = {
         "params": [weight for weight in weights if weight.ndim >= 2 and id(weight) in in_blocks],
-        # What a step takes off a weight is rate times decay: the same at every width, as in muP's own package.
+        # At each step, a weight shrinks by rate times decay: the same at every width, as in muP's own package.
         "weight_decay": optim.weight_decay / factor,
         LR_FACTOR: factor,
     }
@@ -133,7 +133,7 @@ def _build_muon(
 
 
 def _stacked_rows(blocks: Iterable[nn.Module]) -> dict[int, list[int]]:
-    """Return the rows of each matrix of those that one weight holds one above another, by the weight's id."""
+    """Return, by the id of a weight, the numbers of rows of the matrices that are stacked in it."""
     rows = {}
     for module in (module for block in blocks for module in block.modules()):
         for name, sizes in getattr(module, "stacked_rows", dict)().items():
@@ -142,7 +142,7 @@ def _stacked_rows(blocks: Iterable[nn.Module]) -> dict[int, list[int]]:
 
 
 def _muon(group: dict[str, Any], stacked: dict[int, list[int]], **settings: Any) -> Optimizer:
-    """Return torch's Muon over a group, which takes each of several matrices that one weight holds by itself."""
+    """Return torch's Muon for a group; it orthogonalises matrices that are stacked in one weight separately."""
 
     class SplittingMuon(torch.optim.Muon):  # defined here, so that a torch without Muon can import this module
         def _init_group(self, group: Any, params: list[Tensor], grads: list[Tensor], buffers: list[Tensor]) -> bool:

@@ -80,7 +80,7 @@ class Clock(StepCallback):
 class NextStepTimer(StepCallback):
     """The last callback: it starts the timers of the next step and of the wait for the next micro-batch.
 
-    So the callbacks before it are timed as neither.
+    So the time that the callbacks before it take counts as neither.
     """
 
     def __init__(self, progress: Progress, meter: StepMeter) -> None:

@@ -21,7 +21,7 @@ def compiles(config: RunConfig, device_kind: str) -> bool:
     """Whether a run on a device of this kind (`cpu`, `cuda`, `mps`) is compiled.
 
     `auto` compiles the families of lmexp on CUDA devices, for tasks whose batches all have the same shape; there it
-    saves a quarter of the time or more. On a CPU compiling takes longer than it saves in most runs.
+    saved a fifth of the time or more (docs/gpu.md). On a CPU compiling takes longer than it saves in most runs.
     """
     if config.trainer.compile != "auto":
         return config.trainer.compile

@@ -19,7 +19,7 @@ MATMULS = ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "linear", "mkldnn_line
 
 
 COMPILED_MATMULS = {"mm", "addmm", "bmm", "baddbmm", "_scaled_mm", "mkldnn_linear", "_linear_pointwise"}
-"""Those among them that are no names for several operations; torch.compile calls them by these names."""
+"""Those among them that are not names for several operations; torch.compile calls them by these names."""
 PROFILED_STEP = 2
 """The step of an attempt whose forward pass is profiled: in the first one, torch.compile still traces the model."""
 
@@ -42,7 +42,7 @@ class DtypeReader(pl.Callback):
         self._profiled: str | None = None
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Find out how to read the types. Emulated fp8 is read in eager mode: what it emulates is the claim."""
+        """Decide how to read the types. Emulated fp8 is read in eager mode: what counts is the emulated type."""
         assert isinstance(task, Task)
         self._is_compiled = is_compiled(task.model) and not task.config.precision.emulate
 
@@ -80,7 +80,7 @@ def is_compiled(model: nn.Module) -> bool:
 def profiled_type(events: Iterable[Any], is_on_cuda: bool) -> str | None:
     """Return the type of the operands with the most multiply-adds in a profile; None if it shows no matmul.
 
-    Kernels that torch.compile writes itself, and graphs of CUDA, show no operations, so their types are unknown.
+    Kernels that torch.compile writes itself, and CUDA graphs, show no operations, so their types are unknown.
     """
     multiply_adds: Counter[str] = Counter()
     for event in events:
@@ -95,7 +95,7 @@ def profiled_type(events: Iterable[Any], is_on_cuda: bool) -> str | None:
 
 def _start_profile() -> torch.profiler.profile | None:
     """Return a running profile of the host's calls; None if another profiler is in the way."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports its start and its end on standard error
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it reports its start and its end on standard error
     profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True)
     with suppress(RuntimeError):
         profile.start()
@@ -104,7 +104,7 @@ def _start_profile() -> torch.profiler.profile | None:
 
 
 def _end_profile(profile: torch.profiler.profile) -> list[Any]:
-    """Stop a profile and return its events, with the types of their arguments; torch's public ones have none."""
+    """Stop a profile and return its events, with the types of their arguments, which torch's public events lack."""
     with suppress(RuntimeError):
         profile.stop()
         results = profile.profiler.kineto_results if profile.profiler else None

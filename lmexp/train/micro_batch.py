@@ -84,7 +84,7 @@ def free_bytes(device: Device, share: float = 1.0) -> float:
 
 
 def limit_memory(device: Device, share: float) -> None:
-    """Let torch allocate no more of a GPU that runs share than this run's part; more is an out-of-memory error here."""
+    """Limit torch to this run's part of a GPU that runs share; allocating more is an out-of-memory error here."""
     if device.kind == "cuda" and share < 1:
         torch.cuda.set_per_process_memory_fraction(bytes_of_share(device, share) / (device.memory_gb * 1e9))
 

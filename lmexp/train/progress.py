@@ -57,7 +57,7 @@ class Progress:
 
     @property
     def is_branching(self) -> bool:
-        """Whether the trunk ends here as far as the next milestone is concerned, so that its state must be kept."""
+        """Whether the cool-down to the next milestone begins here, so that the state of the trunk must be kept."""
         return self.milestone is not None and self.steps == self.milestone.branch
 
     @property

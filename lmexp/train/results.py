@@ -142,9 +142,9 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     """Return the MFU and the peak that it is relative to: that of the datasheet, else a measured one, else none.
 
     MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B); the FLOPs follow
-    the convention of the record, and in `mfu_causal` the one that counts what a causal mask leaves. `may_measure` says
-    that no other run is on the device, so that a missing peak can be measured now. On a CPU a measured peak is that of
-    one process's threads. Emulated fp8 has no peak.
+    the convention of the record, and in `mfu_causal` the one that counts only what a causal mask leaves. `may_measure`
+    says that no other run is on the device, so that a missing peak can be measured now. On a CPU a measured peak is
+    that of one process's threads. Emulated fp8 has no peak.
     """
     precision, device, processes = training.config.precision, training.device, training.trainer.world_size
     if precision.emulate:

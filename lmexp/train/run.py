@@ -5,7 +5,7 @@ Training.fit -> final/ -> record.json -> state "done"
 A run with milestones trains a trunk, whose learning rate does not depend on where the run ends. It goes from milestone
 to milestone, each time with a Trainer of its own, and exactly as a separate run would that ends there:
 
-    from trunk.ckpt, which the milestone before has left, or from the start
+    from trunk.ckpt, which the previous milestone has left, or from the start
     -> along the trunk to the branch, where trunk.ckpt is replaced
     -> through the cool-down to the milestone, whose row goes into milestones.json
 
@@ -66,7 +66,7 @@ def _train_to_next(
 
     Args:
         reached: number of milestones that the run has reached.
-        files: where the state of the run may be; the first one that is of use counts.
+        files: where the state of the run may be; the first one that can be used counts.
     """
     training = Training(run, config, leader, watch)
     progress, checkpoint = _progress(training, reached, files)

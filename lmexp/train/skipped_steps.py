@@ -25,7 +25,7 @@ class SkippedSteps(StepCallback):
         self._scale: torch.Tensor | None = None
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
-        """Compare the scale with the one before, on the device: the public get_scale would wait for it at each step."""
+        """Compare the scale with the one before, on the device: get_scale would make each step wait for it."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is None:
             return

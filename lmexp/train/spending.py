@@ -30,7 +30,7 @@ class Watch:
         self._since, self._joules_before = time.time(), self.energy.joules() or 0.0
 
     def restart(self) -> None:
-        """Begin anew, with the next milestone: what led to the one before is in its row."""
+        """Begin anew, with the next milestone: what led to the previous one is in its row."""
         self.lap()
         self.began = self._since
 
@@ -70,7 +70,7 @@ class Spending(pl.Callback):
     """Adds what this attempt spends to what earlier attempts spent up to the checkpoint that it continues from."""
 
     def __init__(self, watch: Watch, device_share: float = 1.0) -> None:
-        """Of the energy of whole devices that the watch counts, `device_share` is the run's."""
+        """The run's energy is `device_share` times what the watch counts, which is for whole devices."""
         self.watch, self.device_share = watch, device_share
         self.trainer: pl.Trainer | None = None
         self.before = self.spent = Spent(0.0, 0.0, None)

@@ -31,7 +31,7 @@ class Recording:
     NVMLError = NVMLError
 
     def nvmlInit(self) -> None:
-        """Start, as often as anybody wants."""
+        """Start; it may be called several times."""
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
         if uuid not in self.devices:

@@ -1,4 +1,4 @@
-"""Runs on one device know of each other, whoever started them, and whatever each calls the device."""
+"""Runs on one device notice each other, whichever command started them and whatever index the device has."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""NVML, played back from a recording: which device it is, what it used, who is on it."""
+"""NVML, played back from a recording: which device it is, what it used, which processes are on it."""
 
 import os
 

@@ -63,7 +63,7 @@ def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypat
 
 
 def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all the copies between two readings of the clock, of which there are several on a GPU."""
+    """All copies between two readings of the clock count; on a GPU there are several."""
     monkeypatch.setitem(peaks.COPY_BYTES, "cpu", 1000)
     copied: list[torch.Tensor] = []
     copy = torch.Tensor.copy_

@@ -105,10 +105,10 @@ def test_a_device_that_runs_behind_the_host_is_waited_for_before_its_results_are
 
 
 @pytest.mark.parametrize(("fetch", "idle"), [(0.004, 0.0), (0.010, 0.0), (0.015, 0.005)])
-def test_a_wait_counts_as_far_as_the_device_had_nothing_to_do(
+def test_a_wait_counts_only_while_the_device_has_nothing_to_do(
     fetch: float, idle: float, monkeypatch: pytest.MonkeyPatch
 ):
-    """A device that works 10 ms on each micro-batch; the first of all has nothing before it to hide behind."""
+    """A device that works 10 ms on each micro-batch; it has no work yet while the first one is fetched."""
     clock = Clock()
     device = Device(clock, monkeypatch)
     meter = StepMeter(batch_tokens=1000, device=device, clock=clock)  # type: ignore[arg-type]

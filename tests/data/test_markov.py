@@ -121,7 +121,7 @@ def test_the_text_of_a_config_never_changes():
     assert list(SMALL.documents(10)) == list(SMALL.documents(20))[:10]
 
 
-def test_the_fingerprint_is_of_all_that_the_text_depends_on():
+def test_the_fingerprint_covers_all_that_the_text_depends_on():
     data = MarkovData(source="markov")
     parts = ("order", "alphabet", "document_length", "documents", "seed")
     others = [data.model_copy(update={name: getattr(data, name) + 1}) for name in parts]

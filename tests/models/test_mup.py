@@ -144,7 +144,7 @@ def test_an_exported_model_has_the_multipliers_in_its_weights(family: str, chang
         assert config.width_multiple == 1 and torch.equal(model(TEXT[:, :-1]), before)
 
 
-def test_it_changes_no_count(config: Callable[..., RunConfig]):
+def test_mup_changes_no_count(config: Callable[..., RunConfig]):
     words = ("model.d_model=256", "model.vocab_size=64")
     assert count_model(config(*words, "model.mup_base_width=64").model) == count_model(config(*words).model)
 
@@ -157,6 +157,6 @@ def test_it_changes_no_count(config: Callable[..., RunConfig]):
         (["model.mup_base_width=null", "model.mup_base_head_size=16"], "set model.mup_base_width too"),
     ],
 )
-def test_what_it_has_no_rule_for_is_refused(config: Callable[..., RunConfig], words: list[str], said: str):
+def test_what_mup_has_no_rule_for_is_refused(config: Callable[..., RunConfig], words: list[str], said: str):
     with pytest.raises(UserError, match=said):
         check_config(config("model.mup_base_width=64", *words))

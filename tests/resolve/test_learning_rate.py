@@ -58,14 +58,14 @@ def test_a_sweep_shows_the_numbers_and_trains_the_runs_that_numbers_name(small: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["optim=muon"], "Step Law speaks of AdamW, not of torch.optim.Muon"),
+        (["optim=muon"], "Step Law was fitted with AdamW, not torch.optim.Muon"),
         (["model=moe_nano"], "dense decoders"),
         (["model=bert_nano", "task=masked_lm"], "dense decoders"),
         (["model.mup_base_width=16"], "muP would scale it again"),
         (["budget.tokens=null", "budget.seconds=5"], "a budget in seconds or dollars"),
     ],
 )
-def test_what_the_rule_does_not_speak_of_is_refused(config: Callable[..., RunConfig], words: list[str], said: str):
+def test_runs_that_the_rule_does_not_cover_are_refused(config: Callable[..., RunConfig], words: list[str], said: str):
     settings = config("optim.lr=auto", "model.vocab_size=257", *words)
     with pytest.raises(UserError, match=said):
         with_learning_rate(settings, None if "budget.seconds=5" in words else 10_000, print)

@@ -66,7 +66,7 @@ class Backwards(CausalLM):
 
 
 class Doubled(CausalLM):
-    """One with a loss of its own."""
+    """A task with a loss of its own."""
 
     def step_nll(self, logits: Tensor, targets: Tensor) -> Tensor:
         return 2 * super().step_nll(logits, targets)

@@ -64,7 +64,7 @@ class Model(nn.Module):
 
 
 class Reads(Task):
-    """A task, as far as a reader of types looks at one."""
+    """The parts of a task that a reader of types uses."""
 
     device = torch.device("cpu")  # type: ignore[assignment]
 
@@ -108,7 +108,7 @@ def test_a_compiled_model_is_seen_as_it_is_compiled_and_not_as_it_is_in_eager_mo
 def test_types_in_a_profile(
     kinds: list[str], is_on_cuda: bool, precision: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of products that get smaller and smaller, so that the first decides."""
+    """The products get smaller and smaller, so the first one decides."""
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
     events = [
         SimpleNamespace(

@@ -53,7 +53,7 @@ def test_each_row_equals_that_of_a_separate_run_bit_for_bit(make_run: MakeRun):
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_anywhere_goes_on_there(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_that_stops_anywhere_goes_on_there(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
     words = [
         *WSD,
         "budget.tokens=10240",

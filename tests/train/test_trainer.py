@@ -1,4 +1,4 @@
-"""Lightning's Trainer for each precision, on a GPU that is only pretended."""
+"""Lightning's Trainer for each precision, on a simulated GPU."""
 
 from collections.abc import Callable
 from pathlib import Path

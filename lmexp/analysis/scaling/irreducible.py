@@ -1,4 +1,4 @@
-"""The fitted irreducible loss E of each law, held against the floor of the text where that is known exactly."""
+"""The fitted irreducible loss E of each law, compared with the floor of the text if that is known."""
 
 from dataclasses import dataclass
 

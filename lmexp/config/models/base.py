@@ -110,9 +110,9 @@ class ModelSection(Section):
         return self.context * (layers * (14 * value + 2 * stream) + value + stream) * width
 
     def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
-        """Return what the backward pass of a layer takes at its most, besides what the forward pass kept.
+        """Return the most that the backward pass of a layer takes, besides what the forward pass kept.
 
-        It counts where it is large, which it is not in a plain Transformer. See `saved_bytes` for `value` and `on_cpu`.
+        0 for families where it is small, such as a plain Transformer. See `saved_bytes` for `value` and `on_cpu`.
         """
         return 0
 

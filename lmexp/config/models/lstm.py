@@ -69,7 +69,7 @@ class LSTMConfig(StackSection):
         """See ModelSection.saved_bytes."""
         width, layers = self.d_model, self.n_layers
         mask = width * (value if on_cpu else 1) if self.dropout else 0
-        # oneDNN's workspace, but for its padding; or cuDNN's: gates and state.
+        # The workspace of oneDNN, without its padding, or that of cuDNN: gates and state.
         layer = width * (17 * value // 2 + 7 * WIDE) if on_cpu else 5 * width * value
         return self.context * (layers * (layer + width * value) + self.embedding_width * value + (layers - 1) * mask)
 

@@ -53,5 +53,5 @@ class MoEConfig(LlamaSection):
         return kept + routing + (read if shared and value < WIDE else 0)  # the router reads in float32
 
     def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
-        """See ModelSection.backward_bytes: gradients of what each token's experts made, while they are put in order."""
+        """See ModelSection.backward_bytes: gradients of the outputs of each token's experts, while reordered."""
         return 0 if on_cpu else sequences * self.context * self.d_model * 10 * self.experts_per_token

@@ -1,14 +1,14 @@
-"""muP: first weights, learning rates and multipliers such that the best learning rate does not depend on the width.
+"""muP: initial weights, learning rates and multipliers such that the best learning rate does not depend on the width.
 
 Yang et al. 2022 (arXiv 2203.03466), table 8, whose rules allow tied embeddings. With m = d_model / mup_base_width:
 
-    weights                     standard deviation at first    learning rate of Adam    output multiplied by
+    weights                     initial standard deviation     learning rate of Adam    output multiplied by
     embeddings, biases, norms   as without muP                 lr                       1
     matrices of the blocks      divided by sqrt(m)             lr / m                   1
     output head                 as without muP                 lr                       1 / m
 
 Attention's scores are multiplied by sqrt(mup_base_head_size) / head size, in place of 1 / sqrt(head size). At the base
-width all of this is what the model is without muP. models/mup.py has the weights and multipliers, tasks/optim.py the
+width, the model is the same as without muP. models/mup.py has the weights and multipliers, tasks/optim.py the
 learning rates.
 """
 
@@ -21,10 +21,10 @@ class MupSection(TransformerSection):
     """The keys of muP, for a family whose module applies it."""
 
     mup_base_width: Count | None = None
-    """The `d_model` that `optim.lr` was chosen for: with muP, it is the right one for other widths too. `d_ff` must
-    grow as `d_model` does. null: no muP."""
+    """The `d_model` that `optim.lr` was chosen for: with muP, this rate also suits other widths. `d_ff` must grow in
+    proportion to `d_model`. null: no muP."""
     mup_base_head_size: Count | None = None
-    """Width of a head at that `d_model`; null means the same as here: a wider model has more heads."""
+    """Width of a head at that `d_model`; null means the same as in this model: a wider model has more heads."""
 
     @property
     def width_multiple(self) -> float:

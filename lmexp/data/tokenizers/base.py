@@ -30,7 +30,7 @@ Ids = np.ndarray[tuple[int], np.dtype[np.uint32]]
 
 
 def as_ids(numbers: list[int]) -> Ids:
-    """Return a list of ids as an array; by way of array.array, which takes a third of numpy's time."""
+    """Return a list of ids as an array. It goes through array.array, which is faster than numpy's own conversion."""
     return np.frombuffer(array("I", numbers), np.uint32)
 
 

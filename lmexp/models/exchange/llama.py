@@ -89,9 +89,9 @@ MIXTRAL_SWIGLU = {"gate": "w1", "up": "w3", "down": "w2"}
 def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a model of transformers with equal logits.
 
-    The weights are the model's own, not copies, but for those that take in muP's multipliers. A head that was dropped
-    is left out. So is dropout, which is there of attention alone, and so are the ids of special tokens: the caller adds
-    them, since it knows the tokenizer.
+    The weights are the model's own, not copies, except for those that take in muP's multipliers. A head that was
+    dropped is left out. Dropout is left out too, because transformers has it for attention only. So are the ids of
+    special tokens: the caller adds them, since it knows the tokenizer.
 
     Raises UserError: a model with shared experts, which none of the architectures has in this form.
     """

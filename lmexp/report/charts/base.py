@@ -110,7 +110,7 @@ def below(parameter: str, names: list[str], words: dict[str, str] | None = None)
 
 
 def floor_lines(values: Sequence[Mapping[str, Any]], condition: str = "true") -> list[alt.Chart]:
-    """Return a dashed line for each of the `values` that meets a condition, at its `floor`; no layer without values."""
+    """Return a dashed line for each of the `values` that meets a condition, at its `floor`; none without values."""
     if not values:
         return []
     lines = alt.Chart(alt.InlineData(values=values)).transform_filter(condition)

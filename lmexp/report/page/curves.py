@@ -82,7 +82,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _dollars_per_second(table: pd.DataFrame) -> dict[str, float]:
-    """Return the price of a second of each run that has a price: that of its share of the devices of its processes."""
+    """Return the price of a second of each run that has one: for its processes' devices, or its share of them."""
     hourly, processes = numbers(table, "dollars_per_hour"), np.nan_to_num(numbers(table, "world_size"), nan=1.0)
     shares = np.nan_to_num(numbers(table, "device_share"), nan=1.0)  # older records have none
     prices = zip(table["run_id"], hourly * processes * shares / 3600, strict=True)
