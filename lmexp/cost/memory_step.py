@@ -37,7 +37,8 @@ class Step:
         self.predictions = sequences * (1 if labels and not labels.per_token else model.context)
         self.rows = self.predictions
         """How many of the predictions have logits at a time: fewer than all if the loss is computed in pieces."""
-        if not labels and not isinstance(model, CountedSection) and model.reads != "source_to_target":
+        is_ours = run.task.target.startswith("lmexp.") and not isinstance(model, CountedSection)
+        if is_ours and not labels and model.reads != "source_to_target":
             self.rows = min(self.rows, rows_at_a_time(max(self.classes, 1), "cpu" if on_cpu else "cuda"))
 
     @property

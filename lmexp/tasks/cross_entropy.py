@@ -56,7 +56,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             narrow_bias = None if bias is None else bias.to(computed)
             loss = features.new_zeros((), dtype=torch.float32)
             of_features = torch.empty_like(features, dtype=computed)
-            of_weight = torch.zeros_like(weight, dtype=torch.float32)
+            trains = ctx.needs_input_grad[1]  # or the output layer is frozen
+            of_weight = torch.zeros_like(weight, dtype=torch.float32) if trains else None
             of_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
             for part, right, out in zip(
                 features.split(rows), targets.split(rows), of_features.split(rows), strict=True
@@ -66,7 +67,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss += part_loss
                 torch.mm(gradient, narrow, out=out)
                 out *= has_target
-                of_weight += gradient.t() @ (part * has_target)
+                if of_weight is not None:
+                    of_weight += gradient.t() @ (part * has_target)
                 if of_bias is not None:
                     of_bias += (gradient * has_target).sum(0, dtype=torch.float32)
                 del gradient  # makes room for the next piece
@@ -77,12 +79,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         of_features, of_weight, of_bias = ctx.gradients
         del ctx.gradients
-        of_features, of_weight = (
-            gradient.mul_(outer[0]).to(kind) for gradient, kind in zip((of_features, of_weight), ctx.types, strict=True)
-        )
-        if of_bias is not None:
-            of_bias = of_bias.mul_(outer[0]).to(ctx.types[1])
-        return of_features, of_weight, of_bias, None, None, None
+        kinds = ctx.types[0], ctx.types[1], ctx.types[1]
+        scaled = (
+            None if gradient is None else gradient.mul_(outer[0]).to(kind)
+            for gradient, kind in zip((of_features, of_weight, of_bias), kinds, strict=True)
+        )  # fmt: skip
+        return *scaled, None, None, None
 
 
 def linear_cross_entropy(

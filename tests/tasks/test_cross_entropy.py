@@ -49,6 +49,15 @@ def test_pieces_of_any_size_give_the_loss_and_the_gradients_of_torch(tokens, wid
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)  # shares are of float32
 
 
+def test_a_frozen_output_layer_gets_no_gradient_and_the_features_get_theirs():
+    tensors, targets = example(20, 8, 30, has_bias=False)
+    whole = F.cross_entropy(F.linear(*tensors), targets, ignore_index=IGNORED, reduction="sum")
+    frozen = tensors[1].detach()
+    linear_cross_entropy(tensors[0], frozen, None, targets, rows=4).backward()
+    torch.testing.assert_close(tensors[0].grad, gradients(whole, tensors)[0] / SCALE, rtol=1e-4, atol=1e-5)
+    assert frozen.grad is None
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_under_autocast_it_rounds_no_more_than_torch_does(kind: torch.dtype):
     tensors, targets = example(300, 32, 50, has_bias=True)
