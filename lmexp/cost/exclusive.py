@@ -39,10 +39,13 @@ class Exclusive:
             lock, mark = file.open("a"), file.with_suffix(".shared")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                mark.unlink(missing_ok=True)  # from runs that have ended
+                if _is_held(mark):
+                    self._shared = True
+                else:
+                    mark.unlink(missing_ok=True)  # from runs that have ended
             except BlockingIOError:
                 self._shared = True
-                mark.touch()
+                self._locks.append(_hold(mark))
             self._locks.append(lock)
             self._marks.append(mark)
 
@@ -62,6 +65,25 @@ class Exclusive:
         for lock in self._locks:
             lock.close()  # the kernel drops the lock, as it does when a run is killed
         return alone
+
+
+def _hold(mark: Path) -> IO[str]:
+    """Make a mark, and hold it as long as the run does."""
+    held = mark.open("a")
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+def _is_held(mark: Path) -> bool:
+    """Whether a run that left this mark still runs: it came while the device was locked, and has no lock of its own."""
+    try:
+        with mark.open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def lock_devices(kind: str, count: int = 1) -> Exclusive:

@@ -60,6 +60,6 @@ def _read(memory: Path) -> dict[str, Any]:
     """Return what is kept; nothing if the file is missing or damaged."""
     try:
         kept = read_json(memory)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return kept if isinstance(kept, dict) else {}

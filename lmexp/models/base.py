@@ -32,7 +32,8 @@ class LanguageModel(nn.Module):
     config: ModelSection
     head: nn.Module
     has_fixed_steps: ClassVar[bool] = False
-    """Whether each step over one token can run the same operations on the same addresses; see models/replay.py."""
+    """Whether each step over one token can run the same operations on the same addresses; see models/replay.py.
+    A class that is derived from one with such steps must say so again."""
 
     def __init__(self, config: ModelSection, vocab_size: int | None = None) -> None:
         """`vocab_size` stands in for that of a config without one; raise ValueError when neither has one."""

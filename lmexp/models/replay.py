@@ -32,8 +32,12 @@ def decoding_step(model: Decoder, cache: Sequence[Cache]) -> Step:
 
 
 def _may_be_recorded(model: LanguageModel) -> bool:
-    """Whether a step needs nothing from the host; a step with quantised weights might."""
-    return model.has_fixed_steps and all(type(weight.data) is Tensor for weight in model.parameters())
+    """Whether a step needs nothing from the host; a step with quantised weights might.
+
+    The class itself must say so: one that is derived from GPT or Llama may compute positions on the host.
+    """
+    says_so = vars(type(model)).get("has_fixed_steps", False)
+    return says_so and all(type(weight.data) is Tensor for weight in model.parameters())
 
 
 class FixedStep:

@@ -41,6 +41,11 @@ def with_learning_rate(config: RunConfig, tokens: int | None, warn: Callable[[st
     if config.optim.lr != "auto":
         return config
     _check_rule_applies(config)
+    if config.budget.milestones:
+        raise UserError(
+            "optim.lr=auto gives another rate for each number of tokens, but all milestones of a run share one: set a "
+            "number"
+        )
     if tokens is None:
         raise UserError(
             "optim.lr=auto needs to know the number of training tokens, which a budget in seconds or dollars does not "

@@ -143,7 +143,7 @@ def _result(planned: PlannedRun, state: State) -> RunResult:
         state=state.state,
         reason=state.reason,
         values=dict(planned.values),
-        rows=tuple(planned.run.read_record() or ()),
+        rows=tuple(planned.run.read_record() or planned.run.read_milestones()),
         is_failure=state.state in ("failed", "cancelled") and not state.is_pruned,
         failed_metrics=failed_metrics(planned.run),
     )

@@ -20,6 +20,11 @@ Piece = Callable[[Tensor, Tensor, Tensor | None, Tensor], tuple[Tensor, Tensor]]
 """What computes the loss and the gradients of the logits of some tokens; see `piece_of`."""
 
 
+MAX_FP16_ROWS = 2**14
+"""The gradient of the output layer is summed over the rows of a piece, without loss scaling. With more rows it could be
+more than 65504, the largest number of fp16."""
+
+
 def piece_of(features: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return the summed loss of some tokens in nats, and its gradient with respect to their logits.
 
@@ -50,7 +55,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         kind = features.device.type
         computed = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        ctx.types = features.dtype, weight.dtype
+        if computed == torch.float16:
+            rows = min(rows, MAX_FP16_ROWS)
+        ctx.types, ctx.rows = (features.dtype, weight.dtype), rows
         with torch.autocast(kind, enabled=False):
             narrow = weight.to(computed)
             narrow_bias = None if bias is None else bias.to(computed)
@@ -79,12 +86,17 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         of_features, of_weight, of_bias = ctx.gradients
         del ctx.gradients
-        kinds = ctx.types[0], ctx.types[1], ctx.types[1]
-        scaled = (
-            None if gradient is None else gradient.mul_(outer[0]).to(kind)
-            for gradient, kind in zip((of_features, of_weight, of_bias), kinds, strict=True)
-        )  # fmt: skip
-        return *scaled, None, None, None
+        of_layer = (None if each is None else each.mul_(outer[0]).to(ctx.types[1]) for each in (of_weight, of_bias))
+        return _scaled(of_features.to(ctx.types[0]), outer[0], ctx.rows), *of_layer, None, None, None
+
+
+def _scaled(gradient: Tensor, factor: Tensor, rows: int) -> Tensor:
+    """Multiply in place by a float32 scalar, which torch would round to the type of a narrow gradient on a GPU."""
+    if gradient.element_size() >= factor.element_size():
+        return gradient.mul_(factor)
+    for part in gradient.split(rows):
+        part.copy_(part.float().mul_(factor))
+    return gradient
 
 
 def linear_cross_entropy(

@@ -24,6 +24,15 @@ def test_runs_that_overlap_know_it_both(tmp_path: Path):
     assert locks("0", folder=tmp_path).release()  # the mark is of the past
 
 
+def test_a_run_that_locks_again_still_knows_of_one_that_came_meanwhile(tmp_path: Path):
+    first, second = locks("0", folder=tmp_path), locks("0", folder=tmp_path)
+    first.release()
+    again = locks("0", folder=tmp_path)  # for its next milestone
+    assert not again.release()
+    second.release()
+    assert locks("0", folder=tmp_path).release()
+
+
 def test_runs_on_different_devices_do_not_disturb_each_other(tmp_path: Path):
     first, second = locks("0", folder=tmp_path), locks("1", folder=tmp_path)
     assert second.release() and first.release()

@@ -7,7 +7,8 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.models.build import build_model
-from lmexp.models.replay import FixedStep, decoding_step
+from lmexp.models.gpt import GPT
+from lmexp.models.replay import FixedStep, _may_be_recorded, decoding_step
 
 Configure = Callable[..., RunConfig]
 MODELS = {
@@ -46,3 +47,16 @@ def test_on_a_cpu_the_model_makes_its_own_steps(config: Configure):
         model(tokens[:, :7], cache)
         decoding_step(model, cache)(tokens[:, 7:])  # type: ignore[arg-type]
     assert cache[0].length == 8 and cache[0].position is None
+
+
+class Own(GPT):
+    """A model of the user's that is derived from GPT, and may compute positions on the host."""
+
+
+def test_a_model_that_is_derived_from_gpt_is_recorded_only_if_it_says_so(config: Configure):
+    section = config("model.context=32", "model.vocab_size=61").model
+    assert _may_be_recorded(GPT(section))  # type: ignore[arg-type]
+    own = Own(section)  # type: ignore[arg-type]
+    assert not _may_be_recorded(own)
+    Own.has_fixed_steps = True
+    assert _may_be_recorded(own)

@@ -63,6 +63,7 @@ def test_a_sweep_shows_the_numbers_and_trains_the_runs_that_numbers_name(small: 
         (["model=bert_nano", "task=masked_lm"], "dense decoders"),
         (["model.mup_base_width=16"], "muP would scale it again"),
         (["budget.tokens=null", "budget.seconds=5"], "a budget in seconds or dollars"),
+        (["schedule=wsd", "budget.milestones=[0.5]"], "all milestones of a run share one"),
     ],
 )
 def test_runs_that_the_rule_does_not_cover_are_refused(config: Callable[..., RunConfig], words: list[str], said: str):

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmexp.config.pieces import MAX_LOGITS, MIN_ROWS, rows_at_a_time
 from lmexp.data.feeds import IGNORED
+from lmexp.tasks import cross_entropy
 from lmexp.tasks.cross_entropy import linear_cross_entropy
 
 SCALE = 0.37
@@ -47,6 +48,21 @@ def test_pieces_of_any_size_give_the_loss_and_the_gradients_of_torch(tokens, wid
     for ours, torchs in zip(gradients(pieces, tensors), gradients(whole, tensors), strict=True):
         assert ours.dtype == torchs.dtype
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)  # shares are of float32
+
+
+def test_few_rows_are_added_up_in_fp16_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cross_entropy, "MAX_FP16_ROWS", 16)
+    tensors, targets = example(50, 8, 30, has_bias=False)
+    sizes: list[int] = []
+
+    def piece(features: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(features))
+        return cross_entropy.piece_of(features, *rest)
+
+    for kind in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", kind):
+            linear_cross_entropy(tensors[0].float(), tensors[1].float(), None, targets, rows=40, piece=piece)
+    assert sizes == [16, 16, 16, 2, 40, 10]
 
 
 def test_a_frozen_output_layer_gets_no_gradient_and_the_features_get_theirs():
