@@ -96,6 +96,8 @@ const decimals = new Map();
 
 function number(value, format) {
   if (format.endsWith("s")) return si(value);
+  const significant = format.match(/\.(\d+)g/);
+  if (significant) return String(Number(value.toPrecision(Number(significant[1]))));
   const digits = Number(format.match(/\.(\d+)f/)[1]);
   if (!decimals.has(digits)) {
     decimals.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
