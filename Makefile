@@ -45,7 +45,7 @@ bench: setup  ## the measured claims in benchmarks/; those of GPUs: python bench
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 columns: setup  ## docs/columns.md, from lmexp/runs/columns.py
-	$(BIN)/python -m lmexp.runs.columns > docs/columns.md
+	$(BIN)/python -m lmexp.runs.columns_text > docs/columns.md
 
 clean:       ## remove the virtual environment and caches (outputs stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -29,7 +29,8 @@ from lmexp.analysis.frontier import frontier as _frontier
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
-from lmexp.runs.columns import column, plain_text
+from lmexp.runs.columns import column
+from lmexp.runs.columns_text import plain_text
 
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit

@@ -4,7 +4,7 @@ from lmexp.config.base import Section
 from lmexp.config.code import load_target
 from lmexp.config.launchers import LocalLauncher
 from lmexp.config.models import families
-from lmexp.config.models.base import TransformerSection
+from lmexp.config.models.base import CountedSection, TransformerSection
 from lmexp.config.models.mup import MupSection
 from lmexp.config.optimizers import MuonConfig
 from lmexp.config.schedules import ScheduleConfig
@@ -176,6 +176,22 @@ def device_share(config: RunConfig, device_kind: str) -> float:
     """
     slots = config.launcher.slots if isinstance(config.launcher, LocalLauncher) and device_kind == "cpu" else None
     return min(1.0, devices_of(config), 1 / (slots or 1))
+
+
+def has_one_shape(config: RunConfig) -> bool:
+    """Whether all batches of a run are windows of the same length."""
+    return config.task.label_head() is None and config.model.reads != "source_to_target"
+
+
+def may_be_compiled(config: RunConfig, device_kind: str) -> bool:
+    """Whether a run on a device of this kind (`cpu`, `cuda`, `mps`) uses torch.compile.
+
+    `auto` compiles the families of lmexp on CUDA devices, for tasks whose batches all have the same shape; there it
+    saved a fifth of the time or more (docs/gpu.md). On a CPU compiling takes longer than it saves in most runs.
+    """
+    if config.trainer.compile != "auto":
+        return config.trainer.compile
+    return device_kind == "cuda" and not isinstance(config.model, CountedSection) and has_one_shape(config)
 
 
 def sequences(config: RunConfig) -> int:

@@ -66,10 +66,9 @@ class OptimSection(Section):
         """Raise UserError for values that cannot be combined."""
 
 
-class AdamConfig(OptimSection):
-    """Adam (Kingma and Ba 2015), or AdamW with decoupled weight decay (Loshchilov and Hutter 2019)."""
+class AdamSection(OptimSection):
+    """What every optimizer has that trains weights by Adam's rule."""
 
-    target: Literal["torch.optim.AdamW", "torch.optim.Adam"] = Field(alias="_target_")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     eps: Annotated[float, Field(gt=0)] = 1e-8
 
@@ -82,6 +81,12 @@ class AdamConfig(OptimSection):
     def moments(self) -> tuple[str, ...]:
         """See OptimSection."""
         return ("exp_avg", "exp_avg_sq")
+
+
+class AdamConfig(AdamSection):
+    """Adam (Kingma and Ba 2015), or AdamW with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    target: Literal["torch.optim.AdamW", "torch.optim.Adam"] = Field(alias="_target_")
 
     def matrix_lr_factor(self, width_multiple: float) -> float:
         """See OptimSection; Yang et al. 2022, table 8: the rate of a hidden matrix is proportional to 1 / fan-in."""
@@ -106,11 +111,11 @@ class SGDConfig(OptimSection):
             raise UserError("optim.nesterov needs a momentum: set optim.momentum, or optim.nesterov=false")
 
 
-class MuonConfig(OptimSection):
+class MuonConfig(AdamSection):
     """Muon (Jordan et al. 2024) for the matrices of the blocks, and AdamW for all other weights.
 
-    Muon orthogonalises the momentum of each matrix. Matrices that are stored as one, such as those of queries, keys
-    and values, are orthogonalised one by one.
+    `betas` and `eps` are AdamW's. Muon orthogonalises the momentum of each matrix. Matrices that are stored as one,
+    such as those of queries, keys and values, are orthogonalised one by one.
     """
 
     target: Literal["torch.optim.Muon"] = Field(alias="_target_")
@@ -123,20 +128,6 @@ class MuonConfig(OptimSection):
     serves both (Liu et al. 2025, arXiv 2502.16982, section 2.2); `original`: by sqrt(max(1, rows / columns))."""
     adamw_lr: Rate | None = None
     """Peak learning rate of the weights that AdamW trains; null means `lr`."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    """AdamW's."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """AdamW's."""
-
-    @property
-    def has_fused_kernel(self) -> bool:
-        """See OptimSection; the part that AdamW trains has one."""
-        return True
-
-    @property
-    def moments(self) -> tuple[str, ...]:
-        """See OptimSection."""
-        return ("exp_avg", "exp_avg_sq")
 
     @property
     def matrix_moments(self) -> tuple[str, ...]:

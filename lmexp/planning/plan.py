@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lmexp.config.checks import device_share, world_size
+from lmexp.config.checks import device_share, may_be_compiled, world_size
 from lmexp.config.compose import Values
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SearchSpec
@@ -88,7 +88,9 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
             "optimizer_gb": memory.optimizer / 1e9,
             "peak_memory_gb": memory.peak / 1e9,
             "memory_source": MEMORY_SOURCES[config.model.flops_source],
-            "may_be_compiled": _may_be_compiled(cell),  # the memory is that of eager mode; torch.compile may need less
+            "may_be_compiled": may_be_compiled(
+                config, cell.device.kind
+            ),  # the memory is that of eager mode; torch.compile may need less
             "train_seconds": seconds,
             **_energy(cell, steps, seconds),
             "dollars": _dollars(cell, seconds),
@@ -120,12 +122,6 @@ def _micro_batch(cell: CostedRun) -> int | None:
     kind, processes = cell.device.kind, world_size(cell.config) if cell.device.kind == "cpu" else 1
     room = cell.device.memory_gb * 1e9 * device_share(cell.config, kind) / processes
     return fitting_micro_batches(cell.config, kind, room)[0]
-
-
-def _may_be_compiled(cell: CostedRun) -> bool:
-    """Whether the run uses torch.compile; `auto` leaves it out for some models even on a GPU."""
-    compile = cell.config.trainer.compile
-    return cell.device.kind == "cuda" if compile == "auto" else compile
 
 
 def _steps(cell: CostedRun) -> int | None:

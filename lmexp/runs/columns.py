@@ -4,8 +4,8 @@ The names are a contract: they are the same in record.json, table.csv, table.par
 column, let a producer put its value into the record and describe it here. Everything else (tables in the terminal and
 on the page, findings, number formats, the docstring of `lmexp.load`) follows; `make columns` rewrites docs/columns.md.
 
-A format is `.4f` or `,.2f` as in Python and in d3, or `.3s`, three digits and an SI prefix as in d3, so that the
-terminal, the charts and the page's script print the same digits.
+A format is `.4f`, `,.2f` or `.3g` (three significant digits) as in Python and in d3, or `.3s`, three digits and an SI
+prefix as in d3, so that the terminal, the charts and the page's script print the same digits.
 """
 
 import re
@@ -639,31 +639,3 @@ def _direction_of_score(name: str) -> Literal["lower", "higher"]:
     known = COLUMNS[metric].better if metric in COLUMNS else None
     is_lower = known == "lower" or metric in _LOWER_METRICS or re.search(r"_ms(_|$)", metric)
     return "lower" if is_lower else "higher"
-
-
-def markdown() -> str:
-    """Return docs/columns.md: one table for each section."""
-    lines = [
-        "# Columns of a record",
-        "",
-        "The columns of record.json, table.csv, table.parquet, W&B and `lmexp.load`, in their order. A value that was",
-        "not measured is null, never 0. [numbers.md](numbers.md) explains how the values are measured. `make columns`",
-        "writes this file from `lmexp/runs/columns.py`.",
-    ]
-    for section, columns in {**SECTIONS, "scores and parts": tuple(FAMILIES.values())}.items():
-        lines += ["", f"## {section.capitalize()}", "", "| column | unit | meaning |", "| --- | --- | --- |"]
-        lines += [f"| `{column.name}` | {column.unit} | {column.meaning} |" for column in columns]
-    return "\n".join(lines) + "\n"
-
-
-def plain_text() -> str:
-    """Return the same for a docstring: one line for each column, under the name of its section."""
-    lines = []
-    for section, columns in {**SECTIONS, "scores and parts": tuple(FAMILIES.values())}.items():
-        lines.append(f"{section}:")
-        lines += [f"    {c.name}{f' [{c.unit}]' if c.unit else ''}: {c.meaning}" for c in columns]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

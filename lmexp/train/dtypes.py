@@ -90,7 +90,7 @@ def profiled_type(events: Iterable[Any], is_on_cuda: bool) -> str | None:
             ]
             (first, kind), (second, _) = operands[:2]
             multiply_adds[_name_in_c(kind, is_on_cuda)] += math.prod(first) * second[-1]
-    return multiply_adds.most_common(1)[0][0] if multiply_adds else None
+    return _most(multiply_adds)
 
 
 def _start_profile() -> torch.profiler.profile | None:
@@ -148,7 +148,7 @@ class MatmulTypes(TorchDispatchMode):
     @property
     def most_used(self) -> str | None:
         """The type with the most multiply-adds; None if nothing was multiplied."""
-        return self.multiply_adds.most_common(1)[0][0] if self.multiply_adds else None
+        return _most(self.multiply_adds)
 
 
 def _operand_type(operand: Tensor) -> str:
@@ -170,7 +170,12 @@ def _most_used(tensors: Sequence[Tensor]) -> str | None:
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         sizes[_name(tensor.dtype)] += tensor.numel()
-    return sizes.most_common(1)[0][0] if sizes else None
+    return _most(sizes)
+
+
+def _most(counts: Counter[str]) -> str | None:
+    """Return the name that was counted most; None if nothing was."""
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,10 +1,12 @@
 """Every column of a record is described once, and what is shown anywhere follows from that description."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from lmexp.runs.columns import COLUMNS, COSTS, DEVICE_BOUND, QUALITIES, SECTIONS, column, higher_is_better, markdown
+from lmexp.runs.columns import COLUMNS, COSTS, DEVICE_BOUND, QUALITIES, SECTIONS, column, higher_is_better
+from lmexp.runs.columns_text import markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -17,6 +19,11 @@ def test_no_column_is_described_twice():
 def test_every_column_has_a_meaning_of_its_own():
     meanings = [each.meaning for each in COLUMNS.values()]
     assert all(meanings) and len(set(meanings)) == len(meanings)
+
+
+def test_every_format_is_one_that_the_pages_script_writes():
+    for each in COLUMNS.values():
+        assert re.fullmatch(r"(,?\.\d+f|\.3s|\.\d+g)?", each.format), each.name
 
 
 def test_headings_and_titles_tell_columns_apart():

@@ -101,8 +101,8 @@ def _solve_at(surface: Surface, weights: Floats, delta: float) -> Solution:
     solution = _distinct(_descend_alike(surface, weights, rivals, float(stages[-1]), steps))
     if delta <= MAX_ABSOLUTE_DELTA:
         starts = solution.parameters[:MAX_LOCAL_OPTIMA]
-        ends = np.stack([least_absolute_deviations(surface, weights, start) for start in starts])
-        solution = _distinct(Solution(ends, surface.objective(ends, weights[None], delta)))
+        minima = np.stack([least_absolute_deviations(surface, weights, start) for start in starts])
+        solution = _distinct(Solution(minima, surface.objective(minima, weights[None], delta)))
     return solution
 
 

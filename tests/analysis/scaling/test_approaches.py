@@ -48,9 +48,9 @@ def test_the_interval_of_approach_2_holds_what_it_would_find_without_noise(sizes
     assert isinstance(exact, Approach)
     held = 0
     for seed in range(40):
-        found = approach_2(grid(HOFFMANN, 4, sizes, noise=0.003, seed=seed))
-        assert isinstance(found, Approach)
-        value, low, high = found.exponent
+        fitted = approach_2(grid(HOFFMANN, 4, sizes, noise=0.003, seed=seed))
+        assert isinstance(fitted, Approach)
+        value, low, high = fitted.exponent
         assert low < value < high
         held += bool(low < exact.line[0] < high)
     assert held >= 35  # of 40 at 95 %; the chance of fewer is below 1 %
@@ -70,10 +70,10 @@ def test_intervals_of_approach_2_hold_for_milestones_of_one_trunk_per_size():
         draws = np.random.default_rng(seed)
         common, own = draws.standard_normal(sizes)[trunk], draws.standard_normal(len(params))
         noisy = loss * np.exp(0.002 * (np.sqrt(0.7) * common + np.sqrt(0.3) * own))
-        found = approach_2(Points(params, tokens, flops, noisy, trunk.astype(str)))
-        assert isinstance(found, Approach)
-        size = found.params(exact.reference)
-        slopes += bool(found.exponent.low < exact.line[0] < found.exponent.high)
+        fitted = approach_2(Points(params, tokens, flops, noisy, trunk.astype(str)))
+        assert isinstance(fitted, Approach)
+        size = fitted.params(exact.reference)
+        slopes += bool(fitted.exponent.low < exact.line[0] < fitted.exponent.high)
         sizes_held += bool(size.low < exact.params(exact.reference).value < size.high)
     assert slopes >= 35 and sizes_held >= 35  # of 40 at 95 %; taken for separate runs, 31 of the sizes were held
 
