@@ -135,7 +135,8 @@ class Coordinator:
         self._tries: dict[str, _Tries] = {}
         self._closed: str | None = None
         """Why no further run is started."""
-        self._starting = self._interrupted = False
+        self._interrupted = False
+        """Whether a signal asked to stop."""
 
     def run(self) -> None:
         """Run until everything has ended. Raises KeyboardInterrupt when stopped, after stopping the runs."""
@@ -146,6 +147,8 @@ class Coordinator:
         try:
             while self._running or self._elsewhere or not (self._closed or self._source.exhausted):
                 self._fill()
+                if self._interrupted:
+                    raise KeyboardInterrupt
                 for one in [one for one in self._running if one.handle.exit_code() is not None]:
                     self._settle(one)
                 self._stop(self._hopeless())
@@ -156,14 +159,14 @@ class Coordinator:
                 self._listener.waiting([one.planned for one in self._running])
                 time.sleep(POLL_SECONDS)
         except BaseException:  # no run is left behind, whatever was raised
-            for which in handled:  # a second signal must not interrupt this
-                signal.signal(which, signal.SIG_IGN)
             self._stop_all()
             raise
         finally:
-            for which, handler in handlers.items():
-                signal.signal(which, handler)
-            self._engine.close()
+            try:
+                self._engine.close()
+            finally:
+                for which, handler in handlers.items():
+                    signal.signal(which, handler)
 
     def _fill(self) -> None:
         """Start the runs that there is room for."""
@@ -188,17 +191,11 @@ class Coordinator:
             planned.run.clear_failure()
             if planned.run.read_state().job:  # one that has ended
                 planned.run.update_state(job=None)
-        self._starting = True  # an interrupt now would leave behind the run that is just starting
-        try:
-            waiting = iter(batch)
-            for handle in self._engine.start(batch) or ():
-                self._begin(next(waiting), handle)
-            if left := next(waiting, None):
-                raise UserError(f"{type(self._engine).__name__}.start returned no handle for the run {left.run.name}")
-        finally:
-            self._starting = False
-        if self._interrupted:
-            raise KeyboardInterrupt
+        waiting = iter(batch)
+        for handle in self._engine.start(batch) or ():
+            self._begin(next(waiting), handle)
+        if left := next(waiting, None):
+            raise UserError(f"{type(self._engine).__name__}.start returned no handle for the run {left.run.name}")
 
     @property
     def _under_way(self) -> list[PlannedRun]:
@@ -342,9 +339,11 @@ class Coordinator:
                 self._end(planned, state)
 
     def _interrupt(self, *_: object) -> None:
-        """Treat SIGTERM and SIGHUP like Ctrl-C, so that no run is left behind."""
-        if not self._starting:
-            raise KeyboardInterrupt
+        """Treat SIGTERM and SIGHUP like Ctrl-C.
+
+        The loop raises, not this handler: an exception here could leave behind a run that is just starting, and that of
+        a second signal would interrupt the stopping of the runs.
+        """
         self._interrupted = True
 
 

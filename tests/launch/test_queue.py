@@ -265,6 +265,25 @@ def test_what_goes_wrong_in_the_coordinator_leaves_no_run_behind(resolve: Resolv
     assert sweep.runs[0].run.read_state().state == "cancelled"
 
 
+def test_several_signals_at_once_leave_no_run_behind(resolve: Resolve):
+    sweep, pids = resolve(LONG), list[int]()
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+
+    class Impatient(Notes):
+        def waiting(self, running: Sequence[PlannedRun]) -> None:
+            if running and not pids and (pid := running[0].run.read_state().pid):
+                pids.append(pid)
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # they all arrive when it ends
+                for which in signals:
+                    signal.raise_signal(which)
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(sweep, Impatient())
+    assert not psutil.pid_exists(pids[0])
+    assert sweep.runs[0].run.read_state().state == "cancelled"
+
+
 def test_a_record_is_the_truth_whatever_the_state_says(resolve: Resolve):
     sweep = resolve("seed=0")
     (planned,) = sweep.runs
