@@ -155,24 +155,31 @@ def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
     """
     manifest = folder / "manifest.json"
     _, made = _version(manifest)
-    is_newer = False
+    large: dict[Path, tuple[int, int]] = {}
     for name, expected in hashes.items():
         file = folder / name
         try:
             size, changed = _version(file)
-            if size > MAX_ALWAYS_READ and changed <= made:
-                continue
-            is_newer |= size > MAX_ALWAYS_READ
+            if size > MAX_ALWAYS_READ:
+                if changed <= made:
+                    continue
+                large[file] = size, changed
             content = _sha256(file, size, changed)
         except OSError as error:
             raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
         if content != expected:
-            raise UserError(
-                f"{file}: its content was changed after the store was made; delete the folder and prepare again"
-            )
-    if is_newer:
+            raise _changed(file)
+    if large:
         with suppress(OSError):  # somebody else's store, or a read-only disk
             os.utime(manifest)
+            for file, version in large.items():
+                if _version(file) != version:  # changed after it was read, perhaps before the manifest was marked
+                    os.utime(file)
+                    raise _changed(file)
+
+
+def _changed(file: Path) -> UserError:
+    return UserError(f"{file}: its content was changed after the store was made; delete the folder and prepare again")
 
 
 def _version(file: Path) -> tuple[int, int]:

@@ -535,7 +535,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column(
             "exclusive",
             "whether the run had its devices to itself: no other run of lmexp used them and, on a GPU with NVML, no "
-            "other program; if false, its speeds are too low",
+            "other program; of several nodes, only the first is watched; if false, its speeds are too low",
             is_text=True,
         ),
         Column(

@@ -77,7 +77,7 @@ def rebuild(run: RunDir, config: RunConfig) -> Row:
         state = row["state"] = "failed" if known.state == "running" else known.state  # its process is gone
         if state in WAITING:
             return row | {"reason": f"it is {state}"}
-        record = run.read_record()
+        record = run.read_record() or run.read_milestones()
         if not record and not run.read_curve():
             return row | {"reason": "it has no curve"}
         mirror = open_mirror(config, run, say=lambda line: None)

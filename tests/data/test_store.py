@@ -283,6 +283,27 @@ def test_the_large_files_of_a_copied_store_are_read_once(lines, tmp_path, monkey
     assert Store.open(copied).fingerprint == store.fingerprint and not read
 
 
+def test_a_file_that_is_changed_while_a_copied_store_is_read_is_noticed_at_every_start(lines, tmp_path, monkeypatch):
+    store = prepare(lines, BYTE, tmp_path / "stores")
+    time.sleep(0.02)  # the clock of files ticks every few milliseconds
+    (store.path / "train.bin").touch()
+    monkeypatch.setattr("lmexp.data.folders.MAX_ALWAYS_READ", 0)
+    sha256, changed = folders._sha256, []
+
+    def read_and_change(file: Path, *version: int) -> str:
+        content = sha256(file, *version)
+        if file.name == "train.bin" and not changed:
+            changed.append(file)
+            time.sleep(0.02)
+            overwrite(file)
+        return content
+
+    monkeypatch.setattr("lmexp.data.folders._sha256", read_and_change)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"train\.bin: its content was changed"):
+            Store.open(store.path)
+
+
 def test_work_on_the_next_item_runs_while_this_one_is_used():
     begun = [threading.Event() for _ in range(3)]
 

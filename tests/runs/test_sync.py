@@ -83,9 +83,11 @@ def test_each_run_becomes_one_clean_wandb_run_however_often(make: Make, sweep: P
 @pytest.mark.parametrize("state", ["oom", "diverged", "timeout", "failed", "cancelled"])
 def test_a_run_that_did_not_end_well_is_mirrored_as_failed(make: Make, sweep: Path, state: str) -> None:
     run = make("a1", state)
+    run.write_milestones([RECORD | {"run_id": "a1", "loss": 5.0}])
     assert results(sync(sweep, {})) == [(state, "mirrored")]
     found = only_wandb_piece(run)
     assert points_of(found["history"]) == CURVE
+    assert found["summary"]["loss"] == 5.0  # of the milestone that it has reached
     assert found["exit_code"] == 1
 
 
