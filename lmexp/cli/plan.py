@@ -96,7 +96,9 @@ def _proposals(
     name: str, overrides: list[str], common: CommonWithConfigs, plan: "SweepPlan", caps: "Caps", law: LawOptions
 ) -> dict[str, Any]:
     """Return what fits under the caps (`affordable`) and how well a law is identified (`simulation`), if wanted."""
-    from lmexp.planning.proposals import affordable, simulated
+    if not (caps or law.law):
+        return {}
+    from lmexp.planning.proposals import affordable, simulated  # slow to import, because they fit laws
     from lmexp.study.proposals import PlannedCommand
 
     options = [] if common.output_dir == OUTPUTS else ["--output-dir", str(common.output_dir)]

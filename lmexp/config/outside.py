@@ -1,5 +1,7 @@
 """What a config takes from outside lmexp: whether it can be called, and which version of it a run was named for."""
 
+from typing import Any
+
 from lmexp.config.code import check_call, code_version, load_target
 from lmexp.config.data import OutsideData
 from lmexp.config.optimizers import OtherOptim
@@ -18,8 +20,9 @@ def check_outside(config: RunConfig) -> None:
 
     What models, tasks and metrics take is checked by their own sections, loggers by runs/mirrors/open.py.
     """
-    check_trust(config)
-    check_settings(config.model_dump(mode="json", by_alias=True))
+    plain = config.model_dump(mode="json", by_alias=True)
+    _check_names(plain)
+    check_settings(plain)
     if isinstance(config.optim, OtherOptim):
         check_call(config.optim, "optimizer", given=["params"], named=["lr"])
     if isinstance(config.schedule, OutsideSchedule):
@@ -58,7 +61,11 @@ def warn_of_changes(config: RunConfig, name: str, say: Say) -> None:
 
 def check_trust(config: RunConfig) -> None:
     """Raise UserError for a config, of whatever origin, that names code which the user does not trust."""
-    for name in names_of_code(config.model_dump(mode="json", by_alias=True)):
+    _check_names(config.model_dump(mode="json", by_alias=True))
+
+
+def _check_names(plain: dict[str, Any]) -> None:
+    for name in names_of_code(plain):
         check_trusted(name)
 
 
@@ -68,8 +75,9 @@ def check_code(config: RunConfig, *sections: str) -> None:
     A run whose code has changed would have the result of another run under its name. What only the user may say in
     `sections`, those that are about to be used, is checked too; see trust.SETTINGS.
     """
-    check_trust(config)
-    check_settings(config.model_dump(mode="json", by_alias=True), *sections)
+    plain = config.model_dump(mode="json", by_alias=True)
+    _check_names(plain)
+    check_settings(plain, *sections)
     if changed := changed_code(config):
         raise UserError(
             f"the code of {', '.join(changed)} has changed since this run was named; run the sweep again, which makes "

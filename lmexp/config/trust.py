@@ -255,16 +255,20 @@ def names_of_code(node: Any) -> Iterator[str]:
         model = node.get("pretrained")
         of_model = f"={model}" if isinstance(model, str) and model != "???" and "${" not in model else ""
         for key, value in node.items():
-            last, values = str(key).split(".")[-1], value if isinstance(value, list) else [value]
+            last = str(key).rpartition(".")[2]
             if last == "_target_":
-                yield from (one for one in values if isinstance(one, str))
+                yield from (one for one in _listed(value) if isinstance(one, str))
             elif last == REMOTE_CODE:
-                yield from (f"{REMOTE_CODE}{of_model}" for one in values if one not in (None, False))
+                yield from (f"{REMOTE_CODE}{of_model}" for one in _listed(value) if one not in (None, False))
             elif isinstance(value, dict | list | tuple):  # a leaf is not worth a call: there are hundreds
                 yield from names_of_code(value)
     elif isinstance(node, list | tuple):
         for value in node:
             yield from names_of_code(value)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def targets_in(node: Any) -> Iterator[str]:

@@ -4,10 +4,14 @@ This is checked before anything starts, so that a precision that the device lack
 silently trained in another precision.
 """
 
+import ctypes
 import os
 import platform
 import re
+import runpy
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +60,8 @@ def detect(accelerator: str = "auto") -> Device:
             f"trainer.accelerator={accelerator}: lmexp knows {', '.join(ACCELERATORS)}."
             f"{nearest(accelerator, ACCELERATORS)}"
         )
+    if accelerator == "cpu" or (accelerator == "auto" and not _may_have_gpu()):
+        return _cpu()
     import torch
 
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -71,13 +77,10 @@ def detect(accelerator: str = "auto") -> Device:
             capability=None if torch.version.hip else (first.major, first.minor),  # on AMD they mean something else
             native_bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         )
-    memory_gb = psutil.virtual_memory().total / 1e9
     if kind == "mps":
-        return Device("mps", f"{_cpu_model()} GPU", 1, memory_gb, None, native_bf16=True)
+        return Device("mps", f"{_cpu_model()} GPU", 1, _host_memory_gb(), None, native_bf16=True)
     if kind == "cpu":
-        granted = cores()
-        name = f"{_cpu_model()}, {granted} core{'s' if granted > 1 else ''}"
-        return Device("cpu", name, 1, memory_gb, None, native_bf16=_cpu_has_bf16())
+        return _cpu()
     built = "" if torch.version.cuda or torch.version.hip else " (this torch is built without CUDA)"
     raise UserError(f"trainer.accelerator={accelerator}, but torch finds no such device here{built}")
 
@@ -131,6 +134,34 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch may find a GPU here, as far as can be known without importing torch, which takes seconds."""
+    spec = find_spec("torch")
+    if "torch" in sys.modules or sys.platform == "darwin" or spec is None or spec.origin is None:
+        return True
+    try:
+        built = runpy.run_path(str(Path(spec.origin).with_name("version.py")))  # what torch.version is
+    except OSError:
+        return True
+    if not built.get("cuda"):
+        return bool(built.get("hip"))
+    try:  # the driver, which torch does not bring with it
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _cpu() -> Device:
+    granted = cores()
+    name = f"{_cpu_model()}, {granted} core{'s' if granted > 1 else ''}"
+    return Device("cpu", name, 1, _host_memory_gb(), None, native_bf16=_cpu_has_bf16())
+
+
+def _host_memory_gb() -> float:
+    return psutil.virtual_memory().total / 1e9
 
 
 def _but_has(device: Device) -> str:

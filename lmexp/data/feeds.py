@@ -9,10 +9,9 @@ is computed.
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from lmexp.config.checks import sequences
 from lmexp.config.data import Split
@@ -26,7 +25,10 @@ from lmexp.data.order import ByLength, Order, Permutations
 from lmexp.data.store import Store, is_advised, read_soon
 from lmexp.errors import UserError
 
-Batch = dict[str, torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+
+Batch = dict[str, "torch.Tensor"]
 """What a task predicts from: see the feeds. `targets` are IGNORED where nothing is to be predicted."""
 IGNORED = -100
 MASKED, REPLACED = 0.8, 0.1
@@ -155,7 +157,7 @@ class Windows(_TrainingText):
         batch = {"inputs": _stretches(tokens, starts, length), "targets": _stretches(tokens, starts + 1, length)}
         if self.marks_documents:
             batch["documents"] = (batch["inputs"] == self.store.bos_id).cumsum(1)
-        return {name: torch.from_numpy(side) for name, side in batch.items()}
+        return _tensors(batch)
 
 
 class MaskedWindows(_TrainingText):
@@ -213,7 +215,7 @@ class MaskedWindows(_TrainingText):
             masked, replaced = dice < MASKED, (dice >= MASKED) & (dice < MASKED + REPLACED)
             inputs[row, where[masked]] = self.store.mask_id
             inputs[row, where[replaced]] = others[replaced]
-        return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+        return _tensors({"inputs": inputs, "targets": targets})
 
 
 class _Examples:
@@ -344,7 +346,7 @@ class Labelled(_Examples):
                 scored = np.where(mine == IGNORED, IGNORED, self._numbers[np.maximum(mine, 0)])
                 tags[row, 1 + first - start : 1 + first - start + len(mine)] = scored
         targets = tags if answers is not None else self._numbers[self.store.label(split)[windows[:, 0]]]
-        return {name: torch.from_numpy(array) for name, array in _named(inputs, valid, targets).items()}
+        return _tensors(_named(inputs, valid, targets))
 
     def count_targets(self, examples: np.ndarray) -> int:
         """See _Examples."""
@@ -396,8 +398,7 @@ class Pairs(_Examples):
             sources[row, : len(tokens)], source_valid[row, : len(tokens)] = tokens, True
             inputs[row, 0], inputs[row, 1 : 1 + len(answer)] = self.start, answer
             targets[row, : len(answer)], targets[row, len(answer)] = answer, self.end
-        arrays = {"sources": sources, "source_valid": source_valid, "inputs": inputs, "targets": targets}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return _tensors({"sources": sources, "source_valid": source_valid, "inputs": inputs, "targets": targets})
 
     def count_targets(self, examples: np.ndarray) -> int:
         """See _Examples: the tokens of the targets, and one that ends each."""
@@ -442,6 +443,13 @@ def _overlapping(example: int, length: int, room: int) -> list[tuple[int, int, i
 
 def _named(inputs: np.ndarray, valid: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     return {"inputs": inputs, "valid": valid, "targets": targets}
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> Batch:
+    """Return arrays as tensors that share their memory."""
+    import torch  # here, because a plan opens feeds, and takes seconds less without it
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _stretches(tokens: np.ndarray, starts: np.ndarray, length: int) -> np.ndarray:

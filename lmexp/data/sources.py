@@ -10,6 +10,7 @@ A source has a fingerprint, the hash of its content. It stands for the paths in 
 in another folder is the same data.
 """
 
+import os
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -271,16 +272,14 @@ def _cannot_read(data: DataConfig, error: OSError) -> UserError:
 
 def library_files(root: Path) -> list[Path]:
     """Return the Python files of a standard library, tests left out, sorted by their path in it."""
-    files = {
-        path.relative_to(root): path
-        for path in root.rglob("*.py")
-        if not _NOT_STDLIB.intersection(path.relative_to(root).parts[:-1])
-        and not any(map(is_leftover, path.relative_to(root).parts))
-        and path.is_file()
-    }
+    files = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _NOT_STDLIB and not is_leftover(name)]
+        paths = (Path(folder, name) for name in names if name.endswith(".py") and not is_leftover(name))
+        files += [path for path in paths if path.is_file()]
     if not files:
         raise UserError(f"{root}: this interpreter came without its library's sources; use data=text")
-    return [files[name] for name in sorted(files, key=Path.as_posix)]
+    return sorted(files, key=Path.as_posix)
 
 
 def _stdlib_files() -> list[Path]:

@@ -1,8 +1,10 @@
 """The doctor tells the truth about this machine, and about what it refuses."""
 
 import json
+import sys
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from rich.console import Console
 from lmexp.config.paths import shipped_root
 from lmexp.config.schema import PrecisionConfig
 from lmexp.cost import doctor
-from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
+from lmexp.cost.device import Device, _may_have_gpu, detect, slow_precision, unsupported_precision
 from lmexp.cost.doctor import examine
 from lmexp.cost.peaks import key_of, read_peaks
 from lmexp.errors import UserError
@@ -221,6 +223,30 @@ def test_the_cpu_is_found_with_its_cores() -> None:
 def test_asking_for_a_gpu_where_there_is_none_is_a_users_error(accelerator: str) -> None:
     with pytest.raises(UserError, match=f"trainer.accelerator={accelerator}, but torch finds no such device"):
         detect(accelerator)
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "may"),
+    [
+        ("cuda = None; hip = None", True, False),
+        ("cuda = '13.0'; hip = None", True, True),
+        ("cuda = '13.0'; hip = None", False, False),
+        ("cuda = None; hip = '6.4'", False, True),
+        (None, False, True),  # a torch without the file: it has to be asked
+    ],
+)
+@pytest.mark.skipif(sys.platform == "darwin", reason="a Mac may always have a GPU")
+def test_torch_is_asked_for_a_gpu_only_if_it_could_use_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str | None, driver: bool, may: bool
+) -> None:
+    if version is not None:
+        (tmp_path / "version.py").write_text(version)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(
+        "lmexp.cost.device.find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    )
+    monkeypatch.setattr("lmexp.cost.device.ctypes.CDLL", lambda name: None if driver else Path("/nowhere").read_bytes())
+    assert _may_have_gpu() is may
 
 
 def test_an_unknown_accelerator_is_named_with_the_nearest() -> None:

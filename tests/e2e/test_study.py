@@ -139,11 +139,13 @@ def test_a_run_is_moved_to_another_machine_and_run_there(finished: Path, tmp_pat
     assert here_row["loss"] == pytest.approx(there_row["loss"], abs=1e-4)
 
 
-def test_help_and_report_import_no_torch(finished: Path):
-    for words in (["--help"], ["list", "models"], ["status", "train"], ["report", "train"]):
+def test_help_report_and_plan_import_no_torch(finished: Path):
+    plan = ["plan", "mine", *DATA, "trainer.accelerator=cpu"]
+    for words in (["--help"], ["list", "models"], ["status", "train"], ["report", "train"], plan):
+        slow = {"torch", "pandas", "scipy"} if words is plan else {"torch"}
         script = (
             "import sys; from lmexp.cli import app; "
-            f"app({words!r}, standalone_mode=False); sys.exit('torch' in sys.modules)"
+            f"app({words!r}, standalone_mode=False); sys.exit(bool({slow!r} & sys.modules.keys()))"
         )
         ended = subprocess.run([sys.executable, "-c", script], cwd=finished, capture_output=True, text=True, timeout=60)
         assert ended.returncode == 0, (words, ended.stderr)

@@ -7,7 +7,6 @@ configs are printed as they are: rich never reads them as markup.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
 from rich import box
 from rich.cells import cell_len
 from rich.table import Table
@@ -22,6 +21,8 @@ GAP = 2
 
 def small_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], right: Collection[str] = ()) -> Table:
     """Return a table of text; null is shown as a dash, long text is wrapped, headings in `right` align right."""
+    import pandas as pd  # here, because a plan has no such table, and takes a second less without pandas
+
     table = empty_table()
     for heading in headings:
         table.add_column(Text(heading), justify="right" if heading in right else "left", overflow="fold")
