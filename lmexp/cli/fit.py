@@ -12,6 +12,7 @@ from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.answers import Answer
+    from lmexp.analysis.scaling.laws import Law
     from lmexp.analysis.scaling.points import Points
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
@@ -32,6 +33,16 @@ class QuestionOptions:
         float | None,
         typer.Option(metavar="TOKENS", help="Also find the cheapest model when this many tokens will be served."),
     ] = None
+    predict: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN", help="Also predict the loss of this run, such as params=1.4e9,tokens=9e11; can be repeated."
+        ),
+    ] = None
+    law: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAMES", help="Laws to fit, such as overtraining [default: chinchilla,extra,kaplan]."),
+    ] = None
     cost: Annotated[
         str | None,
         typer.Option(
@@ -46,10 +57,29 @@ class QuestionOptions:
         """Raise UserError for options that cannot be combined."""
         if self.cost is None and self.at:
             raise UserError("--at gives amounts of a --cost; budgets in FLOPs are --flops")
-        if self.cost is not None and (self.flops or self.serve is not None):
-            raise UserError("--cost fits the loss against one cost: --flops and --serve need a fit without it")
+        if self.cost is not None and (self.flops or self.law or self.predict or self.serve is not None):
+            raise UserError(
+                "--cost fits the loss against one cost: --flops, --serve, --law and --predict need a fit without it"
+            )
         if self.serve is not None and not 0 < self.serve < 1e30:
             raise UserError(f"--serve {self.serve:g}: give a number of tokens above 0")
+
+    def laws(self) -> "list[Law]":
+        """Return the laws to fit. Raises UserError for the name of an unknown law."""
+        from lmexp.analysis.scaling.laws import DEFAULT_LAWS, law_named
+
+        names = [name.strip() for name in ",".join(self.law or []).split(",") if name.strip()]
+        return [law_named(name) for name in names] or list(DEFAULT_LAWS)
+
+    def runs(self) -> list[dict[str, float | str]]:
+        """Return what is known of the runs to predict. Raises UserError for a quantity or a number that is none."""
+        from lmexp.analysis.select import parse_limits
+
+        runs = [parse_limits([words], "--predict") for words in self.predict or ()]
+        for name, value in (item for run in runs for item in run.items()):
+            if name not in ("params", "tokens") or not 0 < value < 1e40:
+                raise UserError(f"--predict {name}={value:g}: a number above 0 of params or tokens")
+        return [dict(run) for run in runs]
 
 
 @dataclass(frozen=True)
@@ -161,7 +191,8 @@ def fit(
         raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
     flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
-    points, name, folder = _points(names, columns, common.output_dir)
+    flops_alone = question.cost in ("flops", "train_flops")
+    points, name, folder = _points(names, columns, common.output_dir, flops_alone)
     answer = _answer(points, question, flops, amounts, solver)
     page = write_fit(answer, name, output or folder)
     drawn = write_fit_charts(answer, output or folder, formats)
@@ -177,8 +208,13 @@ def fit(
         print_line(str(chart))
 
 
-def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tuple[Points, str, Path]":
-    """Return the points of a file or of sweeps, their name, and the folder for the fit."""
+def _points(
+    names: list[str], columns: ColumnOptions, output_dir: Path, flops_alone: bool
+) -> "tuple[Points, str, Path]":
+    """Return the points of a file or of sweeps, their name, and the folder for the fit.
+
+    With `flops_alone`, a file may lack parameters and tokens.
+    """
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
     from lmexp.analysis.table import load_study
     from lmexp.runs.find import sweep_folder
@@ -187,7 +223,8 @@ def _points(names: list[str], columns: ColumnOptions, output_dir: Path) -> "tupl
     if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
         if columns.all_runs:
             raise UserError("--all is for sweeps; every row of a file is used anyway")
-        return points_of_csv(file, columns.parse(), columns.factors(), columns.where), file.name, Path()
+        points = points_of_csv(file, columns.parse(), columns.factors(), columns.where, flops_alone)
+        return points, file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
     study = load_study([sweep_folder(name, output_dir) for name in names], columns.all_runs)
@@ -204,7 +241,16 @@ def _answer(
     from lmexp.analysis.scaling.answers import answer, answer_in_cost
 
     if question.cost is None:
-        return answer(points, flops, question.serve, solver.delta, solver.bootstraps, solver.seed)
+        return answer(
+            points,
+            flops,
+            question.serve,
+            solver.delta,
+            solver.bootstraps,
+            solver.seed,
+            question.laws(),
+            question.runs(),
+        )
     return answer_in_cost(points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed)
 
 

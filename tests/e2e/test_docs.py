@@ -36,6 +36,20 @@ def test_commands_in_the_docs_run(lines: list[str], lmexp: Lmexp):
         assert ended.returncode == 0, (line, ended.stderr)
 
 
+FITTING = (ROOT / "docs" / "fitting.md").read_text()
+TABLES = re.findall(r"^\$ cat > (\S+) <<'END'\n(.*?)END\n((?:\$ lmexp [^\n]*\n)+)", FITTING, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "table", "commands"), TABLES, ids=[name for name, *_ in TABLES])
+def test_the_tables_that_the_page_about_fits_shows_can_be_fitted(
+    name: str, table: str, commands: str, tmp_path: Path, lmexp: Lmexp
+):
+    (tmp_path / name).write_text(table)
+    for line in commands.splitlines():
+        ended = lmexp(*shlex.split(line.split("  #")[0])[2:], timeout=300)
+        assert ended.returncode == 0, (line, ended.stderr)
+
+
 def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
     readme = ROOT / "README.md"
     (sweep,) = blocks(readme, "yaml")

@@ -73,6 +73,9 @@ WRONG = {
     "a negative budget": (["points.csv", "--flops", "-1e20"], "--flops -1e20: give a number above 0"),
     "amounts without a cost": (["points.csv", "--at", "5"], "--at gives amounts of a --cost"),
     "a cost and a budget": (["points.csv", "--cost", "dollars", "--flops", "1e9"], "--cost fits the loss against one"),
+    "a law that is none": (["points.csv", "--law", "overtrainig"], "Did you mean 'overtraining'?"),
+    "a run without tokens": (["points.csv", "--law", "kaplan", "--predict", "params=1e9"], "add tokens="),
+    "compute alone": (["compute.csv"], "FLOPs alone are enough for --cost train_flops"),
     "a format that is none": (["points.csv", "--charts", "bmp"], "--charts knows no format 'bmp'"),
     "a column that is none": (["points.csv", "--loss", "val_los"], "Did you mean 'val_loss'?"),
 }
@@ -84,6 +87,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(points: Path, lmexp: Lmexp, nam
     folder = points.parent
     (folder / "text.csv").write_text("params,tokens,loss\n1e6,1e8,3\n1e6,lots,3\n")
     (folder / "empty.csv").write_text("")
+    (folder / "compute.csv").write_text("flops,loss\n1e18,3\n")
     line = "\n".join(f"{n:g},{20 * n:g},{3 - i / 10}" for i, n in enumerate(np.geomspace(1e6, 1e9, 10)))
     (folder / "line.csv").write_text(f"params,tokens,loss\n{line}\n")
     (folder / "one.csv").write_text("params,tokens,loss\n1e6,1e8,3\n")

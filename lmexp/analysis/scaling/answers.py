@@ -4,7 +4,7 @@ Laws are not averaged. The law that predicted the largest, held-out runs best is
 beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.irreducible import Irreducible, irreducible
-from lmexp.analysis.scaling.laws import SERVED, SIX_ND, Price, power
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SERVED, SIX_ND, Law, Price, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 from lmexp.units import si
@@ -70,6 +70,17 @@ class Bought:
     loss: Estimate
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """The loss that a law predicts for one new run."""
+
+    run: dict[str, float | str]
+    """What is known of the run: `params`, `tokens`, ..."""
+    by: str
+    """The name of the law."""
+    loss: Estimate
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """One fit and everything that is reported about it."""
@@ -93,6 +104,7 @@ class Answer:
     served_tokens: float | None = None
     served: tuple[Served, ...] = ()
     bought: tuple[Bought, ...] = ()
+    predicted: tuple[Predicted, ...] = ()
     warnings: tuple[str, ...] = ()
     bootstraps: int = 1000
     seed: int = 0
@@ -116,17 +128,20 @@ def answer(
     delta: float | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
+    laws: Sequence[Law | str] = DEFAULT_LAWS,
+    runs: Sequence[Mapping[str, float | str]] = (),
 ) -> Answer:
-    """Fit all laws in N and D and both approaches, and compute the optimum of each budget.
+    """Fit laws in N and D and both approaches, and compute the optimum of each budget and the loss of each of `runs`.
 
-    Raises UserError if the design cannot identify such a law, or if no law can be fitted.
+    Raises UserError if the design cannot identify such a law, if no law can be fitted, or if a law needs more of a run
+    than is given.
     """
     if why := checks.refusals(points):
         raise UserError(
             f"{points.source.split(':')[0]}: {' '.join(why)} --cost train_flops fits the loss against compute alone."
         )
     points = branches.in_units(points)
-    fitted = fit(points, delta=delta, bootstraps=bootstraps, seed=seed)
+    fitted = fit(points, laws, delta, bootstraps, seed)
     refused = {name: " ".join(reasons) for name, reasons in fitted.refusals.items()}
     if not fitted.laws:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
@@ -137,11 +152,11 @@ def answer(
 
     largest, price = float(points.flops.max()), checks.price_of(points)
     wanted = list(budgets) or [largest * times for times in BEYOND]
-    laws = {name: law for name, law in fitted.laws.items() if law.law.has_optimum}
-    best = [_by_law(name, law, flops, largest, price) for flops in wanted for name, law in laws.items()]
+    trading = {name: law for name, law in fitted.laws.items() if law.law.has_optimum}
+    best = [_by_law(name, law, flops, largest, price) for flops in wanted for name, law in trading.items()]
     best += [_by_approach(approach, flops, largest) for flops in wanted for approach in approaches.values()]
     order = {flops: i for i, flops in enumerate(wanted)}
-    first = laws.get("chinchilla")
+    first = trading.get("chinchilla")
     return Answer(
         points=points,
         fit=fitted,
@@ -155,9 +170,10 @@ def answer(
         agreement=_agreement(fitted, best, rivals(fitted, list(approaches)), wanted[0]),
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
-        served=tuple(_serve(name, law, flops, served, price) for flops in wanted for name, law in laws.items())
+        served=tuple(_serve(name, law, flops, served, price) for flops in wanted for name, law in trading.items())
         if served
         else (),
+        predicted=tuple(_predict(name, law, run) for run in runs for name, law in fitted.laws.items()),
         warnings=_once(
             *_about_points(points, fitted, wanted[0], price),
             _doubts(fitted, best),
@@ -278,6 +294,13 @@ def _by_law(name: str, law: LawFit, flops: float, largest: float, price: Price) 
 
 def _by_approach(approach: Approach, flops: float, largest: float) -> Best:
     return Best(flops, flops / largest, approach.name, approach.params(flops), approach.tokens(flops), None)
+
+
+def _predict(name: str, law: LawFit, run: Mapping[str, float | str]) -> Predicted:
+    """Return the loss of one new run. Raises UserError if the law needs more of it than is given."""
+    if missing := [key for key in law.law.inputs if key not in run]:
+        raise UserError(f"{name} predicts the loss of a run from its {' and '.join(law.law.inputs)}: add {missing[0]}=")
+    return Predicted(dict(run), name, law.prediction(*(float(run[key]) for key in law.law.inputs)))
 
 
 def _serve(name: str, law: LawFit, flops: float, served: float, price: Price) -> Served:

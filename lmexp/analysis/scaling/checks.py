@@ -44,6 +44,8 @@ def size_of(params: Floats) -> np.ndarray:
 
 def refusals(points: Points) -> tuple[str, ...]:
     """Return the reasons why no law in both N and D can be fitted to these points; empty if one can."""
+    if not points.has_sizes:
+        return ("The points have no parameters and tokens, which a law in N and D needs.",)
     reasons = []
     sizes = int(size_of(points.params).max()) + 1
     if sizes < MIN_SIZES:
@@ -58,6 +60,19 @@ def refusals(points: Points) -> tuple[str, ...]:
 
 def warnings(points: Points) -> tuple[str, ...]:
     """Return warnings about what weakens a fit to these points."""
+    sentences = _about_sizes(points) if points.has_sizes else []
+    decades = float(np.log10(points.flops.max() / points.flops.min()))
+    if decades < FEW_DECADES:
+        sentences.append(f"Compute spans {decades:.1f} decades: under {FEW_DECADES} an exponent is hardly known.")
+    if len(points) > points.n_units:
+        sentences.append(
+            f"{len(points)} points come from {points.n_units} independent units, and these are what is resampled."
+        )
+    return tuple(sentences)
+
+
+def _about_sizes(points: Points) -> list[str]:
+    """Return warnings about the sizes and about the FLOPs of a parameter and token."""
     sentences = []
     sizes = size_of(points.params)
     n_sizes = int(sizes.max()) + 1
@@ -65,9 +80,6 @@ def warnings(points: Points) -> tuple[str, ...]:
         sentences.append(
             f"Only {_count(n_sizes, 'size')} of model: {FEW_SIZES} or more make exponents worth something."
         )
-    decades = float(np.log10(points.flops.max() / points.flops.min()))
-    if decades < FEW_DECADES:
-        sentences.append(f"Compute spans {decades:.1f} decades: under {FEW_DECADES} an exponent is hardly known.")
     ratio = np.round(np.log(points.tokens / points.params) / SAME_SIZE)
     few = sum(len(np.unique(ratio[sizes == size])) < FEW_RATIOS for size in range(n_sizes))
     if 2 * few > n_sizes and 2 * n_sizes <= len(points):  # if every run has its own size, no ratios are needed
@@ -79,11 +91,7 @@ def warnings(points: Points) -> tuple[str, ...]:
             f"FLOPs are {low:.3g} to {high:.3g} N D: attention and the head weigh more in small models, or conventions "
             f"are mixed. Optima take {price_of(points)}, {flops_per_token(points):.3g} N D at the largest runs."
         )
-    if len(points) > points.n_units:
-        sentences.append(
-            f"{len(points)} points come from {points.n_units} independent units, and these are what is resampled."
-        )
-    return tuple(sentences)
+    return sentences
 
 
 def flops_per_token(points: Points) -> float:

@@ -17,7 +17,7 @@ from lmexp.analysis.scaling import checks, solver
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, bootstrap, leave_one_out, margin, student, unit_indices
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
-from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SIX_ND, Law, Optimal, Price, law_named
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, IN_LOGS, SIX_ND, Law, Optimal, Price, law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
@@ -379,7 +379,7 @@ def _intervals(
     """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma."""
     intervals = {}
     for i, (name, value) in enumerate(theta.items()):
-        in_logs = name in ("A", "B", "Nc", "Dc", "gamma")
+        in_logs = name in IN_LOGS
         center = np.log(value) if in_logs else value
         half = widened * float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half

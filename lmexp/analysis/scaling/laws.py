@@ -4,10 +4,10 @@ Every law here is a special case of one form in parameters N and tokens D, with 
 
     L = E + (A N^-alpha + B D^-beta)^gamma
 
-Chinchilla's law has gamma = 1. Kaplan's has E = 0 and beta = 1, and other names for its parameters. A law in one
-variable has the first term only, and N then stands for that variable. So loss, optimum and serving are written once,
-for the form. A law adds the names of its own parameters and the conversion between them and the form. surface.py says
-how the form is fitted.
+Chinchilla's law has gamma = 1. Kaplan's has E = 0 and beta = 1, and other names for its parameters. Gadre's law of
+over-training has beta = alpha. A law in one variable has the first term only, and N then stands for that variable. So
+loss, optimum and serving are written once, for the form. A law adds the names of its own parameters and the conversion
+between them and the form. surface.py says how the form is fitted.
 
 A theta is an array whose last axis holds a law's parameters in the order of `Law.parameters`. Its leading axes are
 batch axes and broadcast with N and D: theta (B, 1, k) with N (n,) gives losses (B, n).
@@ -46,6 +46,9 @@ class Price(NamedTuple):
         """The convention as a formula."""
         return f"C = {self.factor:.3g} N{'' if self.power == 1 else f'^{self.power:.3g}'} D"
 
+
+IN_LOGS = frozenset({"A", "B", "Nc", "Dc", "gamma", "a", "b"})
+"""Parameters that are factors: their intervals are symmetric in the logarithm."""
 
 SIX_ND = Price()
 """C = 6 N D."""
@@ -86,6 +89,8 @@ class Law:
     """Converts the parameters, as arguments, to the form."""
     from_form: Callable[[Form], tuple[Floats, ...]]
     """Converts the form back to the parameters."""
+    one_exponent: bool = False
+    """Whether beta is alpha, one fitted number for both; `free` then has alpha alone."""
 
     def form(self, theta: npt.ArrayLike) -> Form:
         """Return the form of a theta (..., k); each of its numbers has shape (...)."""
@@ -212,6 +217,30 @@ kaplan = Law(
 """Kaplan et al. 2020, equation 1.5, where N excludes embeddings."""
 
 
+overtraining = Law(
+    name="overtraining",
+    formula="L = E + (a M^eta + b M^-eta) C^-eta, M = D/N, C = 6ND",
+    parameters=("E", "a", "b", "eta"),
+    inputs=("params", "tokens"),
+    free=("E", "A", "alpha", "B"),
+    to_form=lambda E, a, b, eta: Form(
+        E, a / FLOPS_PER_TOKEN**eta, 2 * eta, b / FLOPS_PER_TOKEN**eta, 2 * eta, np.ones(())
+    ),
+    from_form=lambda f: (
+        f.E,
+        f.A * FLOPS_PER_TOKEN ** (f.alpha / 2),
+        f.B * FLOPS_PER_TOKEN ** (f.alpha / 2),
+        f.alpha / 2,
+    ),
+    one_exponent=True,
+)
+"""Gadre et al. 2024 (arXiv 2403.08540), equation 4: at one ratio M of tokens to parameters, the loss is a power of C.
+
+It is Chinchilla's law with beta = alpha = 2 eta, written in C and M: N = (C/6M)^1/2 and D = (CM/6)^1/2. One exponent
+less makes do with fewer runs, and the authors predict runs of hundreds of tokens per parameter from five small ones.
+"""
+
+
 def _kaplan_alone(name: str, column: str, letter: str) -> Law:
     """Return Kaplan's law in one of N and D, if the other is not the limit."""
     return Law(
@@ -244,7 +273,7 @@ def power(column: str) -> Law:
     )
 
 
-LAWS = {law.name: law for law in (chinchilla, extra, kaplan, kaplan_params, kaplan_tokens)}
+LAWS = {law.name: law for law in (chinchilla, extra, kaplan, overtraining, kaplan_params, kaplan_tokens)}
 """The laws in parameters and tokens, by name; `power` makes those in one cost."""
 DEFAULT_LAWS = (chinchilla, extra, kaplan)
 """The laws that `fit` fits by default; chinchilla and extra are always fitted together."""

@@ -56,9 +56,12 @@ def ask(
 ) -> None:
     """Raise UserError with the first question about the columns: params, tokens, flops and loss, (n,) each.
 
+    Parameters and tokens are NaN where only compute is known.
+
     `vocab_size` (n,) is the vocabulary of each run, if the table has it. A quantity in `confirmed` is not questioned.
     """
-    for question in (*_about_sizes(columns), *_about_losses(columns, vocab_size)):
+    about_sizes = [] if np.isnan(columns["params"]).all() else _about_sizes(columns)
+    for question in (*about_sizes, *_about_losses(columns, vocab_size)):
         if set(question.quantities) <= set(confirmed):
             continue
         place = source if question.row is None else f"{source}, line {lines[question.row]}"

@@ -18,7 +18,7 @@ class Points:
     """Runs, one per entry of every array. All numbers are float64, so that 6ND cannot overflow."""
 
     params: Floats
-    """(n,) parameters N."""
+    """(n,) parameters N; NaN in all rows if only compute is known, and then `tokens` too."""
     tokens: Floats
     """(n,) training tokens D."""
     flops: Floats
@@ -47,7 +47,8 @@ class Points:
     def __post_init__(self) -> None:
         """Cast to float64 and check. Raises UserError if lengths differ or a number is not finite and above 0."""
         for name in ("params", "tokens", "flops", "loss"):
-            object.__setattr__(self, name, self._numbers(name, getattr(self, name)))
+            unknown = name in ("params", "tokens") and not self.has_sizes
+            object.__setattr__(self, name, self._numbers(name, getattr(self, name), may_miss=unknown))
         object.__setattr__(self, "unit", self._texts("unit", self.unit))
         if self.precision is not None:
             object.__setattr__(self, "precision", self._texts("precision", self.precision))
@@ -78,6 +79,12 @@ class Points:
         """Raise UserError unless `shape` is (n,), with the length of `params`."""
         if shape != (len(self.params),):
             raise UserError(f"{name}{self._where} has shape {shape}, params has {len(self.params)} entries")
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether parameters and tokens are known; if not, only a law in compute can be fitted."""
+        sizes = np.asarray([self.params, self.tokens], dtype=np.float64)
+        return not len(self) or not np.isnan(sizes).all()
 
     @property
     def _where(self) -> str:

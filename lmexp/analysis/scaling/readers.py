@@ -1,9 +1,9 @@
 """Reads points from a study's records, or from a table or file with sizes, tokens (or FLOPs) and losses.
 
 A column is recognised by any of its usual names, or the user names it. Two of parameters N, tokens D and FLOPs C are
-enough: the third follows from C = 6ND, and `source` says so. Input that is probably a mistake is an error that names
-the line: a word among numbers, two tasks under one law, a million parameters written as 1 (plausible.py). Runs without
-a result are left out and counted.
+enough: the third follows from C = 6ND, and `source` says so. FLOPs alone are enough for a law in compute. Input that
+is probably a mistake is an error that names the line: a word among numbers, two tasks under one law, a million
+parameters written as 1 (plausible.py). Runs without a result are left out and counted.
 """
 
 import re
@@ -67,10 +67,12 @@ def points_of_csv(
     columns: Mapping[str, str] | None = None,
     scale: Mapping[str, float] | None = None,
     where: str | None = None,
+    flops_alone: bool = False,
 ) -> Points:
     """Read the points of a .csv, .tsv or Parquet file; `columns` and `scale` are those of points_of_frame.
 
-    `where` is an expression (filters.py) that keeps the rows for which it is true.
+    `where` is an expression (filters.py) that keeps the rows for which it is true. With `flops_alone`, a table may
+    lack parameters and tokens.
 
     Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
     an implausible number where a number is needed, with the line.
@@ -82,7 +84,7 @@ def points_of_csv(
         written = written & matching(frame, where)
         if not written.any():
             raise UserError(f"no row of {file} meets --where {where}")
-    return points_of_frame(frame[written], columns, scale, source=str(file), lines=lines[written])
+    return points_of_frame(frame[written], columns, scale, str(file), lines[written], flops_alone)
 
 
 def points_of_frame(
@@ -91,6 +93,7 @@ def points_of_frame(
     scale: Mapping[str, float] | None = None,
     source: str = "the table",
     lines: npt.NDArray[np.int64] | None = None,
+    flops_alone: bool = False,
 ) -> Points:
     """Return the points of a table with one run, or one milestone, per row.
 
@@ -98,13 +101,14 @@ def points_of_frame(
     `unit`, or else `run_id`, `run` or `name`, says which rows belong to one run. `columns` maps params, tokens, flops,
     loss and unit to column names, flops possibly to 6ND, and unit possibly to `row`. `scale` holds factors that turn
     params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
-    (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. Raises
-    UserError as points_of_csv does.
+    (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. With
+    `flops_alone`, a table may lack parameters and tokens, for a law in compute. Raises UserError as points_of_csv does.
     """
     columns = dict(columns or {})
     chosen_unit = columns.pop("unit", None)
-    rows = _rows_to_fit(frame, columns, chosen_unit, source, lines)
-    frame, headings, named, table = rows.frame, rows.headings, rows.named, rows.table
+    named = _columns(frame, columns, source, flops_alone)
+    rows = _rows_to_fit(frame, named, chosen_unit, source, lines)
+    frame, headings, table = rows.frame, rows.headings, rows.table
     scale = scale or {}
     sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in rows.known.items()}, named)
     vocabulary = headings.get("vocab_size")
@@ -151,8 +155,6 @@ class _Rows:
     frame: pd.DataFrame
     headings: dict[str, str]
     """The table's headings by their names in lower case; see _folded."""
-    named: dict[str, str]
-    """The columns of params, tokens, flops and loss."""
     known: dict[str, Floats]
     """The numbers of these columns, each (n,)."""
     table: "_Table"
@@ -162,15 +164,15 @@ class _Rows:
 
 def _rows_to_fit(
     frame: pd.DataFrame,
-    columns: Mapping[str, str],
+    named: Mapping[str, str],
     unit: str | None,
     source: str,
     lines: npt.NDArray[np.int64] | None,
 ) -> _Rows:
-    """Return the finished rows with all numbers, each once. Raises UserError as points_of_csv does."""
-    if frame.empty:
-        raise UserError(f"{source} has no rows")
-    named = _columns(frame, columns, source)
+    """Return the finished rows with all numbers of the named columns, each once.
+
+    Raises UserError as points_of_csv does.
+    """
     if unit not in (None, EACH_ROW, *frame.columns):
         raise UserError(f"{source} has no column '{printable(str(unit))}'.{nearest(str(unit), frame.columns)}")
     left_out: dict[str, int] = {}
@@ -197,7 +199,7 @@ def _rows_to_fit(
     known = {key: values[complete] for key, values in known.items()}
     for key, values in known.items():
         table.check_above_0(named[key], values)
-    return _Rows(frame[complete], headings, named, known, table, left_out)
+    return _Rows(frame[complete], headings, known, table, left_out)
 
 
 def _complete_rows(known: Mapping[str, Floats], n_rows: int) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
@@ -283,7 +285,12 @@ class _Table:
 
 def _completed(known: dict[str, Floats], named: dict[str, str]) -> tuple[dict[str, Floats], str]:
     """Return all four quantities, the missing one from C = 6ND, and a text that says where each comes from."""
-    sizes = dict(known)  # _columns made sure that at least two of the three are known
+    sizes = dict(known)  # _columns made sure that two of the three are known, or that FLOPs alone are enough
+    if len(sizes) == 2:
+        unknown = np.full_like(sizes["flops"], np.nan)
+        return sizes | {"params": unknown, "tokens": unknown}, printable(
+            f"C = {named['flops']}, loss = {named['loss']}"
+        )
     if "flops" not in sizes:
         sizes["flops"] = 6 * sizes["params"] * sizes["tokens"]
     elif "tokens" not in sizes:
@@ -306,8 +313,10 @@ def _convention(factor: Floats) -> str:
     return f" ({low:.2f} to {high:.2f} N D)"
 
 
-def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> dict[str, str]:
+def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str, flops_alone: bool) -> dict[str, str]:
     """Return the column of each quantity that the table has. Raises UserError if a needed column is missing."""
+    if frame.empty:
+        raise UserError(f"{source} has no rows")
     names = [str(name) for name in frame.columns]
     folded = _folded(frame)
     chosen = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
@@ -325,12 +334,15 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str) -> di
         )
     if higher_is_better(chosen["loss"]):
         raise UserError(f"a law needs a loss, where lower is better; higher {printable(chosen['loss'])} is better")
-    if len(chosen) < 3 or (len(chosen) == 3 and chosen.get("flops") == SIX_ND):
+    few = len(chosen) < 3 or (len(chosen) == 3 and chosen.get("flops") == SIX_ND)
+    if few and flops_alone and chosen.get("flops", SIX_ND) != SIX_ND:
+        return {key: chosen[key] for key in ("flops", "loss")}
+    if few:
         options = ", ".join(BY_HAND[key] for key in NAMES if key not in chosen)
         shown = printable(", ".join(names))
         raise UserError(
             f"{source} needs two of params, tokens and flops beside the loss; name them with {options}. "
-            f"It has: {shown[:200]}"
+            f"It has: {shown[:200]}" + (". FLOPs alone are enough for --cost train_flops" if "flops" in chosen else "")
         )
     return chosen
 

@@ -257,8 +257,11 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     shifts = surface.precisions.start if surface.precisions else np.zeros(0)
     floors = FLOORS * np.exp(surface.log_loss[weights > 0].min()) if "E" in free else np.zeros(1)
     gammas = np.append(GAMMAS, 1.0) if "gamma" in free else np.ones(1)
-    betas = EXPONENTS if "beta" in free else np.ones(1)
+    alike = surface.law.one_exponent
+    betas = EXPONENTS if "beta" in free or alike else np.ones(1)
     alpha, beta = (grid.ravel() for grid in np.meshgrid(EXPONENTS, betas, indexing="ij"))
+    pairs = np.flatnonzero(alpha == beta) if alike else np.arange(len(alpha))
+    alpha, beta = alpha[pairs], beta[pairs]
     x = surface.centred[0] + (surface.precisions.shift(shifts[None])[0] if surface.precisions else 0.0)
     u = np.exp(-np.outer(EXPONENTS, x))  # (exponents, n)
     v = np.exp(-np.outer(betas, surface.centred[1])) if "B" in free else None
@@ -268,7 +271,7 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
             log_part = np.log(np.maximum(np.exp(surface.log_loss) - floor, 1e-3 * floor))
             target = np.exp(log_part / gamma)
             w = weights * (gamma * np.exp(log_part - surface.log_loss) / target) ** 2
-            a, b = _two_terms(u, v, target, w)
+            a, b = (each[pairs] for each in _two_terms(u, v, target, w))
             columns = {"E": floor, "a": a, "alpha": alpha, "b": b, "beta": beta, "g": np.log(gamma)}
             working = [np.broadcast_to(columns[name], alpha.shape) for name in surface.names if name in columns]
             cells.append(np.column_stack([*working, np.tile(shifts, (len(alpha), 1))]))
@@ -282,9 +285,9 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     best = best.ravel()
     chosen = np.argsort(scores[best, at], kind="stable")[:STARTS]
     start = starts[best[chosen], at[chosen]]
-    for name, exponent, shift in zip(("a", "b"), ("alpha", "beta"), moved, strict=False):
+    for name, exponent, shift in zip(("a", "b"), ("alpha", surface.exponent_of_tokens), moved, strict=False):
         if name in surface.names:  # shift back to the centres of all points
-            slope = start[:, surface.names.index(exponent)] if exponent in surface.names else 1.0
+            slope = start[:, surface.names.index(exponent)] if exponent else 1.0
             start[:, surface.names.index(name)] += slope * shift
     return start
 

@@ -8,6 +8,8 @@ them free, are:
 
     E   itself, so that it may be 0;    a, b   ln A and ln B at the centre;    alpha, beta;    g = ln gamma
 
+A law of one exponent has alpha alone, and its derivatives are the sums of those by alpha and by beta.
+
 If precision is an axis, it shifts x (precision.py) to x + h(phi), and the parameters phi follow the others. Parameters
 are an array (batch, k), and values at the points are (batch, n).
 
@@ -75,6 +77,13 @@ class Surface:
         return tuple(values - centre for values, centre in zip(self.log_inputs, self.centres, strict=True))
 
     @property
+    def exponent_of_tokens(self) -> str | None:
+        """The working parameter that is the exponent of D; None if it is fixed at 1."""
+        if self.law.one_exponent:
+            return "alpha"
+        return "beta" if "beta" in self.names else None
+
+    @property
     def has_floor(self) -> bool:
         """Whether the first working parameter is E, which must not fall below 0."""
         return self.names[0] == "E"
@@ -88,7 +97,7 @@ class Surface:
         """Convert working parameters (batch, k) to the form's numbers, (batch,) each."""
         value = dict(zip(self.names, parameters.T, strict=True))
         zero, one = np.zeros(len(parameters)), np.ones(len(parameters))
-        alpha, beta = value["alpha"], value.get("beta", one)
+        alpha, beta = value["alpha"], value[self.exponent_of_tokens] if self.exponent_of_tokens else one
         tokens = np.exp(value["b"] + beta * self.centres[1]) if "b" in value else zero
         gamma = np.exp(value["g"]) if "g" in value else one
         return Form(value.get("E", zero), np.exp(value["a"] + alpha * self.centres[0]), alpha, tokens, beta, gamma)
@@ -111,7 +120,7 @@ class Surface:
         size = value["a"] - value["alpha"] * x
         if "b" in value:
             y = self.centred[1]
-            data = value["b"] - value.get("beta", 1.0) * y
+            data = value["b"] - (value[self.exponent_of_tokens] if self.exponent_of_tokens else 1.0) * y
             share = 1 / (1 + np.exp(np.clip(data - size, -700, 700)))
             log_sum = size - np.log(share)
         else:
@@ -149,6 +158,8 @@ class Surface:
             "beta": -at.y * to_data,
             "g": at.gamma * at.log_sum,
         }
+        if self.law.one_exponent:
+            slope["alpha"] = slope["alpha"] + slope["beta"]
         if self.precisions:
             slope |= {name: -alpha * moved[i] * to_size for i, name in enumerate(self.precisions.parameters)}
         return np.stack([np.broadcast_to(slope[name], at.residual.shape) for name in self.names if name != "E"], axis=1)
@@ -163,6 +174,8 @@ class Surface:
         moved, bent = self._moves(parameters)
         to_size = at.gamma * at.share  # dm/da, (batch, n)
         between: dict[str, Floats | float] = {"a": 1.0, "alpha": -at.x, "b": -1.0, "beta": at.y, "g": 0.0}  # v
+        if self.law.one_exponent:
+            between["alpha"] = at.y - at.x
         names = [name for name in self.names if name != "E"]
         if self.precisions:
             between |= {name: -alpha * moved[i] for i, name in enumerate(self.precisions.parameters)}

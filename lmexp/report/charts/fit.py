@@ -97,7 +97,7 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
             tooltip=[
                 tip("cost", heading),
                 tip("loss", "loss", ".4f"),
-                tip("params", "parameters"),
+                *([tip("params", "parameters")] if answer.points.has_sizes else []),
             ],
         )
     )

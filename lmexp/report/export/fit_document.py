@@ -66,6 +66,7 @@ def fit_document(answer: Answer) -> dict[str, Any]:
                 vars(row) | {"params": _interval(row.params), "tokens": _interval(row.tokens)} for row in answer.served
             ],
             "bought": [vars(row) | {"loss": _interval(row.loss)} for row in answer.bought],
+            "predicted": [{"run": row.run, "by": row.by, "loss": _interval(row.loss)} for row in answer.predicted],
             "warnings": list(answer.warnings),
         }
     )

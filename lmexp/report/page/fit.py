@@ -84,7 +84,8 @@ def _question(document: Mapping[str, Any]) -> str:
     amounts = [row["amount"] for row in document.get("bought", [])]
     keys = ("source", "points_sha256", "n_points", "n_units", "cost", "served_tokens", "method", "seed")
     deltas = {name: law.get("delta") for name, law in document.get("laws", {}).items()}
-    return json.dumps([budgets, amounts, deltas, [document.get(key) for key in keys]])
+    runs = [row["run"] for row in document.get("predicted", [])]
+    return json.dumps([budgets, amounts, deltas, *([runs] if runs else []), [document.get(key) for key in keys]])
 
 
 def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> list[Path]:

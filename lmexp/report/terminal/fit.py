@@ -23,8 +23,9 @@ Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")
 ERRORS = ("law", "points", "bias", "mean error", "in interval", "objective", "delta")
 BEST = ("FLOPs", "by", "parameters", "tokens", "loss")
-TEXT_COLUMNS = {"law", "by", "", "95 % interval"}
+TEXT_COLUMNS = {"law", "by", "", "95 % interval", "run"}
 """Headings of columns that hold text; all other columns align right."""
+PREDICTED = ("run", "by", "loss of one such run")
 SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "FLOPs saved")
 
 
@@ -49,8 +50,10 @@ def print_fit(answer: Answer, console: Console) -> None:
 def about_points(answer: Answer) -> list[str]:
     """Return which points were fitted, and which were left out, as sentences."""
     points = answer.points
-    sizes = int(size_of(points.params).max()) + 1
-    spans = f"{sizes} sizes from {si(points.params.min())} to {si(points.params.max())}, "
+    spans = ""
+    if points.has_sizes:
+        sizes = int(size_of(points.params).max()) + 1
+        spans = f"{sizes} sizes from {si(points.params.min())} to {si(points.params.max())}, "
     spans += f"{flops_text(points.flops.min())} to {flops_text(points.flops.max())} FLOPs"
     units = f" from {points.n_units} units" if points.n_units < len(points) else ""
     said = [printable(points.source), f"{len(points)} points{units}: {spans}."]
@@ -128,6 +131,8 @@ def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
     if answer.served and answer.served_tokens:
         title = f"The same loss, with {si(answer.served_tokens)} tokens served afterwards, at the least FLOPs in all"
         titled.append((title, SERVED, served_rows(answer)))
+    if answer.predicted:
+        titled.append(("Predicted loss", PREDICTED, predicted_rows(answer)))
     if answer.bought and answer.cost:
         title = column(answer.cost).heading
         rows: Rows = [
@@ -185,6 +190,17 @@ def served_rows(answer: Answer) -> Rows:
     for row in answer.served:
         cells = (flops_text(row.flops), row.by, loss_text(row.loss), two_lines(row.params, si))
         rows.append((*cells, two_lines(row.tokens, si), "–" if math.isnan(row.saved) else f"{row.saved:.0%}"))
+    return rows
+
+
+def predicted_rows(answer: Answer) -> Rows:
+    """Return the loss that each law predicts for each run, with the interval of a single run."""
+    rows: Rows = []
+    before = None
+    for row in answer.predicted:
+        run = "\n".join(f"{value if isinstance(value, str) else si(value)} {name}" for name, value in row.run.items())
+        rows.append((run if row.run != before else "", row.by, two_lines(row.loss, loss_text)))
+        before = row.run
     return rows
 
 

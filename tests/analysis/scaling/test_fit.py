@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.bootstrap import margin, unit_indices
-from lmexp.analysis.scaling.fit import fit, fit_law
+from lmexp.analysis.scaling.fit import LawFit, fit, fit_law
 from lmexp.analysis.scaling.holdout import largest
-from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla, extra, kaplan, power
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla, extra, kaplan, overtraining, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 from tests.analysis.scaling.designs import grid
@@ -148,6 +148,20 @@ def test_enough_widths_give_the_gamma_of_the_bits():
     law = fit_law(changed(runs, loss=loss, precision=precision), chinchilla, bootstraps=100)
     assert np.exp(law.theta["ln_gamma_bits"]) == pytest.approx(2.2, rel=1e-6)
     assert "gamma fitted" in law.warnings[0]
+
+
+def test_over_training_is_recovered_from_few_small_runs():
+    """Seven runs with hardly any noise: the true numbers lie in their intervals, and a run of 30 x the ratio too."""
+    theta = np.array([1.84, 212.0, 367.0, 0.136])
+    params = np.array([1e7, 3e7, 8e7, 2e8, 4e8, 1e7, 3e7])
+    tokens = params * np.array([20, 20, 20, 20, 20, 320, 80])
+    loss = overtraining.loss(theta, params, tokens) * np.exp(1e-4 * np.random.default_rng(0).standard_normal(7))
+    fitted = fit_law(Points(params, tokens, 6 * params * tokens, loss, np.arange(7).astype(str)), overtraining)
+    assert isinstance(fitted, LawFit)
+    for (low, high), true in zip(fitted.intervals.values(), theta, strict=True):
+        assert low < true < high
+    far = float(overtraining.loss(theta, 1.4e9, 9e11))
+    assert float(fitted.loss(1.4e9, 9e11).value) == pytest.approx(far, rel=2e-3)
 
 
 def test_a_design_on_one_line_gets_no_number():

@@ -13,6 +13,7 @@ from lmexp.analysis.scaling.laws import (
     extra,
     kaplan,
     law_named,
+    overtraining,
     power,
 )
 from lmexp.errors import UserError
@@ -82,6 +83,18 @@ def test_without_serving_it_is_the_optimum_of_training():
 def test_a_loss_below_the_floor_is_reached_by_nothing():
     best = chinchilla.for_serving(PUBLISHED_LAWS["epoch"].theta, [1.8, 2.0], 1e12)
     assert np.isnan(best.params).tolist() == [True, False]
+
+
+@given(theta=thetas, params=st.floats(1e6, 1e11), ratio=st.floats(0.1, 1e4))
+def test_over_training_is_chinchillas_law_with_one_exponent(theta, params, ratio):
+    """Gadre's form in C and M at any size, and back to the same numbers."""
+    E, a, b, eta = theta = theta[:4] * np.array([1.0, 1.0, 1.0, 0.5])
+    power = (6 * params * params * ratio) ** -eta
+    expected = E + (a * ratio**eta + b * ratio**-eta) * power
+    assert overtraining.loss(theta, params, params * ratio) == pytest.approx(expected, rel=1e-9)
+    form = overtraining.form(theta)
+    assert chinchilla.loss(chinchilla.theta(form), params, params * ratio) == pytest.approx(expected, rel=1e-9)
+    np.testing.assert_allclose(overtraining.theta(form), theta, rtol=1e-9)
 
 
 @pytest.mark.parametrize("known", PUBLISHED_LAWS.values(), ids=PUBLISHED_LAWS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.laws import chinchilla, extra, kaplan, kaplan_tokens, power
+from lmexp.analysis.scaling.laws import chinchilla, extra, kaplan, kaplan_tokens, overtraining, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
@@ -19,7 +19,10 @@ def points(precisions: list[str]) -> Points:
     return Points(params, tokens, 6 * params * tokens, loss, np.arange(40).astype(str), precision)
 
 
-@pytest.mark.parametrize("law", [chinchilla, extra, kaplan, kaplan_tokens, power("flops")], ids=lambda law: law.name)
+LAWS = [chinchilla, extra, kaplan, overtraining, kaplan_tokens, power("flops")]
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 @pytest.mark.parametrize("precision", [["fp32"], ["fp32", "bf16", "fp8"], ["bf16", "int8", "int4", "int3"]])
 def test_gradient_and_hessian_are_those_of_finite_differences(law, precision):
     runs = points(precision)
@@ -39,7 +42,7 @@ def test_gradient_and_hessian_are_those_of_finite_differences(law, precision):
         np.testing.assert_allclose(surface.jacobian(at[0])[:, i], moved, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("law", [chinchilla, extra, kaplan], ids=lambda law: law.name)
+@pytest.mark.parametrize("law", [chinchilla, extra, kaplan, overtraining], ids=lambda law: law.name)
 def test_the_surface_is_the_law_at_its_own_parameters(law):
     runs = points(["fp32"])
     surface = Surface.of(law, runs)

@@ -1,0 +1,52 @@
+"""Laws on the data of their papers give the published digits; skipped where that data is absent."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lmexp.analysis.scaling import solver
+from lmexp.analysis.scaling.answers import answer_in_cost
+from lmexp.analysis.scaling.laws import overtraining
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.readers import points_of_csv
+from lmexp.analysis.scaling.surface import Surface
+
+PUBLISHED = Path(__file__).parents[4] / "shared/data/published"
+pytestmark = pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published data is not here")
+
+
+def table(name: str) -> pd.DataFrame:
+    """Return a published table, with all numbers as floats so that 6ND cannot overflow."""
+    frame = pd.read_csv(PUBLISHED / name)
+    return frame.astype(dict.fromkeys(frame.select_dtypes("number"), float))
+
+
+def test_gadres_five_small_models_predict_the_large_ones():
+    """Gadre et al. 2024, abstract and figure 1: 0.7 % off at 1.4B and 640 tokens a parameter, and at 6.9B and 20.
+
+    The authors minimise squares of the loss itself, which are squares of its logarithm weighted by the loss squared.
+    """
+    runs = table("gadre2024.csv").query("trained_on == 'rpj'")
+    small = runs.query("(multiplier == 1 and params < 1e9) or (multiplier == 16 and params < 2e7)")
+    points = Points(
+        small.params, small.tokens, 6 * small.params * small.tokens, small.loss_c4_val, small.name.to_numpy(np.str_)
+    )
+    surface = Surface.of(overtraining, points)
+    solution, _ = solver.solve(surface, points.loss**2, np.inf)
+    theta = surface.theta(solution.parameters[:1])[0]
+    for large, published in (("params > 1e9 and multiplier == 32", 0.710), ("params > 6e9", 0.732)):
+        (run,) = runs.query(large).itertuples()
+        off = 100 * (overtraining.loss(theta, run.params, run.tokens) / run.loss_c4_val - 1)
+        assert float(off) == pytest.approx(published, abs=0.1)
+
+
+def test_a_law_in_compute_alone_predicts_what_was_measured_later():
+    """Six budgets with FLOPs and losses only; a published law of the same data predicted 2.606 and 2.252."""
+    points = points_of_csv(PUBLISHED / "marin_moe_2026.csv", flops_alone=True)
+    answer = answer_in_cost(points, "train_flops", [1e21, 1e23], bootstraps=100)
+    losses = [row.loss for row in answer.bought]
+    assert [float(loss.value) for loss in losses] == pytest.approx([2.598, 2.221], abs=1e-3)
+    for loss, measured in zip(losses, (2.599, 2.234), strict=True):
+        assert loss.low < measured < loss.high
