@@ -36,6 +36,7 @@ MODELS = {
     "model=gpt_mini model.d_model=512 model.n_layers=4": 1024,
     "model=gpt_mini optim=sgd": 1024,
     "model=gpt_mini model.d_model=512 batch.micro=1 trainer.devices=2 trainer.strategy=fsdp": 1024,
+    "model=gpt_mini model.d_model=512 trainer.devices=2": 1024,
     "model=gpt_small": 1024,
     "model=gpt_small optim=sgd batch.micro=1": 1024,
 }

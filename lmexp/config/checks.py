@@ -164,6 +164,12 @@ def world_size(config: RunConfig) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
 
+def copies_the_model(config: RunConfig) -> bool:
+    """Whether each process has the whole model and their gradients are added up (DDP)."""
+    strategy = config.trainer.strategy
+    return strategy == "ddp" or (strategy == "auto" and world_size(config) > 1)
+
+
 def devices_of(config: RunConfig) -> float:
     """Return how many devices a run takes: at least one for each of its processes, or a fraction of one."""
     return config.launcher.devices(world_size(config))

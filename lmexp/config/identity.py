@@ -65,7 +65,9 @@ def _by_content(config: RunConfig) -> dict[str, Any]:
         if getattr(getattr(config, key), "fingerprint", None):
             left_out[key] = {"name", "revision", "path"}
     left_out["model"] = config.model.not_in_identity
-    if config.trainer.compile is not True:  # "false" was the default once, and "auto" is now
+    # An identity is the same on every machine. Where "auto" leads to another result than "false", which was the default
+    # once, it differs by rounding, as results of a CPU and a GPU do. So the two have one identity; "true" is a choice.
+    if config.trainer.compile is not True:
         left_out["trainer"] = NOT_IN_IDENTITY["trainer"] | {"compile"}
     return left_out
 

@@ -5,8 +5,8 @@ large, what the backward pass needs where the micro-batch is large, gradients an
 So the estimate walks through a step and keeps the bytes of each phase:
 
     scores          the last layer's attention, where dropout on a CPU has it keep every score
-    loss            the forward pass is over, gradients of the step before still stand (Lightning drops them
-                    only now), logits and their float32 log-probabilities as well
+    loss            the forward pass is over: logits and their float32 log-probabilities stand; gradients only if
+                    there are earlier micro-batches, because they are dropped after each optimizer step
     loss_backward   gradients of the log-probabilities and of the logits, all in float32
     head_backward   gradients of the logits, and of the head's weights
     first_block     the last layer's backward pass, most of what the forward pass saved still there
@@ -24,7 +24,7 @@ which is left out, here as by the meter (see cost/memory_meter.py).
 
 from dataclasses import dataclass
 
-from lmexp.config.checks import device_batch, micro_batch, world_size
+from lmexp.config.checks import device_batch, micro_batch
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost.memory_gpt import GPTStep
@@ -62,8 +62,9 @@ class MemoryEstimate:
     runtime: int
     """What the process takes besides the tensors of training; on a GPU, cuBLAS's workspaces."""
     exchange: int
-    """What several processes take beside their own: buckets in which they add up gradients (DDP); where they share
-    the weights (FSDP), the layers that are gathered at a time, their gradients, and what is outside of layers."""
+    """What several processes take beside their own: buckets in which they add up gradients (DDP), and where these lie
+    unless a step has several micro-batches; where they share the weights (FSDP), the layers that are gathered at a
+    time, their gradients, and what is outside of layers."""
     phases: dict[str, int]
     """Bytes at each phase of a step, everything included."""
 
@@ -96,7 +97,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     is_exact = isinstance(config.model, GPTConfig) and config.task.head == "vocabulary"
     step = (GPTStep if is_exact else Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
     runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else GPU_WORKSPACES
-    exchange = step.gathered if step.shards > 1 else step.gradients if world_size(config) > 1 else 0
+    exchange = step.gathered if step.shards > 1 else step.gradients if step.has_buckets else 0
     fixed = step.weights + step.optimizer + runtime + exchange
     return MemoryEstimate(
         weights=step.weights,

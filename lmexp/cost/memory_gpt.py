@@ -101,7 +101,9 @@ class GPTStep(Step):
         logits, wide_logits = tokens * self.vocab * c, tokens * self.vocab * WIDE
         widened = wide_logits if c < WIDE else 0
         saved = self.activations + self.casts
-        before = self.gradients if self.accumulates else 0  # of earlier micro-batches
+        before, after = self.standing_gradients
+        # Where gradients are added to what is there, a new one lies beside that until it is complete.
+        adds = self.accumulates or self.has_buckets
         stream = tokens * model.d_model
         head = self.head * self.gradient
         blocks = model.n_layers * self.block + self.dropout(self.stream)
@@ -126,22 +128,25 @@ class GPTStep(Step):
             loss_backward = self.kept_by_loss + (features if self.stream != c else 0)
             head_backward = head + features + (self.head * WIDE if self.gradient < WIDE else 0)
         return {
-            "scores": self.gradients + blocks + self.casts - self.feed_forward + narrowed,
-            "loss": self.gradients + saved + loss,
+            "scores": before + blocks + self.casts - self.feed_forward + narrowed,
+            "loss": before + saved + loss,
             "loss_backward": before + saved + loss_backward,
             "head_backward": before + saved + head_backward,
             "first_block": before + blocks + block_casts + head + inside,
-            "last_block": self.gradients - (0 if self.accumulates else block_gradients + of_embedding)
-            + self.block + inside + self.dropout(self.stream) + (head if self.accumulates else 0) + whole_gradients,
-            "embedding": self.gradients + self._embedding_gradients() + 2 * stream * self.stream + whole_gradients,
-            "update": self.gradients + self._update(),
+            "last_block": after - (0 if adds else block_gradients + of_embedding)
+            + self.block + inside + self.dropout(self.stream) + (head if adds else 0) + whole_gradients,
+            "embedding": after + self._embedding_gradients(adds) + 2 * stream * self.stream + whole_gradients,
+            "update": after + self._update(),
         }  # fmt: skip
 
-    def _embedding_gradients(self) -> int:
-        """Return what the gradients of a tied embedding take while its two uses are added up."""
+    def _embedding_gradients(self, adds: bool) -> int:
+        """Return what the gradients of a tied embedding take while its two uses are added up.
+
+        `adds` says that the sum is then added to a gradient that is there.
+        """
         head = self.head * self.gradient
         tied = self.model.tie_embeddings
-        return head * (int(self.accumulates) + int(tied) + int(tied and not (self.is_autocast or self.in_pieces)))
+        return head * (int(adds) + int(tied) + int(tied and not (self.is_autocast or self.in_pieces)))
 
     def _update(self) -> int:
         """Return what the optimizer's step takes beside its state."""

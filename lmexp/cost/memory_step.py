@@ -1,6 +1,6 @@
 """The bytes of one optimizer step, phase by phase, of any family: what the section tells, walked through."""
 
-from lmexp.config.checks import world_size
+from lmexp.config.checks import copies_the_model, world_size
 from lmexp.config.models.base import WIDE, CountedSection
 from lmexp.config.pieces import rows_at_a_time
 from lmexp.config.schema import RunConfig
@@ -26,6 +26,8 @@ class Step:
         self.weights = self.params * self.weight
         trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
         self.gradients = trained * self.gradient
+        self.has_buckets = copies_the_model(run)
+        """Whether gradients are added up in buckets, which stand all the time; then they lie in them (DDP)."""
         labels = run.task.label_head()
         self.classes = labels.n_labels if labels else model.vocab_size or 0
         # An optimizer whose state is not known counts as Adam does: two values for each weight, as most have.
@@ -48,6 +50,15 @@ class Step:
             return 0
         idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by
         return self.count.n_params_matmul + idle - self.classes * (self.run.model.d_model or 0)
+
+    @property
+    def standing_gradients(self) -> tuple[int, int]:
+        """Bytes of gradients outside of buckets, before and after the backward pass of a micro-batch.
+
+        Before it there are those of earlier micro-batches only, which are added to buckets at the end of the step.
+        """
+        before = self.gradients if self.accumulates else 0
+        return before, before if self.has_buckets else self.gradients
 
     @property
     def gathered(self) -> int:
@@ -104,13 +115,13 @@ class Step:
         """Return the bytes of each phase, weights and optimizer left out."""
         logits, wide = (self.predictions * self.classes * value for value in (self.multiplied, WIDE))
         saved = self.activations + self.casts
-        before = self.gradients if self.accumulates else 0
         loss, backward = logits + 2 * wide, 3 * wide
         if self.in_pieces:
             loss, backward = self.kept_by_loss + self.piece, self.kept_by_loss
+        before, after = self.standing_gradients
         return {
-            "loss": self.gradients + saved + loss,
+            "loss": before + saved + loss,
             "loss_backward": before + saved + backward,
-            "backward": self.gradients + saved + self.inside_backward,
-            "update": self.gradients,
+            "backward": after + saved + self.inside_backward,
+            "update": after,
         }

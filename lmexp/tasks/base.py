@@ -201,7 +201,7 @@ class Task(pl.LightningModule):
         is_compiled = self.piece is not piece_of
         return (layer, rows) if batch["targets"].numel() > rows or (is_compiled and self.training) else None
 
-    def _batch_nll(self, batch: Batch) -> Tensor:
+    def batch_nll(self, batch: Batch) -> Tensor:
         """Return the summed negative log-likelihood of a micro-batch's targets, as training has it."""
         pieces = self._pieces(batch)
         if pieces is None:
@@ -250,7 +250,7 @@ class Task(pl.LightningModule):
         wherever it was computed. Means of means would not do that where batches differ in their targets.
         `step_loss`, which the curve shows, is that alone; a model's auxiliary loss trains, and is not shown.
         """
-        loss = self._batch_nll(batch) / batch["step_targets"]
+        loss = self.batch_nll(batch) / batch["step_targets"]
         detached = loss.detach()
         self.step_loss = detached if self.step_loss is None else self.step_loss + detached
         trainer = self._trainer
@@ -259,6 +259,14 @@ class Task(pl.LightningModule):
         # Not undone here: what keeps experts balanced is a mean over micro-batches and processes, each its own.
         auxiliary = self.model.auxiliary_loss()
         return loss if auxiliary is None else loss + auxiliary
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Take a step, then drop the gradients.
+
+        Lightning drops them only after the next forward pass, whose activations would then lie beside them.
+        """
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *ignored: Any, **also: Any) -> None:
         """Clip the gradient's global norm, and keep it for the curve.

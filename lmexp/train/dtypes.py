@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmexp.tasks.base import Batch, Task
@@ -25,10 +26,11 @@ PROFILED_STEP = 2
 
 
 class DtypeReader(pl.Callback):
-    """Reads the types at the end of training, when gradients and optimizer state still exist.
+    """Reads the types at the end of training; those of gradients before the first step, after which they are dropped.
 
     A compiled model can multiply in other types than the same model in eager mode. So what it multiplies in is read
     from a profile of a forward pass in training: that of the first micro-batch of the second step, within the warm-up.
+    If an attempt has a single step, its last micro-batch goes forward once more at the end, to be profiled.
     """
 
     def __init__(self, batches: Iterable[Batch]) -> None:
@@ -40,6 +42,9 @@ class DtypeReader(pl.Callback):
         self._micro_batches = 0
         self._profile: torch.profiler.profile | None = None
         self._profiled: str | None = None
+        self.gradients: str | None = None
+        """The type that most gradients are stored in."""
+        self._last: Batch | None = None
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Decide how to read the types. Emulated fp8 is read in eager mode: what counts is the emulated type."""
@@ -49,7 +54,9 @@ class DtypeReader(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, task: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         """Start the profile of a compiled model, if this is the micro-batch for it."""
         self._micro_batches += 1
-        if self._is_compiled and self._micro_batches == 1 + (PROFILED_STEP - 1) * trainer.accumulate_grad_batches:
+        profiled = 1 + (PROFILED_STEP - 1) * trainer.accumulate_grad_batches
+        self._last = batch if self._is_compiled and self._micro_batches < profiled else None
+        if self._is_compiled and self._micro_batches == profiled:
             self._profile = _start_profile()
 
     def on_before_backward(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
@@ -58,11 +65,27 @@ class DtypeReader(pl.Callback):
             self._profiled = profiled_type(_end_profile(self._profile), is_on_cuda=task.device.type == "cuda")
             self._profile = None
 
+    def on_before_optimizer_step(self, trainer: pl.Trainer, task: pl.LightningModule, optimizer: Any) -> None:
+        """Read the type of the gradients, once."""
+        if self.gradients is None:
+            self.gradients = _most_used([weight.grad for weight in task.parameters() if weight.grad is not None])
+
     def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        """Read the types."""
+        """Read the other types."""
         assert isinstance(task, Task)
-        self.dtypes = stored_dtypes(task.model, trainer.optimizers[0])
+        if self._last is not None:
+            self._profile_again(trainer, task, self._last)
+        self.dtypes = stored_dtypes(task.model, trainer.optimizers[0]) | {"dtype_grads": self.gradients}
         self.dtypes["dtype_compute"] = self._profiled if self._is_compiled else self._eager_type(trainer, task)
+
+    def _profile_again(self, trainer: pl.Trainer, task: Task, batch: Batch) -> None:
+        """Profile the forward pass of a micro-batch for which the graphs are there; its gradients are not computed."""
+        self._last, self._profile = None, _start_profile()
+        with torch.enable_grad(), trainer.precision_plugin.forward_context():
+            loss = task.batch_nll(batch)
+        self.on_before_backward(trainer, task, loss)
+        if isinstance(task.model, FSDPModule):
+            task.model.reshard()  # what stays gathered for a backward pass
 
     def _eager_type(self, trainer: pl.Trainer, task: Task) -> str | None:
         sample = {name: value[:1].to(task.device) for name, value in next(iter(self.batches)).items()}
@@ -120,12 +143,11 @@ def _name_in_c(kind: str, is_on_cuda: bool) -> str:
 
 
 def stored_dtypes(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, str | None]:
-    """Return the types that most weights, gradients and optimizer state are stored in; None if there are none."""
+    """Return the types that most weights and most of the optimizer's state are stored in; None if there are none."""
     weights = list(model.parameters())
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
     return {
         "dtype_weights": _most_used(weights),
-        "dtype_grads": _most_used([weight.grad for weight in weights if weight.grad is not None]),
         "dtype_optimizer": _most_used([value for value in states if value.ndim]),  # Adam's step counters are scalars
     }
 

@@ -4,9 +4,9 @@ import os
 
 import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
-from lmexp.config.checks import accumulation, world_size
+from lmexp.config.checks import accumulation, copies_the_model, world_size
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import RunDir
 
@@ -16,6 +16,8 @@ def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
     options = config.trainer.model_dump(exclude={"log_every", "compile"})
     if config.trainer.strategy == "fsdp":
         options["strategy"] = ModelParallelStrategy(world_size(config), 1, save_distributed_checkpoint=False)
+    elif copies_the_model(config):  # gradients lie in the buckets that are added up, and not beside them
+        options["strategy"] = DDPStrategy(gradient_as_bucket_view=True)
     # The environment is named, so that in a Slurm allocation Lightning neither checks tasks nor requeues the job.
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     trainer = pl.Trainer(

@@ -87,18 +87,17 @@ class Stand:
         return torch.optim.SGD(self.weights, lr=0.1, momentum=0.9, nesterov=True, weight_decay=decay)
 
     def step(self, optimizer: Optimizer, name: str) -> None:
-        """One optimizer step; gradients go after the forward pass, as Lightning's closure has it."""
-        for batch in range(self.batches):
+        """One optimizer step; gradients go after the update, as Task.optimizer_step has it."""
+        for _ in range(self.batches):
             with record_function(f"{name} forward"):
                 loss = self.loss()
-            if not batch:
-                optimizer.zero_grad()
             with record_function(f"{name} backward"):
                 loss.backward()
             del loss
         with record_function(f"{name} update"):
             torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
             optimizer.step()
+        optimizer.zero_grad()
 
 
 def bytes_saved(forward: Callable[[], object], given: Iterable[torch.Tensor]) -> int:
@@ -217,7 +216,7 @@ BALANCED, TABLE, LONG = (3, 64, 4, 64, 257, 8), (3, 64, 4, 8, 4000, 1), (2, 32, 
 def test_the_phases_are_what_torchs_allocator_gives_out(
     precision: str, shape: tuple[int, ...], words: tuple[str, ...], batches: int, configured: Configure
 ):
-    """Over a whole step, by torch's own account of each allocation; the second of two, where gradients stand."""
+    """Over a whole step, by torch's own account of each allocation; the second of two."""
     assert_phases(precision, shape, words, batches, configured)
 
 
@@ -248,7 +247,6 @@ def assert_phases(
     estimate, stand = estimate_memory(config, "cpu"), Stand(config)
     optimizer = stand.optimizer()
     stand.step(optimizer, "first")
-    optimizer.zero_grad()  # the profiler does not see a tensor go that it has not seen come
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         stand.step(optimizer, "second")
         stand.step(optimizer, "third")
@@ -269,11 +267,12 @@ def assert_phases(
     forward, update = max(phases.pop("scores"), phases.pop("loss")), phases.pop("update")
     assert forward == pytest.approx(highest["forward"], rel=0.03 if config.model.dropout else 0.01)
     assert update == pytest.approx(highest["update"], rel=0.01)
-    # In bf16 a CPU's backward pass of a layer takes up to 4 % more than planned. Only where the loss is in pieces is it
-    # the highest of the backward pass, and never of the step.
+    # In bf16 oneDNN's matmuls take room to pack their operands, up to 5 % in the backward pass of these small layers,
+    # which is the highest of the step only where the loss is in pieces.
     is_of_layer = stand.rows < stand.tokens.numel() and config.precision.compute == "bf16"
-    assert max(phases.values()) == pytest.approx(highest["backward"], rel=0.05 if is_of_layer else 0.01)
-    assert estimate.peak - estimate.runtime == pytest.approx(max(highest.values()), rel=0.01)
+    within = 0.05 if is_of_layer else 0.01
+    assert max(phases.values()) == pytest.approx(highest["backward"], rel=within)
+    assert estimate.peak - estimate.runtime == pytest.approx(max(highest.values()), rel=within)
 
 
 def test_a_smaller_micro_batch_takes_less_and_more_of_them_keep_gradients(config: Configure):
@@ -390,7 +389,16 @@ def test_processes_that_share_the_weights_take_their_share_of_them(config: Confi
     assert both.total == alone.total
     assert [alone.total / each.total for each in shared] == pytest.approx([2, 4], rel=1e-5)
     assert alone.activations == shared[0].activations and shared[0].exchange == shared[1].exchange
-    assert both.peak > alone.peak > shared[0].peak > shared[1].peak
+    assert both.peak > alone.peak > shared[0].peak > shared[1].peak, "gradients of four micro-batches, and buckets"
+
+
+def test_gradients_of_several_processes_are_the_buckets_unless_a_step_has_several_micro_batches(config: Configure):
+    words = ("model=gpt_mini", "model.vocab_size=257", "batch.tokens=1024")
+    alone, both = (estimate_memory(config(*words, f"trainer.devices={n}")) for n in (1, 2))
+    assert both.exchange == both.gradients == alone.gradients
+    assert both.phases["update"] == alone.phases["update"]
+    parts = estimate_memory(config(*words, "trainer.devices=2", "batch.micro=1"))
+    assert parts.phases["update"] == both.phases["update"] + both.gradients
 
 
 SHARED = "model=gpt_mini model.d_model=512 batch.micro=1 trainer.devices=2 trainer.strategy=fsdp"

@@ -1,6 +1,7 @@
 """The types that tensors are stored and multiplied in are read from the tensors."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,7 +19,6 @@ def test_the_type_that_holds_the_most_numbers_counts():
     optimizer = torch.optim.AdamW(model.parameters())
     assert stored_dtypes(model, optimizer) == {
         "dtype_weights": "bfloat16",
-        "dtype_grads": None,
         "dtype_optimizer": None,
     }
 
@@ -28,8 +28,10 @@ def test_gradients_and_moments_are_read_and_step_counters_are_not():
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2, dtype=torch.float64)).sum().backward()
     optimizer.step()
-    dtypes = stored_dtypes(model, optimizer)
-    assert dtypes["dtype_grads"] == dtypes["dtype_optimizer"] == "float64"
+    reader, task = DtypeReader([]), Reads(model)
+    reader.on_before_optimizer_step(cast(Any, None), task, optimizer)
+    optimizer.zero_grad()  # as it is after each step
+    assert reader.gradients == stored_dtypes(model, optimizer)["dtype_optimizer"] == "float64"
     (state,) = optimizer.state.values()
     del state["exp_avg"], state["exp_avg_sq"]
     assert "step" in state and stored_dtypes(model, optimizer)["dtype_optimizer"] is None
@@ -72,23 +74,31 @@ class Reads(Task):
         pl.LightningModule.__init__(self)
         self.model, self.config = model, cast(Any, SimpleNamespace(precision=SimpleNamespace(emulate=False)))
 
+    def batch_nll(self, batch: Any) -> torch.Tensor:
+        loss: torch.Tensor = self.model(batch)
+        return loss
 
-def test_a_compiled_model_is_seen_as_it_is_compiled_and_not_as_it_is_in_eager_mode():
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_compiled_model_is_seen_as_it_is_compiled_and_not_as_it_is_in_eager_mode(steps: int):
     """With a compiler that multiplies in bfloat16 what the model multiplies in float32."""
 
     def compiler(graph: torch.fx.GraphModule, example: Any) -> Callable[..., Any]:
         return lambda *arguments: [graph.to(torch.bfloat16)(*(x.to(torch.bfloat16) for x in arguments))[0].float()]
 
-    model = Model()
+    model, batch = Model(), torch.ones(4, 8)
     assert not is_compiled(model)
     model.compile(backend=compiler)
     task, reader = Reads(model), DtypeReader([])
-    trainer: Any = SimpleNamespace(accumulate_grad_batches=2, optimizers=[torch.optim.SGD(model.parameters())])
+    trainer: Any = SimpleNamespace(
+        accumulate_grad_batches=2,
+        optimizers=[torch.optim.SGD(model.parameters())],
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
     reader.on_train_start(trainer, task)
-    for index in range(4):
-        reader.on_train_batch_start(trainer, task, None, index)
-        loss = model(torch.ones(4, 8))
-        reader.on_before_backward(trainer, task, loss)
+    for index in range(2 * steps):
+        reader.on_train_batch_start(trainer, task, cast(Any, batch), index)
+        reader.on_before_backward(trainer, task, model(batch))
         assert (reader._profiled is not None) == (index >= 2), "the second step, when nothing is traced any more"
     reader.on_train_end(trainer, task)
     assert reader.dtypes["dtype_compute"] == "bfloat16" and reader.dtypes["dtype_weights"] == "float32"

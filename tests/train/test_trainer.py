@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies import DDPStrategy
 
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import RunDir
@@ -51,3 +52,11 @@ def test_a_preset_becomes_the_same_training_on_a_gpu(
     assert (autocast is not None) == lightning.endswith("mixed")
     assert trainer.accumulate_grad_batches == 4, "8 sequences of a step, two at a time"
     assert trainer.max_epochs == -1 and trainer.logger is None and trainer.checkpoint_callback is None
+
+
+def test_gradients_of_several_processes_lie_in_the_buckets_that_are_added_up(
+    config: Callable[..., RunConfig], tmp_path: Path
+):
+    for words in (["trainer.devices=2"], ["trainer.devices=2", "trainer.strategy=ddp"], ["trainer.strategy=ddp"]):
+        strategy = build_trainer(config(*words, "trainer.accelerator=cpu"), RunDir(tmp_path)).strategy
+        assert isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs["gradient_as_bucket_view"], words

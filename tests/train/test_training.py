@@ -64,6 +64,20 @@ def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
     assert done == ["energy", "look", "energy"]
 
 
+def test_gradients_are_dropped_before_the_next_step_goes_forward(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
+    forward, standing = CausalLM.training_step, []
+
+    def look(self: CausalLM, *arguments: Any) -> torch.Tensor:
+        standing.append(any(weight.grad is not None for weight in self.parameters()))
+        return forward(self, *arguments)
+
+    monkeypatch.setattr(CausalLM, "training_step", look)
+    run = make_run("batch.micro=4", "budget.tokens=512")
+    assert main(run.path) == 0
+    assert standing == [False, True, False, True], "two steps of two micro-batches"
+    assert run.read_record()[0]["dtype_grads"] == "float32"
+
+
 def test_waiting_for_data_counts_for_every_micro_batch(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
     fetches: list[float] = []
 
