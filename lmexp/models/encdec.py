@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmexp.config.models.encdec import EncDecConfig
-from lmexp.models.layers import Attention, KVCache
+from lmexp.models.layers import Attention, CrossAttention, KVCache
+from lmexp.models.stacked import stacked_rows
 
 
 class EncDec(nn.Module):
@@ -51,9 +52,11 @@ class EncDec(nn.Module):
         self.norm_decoder = nn.LayerNorm(config.d_model) if config.pre_norm else nn.Identity()
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
+        stacked = stacked_rows([self])
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+                for matrix in module.weight.split(stacked.get(id(module.weight), len(module.weight))):
+                    nn.init.xavier_uniform_(matrix)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
@@ -213,7 +216,7 @@ class DecoderLayer(_Halves):
 
     def __init__(self, config: EncDecConfig) -> None:
         super().__init__(config)
-        self.cross_attention = Attention(config.d_model, config.n_heads)
+        self.cross_attention = CrossAttention(config.d_model, config.n_heads)
         self.norm_cross_attention = nn.LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, memory: Tensor | None, mask: Tensor | None, state: LayerState | None = None) -> Tensor:
@@ -228,7 +231,7 @@ class DecoderLayer(_Halves):
             assert memory is not None
             keys, values = self.cross_attention.keys_and_values(memory)
         query = self.before(self.norm_cross_attention, x)
-        x = self.after(self.norm_cross_attention, x, self.cross_attention.look_at(query, keys, values, mask))
+        x = self.after(self.norm_cross_attention, x, self.cross_attention(query, keys, values, mask))
         return self.feed_forward(x)
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmexp.models.stacked import stack_on_load
+
 
 class KVCache:
     """The keys and values of one layer for the tokens seen so far, in buffers that are made once.
@@ -121,9 +123,10 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2), of a sequence on itself or on another one.
+    """Multi-head attention of a sequence on itself (Vaswani et al. 2017, section 3.2).
 
-    Keys and values may have fewer heads than queries, each read by several of them (Ainslie et al. 2023).
+    One matmul makes queries, keys and values. Keys and values may have fewer heads than queries, each read by several
+    of them (Ainslie et al. 2023).
     """
 
     scale: float | None = None
@@ -143,12 +146,16 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         self.head_size, self.dropout = head_size or d_model // n_heads, dropout
-        self.query = nn.Linear(d_model, self.n_heads * self.head_size, bias=bias)
-        self.key = nn.Linear(d_model, self.n_kv_heads * self.head_size, bias=bias)
-        self.value = nn.Linear(d_model, self.n_kv_heads * self.head_size, bias=bias)
+        self.qkv = nn.Linear(d_model, (self.n_heads + 2 * self.n_kv_heads) * self.head_size, bias=bias)
         self.out = nn.Linear(self.n_heads * self.head_size, d_model, bias=bias)
+        self.register_load_state_dict_pre_hook(stack_on_load)
         norms = [nn.Identity() if qk_norm_eps is None else RMSNorm(self.head_size, qk_norm_eps) for _ in range(2)]
         self.norm_query, self.norm_key = norms
+
+    def stacked(self) -> dict[str, dict[str, int]]:
+        """See models/stacked.py."""
+        queries, keys = self.n_heads * self.head_size, self.n_kv_heads * self.head_size
+        return {"qkv": {"query": queries, "key": keys, "value": keys}}
 
     def forward(
         self,
@@ -168,7 +175,8 @@ class Attention(nn.Module):
         """
         before = cache.length if cache is not None else 0
         fixed = cache.position if cache is not None else None
-        query, key, value = self._heads(self.query, x), *self.keys_and_values(x)
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        query, key, value = heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)  # (B, H, T, D) each
         query, key = self.norm_query(query), self.norm_key(key)
         if rotary is not None:
             start = before if fixed is None else fixed
@@ -178,14 +186,6 @@ class Attention(nn.Module):
             if fixed is not None:
                 return self.attend(query, key, value, cache.sees(window), False)
         return self.attend(query, key, value, *_causal_mask(x.shape[1], before, mask, is_causal, window, x.device))
-
-    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of what is looked at: (B, S, C) -> twice (B, H_kv, S, D)."""
-        return self._heads(self.key, memory), self._heads(self.value, memory)
-
-    def look_at(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mix another sequence's values into each position: (B, T, C), twice (B, H_kv, S, D) -> (B, T, C)."""
-        return self.attend(self._heads(self.query, x), keys, values, mask, False)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Return the heads' mixture by torch's fused kernel, projected: (B, H, T, D), ... -> (B, T, C)."""
@@ -207,9 +207,37 @@ class Attention(nn.Module):
         )
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def _heads(self, projection: nn.Module, x: Tensor) -> Tensor:
-        """Project and cut into heads: (B, T, C) -> (B, H, T, D)."""
-        return projection(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of a sequence on another one (Vaswani et al. 2017, section 3.2).
+
+    One matmul makes the keys and values of the other sequence.
+    """
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.head_size = d_model // n_heads
+        self.query = nn.Linear(d_model, d_model)
+        self.kv = nn.Linear(d_model, 2 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+        self.register_load_state_dict_pre_hook(stack_on_load)
+
+    def stacked(self) -> dict[str, dict[str, int]]:
+        """See models/stacked.py."""
+        return {"kv": dict.fromkeys(("key", "value"), self.query.out_features)}
+
+    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of what is looked at: (B, S, C) -> twice (B, H, S, D)."""
+        key, value = self.kv(memory).unflatten(-1, (-1, self.head_size)).transpose(1, 2).chunk(2, dim=1)
+        return key, value
+
+    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mix the other sequence's values into each position: (B, T, C), twice (B, H, S, D) -> (B, T, C).
+
+        `mask` is bool, broadcast to (B, H, T, S), True where a position may look.
+        """
+        query = self.query(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        return self.out(F.scaled_dot_product_attention(query, keys, values, mask).transpose(1, 2).flatten(2))
 
 
 def same_document(documents: Tensor | None) -> Tensor | None:
@@ -257,50 +285,6 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(self.gate(x)) * self.up(x))
 
 
-class CausalSelfAttention(nn.Module):
-    """Multi-head self-attention in which a position sees itself and those before it.
-
-    Vaswani et al. 2017, section 3.2. The softmax and both of its matmuls run in torch's fused kernel.
-    """
-
-    scale: float | None = None
-    """See Attention."""
-
-    def __init__(self, d_model: int, n_heads: int, dropout: float, bias: bool) -> None:
-        super().__init__()
-        self.n_heads, self.head_size = n_heads, d_model // n_heads
-        self.dropout = dropout
-        self.qkv = nn.Linear(d_model, 3 * d_model, bias=bias)
-        self.out = nn.Linear(d_model, d_model, bias=bias)
-
-    def stacked_rows(self) -> dict[str, list[int]]:
-        """Return, by name, the numbers of rows of the matrices that are stacked in one weight: for Muon."""
-        return {"qkv.weight": [self.out.in_features] * 3}
-
-    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
-        """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
-        batch, length, width = x.shape
-        heads = self.qkv(x).view(batch, length, 3, self.n_heads, self.head_size)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
-        before = cache.length if cache is not None else 0
-        if cache is not None:
-            key, value = cache.append(key, value)  # each (B, H, before + T, D)
-        if cache is not None and cache.position is not None:
-            mask, is_causal = cache.sees(None), False
-        else:
-            mask, is_causal = _causal_mask(length, before, mask, True, None, x.device)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=is_causal,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=self.scale,
-        )
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-
-
 class FeedForward(nn.Module):
     """Two linear layers with GELU, in its tanh form (Hendrycks and Gimpel 2016), as GPT-2 has it."""
 
@@ -320,14 +304,14 @@ class Block(nn.Module):
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float, bias: bool) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(d_model, bias=bias)
-        self.attention = CausalSelfAttention(d_model, n_heads, dropout, bias)
+        self.attention = Attention(d_model, n_heads, dropout, bias)
         self.norm_feed_forward = nn.LayerNorm(d_model, bias=bias)
         self.feed_forward = FeedForward(d_model, d_ff, bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
         """One layer: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
-        x = x + self.dropout(self.attention(self.norm_attention(x), cache, mask))
+        x = x + self.dropout(self.attention(self.norm_attention(x), mask, is_causal=True, cache=cache))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))
 
 

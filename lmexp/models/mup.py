@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.config.models.base import TransformerSection
-from lmexp.models.layers import Attention, CausalSelfAttention
+from lmexp.models.layers import Attention
 
 
 @torch.no_grad()
@@ -17,7 +17,7 @@ def apply_mup(blocks: nn.ModuleList, width_multiple: float, attention_scale: flo
         for weight in (weight for weight in blocks.parameters() if weight.ndim >= 2):
             weight.div_(width_multiple**0.5)
     for module in blocks.modules():
-        if isinstance(module, Attention | CausalSelfAttention):
+        if isinstance(module, Attention):
             module.scale = attention_scale
 
 
@@ -39,10 +39,11 @@ def weights_without_mup(model: nn.Module, config: TransformerSection) -> dict[st
         if config.width_multiple != 1:
             multiply(f"norm.{part}", 1 / config.width_multiple)
         for place, module in model.named_modules():
-            if isinstance(module, CausalSelfAttention) and module.scale is not None:
-                rows = module.stacked_rows()["qkv.weight"][0]
-                multiply(f"{place}.qkv.{part}", module.scale * module.head_size**0.5, rows)
-            elif isinstance(module, Attention) and module.scale is not None:
-                last = "query" if isinstance(module.norm_query, nn.Identity) else "norm_query"
-                multiply(f"{place}.{last}.{part}", module.scale * module.head_size**0.5)
+            if not isinstance(module, Attention) or module.scale is None:
+                continue
+            factor = module.scale * module.head_size**0.5
+            if isinstance(module.norm_query, nn.Identity):
+                multiply(f"{place}.qkv.{part}", factor, module.stacked()["qkv"]["query"])
+            else:
+                multiply(f"{place}.norm_query.{part}", factor)
     return weights

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from lmexp.config.code import arguments_of, load_target
 from lmexp.config.optimizers import MuonConfig, OptimConfig, OtherOptim
 from lmexp.errors import UserError
+from lmexp.models.stacked import stacked_rows
 
 LR_FACTOR = "lr_factor"
 """The key of a group of weights that says what the schedule's learning rate is multiplied by [default: 1]."""
@@ -127,18 +128,9 @@ def _build_muon(
         group[LR_FACTOR] = adamw_lr / optim.peak_lr
     settings = {name: getattr(optim, name) for name in ("momentum", "nesterov", "ns_steps", "adjust_lr_fn")}
     return MuonWithAdamW(
-        _muon(matrices, _stacked_rows(blocks), lr=optim.peak_lr, **settings),
+        _muon(matrices, stacked_rows(blocks), lr=optim.peak_lr, **settings),
         torch.optim.AdamW(others, lr=adamw_lr, betas=optim.betas, eps=optim.eps, fused=may_fuse),
     )
-
-
-def _stacked_rows(blocks: Iterable[nn.Module]) -> dict[int, list[int]]:
-    """Return, by the id of a weight, the numbers of rows of the matrices that are stacked in it."""
-    rows = {}
-    for module in (module for block in blocks for module in block.modules()):
-        for name, sizes in getattr(module, "stacked_rows", dict)().items():
-            rows[id(module.get_parameter(name))] = sizes
-    return rows
 
 
 def _muon(group: dict[str, Any], stacked: dict[int, list[int]], **settings: Any) -> Optimizer:

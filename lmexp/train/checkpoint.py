@@ -29,6 +29,7 @@ from lmexp.models.finite import check_finite
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir, dump_config
 from lmexp.tasks.base import Task
+from lmexp.train.old_checkpoint import stack_checkpoint
 from lmexp.train.spending import Spent
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
@@ -60,6 +61,7 @@ def resumable_progress(file: Path, task: Task, trainer: pl.Trainer, leader: bool
             if broken := archive.testzip():  # torch.load does not check the checksums that torch.save wrote
                 raise ValueError(f"the checksum of {broken} is wrong")
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        stack_checkpoint(content, task)
         _check_weights(content["state_dict"], task)
         if best := content["callbacks"].get("Evaluation"):
             _check_weights(best["best"]["weights"], task)

@@ -14,6 +14,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.tasks.base import Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.checkpoint import last_checkpoint, trunk_checkpoint
+from lmexp.train.old_checkpoint import stack_checkpoint
 from lmexp.train.progress import Progress
 from lmexp.train.stopping import Signals, Stopped
 
@@ -34,6 +35,11 @@ class Saving(StepCallback):
     def on_save_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: Any) -> None:
         """Leave out Lightning's own counters: only Progress counts, also in a resumed run."""
         checkpoint.pop("loops", None)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Bring a checkpoint of an earlier version into today's form, before the optimizer and callbacks read it."""
+        assert isinstance(task, Task)
+        stack_checkpoint(checkpoint, task)
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
         """Save if a checkpoint is due or a signal came. Raises Stopped after a signal.

@@ -16,6 +16,7 @@ from lmexp.cost.flops import count_model
 from lmexp.models.base import Decoder
 from lmexp.models.bert import Bert
 from lmexp.models.build import build_model
+from lmexp.models.stacked import split_parts
 
 SIZES = ["bert_tiny", "bert_mini", "bert_small", "bert_medium", "bert_base", "bert_large"]
 
@@ -68,13 +69,18 @@ def test_logits_equal_transformers_bert_with_the_same_weights_with_and_without_p
     ours = disturbed(d_ff=40)
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
     theirs = BertForMaskedLM(TheirConfig(vocab_size=61, max_position_embeddings=16, **sizes)).eval()
-    modules = dict(ours.named_modules())
+    weights = split_parts(ours.state_dict(), ours)
     names = THEIRS | {
         f"blocks.{layer}.{old}": f"bert.encoder.layer.{layer}.{new}"
         for layer in range(2)
         for old, new in THEIRS_IN_A_BLOCK.items()
     }
-    copied = {f"{new}.{part}": weight for old, new in names.items() for part, weight in modules[old].named_parameters()}
+    copied = {
+        f"{new}.{part}": weights[f"{old}.{part}"]
+        for old, new in names.items()
+        for part in ("weight", "bias")
+        if f"{old}.{part}" in weights
+    }
     copied["cls.predictions.bias"] = ours.head.bias
     segments = "bert.embeddings.token_type_embeddings.weight"  # ours has none
     copied[segments] = torch.zeros(2, 24)

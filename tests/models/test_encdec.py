@@ -18,6 +18,7 @@ from lmexp.cost.flops import count_model
 from lmexp.models.build import build_model
 from lmexp.models.decoding import SourceDecoder
 from lmexp.models.encdec import EncDec, sinusoids
+from lmexp.models.stacked import split_parts
 
 TARGET = "lmexp.models.encdec.EncDec"
 SOURCES, TARGETS = 9, 7
@@ -67,7 +68,7 @@ def torchs(model: EncDec) -> nn.Transformer:
     decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(*sizes, **options), config.n_layers, norms[1])
     theirs = nn.Transformer(custom_encoder=encoder, custom_decoder=decoder, **options, d_model=24, nhead=3)
 
-    ours, copied = model.state_dict(), {}
+    ours, copied = split_parts(model.state_dict(), model), {}
     names = {"up": "linear1", "down": "linear2"}
     halves = {"encoder": ["attention"], "decoder": ["attention", "cross_attention"]}
     for stack, attentions in halves.items():
@@ -166,10 +167,11 @@ def test_matrices_start_glorot_uniform_and_a_token_is_as_large_as_its_position()
             size = (module.weight * math.sqrt(96)).square().mean().item()  # as it is added to a position
             assert size == pytest.approx(1, rel=5 * math.sqrt(2 / module.weight.numel())), name
         elif isinstance(module, nn.Linear) and name != "head":  # which is the target's table
-            bound = math.sqrt(6 / sum(module.weight.shape))  # a uniform distribution's variance: bound^2 / 3
-            assert module.weight.abs().max() <= bound, name
-            variance = module.weight.square().mean().item()
-            assert variance == pytest.approx(bound**2 / 3, rel=5 * math.sqrt(2 / module.weight.numel())), name
+            for matrix in module.weight.chunk({"qkv": 3, "kv": 2}.get(name.split(".")[-1], 1)):
+                bound = math.sqrt(6 / sum(matrix.shape))  # a uniform distribution's variance: bound^2 / 3
+                assert matrix.abs().max() <= bound, name
+                variance = matrix.square().mean().item()
+                assert variance == pytest.approx(bound**2 / 3, rel=5 * math.sqrt(2 / matrix.numel())), name
             assert not module.bias.any(), name
     for positions in (model.source_positions, model.target_positions):
         # That of sinusoids, of which each pair's squares add up to 1.
@@ -287,8 +289,8 @@ def test_the_source_is_read_once_and_a_state_holds_two_numbers_a_channel():
     read: list[int] = []
     model.encoder[0].register_forward_hook(lambda *given: read.append(1))
     state = model.new_state(sources, None, 5)
-    keys = model.decoder[0].cross_attention.key
-    keys.register_forward_hook(lambda *given: read.append(1))  # those of the source are there already
+    keys_and_values = model.decoder[0].cross_attention.kv
+    keys_and_values.register_forward_hook(lambda *given: read.append(1))  # those of the source are there already
     for token in inputs[:, :5].split(1, 1):
         model.next_logits(token, state)
     assert read == [1] and state.length == 5

@@ -14,6 +14,7 @@ from transformers import BertForMaskedLM, BertForPreTraining
 from lmexp.errors import UserError
 from lmexp.models.bert import Bert
 from lmexp.models.exchange.bert import from_hf, to_hf
+from lmexp.models.stacked import split_parts
 from tests.models.test_bert import disturbed, padded
 
 TOKENS = torch.randint(61, (3, 16), generator=torch.Generator().manual_seed(0))
@@ -75,8 +76,9 @@ def test_there_and_back_is_the_same_model(tmp_path: Path):
     theirs.save_pretrained(tmp_path)
     config, state = from_hf(*read(tmp_path), name="t")
     assert config == ours.config.model_copy(update={"d_ff": ours.config.d_feed_forward})
-    assert state.keys() == ours.state_dict().keys()
-    assert all(torch.equal(state[name], weight) for name, weight in ours.state_dict().items())
+    expected = split_parts(ours.state_dict(), ours)
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], weight) for name, weight in expected.items())
 
 
 def test_weights_of_pretraining_under_their_first_names_are_read(tmp_path: Path):

@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from lmexp.models.layers import Attention, CausalSelfAttention, KVCache
+from lmexp.models.layers import Attention, KVCache
+from lmexp.models.stacked import split_parts
 
 LENGTH = 6
 
@@ -44,17 +46,35 @@ def test_groups_of_heads_are_left_to_the_kernel_only_where_a_fused_one_on_cuda_k
     torch.testing.assert_close(mixed[0, 0], attention.out(value[0, [0, 0, 0, 1, 1, 1], 0].flatten()))
 
 
-@pytest.mark.parametrize("pieces", [[LENGTH], [1] * LENGTH, [2, 3, 1], [1, 4, 1]])
+@pytest.mark.parametrize("pieces", [[1] * LENGTH, [2, 3, 1], [1, 4, 1]])
 @torch.no_grad()
-def test_both_kinds_of_attention_look_at_the_same_positions(pieces: list[int]):
-    ours, other = CausalSelfAttention(24, 3, 0.0, bias=True).eval(), Attention(24, 3).eval()
-    for index, part in enumerate((other.query, other.key, other.value)):
-        part.weight.copy_(ours.qkv.weight.chunk(3)[index])
-        part.bias.copy_(ours.qkv.bias.chunk(3)[index])
-    other.out.load_state_dict(ours.out.state_dict())
+def test_attention_sees_the_same_positions_in_pieces_as_at_once(pieces: list[int]):
+    attention, cache = Attention(24, 3).eval(), KVCache(torch.empty(2, 3, LENGTH, 8))
     x = torch.randn(2, LENGTH, 24, generator=torch.Generator().manual_seed(3))
-    caches = [KVCache(torch.empty(2, 3, LENGTH, 8)) for _ in range(2)]
-    read = [(ours(piece, caches[0]), other(piece, is_causal=True, cache=caches[1])) for piece in x.split(pieces, dim=1)]
-    first, second = (torch.cat(each, dim=1) for each in zip(*read, strict=True))
-    torch.testing.assert_close(first, second)
-    torch.testing.assert_close(first, ours(x))
+    read = [attention(piece, is_causal=True, cache=cache) for piece in x.split(pieces, dim=1)]
+    torch.testing.assert_close(torch.cat(read, dim=1), attention(x, is_causal=True))
+
+
+class Apart(Attention):
+    """Attention with a matmul each for queries, keys and values, as earlier versions had it."""
+
+    def __init__(self) -> None:
+        super().__init__(24, 6, n_kv_heads=2)
+        self.query, self.key, self.value = nn.Linear(24, 24), nn.Linear(24, 8), nn.Linear(24, 8)
+        del self.qkv
+        self._load_state_dict_pre_hooks.clear()
+
+    def qkv(self, x: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values side by side."""
+        return torch.cat([self.query(x), self.key(x), self.value(x)], dim=-1)
+
+
+@torch.no_grad()
+def test_weights_of_queries_keys_and_values_that_were_apart_are_stacked_when_they_are_loaded_and_split_again():
+    old, new = Apart(), Attention(24, 6, n_kv_heads=2)
+    new.load_state_dict(old.state_dict())  # strict: every weight has its place
+    x = torch.randn(2, LENGTH, 24, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(new(x, is_causal=True), old(x, is_causal=True))
+    split = split_parts(new.state_dict(), new)
+    assert split.keys() == old.state_dict().keys()
+    assert all(torch.equal(split[name], weight) for name, weight in old.state_dict().items())

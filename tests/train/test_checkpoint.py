@@ -30,6 +30,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, run: RunDir, step: int) -> None:
 
 
 Content = dict[str, Any]
+PARTS = ("query", "key", "value")
 
 
 def rewritten(change: Callable[[Content], None]) -> Callable[[Path], None]:
@@ -123,6 +124,55 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_set_aside_and_the_run_start
 def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, words: list[str]):
     run, other = make_run(*words), make_run(*words, place="undisturbed")
     stop_after(monkeypatch, run, 7)
+    assert [main(run.path), main(other.path)] == [0, 0]
+    assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
+
+
+def apart(weights: Content) -> Content:
+    """Return the weights with one each for queries, keys and values, in the order of a model that has these."""
+    split: Content = {}
+    for name, weight in weights.items():
+        if ".qkv." in name:
+            split |= {name.replace("qkv", part): rows for part, rows in zip(PARTS, weight.chunk(3), strict=True)}
+        else:
+            split[name] = weight
+    return split
+
+
+def as_of_earlier_versions(content: Content) -> None:
+    (optimizer,), weights = content["optimizer_states"], content["state_dict"]
+    in_blocks = [".blocks." in name for name in weights]
+    groups = [
+        [n for n, inside in zip(weights, in_blocks, strict=True) if weights[n].ndim > 1 and inside],
+        [
+            n
+            for n, inside in zip(weights, in_blocks, strict=True)
+            if weights[n].ndim > 1 and not inside and "head" not in n
+        ],
+        [n for n in weights if weights[n].ndim < 2],
+    ]
+    states: list[Content] = []
+    for group, names in zip(optimizer["param_groups"], groups, strict=True):
+        first = len(states)
+        for name, place in zip(names, group["params"], strict=True):
+            state = optimizer["state"][place]
+            count = 3 if ".qkv." in name else 1
+            states += [{k: v.chunk(count)[i] if v.ndim else v for k, v in state.items()} for i in range(count)]
+        group["params"] = list(range(first, len(states)))
+    optimizer["state"] = dict(enumerate(states))
+    content["state_dict"] = apart(weights)
+    best = content["callbacks"]["Evaluation"]["best"]
+    best["weights"] = apart(best["weights"])
+
+
+def test_a_checkpoint_of_a_version_with_queries_keys_and_values_apart_is_gone_on_from(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["optim=muon", "evaluation.patience=9"]
+    run, other = make_run(*words), make_run(*words, place="undisturbed")
+    stop_after(monkeypatch, run, 7)
+    rewritten(as_of_earlier_versions)(last_checkpoint(run))
+    stop_after(monkeypatch, run, 8)  # what is saved next is in today's form
     assert [main(run.path), main(other.path)] == [0, 0]
     assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lmexp.config.models.bert import BertConfig
 from lmexp.models.bert import Bert
 from lmexp.models.exchange.settings import check_settings, check_weights, one_dropout, required
+from lmexp.models.stacked import split_parts
 
 FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("bert",),
@@ -70,7 +71,7 @@ def to_hf(model: Bert) -> tuple[dict[str, Any], dict[str, Tensor]]:
     is left out. The ids of special tokens
     are left out: the caller adds them, since it knows the tokenizer.
     """
-    config, weights = model.config, model.state_dict()
+    config, weights = model.config, split_parts(model.state_dict(), model)
     table = weights["token_embedding.weight"]
     names = _names(config.n_layers)
     exported = {theirs: weights[ours].clone() for ours, theirs in names.items() if ours in weights}

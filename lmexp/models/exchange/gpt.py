@@ -114,7 +114,7 @@ def from_hf(
         imported[known] = weight.T.contiguous() if _is_transposed(known) else weight
     if config.tie_embeddings and "token_embedding.weight" in imported:
         imported["head.weight"] = imported["token_embedding.weight"]
-    check_weights(imported, GPT, config)
+    check_weights(imported, GPT, config, stacked=True)
     return config, imported
 
 

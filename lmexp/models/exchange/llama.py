@@ -25,6 +25,7 @@ from lmexp.models.exchange.settings import check_settings, check_weights, requir
 from lmexp.models.llama import Llama
 from lmexp.models.moe import MoE
 from lmexp.models.mup import weights_without_mup
+from lmexp.models.stacked import split_parts
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -89,13 +90,13 @@ MIXTRAL_SWIGLU = {"gate": "w1", "up": "w3", "down": "w2"}
 def to_hf(model: Llama) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the settings and the weights of a model of transformers with equal logits.
 
-    The weights are the model's own, not copies, except for those that take in muP's multipliers. A head that was
-    dropped is left out. Dropout is left out too, because transformers has it for attention only. So are the ids of
-    special tokens: the caller adds them, since it knows the tokenizer.
+    The weights are the model's own or parts of them, not copies, except for those that take in muP's multipliers. A
+    head that was dropped is left out. Dropout is left out too, because transformers has it for attention only. So are
+    the ids of special tokens: the caller adds them, since it knows the tokenizer.
 
     Raises UserError: a model with shared experts, which none of the architectures has in this form.
     """
-    config, weights = model.config, weights_without_mup(model, model.config)
+    config, weights = model.config, split_parts(weights_without_mup(model, model.config), model)
     model_type = _type_of(config)
     settings: dict[str, Any] = {
         "architectures": [CLASSES[model_type]],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lmexp.errors import UserError, nearest
+from lmexp.models.stacked import split_parts
 
 INDIFFERENT = {
     "_attn_implementation_autoset",
@@ -71,10 +72,14 @@ def one_dropout(settings: Mapping[str, Any], keys: Sequence[str]) -> float:
     return first[1]
 
 
-def check_weights(weights: Mapping[str, Tensor], model: type[nn.Module], config: Any) -> None:
-    """Raise UserError for the first weight that is missing, misshapen or too many for a model of `config`."""
+def check_weights(weights: Mapping[str, Tensor], model: type[nn.Module], config: Any, stacked: bool = False) -> None:
+    """Raise UserError for the first weight that is missing, misshapen or too many for a model of `config`.
+
+    `stacked` says that queries, keys and values are stacked in the weights as in the model; else they are apart.
+    """
     with torch.device("meta"):
-        expected = model(config).state_dict()
+        built = model(config)
+    expected = built.state_dict() if stacked else split_parts(built.state_dict(), built)
     for name, weight in expected.items():
         if name not in weights:
             raise UserError(f"the weights lack '{name}' (by its name here)")
