@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,12 +11,18 @@ from lmexp.cli.options import AllRuns, Common, Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
+    import altair as alt
+
     from lmexp.analysis.scaling.answers import Answer
+    from lmexp.analysis.scaling.curves import Curve
     from lmexp.analysis.scaling.laws import Law
     from lmexp.analysis.scaling.points import Points
+    from lmexp.report.terminal.fit import FitText
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
 """Endings of a file of points."""
+CURVE_SUFFIXES = {".csv", ".tsv", ".txt", ".jsonl"}
+"""Endings of a file that holds a loss curve."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,17 @@ class QuestionOptions:
     predict: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="RUN", help="Also predict the loss of this run, such as params=1.4e9,tokens=9e11; can be repeated."
+            metavar="RUN",
+            help="Also predict the loss of this run, such as params=1.4e9,tokens=9e11; with --law multipower a file of "
+            "step, lr and loss, or a run. Can be repeated.",
         ),
     ] = None
     law: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAMES", help="Laws to fit, such as overtraining [default: chinchilla,extra,kaplan]."),
+        typer.Option(
+            metavar="NAMES",
+            help="Laws to fit, such as overtraining, or multipower for loss curves [default: chinchilla,extra,kaplan].",
+        ),
     ] = None
     cost: Annotated[
         str | None,
@@ -63,6 +74,17 @@ class QuestionOptions:
             )
         if self.serve is not None and not 0 < self.serve < 1e30:
             raise UserError(f"--serve {self.serve:g}: give a number of tokens above 0")
+
+    def is_of_curves(self) -> bool:
+        """Whether --law names a law of loss curves. Raises UserError if another option does not go with it."""
+        from lmexp.analysis.scaling.laws import CURVE_LAWS
+
+        names = [name.strip() for name in ",".join(self.law or []).split(",")]
+        if not set(names) & set(CURVE_LAWS):
+            return False
+        if len(names) > 1 or self.flops or self.serve is not None:
+            raise UserError(f"--law {names[0]} fits loss curves: other laws, --flops and --serve need a fit of runs")
+        return True
 
     def laws(self) -> "list[Law]":
         """Return the laws to fit. Raises UserError for the name of an unknown law."""
@@ -160,7 +182,10 @@ class SolverOptions:
 def fit(
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME | FILE", help="Sweeps with finished runs, or one .csv, .tsv or .parquet file."),
+        typer.Argument(
+            metavar="NAME | FILE",
+            help="Sweeps with finished runs, or one .csv, .tsv or .parquet file; for loss curves, runs or files.",
+        ),
     ],
     question: QuestionOptions,
     columns: ColumnOptions,
@@ -180,9 +205,8 @@ def fit(
 ) -> None:
     """Fit scaling laws: best sizes, tokens and losses for budgets, with intervals, held-out errors and warnings."""
     from lmexp.report.charts.export import check_formats
-    from lmexp.report.export.fit_document import fit_document
     from lmexp.report.export.fit_latex import fit_latex
-    from lmexp.report.page.fit import write_fit, write_fit_charts
+    from lmexp.report.page.fit import write_fit_charts, write_fit_page
     from lmexp.report.terminal.fit import print_fit
 
     question.check()
@@ -190,22 +214,79 @@ def fit(
     if form not in (None, "latex"):
         raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
-    flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
-    flops_alone = question.cost in ("flops", "train_flops")
-    points, name, folder = _points(names, columns, common.output_dir, flops_alone)
-    answer = _answer(points, question, flops, amounts, solver)
-    page = write_fit(answer, name, output or folder)
-    drawn = write_fit_charts(answer, output or folder, formats)
+    of_curves = question.is_of_curves()
+    if of_curves and form:
+        raise UserError("--format latex is for laws of runs: leave it out for loss curves")
+    fitted = (_fit_curves if of_curves else _fit_points)(names, question, columns, solver, common.output_dir)
+    folder = output or fitted.folder
+    page = write_fit_page(fitted.text, fitted.charts, fitted.document, fitted.name, folder)
+    drawn = write_fit_charts(fitted.charts, folder, formats)
     if common.as_json:
-        print_json(fit_document(answer) | {"page": str(page), "charts": [str(chart) for chart in drawn]})
+        print_json(fitted.document | {"page": str(page), "charts": [str(chart) for chart in drawn]})
         return
-    if form == "latex":
-        out.print_piece(fit_latex(answer))
+    if fitted.answer is not None and form == "latex":
+        out.print_piece(fit_latex(fitted.answer))
         return
-    print_fit(answer, out)
+    print_fit(fitted.text, out)
     print_line(f"\nfit: {page}")
     for chart in drawn:
         print_line(str(chart))
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A fit as it is printed and written."""
+
+    text: "FitText"
+    charts: "dict[str, alt.LayerChart]"
+    document: dict[str, Any]
+    name: str
+    folder: Path
+    answer: "Answer | None" = None
+    """None for a fit of loss curves."""
+
+
+def _fit_points(
+    names: list[str], question: QuestionOptions, columns: ColumnOptions, solver: SolverOptions, output_dir: Path
+) -> _Fitted:
+    """Fit laws to the points of a file or of sweeps."""
+    from lmexp.report.charts.fit import fit_charts
+    from lmexp.report.export.fit_document import fit_document
+    from lmexp.report.terminal.fit import fit_text
+
+    flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
+    points, name, folder = _points(names, columns, output_dir, question.cost in ("flops", "train_flops"))
+    answer = _answer(points, question, flops, amounts, solver)
+    return _Fitted(fit_text(answer), fit_charts(answer), fit_document(answer), name, folder, answer)
+
+
+def _fit_curves(
+    names: list[str], question: QuestionOptions, columns: ColumnOptions, solver: SolverOptions, output_dir: Path
+) -> _Fitted:
+    """Fit the multi-power law to the loss curves of files or runs, and predict those of --predict."""
+    from lmexp.analysis.scaling.multipower import fit_curves
+    from lmexp.report.charts.fit_curves import curve_charts
+    from lmexp.report.export.fit_curves_document import curves_document
+    from lmexp.report.terminal.fit_curves import curves_text
+
+    curves = [curve for name in names for curve in _curves(name, columns.loss, output_dir)]
+    others = [curve for name in question.predict or () for curve in _curves(name, columns.loss, output_dir)]
+    fitted = fit_curves(curves, solver.delta)
+    tested = tuple(fitted.test(curve) for curve in others)
+    document = curves_document(fitted, tested)
+    return _Fitted(curves_text(fitted, tested), curve_charts(fitted, others), document, ", ".join(names), Path())
+
+
+def _curves(name: str, loss: str | None, output_dir: Path) -> "list[Curve]":
+    """Return the loss curve of a file or a run, or those of a sweep's runs."""
+    from lmexp.analysis.scaling.curves import curve_of_file, curve_of_run
+    from lmexp.runs.find import find_run, runs_of, sweep_folder
+
+    if Path(name).suffix.lower() in CURVE_SUFFIXES:
+        return [curve_of_file(Path(name), loss)]
+    folder = sweep_folder(name, output_dir)
+    runs = runs_of(folder) if (folder / "sweep.json").is_file() else [find_run(name, output_dir)]
+    return [curve_of_run(run, loss) for run in runs]
 
 
 def _points(

@@ -279,6 +279,10 @@ DEFAULT_LAWS = (chinchilla, extra, kaplan)
 """The laws that `fit` fits by default; chinchilla and extra are always fitted together."""
 
 
+CURVE_LAWS = ("multipower",)
+"""Laws of single runs' loss curves, which multipower.py fits."""
+
+
 def law_named(name: str) -> Law:
     """Return a law by its name; `power_dollars` is the power law with a floor in dollars.
 
@@ -287,7 +291,10 @@ def law_named(name: str) -> Law:
     if name.startswith("power_"):
         return power(name.removeprefix("power_"))
     if name not in LAWS:
-        raise UserError(f"there is no law '{name}'.{nearest(name, LAWS)} There are {', '.join(LAWS)}, power_COLUMN")
+        raise UserError(
+            f"there is no law '{name}'.{nearest(name, [*LAWS, *CURVE_LAWS])} There are {', '.join(LAWS)}, "
+            f"power_COLUMN, and {', '.join(CURVE_LAWS)} for loss curves"
+        )
     return LAWS[name]
 
 

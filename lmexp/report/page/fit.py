@@ -11,6 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import altair as alt
+
 import lmexp
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.files import hash_text, read_json, write_atomically, write_json
@@ -18,10 +20,11 @@ from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
 from lmexp.report.page.html import head, resource, script_json, vega
-from lmexp.report.terminal.fit import TEXT_COLUMNS, about_points, headline, notes_of, tables
+from lmexp.report.terminal.fit import TEXT_COLUMNS, FitText, fit_text
 
 TITLES = {
     "loss": "Loss against compute",
+    "curves": "Loss curves",
     "sizes": "Best model size for a budget",
     "isoflop": "At equal compute",
     "residuals": "How well the laws fit",
@@ -29,8 +32,15 @@ TITLES = {
 
 
 def write_fit(answer: Answer, name: str, folder: Path) -> Path:
+    """Write `fit.html` and `fit.json` of a fit of runs into `folder`, atomically, and return the page's path."""
+    return write_fit_page(fit_text(answer), fit_charts(answer), fit_document(answer), name, folder)
+
+
+def write_fit_page(
+    text: FitText, drawings: Mapping[str, alt.LayerChart], document: Mapping[str, Any], name: str, folder: Path
+) -> Path:
     """Write `fit.html` and `fit.json` into `folder`, atomically, and return the page's path."""
-    charts = {key: chart.to_dict() for key, chart in fit_charts(answer).items()}
+    charts = {key: chart.to_dict() for key, chart in drawings.items()}
     sections = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{TITLES[key]}</h2>'
         f'<div id="chart-{key}" class="chart"></div></section>'
@@ -39,18 +49,17 @@ def write_fit(answer: Answer, name: str, folder: Path) -> Path:
     page = Template(resource("fit.html")).substitute(
         head=head(f"{name}: fit"),
         name=html.escape(name),
-        about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in about_points(answer)),
-        headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in headline(answer)),
-        notes=_list([*notes_of(answer), *answer.warnings]),
+        about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in text.about),
+        headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in text.headline),
+        notes=_list(text.notes),
         charts=sections,
-        tables="".join(_table(*table) for table in tables(answer)),
+        tables="".join(_table(*table) for table in text.tables),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=html.escape(lmexp.__version__),
         data=script_json(charts),
         vega=vega(),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    document = fit_document(answer)
     _keep_earlier(folder, document)
     write_json(folder / "fit.json", document)
     file = folder / "fit.html"
@@ -88,11 +97,11 @@ def _question(document: Mapping[str, Any]) -> str:
     return json.dumps([budgets, amounts, deltas, *([runs] if runs else []), [document.get(key) for key in keys]])
 
 
-def write_fit_charts(answer: Answer, folder: Path, formats: Sequence[str]) -> list[Path]:
+def write_fit_charts(charts: Mapping[str, alt.LayerChart], folder: Path, formats: Sequence[str]) -> list[Path]:
     """Write every chart of a fit as `fit-NAME.FORMAT` into `folder`/charts, atomically, and return the files."""
     (folder / "charts").mkdir(parents=True, exist_ok=True)
     written = []
-    for name, chart in fit_charts(answer).items():
+    for name, chart in charts.items():
         for form in formats:
             file = folder / "charts" / f"fit-{name}.{form}"
             write_atomically(file, drawn(chart.to_dict(), {}, form))

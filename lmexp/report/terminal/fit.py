@@ -5,6 +5,7 @@ The 95 % interval of a number is in brackets. Laws and approaches are shown side
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -29,21 +30,38 @@ PREDICTED = ("run", "by", "loss of one such run")
 SERVED = ("FLOPs", "by", "loss", "parameters", "tokens", "FLOPs saved")
 
 
-def print_fit(answer: Answer, console: Console) -> None:
+@dataclass(frozen=True)
+class FitText:
+    """What a fit says, in the terminal and on its page."""
+
+    about: list[str]
+    """What was fitted."""
+    headline: list[str]
+    tables: list[tuple[str, tuple[str, ...], Rows]]
+    """Titles, headings and rows; all cells are text."""
+    notes: list[str]
+    """Notes and warnings."""
+
+
+def fit_text(answer: Answer) -> FitText:
+    """Return what a fit of runs says."""
+    return FitText(about_points(answer), headline(answer), tables(answer), [*notes_of(answer), *answer.warnings])
+
+
+def print_fit(text: FitText, console: Console) -> None:
     """Print a fit, at 80 columns or more."""
-    for sentence in about_points(answer):
+    for sentence in text.about:
         console.print(Text(sentence))
     console.print()
-    for sentence in headline(answer):
+    for sentence in text.headline:
         console.print(Text(sentence, style="bold"))
-    for title, headings, rows in tables(answer):
+    for title, headings, rows in text.tables:
         console.print()
         console.print(Text(title))
         console.print(_table(headings, rows))
-    notes = [*notes_of(answer), *answer.warnings]
-    if notes:
+    if text.notes:
         console.print()
-    for note in notes:
+    for note in text.notes:
         console.print(Text(f"- {note}"))
 
 

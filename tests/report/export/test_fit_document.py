@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.answers import Answer, answer
+from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
 from lmexp.report.export.fit_latex import fit_latex
 from lmexp.report.page.fit import write_fit, write_fit_charts
@@ -59,7 +60,7 @@ def test_the_irreducible_loss_is_held_against_the_floor_of_the_text(floor: float
     document = fit_document(with_floor)
     assert document["loss_floor"] == floor and document["floor_is_inside"]["chinchilla"] is (place == "inside")
     assert "kaplan" not in document["floor_is_inside"]  # it has no E
-    (file,) = (file for file in write_fit_charts(with_floor, tmp_path, ["svg"]) if "fit-loss" in file.name)
+    (file,) = (file for file in write_fit_charts(fit_charts(with_floor), tmp_path, ["svg"]) if "fit-loss" in file.name)
     assert f"no model can beat {floor:g}" in file.read_text()
 
 
