@@ -1,6 +1,6 @@
 """`lmexp plan`: what a sweep will take, what of it fits under a cap, and how well it would identify a scaling law."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -86,6 +86,8 @@ def plan(
         print_search_plan(planned.name, search.spec, rows, out)
     else:
         print_plan(rows, out)
+    if planned.advice:
+        out.print(planned.advice, soft_wrap=True)
     if "affordable" in proposals:
         print_affordable(proposals["affordable"], len(rows), out)
     if "simulation" in proposals:
@@ -113,6 +115,11 @@ def _proposals(
 
 
 def _document(plan: "SweepPlan") -> dict[str, Any]:
+    sharing = {"side_by_side": asdict(plan.sharing)} if plan.sharing else {}
+    return _runs_document(plan) | sharing
+
+
+def _runs_document(plan: "SweepPlan") -> dict[str, Any]:
     rows = list(plan.rows)
     if plan.sweep.search:
         spec = plan.sweep.search.spec.model_dump(mode="json", by_alias=True, exclude_none=True)

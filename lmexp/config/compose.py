@@ -304,6 +304,8 @@ class Composer:
         """Say that there is no such key, and what to write instead."""
         if key in ELSEWHERE:
             hint = f" It is set by {ELSEWHERE[key]}."
+        if key == "launcher.devices_per_run":
+            hint = " Only launcher=local has it: on a cluster, the scheduler says where runs train."
         return f"{self.place(key)}{key} is not a key of the config.{hint}"
 
     def place(self, key: str) -> str:

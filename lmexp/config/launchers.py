@@ -8,6 +8,8 @@ from lmexp.config.base import Count, Positive, Section
 from lmexp.config.trainer import TrainerConfig
 from lmexp.errors import UserError
 
+AUTO = "auto"
+"""Value of `devices_per_run` that leaves to lmexp how many runs share a device."""
 MAX_JOBS = 1000
 """Runs that a scheduler is given at a time, unless the config says otherwise."""
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -57,21 +59,32 @@ class LocalLauncher(LauncherSection):
     is_local: ClassVar[bool] = True
     slots: Count | None = None
     """Runs at a time; null means as many as the devices allow, and one on a CPU."""
-    devices_per_run: Positive | None = None
-    """Devices that a run takes; null means trainer.devices. A fraction shares one device between runs."""
+    devices_per_run: Positive | Literal["auto"] | None = None
+    """Devices that a run takes; null means trainer.devices. A fraction shares one device between runs; `auto` measures
+    how many runs side by side make the best use of it, and shares it between so many (launch/sharing.py)."""
     exclusive: bool = True
-    """Whether each run has its devices to itself; a fraction of a device needs false."""
+    """Whether each run has its devices to itself; a fraction of a device needs false, `auto` does not."""
     threads: Count | None = None
     """CPU threads per run; null splits the cores evenly, and gives no process more than OMP_NUM_THREADS."""
 
     def check(self, trainer: TrainerConfig) -> None:
         """Raise UserError for values that cannot be combined."""
         super().check(trainer)
-        check_share("devices_per_run", self.devices_per_run, self.exclusive, trainer.devices)
+        if not isinstance(self.devices_per_run, str):
+            check_share("devices_per_run", self.devices_per_run, self.exclusive, trainer.devices)
+        elif trainer.devices > 1:
+            raise UserError(
+                f"launcher.devices_per_run=auto shares one device between runs; the run has {trainer.devices} processes"
+            )
+        elif self.slots is not None:
+            raise UserError(
+                f"launcher.slots={self.slots} and launcher.devices_per_run=auto both say how many runs train at a "
+                "time; set one of them"
+            )
 
     def devices(self, processes: int) -> float:
         """Return how many devices a run gets."""
-        return devices_for(self.devices_per_run, processes)
+        return devices_for(None if isinstance(self.devices_per_run, str) else self.devices_per_run, processes)
 
     def threads_of(self, processes: int) -> int | None:
         """Return the threads that the config sets, or None for an even share."""

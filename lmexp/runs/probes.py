@@ -1,7 +1,8 @@
 """Probes: a few steps of a shape, measured, so that a plan can say seconds, energy and money.
 
 A shape is what decides the speed of a step: model, batch, precision, optimizer, devices, threads, versions.
-Runs that differ in seed, budget, data or learning rate share one. A probe lies in `<outputs>/.probes/<shape>/`,
+Runs that differ in seed, budget, data or learning rate share one. So does the number of runs that use the device at a
+time: a shape that shares it is measured with copies of itself. A probe lies in `<outputs>/.probes/<shape>/`,
 which is a run directory with `probe.json` in place of a record.
 """
 
@@ -38,7 +39,8 @@ class Probe:
     measured: float
     """When, in seconds since the epoch."""
     exclusive: bool = True
-    """Whether nothing else was seen on the device meanwhile; if False, the speed is that of a shared device."""
+    """Whether nothing else was seen on the device meanwhile; if False, the speed is that of a shared device. It is
+    always False if copies were measured side by side."""
 
     def seconds(self, steps: int) -> float:
         """Return the training seconds that so many steps will take."""
@@ -55,8 +57,11 @@ class Probe:
 _TRIAL = TypeAdapter(Probe)
 
 
-def shape_of(config: RunConfig, device: str, threads: int) -> str:
-    """Return the identity of a config's shape on a device, with so many CPU threads."""
+def shape_of(config: RunConfig, device: str, threads: int, sharing: int = 1) -> str:
+    """Return the identity of a config's shape on a device, with so many CPU threads.
+
+    `sharing` is how many runs use the device at a time.
+    """
     what = config.model_dump(
         mode="json",
         by_alias=True,
@@ -68,7 +73,8 @@ def shape_of(config: RunConfig, device: str, threads: int) -> str:
         },
     )
     where = {"device": device, "threads": threads, "packages": [pinned(package) for package in PACKAGES]}
-    return hash_text(json.dumps({**what, **where}, sort_keys=True), 12)
+    beside = {"sharing": sharing} if sharing > 1 else {}
+    return hash_text(json.dumps({**what, **where, **beside}, sort_keys=True), 12)
 
 
 def read_probe(outputs: Path, shape: str) -> Probe | None:

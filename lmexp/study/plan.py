@@ -6,8 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmexp.config.checks import device_share
+from lmexp.config.launchers import AUTO
 from lmexp.launch.probe import known_probes, measure
 from lmexp.launch.processes import warm_up
+from lmexp.launch.sharing import Sharing, best_sharing, is_auto, settle_sharing
 from lmexp.messages import Say, silent
 from lmexp.planning.plan import CostedRun, plan, search_totals, totals
 from lmexp.report.terminal.plan import plan_sentence, search_sentence
@@ -28,6 +31,8 @@ class SweepPlan:
     rows: tuple[Row, ...]
     """One for each run: its values of the axes, then parameters, FLOPs, memory, seconds, kWh and dollars, null if not
     known. A search has two rows: for the least and for the most work that a trial can be."""
+    sharing: Sharing | None = None
+    """How many runs side by side make the best use of a device; None if that was not measured."""
 
     @property
     def name(self) -> str:
@@ -66,6 +71,15 @@ class SweepPlan:
         return lines
 
     @property
+    def advice(self) -> str | None:
+        """How many runs to train side by side, as a sentence; None if that is not known."""
+        if self.sharing is None:
+            return None
+        uses_it = self.sharing.runs == 1 or any(device_share(p.config, p.device.kind) < 1 for p in self.sweep.examples)
+        key = f"launcher.devices_per_run={AUTO}"
+        return f"{self.sharing.sentence}{'' if uses_it else f': {key} uses that'}"
+
+    @property
     def table(self) -> "pd.DataFrame":
         """The rows as a DataFrame."""
         import pandas as pd
@@ -83,21 +97,30 @@ def plan_sweep(
 ) -> SweepPlan:
     """Resolve a sweep and return what each of its runs will take; see `resolve_sweep` for the arguments.
 
-    With `measured`, a few steps of each distinct shape are trained first, so that seconds, kWh and dollars are known.
+    With `measured`, a few steps of each distinct shape are trained first, so that seconds, kWh and dollars are known,
+    and how many runs side by side make the best use of a device.
     Raises UserError for wrong input.
     """
     ready = warm_up if measured else (lambda: None)
     resolved = resolve_sweep(name, list(overrides), output_dir, config_dir, say=say, when_valid=ready)
+    leaves_share = any(is_auto(planned.config) for planned in resolved.examples)
+    resolved, sharing = settle_sharing(resolved, measured, say)
+    if leaves_share and sharing is None and not measured:
+        resolved.warnings.append(
+            f"launcher.devices_per_run={AUTO} is not measured yet, so this plan is for one run at a time on a device; "
+            "--measure measures it, and so does `lmexp sweep`"
+        )
     if measured:
         measure(resolved.examples, output_dir, say)
-    return plan_resolved(resolved)
+        sharing = sharing or best_sharing(resolved, may_measure=True, say=say)
+    return plan_resolved(resolved, sharing)
 
 
-def plan_resolved(resolved: Sweep) -> SweepPlan:
+def plan_resolved(resolved: Sweep, sharing: Sharing | None = None) -> SweepPlan:
     """Return what each run of a resolved sweep will take, as far as it is known."""
     probes = known_probes(resolved.examples, resolved.folder.parent)
     rows = plan(
         CostedRun(planned.values, planned.config, planned.horizon, planned.device, probe)
         for planned, probe in zip(resolved.examples, probes, strict=True)
     )
-    return SweepPlan(resolved, tuple(rows))
+    return SweepPlan(resolved, tuple(rows), sharing)

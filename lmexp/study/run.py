@@ -8,6 +8,7 @@ from typing import Any
 from lmexp.launch.policy import Policy
 from lmexp.launch.processes import warm_up
 from lmexp.launch.queue import Listener, run_sweep
+from lmexp.launch.sharing import has_work, settle_sharing
 from lmexp.launch.slots import busy_warning
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
@@ -108,6 +109,9 @@ def resolve_to_run(
     # Importing torch for the runs takes seconds, in which texts are tokenised and the other cells resolved.
     resolved = resolve_sweep(name, list(overrides), output_dir, config_dir, folder, say, when_valid=warm_up)
     check_agent([planned.config for planned in resolved.examples], is_search=resolved.search is not None)
+    resolved, sharing = settle_sharing(resolved, may_measure=has_work(resolved), say=say)
+    if sharing is not None:
+        say(sharing.sentence)
     return resolved
 
 

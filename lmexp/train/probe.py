@@ -70,6 +70,8 @@ class StopAfterProbe(StepCallback):
         super().__init__(progress)
         self.training = training
         self.energy = training.watch.energy
+        self.share = training.device_share
+        """The counter is for whole devices, and the runs that share them share their energy."""
         self.joules_at_start: float | None = None
         self.result: Probe | None = None
 
@@ -106,7 +108,7 @@ class StopAfterProbe(StepCallback):
         """Return the joules of a step, summed over all devices; None if one of them has no counter."""
         used, before = self.energy.joules(), self.joules_at_start
         is_counted = self.energy.source != "estimated"  # a plan computes that estimate itself, from the rated power
-        mine = math.nan if used is None or before is None or not is_counted else used - before
+        mine = math.nan if used is None or before is None or not is_counted else (used - before) * self.share
         if trainer.world_size > 1:
             total = torch.tensor(mine, dtype=torch.float64, device=self.training.root_device)
             mine = float(trainer.strategy.reduce(total, reduce_op="sum"))

@@ -121,6 +121,8 @@ def test_no_process_gets_more_threads_than_omp_num_threads_says(
         (["launcher.devices_per_run=1.5"], "whole number"),
         (["launcher.devices_per_run=0.5", "launcher.exclusive=false", "trainer.devices=2"], "2 processes"),
         (["trainer.num_nodes=2"], "one node"),
+        (["launcher.devices_per_run=auto", "launcher.slots=2"], "set one of them"),
+        (["launcher.devices_per_run=auto", "trainer.devices=2"], "2 processes"),
     ],
 )
 def test_places_that_make_no_sense_are_refused(config: Configure, words: list[str], said: str):
@@ -148,6 +150,12 @@ def test_what_a_cluster_does_not_heed_is_no_key_of_its_launcher(anywhere: Config
     for word in (words[-1], f"+{words[-1]}"):
         with pytest.raises(UserError, match=words[-1].partition("=")[0].removeprefix("launcher.")):
             anywhere(*words[:-1], word)
+
+
+@pytest.mark.parametrize("choice", [RAY, SLURM], ids=["ray", "slurm"])
+def test_how_many_runs_share_a_device_is_not_measured_for_a_cluster(anywhere: Configure, choice: list[str]):
+    with pytest.raises(UserError, match="the scheduler says where runs train"):
+        anywhere(*choice, "launcher.devices_per_run=auto")
 
 
 @pytest.fixture
