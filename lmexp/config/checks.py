@@ -52,6 +52,7 @@ def check_config(config: RunConfig) -> None:
             f"that each device has of a step"
         )
     _check_optim(config)
+    _check_recomputation(config)
     config.launcher.check(config.trainer)
     _check_fp8(config)
     budgets = list(config.budget.amount)
@@ -141,6 +142,22 @@ def _check_optim(config: RunConfig) -> None:
                 "model.mup_base_width: optim=adam adds weight decay to the gradient, so its effect changes with the "
                 "width: use optim=adamw, or optim.weight_decay=0"
             )
+
+
+def _check_recomputation(config: RunConfig) -> None:
+    """Raise UserError if activation checkpointing would save nothing."""
+    how, model = config.trainer.activation_checkpointing, config.model
+    if how == "none":
+        return
+    if not model.has_separate_layers:
+        raise UserError(
+            f"trainer.activation_checkpointing={how} works layer by layer, and {model.name} is of the family "
+            f"{model.family}, whose layers are one module: use none"
+        )
+    if config.init.freeze:
+        raise UserError(
+            f"trainer.activation_checkpointing={how}: with init.freeze=true, layers have no backward pass: use none"
+        )
 
 
 def _check_fp8(config: RunConfig) -> None:

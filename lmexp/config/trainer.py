@@ -4,6 +4,9 @@ from typing import Literal
 
 from lmexp.config.base import Count, Section
 
+Recompute = Literal["none", "selective", "full"]
+"""What activation checkpointing computes again in the backward pass; see TrainerConfig.activation_checkpointing."""
+
 
 class TrainerConfig(Section):
     """Lightning's own Trainer options; lmexp sets the others (steps, accumulation, loggers, validation)."""
@@ -26,5 +29,8 @@ class TrainerConfig(Section):
     compile: bool | Literal["auto"] = "auto"
     """Whether torch.compile compiles the layers and the loss. This takes seconds once, and GPUs are then faster.
     `auto`: on CUDA devices, for lmexp's own families and tasks whose batches have one shape; see train/compiling.py."""
+    activation_checkpointing: Recompute = "none"
+    """What the layers compute again in the backward pass, to keep less memory; losses and gradients stay the same.
+    `full`: their whole forward pass, for about a third more FLOPs. `selective`: all but matmuls and attention."""
     log_every: Count = 10
     """Optimizer steps between two points of the curve (ours; Lightning's own logging is off)."""

@@ -18,6 +18,8 @@ So it is for GPT (memory_gpt.py), where what autograd saves was read off torch 2
 byte, in a test. For the other families, and heads over labels, the phases are fewer (memory_step.py), and what is
 saved is what the family's section says in `saved_bytes`: only what is large, held by a test to within a fifth of what
 autograd saves, in float32 a tenth. A family that says nothing has the general rule of ModelSection, which is rough.
+Activation checkpointing keeps the layers' inputs, and with `selective` what their matmuls and attention give out; the
+layer that goes backward needs the rest anew.
 Evaluation takes less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host,
 which is left out, here as by the meter (see cost/memory_meter.py).
 """

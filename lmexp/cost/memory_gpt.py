@@ -4,7 +4,7 @@ from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.optimizers import MuonConfig, SGDConfig
 from lmexp.config.schema import RunConfig
-from lmexp.cost.memory_step import BYTES, Step
+from lmexp.cost.memory_step import BYTES, RNG_STATE, Step
 
 
 class GPTStep(Step):
@@ -73,19 +73,47 @@ class GPTStep(Step):
         return 2 * self.norm + self.attention + self.feed_forward + 2 * self.dropout(self.multiplied)
 
     @property
+    def shared(self) -> int:
+        """What a layer keeps with activation checkpointing of that which its backward pass needs."""
+        model, c = self.model, self.multiplied
+        inputs = self.tokens * model.d_model * self.stream
+        if self.recompute == "full":
+            return inputs
+        # Queries, keys and values as one product, what attention makes of them, and the input of GELU.
+        mixed = 3 * model.d_model * c + model.attention_output_bytes(c, self.on_cpu)
+        return inputs + self.tokens * (mixed + model.d_feed_forward * c)
+
+    @property
+    def kept(self) -> int:
+        """What one layer keeps after the forward pass."""
+        if self.recompute == "none":
+            return self.block
+        ends = 2 * self.tokens * self.model.d_model * self.multiplied  # of both halves, which only `selective` keeps
+        return self.shared + (ends if self.recompute == "selective" else 0) + (RNG_STATE if self.on_cpu else 0)
+
+    @property
+    def recomputed(self) -> int:
+        """See Step."""
+        if self.recompute == "none":
+            return 0
+        is_cast = self.is_autocast and self.run.precision.compute != "fp8"
+        return self.block - self.shared + (self.block_params * self.multiplied if is_cast else 0)
+
+    @property
     def activations(self) -> int:
         """What is saved in all: positions, the layers, the last norm, the head's input."""
         # A loss in pieces does not need the head's input after the forward pass.
         head_input = 0 if self.in_pieces else self.tokens * self.model.d_model * self.multiplied
         positions = 8 * self.model.context
-        return positions + self.dropout(self.stream) + self.model.n_layers * self.block + self.norm + head_input
+        return positions + self.dropout(self.stream) + self.model.n_layers * self.kept + self.norm + head_input
 
     @property
     def casts(self) -> int:
         """Weights of all matrices in autocast's type; torchao's fp8 layers keep none."""
         if not self.is_autocast:
             return 0
-        layers = 0 if self.run.precision.compute == "fp8" else self.model.n_layers * self.block_params
+        keeps_none = self.run.precision.compute == "fp8" or self.recompute != "none"
+        layers = 0 if keeps_none else self.model.n_layers * self.block_params
         return (layers + (0 if self.in_pieces else self.head)) * self.multiplied
 
     @property
@@ -106,7 +134,7 @@ class GPTStep(Step):
         adds = self.accumulates or self.has_buckets
         stream = tokens * model.d_model
         head = self.head * self.gradient
-        blocks = model.n_layers * self.block + self.dropout(self.stream)
+        blocks = model.n_layers * self.kept + self.dropout(self.stream)
         block_gradients = self.block_params * self.gradient // self.shards
         # Gradients of the weights outside of the layers: they are sharded only when the backward pass is over.
         whole_gradients = self.outside * self.gradient if self.shards > 1 else 0
@@ -128,11 +156,11 @@ class GPTStep(Step):
             loss_backward = self.kept_by_loss + (features if self.stream != c else 0)
             head_backward = head + features + (self.head * WIDE if self.gradient < WIDE else 0)
         return {
-            "scores": before + blocks + self.casts - self.feed_forward + narrowed,
+            "scores": before + blocks + self.casts + self.recomputed - self.feed_forward + narrowed,
             "loss": before + saved + loss,
             "loss_backward": before + saved + loss_backward,
             "head_backward": before + saved + head_backward,
-            "first_block": before + blocks + block_casts + head + inside,
+            "first_block": before + blocks + block_casts + self.recomputed + head + inside,
             "last_block": after - (0 if adds else block_gradients + of_embedding)
             + self.block + inside + self.dropout(self.stream) + (head if adds else 0) + whole_gradients,
             "embedding": after + self._embedding_gradients(adds) + 2 * stream * self.stream + whole_gradients,

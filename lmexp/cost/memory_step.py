@@ -9,6 +9,9 @@ from lmexp.cost.flops import count_run
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 2}
 """Bytes of a stored value by its type, or of an activation by the type of the matmuls: fp8 saves bf16."""
 
+RNG_STATE = 5056
+"""Bytes of a CPU's random state, which each layer keeps that is computed again; a GPU's has 16."""
+
 
 class Step:
     """The bytes of one optimizer step on one device, of any family."""
@@ -18,6 +21,7 @@ class Step:
         self.count = count_run(run)
         self.run, self.on_cpu, self.accumulates, self.sequences = run, on_cpu, accumulates, sequences
         self.shards = world_size(run) if run.trainer.strategy == "fsdp" else 1
+        self.recompute = run.trainer.activation_checkpointing
         self.weight = BYTES[precision.weights]  # bytes of a weight
         self.gradient = BYTES[precision.gradients]
         self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
@@ -71,13 +75,46 @@ class Step:
         """What the forward pass saves, logits left out."""
         if self.count.n_params_frozen:  # all that is kept is what the head reads
             return self.predictions * (self.run.model.d_model or 0) * self.multiplied
-        return self.sequences * self.run.model.saved_bytes(self.multiplied, self.weight, self.on_cpu)
+        return self.outside_of_layers + (self.in_layers if self.recompute == "none" else self.kept_by_layers)
+
+    @property
+    def outside_of_layers(self) -> int:
+        """What the forward pass saves outside of layers."""
+        model = self.run.model.model_copy(update={"n_layers": 0})
+        return self.sequences * model.saved_bytes(self.multiplied, self.weight, self.on_cpu)
+
+    @property
+    def in_layers(self) -> int:
+        """What the layers save if nothing is computed again."""
+        saved = self.sequences * self.run.model.saved_bytes(self.multiplied, self.weight, self.on_cpu)
+        return saved - self.outside_of_layers
+
+    @property
+    def kept_by_layers(self) -> int:
+        """What layers keep with activation checkpointing: their inputs, and what `selective` keeps of their work."""
+        model, layers = self.run.model, self.run.model.n_layers or 0
+        inputs = self.sequences * model.sequence_tokens * layers * (model.d_model or 0) * self.weight
+        outputs = self.sequences * model.output_bytes(self.multiplied, self.on_cpu)
+        return inputs + (outputs if self.recompute == "selective" else 0)
+
+    @property
+    def recomputed(self) -> int:
+        """What a layer's backward pass takes anew with activation checkpointing, with the layer's weights as cast."""
+        if self.recompute == "none":
+            return 0
+        model = self.run.model
+        layers = (model.n_layers or 1) * (2 if model.reads == "source_to_target" else 1)
+        casts = self.block_matrices * self.multiplied if self.is_autocast else 0
+        return (max(self.in_layers - self.kept_by_layers, 0) + casts) // layers
 
     @property
     def casts(self) -> int:
-        """Copies of the weights in autocast's type."""
+        """Copies of the weights in autocast's type that live as long as the activations."""
+        if not self.is_autocast:
+            return 0
         idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by are cast all the same
-        return (self.count.n_params_matmul + idle) * self.multiplied if self.is_autocast else 0
+        cast = self.count.n_params_matmul + idle
+        return (cast - (0 if self.recompute == "none" else self.block_matrices)) * self.multiplied
 
     @property
     def in_pieces(self) -> bool:
@@ -122,6 +159,6 @@ class Step:
         return {
             "loss": before + saved + loss,
             "loss_backward": before + saved + backward,
-            "backward": after + saved + self.inside_backward,
+            "backward": after + saved + self.recomputed + self.inside_backward,
             "update": after,
         }

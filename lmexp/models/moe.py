@@ -30,6 +30,8 @@ class Experts(nn.Module):
         self.shared = SwiGLU(config.d_model, n_shared * config.d_feed_forward) if n_shared else None
         self.routed: tuple[Tensor, Tensor] | None = None
         """Routing of the last training tokens, kept for `balance`: probabilities (N, E), chosen experts (N, k)."""
+        self.keeps_routing = True
+        """Whether the next forward pass keeps its routing; not if it is done again in the backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each position by itself: (B, T, C) -> (B, T, C)."""
@@ -37,7 +39,7 @@ class Experts(nn.Module):
         probabilities = self._route(tokens)  # (N, E)
         weights, chosen = probabilities.topk(self.n_chosen, dim=-1)  # (N, k) each
         weights = weights / weights.sum(-1, keepdim=True)
-        if self.training and self.balances:
+        if self.training and self.balances and self.keeps_routing:
             self.routed = probabilities, chosen
         mixed = (self._through_experts(tokens, chosen) * weights.unsqueeze(-1)).sum(1).to(x.dtype)
         out = mixed.view_as(x)
@@ -112,8 +114,13 @@ class MoE(Llama):
         documents: Tensor | None = None,
     ) -> Tensor:
         """See LanguageModel.hidden; padding is routed, but does not count in `auxiliary_loss`."""
+        all_experts = [layer for layer in self.modules() if isinstance(layer, Experts)]
+        for layer in all_experts:
+            layer.keeps_routing = True
         hidden = super().hidden(tokens, cache, valid, documents)
-        layers = [layer for layer in self.modules() if isinstance(layer, Experts) and layer.routed is not None]
+        for layer in all_experts:
+            layer.keeps_routing = False
+        layers = [layer for layer in all_experts if layer.routed is not None]
         self._balance = None
         if layers:
             self._balance = self.config.balance * torch.stack([layer.balance(valid) for layer in layers]).sum()

@@ -276,7 +276,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "flops_per_token_hardware",
-            "the same by another convention: what fused attention executes",
+            "the same by another convention: what the run executes, with fused attention, and with the layers that "
+            "activation checkpointing computes again",
             "FLOPs per token, hardware",
             "FLOPs",
             "hardware",
@@ -284,7 +285,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "flops_per_token_recompute",
-            "the same by another convention: what fused attention executes, with every forward pass done twice",
+            "the same by another convention: what fused attention executes, with every layer's forward pass done twice",
             "FLOPs per token, recomputing",
             "FLOPs",
             "recomputing",
@@ -394,6 +395,16 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             "MFU, causal",
             "share of peak",
             "MFU causal",
+            ".3f",
+            better="higher",
+            is_device_bound=True,
+        ),
+        Column(
+            "hfu",
+            "hardware FLOPs utilisation: flops_per_token_hardware per second as a share of the peak of all devices",
+            "HFU",
+            "share of peak",
+            "HFU",
             ".3f",
             better="higher",
             is_device_bound=True,

@@ -107,6 +107,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
     return {
         **size_columns(count, config.precision.weights),
         **count.conventions(),
+        "flops_per_token_hardware": count.executed(config.trainer.activation_checkpointing == "full"),
         **{f"flops/{part}": flops for part, flops in count.parts.items()},
         "flops_source": config.model.flops_source,
         "train_flops": float(progress.tokens) * count.flops_per_token,
@@ -142,7 +143,8 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
     """Return the MFU and the peak that it is relative to: that of the datasheet, else a measured one, else none.
 
     MFU is training FLOP/s over the peak FLOP/s of all devices (Chowdhery et al. 2022, appendix B); the FLOPs follow
-    the convention of the record, and in `mfu_causal` the one that counts only what a causal mask leaves. `may_measure`
+    the convention of the record, and in `mfu_causal` the one that counts only what a causal mask leaves. `hfu` counts
+    what is executed, so also what activation checkpointing and fused attention compute again. `may_measure`
     says that no other run is on the device, so that a missing peak can be measured now. On a CPU a measured peak is
     that of one process's threads. Emulated fp8 has no peak.
     """
@@ -166,6 +168,7 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
         "peak_source": source,
         "mfu": share_of_one_flop * training.count.flops_per_token,
         "mfu_causal": share_of_one_flop * training.count.conventions()["flops_per_token_causal"],
+        "hfu": share_of_one_flop * training.count.executed(training.config.trainer.activation_checkpointing == "full"),
     }
 
 

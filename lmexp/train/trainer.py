@@ -13,7 +13,7 @@ from lmexp.runs.directory import RunDir
 
 def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
     """Return a Trainer with the options of the config's `trainer` section; lmexp sets the rest."""
-    options = config.trainer.model_dump(exclude={"log_every", "compile"})
+    options = config.trainer.model_dump(exclude={"log_every", "compile", "activation_checkpointing"})
     if config.trainer.strategy == "fsdp":
         options["strategy"] = ModelParallelStrategy(world_size(config), 1, save_distributed_checkpoint=False)
     elif copies_the_model(config):  # gradients lie in the buckets that are added up, and not beside them

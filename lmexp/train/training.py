@@ -48,6 +48,7 @@ from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat
 from lmexp.train.micro_batch import limit_memory
 from lmexp.train.progress import Progress
+from lmexp.train.recompute import recompute_layers
 from lmexp.train.saving import Saving
 from lmexp.train.skipped_steps import SkippedSteps
 from lmexp.train.spending import Spending, Spent, Watch
@@ -101,6 +102,7 @@ class Training:
         self.cpu_wait = CpuWait()
         self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
+        recompute_layers(self.task.model, config.trainer.activation_checkpointing)
         self.compiles = compiles(config, self.device.kind)
         if self.compiles:
             compile_task(self.task)

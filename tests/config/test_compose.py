@@ -203,7 +203,7 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
 
     from lmexp.config.trainer import TrainerConfig
 
-    ours = set(TrainerConfig.model_fields) - {"log_every", "compile"}  # these two are lmexp's
+    ours = set(TrainerConfig.model_fields) - {"log_every", "compile", "activation_checkpointing"}  # these are lmexp's
     assert ours <= set(inspect.signature(pl.Trainer.__init__).parameters)
 
 
@@ -221,6 +221,14 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
         (["trainer.strategy=fsdp"], "trainer.strategy=fsdp shares weights among devices: set trainer.devices to 2"),
         (["trainer.strategy=fsdp", "trainer.devices=2", "precision=fp16"], "trainer.strategy=fsdp goes with fp32"),
         (["trainer.strategy=fsdp", "trainer.devices=2", "precision=fp8"], "trainer.strategy=fsdp goes with fp32"),
+        (
+            ["model=lstm_nano", "trainer.activation_checkpointing=full"],
+            "of the family lstm, whose layers are one module",
+        ),
+        (
+            ["task=classify", "data=sentiment", "init.freeze=true", "trainer.activation_checkpointing=selective"],
+            "layers have no backward pass: use none",
+        ),
         (["budget.tokens=5", "budget.flops=5"], "two budgets: budget.tokens and budget.flops"),
         (["schedule=wsd", "schedule.warmup=0.9"], "are more than the whole budget"),
     ],

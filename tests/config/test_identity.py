@@ -18,7 +18,8 @@ EARLIER = "b54b92315aae"
 @pytest.mark.parametrize(
     "word",
     ["logger=wandb", "launcher.slots=3", "hardware.dollars_per_hour=2", "data.path=elsewhere.txt", "model.name=x",
-     "checkpoint.every=0.1", "divergence.multiple=1.5", "trainer.log_every=3", "trainer.profiler=simple"],
+     "checkpoint.every=0.1", "divergence.multiple=1.5", "trainer.log_every=3", "trainer.profiler=simple",
+     "trainer.compile=false", "trainer.activation_checkpointing=none"],
 )  # fmt: skip
 def test_what_cannot_change_the_result_is_not_in_it(config: Config, word: str):
     assert run_id(config()) == run_id(config(word))
@@ -28,7 +29,8 @@ def test_what_cannot_change_the_result_is_not_in_it(config: Config, word: str):
     "word",
     ["seed=1", "model.n_layers=3", "precision=bf16", "optim.lr=2e-3", "budget.tokens=9999", "data.fingerprint=abc",
      "tokenizer=char", "batch.tokens=512", "trainer.devices=2", "data.split=tail", "schedule=wsd",
-     "divergence.multiple=2", "divergence.multiple=null", "divergence.share=0.1"],
+     "divergence.multiple=2", "divergence.multiple=null", "divergence.share=0.1",
+     "trainer.compile=true", "trainer.activation_checkpointing=full"],
 )  # fmt: skip
 def test_what_can_change_the_result_is_in_it(config: Config, word: str):
     assert run_id(config()) != run_id(config(word))

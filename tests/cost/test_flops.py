@@ -5,11 +5,15 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from lmexp.config import paths
+from lmexp.config.compose import Composer
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.models.moe import MoEConfig
 from lmexp.config.tasks.classify import ClassifyConfig
 from lmexp.cost.flops import count_model
+from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
+from lmexp.train.recompute import recompute_layers
 from tests.models.test_encdec import tiny as tiny_encdec
 from tests.models.test_lstm import tiny as tiny_lstm
 
@@ -117,3 +121,30 @@ def test_recomputing_layers_costs_what_torch_counts():
     fused = count.conventions()["flops_per_token_hardware"] - count.flops_per_token
     recomputed = count.conventions()["flops_per_token_recompute"] - fused
     assert counter.get_total_flops() == recomputed * 2 * config.context
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "model=gpt_nano",
+        "model=llama_nano",
+        "model=mingru_nano",
+        "model=bert_nano task=masked_lm model.dropout=0",
+        "model=encdec_nano task=seq2seq data=reverse model.input_vocab_size=61 model.pre_norm=true model.dropout=0",
+    ],
+)
+def test_what_activation_checkpointing_executes_is_what_torch_counts(words: str):
+    config = Composer(paths.search_roots(), words=[*words.split(), "model.vocab_size=61", "model.context=16"]).config(
+        {}
+    )
+    count = count_model(config.model)
+    fused = count.executed(False) - count.flops_per_token  # torch counts a fused backward pass of attention as another
+    for how in ("selective", "full"):
+        with torch.device("meta"):
+            model, tokens = build_model(config.model, seed=0), torch.zeros(2, 16, dtype=torch.int64)
+            source = torch.zeros(2, config.model.source_limit[0], dtype=torch.int64)
+        recompute_layers(model, how)
+        with FlopCounterMode(display=False) as counter:
+            model(*([source, None, tokens] if config.model.family == "encdec" else [tokens])).sum().backward()
+        expected = (count.executed(how == "full") - fused) * 2 * config.model.sequence_tokens
+        assert counter.get_total_flops() == pytest.approx(expected, rel=1e-9), how

@@ -5,7 +5,7 @@ import ctypes
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from itertools import product
+from itertools import accumulate, product
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
 from lmexp.tasks.cross_entropy import linear_cross_entropy
 from lmexp.train.float8 import convert
+from lmexp.train.recompute import recompute_layers
 from tests.models.test_hf import fresh
 
 Configure = Callable[..., RunConfig]
@@ -63,6 +64,7 @@ class Stand:
         convert(self.model, config.precision)
         if config.precision.lightning == "bf16-true":
             self.model = self.model.bfloat16()
+        recompute_layers(self.model, config.trainer.activation_checkpointing)
         self.weights = list(self.model.parameters())
         shape = (int(config.batch.micro or 0), config.model.context)
         self.tokens, self.targets = torch.randint(config.model.vocab_size or 0, (2, *shape))
@@ -273,6 +275,47 @@ def assert_phases(
     within = 0.05 if is_of_layer else 0.01
     assert max(phases.values()) == pytest.approx(highest["backward"], rel=within)
     assert estimate.peak - estimate.runtime == pytest.approx(max(highest.values()), rel=within)
+
+
+@pytest.mark.parametrize(("how", "precision", "dropout"), [("selective", "bf16", 0.1), ("full", "fp32", 0)])
+def test_activation_checkpointing_keeps_what_the_plan_says(
+    how: str, precision: str, dropout: float, configured: Configure
+):
+    words = (f"precision={precision}", f"model.dropout={dropout}", f"trainer.activation_checkpointing={how}")
+    config = configured((6, 64, 4, 64, 61, 16), *words)
+    estimate, stand = estimate_memory(config, "cpu"), Stand(config)
+    optimizer = stand.optimizer()
+    stand.step(optimizer, "first")
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loss = stand.loss()
+    assert sum(memory_given_out(profiler)) == pytest.approx(
+        estimate.activations + estimate.casts + estimate.logits, rel=1e-3
+    )
+    del loss
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        stand.loss().backward()
+    highest = max(accumulate(memory_given_out(profiler)))
+    planned = estimate.peak - estimate.weights - estimate.optimizer - estimate.runtime
+    assert planned == pytest.approx(highest, rel=0.04)
+
+
+def memory_given_out(profiler: profile) -> list[int]:
+    """Return the bytes that torch's allocator gave out, and took back, in their order."""
+    result = profiler.profiler.kineto_results  # type: ignore[union-attr]
+    events = sorted(result.events(), key=lambda event: event.start_ns())
+    return [event.nbytes() for event in events if event.name() == "[memory]"]
+
+
+@pytest.mark.parametrize("family", ["gpt", "llama with grouped heads", "moe", "bert", "encdec"])
+def test_activation_checkpointing_of_every_family_keeps_less(family: str, config: Configure):
+    words = [*FAMILIES[family].split(), "model.vocab_size=61", "model.d_model=128", "model.n_layers=6"]
+    model = Composer(paths.search_roots(), words=words).config({}).model
+    kept = {}
+    for how in ("none", "selective", "full"):
+        run = config(f"trainer.activation_checkpointing={how}", "precision=bf16").model_copy(update={"model": model})
+        estimate = estimate_memory(run, "cuda", micro=2)
+        kept[how] = estimate.activations + estimate.casts
+    assert kept["none"] > 1.2 * kept["selective"] > 2 * kept["full"]
 
 
 def test_a_smaller_micro_batch_takes_less_and_more_of_them_keep_gradients(config: Configure):

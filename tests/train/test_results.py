@@ -57,7 +57,12 @@ def test_mfu_is_relative_to_the_peak_of_all_devices(config: Any):
         "peak_source": "a datasheet",
         "mfu": pytest.approx(1000 * count.flops_per_token / 2e12),
         "mfu_causal": pytest.approx(1000 * (count.flops_per_token - masked) / 2e12),
+        "hfu": pytest.approx(1000 * count.executed(False) / 2e12),
     }
+    again = config("model.vocab_size=257", "trainer.activation_checkpointing=full")
+    more = results.utilisation_columns(training(again, {"fp32": 1e12}), 1000.0, may_measure=False)
+    assert more["mfu"] == row["mfu"] and more["hfu"] == pytest.approx(1000 * count.executed(True) / 2e12)
+    assert more["hfu"] > 1.1 * row["hfu"]
 
 
 def test_without_a_peak_there_is_no_mfu_unless_the_peak_may_be_measured(config: Any, monkeypatch: pytest.MonkeyPatch):

@@ -156,6 +156,21 @@ def test_stopping_and_resuming_changes_nothing(train: Train, small: list[str], t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("how", "strategy"), [("full", "fsdp"), ("selective", "ddp")])
+def test_activation_checkpointing_changes_nothing(train: Train, how: str, strategy: str):
+    words = ("model.dropout=0.1", "model.tie_embeddings=false", f"trainer.strategy={strategy}", *FSDP[1:])
+    plain, again = train(*words), train(*words, f"trainer.activation_checkpointing={how}")
+    for name in ("train_loss", "grad_norm", "loss"):
+        assert column(again.path, name) == column(plain.path, name)
+    same, other = weights(plain), weights(again)
+    assert all(torch.equal(same[name], other[name]) for name in same)
+    first, second = plain.read_record()[0], again.read_record()[0]
+    assert first["train_flops"] == second["train_flops"]
+    is_more = second["flops_per_token_hardware"] > first["flops_per_token_hardware"]
+    assert is_more == (how == "full")
+
+
+@pytest.mark.slow
 def test_each_token_of_a_step_weighs_the_same(small: list[str], tmp_path: Path):
     expected = shared_out({1: (12,)}, small, tmp_path / "one")[1, 12]
     for way, place in shared_out({3: (1, 4)}, [*small, "trainer.strategy=fsdp"], tmp_path / "shared").items():

@@ -22,7 +22,7 @@ from lmexp.train.worker import main
 MakeRun = Callable[..., RunDir]
 TIMINGS = ["tokens_per_second", "step_ms_p50", "step_ms_p95", "data_wait_fraction", "train_seconds", "wall_seconds",
            "peak_memory_gb", "reserved_memory_gb", "started", "exclusive", "finished", "slug", "sweep", "mfu",
-           "mfu_causal", "cpu_wait_fraction", "peak_flops"]  # fmt: skip
+           "mfu_causal", "hfu", "cpu_wait_fraction", "peak_flops"]  # fmt: skip
 
 
 def record_of(run: RunDir) -> dict:

@@ -34,6 +34,9 @@ class ModelSection(Section):
     supports_fp8: ClassVar[bool] = False
     """Whether precision=fp8 knows what to do with the family's layers."""
 
+    has_separate_layers: ClassVar[bool] = True
+    """Whether each layer is a module of its own, so that activation checkpointing can work layer by layer."""
+
     target: str = Field(alias="_target_")
     family: str
     """The family's name, as in tables."""
@@ -109,6 +112,14 @@ class ModelSection(Section):
         layers, width = self.n_layers or 0, self.d_model or 0
         return self.context * (layers * (14 * value + 2 * stream) + value + stream) * width
 
+    def output_bytes(self, value: int, on_cpu: bool) -> int:
+        """Return how much the matmuls and the attention of all layers give out, for each sequence.
+
+        It is what selective activation checkpointing keeps, besides each layer's input. By itself that of a GPT of this
+        width and depth. See `saved_bytes` for `value` and `on_cpu`.
+        """
+        return self.context * (self.n_layers or 0) * 10 * (self.d_model or 0) * value
+
     def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
         """Return the most that the backward pass of a layer takes, besides what the forward pass kept.
 
@@ -173,6 +184,21 @@ class TransformerSection(StackSection):
     def keeps_scores(self, on_cpu: bool) -> bool:
         """Whether attention keeps every score, in float32: the fused attention of CPUs knows no dropout."""
         return on_cpu and self.dropout > 0
+
+    def attention_output_bytes(self, value: int, on_cpu: bool) -> int:
+        """Return what attention gives out at one position: a mixture and, if fused, the softmax's denominators.
+
+        Attention that is not fused gives out every score too, and computes in float32.
+        """
+        if self.keeps_scores(on_cpu):
+            return self.n_heads * self.context * WIDE + self.d_model * WIDE
+        return self.d_model * value + self.n_heads * WIDE
+
+    def output_bytes(self, value: int, on_cpu: bool) -> int:
+        """See ModelSection.output_bytes: queries, keys, values, their mixture, its projection, and feed-forward."""
+        width = self.d_model
+        each = self.attention_output_bytes(value, on_cpu) + (5 * width + self.d_feed_forward) * value
+        return self.context * self.n_layers * each
 
     @property
     def score_bytes(self) -> int:

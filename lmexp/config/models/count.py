@@ -26,11 +26,25 @@ class ModelCount:
     """Whether half of `attention_scores` is masked."""
     n_params_frozen: int = 0
     """Parameters that stay as they are; what only they multiply has no backward pass."""
+    last_products: float = 0.0
+    """FLOPs per token of the forward pass of each layer's last matmul, over all layers, if the backward pass does not
+    need what it gives out: activation checkpointing leaves that matmul out."""
 
     @property
     def flops_per_token(self) -> float:
         """Training FLOPs per token, forward and backward; a whole number but where stacks differ in length."""
         return whole(sum(self.parts.values()))
+
+    def executed(self, recomputes_layers: bool) -> float:
+        """Return the FLOPs per token that training executes, with fused attention.
+
+        `recomputes_layers` says that activation checkpointing does the forward pass of every layer again (`full`). What
+        `selective` does again has no FLOPs by this count.
+        """
+        counted = self.conventions()
+        if not recomputes_layers:
+            return counted["flops_per_token_hardware"]
+        return whole(counted["flops_per_token_recompute"] - self.last_products)
 
     def conventions(self) -> dict[str, float]:
         """Return the training FLOPs per token as others count them, under the record's names.

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from lmexp.config.base import Count
-from lmexp.config.models.base import Dropout, Reads, TransformerSection, rows
+from lmexp.config.models.base import WIDE, Dropout, Reads, TransformerSection, rows
 from lmexp.config.models.count import LabelHead, ModelCount, whole
 from lmexp.errors import UserError
 
@@ -92,6 +92,7 @@ class EncDecConfig(TransformerSection):
             n_params_embedding=embedding,
             n_params_matmul=layers * (3 * attention + 2 * feed_forward) + vocab * width,
             parts={name: whole(flops / self.sequence_tokens) for name, flops in sequence.items()},
+            last_products=0 if self.dropout or not self.pre_norm else 2 * layers * width * hidden,
         )
 
     def saved_bytes(self, value: int, stream: int, on_cpu: bool) -> int:
@@ -107,3 +108,12 @@ class EncDecConfig(TransformerSection):
         ends = first_mask + (width * stream if self.pre_norm else 0)
         source, target = layers * block + looked_at + ends, layers * (block + looks) + width * value + ends
         return self.source_context * source + self.context * target
+
+    def output_bytes(self, value: int, on_cpu: bool) -> int:
+        """See ModelSection.output_bytes; attention has no dropout here."""
+        width, layers = self.d_model, self.n_layers
+        attention = 5 * width * value + self.n_heads * WIDE
+        feed_forward = (self.d_feed_forward + width) * value
+        cross = 3 * width * value + self.n_heads * WIDE  # a query, a mixture and its projection
+        source = attention + feed_forward + 2 * width * value  # and keys and values for each layer of the decoder
+        return layers * (self.source_context * source + self.context * (attention + cross + feed_forward))

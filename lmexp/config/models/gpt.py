@@ -46,6 +46,7 @@ class GPTConfig(MupSection):
             n_params_active=total,
             n_params_embedding=embedding,
             n_params_matmul=layers * (attention + feed_forward) + width * (labels.n_labels if labels else vocab),
+            last_products=0 if self.dropout else 2 * layers * width * hidden,
             parts={
                 "attention_projections": 6 * layers * attention,
                 "attention_scores": 12 * layers * width * self.context,

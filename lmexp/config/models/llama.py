@@ -89,6 +89,7 @@ class LlamaSection(TransformerSection):
             n_params_embedding=embedding,
             n_params_matmul=layers * (attention + router + used) + width * (labels.n_labels if labels else vocab),
             parts=parts,
+            last_products=0 if self.dropout or router else 2 * layers * width * self.d_feed_forward,
         )
 
     def saved_bytes(self, value: int, stream: int, on_cpu: bool) -> int:
@@ -107,6 +108,17 @@ class LlamaSection(TransformerSection):
         attention = self.read_by(3, value, stream) + heads + queries * value
         block = 2 * norm(width, stream) + attention + self.feed_forward_bytes(value, stream) + 2 * mask
         return self.context * (self.n_layers * block + norm(width, stream) + width * value + first_mask)
+
+    def output_bytes(self, value: int, on_cpu: bool) -> int:
+        """See ModelSection.output_bytes."""
+        queries, keys = self.n_heads * self.d_head, self.kv_heads * self.d_head
+        projected = (queries + 2 * keys + self.d_model) * value
+        each = projected + self.attention_output_bytes(value, on_cpu) + self.feed_forward_outputs(value)
+        return self.context * self.n_layers * each
+
+    def feed_forward_outputs(self, value: int) -> int:
+        """Return what the matmuls of one position's feed-forward layer give out: gate, up and down."""
+        return (2 * self.d_feed_forward + self.d_model) * value
 
     def feed_forward_bytes(self, value: int, stream: int) -> int:
         """Return what one position's feed-forward layer keeps; see saved_bytes."""

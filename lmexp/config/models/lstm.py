@@ -16,6 +16,7 @@ class LSTMConfig(StackSection):
     an empty state.
     """
 
+    has_separate_layers: ClassVar[bool] = False
     shape: ClassVar[tuple[str, ...]] = ("n_layers", "d_model", "d_embedding")
     widths: ClassVar[tuple[str, ...]] = ("d_embedding",)
 

@@ -50,6 +50,7 @@ class MinGRUConfig(StackSection):
             n_params_active=total,
             n_params_embedding=embedding,
             n_params_matmul=layers * (mixing + feed_forward) + width * (labels.n_labels if labels else vocab),
+            last_products=0 if self.dropout else 2 * layers * width * hidden,
             parts={
                 "recurrence": 6 * layers * mixing,
                 "feed_forward": 6 * layers * feed_forward,
@@ -68,3 +69,7 @@ class MinGRUConfig(StackSection):
         feed_forward = width * value + 2 * self.d_feed_forward * value
         block = 2 * norm + mixing + feed_forward + 2 * mask
         return self.context * (self.n_layers * block + norm + width * value + first_mask)
+
+    def output_bytes(self, value: int, on_cpu: bool) -> int:
+        """See ModelSection.output_bytes: gate, candidate, output, up and down."""
+        return self.context * self.n_layers * (4 * self.d_model + self.d_feed_forward) * value

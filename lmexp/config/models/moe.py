@@ -52,6 +52,12 @@ class MoEConfig(LlamaSection):
         routing = 14 * self.n_experts + 50 * self.experts_per_token  # probabilities, orders and their inverse
         return kept + routing + (read if shared and value < WIDE else 0)  # the router reads in float32
 
+    def feed_forward_outputs(self, value: int) -> int:
+        """See LlamaSection."""
+        used = self.experts_per_token + bool(self.n_shared_experts)
+        hidden = (self.experts_per_token + self.n_shared_experts) * self.d_feed_forward
+        return (2 * hidden + used * self.d_model) * value + self.n_experts * WIDE
+
     def backward_bytes(self, sequences: int, value: int, on_cpu: bool) -> int:
         """See ModelSection.backward_bytes: gradients of the outputs of each token's experts, while reordered."""
         return 0 if on_cpu else sequences * self.context * self.d_model * 10 * self.experts_per_token
