@@ -70,11 +70,15 @@ class Bench:
 
     def lmexp(self, *words: str, outputs: str = "outputs") -> Any:
         """Call a verb with --json and return its document; raise RuntimeError where it fails."""
-        command = [sys.executable, "-m", "lmexp.cli", *words, "--json", "--output-dir", str(self.folder / outputs)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+        done = self.run_command(*words, "--json", "--output-dir", str(self.folder / outputs))
         if done.returncode:
             raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}\n{done.stderr[-1500:]}")
         return json.loads(done.stdout)
+
+    def run_command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run `lmexp` with these words in a process of its own, in the step's folder."""
+        command = [sys.executable, "-m", "lmexp.cli", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
 
     def train(self, name: str, *words: str) -> list[Record]:
         """Train the runs that these overrides describe, in a folder of outputs of this name; return their rows."""
