@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that share something expensive stay on one worker (tests/conftest.py). The slowest end the output. The fast tests use
-# one worker per core; the slow ones one more, because they often wait: for a cluster, a signal, a browser.
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --durations=20
+# one worker per core; the slow ones one more, because they often wait: for a cluster, a signal, a browser. Many tests start
+# processes, and each would compile lmexp again if it might not keep the bytecode.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --durations=20
 
 .PHONY: help setup demo test test-slow test-browser test-long lint bench columns clean
 

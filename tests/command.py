@@ -22,7 +22,7 @@ from lmexp.launch import processes
 
 def start_server() -> None:
     """Start the server, unless it runs; lmexp, in this process, then uses the same one."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([tests.server.__name__])
+    multiprocessing.get_context("forkserver").set_forkserver_preload([tests.server.__name__, "tests.small_library"])
     forkserver.ensure_running()
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,8 @@ SMALL = [
 
 CLUSTERS = {"slurm_cluster": "slurm", "ray_cluster": "ray"}
 """Session fixtures that start daemons, and the group of all tests that use them."""
+DEFAULT_SECONDS, DEFAULT_SLOW_SECONDS = 1, 10
+"""About how long a test takes; `@pytest.mark.slow(seconds)` says it of one that takes much longer than most."""
 
 Lmexp = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -53,7 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Send tests that share something expensive to the same worker, so that it is made once (`--dist loadgroup`).
 
     These are tests of one module that use a module's fixture, such as a trained study, and all tests of a cluster.
+    What takes longest starts first (`--no-loadscope-reorder`), so that no worker is left with a long test at the end.
     """
+    seconds: Counter[str] = Counter()
     for item in items:
         fixtures = {name: found[-1] for name, found in item._fixtureinfo.name2fixturedefs.items()}  # type: ignore[attr-defined]
         groups = [group for name, group in CLUSTERS.items() if name in fixtures]
@@ -61,6 +66,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             groups = [str(item.path.relative_to(ROOT).with_suffix(""))]
         if groups and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(groups[0]))
+        slow = item.get_closest_marker("slow")
+        seconds[_group(item)] += (*slow.args, DEFAULT_SLOW_SECONDS)[0] if slow else DEFAULT_SECONDS
+    items.sort(key=lambda item: -seconds[_group(item)])
+
+
+def _group(item: pytest.Item) -> str:
+    """Return what tests have in common that one worker runs, which for most is a test's own id."""
+    group = item.get_closest_marker("xdist_group")
+    return group.args[0] if group else item.nodeid
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

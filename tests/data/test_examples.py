@@ -184,12 +184,12 @@ def test_a_store_is_made_once_and_found_again_without_its_source(pairs, tmp_path
     assert said == []
 
 
-def test_a_store_of_text_and_a_store_of_examples_are_told_apart(pairs, stdlib_store, tmp_path):
+def test_a_store_of_text_and_a_store_of_examples_are_told_apart(pairs, byte_store, tmp_path):
     store = prepare_examples(pairs, BYTE, None, tmp_path / "stores")
     with pytest.raises(UserError, match="a store of pairs, not of text"):
         Store.open(store.path)
     with pytest.raises(UserError, match=r"the manifest is damaged|a store of"):
-        ExampleStore.open(stdlib_store.path)
+        ExampleStore.open(byte_store(500, 50).path)
 
 
 def test_examples_that_changed_since_their_fingerprint_was_taken_are_refused(pairs, tmp_path):

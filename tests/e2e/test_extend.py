@@ -11,7 +11,7 @@ from tests.conftest import Lmexp
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "extend.md"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow(70), pytest.mark.timeout(600)]
 
 
 def test_every_extension_of_the_page_works_with_all_others(tmp_path: Path, lmexp: Lmexp):

@@ -44,7 +44,7 @@ def test_families_have_one_size_and_one_budget(lmexp: Lmexp):
         assert budget - step < cell["train_flops"] <= budget
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 def test_families_run_to_the_end(lmexp: Lmexp, tmp_path: Path):
     ended = lmexp("sweep", "families", "budget.tokens=7680", "budget.flops=null", ONE_THREAD, timeout=280)
     assert ended.returncode == 0, ended.stderr
@@ -55,7 +55,7 @@ def test_families_run_to_the_end(lmexp: Lmexp, tmp_path: Path):
         assert f"{task}: " in ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 @pytest.mark.timeout(600)
 def test_an_encoder_and_a_decoder_are_pretrained_and_then_classify(lmexp: Lmexp, tmp_path: Path):
     ended = lmexp("sweep", "bert_vs_gpt", "budget.tokens=15_360", ONE_THREAD, timeout=550)

@@ -23,7 +23,7 @@ BY_THE_SCRIPT = ["device", "sharded", "sharing"]
 STEPS = re.findall(r'^    Step\("(\w+)"', SCRIPT.read_text(), re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(80)
 @pytest.mark.timeout(600)
 def test_the_benchmark_for_gpus_runs_dry(tmp_path: Path):
     file = tmp_path / "gpu.json"

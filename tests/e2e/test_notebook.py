@@ -20,7 +20,7 @@ def test_the_notebook_holds_no_outputs(notebook: Any):
     assert code and all(cell.outputs == [] and cell.execution_count is None for cell in code)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(120)
 @pytest.mark.timeout(900)
 def test_the_notebook_trains_draws_and_fits(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LMEXP_OUTPUTS", str(tmp_path / "outputs"))

@@ -236,7 +236,7 @@ def test_a_model_of_ones_own_trains_on_two_processes_and_resumes(lmexp: Lmexp, t
     assert ended.returncode == 0 and run.read_state().attempts == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 def test_a_sharded_model_of_ones_own_is_killed_goes_on_and_ends_as_on_one_process(
     lmexp: Lmexp, tmp_path: Path, words: list[str]
 ):

@@ -131,7 +131,7 @@ def undisturbed(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> C
     return run
 
 
-SLOW, LONG = ([pytest.mark.slow, pytest.mark.timeout(600)], [pytest.mark.long, pytest.mark.timeout(1500)])
+SLOW, LONG = ([pytest.mark.slow(120), pytest.mark.timeout(600)], [pytest.mark.long, pytest.mark.timeout(1500)])
 TIERS = [pytest.param(SMALL, 8, marks=SLOW, id="8"), pytest.param(LARGE, 60, marks=LONG, id="60")]
 
 

@@ -24,7 +24,7 @@ from tests.launch.ray import RayCluster, until
 from tests.launch.test_queue import LONG, Notes, when_running
 from tests.train.test_worker import TIMINGS, record_of
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(40)
 ray = pytest.importorskip("ray")
 
 Resolve = Callable[..., Sweep]

@@ -25,7 +25,7 @@ from tests.conftest import Lmexp
 from tests.launch.test_queue import Notes
 from tests.train.test_worker import TIMINGS
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm_cluster")]
+pytestmark = [pytest.mark.slow(40), pytest.mark.usefixtures("slurm_cluster")]
 IN_SLURM = ["launcher=slurm", "launcher.partition=main", "launcher.memory_gb=1", "trainer.accelerator=cpu"]
 LATER = "+launcher.options.begin=now+1hour"
 """A job that waits for as long as a test may take."""

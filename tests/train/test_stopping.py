@@ -138,7 +138,7 @@ def torchrun(run: RunDir, what: str, rank: int = 0, step: int = 0) -> "subproces
         )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 @pytest.mark.parametrize("way", ["by torchrun", "to one process"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_several_processes_stop_at_the_same_step_and_go_on(make_run: MakeRun, way: str, strategy: str):
