@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
 """Endings of a file of points."""
+QUANTITIES = ("params", "tokens", "unique_tokens", "optimizer", "precision")
+"""What a run to predict is described by."""
 CURVE_SUFFIXES = {".csv", ".tsv", ".txt", ".jsonl"}
 """Endings of a file that holds a loss curve."""
 
@@ -51,7 +53,8 @@ class QuestionOptions:
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Laws to fit, such as overtraining, or multipower for loss curves [default: chinchilla,extra,kaplan].",
+            help="Laws to fit: overtraining, repeated or optimizers, or multipower for loss curves "
+            "[default: chinchilla,extra,kaplan].",
         ),
     ] = None
     cost: Annotated[
@@ -95,13 +98,16 @@ class QuestionOptions:
 
     def runs(self) -> list[dict[str, float | str]]:
         """Return what is known of the runs to predict. Raises UserError for a quantity or a number that is none."""
-        from lmexp.analysis.select import parse_limits
-
-        runs = [parse_limits([words], "--predict") for words in self.predict or ()]
-        for name, value in (item for run in runs for item in run.items()):
-            if name not in ("params", "tokens") or not 0 < value < 1e40:
-                raise UserError(f"--predict {name}={value:g}: a number above 0 of params or tokens")
-        return [dict(run) for run in runs]
+        runs = []
+        for words in self.predict or ():
+            run: dict[str, float | str] = {}
+            for word in words.split(","):
+                name, _, text = (part.strip() for part in word.partition("="))
+                if name not in QUANTITIES or not text:
+                    raise UserError(f"--predict {word}: give {', '.join(f'{key}=' for key in QUANTITIES)} of a run")
+                run[name] = text if name in ("optimizer", "precision") else amounts_in(f"--predict {name}=", [text])[0]
+            runs.append(run)
+        return runs
 
 
 @dataclass(frozen=True)

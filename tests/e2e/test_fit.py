@@ -75,6 +75,8 @@ WRONG = {
     "a cost and a budget": (["points.csv", "--cost", "dollars", "--flops", "1e9"], "--cost fits the loss against one"),
     "a law that is none": (["points.csv", "--law", "overtrainig"], "Did you mean 'overtraining'?"),
     "a run without tokens": (["points.csv", "--law", "kaplan", "--predict", "params=1e9"], "add tokens="),
+    "no optimizers": (["points.csv", "--law", "optimizers"], "it takes a column 'optimizer' with two at least"),
+    "no such quantity": (["points.csv", "--predict", "width=3"], "--predict width=3: give params=, tokens="),
     "compute alone": (["compute.csv"], "FLOPs alone are enough for --cost train_flops"),
     "a format that is none": (["points.csv", "--charts", "bmp"], "--charts knows no format 'bmp'"),
     "a column that is none": (["points.csv", "--loss", "val_los"], "Did you mean 'val_loss'?"),

@@ -300,7 +300,8 @@ def _predict(name: str, law: LawFit, run: Mapping[str, float | str]) -> Predicte
     """Return the loss of one new run. Raises UserError if the law needs more of it than is given."""
     if missing := [key for key in law.law.inputs if key not in run]:
         raise UserError(f"{name} predicts the loss of a run from its {' and '.join(law.law.inputs)}: add {missing[0]}=")
-    return Predicted(dict(run), name, law.prediction(*(float(run[key]) for key in law.law.inputs)))
+    others = {key: value for key, value in run.items() if key not in ("params", "tokens")}
+    return Predicted(dict(run), name, law.prediction(*(float(run[key]) for key in law.law.inputs), **others))
 
 
 def _serve(name: str, law: LawFit, flops: float, served: float, price: Price) -> Served:

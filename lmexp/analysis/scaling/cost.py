@@ -56,7 +56,8 @@ def expected_losses(points: Points) -> Floats | None:
     """Return the loss (n,) of each point without its noise, by Chinchilla's law; None if that law is not identified."""
     if checks.refusals(points) or points.n_units < len(chinchilla.parameters) + MIN_SPARE:
         return None
-    surface = Surface.of(chinchilla, points, Precisions.of(points.precision))
+    precisions = Precisions.of(points.precision)
+    surface = Surface.of(chinchilla, points, [precisions] if precisions else [])
     best = solver.solve(surface, np.ones(len(points)))[0].parameters[:1]
     if not solver.condition(surface, best) < WORST_CONDITION:
         return None

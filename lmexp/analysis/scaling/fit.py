@@ -16,6 +16,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks, solver
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, bootstrap, leave_one_out, margin, student, unit_indices
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
+from lmexp.analysis.scaling.effective import MIN_EPOCHS, Effective, Factors, Repeated, Run
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, IN_LOGS, SIX_ND, Law, Optimal, Price, law_named
 from lmexp.analysis.scaling.points import Points
@@ -58,7 +59,7 @@ class LawFit:
 
     law: Law
     theta: dict[str, float]
-    """The law's parameters, followed by those of the precisions."""
+    """The law's parameters, followed by those of the effects."""
     intervals: dict[str, tuple[float, float]]
     """95 % confidence interval of each parameter; 0 to infinity for an E that is at its bound, 0."""
     samples: Floats
@@ -77,7 +78,8 @@ class LawFit:
     """Standard deviation of ln(predicted/measured), corrected for the number of parameters."""
     holdout: Holdout | None
     """None if too few runs remain to fit the law without the largest ones."""
-    precisions: Precisions | None = None
+    effects: tuple[Effective, ...] = ()
+    """What N or D is worth: the precisions, optimizers or repetition of the points."""
     warnings: tuple[str, ...] = ()
     widened: float = 1.0
     """Factor by which all intervals are wider because there are few units (calibrate.py); in logs where they are."""
@@ -89,22 +91,39 @@ class LawFit:
         """Whether the best E is the least that is allowed, 0: these points do not identify it."""
         return self.theta.get("E") == 0
 
-    def loss(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
+    def loss(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
 
-        Raises UserError if the law takes another number of inputs, or if no point has the precision.
+        `run` holds what else is known of it: `precision`, `optimizer`, `unique_tokens`. Raises UserError if the law
+        takes another number of inputs, or none of `run`, or if no point has the precision or optimizer.
         """
         values = [np.asarray(value, dtype=np.float64) for value in inputs]
+        self._check(run)
 
         def lost(theta: Floats) -> Floats:
-            effective = [values[0] * self._factor(theta, precision), *values[1:]] if values else []
+            effective = list(values)
+            for effect, shifts in self._shifts(theta):
+                effective[effect.input] = effective[effect.input] * np.exp(effect.log_factor_of(shifts, run, values))
             return self.law.loss(self._of_law(theta), *effective)
 
         return self.estimate(lost, *values)
 
-    def prediction(self, *inputs: npt.ArrayLike, precision: str | None = None) -> Estimate:
+    def prediction(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the predicted loss of one new run: its interval includes the noise of a single run."""
-        value, _, high = self.loss(*inputs, precision=precision)
+        return self._of_single_run(self.loss(*inputs, **run))
+
+    def prediction_of(self, points: Points) -> Estimate:
+        """Return the predicted loss of each point (n,) as that of one new run, in its own precision, optimizer, ...
+
+        Raises UserError if no fitted point has the precision or optimizer of one.
+        """
+        effects = [effect.on(points) for effect in self.effects]
+        columns = [points.column(name) for name in self.law.inputs]
+        return self._of_single_run(self.estimate(lambda theta: self._losses(theta, columns, effects), *columns))
+
+    def _of_single_run(self, mean: Estimate) -> Estimate:
+        """Widen the interval of a mean loss by the noise of a single run."""
+        value, _, high = mean
         half = np.hypot(np.log(high / value), student(max(self.n_points - self.samples.shape[1], 1)) * self.residual)
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
 
@@ -114,9 +133,10 @@ class LawFit:
         Raises UserError if the law has only one input, or if no point has the precision.
         """
         budget = np.asarray(flops, dtype=np.float64)
+        run = self._of_precision(precision)
 
         def best(theta: Floats) -> Optimal:  # N and D at budget C give the loss of N f and D at budget C f^s
-            factor = self._factor(theta, precision)
+            factor = self._factor(theta, run)
             optimal = self.law.optimum(self._of_law(theta), budget * factor**price.power, price)
             return Optimal(optimal.params / factor, optimal.tokens, optimal.loss)
 
@@ -130,21 +150,26 @@ class LawFit:
         They are NaN if the law never reaches the loss. A bound is 0 or infinite if some refits do not reach it.
         """
         wanted, amount = np.asarray(loss, dtype=np.float64), np.asarray(served, dtype=np.float64)
+        run = self._of_precision(precision)
 
         def best(theta: Floats) -> Optimal:
             optimal = self.law.for_serving(self._of_law(theta), wanted, amount, price)
-            return Optimal(optimal.params / self._factor(theta, precision), optimal.tokens, optimal.loss)
+            return Optimal(optimal.params / self._factor(theta, run), optimal.tokens, optimal.loss)
 
         return self._three(best, wanted, amount)
 
     def fitted(self, points: Points) -> Floats:
-        """Return the law's loss at every point (n,), in the precision of that point."""
-        inputs = [points.column(name) for name in self.law.inputs]
-        if self.precisions is not None and points.precision is not None:
-            shifts = self._theta[len(self.law.parameters) :]
-            factors = {name: np.exp(self.precisions.log_factor(shifts, str(name))) for name in set(points.precision)}
-            inputs[0] = inputs[0] * np.array([float(factors[name]) for name in points.precision])
-        return self.law.loss(self._of_law(self._theta), *inputs)
+        """Return the law's loss at every point (n,), in the precision of that point, with its optimizer, ..."""
+        effects = [effect.on(points) for effect in self.effects]
+        return self._losses(self._theta, [points.column(name) for name in self.law.inputs], effects)
+
+    def _losses(self, theta: Floats, columns: Sequence[Floats], effects: Sequence[Effective]) -> Floats:
+        """Return the losses (..., n) of points with the columns (n,) and effects, at a theta (k,) or (batch, 1, k)."""
+        values = list(columns)
+        for effect, (_, shifts) in zip(effects, self._shifts(theta), strict=True):
+            factor = np.exp(effect.shift(shifts.reshape(-1, shifts.shape[-1])))
+            values[effect.input] = values[effect.input] * (factor if theta.ndim > 1 else factor[0])
+        return self.law.loss(self._of_law(theta), *values)
 
     @property
     def covariance(self) -> Floats:
@@ -204,13 +229,31 @@ class LawFit:
     def _of_law(self, theta: Floats) -> Floats:
         return theta[..., : len(self.law.parameters)]
 
-    def _factor(self, theta: Floats, precision: str | None) -> Floats:
-        """Return N_eff/N (...) of a precision [default: the reference precision]."""
-        if self.precisions is None:
-            if precision is not None:
-                raise UserError(f"precision is not an axis of this fit of {self.law.name}: leave out '{precision}'")
-            return np.ones(())
-        return np.exp(self.precisions.log_factor(theta[..., len(self.law.parameters) :], precision))
+    def _shifts(self, theta: Floats) -> list[tuple[Effective, Floats]]:
+        """Return each effect with its parameters (..., m) of a theta (..., k)."""
+        pairs, first = [], len(self.law.parameters)
+        for effect in self.effects:
+            last = first + len(effect.parameters)
+            pairs.append((effect, theta[..., first:last]))
+            first = last
+        return pairs
+
+    def _factor(self, theta: Floats, run: Run) -> Floats:
+        """Return N_eff/N (...) in the precision of a run [default: the reference], without any repetition."""
+        precisions = [pair for pair in self._shifts(theta) if isinstance(pair[0], Precisions)]
+        return np.exp(sum((effect.log_factor_of(shifts, run, ()) for effect, shifts in precisions), np.zeros(())))
+
+    def _of_precision(self, precision: str | None) -> Run:
+        run: Run = {} if precision is None else {"precision": precision}
+        self._check(run)
+        return run
+
+    def _check(self, run: Run) -> None:
+        """Raise UserError if the fit knows nothing of a quantity of a run."""
+        known = {"precision": Precisions, "optimizer": Factors, "unique_tokens": Repeated}
+        for name, value in run.items():
+            if not any(isinstance(effect, known[name]) for effect in self.effects):
+                raise UserError(f"{name} is not an axis of this fit of {self.law.name}: leave out '{value}'")
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,6 +336,25 @@ def fit(
     return Fit(points, fitted, warnings, refused)
 
 
+def effects_of(law: Law, points: Points) -> tuple[Effective, ...] | str:
+    """Return what shifts N or D under a law at these points, or the reason why they do not identify it."""
+    if law.inputs[0] != "params":
+        return ()
+    precisions = Precisions.of(points.precision)
+    effects: list[Effective] = [precisions] if precisions else []
+    if "optimizer" in law.effects:
+        if points.optimizer is None or len(np.unique(points.optimizer)) < 2:
+            return f"{law.name} compares optimizers: it takes a column 'optimizer' with two at least."
+        effects.append(Factors.of(points.optimizer))
+    if "repetition" in law.effects:
+        if points.unique_tokens is None:
+            return f"{law.name} takes a column 'unique_tokens' or 'epochs'."
+        if (points.tokens / points.unique_tokens).max() < MIN_EPOCHS:
+            return f"{law.name}: no run has {MIN_EPOCHS:g} passes over its data, so repetition cannot be judged."
+        effects += [each for each in (Repeated.of(points, 1), Repeated.of(points, 0)) if (each.excess > 0).any()]
+    return tuple(effects)
+
+
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")
 def fit_law(
     points: Points, law: Law, delta: float | None = None, bootstraps: int = 1000, seed: int = 0
@@ -301,8 +363,10 @@ def fit_law(
 
     This does not check the design; `fit` does.
     """
-    precisions = Precisions.of(points.precision) if law.inputs[0] == "params" else None
-    surface = Surface.of(law, points, precisions)
+    effects = effects_of(law, points)
+    if isinstance(effects, str):
+        return (effects,)
+    surface = Surface.of(law, points, effects)
     k, n_units = len(surface.names), points.n_units
     if n_units < k + MIN_SPARE:
         least = k + MIN_SPARE
@@ -331,7 +395,7 @@ def fit_law(
     left = leave_one_out(surface, of_unit, best, delta) if n_units < FEW_UNITS else np.empty((0, k))
     left = surface.theta(left)
     residual = surface.residual(best)[0]
-    names = (*law.parameters, *(precisions.parameters if precisions else ()))
+    names = (*law.parameters, *(name for effect in effects for name in effect.parameters))
     theta = dict(zip(names, surface.theta(best)[0].tolist(), strict=True))
     fitted = LawFit(
         law=law,
@@ -346,8 +410,8 @@ def fit_law(
         condition=condition,
         residual=float(np.sqrt((residual**2).sum() / max(len(points) - k, 1))),
         holdout=None,
-        precisions=precisions,
-        warnings=_warnings(law, theta, precisions),
+        effects=effects,
+        warnings=_warnings(law, theta, effects),
     )
     return _calibrated(fitted, surface, best[0], of_unit)
 
@@ -389,7 +453,7 @@ def _intervals(
     return intervals
 
 
-def _warnings(law: Law, theta: dict[str, float], precisions: Precisions | None) -> tuple[str, ...]:
+def _warnings(law: Law, theta: dict[str, float], effects: Sequence[Effective]) -> tuple[str, ...]:
     """Return the warnings about the fit of one law."""
     sentences = []
     if theta.get("E") == 0:
@@ -397,8 +461,8 @@ def _warnings(law: Law, theta: dict[str, float], precisions: Precisions | None) 
             f"E of {law.name} is at its bound, 0, and not identified: these runs do not show a loss that no model "
             "could beat. The intervals of its other numbers assume that E is 0, and are too narrow if it is not."
         )
-    if precisions:
-        sentences.append(f"Precision: {precisions.said}.")
+    titles = {Precisions: "Precision", Factors: "Optimizer", Repeated: "Repetition"}
+    sentences += [f"{titles[type(effect)]}: {effect.said}." for effect in effects]
     return tuple(sentences)
 
 
@@ -414,14 +478,7 @@ def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | No
     fitted = fit_law(rest, law, delta, HOLDOUT_BOOTSTRAPS, seed)
     if not isinstance(fitted, LawFit):
         return None
-    inputs = [test.column(column) for column in law.inputs]
-    if fitted.precisions is None:
-        return judge(test, *fitted.prediction(*inputs))
-    assert test.precision is not None
-    bounds = np.empty((3, len(test)))
-    for name in np.unique(test.precision):
-        here = test.precision == name
-        if name not in fitted.precisions.names:
-            return None
-        bounds[:, here] = fitted.prediction(*(values[here] for values in inputs), precision=str(name))
-    return judge(test, *bounds)
+    try:
+        return judge(test, *fitted.prediction_of(test))
+    except UserError:  # a precision or an optimizer that only the largest runs have
+        return None

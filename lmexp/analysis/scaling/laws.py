@@ -89,6 +89,8 @@ class Law:
     """Converts the parameters, as arguments, to the form."""
     from_form: Callable[[Form], tuple[Floats, ...]]
     """Converts the form back to the parameters."""
+    effects: tuple[str, ...] = ()
+    """What the law knows beside its inputs and the precision: `optimizer` or `repetition` (effective.py)."""
     one_exponent: bool = False
     """Whether beta is alpha, one fitted number for both; `free` then has alpha alone."""
 
@@ -241,6 +243,32 @@ less makes do with fewer runs, and the authors predict runs of hundreds of token
 """
 
 
+repeated = Law(
+    name="repeated",
+    formula="L = E + A N'^-alpha + B D'^-alpha, N' and D' with diminishing returns of repetition",
+    parameters=("E", "A", "B", "alpha"),
+    inputs=("params", "tokens"),
+    free=("E", "A", "alpha", "B"),
+    to_form=lambda E, A, B, alpha: Form(E, A, alpha, B, alpha, np.ones(())),
+    from_form=lambda f: (f.E, f.A, f.B, f.alpha),
+    effects=("repetition",),
+    one_exponent=True,
+)
+"""Muennighoff et al. 2023 (arXiv 2305.16264), with D' and N' of equations 5 and 6, and one exponent as there."""
+
+optimizers = Law(
+    name="optimizers",
+    formula="L = E + A N^-alpha + B (f D)^-beta, f a factor for each optimizer",
+    parameters=chinchilla.parameters,
+    inputs=chinchilla.inputs,
+    free=chinchilla.free,
+    to_form=chinchilla.to_form,
+    from_form=chinchilla.from_form,
+    effects=("optimizer",),
+)
+"""Chinchilla's law with the speedup of each optimizer in tokens, as Wen et al. 2025 (arXiv 2509.02046) define it."""
+
+
 def _kaplan_alone(name: str, column: str, letter: str) -> Law:
     """Return Kaplan's law in one of N and D, if the other is not the limit."""
     return Law(
@@ -273,7 +301,10 @@ def power(column: str) -> Law:
     )
 
 
-LAWS = {law.name: law for law in (chinchilla, extra, kaplan, overtraining, kaplan_params, kaplan_tokens)}
+LAWS = {
+    law.name: law
+    for law in (chinchilla, extra, kaplan, overtraining, repeated, optimizers, kaplan_params, kaplan_tokens)
+}
 """The laws in parameters and tokens, by name; `power` makes those in one cost."""
 DEFAULT_LAWS = (chinchilla, extra, kaplan)
 """The laws that `fit` fits by default; chinchilla and extra are always fitted together."""

@@ -1,4 +1,4 @@
-"""Columns of a table that change the law, and that no law here includes: if one varies, a warning names a remedy.
+"""Columns of a table that change the law, and that the usual laws lack: if one varies, a warning names a remedy.
 
 Repeated data, families, active parameters, vocabularies, learning rates and data sets all move the loss at the same
 size and tokens. A law fitted through all of them counts the difference as noise, or as an effect of size.
@@ -17,11 +17,12 @@ MAX_EPOCHS = 4.0
 EPOCHS = ("epochs", "n_epochs", "num_epochs", "passes")
 UNIQUE = ("unique_tokens", "n_unique_tokens", "dataset_tokens")
 ACTIVE = ("n_params_active", "active_params", "params_active", "active_parameters", "n_active")
+OPTIMIZERS = ("optimizer", "optim")
 VOCABULARY = ("vocab_size", "vocabulary", "n_vocab", "tokenizer", "tokenizer_fingerprint")
 OTHERS = (
     *("family", "architecture", "arch", "model_type", "model_family", "kind", "moe", "n_experts"),
     *("dataset", "data_set", "data", "trained_on", "training_set", "corpus", "mixture", "selection"),
-    *("lr", "learning_rate", "max_lr", "optimizer", "optim", "schedule", "lr_schedule", "warmup", "weight_decay"),
+    *("lr", "learning_rate", "max_lr", "schedule", "lr_schedule", "warmup", "weight_decay"),
     *("batch_size", "batch_tokens", "context", "seq_len", "sequence_length", "dropout"),
 )
 """Usual names of such columns, in upper or lower case."""
@@ -41,6 +42,12 @@ def varying(
             said.append(
                 f"{_spread(frame, name)}: losses per token do not compare between vocabularies. Fit a loss per byte "
                 f"(--loss), or one vocabulary: {_filter(frame, name)}."
+            )
+    for name in _present(headings, OPTIMIZERS):
+        if frame[name].nunique() > 1:
+            said.append(
+                f"{_spread(frame, name)}: only --law optimizers includes it; in other laws it counts as noise or as an "
+                f"effect of size. One value alone: {_filter(frame, name)}."
             )
     others = [name for name in _present(headings, OTHERS) if name not in used.values() and frame[name].nunique() > 1]
     if others:
@@ -73,7 +80,7 @@ def _passes(passes: Floats, expression: str | None) -> list[str]:
     remedy = f': --where "{expression}"' if expression else ""
     return [
         f"Rows have up to {known.max():.3g} passes over their data, and repeated tokens are worth less than new ones, "
-        f"which no law here includes. The first {MAX_EPOCHS:g} passes are nearly as good{remedy}."
+        f"which --law repeated alone includes. The first {MAX_EPOCHS:g} passes are nearly as good{remedy}."
     ]
 
 

@@ -29,6 +29,10 @@ class Points:
     """(n,) the independent unit of each point: a run, or the trunk that milestones share. Units are resampled."""
     precision: Texts | None = None
     """(n,) name of the precision; None if the study has only one."""
+    optimizer: Texts | None = None
+    """(n,) name of the optimizer; None if the points have only one."""
+    unique_tokens: Floats | None = None
+    """(n,) training tokens of which D may be several passes; None if that is unknown."""
     costs: dict[str, Floats] = field(default_factory=dict)
     """Other costs, (n,) each: `train_seconds`, `dollars`, ...; NaN if not measured."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -50,10 +54,11 @@ class Points:
             unknown = name in ("params", "tokens") and not self.has_sizes
             object.__setattr__(self, name, self._numbers(name, getattr(self, name), may_miss=unknown))
         object.__setattr__(self, "unit", self._texts("unit", self.unit))
-        if self.precision is not None:
-            object.__setattr__(self, "precision", self._texts("precision", self.precision))
-        if self.names is not None:
-            object.__setattr__(self, "names", self._texts("names", self.names))
+        for name in ("precision", "optimizer", "names"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._texts(name, getattr(self, name)))
+        if self.unique_tokens is not None:
+            object.__setattr__(self, "unique_tokens", self._numbers("unique_tokens", self.unique_tokens))
         costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
         object.__setattr__(self, "costs", costs)
 
@@ -129,6 +134,8 @@ class Points:
             loss=self.loss[mask],
             unit=self.unit[mask],
             precision=None if self.precision is None else self.precision[mask],
+            optimizer=None if self.optimizer is None else self.optimizer[mask],
+            unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask],
             costs=dict(costs),
             names=None if self.names is None else self.names[mask],
         )

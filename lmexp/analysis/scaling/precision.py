@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.effective import Run
+from lmexp.analysis.scaling.points import Points
 from lmexp.config.paths import group_choices, search_roots
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError, nearest
@@ -52,6 +54,7 @@ class Precisions:
     """(n,) index into the names."""
     widths: tuple[int | None, ...]
     """The bits of each; see bits_of."""
+    input: int = 0
 
     @classmethod
     def of(cls, precision: npt.NDArray[np.str_] | None) -> "Precisions | None":
@@ -106,12 +109,23 @@ class Precisions:
 
         Raises UserError if no point has the precision.
         """
-        name = self.names[0] if name is None else name
+        return self._table(shifts)[0][..., self._index(self.names[0] if name is None else name)]
+
+    def _index(self, name: str) -> int:
         if name not in self.names:
             raise UserError(
                 f"no point has precision '{name}'.{nearest(name, self.names)} There are {', '.join(self.names)}"
             )
-        return self._table(shifts)[0][..., self.names.index(name)]
+        return self.names.index(name)
+
+    def on(self, points: Points) -> "Precisions":
+        """Return the same precisions at other points. Raises UserError for a precision that no fitted point has."""
+        assert points.precision is not None
+        return replace(self, of_point=np.array([self._index(str(name)) for name in points.precision], dtype=np.intp))
+
+    def log_factor_of(self, shifts: Floats, run: Run, inputs: Sequence[Floats]) -> Floats:
+        """Return ln(N_eff/N) (...) of a run's `precision` [default: the reference]."""
+        return self.log_factor(shifts, str(run["precision"]) if "precision" in run else None)
 
     def shift(self, shifts: Floats) -> Floats:
         """Return the shift of ln N at each point (batch, n)."""

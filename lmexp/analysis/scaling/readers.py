@@ -21,7 +21,7 @@ from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import ONE_CONVENTION
-from lmexp.analysis.scaling.other_columns import varying
+from lmexp.analysis.scaling.other_columns import EPOCHS, OPTIMIZERS, UNIQUE, varying
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import BITS
@@ -132,6 +132,8 @@ def points_of_frame(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
         precision=_precisions(frame[precision]) if precision and several else None,
+        optimizer=_optimizers(frame, headings),
+        unique_tokens=_unique_tokens(frame, headings, sizes["tokens"], table),
         names=_names(frame, table.lines),
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
@@ -140,6 +142,27 @@ def points_of_frame(
         warnings=tuple(warning for warning in warnings if warning),
         source=f"{source}: {said}",
     )
+
+
+def _optimizers(frame: pd.DataFrame, headings: Mapping[str, str]) -> npt.NDArray[np.str_] | None:
+    """Return the optimizer of each row (n,); None if there are no two."""
+    for name in OPTIMIZERS:
+        if _has(frame, headings.get(name)) and frame[headings[name]].nunique() > 1:
+            return frame[headings[name]].astype("string").fillna("unknown").to_numpy(dtype=np.str_)
+    return None
+
+
+def _unique_tokens(frame: pd.DataFrame, headings: Mapping[str, str], tokens: Floats, table: "_Table") -> Floats | None:
+    """Return the unique tokens of each row (n,), from their own column or from the passes; None if one is unknown.
+
+    A run of less than one pass has seen unique tokens alone. `tokens` are plain numbers, and so must be these.
+    """
+    for names, of in ((EPOCHS, lambda passes: tokens / np.maximum(passes, 1.0)), (UNIQUE, lambda unique: unique)):
+        for name in names:
+            if _has(frame, headings.get(name)):
+                unique = of(table.costs(frame, headings[name]))
+                return unique if np.isfinite(unique).all() else None
+    return None
 
 
 def _floor(frame: pd.DataFrame, loss: str, factor: float) -> float | None:
@@ -243,7 +266,7 @@ def _mixtures(study: Study, done: pd.DataFrame) -> tuple[str, ...]:
     sizes = ("model", "budget", "seed", "precision")
     others = [axis for axis in study.varied if axis.split(".")[0] not in sizes and done[axis].nunique() > 1]
     if others:
-        warnings.append(f"No law knows of {', '.join(others)}: what it changes counts as noise.")
+        warnings.append(f"The usual laws do not know of {', '.join(others)}: what it changes counts as noise.")
     return tuple(warnings)
 
 

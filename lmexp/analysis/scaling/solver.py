@@ -254,7 +254,10 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     else:
         moved = [0.0] * len(surface.centres)
     free = surface.law.free
-    shifts = surface.precisions.start if surface.precisions else np.zeros(0)
+    shifts = np.concatenate([np.zeros(0), *(effect.start for effect in surface.effects)])
+    shifted = list(surface.centred)
+    for effect in surface.effects:
+        shifted[effect.input] = shifted[effect.input] + effect.shift(effect.start[None])[0]
     floors = FLOORS * np.exp(surface.log_loss[weights > 0].min()) if "E" in free else np.zeros(1)
     gammas = np.append(GAMMAS, 1.0) if "gamma" in free else np.ones(1)
     alike = surface.law.one_exponent
@@ -262,9 +265,8 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     alpha, beta = (grid.ravel() for grid in np.meshgrid(EXPONENTS, betas, indexing="ij"))
     pairs = np.flatnonzero(alpha == beta) if alike else np.arange(len(alpha))
     alpha, beta = alpha[pairs], beta[pairs]
-    x = surface.centred[0] + (surface.precisions.shift(shifts[None])[0] if surface.precisions else 0.0)
-    u = np.exp(-np.outer(EXPONENTS, x))  # (exponents, n)
-    v = np.exp(-np.outer(betas, surface.centred[1])) if "B" in free else None
+    u = np.exp(-np.outer(EXPONENTS, shifted[0]))  # (exponents, n)
+    v = np.exp(-np.outer(betas, shifted[1])) if "B" in free else None
     cells = []
     for floor in floors:
         for gamma in gammas:

@@ -10,8 +10,8 @@ them free, are:
 
 A law of one exponent has alpha alone, and its derivatives are the sums of those by alpha and by beta.
 
-If precision is an axis, it shifts x (precision.py) to x + h(phi), and the parameters phi follow the others. Parameters
-are an array (batch, k), and values at the points are (batch, n).
+Precision, optimizer and repetition (effective.py) shift x to x + h(phi), or y, and the parameters phi follow the
+others. Parameters are an array (batch, k), and values at the points are (batch, n).
 
 The Hessian is computed for the objective, never for each point: with q = ln L, m = gamma ln S, sigma = S^gamma / L,
 
@@ -24,14 +24,16 @@ so a weighted sum of Hessians over the points takes only a few matrix products.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.scaling.effective import Effective
 from lmexp.analysis.scaling.laws import Form, Law
 from lmexp.analysis.scaling.points import Points
-from lmexp.analysis.scaling.precision import Precisions
 
 Ints = npt.NDArray[np.intp]
 
@@ -48,14 +50,14 @@ class Surface:
     """(n,) each: ln N and ln D, or the logarithm of the law's one variable."""
     log_loss: Floats
     """(n,) ln of the measured loss."""
-    precisions: Precisions | None = None
-    """The shift of ln N by each precision; None if precision is not an axis."""
+    effects: tuple[Effective, ...] = ()
+    """What shifts ln N or ln D."""
 
     @classmethod
-    def of(cls, law: Law, points: Points, precisions: Precisions | None = None) -> "Surface":
+    def of(cls, law: Law, points: Points, effects: Sequence[Effective] = ()) -> "Surface":
         """Return the surface of a law at points that have all of its inputs."""
         inputs = tuple(np.log(points.column(name)) for name in law.inputs)
-        return cls(law, inputs, np.log(points.loss), precisions)
+        return cls(law, inputs, np.log(points.loss), tuple(effects))
 
     def __len__(self) -> int:
         return len(self.log_loss)
@@ -63,8 +65,13 @@ class Surface:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The working parameters, in order."""
-        shifts = self.precisions.parameters if self.precisions else ()
+        shifts = (name for effect in self.effects for name in effect.parameters)
         return (*(WORKING[name] for name in self.law.free), *shifts)
+
+    def shifts_of(self, parameters: Floats) -> list[Floats]:
+        """Return the parameters (batch, m) of each effect, from all working parameters (batch, k)."""
+        ends = np.cumsum([len(self.law.free), *(len(effect.parameters) for effect in self.effects)])
+        return [parameters[:, start:end] for start, end in pairwise(ends)]
 
     @cached_property
     def centres(self) -> tuple[float, ...]:
@@ -90,8 +97,8 @@ class Surface:
 
     def at(self, rows: Ints) -> "Surface":
         """Return the surface at some of its points, centred at the means of these points."""
-        precisions = self.precisions.at(rows) if self.precisions else None
-        return Surface(self.law, tuple(values[rows] for values in self.log_inputs), self.log_loss[rows], precisions)
+        effects = tuple(effect.at(rows) for effect in self.effects)
+        return Surface(self.law, tuple(values[rows] for values in self.log_inputs), self.log_loss[rows], effects)
 
     def form(self, parameters: Floats) -> Form:
         """Convert working parameters (batch, k) to the form's numbers, (batch,) each."""
@@ -103,7 +110,7 @@ class Surface:
         return Form(value.get("E", zero), np.exp(value["a"] + alpha * self.centres[0]), alpha, tokens, beta, gamma)
 
     def theta(self, parameters: Floats) -> Floats:
-        """Return the law's own parameters (batch, k), followed by those of the precisions."""
+        """Return the law's own parameters (batch, k), followed by those of the effects."""
         of_law = self.law.theta(self.form(parameters))
         return np.concatenate([of_law, parameters[:, len(self.law.free) :]], axis=1)
 
@@ -114,12 +121,13 @@ class Surface:
     def _evaluate(self, parameters: Floats) -> "_Values":
         """Return the intermediate values that objective, gradient and Hessian share."""
         value = dict(zip(self.names, parameters.T[:, :, None], strict=True))  # (batch, 1) each
-        x = self.centred[0]
-        if self.precisions:
-            x = x + self.precisions.shift(parameters[:, len(self.law.free) :])
+        shifted = list(self.centred)
+        for effect, shifts in zip(self.effects, self.shifts_of(parameters), strict=True):
+            shifted[effect.input] = shifted[effect.input] + effect.shift(shifts)
+        x = shifted[0]
         size = value["a"] - value["alpha"] * x
         if "b" in value:
-            y = self.centred[1]
+            y = shifted[1]
             data = value["b"] - (value[self.exponent_of_tokens] if self.exponent_of_tokens else 1.0) * y
             share = 1 / (1 + np.exp(np.clip(data - size, -700, 700)))
             log_sum = size - np.log(share)
@@ -137,18 +145,21 @@ class Surface:
     def jacobian(self, parameters: Floats) -> Floats:
         """Return the derivatives (n, k) of the residuals by the parameters (k,)."""
         at = self._evaluate(parameters[None])
-        rows = self._slopes(at, parameters[None], self._moves(parameters[None])[0])[0] * at.sigma[0]
+        rows = self._slopes(at, parameters[None], self._moves(parameters[None]))[0] * at.sigma[0]
         return np.concatenate([1 / at.loss, rows] if self.has_floor else [rows]).T
 
-    def _moves(self, parameters: Floats) -> tuple[Sequence[Floats], Sequence[Floats]]:
-        """Return the first and second derivatives (batch, n) of ln N by each parameter of the precisions."""
-        if not self.precisions:
-            return [], []
-        return self.precisions.derivatives(parameters[:, len(self.law.free) :])
+    def _moves(self, parameters: Floats) -> list["_Move"]:
+        """Return how each parameter of the effects moves ln N or ln D."""
+        moves = []
+        for effect, shifts in zip(self.effects, self.shifts_of(parameters), strict=True):
+            exponent = "alpha" if effect.input == 0 else self.exponent_of_tokens
+            power = parameters[:, self.names.index(exponent), None] if exponent else np.ones((1, 1))
+            for name, first, second in zip(effect.parameters, *effect.derivatives(shifts), strict=True):
+                moves.append(_Move(name, effect.input, exponent, power, first, second))
+        return moves
 
-    def _slopes(self, at: "_Values", parameters: Floats, moved: Sequence[Floats]) -> Floats:
+    def _slopes(self, at: "_Values", parameters: Floats, moves: Sequence["_Move"]) -> Floats:
         """Return dm/dt of each parameter t but E, (batch, k - 1 or k, n), where m = gamma ln S."""
-        alpha = parameters[:, self.names.index("alpha"), None]
         to_size = at.gamma * at.share  # dm/da, (batch, n)
         to_data = at.gamma * (1 - at.share)
         slope: dict[str, Floats] = {
@@ -160,8 +171,7 @@ class Surface:
         }
         if self.law.one_exponent:
             slope["alpha"] = slope["alpha"] + slope["beta"]
-        if self.precisions:
-            slope |= {name: -alpha * moved[i] * to_size for i, name in enumerate(self.precisions.parameters)}
+        slope |= {move.name: -move.power * move.first * (to_data if move.input else to_size) for move in moves}
         return np.stack([np.broadcast_to(slope[name], at.residual.shape) for name in self.names if name != "E"], axis=1)
 
     def derivatives(self, parameters: Floats, weights: Floats, delta: float) -> tuple[Floats, Floats, Floats]:
@@ -170,22 +180,20 @@ class Surface:
         At Huber's kinks, where the second derivative jumps, its value on the inside is used.
         """
         at = self._evaluate(parameters)
-        alpha = parameters[:, self.names.index("alpha"), None]
-        moved, bent = self._moves(parameters)
+        moves = self._moves(parameters)
         to_size = at.gamma * at.share  # dm/da, (batch, n)
         between: dict[str, Floats | float] = {"a": 1.0, "alpha": -at.x, "b": -1.0, "beta": at.y, "g": 0.0}  # v
         if self.law.one_exponent:
             between["alpha"] = at.y - at.x
         names = [name for name in self.names if name != "E"]
-        if self.precisions:
-            between |= {name: -alpha * moved[i] for i, name in enumerate(self.precisions.parameters)}
+        between |= {move.name: move.power * move.first * (1 if move.input else -1) for move in moves}
 
         pull = np.clip(at.residual, -delta, delta)  # Huber's first derivative
         weighted = weights * pull
         curved = weights * (np.abs(at.residual) <= delta) - weighted  # of dq dq', with the -dq dq' of Hess q
         down = weighted * at.sigma
         k, first = len(self.names), int(self.has_floor)
-        slopes = self._slopes(at, parameters, moved)  # (batch, k - first, n)
+        slopes = self._slopes(at, parameters, moves)  # (batch, k - first, n)
         gradient = np.empty((len(parameters), k))
         hessian = np.zeros((len(parameters), k, k))
         gradient[:, first:] = np.einsum("bkn,bn->bk", slopes, down)
@@ -205,15 +213,31 @@ class Surface:
             inner[:, at_g, :] += row
             inner[:, :, at_g] += row
             inner[:, at_g, at_g] -= row[:, at_g]
-        if self.precisions:
-            at_alpha = names.index("alpha")
-            for index, name in enumerate(self.precisions.parameters):
-                place = names.index(name)
-                mixed = -(down * to_size * moved[index]).sum(axis=1)
-                inner[:, at_alpha, place] += mixed
-                inner[:, place, at_alpha] += mixed
-                inner[:, place, place] -= (down * to_size * alpha * bent[index]).sum(axis=1)
+        for move in moves:
+            place, pulled = names.index(move.name), down * (at.gamma - to_size if move.input else to_size)
+            inner[:, place, place] -= (pulled * move.power * move.second).sum(axis=1)
+            if move.exponent:
+                at_exponent = names.index(move.exponent)
+                mixed = -(pulled * move.first).sum(axis=1)
+                inner[:, at_exponent, place] += mixed
+                inner[:, place, at_exponent] += mixed
         return _huber(at.residual, weights, delta), gradient, hessian
+
+
+class _Move(NamedTuple):
+    """How one parameter of an effect moves ln N or ln D."""
+
+    name: str
+    input: int
+    """0 for N, 1 for D."""
+    exponent: str | None
+    """The working parameter that is the exponent of this input; None if it is fixed at 1."""
+    power: Floats
+    """(batch, 1) the value of the exponent."""
+    first: Floats
+    """(batch, n) first derivative of ln N or ln D by the parameter."""
+    second: Floats
+    """(batch, n) second derivative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +245,7 @@ class _Values:
     """The surface at one batch of parameters; every array broadcasts to (batch, n)."""
 
     x: Floats
-    """ln N, centred, with the shift by its precision."""
+    """ln N, centred, with the shift by the effects."""
     y: Floats
     """ln D, centred."""
     share: Floats

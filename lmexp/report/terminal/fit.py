@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -167,6 +168,9 @@ def law_rows(answer: Answer) -> Rows:
     for name, law in answer.fit.laws.items():
         for i, (parameter, value) in enumerate(law.theta.items()):
             low, high = law.intervals[parameter]
+            if parameter.startswith("ln_"):  # a factor or a rate reads better than its logarithm
+                parameter = parameter.removeprefix("ln_")
+                value, low, high = (float(np.exp(part)) for part in (value, low, high))
             interval = f"{number(low)} to {number(high)}"
             if parameter == "E" and law.floor_is_at_bound:
                 interval = "at its bound, not identified"

@@ -3,12 +3,22 @@
 import numpy as np
 import pytest
 
-from lmexp.analysis.scaling.laws import chinchilla, extra, kaplan, kaplan_tokens, overtraining, power
+from lmexp.analysis.scaling.fit import effects_of
+from lmexp.analysis.scaling.laws import (
+    chinchilla,
+    extra,
+    kaplan,
+    kaplan_tokens,
+    optimizers,
+    overtraining,
+    power,
+    repeated,
+)
 from lmexp.analysis.scaling.points import Points
-from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
 
-START = {"E": 1.6, "a": -0.4, "alpha": 0.3, "b": -0.7, "beta": 0.4, "g": -0.2, "ln_gamma_bits": 1.0}
+START = {"E": 1.6, "a": -0.4, "alpha": 0.3, "b": -0.7, "beta": 0.4, "g": -0.2}
+START |= {"ln_gamma_bits": 1.0, "ln_R_D": 2.5, "ln_R_N": 1.5}
 
 
 def points(precisions: list[str]) -> Points:
@@ -16,17 +26,24 @@ def points(precisions: list[str]) -> Points:
     params, tokens = np.exp(draws.uniform(16, 22, 40)), np.exp(draws.uniform(20, 25, 40))
     loss = (1.8 + 480 * params**-0.35 + 2000 * tokens**-0.37) * np.exp(0.03 * draws.standard_normal(40))
     precision = np.resize(precisions, 40)
-    return Points(params, tokens, 6 * params * tokens, loss, np.arange(40).astype(str), precision)
+    optimizer, unique = (
+        np.resize(["adamw", "muon", "muon", "sgd", "adamw", "adamw"], 40),
+        tokens / np.resize([1, 4, 30], 40),
+    )
+    units = np.arange(40).astype(str)
+    return Points(params, tokens, 6 * params * tokens, loss, units, precision, optimizer, unique)
 
 
-LAWS = [chinchilla, extra, kaplan, overtraining, kaplan_tokens, power("flops")]
+LAWS = [chinchilla, extra, kaplan, overtraining, repeated, optimizers, kaplan_tokens, power("flops")]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 @pytest.mark.parametrize("precision", [["fp32"], ["fp32", "bf16", "fp8"], ["bf16", "int8", "int4", "int3"]])
 def test_gradient_and_hessian_are_those_of_finite_differences(law, precision):
     runs = points(precision)
-    surface = Surface.of(law, runs, Precisions.of(runs.precision))
+    effects = effects_of(law, runs)
+    assert not isinstance(effects, str)
+    surface = Surface.of(law, runs, effects)
     at = np.array([[START.get(name, -0.15) for name in surface.names]])
     if law.free[0] != "E":
         at[0, surface.names.index("a")] = 2.0
