@@ -181,6 +181,8 @@ class Attention(nn.Module):
         if rotary is not None:
             start = before if fixed is None else fixed
             query, key = rotary(query, start), rotary(key, start)
+            if isinstance(self.norm_query, nn.Identity):
+                value = value.contiguous()  # a view would keep all of what the projection made until the backward pass
         if cache is not None:
             key, value = cache.append(key, value)
             if fixed is not None:
