@@ -1,5 +1,6 @@
 """The bytes of one optimizer step of GPT with a head over its vocabulary, tensor by tensor."""
 
+from lmexp.config.attention import MAX_MATMUL_CONTEXT
 from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.optimizers import MuonConfig, SGDConfig
@@ -45,7 +46,14 @@ class GPTStep(Step):
             is_view = c == WIDE and 1 in (self.sequences, model.n_heads)
             return ends + (5 if is_view else 3) * tokens * model.d_model * WIDE + 3 * self.scores
         # Queries, keys and values, and the softmax's denominators; the output is the last projection's input.
-        return ends + 3 * tokens * model.d_model * c + tokens * model.n_heads * WIDE
+        denominators = 0 if self.is_by_matmuls else tokens * model.n_heads * WIDE
+        return ends + 3 * tokens * model.d_model * c + denominators
+
+    @property
+    def is_by_matmuls(self) -> bool:
+        """Whether models/cpu_attention.py computes attention, which keeps no denominators."""
+        is_bf16 = self.run.precision.compute in ("bf16", "fp8")
+        return self.on_cpu and is_bf16 and not self.model.dropout and self.model.context <= MAX_MATMUL_CONTEXT
 
     @property
     def is_unfused(self) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lmexp.models import cpu_attention
 from lmexp.models.stacked import stack_on_load
 
 
@@ -190,20 +191,25 @@ class Attention(nn.Module):
         return self.attend(query, key, value, *_causal_mask(x.shape[1], before, mask, is_causal, window, x.device))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
-        """Return the heads' mixture by torch's fused kernel, projected: (B, H, T, D), ... -> (B, T, C)."""
+        """Return the heads' mixture, projected: (B, H, T, D), ... -> (B, T, C)."""
+        dropout = self.dropout if self.training else 0.0
+        by_matmuls = is_causal and mask is None and not dropout and cpu_attention.is_faster(query, key, value)
         is_grouped = self.n_kv_heads < self.n_heads
         # Among torch's kernels on CUDA, only flash attention knows groups, and it takes neither masks nor float32: what
         # is left then holds all T x T scores. Copies of keys and values are cheaper, and other fused kernels read them.
-        if is_grouped and (mask is not None or query.dtype == torch.float32):
+        if is_grouped and (by_matmuls or mask is not None or query.dtype == torch.float32):
             key, value = (heads.repeat_interleave(self.n_heads // self.n_kv_heads, 1) for heads in (key, value))
             is_grouped = False
+        if by_matmuls:
+            mixed = cpu_attention.causal_attention(query, key, value, self.scale or self.head_size**-0.5)
+            return self.out(mixed.transpose(1, 2).flatten(2))
         mixed = F.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
             is_causal=is_causal,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             scale=self.scale,
             enable_gqa=is_grouped,
         )

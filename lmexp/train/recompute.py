@@ -17,6 +17,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from lmexp.config.trainer import Recompute
 from lmexp.errors import UserError
+from lmexp.models import cpu_attention  # noqa: F401 (registers an operation)
 
 KEPT = (
     "mm", "addmm", "bmm", "baddbmm", "linear", "_scaled_mm",
@@ -25,7 +26,9 @@ KEPT = (
     "_scaled_dot_product_fused_attention_overrideable",
 )  # fmt: skip
 """Operations of aten whose results `selective` keeps: most of a layer's FLOPs."""
-_KEPT_OPERATIONS = {getattr(torch.ops.aten, name).default for name in KEPT if hasattr(torch.ops.aten, name)}
+_KEPT_OPERATIONS = {getattr(torch.ops.aten, name).default for name in KEPT if hasattr(torch.ops.aten, name)} | {
+    torch.ops.lmexp.causal_attention.default
+}
 
 
 def recompute_layers(model: nn.Module, how: Recompute) -> None:

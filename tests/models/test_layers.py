@@ -1,12 +1,14 @@
 """Layers that families share, where no family's test looks."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lmexp.models import cpu_attention
 from lmexp.models.layers import Attention, KVCache
 from lmexp.models.stacked import split_parts
 
@@ -38,6 +40,7 @@ def test_groups_of_heads_are_left_to_the_kernel_only_where_a_fused_one_on_cuda_k
         return kernel(query, key, value, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(cpu_attention, "is_faster", lambda *heads: False)  # as on CUDA
     mixed = attention.attend(query, key, value, mask, not masked)
     assert asked == [(2, 2, True) if grouped else (6, 6, False)]
     expected = kernel(query, key, value, attn_mask=mask, is_causal=not masked, enable_gqa=True)
@@ -78,3 +81,25 @@ def test_weights_of_queries_keys_and_values_that_were_apart_are_stacked_when_the
     split = split_parts(new.state_dict(), new)
     assert split.keys() == old.state_dict().keys()
     assert all(torch.equal(split[name], weight) for name, weight in old.state_dict().items())
+
+
+@pytest.mark.parametrize(("length", "n_kv_heads"), [(5, 6), (128, 6), (200, 2)])
+def test_attention_in_bf16_on_a_cpu_is_as_exact_as_bf16_allows_without_torchs_kernel(
+    length: int, n_kv_heads: int, monkeypatch: pytest.MonkeyPatch
+):
+    dice, kernel = torch.Generator().manual_seed(3), Mock(wraps=F.scaled_dot_product_attention)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
+    attention = Attention(24, 6, n_kv_heads=n_kv_heads)
+    attention.scale = 0.9
+    x, toward = torch.randn(2, 9, length, 24, generator=dice)  # more sequences than are computed at a time
+    results = []
+    for narrow in (True, False):
+        given = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            mixed = attention(given, is_causal=True)
+        assert kernel.called != narrow
+        mixed.backward(toward.to(mixed.dtype))
+        assert given.grad is not None
+        results.append((mixed.float(), given.grad))
+    for narrow_result, exact in zip(*results, strict=True):
+        assert (narrow_result - exact).norm() < 0.02 * exact.norm()
