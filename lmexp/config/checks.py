@@ -187,6 +187,12 @@ def copies_the_model(config: RunConfig) -> bool:
     return strategy == "ddp" or (strategy == "auto" and world_size(config) > 1)
 
 
+def gathers_in_bf16(config: RunConfig) -> bool:
+    """Whether fsdp gathers the layers' weights in bf16, in which autocast would multiply them, and keeps float32."""
+    is_autocast = config.precision.lightning == "bf16-mixed" and config.precision.compute == "bf16"
+    return config.trainer.strategy == "fsdp" and is_autocast and config.model.computes_in_narrow_weights
+
+
 def devices_of(config: RunConfig) -> float:
     """Return how many devices a run takes: at least one for each of its processes, or a fraction of one."""
     return config.launcher.devices(world_size(config))

@@ -115,6 +115,25 @@ def slow_precision(precision: PrecisionConfig, device: Device) -> str | None:
     return None
 
 
+VOCABULARY_STEP = 64
+"""Tensor cores work with matrices of any size, and are most efficient if their sides are multiples of 128 bytes, 64
+values of 16 bits (NVIDIA, "Matrix Multiplication Background User's Guide", section "Tensor Core Requirements")."""
+MIN_LARGE_VOCABULARY = 4096
+"""A smaller output layer is a small part of a step, and would grow by more than 1.5 % to fit."""
+
+
+def slow_vocabulary(vocab_size: int, precision: PrecisionConfig, device: Device) -> str | None:
+    """Return why an output layer over so many tokens is slower on a GPU than a slightly larger one; None if not."""
+    larger = -(-vocab_size // VOCABULARY_STEP) * VOCABULARY_STEP
+    has_tensor_cores = device.kind == "cuda" and precision.compute != "fp32"
+    if larger == vocab_size or vocab_size < MIN_LARGE_VOCABULARY or not has_tensor_cores:
+        return None
+    return (
+        f"a vocabulary of {vocab_size} is no multiple of {VOCABULARY_STEP}, which makes the output layer slower on a "
+        f"GPU; model.vocab_size={larger} is one"
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on the device or on the host."""
     import torch

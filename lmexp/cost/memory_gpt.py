@@ -26,7 +26,7 @@ class GPTStep(Step):
     @property
     def gathered(self) -> int:
         """What FSDP gathers at a time: all that is outside of layers, and two layers, each with its gradients."""
-        return self.outside * self.weight + 2 * self.block_params * (self.weight + self.gradient)
+        return self.outside * self.weight + 2 * self.block_params * (self.gathered_weight + self.gradient)
 
     # what the forward pass saves
 
@@ -104,7 +104,7 @@ class GPTStep(Step):
         """See Step."""
         if self.recompute == "none":
             return 0
-        is_cast = self.is_autocast and self.run.precision.compute != "fp8"
+        is_cast = self.is_autocast and self.run.precision.compute != "fp8" and not self.is_gathered_narrow
         return self.block - self.shared + (self.block_params * self.multiplied if is_cast else 0)
 
     @property
@@ -120,7 +120,7 @@ class GPTStep(Step):
         """Weights of all matrices in autocast's type; torchao's fp8 layers keep none."""
         if not self.is_autocast:
             return 0
-        keeps_none = self.run.precision.compute == "fp8" or self.recompute != "none"
+        keeps_none = self.run.precision.compute == "fp8" or self.recompute != "none" or self.is_gathered_narrow
         layers = 0 if keeps_none else self.model.n_layers * self.block_params
         return (layers + (0 if self.in_pieces else self.head)) * self.multiplied
 

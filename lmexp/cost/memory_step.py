@@ -1,6 +1,6 @@
 """The bytes of one optimizer step, phase by phase, of any family: what the section tells, walked through."""
 
-from lmexp.config.checks import copies_the_model, world_size
+from lmexp.config.checks import copies_the_model, gathers_in_bf16, world_size
 from lmexp.config.models.base import WIDE, CountedSection
 from lmexp.config.pieces import rows_at_a_time
 from lmexp.config.schema import RunConfig
@@ -26,6 +26,8 @@ class Step:
         self.gradient = BYTES[precision.gradients]
         self.multiplied = BYTES[precision.compute]  # bytes of what goes into and comes out of a matmul
         self.is_autocast = precision.lightning in ("bf16-mixed", "16-mixed")
+        self.is_gathered_narrow = gathers_in_bf16(run)
+        self.gathered_weight = BYTES["bf16"] if self.is_gathered_narrow else self.weight  # in layers
         self.params = -(-self.count.n_params // self.shards)  # that this process keeps
         self.weights = self.params * self.weight
         trained = -(-(self.count.n_params - self.count.n_params_frozen) // self.shards)
@@ -68,7 +70,7 @@ class Step:
     def gathered(self) -> int:
         """What FSDP gathers at a time: a fair share for two layers and all that is outside of them, with gradients."""
         two_layers = 2 * self.count.n_params // (self.run.model.n_layers or 1)
-        return self.count.n_params_embedding * self.weight + two_layers * (self.weight + self.gradient)
+        return self.count.n_params_embedding * self.weight + two_layers * (self.gathered_weight + self.gradient)
 
     @property
     def activations(self) -> int:
@@ -104,7 +106,8 @@ class Step:
             return 0
         model = self.run.model
         layers = (model.n_layers or 1) * (2 if model.reads == "source_to_target" else 1)
-        casts = self.block_matrices * self.multiplied if self.is_autocast else 0
+        is_cast = self.is_autocast and not self.is_gathered_narrow
+        casts = self.block_matrices * self.multiplied if is_cast else 0
         return (max(self.in_layers - self.kept_by_layers, 0) + casts) // layers
 
     @property
@@ -114,7 +117,8 @@ class Step:
             return 0
         idle = self.count.n_params - self.count.n_params_active  # experts that a token passes by are cast all the same
         cast = self.count.n_params_matmul + idle
-        return (cast - (0 if self.recompute == "none" else self.block_matrices)) * self.multiplied
+        keeps_layers = self.recompute == "none" and not self.is_gathered_narrow
+        return (cast - (0 if keeps_layers else self.block_matrices)) * self.multiplied
 
     @property
     def in_pieces(self) -> bool:

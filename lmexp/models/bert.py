@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lmexp.config.models.bert import BertConfig
 from lmexp.models.base import Cache, LanguageModel
-from lmexp.models.layers import Attention, init_normal
+from lmexp.models.layers import Attention, LayerNorm, init_normal
 
 
 class Bert(LanguageModel):
@@ -68,10 +68,10 @@ class EncoderBlock(nn.Module):
         super().__init__()
         width, hidden, eps = config.d_model, config.d_feed_forward, config.norm_eps
         self.attention = Attention(width, config.n_heads, config.dropout)
-        self.norm_attention = nn.LayerNorm(width, eps)
+        self.norm_attention = LayerNorm(width, eps)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
-        self.norm_feed_forward = nn.LayerNorm(width, eps)
+        self.norm_feed_forward = LayerNorm(width, eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmexp.config.models.encdec import EncDecConfig
-from lmexp.models.layers import Attention, CrossAttention, KVCache
+from lmexp.models.layers import Attention, CrossAttention, KVCache, LayerNorm
 from lmexp.models.stacked import stacked_rows
 
 
@@ -181,10 +181,10 @@ class _Halves(nn.Module):
         super().__init__()
         self.pre_norm = config.pre_norm
         self.attention = Attention(config.d_model, config.n_heads)
-        self.norm_attention = nn.LayerNorm(config.d_model)
+        self.norm_attention = LayerNorm(config.d_model)
         self.up = nn.Linear(config.d_model, config.d_feed_forward)
         self.down = nn.Linear(config.d_feed_forward, config.d_model)
-        self.norm_feed_forward = nn.LayerNorm(config.d_model)
+        self.norm_feed_forward = LayerNorm(config.d_model)
         self.dropout = nn.Dropout(config.dropout)
 
     def before(self, norm: nn.Module, x: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ class DecoderLayer(_Halves):
     def __init__(self, config: EncDecConfig) -> None:
         super().__init__(config)
         self.cross_attention = CrossAttention(config.d_model, config.n_heads)
-        self.norm_cross_attention = nn.LayerNorm(config.d_model)
+        self.norm_cross_attention = LayerNorm(config.d_model)
 
     def forward(self, x: Tensor, memory: Tensor | None, mask: Tensor | None, state: LayerState | None = None) -> Tensor:
         """One layer: (B, T, C), (B, S, C), mask (B, 1, 1, S) -> (B, T, C); with a state, which holds what it takes of

@@ -112,6 +112,15 @@ class Rotary(nn.Module):
         return self
 
 
+class LayerNorm(nn.LayerNorm):
+    """torch's, for weights in another type than what comes in, such as those that fsdp gathers in bf16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        weight, bias = (None if each is None else each.to(x.dtype) for each in (self.weight, self.bias))
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 class RMSNorm(nn.RMSNorm):
     """Divides by the root mean square (Zhang and Sennrich 2019), computed in float32, in the type of what comes in.
 
@@ -311,9 +320,9 @@ class Block(nn.Module):
 
     def __init__(self, d_model: int, n_heads: int, d_ff: int, dropout: float, bias: bool) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(d_model, bias=bias)
+        self.norm_attention = LayerNorm(d_model, bias=bias)
         self.attention = Attention(d_model, n_heads, dropout, bias)
-        self.norm_feed_forward = nn.LayerNorm(d_model, bias=bias)
+        self.norm_feed_forward = LayerNorm(d_model, bias=bias)
         self.feed_forward = FeedForward(d_model, d_ff, bias)
         self.dropout = nn.Dropout(dropout)
 

@@ -10,10 +10,11 @@ from typing import Literal
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
 from lmexp.config.identity import ids_of, slug
+from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
 from lmexp.config.trust import allow_settings
-from lmexp.cost.device import Device, detect, slow_precision, unsupported_precision
+from lmexp.cost.device import Device, detect, slow_precision, slow_vocabulary, unsupported_precision
 from lmexp.cost.hardware import fits, hardware_of
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
@@ -129,6 +130,10 @@ class RunResolver:
             self._when_valid = None
         config = self._inputs.settled(config)
         self._check_memory(config, device)
+        is_given = isinstance(config.model, HFConfig) and config.model.pretrained is not None
+        has_table = config.task.label_head() is None and not is_given
+        if has_table and (warning := slow_vocabulary(config.model.vocab_size or 0, config.precision, device)):
+            self._warn(warning)
         store = self._inputs.store(config)
         for warning in warnings(store):
             self._warn(warning)

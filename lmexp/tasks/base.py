@@ -17,10 +17,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 
+from lmexp.config.checks import gathers_in_bf16
 from lmexp.config.pieces import rows_at_a_time
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
@@ -232,6 +233,10 @@ class Task(pl.LightningModule):
 
         The layers are gathered one by one, forward and backward; what is outside of them (embeddings, head) stays
         gathered in between. All processes must pass through the model equally often.
+
+        In mixed bf16, layers are gathered in bf16 and their gradients added up in float32. That halves the traffic of
+        weights, and autocast does not keep a copy of each layer's weights from the forward to the backward pass.
+        Matrices multiply the same values as with ddp; norms' weights are rounded, as the results of norms are.
         """
         trainer = self._trainer
         if trainer is None or not isinstance(trainer.strategy, ModelParallelStrategy):
@@ -239,8 +244,10 @@ class Task(pl.LightningModule):
         if isinstance(self.model, FSDPModule):  # Lightning may ask again
             return
         mesh = trainer.strategy.device_mesh["data_parallel"]
+        narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = narrow if gathers_in_bf16(self.config) else MixedPrecisionPolicy()
         for layer in self.model.layers():
-            fully_shard(layer, mesh=mesh)
+            fully_shard(layer, mesh=mesh, mp_policy=policy)
         fully_shard(self.model, mesh=mesh)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

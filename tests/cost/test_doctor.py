@@ -14,7 +14,7 @@ from rich.console import Console
 from lmexp.config.paths import shipped_root
 from lmexp.config.schema import PrecisionConfig
 from lmexp.cost import doctor
-from lmexp.cost.device import Device, _may_have_gpu, detect, slow_precision, unsupported_precision
+from lmexp.cost.device import Device, _may_have_gpu, detect, slow_precision, slow_vocabulary, unsupported_precision
 from lmexp.cost.doctor import examine
 from lmexp.cost.peaks import key_of, read_peaks
 from lmexp.errors import UserError
@@ -197,6 +197,13 @@ def test_bf16_without_instructions_of_its_own_is_a_warning() -> None:
     assert slow_precision(PRESETS["fp32"], OLD_CPU) is None
     assert slow_precision(PRESETS["bf16"], CPU) is None
     assert slow_precision(PRESETS["fp16"], TURING) is None
+
+
+def test_a_large_vocabulary_that_is_no_multiple_of_64_is_slow_on_tensor_cores():
+    assert "model.vocab_size=50304 is one" in str(slow_vocabulary(50257, PRESETS["bf16"], TURING))
+    for vocab, preset, device in ((50304, "bf16", TURING), (50257, "fp32", TURING), (50257, "bf16", CPU)):
+        assert slow_vocabulary(vocab, PRESETS[preset], device) is None
+    assert slow_vocabulary(257, PRESETS["bf16"], TURING) is None, "bytes: the output layer is a small part of a step"
 
 
 def test_lightning_does_replace_fp16_on_a_cpu() -> None:

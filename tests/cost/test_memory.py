@@ -444,6 +444,12 @@ def test_gradients_of_several_processes_are_the_buckets_unless_a_step_has_severa
     assert parts.phases["update"] == both.phases["update"] + both.gradients
 
 
+def test_layers_that_are_gathered_in_bf16_leave_no_copies_of_their_weights(config: Configure):
+    words = ("model.vocab_size=257", "precision=bf16", "trainer.devices=2", "batch.micro=1")
+    copied, shared = (estimate_memory(config(*words, f"trainer.strategy={name}")) for name in ("ddp", "fsdp"))
+    assert 0 < shared.casts < copied.casts / 2 and shared.activations == copied.activations
+
+
 SHARED = "model=gpt_mini model.d_model=512 batch.micro=1 trainer.devices=2 trainer.strategy=fsdp"
 
 

@@ -34,6 +34,9 @@ class ModelSection(Section):
     supports_fp8: ClassVar[bool] = False
     """Whether precision=fp8 knows what to do with the family's layers."""
 
+    computes_in_narrow_weights: ClassVar[bool] = False
+    """Whether layers may compute in bf16 copies of all their weights, norms' included, where fsdp gathers them: nothing
+    that rounding could change for the worse, such as the choice of experts, depends on a weight directly."""
     has_separate_layers: ClassVar[bool] = True
     """Whether each layer is a module of its own, so that activation checkpointing can work layer by layer."""
 
@@ -161,6 +164,7 @@ class TransformerSection(StackSection):
 
     shape: ClassVar[tuple[str, ...]] = (*StackSection.shape, "d_ff")
     widths: ClassVar[tuple[str, ...]] = ("d_ff",)
+    computes_in_narrow_weights: ClassVar[bool] = True
 
     n_heads: Count
     """Attention heads; must divide d_model."""

@@ -16,6 +16,7 @@ class MoEConfig(LlamaSection):
     `d_ff` is the width of one expert.
     """
 
+    computes_in_narrow_weights: ClassVar[bool] = False  # the router reads and multiplies in float32
     shape: ClassVar[tuple[str, ...]] = (*LlamaSection.shape, "n_experts", "experts_per_token", "n_shared_experts")
 
     target: Literal["lmexp.models.moe.MoE"] = Field(alias="_target_")
