@@ -51,11 +51,12 @@ def run_command(
         words: the words after `lmexp`.
         timeout: seconds after which it is killed, with all its processes, and `subprocess.TimeoutExpired` is raised.
         prefix: a command to run it under, such as `setpriv …`; then it starts as a fresh interpreter.
-        environment: variables on top of those of this process.
+        environment: variables on top of those of this process. Runs do not get them, unless they are about Python: then
+            the command starts as a fresh interpreter, too.
     """
     variables = {**os.environ, "COLUMNS": "160", "LMEXP_OUTPUTS": str(folder / "outputs"), **environment}
     command = [*prefix, sys.executable, "-m", "lmexp.cli", *words]
-    if prefix or environment:
+    if prefix or any(name.startswith("PYTHON") for name in environment):
         return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=timeout)
     with tempfile.TemporaryDirectory() as place:
         printed = [Path(place) / name for name in ("stdout", "stderr")]

@@ -144,7 +144,7 @@ def small_machine() -> Iterator[Path]:
 @pytest.mark.slow(90)
 def test_a_run_that_the_system_ends_for_want_of_memory_is_a_result(small: list[str], small_machine: Path, lmexp: Lmexp):
     words = [word for word in small if not word.startswith(("batch", "budget"))]
-    words += ["batch.tokens=256,2097152", "budget.tokens=2100000", "trainer.log_every=1000"]
+    words += ["batch.tokens=2048,2097152", "budget.tokens=2100000", "trainer.log_every=1000"]
     into = ("bash", "-c", f'echo $$ > {small_machine}/cgroup.procs; exec "$@"', "lmexp")
     result = lmexp("train", "-m", *words, "--json", prefix=into, timeout=250)
     states = {row["batch_tokens"] or row["batch.tokens"]: row["state"] for row in json.loads(result.stdout)["runs"]}
