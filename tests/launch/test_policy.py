@@ -141,7 +141,7 @@ def small_machine() -> Iterator[Path]:
     pytest.skip("no control group can be made here")
 
 
-@pytest.mark.slow(90)
+@pytest.mark.slow(40)
 def test_a_run_that_the_system_ends_for_want_of_memory_is_a_result(small: list[str], small_machine: Path, lmexp: Lmexp):
     words = [word for word in small if not word.startswith(("batch", "budget"))]
     words += ["batch.tokens=2048,2097152", "budget.tokens=2100000", "trainer.log_every=1000"]
