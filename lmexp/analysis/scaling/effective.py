@@ -22,7 +22,7 @@ Run = Mapping[str, float | str]
 MIN_EPOCHS = 1.5
 """If no run has more passes over its data, nothing is known about repetition."""
 BEST_PARAMS_PER_TOKEN = (520.8 / 1487.7) ** (1 / 0.35266)
-"""Best size for D tokens, as a multiple of D, with the constants of Muennighoff et al. 2023, appendix A: 0.051."""
+"""Best size for D tokens, as a multiple of D, with the constants A, B and alpha of Muennighoff et al. 2023: 0.051."""
 
 
 class Effective(Protocol):
@@ -136,7 +136,7 @@ class Factors:
 class Repeated:
     """Diminishing returns of repeated tokens, or of parameters beyond what the unique tokens deserve.
 
-    Muennighoff et al. 2023 (arXiv 2305.16264), equations 5 and 6: D' = U_D (1 + R (1 - exp(-r/R))), where U_D are the
+    Muennighoff et al. 2023 (arXiv 2305.16264): D' = U_D (1 + R (1 - exp(-r/R))), where U_D are the
     unique tokens and r = D/U_D - 1 the repetitions; the fitted parameter is ln R. N' has the same form, with U_N the
     best size for U_D, or N if that is less. As in the paper, that size is a fixed multiple of U_D.
     """

@@ -236,7 +236,7 @@ overtraining = Law(
     ),
     one_exponent=True,
 )
-"""Gadre et al. 2024 (arXiv 2403.08540), equation 4: at one ratio M of tokens to parameters, the loss is a power of C.
+"""Gadre et al. 2024 (arXiv 2403.08540): at one ratio M of tokens to parameters, the loss is a power of C.
 
 It is Chinchilla's law with beta = alpha = 2 eta, written in C and M: N = (C/6M)^1/2 and D = (CM/6)^1/2. One exponent
 less makes do with fewer runs, and the authors predict runs of hundreds of tokens per parameter from five small ones.
@@ -254,7 +254,7 @@ repeated = Law(
     effects=("repetition",),
     one_exponent=True,
 )
-"""Muennighoff et al. 2023 (arXiv 2305.16264), with D' and N' of equations 5 and 6, and one exponent as there."""
+"""Muennighoff et al. 2023 (arXiv 2305.16264), with its D' and N', and one exponent as there."""
 
 optimizers = Law(
     name="optimizers",

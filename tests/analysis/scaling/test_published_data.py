@@ -56,9 +56,10 @@ def test_a_law_in_compute_alone_predicts_what_was_measured_later():
 
 
 def test_repeated_data_has_the_published_worth():
-    """Muennighoff et al. 2023, appendix A: each published constant lies in our interval, from up to 20 passes.
+    """Muennighoff et al. 2023: each published constant lies in our interval, from up to 20 passes.
 
-    Beyond, large models overfit, which the law does not describe. The published fit takes other runs as its base.
+    This choice of runs was made with the results in view: on all runs, E is too high (docs/fitting.md). Beyond 20
+    passes, large models overfit, which the law does not describe.
     """
     points = points_of_csv(
         PUBLISHED / "muennighoff2023.csv", where="unique_tokens >= 1e9 and tokens / unique_tokens <= 20"
@@ -82,11 +83,11 @@ def test_repeated_data_has_the_published_worth():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("size", "r_squared"), [("25m", 0.997), ("100m", 0.997), ("400m", 0.996)])
+@pytest.mark.parametrize(("size", "r_squared"), [("25m", 0.9977), ("100m", 0.9974), ("400m", 0.9963)])
 def test_three_loss_curves_predict_six_other_schedules(size: str, r_squared: float):
-    """Luo et al. 2025: the authors' fits, which are not optima, have R2 .9988, .9983, .9978, and at worst 1.0 % error.
+    """Luo et al. 2025: the authors' fits have R2 .9988, .9983 and .9978, and errors of at most .41, .58 and 1.0 %.
 
-    The optimum of the same objective is the 400M model's worse predictor: its R2 is 0.9963.
+    Ours are worse, by as much as is measured here; that of 400M misses a tolerance of .997.
     """
     folder = PUBLISHED / "schedules"
     fitted = fit_curves(
@@ -94,5 +95,5 @@ def test_three_loss_curves_predict_six_other_schedules(size: str, r_squared: flo
     )
     others = ("constant_72000", "cosine_72000", "wsd_20000_24000", "wsdld_20000_24000", "wsdcon_3", "wsdcon_18")
     tested = [fitted.test(curve_of_file(folder / f"{size}_{name}.csv")) for name in others]
-    assert np.mean([each.r_squared for each in tested]) > r_squared
+    assert np.mean([each.r_squared for each in tested]) == pytest.approx(r_squared, abs=2e-4)
     assert max(each.worst_error for each in tested) < 0.012
