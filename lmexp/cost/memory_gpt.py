@@ -1,6 +1,6 @@
 """The bytes of one optimizer step of GPT with a head over its vocabulary, tensor by tensor."""
 
-from lmexp.config.attention import MAX_MATMUL_CONTEXT
+from lmexp.config.attention import MAX_MATMUL_CONTEXT, MIN_MATMUL_CONTEXT
 from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.optimizers import MuonConfig, SGDConfig
@@ -53,7 +53,8 @@ class GPTStep(Step):
     def is_by_matmuls(self) -> bool:
         """Whether models/cpu_attention.py computes attention, which keeps no denominators."""
         is_bf16 = self.run.precision.compute in ("bf16", "fp8")
-        return self.on_cpu and is_bf16 and not self.model.dropout and self.model.context <= MAX_MATMUL_CONTEXT
+        has_length = MIN_MATMUL_CONTEXT <= self.model.context <= MAX_MATMUL_CONTEXT
+        return self.on_cpu and is_bf16 and has_length and not self.model.dropout
 
     @property
     def is_unfused(self) -> bool:

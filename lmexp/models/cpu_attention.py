@@ -1,9 +1,9 @@
 """Causal attention in bf16 on a CPU, by matmuls of a block of queries at a time.
 
-torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.5 times as
-long at a context of 256, and more than twice as long at 32 to 128 (docs/performance.md). Scores are rounded to bf16
-before the softmax, which computes in float32, as in the eager attention of transformers. Nothing of the size of the
-scores is kept for the backward pass, which computes them again, so a step takes no more memory than with that kernel.
+torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.3 to 1.6
+times as long at contexts of 128 and 256 (docs/performance.md). Scores are rounded to bf16 before the softmax, which
+computes in float32, as in the eager attention of transformers. Nothing of the size of the scores is kept for the
+backward pass, which computes them again.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmexp.config.attention import MAX_MATMUL_CONTEXT
+from lmexp.config.attention import MAX_MATMUL_CONTEXT, MIN_MATMUL_CONTEXT
 
 BLOCK = 128
 """Queries that are scored at a time; they are scored against the keys up to the last of them only."""
@@ -24,7 +24,8 @@ fast enough, and their results take little memory."""
 def is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether causal attention is faster here than by torch's fused kernel; queries are (B, H, T, D)."""
     is_narrow = query.dtype == key.dtype == value.dtype == torch.bfloat16  # a cache may have another type
-    return query.device.type == "cpu" and is_narrow and query.shape[2] <= MAX_MATMUL_CONTEXT
+    has_length = MIN_MATMUL_CONTEXT <= query.shape[2] <= MAX_MATMUL_CONTEXT
+    return query.device.type == "cpu" and is_narrow and has_length
 
 
 @torch.library.custom_op("lmexp::causal_attention", mutates_args=())
