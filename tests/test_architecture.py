@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "launch": {"config", "data", "cost", "runs", "resolve"},
     "analysis": {"config", "cost", "runs"},
     "planning": {"config", "cost", "runs", "analysis"},
-    "report": {"config", "cost", "runs", "analysis", "planning"},
+    "papers": {"config", "analysis"},
+    "report": {"config", "cost", "runs", "analysis", "planning", "papers"},
     "study": {"config", "runs", "resolve", "launch", "analysis", "planning", "report"},
     "cli": {
         "config",
@@ -33,6 +34,7 @@ MAY_IMPORT = {
         "launch",
         "analysis",
         "planning",
+        "papers",
         "report",
         "study",
     },

@@ -46,7 +46,7 @@ def matching(table: pd.DataFrame, expression: str) -> Marks:  # (rows,)
     Raises UserError, with the position in the expression, if it has a syntax error, names a column that does not
     exist, or compares text with numbers.
     """
-    reader = _Reader(table, _with_plain_names(expression, map(str, table.columns)))
+    reader = Reader(table, with_plain_names(expression, map(str, table.columns)))
     mask = reader.value(reader.parse())
     if isinstance(mask, bool):
         return np.full(len(table), mask)
@@ -60,7 +60,7 @@ def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
 
     The keys of the result are the expressions as the user wrote them. Raises UserError as `matching` does.
     """
-    reader = _Reader(table, _with_plain_names(expressions, map(str, table.columns)))
+    reader = Reader(table, with_plain_names(expressions, map(str, table.columns)))
     node = reader.parse()
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
     columns: dict[str, pd.Series] = {}
@@ -73,7 +73,7 @@ def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
 
 
 @dataclass(frozen=True)
-class _Names:
+class Names:
     """An expression whose column names were replaced by valid Python names, with a map back to the original."""
 
     original: str
@@ -84,7 +84,7 @@ class _Names:
     """Position in the original of each character of `text`, and of the end."""
 
 
-def _with_plain_names(expression: str, columns: Iterable[str]) -> _Names:
+def with_plain_names(expression: str, columns: Iterable[str]) -> Names:
     """Replace each column by a short placeholder, because Python would read `score/tag/span_f1` as divisions."""
     if len(expression) > MAX_CHARACTERS:
         raise UserError(f"an expression of {len(expression):,} characters; allowed are {MAX_CHARACTERS:,}")
@@ -123,7 +123,7 @@ def _with_plain_names(expression: str, columns: Iterable[str]) -> _Names:
             names[plain] = column
             put(plain, at)
         at += len(word)
-    return _Names(expression, text, names, [*places, len(flat)])
+    return Names(expression, text, names, [*places, len(flat)])
 
 
 def _column_at(text: str, at: int, word: str, known: set[str]) -> tuple[str, str]:
@@ -138,10 +138,13 @@ def _column_at(text: str, at: int, word: str, known: set[str]) -> tuple[str, str
     return word, word
 
 
-class _Reader:
+class Reader:
     """Evaluates an expression on the columns of a table."""
 
-    def __init__(self, table: pd.DataFrame, names: _Names) -> None:
+    allowed = _ALLOWED
+    """What an expression may hold, for messages."""
+
+    def __init__(self, table: pd.DataFrame, names: Names) -> None:
         self.table, self.names = table, names
 
     def parse(self) -> ast.expr:
@@ -155,7 +158,7 @@ class _Reader:
             at = min(max((error.offset or 1) - 1 + lead, 0), len(self.names.places) - 1)
             place = self.names.places[at]
             equal = "; write == for equal" if self.names.original[place : place + 1] == "=" else ""
-            raise self._wrong(place, f"this is no expression{equal}; {_ALLOWED}") from None
+            raise self._wrong(place, f"this is no expression{equal}; {self.allowed}") from None
         except (ValueError, RecursionError, MemoryError):
             raise self._too_deep() from None
 
@@ -194,7 +197,7 @@ class _Reader:
                 for other in truths[1:]:
                     result = result & other
                 return result
-        raise self._wrong(self._place(node), f"this is not allowed here; {_ALLOWED}")
+        raise self._wrong(self._place(node), f"this is not allowed here; {self.allowed}")
 
     def words(self, node: ast.expr) -> str:
         """Return the text of a node as the user wrote it."""

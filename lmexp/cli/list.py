@@ -5,11 +5,11 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import LOOK, out, print_json, verb
-from lmexp.cli.options import AsJson, ConfigDir, Debug
+from lmexp.cli.options import OUTPUTS, AsJson, ConfigDir, Debug, OutputDir
 from lmexp.config import paths
 from lmexp.errors import UserError, nearest
 
-SWEEPS = "sweeps"
+SWEEPS, PAPERS = "sweeps", "papers"
 UNCOUNTABLE = ("data", "hardware")
 
 
@@ -18,13 +18,14 @@ def kinds(groups: set[str]) -> dict[str, str]:
     return {group if group in UNCOUNTABLE else f"{group}s": group for group in sorted(groups)}
 
 
-SHIPPED = ", ".join([*kinds(paths.groups([paths.shipped_root()])), SWEEPS])
+SHIPPED = ", ".join([*kinds(paths.groups([paths.shipped_root()])), SWEEPS, PAPERS])
 
 
 @verb(LOOK, "lmexp list models", name="list")
 def list_choices(
     kind: Annotated[str, typer.Argument(help=f"What to list: {SHIPPED}.")],
     config_dir: ConfigDir = None,
+    output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -33,12 +34,21 @@ def list_choices(
 
     roots = paths.search_roots(config_dir)
     groups = kinds(paths.groups(roots))
+    if kind == PAPERS:
+        from lmexp.papers.overview import in_words, overview
+
+        papers = overview(roots, output_dir)
+        if as_json:
+            print_json(papers)
+        else:
+            print_list({name: in_words(paper) for name, paper in papers.items()}, out)
+        return
     if kind == SWEEPS:
         files = paths.sweep_files(roots)
     elif kind in groups:
         files = paths.group_choices(groups[kind], roots)
     else:
-        known = [*groups, SWEEPS]
+        known = [*groups, SWEEPS, PAPERS]
         raise UserError(f"there is no list of {kind}.{nearest(kind, known)} Choices: {', '.join(known)}")
     folder = paths.SWEEPS if kind == SWEEPS else f"{paths.CONF}/{groups[kind]}"
     several = paths.clashes(roots)

@@ -13,6 +13,7 @@ from lmexp.errors import UserError
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
     from lmexp.resolve.planned import Sweep
+    from lmexp.study.run import SweepResult
 
 
 def run_and_report(
@@ -20,11 +21,16 @@ def run_and_report(
 ) -> None:
     """Run a sweep and report on its folders, or on those that are given; exit with 1 if a run failed.
 
-    A run that is out of memory or time, or has diverged, is a row of a sweep and not a failure. If it is the only run
-    that was asked for (`is_one_run`), there is no result at all, and the exit code says so.
+    `is_one_run` says that a single run was asked for.
     """
+    result = run_with_progress(resolved, policy)
+    show_report(folders or list(result.folders), as_json=as_json)
+    end_with_failures(result, is_one_run)
+
+
+def run_with_progress(resolved: "Sweep", policy: "Policy") -> "SweepResult":
+    """Say the plan of a sweep, run it, and return what became of its runs; exit if it is stopped or breaks off."""
     from lmexp.launch.progress import SweepProgress
-    from lmexp.runs.state import RESULTS
     from lmexp.study.plan import plan_resolved
     from lmexp.study.run import run_resolved
 
@@ -33,7 +39,7 @@ def run_and_report(
     progress = SweepProgress(err, resolved)
     try:
         with progress:
-            result = run_resolved(resolved, policy, progress, say)
+            return run_resolved(resolved, policy, progress, say)
     except KeyboardInterrupt:
         say("stopped; the same command resumes the sweep")
         raise typer.Exit(130) from None
@@ -42,7 +48,16 @@ def run_and_report(
             raise
         say(f"error: {message_of(problem)}; the sweep has stopped, and the same command resumes it")
         raise typer.Exit(1) from None
-    show_report(folders or list(result.folders), as_json=as_json)
+
+
+def end_with_failures(result: "SweepResult", is_one_run: bool = False) -> None:
+    """Name the runs that failed, and exit with 1 if there are any.
+
+    A run that is out of memory or time, or has diverged, is a row of a sweep and not a failure. If it is the only run
+    that was asked for (`is_one_run`), there is no result at all, and the exit code says so.
+    """
+    from lmexp.runs.state import RESULTS
+
     for run in result.runs:
         for metric, reason in run.failed_metrics.items():
             say(f"{run.name}: score/{metric} is missing, because its metric failed: {reason}")

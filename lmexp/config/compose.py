@@ -160,7 +160,8 @@ class Composer:
                 container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             assert isinstance(container, dict)
             plain = {str(key): value for key, value in container.items()}
-        plain.pop("sweep", None)
+        for node in ("sweep", "paper"):  # they describe the study
+            plain.pop(node, None)
         for key, value in _texts(plain):
             if _NO_TEXT.search(value):
                 raise UserError(f"{self.place(key)}{key}={value!a}: it holds a character that no file can hold")

@@ -1,25 +1,18 @@
-"""A fit as one page, `fit.html`, which opens without a network, and its charts as files.
+"""A fit as one page, `fit.html`, which opens without a network, and its charts as files."""
 
-Names come from configs and files and can contain anything, so they are escaped as HTML, or as JSON without a `<`.
-"""
-
-import html
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import altair as alt
 
-import lmexp
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.files import hash_text, read_json, write_atomically, write_json
 from lmexp.report.charts.export import drawn
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
-from lmexp.report.page.html import head, resource, script_json, vega
+from lmexp.report.page.document import Table, Titled, document_page
 from lmexp.report.terminal.fit import TEXT_COLUMNS, FitText, fit_text
 
 TITLES = {
@@ -40,24 +33,15 @@ def write_fit_page(
     text: FitText, drawings: Mapping[str, alt.LayerChart], document: Mapping[str, Any], name: str, folder: Path
 ) -> Path:
     """Write `fit.html` and `fit.json` into `folder`, atomically, and return the page's path."""
-    charts = {key: chart.to_dict() for key, chart in drawings.items()}
-    sections = "".join(
-        f'<section aria-labelledby="{key}"><h2 id="{key}">{TITLES[key]}</h2>'
-        f'<div id="chart-{key}" class="chart"></div></section>'
-        for key in charts
-    )
-    page = Template(resource("fit.html")).substitute(
-        head=head(f"{name}: fit"),
-        name=html.escape(name),
-        about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in text.about),
-        headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in text.headline),
-        notes=_list(text.notes),
-        charts=sections,
-        tables="".join(_table(*table) for table in text.tables),
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=html.escape(lmexp.__version__),
-        data=script_json(charts),
-        vega=vega(),
+    page = document_page(
+        kind="fit",
+        name=name,
+        about=text.about,
+        headline=text.headline,
+        notes=text.notes,
+        charts={key: Titled(TITLES[key], chart.to_dict()) for key, chart in drawings.items()},
+        tables=[Table(*table, text_columns=TEXT_COLUMNS) for table in text.tables],
+        json_file="fit.json",
     )
     folder.mkdir(parents=True, exist_ok=True)
     _keep_earlier(folder, document)
@@ -107,25 +91,3 @@ def write_fit_charts(charts: Mapping[str, alt.LayerChart], folder: Path, formats
             write_atomically(file, drawn(chart.to_dict(), {}, form))
             written.append(file)
     return written
-
-
-def _list(sentences: Sequence[str]) -> str:
-    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def _table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a section with a table; a cell may have two lines."""
-    kinds = ["" if heading in TEXT_COLUMNS else ' class="number"' for heading in headings]
-    head = "".join(
-        f'<th scope="col"{kind}>{html.escape(heading)}</th>' for heading, kind in zip(headings, kinds, strict=True)
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td{kind}>{html.escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in rows
-    )
-    words = html.escape(title)
-    return (
-        f'<section><h2>{words}</h2><div class="scroll" tabindex="0" role="region" aria-label="{words}"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
-    )

@@ -1,0 +1,50 @@
+"""`lmexp reproduce`: run what a paper claims, and judge the claims."""
+
+from typing import Annotated
+
+import typer
+
+from lmexp.cli.app import DECIDE, out, print_json, print_line, say, verb
+from lmexp.cli.options import CommonWithConfigs, PolicyOptions
+from lmexp.cli.running import end_with_failures, run_with_progress
+from lmexp.errors import UserError
+
+
+@verb(DECIDE, "lmexp reproduce markov", "lmexp reproduce markov --no-run")
+def reproduce(
+    name: Annotated[str, typer.Argument(help="A paper's name (`lmexp list papers`), or the path of its file.")],
+    common: CommonWithConfigs,
+    policy: PolicyOptions,
+    scale: Annotated[
+        str,
+        typer.Option(help="cpu: minutes on two cores; gpu: hours on one GPU; paper: the published sizes and budgets."),
+    ] = "cpu",
+    no_run: Annotated[bool, typer.Option("--no-run", help="Train nothing: judge the runs that are there.")] = False,
+) -> None:
+    """Reproduce a paper: train what is missing, and say of each claim whether it is borne out."""
+    from lmexp.config.paths import search_roots
+    from lmexp.papers.paper import SCALES, find_paper
+    from lmexp.papers.reproduction import judge_paper, sweep_folder
+    from lmexp.report.page.paper import write_paper
+    from lmexp.report.terminal.paper import print_paper
+
+    wanted = next((known for known in SCALES if known == scale), None)
+    if wanted is None:
+        raise UserError(f"--scale {scale}: choose {', '.join(SCALES)}")
+    short, file, paper = find_paper(name, search_roots(common.config_dir))
+    overrides, result = paper.overrides(wanted), None
+    if not no_run:
+        from lmexp.study.run import resolve_to_run
+
+        folder = sweep_folder(short, wanted)
+        resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
+        result = run_with_progress(resolved, policy.parse())
+    judged = judge_paper(short, paper, wanted, common.output_dir)
+    page = write_paper(judged)
+    if common.as_json:
+        print_json(judged.document() | {"page": str(page)})
+    else:
+        print_paper(judged, out)
+        print_line(f"\npaper: {page}")
+    if result is not None:
+        end_with_failures(result)

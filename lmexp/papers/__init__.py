@@ -1,0 +1,1 @@
+"""Papers: what they claim, the runs that test it, and the verdicts."""

@@ -1,0 +1,209 @@
+"""A claim's expression: one number, computed from the rows of a study, with its 95 % interval.
+
+The grammar is that of filters (lmexp/analysis/filters.py) with the functions of lmexp/papers/functions.py:
+
+    paired(loss, schedule == 'wsd', schedule == 'cosine')
+    log2(vertex(optim.lr, loss, where=model.d_model == 256) / vertex(optim.lr, loss, where=model.d_model == 32))
+
+Python's parser reads it, and nothing is run as code.
+"""
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.filters import Names, Reader, Value, with_plain_names
+from lmexp.errors import UserError, nearest
+from lmexp.papers.evidence import Blocks, Estimated, Evidence, Ints
+from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, paired
+
+WHERE, PARAMS = "where", "params"
+
+
+def estimate(expression: str, evidence: Evidence) -> Estimated:
+    """Return the number that an expression gives, with its interval. The number is NaN if no row is meant.
+
+    Raises UserError, with the position, for a wrong expression.
+    """
+    names = with_plain_names(expression, map(str, evidence.table.columns))
+    reader = ClaimReader(evidence, names)
+    node = reader.parse()
+    alone = [call for call in reader.calls(node) if reader.function(call).has_interval]
+    if alone and alone != [node]:
+        raise reader.refuse(alone[0], "this has an interval of its own, so it must be the whole expression")
+    if alone:
+        return reader.estimate(alone[0])
+    value = reader.number(node)
+    if np.isnan(value):
+        return Estimated(value, -np.inf, np.inf)
+    blocks, everything = Blocks.of(evidence, reader.arms(node)), np.arange(len(evidence.table))
+
+    def again(rows: Ints) -> float:
+        try:
+            return reader.number(node, rows)
+        except UserError:  # too few rows are left for a function
+            return np.nan
+
+    if any(reader.function(call).jumps for call in reader.calls(node)):
+        return blocks.bootstrap(value, again)
+    return blocks.jackknife(value, lambda rows: again(np.delete(everything, rows)))
+
+
+class ClaimReader(Reader):
+    """Evaluates an expression to one number."""
+
+    allowed = (
+        f"allowed are the functions {', '.join([*FUNCTIONS, *ELEMENTWISE])}, columns, numbers, and what --where takes"
+    )
+
+    def __init__(self, evidence: Evidence, names: Names) -> None:
+        super().__init__(evidence.table, names)
+        self.evidence = evidence
+        self._rows = np.arange(len(evidence.table))
+        """The positions of the rows that functions see."""
+        self._columns: dict[tuple[ast.expr, str], Any] = {}
+        """The arguments of functions for all rows, by their node and kind: the same in every sample."""
+
+    def number(self, node: ast.expr, rows: Ints | None = None) -> float:
+        """Return the number that a node stands for, computed from the rows at these positions [default: all].
+
+        Raises UserError for a whole column.
+        """
+        self._rows = np.arange(len(self.table)) if rows is None else rows
+        value = self.value(node)
+        if isinstance(value, float):
+            return value
+        raise self.refuse(node, "this is not one number; a function such as mean() makes one of a column")
+
+    def estimate(self, call: ast.Call) -> Estimated:
+        """Return what a function with an interval of its own gives."""
+        result = self._result(call)
+        assert isinstance(result, Estimated)
+        return result
+
+    def calls(self, node: ast.expr) -> list[ast.Call]:
+        """Return the calls in a node, other than those of functions of each number."""
+        calls = (part for part in ast.walk(node) if isinstance(part, ast.Call))
+        return [call for call in calls if self._word(call.func) not in ELEMENTWISE]
+
+    def function(self, call: ast.Call) -> Function:
+        """Return the function that is called. Raises UserError if there is none of this name."""
+        word = self._word(call.func)
+        if word not in FUNCTIONS:
+            known = [*FUNCTIONS, *ELEMENTWISE]
+            raise self.refuse(
+                call, f"there is no function '{word}'.{nearest(word, known)} There are {', '.join(known)}"
+            )
+        return FUNCTIONS[word]
+
+    def arms(self, node: ast.expr) -> tuple[str, ...]:
+        """Return the axes that the conditions of `paired` name anywhere in a node."""
+        compared = [call for call in self.calls(node) if self.function(call).compute is paired]
+        return tuple(dict.fromkeys(axis for call in compared for axis in self._axes_in(call.args[1:])))
+
+    def read(self, node: ast.expr) -> Value:
+        """Return the value of a node, as filters do, and of calls."""
+        if not isinstance(node, ast.Call):
+            return super().read(node)
+        word = self._word(node.func)
+        if word in ELEMENTWISE:
+            return self._of_each(node, word)
+        result = self._result(node)
+        return float(result.value) if isinstance(result, Estimated) else float(result)
+
+    def refuse(self, node: ast.expr, what: str) -> UserError:
+        """Return an error that names the place of a node."""
+        return self._wrong(self._place(node), what)
+
+    def _result(self, call: ast.Call) -> float | Estimated:
+        function = self.function(call)
+        kinds = function.arguments
+        is_open = function.signature.endswith("...)")
+        if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
+            raise self.refuse(call, f"write {function.signature}")
+        given = {self.names.columns.get(str(word.arg), str(word.arg)): word.value for word in call.keywords}
+        known = {WHERE, PARAMS} if function is FUNCTIONS["exponent"] else {WHERE}
+        if strange := given.keys() - known:
+            raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}")
+        rows = self._rows
+        if WHERE in given:
+            rows = rows[self._argument(given[WHERE], "condition")[rows]]
+        kinds = (*kinds, *[kinds[-1]] * (len(call.args) - len(kinds)))
+        arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
+        if PARAMS in given:
+            arguments.append(self._argument(given[PARAMS], "column"))
+        if function.compute is paired:
+            arguments.append(self._settings(call))
+        of_rows = [part[rows] if isinstance(part, np.ndarray) else part for part in arguments]
+        try:
+            return function.compute(*([self.evidence.at(rows)] if function.of_rows else []), *of_rows)
+        except UserError as problem:
+            raise self.refuse(call, str(problem)) from None
+
+    def _argument(self, node: ast.expr, kind: str) -> Any:
+        """Return an argument of a function: an array with an entry for every row, a number, or a word."""
+        if (node, kind) not in self._columns:
+            if inner := next(iter(self.calls(node)), None):
+                raise self.refuse(inner, "a function inside another one is not allowed")
+            self._columns[node, kind] = self._read_argument(node, kind)
+        return self._columns[node, kind]
+
+    def _read_argument(self, node: ast.expr, kind: str) -> Any:
+        if kind == "condition":
+            return self._truth(node).to_numpy(dtype=bool, na_value=False)
+        if kind == "column":
+            value = self._number(node)
+            if isinstance(value, pd.Series):
+                return _floats(value)
+        value = self.read(node)
+        if (kind == "word" and isinstance(value, str)) or (kind == "number" and isinstance(value, float)):
+            return value
+        if kind == "value" and isinstance(value, pd.Series):
+            return _numbered([value])
+        expected = {"word": "a text in quotes", "number": "a number", "value": "a column", "column": "a column"}[kind]
+        raise self.refuse(node, f"{expected} is expected here")
+
+    def _settings(self, call: ast.Call) -> Ints:
+        """Return for each row the number of its values of the axes that the conditions of `paired` do not name."""
+        arms = list(self._axes_in(call.args[1:]))
+        if not arms:
+            raise self.refuse(call, f"the two conditions name no axis; axes are {', '.join(self.evidence.axes)}")
+        return _numbered([self.table[axis] for axis in self.evidence.axes if axis not in arms] or [self._one])
+
+    @property
+    def _one(self) -> pd.Series:
+        return pd.Series([0] * len(self.table))
+
+    def _of_each(self, call: ast.Call, word: str) -> Value:
+        if len(call.args) != 1 or call.keywords:
+            raise self.refuse(call, f"write {word}(x)")
+        value = self._number(call.args[0])
+        with np.errstate(all="ignore"):
+            if isinstance(value, pd.Series):
+                result = ELEMENTWISE[word](_floats(value))
+                return pd.Series(pd.array(np.where(np.isfinite(result), result, np.nan), dtype="Float64"))
+            return float(ELEMENTWISE[word](value))
+
+    def _axes_in(self, nodes: list[ast.expr]) -> Iterator[str]:
+        """Return the axes that nodes name."""
+        for node in nodes:
+            for part in ast.walk(node):
+                if isinstance(part, ast.Name) and self.names.columns.get(part.id, part.id) in self.evidence.axes:
+                    yield self.names.columns.get(part.id, part.id)
+
+    def _word(self, node: ast.expr) -> str:
+        return self.names.columns.get(node.id, node.id) if isinstance(node, ast.Name) else self.words(node)
+
+
+def _floats(values: pd.Series) -> Floats:
+    return values.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _numbered(columns: list[pd.Series]) -> Ints:
+    """Return for each row the number of its combination of values, null being a value of its own."""
+    codes = [pd.factorize(column, use_na_sentinel=False)[0] for column in columns]
+    return np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)

@@ -1,0 +1,255 @@
+"""The functions that a claim's expression may call, a closed set: each makes one number of columns of rows.
+
+A function gets its arguments as arrays, for the rows of its `where` alone. It returns NaN if no row is left, or too
+few to say. Functions of a fitted law return an estimate that has its own interval.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.scaling.approaches import approach_1, approach_2
+from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.laws import law_named
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.readers import points_of_frame
+from lmexp.errors import UserError
+from lmexp.papers.evidence import Estimated, Evidence, Ints
+
+Kind = Literal["number", "column", "value", "condition", "word"]
+"""What an argument is: one number, a column of numbers (n,), a column of anything as the numbers of its values (n,), a
+truth for each row (n,), or a text in quotes."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function of the grammar of claims."""
+
+    signature: str
+    """How it is written, as `mean(x)`."""
+    meaning: str
+    arguments: tuple[Kind, ...]
+    compute: Callable[..., float | Estimated]
+    of_rows: bool = False
+    """Whether it takes the evidence, reduced to its rows, before its arguments."""
+    jumps: bool = False
+    """Whether a small change of the rows can change the result by a step, so that a jackknife does not apply."""
+    has_interval: bool = False
+    """Whether it returns its own interval: it cannot then be part of a larger expression."""
+
+
+def _mean(x: Floats) -> float:
+    return float(np.nanmean(x)) if np.isfinite(x).any() else np.nan
+
+
+def _sum(x: Floats) -> float:
+    return float(np.nansum(x)) if np.isfinite(x).any() else np.nan
+
+
+def _min(x: Floats) -> float:
+    return float(np.nanmin(x)) if np.isfinite(x).any() else np.nan
+
+
+def _max(x: Floats) -> float:
+    return float(np.nanmax(x)) if np.isfinite(x).any() else np.nan
+
+
+def _count(condition: Marks) -> float:
+    return float(condition.sum())
+
+
+def _slope(y: Floats, x: Floats) -> float:
+    known = np.isfinite(x) & np.isfinite(y)
+    if len(np.unique(x[known])) < 2:
+        return np.nan
+    off = x[known] - x[known].mean()
+    return float((off * y[known]).sum() / (off**2).sum())
+
+
+def _spearman(x: Floats, y: Floats) -> float:
+    from scipy.stats import spearmanr
+
+    at, means = _means(x, y)
+    return float(spearmanr(at, means).statistic) if len(at) > 2 else np.nan
+
+
+def _spread(x: Floats, by: Ints) -> float:
+    _, means = _means(by, x)
+    return float((means.max() - means.min()) / means.min()) if len(means) > 1 else np.nan
+
+
+def _argmin(x: Floats, y: Floats) -> float:
+    at, means = _means(x, y)
+    return float(at[means.argmin()]) if len(at) else np.nan
+
+
+def _vertex(x: Floats, y: Floats) -> float:
+    """Return the x at the vertex of a parabola of the means of y in log x; NaN without a minimum inside.
+
+    The parabola goes through the lowest mean and its two neighbours on either side, as far as there are any: far from
+    the minimum a loss is no parabola of the logarithm of a learning rate.
+    """
+    at, means = _means(np.where(x > 0, x, np.nan), y)
+    best = int(means.argmin()) if len(at) else 0
+    if not 0 < best < len(at) - 1:
+        return np.nan
+    logs, near = np.log(at), slice(max(best - 2, 0), best + 3)
+    square, line, _ = np.polyfit(logs[near], means[near], 2)
+    return float(np.exp(np.clip(-line / (2 * square), logs[0], logs[-1]))) if square > 0 else np.nan
+
+
+def paired(x: Floats, arm: Marks, base: Marks, setting: Ints) -> float:
+    """Return the mean over pairs of the relative change of x: under `arm` against under `base`.
+
+    A pair agrees in `setting`, the number of a row's values of the other axes. Several rows of an arm within one
+    setting, such as milestones, count by their mean.
+    """
+    at_arm, of_arm = _means(setting[arm], x[arm])
+    at_base, of_base = _means(setting[base], x[base])
+    _, first, second = np.intersect1d(at_arm, at_base, assume_unique=True, return_indices=True)
+    return float(np.mean(of_arm[first] / of_base[second] - 1)) if len(first) else np.nan
+
+
+def exponent(evidence: Evidence, approach: float, params: Floats | None = None) -> float:
+    """Return the exponent a of N* ~ C^a by approach 1 or 2 of Hoffmann et al. 2022; with `params`, in other counts."""
+    if approach not in (1, 2):
+        raise UserError(f"exponent({approach:g}): approach 1 is the envelope, 2 the parabolas; laws have exponent_of")
+    points = _points(evidence, params)
+    result = (approach_1 if approach == 1 else approach_2)(points)
+    return np.nan if isinstance(result, str) else result.line[0]
+
+
+def _exponent_of(evidence: Evidence, law: str) -> Estimated:
+    return Estimated(*(float(part) for part in _fitted(evidence, law).exponents()["a"]))
+
+
+def _parameter(evidence: Evidence, law: str, name: str) -> Estimated:
+    fitted = _fitted(evidence, law)
+    if name not in fitted.theta:
+        raise UserError(f"the law {law} has no parameter '{name}'; it has {', '.join(fitted.theta)}")
+    return Estimated(fitted.theta[name], *fitted.intervals[name])
+
+
+def _predict(evidence: Evidence, law: str, *inputs: float) -> Estimated:
+    return Estimated(*(float(part) for part in _fitted(evidence, law).loss(*inputs)))
+
+
+def _holdout_error(evidence: Evidence, law: str, held: Marks) -> Estimated:
+    """Return the mean relative error on held-out rows of the law that was fitted to the others."""
+    if not held.any() or held.all():
+        raise UserError("holdout_error: the condition must hold for some rows and not for all")
+    fitted = _fitted(evidence.at(np.flatnonzero(~held)), law)
+    rows = _points(evidence.at(np.flatnonzero(held)))
+    inputs = [rows.column(name) for name in fitted.law.inputs]
+    off = fitted.estimate(lambda theta: np.abs(fitted.law.loss(theta[..., None, :], *inputs) / rows.loss - 1).mean(-1))
+    return Estimated(*(float(part) for part in off))
+
+
+def _fitted(evidence: Evidence, law: str) -> LawFit:
+    wanted = law_named(law)
+    result = fit_law(_points(evidence), wanted)
+    if isinstance(result, tuple):
+        raise UserError(" ".join(result))
+    return result
+
+
+def _points(evidence: Evidence, params: Floats | None = None) -> Points:
+    columns, table = {}, evidence.table
+    if params is not None:
+        table, columns = table.assign(**{_OTHER: params}), {"params": _OTHER}
+    return points_of_frame(table, columns, dict.fromkeys(("params", "tokens", "flops", "loss"), 1.0), evidence.source)
+
+
+_OTHER = "params in other counts"
+
+
+def _means(by: Floats | Ints, values: Floats) -> tuple[Floats, Floats]:
+    """Return the distinct keys (k,), in rising order, and the mean of the known values (k,) of each."""
+    known = np.isfinite(values) & np.isfinite(by)
+    at, group = np.unique(np.asarray(by[known], dtype=np.float64), return_inverse=True)
+    return at, np.bincount(group, values[known], len(at)) / np.bincount(group, minlength=len(at))
+
+
+FUNCTIONS = {
+    "mean": Function("mean(x)", "mean of a column", ("column",), _mean),
+    "sum": Function("sum(x)", "sum of a column", ("column",), _sum),
+    "min": Function("min(x)", "smallest value of a column", ("column",), _min, jumps=True),
+    "max": Function("max(x)", "largest value of a column", ("column",), _max, jumps=True),
+    "count": Function("count(condition)", "number of rows for which it is true", ("condition",), _count, jumps=True),
+    "slope": Function("slope(y, x)", "slope of the least-squares line of y over x", ("column", "column"), _slope),
+    "spearman": Function(
+        "spearman(x, y)",
+        "rank correlation of x with the mean of y at each x",
+        ("column", "column"),
+        _spearman,
+        jumps=True,
+    ),
+    "spread": Function(
+        "spread(x, by)",
+        "difference between the largest and the smallest mean of x over the values of `by`, relative to the smallest",
+        ("column", "value"),
+        _spread,
+    ),
+    "argmin": Function(
+        "argmin(x, y)", "the x at which the mean of y is lowest", ("column", "column"), _argmin, jumps=True
+    ),
+    "vertex": Function(
+        "vertex(x, y)",
+        "the x at the vertex of a parabola of the means of y in log x, near the lowest",
+        ("column", "column"),
+        _vertex,
+    ),
+    "paired": Function(
+        "paired(x, arm, base)",
+        "mean relative change of x, 0.01 for 1 %, from the rows of `base` to those of `arm` that agree in all axes but "
+        "those that the two conditions name",
+        ("column", "condition", "condition"),
+        paired,
+    ),
+    "exponent": Function(
+        "exponent(approach)",
+        "exponent a of the best size N* ~ C^a by approach 1 or 2; `params=column` counts the size otherwise",
+        ("number",),
+        exponent,
+        of_rows=True,
+    ),
+    "exponent_of": Function(
+        "exponent_of('law')", "exponent a of a fitted law", ("word",), _exponent_of, of_rows=True, has_interval=True
+    ),
+    "parameter": Function(
+        "parameter('law', 'name')",
+        "a parameter of a fitted law",
+        ("word", "word"),
+        _parameter,
+        of_rows=True,
+        has_interval=True,
+    ),
+    "predict": Function(
+        "predict('law', inputs...)",
+        "loss that a fitted law gives for its inputs, as in predict('chinchilla', 1e9, 2e10)",
+        ("word", "number"),
+        _predict,
+        of_rows=True,
+        has_interval=True,
+    ),
+    "holdout_error": Function(
+        "holdout_error('law', condition)",
+        "mean relative error of a law on the rows for which the condition is true, fitted to the others",
+        ("word", "condition"),
+        _holdout_error,
+        of_rows=True,
+        has_interval=True,
+    ),
+}
+"""By name. Each also takes `where=condition`, which keeps only the rows for which the condition is true."""
+ELEMENTWISE: dict[str, Callable[[Any], Any]] = {
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "exp": np.exp,
+    "abs": np.abs,
+}
+"""Functions of a number or of each number of a column."""

@@ -1,0 +1,101 @@
+"""A paper's reproduction: its sweep at one scale, the verdicts, and the files that keep them."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lmexp
+from lmexp.analysis.table import load_study
+from lmexp.files import write_json
+from lmexp.papers.evidence import Estimated
+from lmexp.papers.judge import Judged, evidence_of, judge
+from lmexp.papers.overview import note_verdicts
+from lmexp.papers.paper import FOLDER, Paper, Scale
+
+CLAIMS = "claims.json"
+"""In the sweep's folder: each claim with its verdict."""
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The verdicts on a paper's claims at one scale."""
+
+    name: str
+    paper: Paper
+    scale: Scale
+    folder: Path
+    judged: tuple[Judged, ...]
+    runs: int
+    """Finished runs that they rest on."""
+    date: str
+
+    @property
+    def file(self) -> Path:
+        """claims.json"""
+        return self.folder / CLAIMS
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """How many claims have each verdict."""
+        return dict(Counter(one.verdict for one in self.judged))
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return {
+            "paper": self.name,
+            "title": self.paper.title,
+            "scale": self.scale,
+            "sweep": self.folder.name,
+            "runs": self.runs,
+            "date": self.date,
+            "lmexp": lmexp.__version__,
+            "claims": [_document(one) for one in self.judged],
+        }
+
+
+def sweep_folder(name: str, scale: Scale) -> str:
+    """Return the name of the folder of a paper's sweep; at the scale `cpu` it is that of `lmexp sweep papers/NAME`."""
+    return f"{FOLDER}-{name}" if scale == "cpu" else f"{FOLDER}-{name}-{scale}"
+
+
+def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reproduction:
+    """Judge a paper's claims on the runs that are there, and write the verdicts.
+
+    Raises UserError if there are no runs, or if no claim can be judged.
+    """
+    folder = outputs / sweep_folder(name, scale)
+    study = load_study([folder])
+    evidence = evidence_of(study)
+    date = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d")
+    judged = tuple(judge(paper.claims_at(scale), evidence))
+    n_runs = int(evidence.table["run_id"].nunique())
+    result = Reproduction(name, paper, scale, folder, judged, n_runs, date)
+    write_json(result.file, result.document())
+    note_verdicts(outputs, name, scale, {"date": date, "runs": n_runs, "verdicts": result.verdicts})
+    return result
+
+
+def _document(one: Judged) -> dict[str, Any]:
+    low, high = one.claim.band
+    return {
+        "name": one.claim.name,
+        "claim": one.claim.claim,
+        "where": one.claim.where,
+        "published": one.claim.published,
+        "checked": one.claim.checked,
+        "expression": one.claim.value,
+        **_numbers(one.ours),
+        "band": [low, high],
+        "verdict": one.verdict,
+        "why": one.why,
+    }
+
+
+def _numbers(ours: Estimated) -> dict[str, float | None]:
+    """Return our number and its interval; null for what is not finite, which JSON has no word for."""
+    named: Sequence[tuple[str, float]] = (("value", ours.value), ("low", ours.low), ("high", ours.high))
+    return {name: number if abs(number) < float("inf") else None for name, number in named}

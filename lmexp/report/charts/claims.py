@@ -1,0 +1,45 @@
+"""The chart of a paper's claim: the band, our number with its interval, and the published number.
+
+The verdict can be seen from it: borne out if our whole interval lies in the shaded band, contradicted if none of it
+does.
+"""
+
+import math
+
+import altair as alt
+
+from lmexp.papers.judge import Judged
+from lmexp.report.charts.base import INK, PALETTE, styled
+
+HEIGHT = 60
+MARGIN = 0.15
+"""Space left and right of what is shown, as a share of it."""
+
+
+def claim_chart(one: Judged) -> alt.LayerChart | None:
+    """Return the chart of a claim; None if the runs give no number."""
+    claim, ours, band = one.claim, one.ours, one.claim.limits
+    if not math.isfinite(ours.value):
+        return None
+    published = claim.published if isinstance(claim.published, int | float) else math.nan
+    shown = [number for number in (*ours, band.low, band.high, published) if math.isfinite(number)]
+    room = MARGIN * ((max(shown) - min(shown)) or abs(max(shown)) or 1.0)
+    low, high = min(shown) - room, max(shown) + room
+    ends = {"low": max(ours.low, low), "high": min(ours.high, high)}
+    values = ends | {"value": ours.value, "from": max(band.low, low), "to": min(band.high, high)}
+    scale = alt.Scale(domain=[low, high], nice=False)
+
+    def at(name: str) -> alt.X:
+        return alt.X(f"{name}:Q", scale=scale, title=None, axis=alt.Axis(tickCount=8))
+
+    base = alt.Chart(alt.InlineData(values=[values]))
+    layers = [
+        base.mark_rect(color=PALETTE[0], opacity=0.2).encode(x=at("from"), x2="to:Q"),
+        base.mark_rule(color=INK, strokeWidth=2).encode(x=at("low"), x2="high:Q"),
+        base.mark_point(color=INK, filled=True, size=80, opacity=1).encode(x=at("value")),
+    ]
+    if math.isfinite(published):
+        ticks = alt.Chart(alt.InlineData(values=[{"published": published}]))
+        layers.append(ticks.mark_tick(color=PALETTE[2], thickness=3, height=HEIGHT * 0.7).encode(x=at("published")))
+    said = f"{claim.name}: ours {ours.value:.4g}, from {ours.low:.4g} to {ours.high:.4g}; the band is {claim.limits}"
+    return styled(layers, "''", HEIGHT, said)

@@ -1,0 +1,59 @@
+"""A paper's claims and their verdicts, in the terminal."""
+
+import math
+
+from rich.console import Console
+from rich.text import Text
+
+from lmexp.papers.judge import Judged
+from lmexp.papers.overview import counts_in_words
+from lmexp.papers.paper import Paper
+from lmexp.papers.reproduction import Reproduction
+from lmexp.report.terminal.layout import small_table
+
+HEADINGS = ("claim", "published", "ours", "95 % interval", "band", "verdict")
+TEXT_HEADINGS = ("claim", "verdict")
+
+
+def print_paper(result: Reproduction, console: Console) -> None:
+    """Print what the paper is, its claims as a table, and what would decide those that are open."""
+    console.print(Text(f"{result.paper.title}. {source_of(result.paper)}"), soft_wrap=True)
+    console.print(Text(f"{result.runs} runs at scale {result.scale}: {counts_in_words(result.verdicts)}\n"))
+    for one in result.judged:
+        console.print(Text(claim_sentence(one)), soft_wrap=True)
+    console.print()
+    console.print(small_table(HEADINGS, map(claim_texts, result.judged), right=("published", "ours")))
+    for note in notes_of(result):
+        console.print(Text(f"\n{note}"), soft_wrap=True)
+
+
+def source_of(paper: Paper) -> str:
+    """Return who wrote a paper, when, and where it is."""
+    return f"{paper.authors}, {paper.year}.{f' arXiv {paper.arxiv}.' if paper.arxiv else ''}"
+
+
+def notes_of(result: Reproduction) -> list[str]:
+    """Return why claims were not judged or what would decide them, and what the marks in the table mean."""
+    notes = [f"{one.claim.name}: {one.why}." for one in result.judged if one.why]
+    if any(not one.claim.checked for one in result.judged):
+        notes.append("* a published number that nobody has compared with the paper itself")
+    return notes
+
+
+def claim_sentence(one: Judged) -> str:
+    """Return what a claim says and where the paper says it."""
+    return f"{one.claim.name}: {one.claim.claim} ({one.claim.where})"
+
+
+def claim_texts(one: Judged) -> list[str | None]:
+    """Return the cells of a claim's row; None for what is not known."""
+    claim, ours = one.claim, one.ours
+    published = f"{claim.published:g}" if isinstance(claim.published, int | float) else claim.published
+    return [
+        claim.name,
+        published if published is None or claim.checked else f"{published}*",
+        None if math.isnan(ours.value) else f"{ours.value:.4g}",
+        f"{ours.low:.4g} to {ours.high:.4g}" if math.isfinite(ours.high - ours.low) else None,
+        str(claim.limits),
+        one.verdict,
+    ]

@@ -1,0 +1,172 @@
+"""Claims as expressions: the numbers, their intervals against those of scipy, and wrong expressions."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lmexp.errors import UserError
+from lmexp.papers.evidence import Evidence
+from lmexp.papers.expressions import estimate
+
+AXES = ("arm", "width", "seed")
+
+
+def evidence(rows: list[dict[str, object]], axes: tuple[str, ...] = AXES) -> Evidence:
+    table = pd.DataFrame(rows).convert_dtypes()
+    table["run_id"] = [f"r{row}" for row in range(len(table))]
+    return Evidence(table, axes, "test")
+
+
+def factorial(losses: dict[tuple[str, int], list[float]]) -> Evidence:
+    return evidence(
+        [
+            {"arm": arm, "width": width, "seed": seed, "loss": loss, "tokens": 10.0 * width}
+            for (arm, width), of_cell in losses.items()
+            for seed, loss in enumerate(of_cell)
+        ]
+    )
+
+
+TWO_ARMS = factorial({("a", 16): [2.0, 2.2, 2.4], ("b", 16): [1.9, 2.0, 2.3]})
+losses = st.lists(st.floats(1, 5), min_size=2, max_size=6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(losses)
+def test_the_interval_of_a_mean_is_students(values: list[float]):
+    ours = estimate("mean(loss)", factorial({("a", 16): values}))
+    low, high = stats.ttest_1samp(values, 0).confidence_interval()
+    assert ours.value == pytest.approx(np.mean(values))
+    if np.std(values) > 1e-6:
+        assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.floats(1, 5), st.floats(1, 5)), min_size=2, max_size=6))
+def test_the_interval_of_a_paired_change_is_that_of_the_paired_t_test(pairs: list[tuple[float, float]]):
+    before, after = zip(*pairs, strict=True)
+    ours = estimate(
+        "paired(loss, arm == 'b', arm == 'a')", factorial({("a", 16): list(before), ("b", 16): list(after)})
+    )
+    changes = np.divide(after, before) - 1
+    low, high = stats.ttest_1samp(changes, 0).confidence_interval()
+    assert ours.value == pytest.approx(changes.mean())
+    if changes.std() > 1e-6:
+        assert (ours.low, ours.high) == pytest.approx((low, high), rel=1e-6)
+
+
+def test_a_difference_between_cells_is_no_noise():
+    wide_apart = factorial({("a", 16): [2.0, 2.1], ("a", 32): [8.0, 8.1]})
+    ours = estimate("mean(loss)", wide_apart)
+    assert ours.value == pytest.approx(5.05)
+    assert ours.high - ours.low < 0.4  # between the cells it would be 10
+
+
+def test_milestones_of_one_run_are_left_out_together():
+    rows = [
+        {"arm": "a", "width": 16, "seed": seed, "loss": 3.0 + seed, "tokens": t} for seed in (0, 1) for t in (1.0, 2)
+    ]
+    table = pd.DataFrame(rows).convert_dtypes()
+    table["unit"] = ["u0", "u0", "u1", "u1"]
+    ours = estimate("mean(loss)", Evidence(table, AXES, "test"))
+    low, high = stats.ttest_1samp([3.0, 4.0], 0).confidence_interval()
+    assert (ours.low, ours.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("mean(loss, where=arm == 'a') / mean(loss, where=arm == 'b')", 2.2 / (6.2 / 3)),
+        ("count(loss > 2.1)", 3),
+        ("min(loss) + 1", 2.9),
+        ("max(loss, where=arm == 'b')", 2.3),
+        ("sum(tokens)", 960),
+        ("spread(loss, arm)", (2.2 - 6.2 / 3) / (6.2 / 3)),
+        ("log2(mean(tokens) / 20)", 3),
+        ("slope(loss, seed, where=arm == 'a')", 0.2),
+        ("spearman(seed, loss)", 1),
+        ("argmin(seed, loss)", 0),
+        ("-mean(log10(tokens))", -math.log10(160)),
+    ],
+)
+def test_the_functions_give_what_they_say(expression: str, value: float):
+    assert estimate(expression, TWO_ARMS).value == pytest.approx(value)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-6, -4), st.floats(0.05, 1))
+def test_the_vertex_of_a_parabola_in_the_logarithm_is_found(best: float, curvature: float):
+    rates = np.exp(np.linspace(-8, -2, 9))
+    rows = [{"seed": 0, "rate": rate, "loss": 2 + curvature * (np.log(rate) - best) ** 2} for rate in rates]
+    assert estimate("log(vertex(rate, loss))", evidence(rows, ("rate", "seed"))).value == pytest.approx(best, abs=1e-6)
+
+
+def test_a_minimum_at_the_edge_is_no_vertex():
+    rows = [{"seed": 0, "rate": rate, "loss": rate} for rate in (0.1, 0.2, 0.4)]
+    assert math.isnan(estimate("vertex(rate, loss)", evidence(rows, ("rate", "seed"))).value)
+
+
+def test_without_a_second_run_there_is_no_interval():
+    ours = estimate("mean(loss)", factorial({("a", 16): [2.0]}))
+    assert ours == (2.0, -math.inf, math.inf)
+
+
+@pytest.mark.long
+def test_intervals_of_jumping_numbers_hold_the_truth():
+    """The best of three arms, one of which is better by one standard deviation of a seed, in 100 studies."""
+    draw, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        study = factorial({(arm, 16): list(3 - 0.1 * (arm == "b") + draw.normal(0, 0.1, 4)) for arm in "abc"})
+        numbered = study.table.assign(at=study.table["arm"].map({"a": 0, "b": 1, "c": 2}))
+        ours = estimate("argmin(at, loss)", Evidence(numbered, AXES, "test"))
+        held += ours.low <= 1 <= ours.high
+    assert held >= 90
+
+
+def test_laws_have_their_own_intervals():
+    draw = np.random.default_rng(0)
+    rows = [
+        {"n_params": n, "tokens": d, "seed": 0, "loss": 1.7 + 400 / n**0.34 + 900 / d**0.3 + draw.normal(0, 3e-3)}
+        for n in np.geomspace(1e6, 1e9, 6)
+        for d in np.geomspace(1e8, 1e11, 6)
+    ]
+    study = evidence(rows, ("n_params", "tokens", "seed"))
+    ours = estimate("exponent_of('chinchilla')", study)
+    assert ours.low < 0.3 / 0.64 < ours.high and ours.high - ours.low < 0.1
+    assert estimate("parameter('chinchilla', 'alpha')", study).value == pytest.approx(0.34, abs=0.02)
+    assert estimate("holdout_error('chinchilla', tokens > 5e10)", study).value < 0.01
+    with pytest.raises(UserError, match="must be the whole expression"):
+        estimate("exponent_of('chinchilla') - 1", study)
+    with pytest.raises(UserError, match="no parameter 'gamma'; it has E, A, B, alpha, beta"):
+        estimate("parameter('chinchilla', 'gamma')", study)
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("men(loss)", r"at 'men\(loss\)' \(character 1\): there is no function 'men'. Did you mean 'mean'\?"),
+        ("mean(los)", r"there is no column 'los'. Did you mean 'loss'\?"),
+        ("mean()", r"write mean\(x\)"),
+        ("mean(loss, arm == 'a')", r"write mean\(x\)"),
+        ("mean(loss, were=arm == 'a')", r"were= is not known here; write mean\(x\)"),
+        ("loss", "this is not one number"),
+        ("loss > 2", "this is not one number"),
+        ("mean(arm)", "this is text, not a number"),
+        ("paired(loss, loss > 2, loss < 2)", "the two conditions name no axis; axes are arm, width, seed"),
+        ("exponent(3)", "approach 1 is the envelope, 2 the parabolas"),
+        ("exponent_of('none')", "there is no law 'none'"),
+        ("mean(loss / mean(loss))", "a function inside another one is not allowed"),
+        ("mean(loss).real", "this is not allowed here"),
+        ("__import__('os')", "there is no function '__import__'"),
+        ("mean((lambda: 1)())", "this is no expression"),
+        ("mean(loss[0])", "this is not allowed here"),
+    ],
+)
+def test_wrong_expressions_are_said(expression: str, why: str):
+    with pytest.raises(UserError, match=why):
+        estimate(expression, TWO_ARMS)
