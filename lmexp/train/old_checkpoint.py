@@ -17,13 +17,14 @@ def stack_checkpoint(content: dict[str, Any], task: Task) -> None:
 
     Raises ValueError if the state of the optimizer is not known, or of sharded models, which Lightning reads itself.
     """
+    weights = content.get("state_dict", {})  # of a sharded model, Lightning gives callbacks no weights
     names = {name: list(parts) for name, parts in part_names(task).items()}
-    names = {name: parts for name, parts in names.items() if all(part in content["state_dict"] for part in parts)}
+    names = {name: parts for name, parts in names.items() if all(part in weights for part in parts)}
     if not names:
         return
     if task.config.trainer.strategy == "fsdp":
         raise ValueError("it is of an earlier version of lmexp, from which a sharded model cannot go on")
-    stack_parts(content["state_dict"], names)
+    stack_parts(weights, names)
     if best := content["callbacks"].get("Evaluation"):
         stack_parts(best["best"]["weights"], names)
     _stack_optimizer(content["optimizer_states"][0], task, names)
