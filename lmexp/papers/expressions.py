@@ -172,11 +172,8 @@ class ClaimReader(Reader):
         arms = list(self._axes_in(call.args[1:]))
         if not arms:
             raise self.refuse(call, f"the two conditions name no axis; axes are {', '.join(self.evidence.axes)}")
-        return _numbered([self.table[axis] for axis in self.evidence.axes if axis not in arms] or [self._one])
-
-    @property
-    def _one(self) -> pd.Series:
-        return pd.Series([0] * len(self.table))
+        others = [self.table[axis] for axis in self.evidence.axes if axis not in arms]
+        return _numbered(others) if others else np.zeros(len(self.table), dtype=np.intp)
 
     def _of_each(self, call: ast.Call, word: str) -> Value:
         if len(call.args) != 1 or call.keywords:

@@ -142,9 +142,7 @@ def _holdout_error(evidence: Evidence, law: str, held: Marks) -> Estimated:
     if not held.any() or held.all():
         raise UserError("holdout_error: the condition must hold for some rows and not for all")
     fitted = _fitted(evidence.at(np.flatnonzero(~held)), law)
-    rows = _points(evidence.at(np.flatnonzero(held)))
-    inputs = [rows.column(name) for name in fitted.law.inputs]
-    off = fitted.estimate(lambda theta: np.abs(fitted.law.loss(theta[..., None, :], *inputs) / rows.loss - 1).mean(-1))
+    off = fitted.mean_error(_points(evidence.at(np.flatnonzero(held))))
     return Estimated(*(float(part) for part in off))
 
 

@@ -4,6 +4,7 @@ The rest of the file is an ordinary sweep: `lmexp sweep papers/NAME` runs it at 
 scale is a list of overrides of that sweep.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -56,7 +57,7 @@ class Claim(Section):
     def limits(self) -> Band:
         """The band."""
         low, high = self.band
-        return Band(*([] if low is None else [low]), **({} if high is None else {"high": high}))
+        return Band(-math.inf if low is None else low, math.inf if high is None else high)
 
 
 class Paper(Section):

@@ -1,6 +1,5 @@
 """A paper's reproduction: its sweep at one scale, the verdicts, and the files that keep them."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reprodu
     folder = outputs / sweep_folder(name, scale)
     study = load_study([folder])
     evidence = evidence_of(study)
-    date = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d")
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
     judged = tuple(judge(paper.claims_at(scale), evidence))
     n_runs = int(evidence.table["run_id"].nunique())
     result = Reproduction(name, paper, scale, folder, judged, n_runs, date)

@@ -19,7 +19,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -322,13 +322,7 @@ class RunDir:
                 lines = file.read().split(b"\n")[:-1]
         except OSError:
             return []
-        points = []
-        for line in lines:
-            with suppress(ValueError, RecursionError):
-                point = json.loads(line)
-                if isinstance(point, dict) and all(map(is_number, point.values())):
-                    points.append(point)
-        return points
+        return points_in(lines)
 
     def keep_curve_up_to(self, tokens: int) -> None:
         """Drop the points after `tokens`, because a resumed run writes them again."""
@@ -374,6 +368,17 @@ class RunDir:
             return rows if all(map(is_row, rows)) else []
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return []
+
+
+def points_in(lines: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the points of a curve in the lines of a metrics.jsonl; lines that are none are dropped."""
+    points = []
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            point = json.loads(line)
+            if isinstance(point, dict) and all(map(is_number, point.values())):
+                points.append(point)
+    return points
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:

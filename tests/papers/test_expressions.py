@@ -146,6 +146,18 @@ def test_laws_have_their_own_intervals():
         estimate("parameter('chinchilla', 'gamma')", study)
 
 
+def test_the_held_out_error_knows_of_each_runs_precision():
+    """Each precision has an effective size of its own, which is fitted beside the law."""
+    rows = [
+        {"n_params": n, "tokens": d, "precision": p, "seed": 0, "loss": 1.7 + 400 / (n * f) ** 0.34 + 900 / d**0.3}
+        for p, f in (("bf16", 1.0), ("int8", 0.5))
+        for n in np.geomspace(1e6, 1e9, 5)
+        for d in np.geomspace(1e8, 1e11, 5)
+    ]
+    ours = estimate("holdout_error('chinchilla', tokens > 5e10)", evidence(rows, ("precision", "seed")))
+    assert ours.value < 1e-4
+
+
 @pytest.mark.parametrize(
     ("expression", "why"),
     [

@@ -5,9 +5,7 @@ may start after the warm-up, so the rate is taken to rise linearly from 0 before
 time after the warm-up: points at which the rate still rises to its peak are not fitted, but count in the sum.
 """
 
-import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.scaling.readers import headings_of, read_table
 from lmexp.errors import UserError, nearest
 from lmexp.files import why_not_a_file
-from lmexp.runs.directory import RunDir
+from lmexp.runs.directory import RunDir, points_in
 from lmexp.units import printable
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -95,21 +94,15 @@ def curve_of_file(file: Path, loss: str | None = None) -> Curve:
     `loss` names the column of the loss. Raises UserError if the file cannot be read or lacks a column, or if a number
     is none, with the line.
     """
+    if file.suffix.lower() != ".jsonl":
+        return _curve_of_frame(read_table(file).dropna(how="all"), str(file), loss)
     if reason := why_not_a_file(file):
         raise UserError(f"{file}: {reason}")
-    if not file.exists():
-        raise UserError(f"there is no file {file}")
-    if file.suffix.lower() == ".jsonl":
-        points = []
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):  # a line that a kill has torn
-                points.append(json.loads(line))
-        return _curve_of_points([point for point in points if isinstance(point, dict)], str(file), loss)
     try:
-        frame = pd.read_csv(file, sep=None, engine="python", encoding="utf-8-sig")
-    except (ValueError, OSError, UnicodeDecodeError):
-        raise UserError(f"{file} cannot be read as a table of step, lr and loss") from None
-    return _curve_of_frame(frame, str(file), loss)
+        lines = file.read_bytes().split(b"\n")
+    except OSError as problem:
+        raise UserError(f"{file} cannot be read: {problem.strerror or problem}") from None
+    return _curve_of_points(points_in(lines), str(file), loss)
 
 
 def curve_of_run(run: RunDir, loss: str | None = None) -> Curve:
@@ -134,9 +127,9 @@ def _curve_of_frame(frame: pd.DataFrame, name: str, loss: str | None) -> Curve:
     """Return the curve of a table. Raises UserError as curve_of_file does."""
     if frame.empty:
         raise UserError(f"{name} has no points")
-    folded = {str(column).strip().lower().replace(" ", "_"): str(column) for column in reversed(list(frame.columns))}
+    headings = headings_of(frame)
     named = {
-        key: column for key, usual in NAMES.items() if (column := next(filter(None, map(folded.get, usual)), None))
+        key: column for key, usual in NAMES.items() if (column := next(filter(None, map(headings.get, usual)), None))
     }
     if loss is not None:
         if loss not in frame.columns:

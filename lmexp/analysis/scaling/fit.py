@@ -121,6 +121,20 @@ class LawFit:
         columns = [points.column(name) for name in self.law.inputs]
         return self._of_single_run(self.estimate(lambda theta: self._losses(theta, columns, effects), *columns))
 
+    def mean_error(self, points: Points) -> Estimate:
+        """Return the mean of |predicted/measured - 1| over points, each in its own precision, with its optimizer, ...
+
+        Raises UserError as `prediction_of` does.
+        """
+        effects = [effect.on(points) for effect in self.effects]
+        columns = [points.column(name) for name in self.law.inputs]
+
+        def off(theta: Floats) -> Floats:
+            predicted = self._losses(theta.reshape(-1, 1, theta.shape[-1]), columns, effects)
+            return np.asarray(np.abs(predicted / points.loss - 1).mean(axis=-1).reshape(theta.shape[:-1]))
+
+        return self.estimate(off)
+
     def _of_single_run(self, mean: Estimate) -> Estimate:
         """Widen the interval of a mean loss by the noise of a single run."""
         value, _, high = mean

@@ -7,10 +7,10 @@ The first two terms are the loss at a constant rate; every drop of the rate lowe
 lower rate has worked. So one law describes cosine, wsd, constant and two-stage schedules of one model, and the curves
 of two or three of them predict the others.
 
-The objective is that of the other laws: Huber's loss of ln(predicted/measured), with delta 1e-3. All
-parameters are fitted in logarithms, so none falls below 0, from several starts and within BOUNDS. Points of one curve
-share their noise, so blocks of a tenth of a curve are what is left out for the intervals. The refits are linear around
-the optimum: leaving out the rows b moves it by -(J'WJ)^-1 J_b' W_b (1 - H_bb)^-1 r_b, as in calibrate.py.
+The objective is that of the other laws: Huber's loss of ln(predicted/measured), with delta 1e-3. All parameters are
+fitted in logarithms, so none falls below 0, from several starts and within BOUNDS. For the intervals, a tenth of a
+curve is left out at a time, because neighbouring points share their noise. These refits are not searched: near the
+optimum, leaving out the rows b moves it by -(J'WJ)^-1 J_b' W_b (1 - H_bb)^-1 r_b, as in calibrate.py.
 """
 
 from collections.abc import Sequence

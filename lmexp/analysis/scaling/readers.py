@@ -77,7 +77,7 @@ def points_of_csv(
     Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
     an implausible number where a number is needed, with the line.
     """
-    frame = _read(file)
+    frame = read_table(file)
     lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
     written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # skip empty lines
     if where is not None:
@@ -200,7 +200,7 @@ def _rows_to_fit(
         raise UserError(f"{source} has no column '{printable(str(unit))}'.{nearest(str(unit), frame.columns)}")
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
-    headings = _folded(frame)
+    headings = headings_of(frame)
     if (state := heading_of_state(headings)) is not None:
         done, left_out = finished(frame[state], lines, source)
         frame, lines = frame[done], lines[done]
@@ -341,7 +341,7 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str, flops
     if frame.empty:
         raise UserError(f"{source} has no rows")
     names = [str(name) for name in frame.columns]
-    folded = _folded(frame)
+    folded = headings_of(frame)
     chosen = {key: name for key, usual in NAMES.items() if (name := next(filter(None, map(folded.get, usual)), None))}
     for key, name in columns.items():
         if name not in names and (key, name) != ("flops", SIX_ND):
@@ -370,8 +370,8 @@ def _columns(frame: pd.DataFrame, columns: Mapping[str, str], source: str, flops
     return chosen
 
 
-def _read(file: Path) -> pd.DataFrame:
-    """Read a file as a table. Raises UserError if that fails."""
+def read_table(file: Path) -> pd.DataFrame:
+    """Read a .csv, .tsv or Parquet file as a table. Raises UserError if that fails."""
     if reason := why_not_a_file(file):
         raise UserError(f"{file}: {reason}")
     if not file.exists():
@@ -394,7 +394,7 @@ def _read(file: Path) -> pd.DataFrame:
     return frame
 
 
-def _folded(frame: pd.DataFrame) -> dict[str, str]:
+def headings_of(frame: pd.DataFrame) -> dict[str, str]:
     """Return a table's headings by their names in lower case, with underscores; the first of several counts."""
     return {str(name).strip().lower().replace(" ", "_"): name for name in reversed(list(frame.columns))}
 
@@ -417,7 +417,7 @@ def _copies(frame: pd.DataFrame, used: npt.NDArray[np.bool_]) -> npt.NDArray[np.
 
 def _repeats(sizes: Mapping[str, Floats], frame: pd.DataFrame, lines: npt.NDArray[np.int64]) -> str:
     """Return a warning about rows with the numbers of another row and a difference elsewhere, else ''."""
-    headings = _folded(frame)
+    headings = headings_of(frame)
     keys = dict(sizes) | ({"precision": frame[headings["precision"]].to_numpy()} if "precision" in headings else {})
     again = pd.DataFrame(keys).duplicated().to_numpy(dtype=bool)
     if not again.any():

@@ -35,8 +35,9 @@ class ModelSection(Section):
     """Whether precision=fp8 knows what to do with the family's layers."""
 
     computes_in_narrow_weights: ClassVar[bool] = False
-    """Whether layers may compute in bf16 copies of all their weights, norms' included, where fsdp gathers them: nothing
-    that rounding could change for the worse, such as the choice of experts, depends on a weight directly."""
+    """Whether fsdp may gather layers in bf16, the weights of norms included. It may not if a choice, such as that of
+    experts, depends on a weight that would be rounded."""
+
     has_separate_layers: ClassVar[bool] = True
     """Whether each layer is a module of its own, so that activation checkpointing can work layer by layer."""
 

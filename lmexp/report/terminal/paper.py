@@ -28,7 +28,7 @@ def print_paper(result: Reproduction, console: Console) -> None:
 
 
 def source_of(paper: Paper) -> str:
-    """Return who wrote a paper, when, and where it is."""
+    """Return the authors of a paper, its year and its number at arXiv."""
     return f"{paper.authors}, {paper.year}.{f' arXiv {paper.arxiv}.' if paper.arxiv else ''}"
 
 
