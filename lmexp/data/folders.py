@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,8 +175,15 @@ def check_content(folder: Path, hashes: Mapping[str, str]) -> None:
             os.utime(manifest)
             for file, version in large.items():
                 if _version(file) != version:  # changed after it was read, perhaps before the manifest was marked
-                    os.utime(file)
+                    _make_newer(file, manifest)
                     raise _changed(file)
+
+
+def _make_newer(file: Path, other: Path) -> None:
+    """Mark a file as changed later than another one; the clock of files ticks every few milliseconds."""
+    while _version(file)[1] <= _version(other)[1]:
+        time.sleep(0.001)
+        os.utime(file)
 
 
 def _changed(file: Path) -> UserError:

@@ -62,13 +62,16 @@ def test_a_larger_budget_never_gives_a_worse_loss(form: Form, price: Line, facto
 
 
 @given(FORMS, PRICES, st.floats(1e12, 1e20), st.floats(0, 1e9))
+@example(Form(0, 752, 0.125, 10, 0.125, 1), Line(0, 1, 1e6, 1e9), 1e12, 0)  # less than one token would be cheaper still
 def test_the_cheapest_way_to_a_loss_costs_the_budget_that_gives_it(
     form: Form, price: Line, factor: float, served: float
 ):
     budget = float(price.at(1e3)) * factor
     use = best_use(form, budget, price, served)
-    back = cheapest_use(form, loss_of(form, *map(float, use)), price, served)
-    np.testing.assert_allclose(cost_of(back, price, served), budget, rtol=1e-5)
+    back = cost_of(cheapest_use(form, loss_of(form, *map(float, use)), price, served), price, served)
+    assert float(back) <= budget * (1 + 1e-5)
+    if float(use.tokens) + served / 3 > 1.001:  # best_use trains one token at least
+        np.testing.assert_allclose(back, budget, rtol=1e-5)
 
 
 def test_a_loss_below_the_floor_has_no_price():
