@@ -53,11 +53,26 @@ def estimate(expression: str, evidence: Evidence) -> Estimated:
     return blocks.jackknife(value, lambda rows: again(np.delete(everything, rows)))
 
 
+def in_each_row(expression: str, table: pd.DataFrame) -> pd.Series:
+    """Return what an expression gives in each row (n,), such as a column, `loss / loss_floor` or `1.69 + x ** -0.3`.
+
+    Raises UserError, with the position, for a wrong expression and for a function that makes one number of all rows.
+    """
+    reader = ClaimReader(Evidence(table, (), ""), with_plain_names(expression, map(str, table.columns)))
+    node = reader.parse()
+    if call := next(iter(reader.calls(node)), None):
+        reader.function(call)  # says so if there is none of this name
+        raise reader.refuse(call, f"in each row, allowed are {', '.join(ELEMENTWISE)}, columns, numbers and + - * / **")
+    value = reader.value(node)
+    return value if isinstance(value, pd.Series) else pd.Series([value] * len(table))
+
+
 class ClaimReader(Reader):
     """Evaluates an expression to one number."""
 
     allowed = (
-        f"allowed are the functions {', '.join([*FUNCTIONS, *ELEMENTWISE])}, columns, numbers, and what --where takes"
+        f"allowed are the functions {', '.join([*FUNCTIONS, *ELEMENTWISE])}, columns, numbers, **, and what --where "
+        "takes"
     )
 
     def __init__(self, evidence: Evidence, names: Names) -> None:
@@ -107,6 +122,8 @@ class ClaimReader(Reader):
 
     def read(self, node: ast.expr) -> Value:
         """Return the value of a node, as filters do, and of calls."""
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+            return self._power(node)
         if not isinstance(node, ast.Call):
             return super().read(node)
         word = self._word(node.func)
@@ -174,6 +191,16 @@ class ClaimReader(Reader):
             raise self.refuse(call, f"the two conditions name no axis; axes are {', '.join(self.evidence.axes)}")
         others = [self.table[axis] for axis in self.evidence.axes if axis not in arms]
         return _numbered(others) if others else np.zeros(len(self.table), dtype=np.intp)
+
+    def _power(self, node: ast.BinOp) -> Value:
+        parts = [self._number(part) for part in (node.left, node.right)]
+        with np.errstate(all="ignore"):
+            result = np.float_power(*(_floats(part) if isinstance(part, pd.Series) else part for part in parts))
+        if any(isinstance(part, pd.Series) for part in parts):
+            return pd.Series(pd.array(np.where(np.isfinite(result), result, np.nan), dtype="Float64"))
+        if not np.isfinite(result):
+            raise self.refuse(node, "this power is no number")
+        return float(result)
 
     def _of_each(self, call: ast.Call, word: str) -> Value:
         if len(call.args) != 1 or call.keywords:

@@ -8,12 +8,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lmexp.config import paths
 from lmexp.config.base import Section, fault_of
 from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
+from lmexp.papers.figure import Figure
 from lmexp.papers.verdicts import Band
 
 Scale = Literal["cpu", "gpu", "paper"]
@@ -71,6 +72,15 @@ class Paper(Section):
     scales: dict[Scale, list[str]] = Field(default_factory=dict)
     """The overrides that make the sweep one of another scale; `cpu` is the sweep as it stands."""
     claims: Annotated[list[Claim], Field(min_length=1)]
+    figure: list[Figure] = Field(default_factory=list)
+    """The paper's figures, redrawn with our points; one needs no list."""
+    notes: list[str] = Field(default_factory=list)
+    """Sentences below the table of claims, such as what failed and the likely reason."""
+
+    @field_validator("figure", mode="before")
+    @classmethod
+    def _list_one_figure(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> "Paper":

@@ -9,14 +9,25 @@ from typing import Any
 
 import lmexp
 from lmexp.analysis.table import load_study
+from lmexp.errors import UserError
 from lmexp.files import write_json
-from lmexp.papers.evidence import Estimated
+from lmexp.papers.drawing import Drawing, draw
+from lmexp.papers.evidence import Estimated, Evidence
+from lmexp.papers.figure import Figure
 from lmexp.papers.judge import Judged, evidence_of, judge
 from lmexp.papers.overview import note_verdicts
 from lmexp.papers.paper import FOLDER, Paper, Scale
 
 CLAIMS = "claims.json"
 """In the sweep's folder: each claim with its verdict."""
+
+
+@dataclass(frozen=True)
+class Undrawn:
+    """A figure that these runs do not give."""
+
+    figure: Figure
+    why: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Reproduction:
     scale: Scale
     folder: Path
     judged: tuple[Judged, ...]
+    drawings: tuple[Drawing | Undrawn, ...]
     runs: int
     """Finished runs that they rest on."""
     date: str
@@ -53,6 +65,7 @@ class Reproduction:
             "date": self.date,
             "lmexp": lmexp.__version__,
             "claims": [_document(one) for one in self.judged],
+            "figures": [_figure(one) for one in self.drawings],
         }
 
 
@@ -71,11 +84,29 @@ def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reprodu
     evidence = evidence_of(study)
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     judged = tuple(judge(paper.claims_at(scale), evidence))
+    drawings = tuple(_drawn(figure, evidence) for figure in paper.figure)
     n_runs = int(evidence.table["run_id"].nunique())
-    result = Reproduction(name, paper, scale, folder, judged, n_runs, date)
+    result = Reproduction(name, paper, scale, folder, judged, drawings, n_runs, date)
     write_json(result.file, result.document())
     note_verdicts(outputs, name, scale, {"date": date, "runs": n_runs, "verdicts": result.verdicts})
     return result
+
+
+def _drawn(figure: Figure, evidence: Evidence) -> Drawing | Undrawn:
+    try:
+        return draw(figure, evidence)
+    except UserError as problem:
+        return Undrawn(figure, str(problem))
+
+
+def _figure(one: Drawing | Undrawn) -> dict[str, Any]:
+    """Return our points of a figure, by series, or why it was not drawn."""
+    named = {"title": one.figure.title, "x": one.figure.x, "y": one.figure.y, "by": one.figure.by}
+    if isinstance(one, Undrawn):
+        return {**named, "series": [], "why": one.why}
+    columns = ("x", "y", "low", "high", "seeds")
+    series = [{"name": part.name, **{key: getattr(part, key).tolist() for key in columns}} for part in one.series]
+    return {**named, "series": series, "why": None}
 
 
 def _document(one: Judged) -> dict[str, Any]:

@@ -66,6 +66,13 @@ def test_a_paper_is_found_by_name_or_file_and_says_what_it_tests_at_each_scale(r
         ("name: large", "name: wider", "claims: two are named wider"),
         ("scales: [gpu]", "scales: [paper]", "claims: there is no scale paper"),
         ("name: wider", "name: wi der", "paper.claims.0.name: "),
+        ("  claims:", "  figure: {title: F, x: tokens}\n  claims:", "paper.figure.0.y: field required"),
+        ("  claims:", "  figure: {title: F, x: a, y: b, log: [z]}\n  claims:", "paper.figure.0.log.0: input should be"),
+        (
+            "  claims:",
+            "  figure: {title: F, x: a, y: b, curves: [{label: c, value: 1, slope: 2}]}\n  claims:",
+            "paper.figure.0.curves.0: a curve has one of points, value and slope",
+        ),
         ("year: 2024", "year: 2024\n  yeer: 1", "paper.yeer: extra inputs are not permitted"),
     ],
 )

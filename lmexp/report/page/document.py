@@ -16,10 +16,11 @@ from lmexp.report.page.html import head, resource, script_json, vega
 
 @dataclass(frozen=True)
 class Titled:
-    """A chart, as Vega-Lite has it, with the heading above it."""
+    """A chart, as Vega-Lite has it, with the heading above it and the sentences below it."""
 
     title: str
     chart: dict[str, Any]
+    below: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def document_page(
     """
     sections = "".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{html.escape(titled.title)}</h2>'
-        f'<div id="chart-{key}" class="chart"></div></section>'
+        f'<div id="chart-{key}" class="chart"></div>{_notes(titled.below)}</section>'
         for key, titled in charts.items()
     )
     return Template(resource("document.html")).substitute(
         head=head(f"{name}: {kind}"),
         eyebrow=html.escape(f"lmexp {kind}"),
         name=html.escape(name),
-        about="".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in about),
+        about=_notes(about),
         headline="".join(f'<p class="headline">{html.escape(sentence)}</p>' for sentence in headline),
         notes=_list(notes),
         charts=sections,
@@ -74,6 +75,10 @@ def document_page(
         data=script_json({key: titled.chart for key, titled in charts.items()}),
         vega=vega(),
     )
+
+
+def _notes(sentences: Sequence[str]) -> str:
+    return "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in sentences)
 
 
 def _list(sentences: Sequence[str]) -> str:

@@ -3,23 +3,31 @@
 from pathlib import Path
 
 from lmexp.files import write_atomically
+from lmexp.papers.drawing import Drawing
 from lmexp.papers.overview import counts_in_words
 from lmexp.papers.reproduction import CLAIMS, Reproduction
 from lmexp.report.charts.claims import claim_chart
+from lmexp.report.charts.figure import figure_chart
+from lmexp.report.figure_words import sentences_of
 from lmexp.report.page.document import Table, Titled, document_page
 from lmexp.report.terminal.paper import HEADINGS, TEXT_HEADINGS, claim_sentence, claim_texts, notes_of, source_of
 from lmexp.report.texts import NULL
 
 PAGE = "paper.html"
 CHART_NOTE = (
-    "In the charts, the shaded range is the band, the dot is our number with its 95 % interval, and the red tick is "
-    "the published number."
+    "In the charts of claims, the shaded range is the band, the dot is our number with its 95 % interval, and the red "
+    "tick is the published number."
 )
 
 
 def write_paper(result: Reproduction) -> Path:
     """Write `paper.html` beside the runs, atomically, and return its path."""
-    charts = {
+    figures = {
+        f"figure-{at}": Titled(one.figure.title, figure_chart(one).to_dict(), sentences_of(one))
+        for at, one in enumerate(result.drawings, 1)
+        if isinstance(one, Drawing)
+    }
+    claims = {
         f"claim-{one.claim.name}": Titled(f"{one.claim.name}: {one.verdict}", chart.to_dict())
         for one in result.judged
         if (chart := claim_chart(one))
@@ -29,8 +37,8 @@ def write_paper(result: Reproduction) -> Path:
         name=result.paper.title,
         about=[source_of(result.paper), f"{result.runs} runs at scale {result.scale}, judged on {result.date}."],
         headline=[f"Of {len(result.judged)} claims: {counts_in_words(result.verdicts)}."],
-        notes=[*map(claim_sentence, result.judged), *notes_of(result), *([CHART_NOTE] if charts else [])],
-        charts=charts,
+        notes=[*map(claim_sentence, result.judged), *notes_of(result), *([CHART_NOTE] if claims else [])],
+        charts=figures | claims,
         tables=[Table("Claims and verdicts", HEADINGS, _rows(result), TEXT_HEADINGS), _expressions(result)],
         json_file=CLAIMS,
     )

@@ -8,7 +8,7 @@ from rich.text import Text
 from lmexp.papers.judge import Judged
 from lmexp.papers.overview import counts_in_words
 from lmexp.papers.paper import Paper
-from lmexp.papers.reproduction import Reproduction
+from lmexp.papers.reproduction import Reproduction, Undrawn
 from lmexp.report.terminal.layout import small_table
 
 HEADINGS = ("claim", "published", "ours", "95 % interval", "band", "verdict")
@@ -33,8 +33,12 @@ def source_of(paper: Paper) -> str:
 
 
 def notes_of(result: Reproduction) -> list[str]:
-    """Return why claims were not judged or what would decide them, and what the marks in the table mean."""
+    """Return what would decide the open claims, the paper's notes, why a figure is missing, and what marks mean."""
     notes = [f"{one.claim.name}: {one.why}." for one in result.judged if one.why]
+    notes += result.paper.notes
+    notes += [
+        f"{one.figure.title}: not drawn, because {one.why}" for one in result.drawings if isinstance(one, Undrawn)
+    ]
     if any(not one.claim.checked for one in result.judged):
         notes.append("* a published number that nobody has compared with the paper itself")
     return notes

@@ -1,0 +1,188 @@
+"""The chart of a paper's figure: our points and what is fitted to them, and the published curves beside them.
+
+Ours have the colours and shapes of their series, and what is published is red and dashed, so that neither depends on
+colour alone.
+"""
+
+from typing import Any
+
+import altair as alt
+
+from lmexp.papers.drawing import Axis, Drawing, Range
+from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
+from lmexp.report.charts.fit_encodings import SHADES, data_rows, tip
+from lmexp.report.figure_words import label_of
+
+HEIGHT = 380
+PUBLISHED = PALETTE[2]
+"""The colour of everything that is published, as in the charts of claims."""
+OUR_COLOURS = [colour for colour in PALETTE if colour != PUBLISHED]
+DASHES = [[6, 4], [2, 3], [10, 3, 2, 3], [1, 0], [12, 5], [4, 2, 1, 2]]
+"""The dashes of published curves, in the order of the file."""
+MAX_TEXT = 640
+"""The longest name in a legend, in pixels."""
+NUMBERS = (
+    "datum.value === 0 ? '0' : abs(datum.value) >= 1e9 || abs(datum.value) < 1e-4 ? "
+    "replace(format(datum.value, '~e'), '+', '') : "
+    "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '.6~r')"
+)
+
+
+def figure_chart(drawing: Drawing) -> alt.LayerChart:
+    """Return the chart of a figure, with its data."""
+    layers = [*_published_layers(drawing), *_fit_layers(drawing), *_our_layers(drawing)]
+    said = f"{drawing.figure.title}: {drawing.y.title} against {drawing.x.title}"
+    chart = styled(layers, "''", HEIGHT, said)
+    return chart.configure_title(offset=0)
+
+
+def _our_layers(drawing: Drawing) -> list[alt.Chart]:
+    """Return our points, with bars where they are means of several seeds, and lines if they are joined."""
+    rows: list[dict[str, Any]] = []
+    for one in drawing.series:
+        columns = {"x": one.x, "y": one.y, "low": one.low, "high": one.high, "seeds": one.seeds}
+        rows += data_rows(columns, by=one.name)
+    names = [one.name for one in drawing.series]
+    title = None if drawing.figure.by is None else drawing.figure.by
+    legend = alt.Legend(
+        title=title, titleFontWeight="normal", titleColor=INK, symbolOpacity=1, labelLimit=MAX_TEXT, titleLimit=MAX_TEXT
+    )
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=_x(drawing), color=_colour(names, legend))
+    layers = []
+    if drawing.figure.joined:
+        layers.append(base.mark_line(strokeWidth=1.5, clip=True).encode(y=_y(drawing)))
+    if any(row["seeds"] > 1 for row in rows):
+        bars = base.transform_filter("datum.seeds > 1")
+        layers.append(bars.mark_rule(strokeWidth=1.5, opacity=0.8).encode(y=_y(drawing, "low"), y2="high:Q"))
+    shape = alt.Shape("by:N", scale=alt.Scale(domain=names, range=_repeated(SHAPES, len(names))), legend=legend)
+    tooltip = [
+        *([alt.Tooltip("by:N")] if drawing.figure.by else []),
+        tip("x", drawing.x.title, ".4g"),
+        tip("y", drawing.y.title, ".5g"),
+        tip("low", "from", ".5g"),
+        tip("high", "to", ".5g"),
+        tip("seeds", "seeds", "d"),
+    ]
+    points = base.mark_point(size=55, filled=True, opacity=1).encode(y=_y(drawing), shape=shape, tooltip=tooltip)
+    return [*layers, points]
+
+
+def _fit_layers(drawing: Drawing) -> list[alt.Chart]:
+    """Return what is fitted to our points, as thin lines with their bands."""
+    lines: list[dict[str, Any]] = []
+    for fit in drawing.fits:
+        low, high = (fit.y if part is None else part for part in (fit.low, fit.high))
+        lines += data_rows({"x": fit.x, "y": fit.y, "low": low, "high": high}, by=fit.series)
+    if not lines:
+        return []
+    colour = _colour([one.name for one in drawing.series], None)
+    base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), color=colour)
+    band = base.mark_area(opacity=0.15, clip=True).encode(y=_y(drawing, "low"), y2="high:Q")
+    return [band, base.mark_line(strokeWidth=1.25, clip=True).encode(y=_y(drawing))]
+
+
+def _published_layers(drawing: Drawing) -> list[alt.Chart]:
+    """Return the published curves that are inside the figure; single points of theirs are marked too."""
+    shown = [one for one in drawing.published if one.is_inside]
+    if not shown:
+        return []
+    lines: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    for one in shown:
+        rows = [row | {"at": at} for at, row in enumerate(data_rows({"x": one.x, "y": one.y}, by=label_of(one)))]
+        lines += rows
+        marks += rows if one.curve.points else []
+    names = [label_of(one) for one in shown]
+    dash = alt.StrokeDash(
+        "by:N",
+        scale=alt.Scale(domain=names, range=_repeated(DASHES, len(names))),
+        legend=alt.Legend(
+            title=None,
+            orient="bottom",
+            columns=1,
+            labelLimit=MAX_TEXT,
+            symbolType="stroke",
+            symbolStrokeColor=PUBLISHED,
+            symbolStrokeWidth=2,
+            symbolSize=500,
+        ),
+    )
+    base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), y=_y(drawing), order="at:Q")
+    tooltip = [alt.Tooltip("by:N"), tip("x", drawing.x.title, ".4g"), tip("y", drawing.y.title, ".5g")]
+    layers = [
+        base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, tooltip=tooltip),
+    ]
+    if marks:
+        points = alt.Chart(alt.InlineData(values=marks)).encode(x=_x(drawing), y=_y(drawing), tooltip=tooltip)
+        layers.append(points.mark_point(color=PUBLISHED, filled=False, size=40, opacity=1, clip=True))
+    return layers
+
+
+def _colour(names: list[str], legend: alt.Legend | None) -> alt.Color:
+    """Return the colours of our series: shades from small to large for numbers, else colours that differ most."""
+    are_numbers = len(names) > 2 and all(_is_number(name) for name in names)
+    colours = _shades(len(names)) if are_numbers else _repeated(OUR_COLOURS, len(names))
+    return alt.Color("by:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _shades(n: int) -> list[str]:
+    """Return n colours from the first to the last of SHADES."""
+    parts = [[int(shade[at : at + 2], 16) for at in (1, 3, 5)] for shade in SHADES]
+    colours = []
+    for step in range(n):
+        at = step * (len(parts) - 1) / (n - 1)
+        first = min(int(at), len(parts) - 2)
+        mixed = (round(a + (at - first) * (b - a)) for a, b in zip(parts[first], parts[first + 1], strict=True))
+        colours.append("#" + "".join(f"{part:02x}" for part in mixed))
+    return colours
+
+
+def _repeated(marks: list[Any], n: int) -> list[Any]:
+    return [marks[at % len(marks)] for at in range(n)]
+
+
+def _x(drawing: Drawing) -> alt.X:
+    return alt.X("x:Q", scale=_scale(drawing.x, drawing.x_range), axis=_axis(drawing.x, drawing.x_range, False))
+
+
+def _y(drawing: Drawing, field: str = "y") -> alt.Y:
+    return alt.Y(f"{field}:Q", scale=_scale(drawing.y, drawing.y_range), axis=_axis(drawing.y, drawing.y_range, True))
+
+
+def _scale(axis: Axis, ends: Range) -> alt.Scale:
+    return alt.Scale(type="log" if axis.is_log else "linear", domain=list(ends), nice=False, zero=False)
+
+
+def _axis(axis: Axis, ends: Range, grid: bool) -> alt.Axis:
+    return alt.Axis(
+        title=axis.title,
+        titleFontWeight="normal",
+        labelExpr=NUMBERS,
+        labelOverlap="greedy",
+        labelSeparation=8,
+        grid=grid,
+        **({"values": _log_ticks(*ends)} if axis.is_log else {"tickCount": 6}),
+    )
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return powers of ten; if there are few, also 2 and 5 times these; within less than a factor of 2, even steps."""
+    import numpy as np
+
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    digits = (1,) if high > 1e4 * low else (1, 2, 5)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    if len(inside) >= 3:
+        return inside
+    step = 10.0 ** np.floor(np.log10((high - low) / 4))
+    step *= next(digit for digit in (1, 2, 5, 10) if (high - low) / (digit * step) <= 6)
+    return [float(f"{tick * step:.12g}") for tick in range(int(np.ceil(low / step)), int(high / step) + 1)]
