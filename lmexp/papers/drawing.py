@@ -36,9 +36,8 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its scale and its text."""
+    """The scale of one axis."""
 
-    title: str
     is_log: bool
 
     def scaled(self, values: Floats) -> Floats:
@@ -126,8 +125,8 @@ class Drawing:
 
 def draw(figure: Figure, evidence: Evidence) -> Drawing:
     """Return a figure with our points. Raises UserError for a wrong expression, and if there is nothing to draw."""
-    x = Axis(figure.x_title or heading_of(figure.x), "x" in figure.log)
-    y = Axis(figure.y_title or heading_of(figure.y), "y" in figure.log)
+    x = Axis("x" in figure.log)
+    y = Axis("y" in figure.log)
     series = tuple(_series(figure, evidence, x, y))
     our_x, our_y = (np.concatenate([getattr(one, name) for one in series]) for name in ("x", "y"))
     spans = [one.low for one in series] + [one.high for one in series]
@@ -142,13 +141,6 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
     published = tuple(_published(*pair, box, our_x) for pair in zip(figure.curves, lines, strict=True))
     fits = tuple(fit for one in series if figure.fit and (fit := _fit(figure.fit, one, x, y)))
     return Drawing(figure, x, y, series, fits, published, box.x_range, box.y_range)
-
-
-def heading_of(expression: str) -> str:
-    """Return the heading of a column, or an expression as it stands."""
-    from lmexp.runs.columns import column
-
-    return column(expression).heading
 
 
 def _series(figure: Figure, evidence: Evidence, x_axis: Axis, y_axis: Axis) -> Iterator[Series]:

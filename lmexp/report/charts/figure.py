@@ -12,6 +12,7 @@ from lmexp.papers.drawing import Axis, Drawing, Range
 from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
 from lmexp.report.charts.fit_encodings import SHADES, data_rows, tip
 from lmexp.report.figure_words import label_of
+from lmexp.runs.columns import column
 
 HEIGHT = 380
 PUBLISHED = PALETTE[2]
@@ -31,7 +32,7 @@ NUMBERS = (
 def figure_chart(drawing: Drawing) -> alt.LayerChart:
     """Return the chart of a figure, with its data."""
     layers = [*_published_layers(drawing), *_fit_layers(drawing), *_our_layers(drawing)]
-    said = f"{drawing.figure.title}: {drawing.y.title} against {drawing.x.title}"
+    said = f"{drawing.figure.title}: {_title_y(drawing)} against {_title_x(drawing)}"
     chart = styled(layers, "''", HEIGHT, said)
     return chart.configure_title(offset=0)
 
@@ -43,7 +44,7 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
         columns = {"x": one.x, "y": one.y, "low": one.low, "high": one.high, "seeds": one.seeds}
         rows += data_rows(columns, by=one.name)
     names = [one.name for one in drawing.series]
-    title = None if drawing.figure.by is None else drawing.figure.by
+    title = None if drawing.figure.by is None else column(drawing.figure.by).heading
     legend = alt.Legend(
         title=title, titleFontWeight="normal", titleColor=INK, symbolOpacity=1, labelLimit=MAX_TEXT, titleLimit=MAX_TEXT
     )
@@ -57,8 +58,8 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
     shape = alt.Shape("by:N", scale=alt.Scale(domain=names, range=_repeated(SHAPES, len(names))), legend=legend)
     tooltip = [
         *([alt.Tooltip("by:N")] if drawing.figure.by else []),
-        tip("x", drawing.x.title, ".4g"),
-        tip("y", drawing.y.title, ".5g"),
+        tip("x", _title_x(drawing), ".4g"),
+        tip("y", _title_y(drawing), ".5g"),
         tip("low", "from", ".5g"),
         tip("high", "to", ".5g"),
         tip("seeds", "seeds", "d"),
@@ -108,7 +109,7 @@ def _published_layers(drawing: Drawing) -> list[alt.Chart]:
         ),
     )
     base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), y=_y(drawing), order="at:Q")
-    tooltip = [alt.Tooltip("by:N"), tip("x", drawing.x.title, ".4g"), tip("y", drawing.y.title, ".5g")]
+    tooltip = [alt.Tooltip("by:N"), tip("x", _title_x(drawing), ".4g"), tip("y", _title_y(drawing), ".5g")]
     layers = [
         base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, tooltip=tooltip),
     ]
@@ -149,21 +150,37 @@ def _repeated(marks: list[Any], n: int) -> list[Any]:
     return [marks[at % len(marks)] for at in range(n)]
 
 
+def _title_x(drawing: Drawing) -> str:
+    return drawing.figure.x_title or column(drawing.figure.x).heading
+
+
+def _title_y(drawing: Drawing) -> str:
+    return drawing.figure.y_title or column(drawing.figure.y).heading
+
+
 def _x(drawing: Drawing) -> alt.X:
-    return alt.X("x:Q", scale=_scale(drawing.x, drawing.x_range), axis=_axis(drawing.x, drawing.x_range, False))
+    return alt.X(
+        "x:Q",
+        scale=_scale(drawing.x, drawing.x_range),
+        axis=_axis(_title_x(drawing), drawing.x, drawing.x_range, False),
+    )
 
 
 def _y(drawing: Drawing, field: str = "y") -> alt.Y:
-    return alt.Y(f"{field}:Q", scale=_scale(drawing.y, drawing.y_range), axis=_axis(drawing.y, drawing.y_range, True))
+    return alt.Y(
+        f"{field}:Q",
+        scale=_scale(drawing.y, drawing.y_range),
+        axis=_axis(_title_y(drawing), drawing.y, drawing.y_range, True),
+    )
 
 
 def _scale(axis: Axis, ends: Range) -> alt.Scale:
     return alt.Scale(type="log" if axis.is_log else "linear", domain=list(ends), nice=False, zero=False)
 
 
-def _axis(axis: Axis, ends: Range, grid: bool) -> alt.Axis:
+def _axis(title: str, axis: Axis, ends: Range, grid: bool) -> alt.Axis:
     return alt.Axis(
-        title=axis.title,
+        title=title,
         titleFontWeight="normal",
         labelExpr=NUMBERS,
         labelOverlap="greedy",
