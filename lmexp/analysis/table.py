@@ -27,7 +27,7 @@ from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import INIT, Axes, Cell, Manifest, SkippedCell, Values, read_manifest
-from lmexp.runs.record import Row, identity_columns
+from lmexp.runs.record import Row, identity_columns, kaplan_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
@@ -285,7 +285,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
     """
     state = run.read_state()
     where = {"state": state.state, "reason": state.reason}
-    rows = [{**row, **where} for row in run.read_record()]
+    rows = [{**kaplan_columns(row), **row, **where} for row in run.read_record()]
     if rows:
         return rows
     # Before the queue has created the run directory, only the cell is known.
@@ -299,7 +299,8 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
         known |= _last_score(run)
     if state.state == "running" and not run.is_alive(state):
         where["reason"] = where["reason"] or "its process is gone"
-    return [{**known, **where}, *({**row, "state": "done", "reason": None} for row in run.read_milestones())]
+    reached = ({**kaplan_columns(row), **row, "state": "done", "reason": None} for row in run.read_milestones())
+    return [{**known, **where}, *reached]
 
 
 def _last_score(run: RunDir) -> Row:

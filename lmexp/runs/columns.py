@@ -94,6 +94,13 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             short="matmul params",
             format=SI,
         ),
+        Column(
+            "n_params_kaplan",
+            "parameters outside embeddings and head, as Kaplan et al. 2020 count them: flops_per_token_kaplan / 6",
+            "parameters, Kaplan",
+            short="params, Kaplan",
+            format=SI,
+        ),
         Column("n_layers", "layers", "layers", short="layers"),
         Column("d_model", "width of the residual stream", "width"),
         Column("n_heads", "attention heads of a layer", "heads", short="heads"),
@@ -110,6 +117,20 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             role="quality",
             terminal_rank=1,
             in_tooltip=True,
+        ),
+        *(
+            Column(
+                f"loss_quarter_{number}",
+                f"validation loss of the targets in the {ordinal} quarter of the context, by their position in the "
+                "window; null for tasks other than causal_lm. If all windows are full and the context is a multiple "
+                "of 4, the mean of the four is the loss",
+                f"loss in the {ordinal} quarter",
+                "nats",
+                f"loss q{number}",
+                ".4f",
+                better="lower",
+            )
+            for number, ordinal in enumerate(("first", "second", "third", "last"), start=1)
         ),
         Column(
             "loss_floor",
@@ -308,6 +329,14 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             terminal_rank=3,
             leads_page=True,
             in_tooltip=True,
+        ),
+        Column(
+            "train_flops_kaplan",
+            "training FLOPs of the whole run as Kaplan et al. 2020 count them: flops_per_token_kaplan times tokens",
+            "training compute, Kaplan",
+            "FLOPs",
+            "FLOPs, Kaplan",
+            SI,
         ),
         Column(
             "spent_flops",
@@ -604,7 +633,9 @@ FAMILIES = {
 COLUMNS = {column.name: column for columns in SECTIONS.values() for column in columns}
 QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "quality")
 """Columns that say how good a model is. Every evaluation during training writes them into the curve."""
-PER_TOKEN = frozenset({"loss", "perplexity", "accuracy"})
+LOSS_BY_QUARTER = tuple(name for name in COLUMNS if name.startswith("loss_quarter_"))
+"""The validation loss by quarter of the context, in order."""
+PER_TOKEN = frozenset({"loss", "perplexity", "accuracy", *LOSS_BY_QUARTER})
 """Qualities that are means over tokens if the task predicts text, and over labels if not."""
 ON_TEST = "-test"
 """Follows the name of the task in the name of scores on the test split."""

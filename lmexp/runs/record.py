@@ -7,6 +7,7 @@ an estimate, or could come from several places, the column beside it (`*_source`
 from collections.abc import Mapping
 from typing import Any
 
+from lmexp.config.models.count import whole
 from lmexp.config.schema import RunConfig
 from lmexp.runs.columns import COLUMNS, FAMILIES
 
@@ -23,6 +24,18 @@ def complete(values: Mapping[str, Any]) -> Row:
     if unknown:
         raise KeyError(f"not columns of a record: {unknown}")
     return {name: values.get(name) for name in [*COLUMNS, *sorted(extra)]}
+
+
+def kaplan_columns(row: Mapping[str, Any]) -> Row:
+    """Return size and work in the counts of Kaplan et al. 2020, from a row's other columns; null where these are.
+
+    Rows of records that were written before these columns existed get them when they are read.
+    """
+    a_token, tokens = row.get("flops_per_token_kaplan"), row.get("tokens")
+    return {
+        "n_params_kaplan": None if a_token is None else whole(a_token / 6),
+        "train_flops_kaplan": None if a_token is None or tokens is None else float(a_token) * tokens,
+    }
 
 
 def is_number(value: Any) -> bool:

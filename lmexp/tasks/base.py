@@ -47,6 +47,8 @@ class Quality:
     tokens: int
     word_perplexity: float | None = None
     """exp of the loss per word; None where words are not counted."""
+    quarters: tuple[float | None, ...] = ()
+    """The loss by quarter of the context, None for one without targets; empty where targets have no place in a text."""
 
     @classmethod
     def from_sums(
@@ -73,6 +75,7 @@ class Quality:
         )
 
 
+QUARTERS = 4
 MAX_EXPONENT = 690.0
 """A table holds numbers up to 1e300; a perplexity beyond e to the power of this is infinite."""
 
@@ -147,6 +150,13 @@ class Task(pl.LightningModule):
         A task that defines this need not hold the logits of a whole micro-batch; see `_pieces`.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define `features`")
+
+    def quarters(self, batch: Batch) -> Tensor | None:
+        """Return in which quarter of the context each target is, 0 to 3, in the order of `predict`: (N,) int64.
+
+        None: the targets are not those of a text, one after another.
+        """
+        return None
 
     def judge(self, feed: Feed, batch: int) -> TaskScores:
         """Return the task's own scores and the user's metrics over the split that `feed` scores, in batches of `batch`.
@@ -294,7 +304,7 @@ class Task(pl.LightningModule):
         """
         trainer = self._trainer  # None outside of a Trainer
         wide = torch.float32 if self.device.type == "mps" else torch.float64  # mps has no float64
-        sums = torch.zeros(3, dtype=wide, device=self.device)
+        sums = torch.zeros(3 + 2 * QUARTERS, dtype=wide, device=self.device)
         behind = self._behind(batches)
         with self.at_rest():
             for batch in batches:
@@ -305,18 +315,32 @@ class Task(pl.LightningModule):
             self.model.reshard()  # what stays gathered for a backward pass
         if trainer is not None and trainer.world_size > 1:
             sums = trainer.strategy.reduce(sums, reduce_op="sum")
-        nll_sum, count, right = sums.tolist()
-        return Quality.from_sums(nll_sum, int(count), int(right), text_bytes, self.predicts_text, text_words)
+        nll_sum, count, right, *by_quarter = sums.tolist()
+        quality = Quality.from_sums(nll_sum, int(count), int(right), text_bytes, self.predicts_text, text_words)
+        nlls, counts = by_quarter[:QUARTERS], by_quarter[QUARTERS:]
+        if any(counts):
+            means = (nll / count if count else None for nll, count in zip(nlls, counts, strict=True))
+            return replace(quality, quarters=tuple(means))
+        return quality
 
     def _score(self, batch: Batch, wide: torch.dtype) -> Tensor:
-        """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest."""
-        sums = torch.zeros(3, dtype=wide, device=self.device)
+        """Return a batch's summed negative log-likelihood, its targets and how many of them were the likeliest.
+
+        The first two follow again for each quarter of the context, all likelihoods first: (3 + 2 * QUARTERS,).
+        """
+        sums = torch.zeros(3 + 2 * QUARTERS, dtype=wide, device=self.device)
         with self.as_trained(), self._without_new_graph(batch):
-            for logits, targets in self._logits(self._to_device(batch)):
+            batch = self._to_device(batch)
+            quarters = self.quarters(batch)
+            for logits, targets in self._logits(batch):
                 nll = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
                 valid = targets != IGNORED
                 correct = (logits.argmax(-1) == targets) & valid
-                sums += torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+                sums[:3] += torch.stack([nll.to(wide).sum(), valid.sum().to(wide), correct.sum().to(wide)])
+                if quarters is not None:
+                    inside = quarters[: len(targets)] == torch.arange(QUARTERS, device=self.device)[:, None]
+                    quarters = quarters[len(targets) :]
+                    sums[3:] += torch.cat([nll.to(wide).where(inside, 0.0).sum(1), (inside & valid).sum(1).to(wide)])
         return sums
 
     def as_trained(self) -> AbstractContextManager[Any]:

@@ -1,8 +1,9 @@
 """Causal language modelling: predict each token from those before it."""
 
+import torch
 from torch import Tensor
 
-from lmexp.tasks.base import Batch, Task
+from lmexp.tasks.base import QUARTERS, Batch, Task
 
 
 class CausalLM(Task):
@@ -18,6 +19,14 @@ class CausalLM(Task):
     def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """See Task.features."""
         return self._read(batch, features_only=True), batch["targets"].flatten()
+
+    def quarters(self, batch: Batch) -> Tensor | None:
+        """See Task.quarters; a subclass that predicts something else has none."""
+        if type(self).predict is not CausalLM.predict:
+            return None
+        rows, length = batch["targets"].shape
+        of_position = torch.arange(length, device=batch["targets"].device) * QUARTERS // self.config.model.context
+        return of_position.clamp(max=QUARTERS - 1).repeat(rows)
 
     def _read(self, batch: Batch, **options: bool) -> Tensor:
         """Pass the inputs through the model: (N, V), or what `options` ask for."""

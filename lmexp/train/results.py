@@ -15,9 +15,9 @@ from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
 from lmexp.data.loss_floor import loss_floor
-from lmexp.runs.columns import ON_TEST
+from lmexp.runs.columns import LOSS_BY_QUARTER, ON_TEST
 from lmexp.runs.origin import THEN, utc
-from lmexp.runs.record import Row, complete, identity_columns
+from lmexp.runs.record import Row, complete, identity_columns, kaplan_columns
 from lmexp.tasks.base import Quality
 from lmexp.tasks.baselines import baseline_columns
 from lmexp.train.progress import Progress
@@ -69,7 +69,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | origin
         | {"trained_by": THEN.join(progress.trained_by)}
     )
-    row |= utilisation_columns(training, row["tokens_per_second"], may_measure=bool(is_alone))
+    row |= kaplan_columns(row) | utilisation_columns(training, row["tokens_per_second"], may_measure=bool(is_alone))
     if (row["mfu"] or 0) > 1:
         print(f"MFU is {row['mfu']:.2f}, which is above the peak ({row['peak_source']}): that peak is too low")
     return row
@@ -83,6 +83,7 @@ def quality_columns(quality: Quality) -> Row:
         "word_perplexity": _finite(quality.word_perplexity),
         "bits_per_byte": quality.bits_per_byte,
         "accuracy": quality.accuracy,
+        **dict(zip(LOSS_BY_QUARTER, quality.quarters, strict=False)),
     }
 
 

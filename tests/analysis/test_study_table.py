@@ -161,6 +161,19 @@ def test_axis_values_of_mixed_kinds_and_lists_are_text(tmp_path):
     assert values.dropna().tolist() == ["8", "auto", "[1, 2]"]
 
 
+def test_a_record_from_before_a_column_has_it_empty_and_what_follows_from_others_filled_in(tmp_path):
+    folder = write_study(tmp_path)
+    later = ("loss_quarter_1", "n_params_kaplan", "train_flops_kaplan")
+    for file in folder.glob("*/record.json"):
+        content = read_json(file)
+        old = [{name: value for name, value in row.items() if name not in later} for row in content["rows"]]
+        write_json(file, content | {"rows": [row | {"flops_per_token_kaplan": 600, "tokens": 10} for row in old]})
+    table = load_study([folder]).table
+    done = table[table["state"] == "done"]
+    assert set(done["n_params_kaplan"]) == {100} and set(done["train_flops_kaplan"]) == {6000.0}
+    assert done["loss_quarter_1"].isna().all() and table.loc[table["state"] != "done", "n_params_kaplan"].isna().all()
+
+
 def test_curves_are_long_and_name_their_kind(demo):
     curves = load_study([demo]).curves
     assert set(curves["kind"]) == {"train", "validation"}

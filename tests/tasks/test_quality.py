@@ -38,6 +38,30 @@ def task() -> CausalLM:
     return CausalLM(Table(), CONFIG)
 
 
+@pytest.mark.parametrize("pieces", [1, 7, 1000])  # targets that are scored at a time
+def test_the_loss_by_quarter_is_that_of_the_targets_at_these_places(
+    task: CausalLM, pieces: int, monkeypatch: pytest.MonkeyPatch
+):
+    length = CONFIG.model.context
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randint(0, CLASSES, (2, 6, length), generator=generator)
+    logits, rights = task.model.logits(inputs.flatten()), targets.flatten()
+    split = lambda batch: zip(logits.split(pieces), rights.split(pieces), strict=True)  # noqa: E731
+    monkeypatch.setattr(task, "_logits", split)
+    quality = task.evaluate([{"inputs": inputs, "targets": targets}], None)
+    nll = -task.model.logits.weight.detach().double().log_softmax(-1)[inputs, targets]
+    assert quality.quarters == pytest.approx(nll.reshape(6, 4, -1).mean((0, 2)).tolist(), abs=1e-6)
+    assert sum(quality.quarters) / 4 == pytest.approx(quality.loss, abs=1e-12)
+
+
+def test_a_short_window_counts_by_its_places_and_a_quarter_without_targets_has_no_loss(task: CausalLM):
+    inputs, targets = torch.randint(0, CLASSES, (2, CONFIG.model.context // 4 + 1))
+    quality = task.evaluate([batch_of(inputs, targets)], None)
+    nll = -task.model.logits.weight.detach().double().log_softmax(-1)[inputs, targets]
+    expected = [pytest.approx(float(nll[:-1].mean()), abs=1e-6), pytest.approx(float(nll[-1]), abs=1e-6), None, None]
+    assert list(quality.quarters) == expected
+
+
 def test_the_perplexity_per_word_divides_the_same_sum_by_words():
     quality = Quality.from_sums(nll=60.0, tokens=30, correct=0, text_bytes=None, text_words=12)
     assert (quality.perplexity, quality.word_perplexity) == (math.exp(2), math.exp(5))

@@ -14,7 +14,7 @@ from lmexp.cost.device import detect
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.flops import count_model
 from lmexp.data.store import prepare
-from lmexp.runs.columns import COLUMNS
+from lmexp.runs.columns import COLUMNS, LOSS_BY_QUARTER
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.train.checkpoint import last_checkpoint, load_final
 from lmexp.train.worker import main
@@ -182,6 +182,11 @@ def test_the_final_model_gives_the_recorded_loss(make_run: MakeRun):
         quality = task.evaluate(ValidationBatches(Windows(store, 32, 0), batch), store.bytes("validation"))
         assert quality.loss == pytest.approx(record_of(run)["loss"], abs=1e-6)
         assert quality.tokens == store.tokens("validation") - 1
+        recorded = [record_of(run)[name] for name in LOSS_BY_QUARTER]
+        assert quality.quarters == pytest.approx(recorded, abs=1e-6) and len(set(recorded)) == 4
+    row = record_of(run)
+    assert row["n_params_kaplan"] == 12 * config.model.n_layers * config.model.d_model**2  # Kaplan et al., table 1
+    assert row["train_flops_kaplan"] == 6 * row["n_params_kaplan"] * row["tokens"]
 
 
 def test_json_files_hold_neither_nan_nor_infinity(make_run: MakeRun):
