@@ -1,5 +1,6 @@
 """`lmexp reproduce`: run what a paper claims, and judge the claims."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,12 +20,17 @@ def reproduce(
         str,
         typer.Option(help="cpu: minutes on two cores; gpu: hours on one GPU; paper: the published sizes and budgets."),
     ] = "cpu",
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write the page NAME.md with its figures into this folder."),
+    ] = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Train nothing: judge the runs that are there.")] = False,
 ) -> None:
     """Reproduce a paper: train what is missing, and say of each claim whether it is borne out."""
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import SCALES, find_paper
     from lmexp.papers.reproduction import judge_paper, sweep_folder
+    from lmexp.report.export.paper_page import page_name, write_page
     from lmexp.report.page.paper import write_paper
     from lmexp.report.terminal.paper import print_paper
 
@@ -33,6 +39,8 @@ def reproduce(
         raise UserError(f"--scale {scale}: choose {', '.join(SCALES)}")
     short, file, paper = find_paper(name, search_roots(common.config_dir))
     overrides, result = paper.overrides(wanted), None
+    if page is not None:
+        page.mkdir(parents=True, exist_ok=True)  # before the runs, since it may be impossible
     if not no_run:
         from lmexp.study.run import resolve_to_run
 
@@ -40,11 +48,14 @@ def reproduce(
         resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
         result = run_with_progress(resolved, policy.parse())
     judged = judge_paper(short, paper, wanted, common.output_dir)
-    page = write_paper(judged)
+    files = [write_paper(judged), write_page(judged, judged.folder)]
+    if page is not None:
+        stem = page_name(short, wanted)
+        files.append(write_page(judged, page, stem, f"{stem}-"))
     if common.as_json:
-        print_json(judged.document() | {"page": str(page)})
+        print_json(judged.document() | {"page": str(files[0]), "markdown": str(files[-1])})
     else:
         print_paper(judged, out)
-        print_line(f"\npaper: {page}")
+        print_line("\n" + "\n".join(f"paper: {file}" for file in files))
     if result is not None:
         end_with_failures(result)

@@ -40,6 +40,10 @@ class Reproduction:
     folder: Path
     judged: tuple[Judged, ...]
     drawings: tuple[Drawing | Undrawn, ...]
+    evidence: Evidence
+    """What they rest on."""
+    question: str | None
+    """What the sweep asks."""
     runs: int
     """Finished runs that they rest on."""
     date: str
@@ -86,7 +90,7 @@ def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reprodu
     judged = tuple(judge(paper.claims_at(scale), evidence))
     drawings = tuple(_drawn(figure, evidence) for figure in paper.figure)
     n_runs = int(evidence.table["run_id"].nunique())
-    result = Reproduction(name, paper, scale, folder, judged, drawings, n_runs, date)
+    result = Reproduction(name, paper, scale, folder, judged, drawings, evidence, study.question, n_runs, date)
     write_json(result.file, result.document())
     note_verdicts(outputs, name, scale, {"date": date, "runs": n_runs, "verdicts": result.verdicts})
     return result

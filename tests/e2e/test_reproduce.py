@@ -53,11 +53,13 @@ def test_a_paper_is_run_judged_and_listed(paper: None, tmp_path: Path, lmexp: Lm
     assert ended.returncode == 0, ended.stderr
     assert "4 runs at scale cpu: 1 borne out, 1 not judged, 1 not run" in ended.stdout
     assert "there is no column 'flavour'" in ended.stdout
-    again = lmexp("reproduce", "rates2024", "--no-run", "--json")
+    again = lmexp("reproduce", "rates2024", "--no-run", "--json", "--page", "pages")
     document = json.loads(again.stdout)
     folder = tmp_path / "outputs" / "papers-rates2024"
     assert json.loads((folder / "claims.json").read_text()).items() <= document.items()
     assert "form-action 'none'" in (folder / "paper.html").read_text() and document["page"].endswith("paper.html")
+    assert sorted(file.name for file in (tmp_path / "pages").iterdir()) == ["rates2024-claims.svg", "rates2024.md"]
+    assert "# Learning rates" in (folder / "paper.md").read_text()
     helps = document["claims"][0]
     assert helps["verdict"] == "borne out" and helps["high"] < -0.05
     listed = lmexp("list", "papers")

@@ -5,13 +5,19 @@ does.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 
 from lmexp.papers.judge import Judged
 from lmexp.report.charts.base import INK, PALETTE, styled
 
-HEIGHT = 60
+HEIGHT, WIDTH = 60, 720
+CHART_NOTE = (
+    "In the charts of claims, the shaded range is the band, the dot is our number with its 95 % interval, and the red "
+    "tick is the published number."
+)
 MARGIN = 0.15
 """Space left and right of what is shown, as a share of it."""
 
@@ -43,3 +49,21 @@ def claim_chart(one: Judged) -> alt.LayerChart | None:
         layers.append(ticks.mark_tick(color=PALETTE[2], thickness=3, height=HEIGHT * 0.7).encode(x=at("published")))
     said = f"{claim.name}: ours {ours.value:.4g}, from {ours.low:.4g} to {ours.high:.4g}; the band is {claim.limits}"
     return styled(layers, "''", HEIGHT, said)
+
+
+def claims_spec(judged: Sequence[Judged]) -> dict[str, Any] | None:
+    """Return the charts of all claims below one another, as Vega-Lite has them; None if the runs give no number."""
+    charts = [(one, chart.to_dict()) for one in judged if (chart := claim_chart(one))]
+    if not charts:
+        return None
+    whole = ("$schema", "config", "background", "autosize", "datasets")
+    parts: list[dict[str, Any]] = []
+    datasets: dict[str, Any] = {}
+    for one, spec in charts:
+        title = {**spec["title"], "text": f"{one.claim.name}: {one.verdict}"}
+        its = {key: value for key, value in spec.items() if key not in whole}
+        parts.append({**its, "title": title, "width": WIDTH})
+        datasets |= spec.get("datasets", {})
+    first = charts[0][1]
+    shared = {"$schema": first["$schema"], "config": first["config"], "datasets": datasets}
+    return {**shared, "vconcat": parts, "spacing": 24}

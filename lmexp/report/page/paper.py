@@ -6,7 +6,7 @@ from lmexp.files import write_atomically
 from lmexp.papers.drawing import Drawing
 from lmexp.papers.overview import counts_in_words
 from lmexp.papers.reproduction import CLAIMS, Reproduction
-from lmexp.report.charts.claims import claim_chart
+from lmexp.report.charts.claims import CHART_NOTE, claim_chart
 from lmexp.report.charts.figure import figure_chart
 from lmexp.report.figure_words import sentences_of
 from lmexp.report.page.document import Table, Titled, document_page
@@ -14,10 +14,6 @@ from lmexp.report.terminal.paper import HEADINGS, TEXT_HEADINGS, claim_sentence,
 from lmexp.report.texts import NULL
 
 PAGE = "paper.html"
-CHART_NOTE = (
-    "In the charts of claims, the shaded range is the band, the dot is our number with its 95 % interval, and the red "
-    "tick is the published number."
-)
 
 
 def write_paper(result: Reproduction) -> Path:

@@ -7,12 +7,13 @@ from rich.text import Text
 
 from lmexp.papers.judge import Judged
 from lmexp.papers.overview import counts_in_words
-from lmexp.papers.paper import Paper
+from lmexp.papers.paper import Claim, Paper
 from lmexp.papers.reproduction import Reproduction, Undrawn
 from lmexp.report.terminal.layout import small_table
 
 HEADINGS = ("claim", "published", "ours", "95 % interval", "band", "verdict")
 TEXT_HEADINGS = ("claim", "verdict")
+UNCHECKED_NOTE = "* a published number that nobody has compared with the paper itself"
 
 
 def print_paper(result: Reproduction, console: Console) -> None:
@@ -35,13 +36,15 @@ def source_of(paper: Paper) -> str:
 def notes_of(result: Reproduction) -> list[str]:
     """Return what would decide the open claims, the paper's notes, why a figure is missing, and what marks mean."""
     notes = [f"{one.claim.name}: {one.why}." for one in result.judged if one.why]
-    notes += result.paper.notes
-    notes += [
-        f"{one.figure.title}: not drawn, because {one.why}" for one in result.drawings if isinstance(one, Undrawn)
-    ]
+    notes += [*result.paper.notes, *undrawn(result)]
     if any(not one.claim.checked for one in result.judged):
-        notes.append("* a published number that nobody has compared with the paper itself")
+        notes.append(UNCHECKED_NOTE)
     return notes
+
+
+def undrawn(result: Reproduction) -> list[str]:
+    """Return why figures are missing."""
+    return [f"{one.figure.title}: not drawn, because {one.why}" for one in result.drawings if isinstance(one, Undrawn)]
 
 
 def claim_sentence(one: Judged) -> str:
@@ -51,13 +54,22 @@ def claim_sentence(one: Judged) -> str:
 
 def claim_texts(one: Judged) -> list[str | None]:
     """Return the cells of a claim's row; None for what is not known."""
-    claim, ours = one.claim, one.ours
+    claim = one.claim
+    return [claim.name, published_text(claim), ours_text(one), interval_text(one), str(claim.limits), one.verdict]
+
+
+def published_text(claim: Claim) -> str | None:
+    """Return the published number, marked if nobody has compared it with the paper; None if there is none."""
     published = f"{claim.published:g}" if isinstance(claim.published, int | float) else claim.published
-    return [
-        claim.name,
-        published if published is None or claim.checked else f"{published}*",
-        None if math.isnan(ours.value) else f"{ours.value:.4g}",
-        f"{ours.low:.4g} to {ours.high:.4g}" if math.isfinite(ours.high - ours.low) else None,
-        str(claim.limits),
-        one.verdict,
-    ]
+    return published if published is None or claim.checked else f"{published}*"
+
+
+def ours_text(one: Judged) -> str | None:
+    """Return our number; None if the runs give none."""
+    return None if math.isnan(one.ours.value) else f"{one.ours.value:.4g}"
+
+
+def interval_text(one: Judged) -> str | None:
+    """Return the interval of our number; None if the runs give none."""
+    low, high = one.ours.low, one.ours.high
+    return f"{low:.4g} to {high:.4g}" if math.isfinite(high - low) else None
