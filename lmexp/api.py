@@ -6,8 +6,8 @@
     df[lmexp.frontier(df, cost="train_flops")]
     lmexp.fit(df)
 
-`run`, `sweep`, `plan` and `report` do what the commands of these names do. They take the same overrides, return typed
-results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a script.
+`run`, `sweep`, `plan`, `report` and `reproduce` do what the commands of these names do. They take the same overrides,
+return typed results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a script.
 `frontier` and `fit` take any DataFrame that has the columns they need, such as one from your own csv file.
 
 Wrong input raises `lmexp.UserError` with a message of one sentence. Importing this module, `load`, `frontier`, `fit`
@@ -35,6 +35,7 @@ from lmexp.runs.columns_text import plain_text
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
     from lmexp.launch.policy import Policy
+    from lmexp.study.paper import PaperReport
     from lmexp.study.plan import SweepPlan
     from lmexp.study.report import StudyReport
     from lmexp.study.run import RunResult, SweepResult
@@ -182,6 +183,45 @@ def report(
         under=dict(under or {}),
     )
     return write_report_files(study, StudyView.of(study, options), paths, formats)
+
+
+def reproduce(
+    name: str,
+    *,
+    scale: str = "cpu",
+    run: bool = True,
+    output_dir: Folder | None = None,
+    config_dir: Folder | None = None,
+    policy: "Policy | None" = None,
+    trust: Iterable[str] = (),
+    verbose: bool = False,
+) -> "PaperReport":
+    """Run what is missing of a paper's experiment, judge its claims, and write the page and its figures.
+
+    `lmexp.reproduce("markov").claims` is a DataFrame with a row for each claim: its verdict, our value with its 95 %
+    interval, the band, and what the paper says. The result also has the `table` of the runs, their `folder`, and the
+    files `page` and `markdown`. A run that fails does not raise: the claims about it are not judged.
+
+    Args:
+        name: a paper's name (`lmexp list papers`) or the path of its file.
+        scale: "cpu" takes minutes on two cores, "gpu" hours on one GPU, "paper" has the published sizes and budgets.
+        run: with False, nothing is trained, and the claims are judged on the runs that are there.
+        output_dir, config_dir, policy, trust, verbose: as for `run`.
+
+    Raises UserError for wrong input, if there are no finished runs, and if no claim can be judged.
+    """
+    from lmexp.config.paths import search_roots
+    from lmexp.papers.paper import find_paper, scale_named
+    from lmexp.papers.reproduction import judge_paper, sweep_folder
+    from lmexp.study.paper import write_paper_files
+
+    short, file, paper = find_paper(name, search_roots(_path(config_dir)))
+    wanted = scale_named(scale)
+    overrides = paper.overrides(wanted)
+    if run:
+        with _trusting(trust):
+            _run(str(file), overrides, sweep_folder(short, wanted), output_dir, config_dir, policy, verbose)
+    return write_paper_files(judge_paper(short, paper, wanted, _outputs(output_dir)))
 
 
 def load(*folders: Folder, where: str | None = None, all_runs: bool = False) -> pd.DataFrame:

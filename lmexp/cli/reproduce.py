@@ -8,7 +8,6 @@ import typer
 from lmexp.cli.app import DECIDE, out, print_json, print_line, say, verb
 from lmexp.cli.options import CommonWithConfigs, PolicyOptions
 from lmexp.cli.running import end_with_failures, run_with_progress
-from lmexp.errors import UserError
 
 
 @verb(DECIDE, "lmexp reproduce markov", "lmexp reproduce markov --no-run")
@@ -28,15 +27,12 @@ def reproduce(
 ) -> None:
     """Reproduce a paper: train what is missing, and say of each claim whether it is borne out."""
     from lmexp.config.paths import search_roots
-    from lmexp.papers.paper import SCALES, find_paper
+    from lmexp.papers.paper import find_paper, scale_named
     from lmexp.papers.reproduction import judge_paper, sweep_folder
-    from lmexp.report.export.paper_page import page_name, write_page
-    from lmexp.report.page.paper import write_paper
     from lmexp.report.terminal.paper import print_paper
+    from lmexp.study.paper import write_paper_files
 
-    wanted = next((known for known in SCALES if known == scale), None)
-    if wanted is None:
-        raise UserError(f"--scale {scale}: choose {', '.join(SCALES)}")
+    wanted = scale_named(scale)
     short, file, paper = find_paper(name, search_roots(common.config_dir))
     overrides, result = paper.overrides(wanted), None
     if page is not None:
@@ -48,14 +44,11 @@ def reproduce(
         resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
         result = run_with_progress(resolved, policy.parse())
     judged = judge_paper(short, paper, wanted, common.output_dir)
-    files = [write_paper(judged), write_page(judged, judged.folder)]
-    if page is not None:
-        stem = page_name(short, wanted)
-        files.append(write_page(judged, page, stem, f"{stem}-"))
+    report = write_paper_files(judged, page)
     if common.as_json:
-        print_json(judged.document() | {"page": str(files[0]), "markdown": str(files[-1])})
+        print_json(judged.document() | {"page": str(report.page), "markdown": str(report.markdown)})
     else:
         print_paper(judged, out)
-        print_line("\n" + "\n".join(f"paper: {file}" for file in files))
+        print_line(f"\npaper: {report.page}\npaper: {report.markdown}")
     if result is not None:
         end_with_failures(result)

@@ -106,6 +106,14 @@ class Paper(Section):
         return [claim for claim in self.claims if claim.scales is None or scale in claim.scales]
 
 
+def scale_named(name: str) -> Scale:
+    """Return the scale of this name. Raises UserError if there is none."""
+    for known in SCALES:
+        if known == name:
+            return known
+    raise UserError(f"--scale {name}: choose {', '.join(SCALES)}")
+
+
 def find_paper(name: str, roots: list[Path]) -> tuple[str, Path, Paper]:
     """Return the short name, the file and the content of a paper, given by name or by the path of its file.
 

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from lmexp import reproduce
 from tests.conftest import Lmexp
 
 PAPER = """
@@ -62,5 +64,11 @@ def test_a_paper_is_run_judged_and_listed(paper: None, tmp_path: Path, lmexp: Lm
     assert "# Learning rates" in (folder / "paper.md").read_text()
     helps = document["claims"][0]
     assert helps["verdict"] == "borne out" and helps["high"] < -0.05
+    from_python = reproduce("rates2024", run=False, output_dir=tmp_path / "outputs", config_dir=tmp_path)
+    claims = from_python.claims
+    assert claims["verdict"].to_dict() == {claim["name"]: claim["verdict"] for claim in document["claims"]}
+    assert claims.loc["training_helps", ["high", "band_high"]].tolist() == [helps["high"], -0.05]
+    assert claims.loc["of_missing_runs", "value"] is pd.NA and from_python.table["loss"].notna().sum() == 4
+    assert from_python.folder == folder and from_python.page.exists() and from_python.markdown.name == "paper.md"
     listed = lmexp("list", "papers")
     assert "rates2024" in listed.stdout and "1 borne out" in listed.stdout, listed.stderr
