@@ -68,7 +68,7 @@ class Blocks:
         table = evidence.table
         keys = [axis for axis in evidence.axes if axis not in arms]
         cells = [axis for axis in keys if axis != SEED]
-        by = [table[axis].astype("string").fillna("") for axis in keys] if arms else [_units(table)]
+        by = [table[axis].astype("string").fillna("") for axis in keys] if arms else [units_of(table)]
         rows = _groups(by, len(table))
         cell_of = [tuple(str(table[axis].iloc[at[0]]) for axis in cells) for at in rows]
         strata = [np.array([b for b, cell in enumerate(cell_of) if cell == one]) for one in dict.fromkeys(cell_of)]
@@ -117,7 +117,7 @@ class Blocks:
             yield np.concatenate([self.rows[block] for block in np.concatenate(blocks)])
 
 
-def _units(table: pd.DataFrame) -> pd.Series:
+def units_of(table: pd.DataFrame) -> pd.Series:
     """Return the independent unit of each row: the run, which milestones share; each row is one if that is unknown."""
     alone = pd.Series([f"row {row}" for row in range(len(table))])
     for name in ("unit", "run_id"):

@@ -19,9 +19,11 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import Names, Reader, Value, with_plain_names
 from lmexp.errors import UserError, nearest
 from lmexp.papers.evidence import Blocks, Estimated, Evidence, Ints
-from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, paired
+from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, exponent, paired
 
-WHERE, PARAMS = "where", "params"
+WHERE = "where"
+COUNTS = ("params", "flops")
+"""What `exponent` also takes: columns that count size and compute otherwise."""
 
 
 def estimate(expression: str, evidence: Evidence) -> Estimated:
@@ -143,21 +145,25 @@ class ClaimReader(Reader):
         if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
             raise self.refuse(call, f"write {function.signature}")
         given = {self.names.columns.get(str(word.arg), str(word.arg)): word.value for word in call.keywords}
-        known = {WHERE, PARAMS} if function is FUNCTIONS["exponent"] else {WHERE}
+        known = {WHERE, *COUNTS} if function.compute is exponent else {WHERE}
         if strange := given.keys() - known:
             raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}")
-        rows = self._rows
+        rows, whole = self._rows, np.arange(len(self.table))
         if WHERE in given:
-            rows = rows[self._argument(given[WHERE], "condition")[rows]]
+            meant = self._argument(given[WHERE], "condition")
+            rows, whole = rows[meant[rows]], whole[meant]
         kinds = (*kinds, *[kinds[-1]] * (len(call.args) - len(kinds)))
         arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
-        if PARAMS in given:
-            arguments.append(self._argument(given[PARAMS], "column"))
+        if function.compute is exponent:
+            arguments += [self._argument(given[name], "column") if name in given else None for name in COUNTS]
         if function.compute is paired:
             arguments.append(self._settings(call))
-        of_rows = [part[rows] if isinstance(part, np.ndarray) else part for part in arguments]
+        seen, positions = rows, []
+        if function.compute is exponent:  # which budgets it uses is decided by all rows, in every sample
+            seen, positions = whole, [np.searchsorted(whole, rows)]
+        of_rows = [part[seen] if isinstance(part, np.ndarray) else part for part in arguments] + positions
         try:
-            return function.compute(*([self.evidence.at(rows)] if function.of_rows else []), *of_rows)
+            return function.compute(*([self.evidence.at(seen)] if function.of_rows else []), *of_rows)
         except UserError as problem:
             raise self.refuse(call, str(problem)) from None
 

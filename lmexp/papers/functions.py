@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
-from lmexp.analysis.scaling.approaches import approach_1, approach_2
+from lmexp.analysis.scaling.approaches import approach_1
 from lmexp.analysis.scaling.fit import LawFit, fit_law
 from lmexp.analysis.scaling.laws import law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame
+from lmexp.analysis.scaling.recounted import exponent_with
 from lmexp.errors import UserError
-from lmexp.papers.evidence import Estimated, Evidence, Ints
+from lmexp.papers.evidence import Estimated, Evidence, Ints, units_of
 
 Kind = Literal["number", "column", "value", "condition", "word"]
 """What an argument is: one number, a column of numbers (n,), a column of anything as the numbers of its values (n,), a
@@ -113,13 +114,32 @@ def paired(x: Floats, arm: Marks, base: Marks, setting: Ints) -> float:
     return float(np.mean(of_arm[first] / of_base[second] - 1)) if len(first) else np.nan
 
 
-def exponent(evidence: Evidence, approach: float, params: Floats | None = None) -> float:
-    """Return the exponent a of N* ~ C^a by approach 1 or 2 of Hoffmann et al. 2022; with `params`, in other counts."""
+def exponent(evidence: Evidence, approach: float, params: Floats | None, flops: Floats | None, rows: Ints) -> float:
+    """Return the exponent a of N* ~ C^a by approach 1 or 2 of Hoffmann et al. 2022, from rows at some positions.
+
+    `params` and `flops` (n,), of all rows of the evidence, count size and compute otherwise.
+    """
     if approach not in (1, 2):
         raise UserError(f"exponent({approach:g}): approach 1 is the envelope, 2 the parabolas; laws have exponent_of")
-    points = _points(evidence, params)
-    result = (approach_1 if approach == 1 else approach_2)(points)
-    return np.nan if isinstance(result, str) else result.line[0]
+    if approach == 1:
+        chosen = (None if each is None else each[rows] for each in (params, flops))
+        envelope = approach_1(_points(evidence.at(rows), *chosen))
+        result = envelope if isinstance(envelope, str) else envelope.line[0]
+    else:
+        points = _points(evidence, params, flops)
+        result = exponent_with(points, _weights(evidence, points, rows), has_budgets=flops is None)
+    if isinstance(result, str):
+        raise UserError(f"approach {approach:g}: {result}")
+    return result
+
+
+def _weights(evidence: Evidence, points: Points, rows: Ints) -> Floats:
+    """Return how often the unit of each point (n,) is among the rows at some positions, relative to all rows."""
+    units = units_of(evidence.table).to_numpy(dtype=np.str_)
+    names, number = np.unique(units, return_inverse=True)
+    share = np.bincount(number[rows], minlength=len(names)) / np.bincount(number)
+    place = np.searchsorted(names, points.unit)
+    return np.asarray(share[np.minimum(place, len(names) - 1)])
 
 
 def _exponent_of(evidence: Evidence, law: str) -> Estimated:
@@ -154,14 +174,15 @@ def _fitted(evidence: Evidence, law: str) -> LawFit:
     return result
 
 
-def _points(evidence: Evidence, params: Floats | None = None) -> Points:
-    columns, table = {}, evidence.table
-    if params is not None:
-        table, columns = table.assign(**{_OTHER: params}), {"params": _OTHER}
+def _points(evidence: Evidence, params: Floats | None = None, flops: Floats | None = None) -> Points:
+    counts = {"params": params, "flops": flops}
+    given = {f"{name} in other counts": values for name, values in counts.items() if values is not None}
+    columns = {name.split()[0]: name for name in given} | {"unit": _UNIT}
+    table = evidence.table.assign(**given, **{_UNIT: units_of(evidence.table).to_numpy()})
     return points_of_frame(table, columns, dict.fromkeys(("params", "tokens", "flops", "loss"), 1.0), evidence.source)
 
 
-_OTHER = "params in other counts"
+_UNIT = "unit that is resampled"
 
 
 def _means(by: Floats | Ints, values: Floats) -> tuple[Floats, Floats]:
@@ -209,7 +230,8 @@ FUNCTIONS = {
     ),
     "exponent": Function(
         "exponent(approach)",
-        "exponent a of the best size N* ~ C^a by approach 1 or 2; `params=column` counts the size otherwise",
+        "exponent a of the best size N* ~ C^a by approach 1 or 2; `params=` and `flops=` take columns that count "
+        "size and compute otherwise",
         ("number",),
         exponent,
         of_rows=True,

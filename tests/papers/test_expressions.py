@@ -128,6 +128,36 @@ def test_intervals_of_jumping_numbers_hold_the_truth():
     assert held >= 90
 
 
+def isoflops(budgets: tuple[float, ...]) -> Evidence:
+    """Seven sizes at each budget, from a quarter to four times the best one in the middle, with alpha = beta = 0.3."""
+    rows = [
+        {"n_params": n, "tokens": c / 6 / n, "train_flops": c, "loss": 2 + 300 / n**0.3 + 300 / (c / 6 / n) ** 0.3}
+        for c in budgets
+        for n in np.geomspace(1 / 4, 4, 7) * np.sqrt(1e12 / 6)
+    ]
+    return evidence([row | {"seed": 0} for row in rows], ("n_params", "train_flops", "seed"))
+
+
+def test_the_exponent_is_that_of_the_law_in_whatever_counts():
+    study = isoflops((2.5e11, 5e11, 1e12, 2e12, 4e12))
+    assert estimate("exponent(2)", study).value == pytest.approx(0.5, abs=0.01)
+    scaled = estimate("exponent(2, params=3 * n_params, flops=5 * train_flops)", study)
+    assert scaled == pytest.approx(estimate("exponent(2, flops=train_flops)", study)) and scaled.value < 0.51
+    # Counted as N' = N**1.5, the loss falls with N'**-0.2: a = 0.3 / (0.2 + 0.3). As many tokens cost 6 N' D.
+    other = estimate("exponent(2, params=n_params**1.5, flops=train_flops * n_params**0.5)", study)
+    assert other.value == pytest.approx(0.6, abs=0.02) and 0 < other.high - other.low < 0.1
+    difference = estimate("exponent(2, params=n_params**1.5, flops=train_flops * n_params**0.5) - exponent(2)", study)
+    assert difference.low < 0.1 < difference.high
+
+
+def test_three_budgets_are_enough_for_an_interval_of_the_exponent():
+    """Without one run, a budget has fewer sizes than approach 2 asks for, or its optimum at their edge."""
+    study = isoflops((5e11, 1e12, 2e12))
+    fewer = study.at(np.flatnonzero(np.arange(21) % 7 > 1))
+    ours = estimate("exponent(2)", fewer)
+    assert ours.value == pytest.approx(0.5, abs=0.05) and 0 < ours.high - ours.low < 0.5
+
+
 def test_laws_have_their_own_intervals():
     draw = np.random.default_rng(0)
     rows = [
