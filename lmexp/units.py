@@ -28,6 +28,18 @@ def si(value: float) -> str:
     return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTPEZY'[thousands].strip()}"
 
 
+def plain_number(value: float) -> str:
+    """Return a number as a sentence or a legend has it: 1.234, 32, 100k, 2.5e12, 1e-5."""
+    if not math.isfinite(value):
+        return "unknown"
+    if abs(value) >= 1e9 or 0 < abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return (
+        f"{value / 1e6:.3g}M" if abs(value) >= 1e6 else f"{value / 1e3:.3g}k" if abs(value) >= 1e4 else f"{value:.4g}"
+    )
+
+
 def duration(seconds: float) -> str:
     """Return seconds as a person says them: `42 s`, `3 min 5 s`, `2 h 10 min`."""
     whole = max(round(seconds), 0)

@@ -20,6 +20,7 @@ from lmexp.errors import UserError
 from lmexp.papers.evidence import SEED, Evidence
 from lmexp.papers.expressions import in_each_row
 from lmexp.papers.figure import Curve, Figure
+from lmexp.units import plain_number
 
 MIN_SHARE = 0.25
 """The least share of an axis that our points take, whatever is published."""
@@ -64,6 +65,8 @@ class Series:
     high: Floats
     seeds: Floats
     """How many seeds each point is the mean of."""
+    is_number: bool
+    """Whether its name is a number, so that shades from small to large suit it."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,8 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
     y = Axis("y" in figure.log)
     series = tuple(_series(figure, evidence, x, y))
     our_x, our_y = (np.concatenate([getattr(one, name) for one in series]) for name in ("x", "y"))
-    spans = [one.low for one in series] + [one.high for one in series]
+    fits = tuple(fit for one in series if figure.fit and (fit := _fit(figure.fit, one, x, y)))
+    spans = [part for one in series for part in (one.low, one.high)] + [fit.y for fit in fits]
     box = _Box(x, y, our_x, np.concatenate([our_y, *spans]))
     for curve in figure.curves:
         if curve.points:
@@ -139,7 +143,6 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
         if not curve.points:
             box.widen(*line(box.grid))
     published = tuple(_published(*pair, box, our_x) for pair in zip(figure.curves, lines, strict=True))
-    fits = tuple(fit for one in series if figure.fit and (fit := _fit(figure.fit, one, x, y)))
     return Drawing(figure, x, y, series, fits, published, box.x_range, box.y_range)
 
 
@@ -156,7 +159,7 @@ def _series(figure: Figure, evidence: Evidence, x_axis: Axis, y_axis: Axis) -> I
     rows["by"] = in_each_row(figure.by, table).astype(object) if figure.by else OURS
     rows["cell"] = pd.Series(_cells(table, evidence.axes), dtype=object)
     rows = rows[np.isfinite(rows["x"]) & np.isfinite(rows["y"]) & rows["by"].notna()]
-    names = rows["by"].unique().tolist()
+    names = [getattr(name, "item", lambda value=name: value)() for name in rows["by"].unique().tolist()]
     if not names:
         raise UserError("the runs have no points for this figure")
     if len(names) > MAX_SERIES:
@@ -165,7 +168,8 @@ def _series(figure: Figure, evidence: Evidence, x_axis: Axis, y_axis: Axis) -> I
         groups = rows[rows["by"] == name].groupby("cell", sort=False)
         points = groups.agg(x=("x", "mean"), y=("y", "mean"), low=("y", "min"), high=("y", "max"), seeds=("y", "size"))
         points = points.sort_values("x")
-        yield Series(_name(name), *(points[key].to_numpy(dtype=float) for key in ("x", "y", "low", "high", "seeds")))
+        x_at, y_at, low, high, seeds = points[["x", "y", "low", "high", "seeds"]].to_numpy(dtype=float).T
+        yield Series(_name(name), x_at, y_at, low, high, seeds, _is_number(name))
 
 
 def _cells(table: pd.DataFrame, axes: Sequence[str]) -> list[object]:
@@ -293,5 +297,11 @@ def _floats(values: pd.Series, axis: Axis) -> Floats:
 
 
 def _name(value: object) -> str:
-    """Return a value of `by` as the legend has it: 32 for 32.0, 1e9 for 1000000000.0."""
-    return f"{value:g}".replace("e+0", "e").replace("e+", "e") if isinstance(value, int | float) else str(value)
+    """Return a value of `by` as the legend has it: 32, 100k, 2.5e12, true, cosine."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return plain_number(float(value)) if isinstance(value, int | float) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

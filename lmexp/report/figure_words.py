@@ -6,7 +6,7 @@ import numpy as np
 
 from lmexp.analysis.arrays import Floats
 from lmexp.papers.drawing import Drawing, Fit, Published, Series
-from lmexp.units import si
+from lmexp.units import plain_number
 
 UNCHECKED = "*"
 """Marks a published number that nobody has compared with the paper itself."""
@@ -42,8 +42,8 @@ def _points(drawing: Drawing) -> str:
     y, x = drawing.figure.y, drawing.figure.x
     low, high = int(drawing.our_y.argmin()), int(drawing.our_y.argmax())
     ends = (
-        f"The lowest {y} is {_number(drawing.our_y[low])}, at {x} = {_number(drawing.our_x[low])}; "
-        f"the highest is {_number(drawing.our_y[high])}, at {x} = {_number(drawing.our_x[high])}."
+        f"The lowest {y} is {plain_number(drawing.our_y[low])}, at {x} = {plain_number(drawing.our_x[low])}; "
+        f"the highest is {plain_number(drawing.our_y[high])}, at {x} = {plain_number(drawing.our_x[high])}."
     )
     by = f" Colours and shapes tell {drawing.figure.by} apart." if drawing.figure.by else ""
     return f"{first}{by} {ends}"
@@ -54,7 +54,7 @@ def _against(drawing: Drawing, published: Published) -> Iterator[str]:
     label = f"“{label_of(published)}”"
     if published.curve.slope is not None:
         slope = f"a slope of {published.curve.slope:g} alone"
-        yield f"The dashed line {label} is {slope}, drawn through the middle of our points."
+        yield f"The red line {label} is {slope}, drawn through the middle of our points."
         return
     known = np.isfinite(published.at_ours)
     if not known.any() and not published.is_inside:
@@ -75,7 +75,8 @@ def _where(published: Published) -> str:
     if not published.curve.points:
         return ""
     x, y = np.array(published.curve.points, dtype=float).T
-    return f": its x is {_number(x.min())} to {_number(x.max())}, its y {_number(y.min())} to {_number(y.max())}"
+    ends = [f"{plain_number(part.min())} to {plain_number(part.max())}" for part in (x, y)]
+    return f": its x is {ends[0]}, its y {ends[1]}"
 
 
 def _distance(ours: Floats, theirs: Floats) -> str:
@@ -83,12 +84,17 @@ def _distance(ours: Floats, theirs: Floats) -> str:
     relative = (ours > 0).all() and (theirs > 0).all()
     off = 100 * (ours / theirs - 1) if relative else ours - theirs
     unit = " %" if relative else ""
+
+    def text(number: float) -> str:
+        return f"{number:,.0f}{unit}" if number >= 100 else f"{number:.2g}{unit}"
+
     low, high = float(off.min()), float(off.max())
     if low >= 0 or high <= 0:
         near, far = sorted((abs(low), abs(high)))
         side = "above" if low >= 0 and high > 0 else "below"
-        return f"{near:.2g} to {far:.2g}{unit} {side}" if len(off) > 1 else f"{far:.2g}{unit} {side}"
-    return f"between {-low:.2g}{unit} below and {high:.2g}{unit} above"
+        span = f"{text(near).removesuffix(unit)} to {text(far)}" if text(near) != text(far) else text(far)
+        return f"{span} {side}"
+    return f"between {text(-low)} below and {text(high)} above"
 
 
 def _fits(drawing: Drawing) -> Iterator[str]:
@@ -102,7 +108,9 @@ def _fits(drawing: Drawing) -> Iterator[str]:
         return
     for fit in drawing.fits:
         where = (
-            "no lowest point between our points" if fit.lowest is None else f"its lowest point at {_number(fit.lowest)}"
+            "no lowest point between our points"
+            if fit.lowest is None
+            else f"its lowest point at {drawing.figure.x} = {plain_number(fit.lowest)}"
         )
         yield f"The parabola fitted to {_of(fit, drawing.series)} has {where}."
 
@@ -115,12 +123,3 @@ def _slope(fit: Fit) -> str:
     assert fit.slope is not None
     value, low, high = fit.slope
     return f"{value:.3g}" + (f", 95 % interval {low:.3g} to {high:.3g}" if np.isfinite(high - low) else "")
-
-
-def _number(value: float) -> str:
-    """Return a number as a sentence has it: 1.234, 0.0123, 2.5M, 3e12."""
-    if not np.isfinite(value):
-        return "unknown"
-    if abs(value) >= 1e10 or 0 < abs(value) < 1e-3:
-        return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
-    return si(value) if abs(value) >= 10_000 else f"{value:.4g}"

@@ -48,8 +48,10 @@ def test_points_are_means_over_seeds_with_their_range_and_a_fitted_line_has_the_
 def test_a_parabola_has_its_lowest_point_where_it_is():
     x = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
     table = pd.DataFrame({"lr": x, "loss": 3 + np.log(x / 3) ** 2})
-    (fit,) = drawn(Evidence(table, (), "points"), x="lr", log=["x"], fit="parabola").fits
+    drawing = drawn(Evidence(table, (), "points"), x="lr", log=["x"], fit="parabola")
+    (fit,) = drawing.fits
     assert fit.lowest == pytest.approx(3.0)
+    assert "its lowest point at lr = 3." in sentences_of(drawing)[-1] and drawing.y_range[0] < 3
 
 
 def test_a_published_curve_widens_the_axes_only_as_long_as_our_points_stay_visible(evidence: Evidence):
@@ -66,7 +68,7 @@ def test_a_published_curve_widens_the_axes_only_as_long_as_our_points_stay_visib
 def test_sentences_say_how_far_our_points_are_from_a_formula(evidence: Evidence):
     curve = {"label": "a law", "value": "4 * x ** -0.1 / 1.2", "checked": False}
     said = sentences_of(drawn(evidence, where="arm == 'a'", curves=[curve]))
-    assert "Our points lie 20 to 20 % above “a law*”." in said
+    assert "Our points lie 20 % above “a law*”." in said
     assert said[-1].startswith("* a published curve that nobody has compared")
     said = sentences_of(drawn(evidence, curves=[{"label": "between", "value": "4.2 * x ** -0.1"}]))
     assert "Our points lie between 4.8 % below and 4.8 % above “between”." in said
@@ -78,6 +80,12 @@ def test_a_published_slope_goes_through_the_middle_of_our_points(evidence: Evide
     at_middle = np.exp(np.interp(np.log(middle), np.log(line.x), np.log(line.y)))
     assert at_middle == pytest.approx(np.sqrt(4 * 4.4) * middle**-0.1, rel=1e-3)
     assert np.diff(np.log(line.y)) / np.diff(np.log(line.x)) == pytest.approx(-0.05)
+
+
+def test_colours_are_named_as_people_write_the_values(evidence: Evidence):
+    assert [one.name for one in drawn(evidence, by="tokens").series] == ["100k", "200k", "400k", "800k"]
+    assert [one.name for one in drawn(evidence, by="arm == 'a'").series] == ["false", "true"]
+    assert [one.name for one in drawn(evidence, by="tokens * 1e6").series][:2] == ["1e11", "2e11"]
 
 
 def test_the_chart_names_its_axes_curves_and_series(evidence: Evidence):

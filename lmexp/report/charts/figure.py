@@ -44,18 +44,16 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
         columns = {"x": one.x, "y": one.y, "low": one.low, "high": one.high, "seeds": one.seeds}
         rows += data_rows(columns, by=one.name)
     names = [one.name for one in drawing.series]
-    title = None if drawing.figure.by is None else column(drawing.figure.by).heading
-    legend = alt.Legend(
-        title=title, titleFontWeight="normal", titleColor=INK, symbolOpacity=1, labelLimit=MAX_TEXT, titleLimit=MAX_TEXT
-    )
-    base = alt.Chart(alt.InlineData(values=rows)).encode(x=_x(drawing), color=_colour(names, legend))
+    base = alt.Chart(alt.InlineData(values=rows)).encode(x=_x(drawing), color=_colour(drawing))
     layers = []
     if drawing.figure.joined:
         layers.append(base.mark_line(strokeWidth=1.5, clip=True).encode(y=_y(drawing)))
     if any(row["seeds"] > 1 for row in rows):
         bars = base.transform_filter("datum.seeds > 1")
         layers.append(bars.mark_rule(strokeWidth=1.5, opacity=0.8).encode(y=_y(drawing, "low"), y2="high:Q"))
-    shape = alt.Shape("by:N", scale=alt.Scale(domain=names, range=_repeated(SHAPES, len(names))), legend=legend)
+    shape = alt.Shape(
+        "by:N", scale=alt.Scale(domain=names, range=_repeated(SHAPES, len(names))), legend=_legend(drawing)
+    )
     tooltip = [
         *([alt.Tooltip("by:N")] if drawing.figure.by else []),
         tip("x", _title_x(drawing), ".4g"),
@@ -76,8 +74,7 @@ def _fit_layers(drawing: Drawing) -> list[alt.Chart]:
         lines += data_rows({"x": fit.x, "y": fit.y, "low": low, "high": high}, by=fit.series)
     if not lines:
         return []
-    colour = _colour([one.name for one in drawing.series], None)
-    base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), color=colour)
+    base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), color=_colour(drawing))
     band = base.mark_area(opacity=0.15, clip=True).encode(y=_y(drawing, "low"), y2="high:Q")
     return [band, base.mark_line(strokeWidth=1.25, clip=True).encode(y=_y(drawing))]
 
@@ -119,19 +116,25 @@ def _published_layers(drawing: Drawing) -> list[alt.Chart]:
     return layers
 
 
-def _colour(names: list[str], legend: alt.Legend | None) -> alt.Color:
+def _legend(drawing: Drawing) -> alt.Legend:
+    """Return the legend of our points, which colour and shape share."""
+    by = drawing.figure.by
+    return alt.Legend(
+        title=None if by is None else column(by).heading,
+        titleFontWeight="normal",
+        titleColor=INK,
+        titleLimit=MAX_TEXT,
+        labelLimit=MAX_TEXT,
+        symbolOpacity=1,
+    )
+
+
+def _colour(drawing: Drawing) -> alt.Color:
     """Return the colours of our series: shades from small to large for numbers, else colours that differ most."""
-    are_numbers = len(names) > 2 and all(_is_number(name) for name in names)
+    names = [one.name for one in drawing.series]
+    are_numbers = len(names) > 2 and all(one.is_number for one in drawing.series)
     colours = _shades(len(names)) if are_numbers else _repeated(OUR_COLOURS, len(names))
-    return alt.Color("by:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True
+    return alt.Color("by:N", scale=alt.Scale(domain=names, range=colours), legend=_legend(drawing))
 
 
 def _shades(n: int) -> list[str]:
