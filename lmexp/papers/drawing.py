@@ -106,6 +106,8 @@ class Drawing:
     """Everything that a figure shows."""
 
     figure: Figure
+    unit: str
+    """What a row is: a run, a run or milestone, or a row of a file."""
     x: Axis
     y: Axis
     series: tuple[Series, ...]
@@ -143,7 +145,7 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
         if not curve.points:
             box.widen(*line(box.grid))
     published = tuple(_published(*pair, box, our_x) for pair in zip(figure.curves, lines, strict=True))
-    return Drawing(figure, x, y, series, fits, published, box.x_range, box.y_range)
+    return Drawing(figure, _unit(evidence), x, y, series, fits, published, box.x_range, box.y_range)
 
 
 def _series(figure: Figure, evidence: Evidence, x_axis: Axis, y_axis: Axis) -> Iterator[Series]:
@@ -179,6 +181,13 @@ def _cells(table: pd.DataFrame, axes: Sequence[str]) -> list[object]:
     keys = [table[axis].astype("string").fillna("").tolist() for axis in axes if axis != SEED]
     tokens = numbers(table, "tokens").tolist() if "tokens" in table else [0.0] * len(table)
     return list(zip(*keys, tokens, strict=True))
+
+
+def _unit(evidence: Evidence) -> str:
+    """Return what a row of the evidence is."""
+    if "run_id" not in evidence.table:
+        return "row"
+    return "run or milestone" if evidence.table["run_id"].duplicated().any() else "run"
 
 
 class _Box:

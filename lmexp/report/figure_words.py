@@ -35,7 +35,9 @@ def _points(drawing: Drawing) -> str:
     seeds, n = np.concatenate([one.seeds for one in drawing.series]), len(drawing.our_x)
     most, least = int(seeds.max()), int(seeds.min())
     what = (
-        "the mean of " + (f"{most} seeds" if most == least else f"{least} to {most} seeds") if most > 1 else "one run"
+        "the mean of " + (f"{most} seeds" if most == least else f"{least} to {most} seeds")
+        if most > 1
+        else f"one {drawing.unit}"
     )
     what += ", with a bar from the lowest seed to the highest" if most > 1 else ""
     first = f"Each of the {n} points is {what}." if n > 1 else f"The only point is {what}."

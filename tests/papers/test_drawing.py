@@ -42,7 +42,10 @@ def test_points_are_means_over_seeds_with_their_range_and_a_fitted_line_has_the_
     first, *_, last = sentences_of(drawing)
     assert "Each of the 8 points is the mean of 3 seeds, with a bar from the lowest seed to the highest." in first
     assert "the exponent -0.1" in last
-    assert len(drawn(evidence, where="arm == 'a' and seed == 0").our_x) == 4
+    one = drawn(evidence, where="arm == 'a' and seed == 0")
+    assert len(one.our_x) == 4 and sentences_of(one)[0].startswith(
+        "Each of the 4 points is one row. The lowest loss is"
+    )
 
 
 def test_a_parabola_has_its_lowest_point_where_it_is():

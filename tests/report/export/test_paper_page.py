@@ -60,4 +60,5 @@ def test_the_page_has_everything_that_a_reader_needs_and_none_of_its_texts_is_ma
     assert all(file.stat().st_size < 100_000 for file in drawings)
     claims, figure = (file.read_text() for file in drawings)
     assert "low: borne out" in claims and "open: contradicted" in claims and "currentColor" not in claims + figure
+    assert claims.count('fill="#4269d0"') == 2, "each claim has its band"
     assert ">bf16<" in figure and "training compute (FLOPs)" in figure
