@@ -30,7 +30,7 @@ from lmexp.report.terminal.paper import (
     published_text,
     undrawn,
 )
-from lmexp.units import duration, si
+from lmexp.units import duration, plain_number
 
 HEADINGS = ("claim", "where", "published", "ours", "95 % interval", "band", "verdict")
 MAX_VALUES = 12
@@ -120,7 +120,7 @@ def _runs(result: Reproduction) -> str:
     """Return how many runs there are, and what they vary."""
     table, varied = result.evidence.table, []
     for axis in result.evidence.axes:
-        values = table[axis].dropna().unique().tolist()
+        values = sorted(table[axis].dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
         if axis != SEED and len(values) > 1:
             listed = ", ".join(_text(value) for value in values[:MAX_VALUES])
             varied.append(f"{code(axis)} ({listed}{', …' if len(values) > MAX_VALUES else ''})")
@@ -150,5 +150,5 @@ def _count(result: Reproduction) -> str:
 def _text(value: object) -> str:
     """Return a value of an axis: 16, 100k, cosine."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return si(value) if abs(value) >= 10_000 else f"{value:g}"
+        return plain_number(value)
     return escaped(str(value))

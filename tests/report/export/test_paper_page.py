@@ -45,6 +45,7 @@ def test_the_page_has_everything_that_a_reader_needs_and_none_of_its_texts_is_ma
         "| `low`: Losses are \\*low\\* \\| always | table 1 | 2.5\\* | ",
         "| 0 to 100 | borne out |",
         "| contradicted |",
+        "`model.n_layers` (2, 4)",
         "![Loss \\[a\\]](invented2024-figure.svg)",
         "It failed because of \\`this\\`.",
         "Nothing: not drawn, because in the expression, at 'losss'",
