@@ -58,7 +58,7 @@ class LawOptions:
             raise UserError("--target-flops is the budget that a law should predict: it needs --law")
 
 
-@verb(DECIDE, "lmexp plan isoflop", "lmexp plan demo --measure")
+@verb(DECIDE, "lmexp plan isoflop", "lmexp plan demo --measure", "lmexp plan papers/gpt3_2020 --scale paper")
 def plan(
     name: SweepName,
     common: CommonWithConfigs,
@@ -68,6 +68,9 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to measure its speed.")
     ] = False,
+    scale: Annotated[
+        str | None, typer.Option(help="For a paper: cpu, gpu or paper, as in `lmexp reproduce`. [default: cpu]")
+    ] = None,
 ) -> None:
     """Estimate what each run of a sweep takes: parameters, FLOPs and memory; with --measure also time and money."""
     from lmexp.report.terminal.plan import print_affordable, print_plan, print_search_plan, print_simulation
@@ -75,8 +78,9 @@ def plan(
 
     limits = caps.parse()
     law.check()
-    planned = plan_sweep(name, overrides or [], common.output_dir, common.config_dir, measure, say)
-    proposals = _proposals(name, overrides or [], common, planned, limits, law)
+    wanted = [*_overrides_of_scale(name, scale, common), *(overrides or [])]
+    planned = plan_sweep(name, wanted, common.output_dir, common.config_dir, measure, say)
+    proposals = _proposals(name, wanted, common, planned, limits, law)
     if common.as_json:
         print_json(_document(planned) | proposals)
         return
@@ -92,6 +96,16 @@ def plan(
         print_affordable(proposals["affordable"], len(rows), out)
     if "simulation" in proposals:
         print_simulation(proposals["simulation"], out)
+
+
+def _overrides_of_scale(name: str, scale: str | None, common: CommonWithConfigs) -> list[str]:
+    if scale is None:
+        return []
+    from lmexp.config.paths import find_sweep, search_roots
+    from lmexp.papers.paper import read_paper, scale_named
+
+    _, file = find_sweep(name, search_roots(common.config_dir))
+    return read_paper(file).overrides(scale_named(scale))
 
 
 def _proposals(
