@@ -39,11 +39,11 @@ def runs_factor(ours: Estimated, band: Band) -> float | None:
     """Return how many times as many runs would decide an open claim, if its value stays; None if that is unknown.
 
     The interval shrinks with the square root of the number of runs, and must become as narrow as the distance between
-    the value and the nearest end of the band.
+    the value and the nearest end of the band. At an end no number of runs is enough: infinite.
     """
     ends = [end for end in (band.low, band.high) if math.isfinite(end)]
     half = max(ours.high - ours.value, ours.value - ours.low)
     distance = min((abs(ours.value - end) for end in ends), default=0.0)
-    if not math.isfinite(half) or distance == 0:
+    if not math.isfinite(half):
         return None
-    return max((half / distance) ** 2, 1.0)
+    return max((half / distance) ** 2, 1.0) if distance else math.inf

@@ -45,3 +45,8 @@ def test_so_many_more_runs_decide_a_claim_whose_value_stays(value: float, half: 
         narrow = half / math.sqrt(factor) * (1 - 1e-9)
         assert factor >= 1
         assert verdict(Estimated(value, value - narrow, value + narrow), band) in ("borne out", "contradicted")
+
+
+def test_no_number_of_runs_decides_a_value_at_an_end_of_the_band_and_without_an_interval_none_is_known():
+    assert runs_factor(Estimated(0.0, -1.0, 0.0), Band(low=0.0)) == math.inf
+    assert runs_factor(Estimated(0.0, -math.inf, math.inf), Band(low=0.0)) is None
