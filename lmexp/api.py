@@ -190,6 +190,7 @@ def reproduce(
     *,
     scale: str = "cpu",
     run: bool = True,
+    points: Folder | None = None,
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
     policy: "Policy | None" = None,
@@ -206,16 +207,20 @@ def reproduce(
         name: a paper's name (`lmexp list papers`) or the path of its file.
         scale: "cpu" takes minutes on two cores, "gpu" hours on one GPU, "paper" has the published sizes and budgets.
         run: with False, nothing is trained, and the claims are judged on the runs that are there.
+        points: the file or folder with the paper's published data; nothing is trained, and the claims about this data
+            are judged.
         output_dir, config_dir, policy, trust, verbose: as for `run`.
 
     Raises UserError for wrong input, if there are no finished runs, and if no claim can be judged.
     """
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
-    from lmexp.papers.reproduction import judge_paper, sweep_folder
+    from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
     from lmexp.study.paper import write_paper_files
 
     short, file, paper = find_paper(name, search_roots(_path(config_dir)))
+    if points is not None:
+        return write_paper_files(judge_points(short, paper, Path(points), _outputs(output_dir)))
     wanted = scale_named(scale)
     overrides = paper.overrides(wanted)
     if run:

@@ -8,9 +8,10 @@ import typer
 from lmexp.cli.app import DECIDE, out, print_json, print_line, say, verb
 from lmexp.cli.options import CommonWithConfigs, PolicyOptions
 from lmexp.cli.running import end_with_failures, run_with_progress
+from lmexp.errors import UserError
 
 
-@verb(DECIDE, "lmexp reproduce markov", "lmexp reproduce markov --no-run")
+@verb(DECIDE, "lmexp reproduce markov", "lmexp reproduce markov --no-run", "lmexp reproduce forecast2026 --points FILE")
 def reproduce(
     name: Annotated[str, typer.Argument(help="A paper's name (`lmexp list papers`), or the path of its file.")],
     common: CommonWithConfigs,
@@ -24,26 +25,38 @@ def reproduce(
         typer.Option(metavar="FOLDER", help="Also write the page NAME.md with its figures into this folder."),
     ] = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Train nothing: judge the runs that are there.")] = False,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Train nothing: judge the claims about the paper's published data, in this file or folder.",
+        ),
+    ] = None,
 ) -> None:
     """Reproduce a paper: train what is missing, and say of each claim whether it is borne out."""
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
-    from lmexp.papers.reproduction import judge_paper, sweep_folder
+    from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
     from lmexp.report.terminal.paper import print_paper
     from lmexp.study.paper import write_paper_files
 
     wanted = scale_named(scale)
     short, file, paper = find_paper(name, search_roots(common.config_dir))
-    overrides, result = paper.overrides(wanted), None
+    if points is not None and wanted != "cpu":
+        raise UserError(f"--points judges published data, which has no scale: leave out --scale {scale}")
+    overrides, result = paper.overrides(wanted) if points is None else [], None
     if page is not None:
         page.mkdir(parents=True, exist_ok=True)  # before the runs, since it may be impossible
-    if not no_run:
+    if points is None and not no_run:
         from lmexp.study.run import resolve_to_run
 
         folder = sweep_folder(short, wanted)
         resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
         result = run_with_progress(resolved, policy.parse())
-    judged = judge_paper(short, paper, wanted, common.output_dir)
+    if points is None:
+        judged = judge_paper(short, paper, wanted, common.output_dir)
+    else:
+        judged = judge_points(short, paper, points, common.output_dir)
     report = write_paper_files(judged, page)
     if common.as_json:
         print_json(judged.document() | {"page": str(report.page), "markdown": str(report.markdown)})

@@ -135,8 +135,14 @@ class Composer:
     def __post_init__(self) -> None:
         if self.sweep_file is not None:
             self.sweep_file = self.sweep_file.absolute()
-            if not isinstance(read_yaml(self.sweep_file), dict):
+            content = read_yaml(self.sweep_file)
+            if not isinstance(content, dict):
                 raise UserError(f"{shown(self.sweep_file)}: a sweep file is a mapping with a key `sweep`")
+            if "paper" in content and "sweep" not in content:
+                raise UserError(
+                    f"{shown(self.sweep_file)}: this paper has no runs to train; `lmexp reproduce "
+                    f"{self.sweep_file.stem} --points FILE` judges it on its published data"
+                )
         self._groups = paths.groups(self.roots)
         self._clashes = paths.clashes(self.roots)
 

@@ -26,9 +26,10 @@ COUNTS = ("params", "flops")
 """What `exponent` also takes: columns that count size and compute otherwise."""
 
 
-def estimate(expression: str, evidence: Evidence) -> Estimated:
+def estimate(expression: str, evidence: Evidence, resampled: bool = True) -> Estimated:
     """Return the number that an expression gives, with its interval. The number is NaN if no row is meant.
 
+    Without `resampled`, the interval is infinite, but for that of a fitted law.
     Raises UserError, with the position, for a wrong expression.
     """
     names = with_plain_names(expression, map(str, evidence.table.columns))
@@ -40,7 +41,7 @@ def estimate(expression: str, evidence: Evidence) -> Estimated:
     if alone:
         return reader.estimate(alone[0])
     value = reader.number(node)
-    if np.isnan(value):
+    if np.isnan(value) or not resampled:
         return Estimated(value, -np.inf, np.inf)
     blocks, everything = Blocks.of(evidence, reader.arms(node)), np.arange(len(evidence.table))
 
@@ -145,7 +146,7 @@ class ClaimReader(Reader):
         if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
             raise self.refuse(call, f"write {function.signature}")
         given = {self.names.columns.get(str(word.arg), str(word.arg)): word.value for word in call.keywords}
-        known = {WHERE, *COUNTS} if function.compute is exponent else {WHERE}
+        known = {WHERE, *function.options, *(COUNTS if function.compute is exponent else ())}
         if strange := given.keys() - known:
             raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}")
         rows, whole = self._rows, np.arange(len(self.table))
@@ -161,9 +162,10 @@ class ClaimReader(Reader):
         seen, positions = rows, []
         if function.compute is exponent:  # which budgets it uses is decided by all rows, in every sample
             seen, positions = whole, [np.searchsorted(whole, rows)]
+        options = {name: self._argument(given[name], kind) for name, kind in function.options.items() if name in given}
         of_rows = [part[seen] if isinstance(part, np.ndarray) else part for part in arguments] + positions
         try:
-            return function.compute(*([self.evidence.at(seen)] if function.of_rows else []), *of_rows)
+            return function.compute(*([self.evidence.at(seen)] if function.of_rows else []), *of_rows, **options)
         except UserError as problem:
             raise self.refuse(call, str(problem)) from None
 

@@ -4,25 +4,32 @@ A function gets its arguments as arrays, for the rows of its `where` alone. It r
 few to say. Functions of a fitted law return an estimate that has its own interval.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
-from lmexp.analysis.scaling.approaches import approach_1
-from lmexp.analysis.scaling.fit import LawFit, fit_law
-from lmexp.analysis.scaling.laws import law_named
+from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
+from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law
+from lmexp.analysis.scaling.laws import CURVE_LAWS, Law, law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame
 from lmexp.analysis.scaling.recounted import exponent_with
 from lmexp.errors import UserError
 from lmexp.papers.evidence import Estimated, Evidence, Ints, units_of
+from lmexp.papers.held_out import HeldOut, check, curves_held_out
 
 Kind = Literal["number", "column", "value", "condition", "word"]
 """What an argument is: one number, a column of numbers (n,), a column of anything as the numbers of its values (n,), a
 truth for each row (n,), or a text in quotes."""
+HUBER, SQUARES = "huber", "squares"
+"""Objectives of a law's fit: Huber's loss of ln(predicted/measured), or squares of the loss itself."""
+_FIT: Mapping[str, Kind] = {"delta": "number"}
+_HELD_OUT: Mapping[str, Kind] = {"delta": "number", "objective": "word"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class Function:
     """Whether it takes the evidence, reduced to its rows, before its arguments."""
     jumps: bool = False
     """Whether a small change of the rows can change the result by a step, so that a jackknife does not apply."""
+    options: Mapping[str, Kind] = field(default_factory=dict)
+    """What it also takes, by name."""
     has_interval: bool = False
     """Whether it returns its own interval: it cannot then be part of a larger expression."""
 
@@ -142,44 +151,129 @@ def _weights(evidence: Evidence, points: Points, rows: Ints) -> Floats:
     return np.asarray(share[np.minimum(place, len(names) - 1)])
 
 
-def _exponent_of(evidence: Evidence, law: str) -> Estimated:
-    return Estimated(*(float(part) for part in _fitted(evidence, law).exponents()["a"]))
+def _vertices(evidence: Evidence) -> Estimated:
+    """Return at how many budgets the parabola of the loss in ln N has its vertex among the sizes that were run.
+
+    The interval counts the budgets at which the whole interval of the vertex lies among them, and all budgets.
+    """
+    points = _points(evidence)
+    result = approach_2(points)
+    if isinstance(result, str):
+        raise UserError(f"approach 2: {result}")
+    certain = sum(one.smallest < one.interval[0] and one.interval[1] < one.largest for one in result.parabolas)
+    return Estimated(len(result.parabolas), certain, len(budget_groups(points)))
 
 
-def _parameter(evidence: Evidence, law: str, name: str) -> Estimated:
-    fitted = _fitted(evidence, law)
+def _exponent_of(evidence: Evidence, law: str, delta: float | None = None) -> Estimated:
+    return Estimated(*(float(part) for part in _fitted(evidence, law, delta).exponents()["a"]))
+
+
+def _best_ratio(evidence: Evidence, law: str, flops: float, delta: float | None = None) -> Estimated:
+    fitted = _fitted(evidence, law, delta)
+
+    def ratio(theta: Floats) -> Floats:
+        best = fitted.law.optimum(theta[..., : len(fitted.law.parameters)], flops)
+        return best.tokens / best.params
+
+    return Estimated(*(float(part) for part in fitted.estimate(ratio)))
+
+
+def _parameter(evidence: Evidence, law: str, name: str, delta: float | None = None) -> Estimated:
+    fitted = _fitted(evidence, law, delta)
     if name not in fitted.theta:
         raise UserError(f"the law {law} has no parameter '{name}'; it has {', '.join(fitted.theta)}")
     return Estimated(fitted.theta[name], *fitted.intervals[name])
 
 
-def _predict(evidence: Evidence, law: str, *inputs: float) -> Estimated:
-    return Estimated(*(float(part) for part in _fitted(evidence, law).loss(*inputs)))
+def _predict(evidence: Evidence, law: str, *inputs: float, delta: float | None = None) -> Estimated:
+    return Estimated(*(float(part) for part in _fitted(evidence, law, delta).loss(*inputs)))
 
 
-def _holdout_error(evidence: Evidence, law: str, held: Marks) -> Estimated:
+def _holdout_error(
+    evidence: Evidence, law: str, held: Marks, delta: float | None = None, objective: str = HUBER
+) -> Estimated:
     """Return the mean relative error on held-out rows of the law that was fitted to the others."""
-    if not held.any() or held.all():
-        raise UserError("holdout_error: the condition must hold for some rows and not for all")
-    fitted = _fitted(evidence.at(np.flatnonzero(~held)), law)
-    off = fitted.mean_error(_points(evidence.at(np.flatnonzero(held))))
+    if law in CURVE_LAWS or objective != HUBER:
+        return _without_interval(
+            np.mean([one.errors.mean() for one in _held_out(evidence, law, held, delta, objective)])
+        )
+    check("holdout_error", held)
+    fitted = _fitted(evidence.at(np.flatnonzero(~held)), law, delta)
+    off = fitted.mean_error(_points(evidence.at(np.flatnonzero(held)), flops_alone=_is_of_flops(fitted.law)))
     return Estimated(*(float(part) for part in off))
 
 
-def _fitted(evidence: Evidence, law: str) -> LawFit:
+def _worst_error(
+    evidence: Evidence, law: str, held: Marks, delta: float | None = None, objective: str = HUBER
+) -> Estimated:
+    return _without_interval(max(one.errors.max() for one in _held_out(evidence, law, held, delta, objective)))
+
+
+def _r_squared(
+    evidence: Evidence, law: str, held: Marks, delta: float | None = None, objective: str = HUBER
+) -> Estimated:
+    return _without_interval(np.mean([one.r_squared for one in _held_out(evidence, law, held, delta, objective)]))
+
+
+def _held_out(evidence: Evidence, law: str, held: Marks, delta: float | None, objective: str) -> list[HeldOut]:
+    """Return predicted and measured losses of held-out rows, or of each held-out curve."""
+    check("the held-out rows", held)
+    if law in CURVE_LAWS:
+        return curves_held_out(evidence, held, delta)
     wanted = law_named(law)
-    result = fit_law(_points(evidence), wanted)
+    rest, test = (evidence.at(np.flatnonzero(rows)) for rows in (~held, held))
+    points = _points(test, flops_alone=_is_of_flops(wanted))
+    if objective == HUBER:
+        return [HeldOut(_fitted(rest, law, delta).fitted(points), points.loss)]
+    if objective != SQUARES:
+        raise UserError(f"objective='{objective}': choose '{HUBER}' or '{SQUARES}'")
+    theta = fit_by_squares(_points(rest, flops_alone=_is_of_flops(wanted)), wanted)
+    return [HeldOut(wanted.loss(theta, *map(points.column, wanted.inputs)), points.loss)]
+
+
+def _without_interval(value: float | np.floating[Any]) -> Estimated:
+    return Estimated(float(value), -np.inf, np.inf)
+
+
+def _fitted(evidence: Evidence, law: str, delta: float | None = None) -> LawFit:
+    """Return the fit of a law; `delta` is the threshold of Huber's loss [default: estimated from the residuals]."""
+    points = _points(evidence, flops_alone=_is_of_flops(law_named(law)))
+    result = _fit_once(_Problem(law, delta, pickle.dumps(points), points))
     if isinstance(result, tuple):
         raise UserError(" ".join(result))
     return result
 
 
-def _points(evidence: Evidence, params: Floats | None = None, flops: Floats | None = None) -> Points:
+@dataclass(frozen=True)
+class _Problem:
+    """A law and the points that it is fitted to. Problems of equal content are equal."""
+
+    law: str
+    delta: float | None
+    content: bytes
+    points: Points = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _fit_once(problem: _Problem) -> LawFit | tuple[str, ...]:
+    """Return the fit of a law, which several claims of a paper are about."""
+    return fit_law(problem.points, law_named(problem.law), problem.delta)
+
+
+def _is_of_flops(law: Law) -> bool:
+    """Whether a law needs no parameters and no tokens."""
+    return law.inputs == ("flops",)
+
+
+def _points(
+    evidence: Evidence, params: Floats | None = None, flops: Floats | None = None, *, flops_alone: bool = False
+) -> Points:
     counts = {"params": params, "flops": flops}
     given = {f"{name} in other counts": values for name, values in counts.items() if values is not None}
     columns = {name.split()[0]: name for name in given} | {"unit": _UNIT}
     table = evidence.table.assign(**given, **{_UNIT: units_of(evidence.table).to_numpy()})
-    return points_of_frame(table, columns, dict.fromkeys(("params", "tokens", "flops", "loss"), 1.0), evidence.source)
+    plain = dict.fromkeys(("params", "tokens", "flops", "loss"), 1.0)  # their units are known
+    return points_of_frame(table, columns, plain, evidence.source, flops_alone=flops_alone)
 
 
 _UNIT = "unit that is resampled"
@@ -236,8 +330,31 @@ FUNCTIONS = {
         exponent,
         of_rows=True,
     ),
+    "vertices": Function(
+        "vertices()",
+        "number of budgets whose best size, by approach 2, lies among the sizes that were run",
+        (),
+        _vertices,
+        of_rows=True,
+        has_interval=True,
+    ),
     "exponent_of": Function(
-        "exponent_of('law')", "exponent a of a fitted law", ("word",), _exponent_of, of_rows=True, has_interval=True
+        "exponent_of('law')",
+        "exponent a of a fitted law",
+        ("word",),
+        _exponent_of,
+        of_rows=True,
+        options=_FIT,
+        has_interval=True,
+    ),
+    "best_ratio": Function(
+        "best_ratio('law', flops)",
+        "tokens per parameter of the best size for a budget, by a fitted law",
+        ("word", "number"),
+        _best_ratio,
+        of_rows=True,
+        options=_FIT,
+        has_interval=True,
     ),
     "parameter": Function(
         "parameter('law', 'name')",
@@ -245,6 +362,7 @@ FUNCTIONS = {
         ("word", "word"),
         _parameter,
         of_rows=True,
+        options=_FIT,
         has_interval=True,
     ),
     "predict": Function(
@@ -253,6 +371,7 @@ FUNCTIONS = {
         ("word", "number"),
         _predict,
         of_rows=True,
+        options=_FIT,
         has_interval=True,
     ),
     "holdout_error": Function(
@@ -261,6 +380,26 @@ FUNCTIONS = {
         ("word", "condition"),
         _holdout_error,
         of_rows=True,
+        options=_HELD_OUT,
+        has_interval=True,
+    ),
+    "worst_error": Function(
+        "worst_error('law', condition)",
+        "largest relative error on the same rows, without an interval",
+        ("word", "condition"),
+        _worst_error,
+        of_rows=True,
+        options=_HELD_OUT,
+        has_interval=True,
+    ),
+    "r_squared": Function(
+        "r_squared('law', condition)",
+        "share of the variance of the losses on the same rows that is predicted, the mean over loss curves; without an "
+        "interval",
+        ("word", "condition"),
+        _r_squared,
+        of_rows=True,
+        options=_HELD_OUT,
         has_interval=True,
     ),
 }

@@ -10,7 +10,7 @@ from lmexp.errors import UserError
 from lmexp.papers.evidence import Estimated, Evidence
 from lmexp.papers.expressions import estimate
 from lmexp.papers.paper import Claim
-from lmexp.papers.verdicts import Verdict, runs_factor, verdict
+from lmexp.papers.verdicts import Verdict, runs_factor, verdict, verdict_on_coverage
 from lmexp.units import duration, si
 
 UNKNOWN = Estimated(math.nan, -math.inf, math.inf)
@@ -45,16 +45,28 @@ def judge(claims: Sequence[Claim], evidence: Evidence) -> list[Judged]:
 
 def _judged(claim: Claim, evidence: Evidence) -> Judged:
     try:
-        ours = estimate(claim.value, evidence)
+        ours = estimate(claim.value, evidence, resampled=claim.by != "value")
     except UserError as problem:
         return Judged(claim, UNKNOWN, "not judged", str(problem))
-    result = verdict(ours, claim.limits)
+    result = _verdict(ours, claim)
     return Judged(claim, ours, result, _what_decides(ours, claim, evidence) if result == "undecided" else None)
+
+
+def _verdict(ours: Estimated, claim: Claim) -> Verdict:
+    if claim.by == "coverage":
+        return verdict_on_coverage(ours, claim.limits)
+    if claim.by == "value" and not math.isnan(ours.value):
+        return "borne out" if ours.value in claim.limits else "contradicted"
+    return verdict(ours, claim.limits)
 
 
 def _what_decides(ours: Estimated, claim: Claim, evidence: Evidence) -> str:
     """Return how many more runs would decide a claim, and what they cost, if they are like those that are there."""
+    if claim.by == "coverage":
+        return "our interval holds a part of the band"
     factor = runs_factor(ours, claim.limits)
+    if "run_id" not in evidence.table:
+        return "the interval lies partly in the band, and there are no more published points"
     if factor is None:
         return "these runs give no interval: each cell needs two seeds"
     if factor > MAX_FACTOR:

@@ -5,12 +5,12 @@ from typing import Any
 
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
-from lmexp.papers.paper import SCALES, Scale, paper_files, read_paper
+from lmexp.papers.paper import POINTS, SCALES, JudgedOn, paper_files, read_paper
 
 FILE = "papers.json"
 
 
-def note_verdicts(outputs: Path, name: str, scale: Scale, verdicts: dict[str, Any]) -> None:
+def note_verdicts(outputs: Path, name: str, scale: JudgedOn, verdicts: dict[str, Any]) -> None:
     """Keep the last verdicts on a paper at a scale: `date`, `runs` and the number of claims with each verdict."""
     known = _read(outputs)
     known.setdefault(name, {})[scale] = verdicts
@@ -27,7 +27,7 @@ def overview(roots: list[Path], outputs: Path) -> dict[str, dict[str, Any]]:
         except UserError as problem:
             papers[name] = {"title": None, "scales": [], "verdicts": {}, "error": str(problem)}
             continue
-        scales = [scale for scale in SCALES if scale in paper]
+        scales = [scale for scale in (*SCALES, POINTS) if scale in paper and paper.claims_at(scale)]
         papers[name] = {"title": paper.title, "scales": scales, "verdicts": known.get(name, {}), "error": None}
     return papers
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lmexp.config import paths
-from lmexp.config.base import Section, fault_of
+from lmexp.config.base import Positive, Section, fault_of
 from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
 from lmexp.papers.figure import Figure
@@ -19,11 +19,14 @@ from lmexp.papers.verdicts import Band
 
 Scale = Literal["cpu", "gpu", "paper"]
 """`cpu` takes minutes on two cores, `gpu` hours on one GPU, `paper` has the published sizes and budgets."""
+JudgedOn = Literal["cpu", "gpu", "paper", "points"]
+"""What a claim is judged on: runs at a scale, or published points."""
+POINTS: Literal["points"] = "points"
 SCALES: tuple[Scale, ...] = get_args(Scale)
 FOLDER = "papers"
 """The folder in sweeps/."""
-PAPER = "paper"
-"""The node of a sweep file."""
+PAPER, SWEEP = "paper", "sweep"
+"""Nodes of a paper's file; without a sweep, all its claims are about published points."""
 
 
 class Claim(Section):
@@ -42,8 +45,11 @@ class Claim(Section):
     """The expression of our number (expressions.py)."""
     band: Annotated[list[float | None], Field(min_length=2, max_length=2)]
     """The lowest and the highest number that count as the same; null for an open end."""
-    scales: Annotated[list[Scale], Field(min_length=1)] | None = None
-    """The scales at which it is tested; null means all."""
+    by: Literal["interval", "value", "coverage"] = "interval"
+    """What must lie in the band: our whole interval, or our value alone, if it is computed from the paper's own data.
+    With `coverage` it is the other way round: the band, such as one measured number, must lie in our interval."""
+    scales: Annotated[list[JudgedOn], Field(min_length=1)] | None = None
+    """What it is judged on; null means runs at any scale."""
 
     @model_validator(mode="after")
     def _check(self) -> "Claim":
@@ -60,6 +66,38 @@ class Claim(Section):
         low, high = self.band
         return Band(-math.inf if low is None else low, math.inf if high is None else high)
 
+    @property
+    def band_in_words(self) -> str:
+        """The band, and what must lie in what unless it is our interval in the band."""
+        words = {"interval": "", "value": ", our value alone", "coverage": ", within our interval"}
+        return f"{self.limits}{words[self.by]}"
+
+
+class PointsSource(Section):
+    """Published points: where they are, and which of their columns hold what."""
+
+    where_to_get: str
+    """Where the file is, in words: the repository and the file, its licence."""
+    is_folder: bool = False
+    """Whether the data is a folder of tables; the column `file` then has the name of each, without its ending."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """lmexp's name of a column (n_params, tokens, train_flops, loss, ...) and its name in the file."""
+    scale: dict[str, Positive] = Field(default_factory=dict)
+    """Factors that turn a column, by lmexp's name, into plain numbers and nats."""
+    rows: str | None = None
+    """An expression that keeps the rows for which it is true; null keeps all."""
+    axes: list[str] = Field(default_factory=list)
+    """Columns that tell arms and cells apart."""
+    figure: list[Figure] = Field(default_factory=list)
+    """The paper's figures, redrawn with the published points; one needs no list."""
+    notes: list[str] = Field(default_factory=list)
+    """Sentences below the table of claims about these points, such as what failed and the likely reason."""
+
+    @field_validator("figure", mode="before")
+    @classmethod
+    def _list_one_figure(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
 
 class Paper(Section):
     """What a paper's file says beside its sweep."""
@@ -69,11 +107,15 @@ class Paper(Section):
     year: Annotated[int, Field(ge=1900, le=2100)]
     arxiv: str | None = None
     """The number at arXiv, as in 2203.15556."""
+    points: PointsSource | None = None
+    """The published data that the paper's own fits can be tested on; null without any."""
     scales: dict[Scale, list[str]] = Field(default_factory=dict)
     """The overrides that make the sweep one of another scale; `cpu` is the sweep as it stands."""
     claims: Annotated[list[Claim], Field(min_length=1)]
     figure: list[Figure] = Field(default_factory=list)
     """The paper's figures, redrawn with our points; one needs no list."""
+    has_sweep: bool = True
+    """Whether there are runs to train."""
     notes: list[str] = Field(default_factory=list)
     """Sentences below the table of claims, such as what failed and the likely reason."""
 
@@ -87,23 +129,42 @@ class Paper(Section):
         names = [claim.name for claim in self.claims]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"claims: two are named {twice}")
+        if self.points is not None and not self.claims_at(POINTS):
+            raise ValueError("points: no claim has `scales: [points]`")
+        if not self.has_sweep and self.points is None:
+            raise ValueError("a paper has a sweep, or claims about published points")
         if strange := next((scale for claim in self.claims for scale in claim.scales or () if scale not in self), None):
             raise ValueError(f"claims: there is no scale {strange}")
         return self
 
     def __contains__(self, scale: object) -> bool:
-        return scale == "cpu" or scale in self.scales
+        if scale == POINTS:
+            return self.points is not None
+        return self.has_sweep and (scale == "cpu" or scale in self.scales)
 
     def overrides(self, scale: Scale) -> list[str]:
         """Return the overrides of a scale. Raises UserError if the paper has none of this name."""
+        if not self.has_sweep and self.points is not None:
+            raise UserError(
+                "this paper has no runs to train: --points FILE judges it on its published data. "
+                f"It is {self.points.where_to_get}"
+            )
         if scale not in self:
             known = [name for name in SCALES if name in self]
             raise UserError(f"--scale {scale}: this paper has {', '.join(known)}")
         return self.scales.get(scale, [])
 
-    def claims_at(self, scale: Scale) -> list[Claim]:
-        """Return the claims that are tested at a scale."""
-        return [claim for claim in self.claims if claim.scales is None or scale in claim.scales]
+    def claims_at(self, scale: JudgedOn) -> list[Claim]:
+        """Return the claims that are judged on runs at a scale, or on published points."""
+        return [claim for claim in self.claims if (scale != POINTS if claim.scales is None else scale in claim.scales)]
+
+    def figures_at(self, scale: JudgedOn) -> list[Figure]:
+        """Return the figures that are drawn from runs, or from published points."""
+        return self.figure if scale != POINTS else self.points.figure if self.points else []
+
+    def notes_at(self, scale: JudgedOn) -> list[str]:
+        """Return the sentences about the runs, or about the published points."""
+        return self.notes if scale != POINTS else self.points.notes if self.points else []
 
 
 def scale_named(name: str) -> Scale:
@@ -143,7 +204,7 @@ def read_paper(file: Path) -> Paper:
     if not isinstance(content, dict) or PAPER not in content:
         raise UserError(f"{shown(file)}: a paper's file has a node `{PAPER}:` beside its sweep")
     try:
-        return Paper.model_validate(content[PAPER])
+        return Paper.model_validate({**content[PAPER], "has_sweep": SWEEP in content})
     except ValidationError as error:
         first = error.errors()[0]
         keys = [str(part) for part in (PAPER, *first["loc"])]

@@ -16,7 +16,8 @@ from lmexp.papers.evidence import Estimated, Evidence
 from lmexp.papers.figure import Figure
 from lmexp.papers.judge import Judged, evidence_of, judge
 from lmexp.papers.overview import note_verdicts
-from lmexp.papers.paper import FOLDER, Paper, Scale
+from lmexp.papers.paper import FOLDER, POINTS, JudgedOn, Paper, PointsSource, Scale
+from lmexp.papers.points import evidence_of_points
 
 CLAIMS = "claims.json"
 """In the sweep's folder: each claim with its verdict."""
@@ -36,7 +37,7 @@ class Reproduction:
 
     name: str
     paper: Paper
-    scale: Scale
+    scale: JudgedOn
     folder: Path
     judged: tuple[Judged, ...]
     drawings: tuple[Drawing | Undrawn, ...]
@@ -45,13 +46,23 @@ class Reproduction:
     question: str | None
     """What the sweep asks."""
     runs: int
-    """Finished runs that they rest on."""
+    """Finished runs, or published points, that they rest on."""
     date: str
 
     @property
     def file(self) -> Path:
         """claims.json"""
         return self.folder / CLAIMS
+
+    @property
+    def source(self) -> PointsSource | None:
+        """Where the published points come from that they rest on; None if they rest on runs."""
+        return self.paper.points if self.scale == POINTS else None
+
+    @property
+    def basis(self) -> str:
+        """What the verdicts rest on, in words."""
+        return f"{self.runs:,} published points" if self.scale == POINTS else f"{self.runs} runs at scale {self.scale}"
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -73,8 +84,8 @@ class Reproduction:
         }
 
 
-def sweep_folder(name: str, scale: Scale) -> str:
-    """Return the name of the folder of a paper's sweep; at the scale `cpu` it is that of `lmexp sweep papers/NAME`."""
+def sweep_folder(name: str, scale: JudgedOn) -> str:
+    """Return the name of a paper's folder of results; at the scale `cpu` it is that of `lmexp sweep papers/NAME`."""
     return f"{FOLDER}-{name}" if scale == "cpu" else f"{FOLDER}-{name}-{scale}"
 
 
@@ -83,14 +94,31 @@ def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reprodu
 
     Raises UserError if there are no runs, or if no claim can be judged.
     """
+    study = load_study([outputs / sweep_folder(name, scale)])
+    return _reproduction(name, paper, scale, outputs, evidence_of(study), study.question)
+
+
+def judge_points(name: str, paper: Paper, file: Path, outputs: Path) -> Reproduction:
+    """Judge a paper's claims about its published points on the file or folder that holds them, and write the verdicts.
+
+    Raises UserError if the paper has no such claims, or if the file is not the one that it means.
+    """
+    if paper.points is None:
+        raise UserError(f"the paper {name} has no claims about published points, so it takes no --points")
+    return _reproduction(name, paper, POINTS, outputs, evidence_of_points(file, paper.points), None)
+
+
+def _reproduction(
+    name: str, paper: Paper, scale: JudgedOn, outputs: Path, evidence: Evidence, question: str | None
+) -> Reproduction:
+    """Judge the claims on evidence, and write the verdicts."""
     folder = outputs / sweep_folder(name, scale)
-    study = load_study([folder])
-    evidence = evidence_of(study)
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     judged = tuple(judge(paper.claims_at(scale), evidence))
-    drawings = tuple(_drawn(figure, evidence) for figure in paper.figure)
-    n_runs = int(evidence.table["run_id"].nunique())
-    result = Reproduction(name, paper, scale, folder, judged, drawings, evidence, study.question, n_runs, date)
+    drawings = tuple(_drawn(figure, evidence) for figure in paper.figures_at(scale))
+    n_runs = len(evidence.table) if scale == POINTS else int(evidence.table["run_id"].nunique())
+    result = Reproduction(name, paper, scale, folder, judged, drawings, evidence, question, n_runs, date)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(result.file, result.document())
     note_verdicts(outputs, name, scale, {"date": date, "runs": n_runs, "verdicts": result.verdicts})
     return result
@@ -124,6 +152,7 @@ def _document(one: Judged) -> dict[str, Any]:
         "expression": one.claim.value,
         **_numbers(one.ours),
         "band": [low, high],
+        "by": one.claim.by,
         "verdict": one.verdict,
         "why": one.why,
     }

@@ -21,6 +21,8 @@ class Band:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
         if math.isinf(self.low):
             return f"at most {self.high:g}"
         return f"at least {self.low:g}" if math.isinf(self.high) else f"{self.low:g} to {self.high:g}"
@@ -31,6 +33,18 @@ def verdict(ours: Estimated, band: Band) -> Verdict:
     if math.isnan(ours.value):
         return "not run"
     if ours.low in band and ours.high in band:
+        return "borne out"
+    return "contradicted" if ours.high < band.low or ours.low > band.high else "undecided"
+
+
+def verdict_on_coverage(ours: Estimated, band: Band) -> Verdict:
+    """Return `borne out` if our interval holds the whole band, `contradicted` if it holds none of it.
+
+    An interval that is not known holds nothing.
+    """
+    if math.isnan(ours.value):
+        return "not run"
+    if ours.low <= band.low and band.high <= ours.high and math.isfinite(ours.high - ours.low):
         return "borne out"
     return "contradicted" if ours.high < band.low or ours.low > band.high else "undecided"
 

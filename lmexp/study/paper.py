@@ -56,6 +56,6 @@ def write_paper_files(result: Reproduction, pages: Path | None = None) -> PaperR
 
     page, markdown = write_paper(result), write_page(result, result.folder)
     if pages is not None:
-        name = page_name(result.name, result.scale)
+        name = page_name(result)
         markdown = write_page(result, pages, name, f"{name}-")
     return PaperReport(result, page, markdown)

@@ -95,7 +95,7 @@ def curve_of_file(file: Path, loss: str | None = None) -> Curve:
     is none, with the line.
     """
     if file.suffix.lower() != ".jsonl":
-        return _curve_of_frame(read_table(file).dropna(how="all"), str(file), loss)
+        return curve_of_frame(read_table(file).dropna(how="all"), str(file), loss)
     if reason := why_not_a_file(file):
         raise UserError(f"{file}: {reason}")
     try:
@@ -120,10 +120,10 @@ def _curve_of_points(points: Iterable[Mapping[str, object]], name: str, loss: st
         known = frame["lr"].notna()
         if known.any():
             frame["lr"] = np.interp(frame["step"], frame["step"][known], frame["lr"][known])
-    return _curve_of_frame(frame, name, loss)
+    return curve_of_frame(frame, name, loss)
 
 
-def _curve_of_frame(frame: pd.DataFrame, name: str, loss: str | None) -> Curve:
+def curve_of_frame(frame: pd.DataFrame, name: str, loss: str | None = None) -> Curve:
     """Return the curve of a table. Raises UserError as curve_of_file does."""
     if frame.empty:
         raise UserError(f"{name} has no points")

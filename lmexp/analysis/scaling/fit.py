@@ -430,6 +430,19 @@ def fit_law(
     return _calibrated(fitted, surface, best[0], of_unit)
 
 
+def fit_by_squares(points: Points, law: Law) -> Floats:
+    """Return the parameters (k,) of a law by least squares of the loss itself, as several papers fit theirs.
+
+    They are squares of ln(predicted/measured) weighted by the squared loss, which is the same for small errors. Raises
+    UserError for a law with effects, and for too few points.
+    """
+    if law.effects or len(points) < len(law.parameters):
+        raise UserError(f"{law.name} cannot be fitted to {len(points)} points by least squares of the loss")
+    surface = Surface.of(law, points)
+    solution, _ = solver.solve(surface, points.loss**2, np.inf)
+    return np.asarray(surface.theta(solution.parameters[:1])[0])
+
+
 def _calibrated(law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints) -> LawFit | tuple[str, ...]:
     """Return a fit with intervals as wide as simulations of its design ask for, or the reason why it has none.
 

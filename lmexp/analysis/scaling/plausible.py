@@ -60,12 +60,17 @@ def ask(
 
     `vocab_size` (n,) is the vocabulary of each run, if the table has it. A quantity in `confirmed` is not questioned.
     """
-    about_sizes = [] if np.isnan(columns["params"]).all() else _about_sizes(columns)
-    for question in (*about_sizes, *_about_losses(columns, vocab_size)):
+    for question in doubts(columns, vocab_size):
         if set(question.quantities) <= set(confirmed):
             continue
         place = source if question.row is None else f"{source}, line {lines[question.row]}"
         raise UserError(f"{place}: {question.said} {_how(question.quantities)}")
+
+
+def doubts(columns: Mapping[str, Floats], vocab_size: Floats | None = None) -> list[Question]:
+    """Return all questions about the columns, which are those of `ask`."""
+    about_sizes = [] if np.isnan(columns["params"]).all() else _about_sizes(columns)
+    return [*about_sizes, *_about_losses(columns, vocab_size)]
 
 
 def _about_sizes(columns: Mapping[str, Floats]) -> list[Question]:

@@ -47,7 +47,8 @@ def claim_chart(one: Judged) -> alt.LayerChart | None:
     if math.isfinite(published):
         ticks = alt.Chart(alt.InlineData(values=[{"published": published}]))
         layers.append(ticks.mark_tick(color=PALETTE[2], thickness=3, height=HEIGHT * 0.7).encode(x=at("published")))
-    said = f"{claim.name}: ours {ours.value:.4g}, from {ours.low:.4g} to {ours.high:.4g}; the band is {claim.limits}"
+    interval = f"ours {ours.value:.4g}, from {ours.low:.4g} to {ours.high:.4g}"
+    said = f"{claim.name}: {interval}; the band is {claim.band_in_words}"
     return styled(layers, "''", HEIGHT, said)
 
 

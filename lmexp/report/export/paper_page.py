@@ -16,7 +16,7 @@ from lmexp.papers.drawing import Drawing
 from lmexp.papers.evidence import SEED
 from lmexp.papers.judge import Judged
 from lmexp.papers.overview import counts_in_words
-from lmexp.papers.paper import Claim, Paper, Scale
+from lmexp.papers.paper import POINTS, Claim, Paper, PointsSource
 from lmexp.papers.reproduction import Reproduction
 from lmexp.report.charts.claims import CHART_NOTE, claims_spec
 from lmexp.report.charts.export import drawn
@@ -39,9 +39,13 @@ NUMBERS = ("published", "ours")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}")
 
 
-def page_name(name: str, scale: Scale) -> str:
-    """Return the name of a paper's page in a folder of many: `chinchilla2022`, or `chinchilla2022-gpu`."""
-    return name if scale == "cpu" else f"{name}-{scale}"
+def page_name(result: Reproduction) -> str:
+    """Return the name of a paper's page in a folder of many: `chinchilla2022`, or `chinchilla2022-gpu`.
+
+    A paper without a sweep has one page, which is about published points.
+    """
+    is_only = result.scale == ("cpu" if result.paper.has_sweep else POINTS)
+    return result.name if is_only else f"{result.name}-{result.scale}"
 
 
 def write_page(result: Reproduction, folder: Path, name: str = "paper", prefix: str = "") -> Path:
@@ -82,7 +86,7 @@ def _blocks(result: Reproduction, figures: list[tuple[str, Drawing]], claims: st
     yield table(HEADINGS, [_row(one) for one in result.judged], NUMBERS)
     if any(not one.claim.checked for one in result.judged):
         yield escaped(UNCHECKED_NOTE)
-    yield from map(escaped, [*result.paper.notes, *undrawn(result)])
+    yield from map(escaped, [*result.paper.notes_at(result.scale), *undrawn(result)])
     if claims:
         yield f"![Each claim with its band]({claims})"
         yield CHART_NOTE
@@ -90,10 +94,15 @@ def _blocks(result: Reproduction, figures: list[tuple[str, Drawing]], claims: st
         yield "## What is open"
         yield "\n".join(open_claims)
     yield "## How to repeat it"
-    scale = "" if result.scale == "cpu" else f" --scale {result.scale}"
-    yield f"```console\n$ lmexp reproduce {result.name}{scale}\n```"
-    yield _effort(result)
+    yield f"```console\n$ lmexp reproduce {result.name}{_option(result)}\n```"
+    yield _effort(result) if result.source is None else _source_of_points(result, result.source)
     yield table(("claim", "expression"), [[code(one.claim.name), code(one.claim.value)] for one in result.judged])
+
+
+def _option(result: Reproduction) -> str:
+    if result.source is not None:
+        return f" --points {'FOLDER' if result.source.is_folder else 'FILE'}"
+    return "" if result.scale == "cpu" else f" --scale {result.scale}"
 
 
 def source(paper: Paper) -> str:
@@ -108,7 +117,7 @@ def source(paper: Paper) -> str:
 def published_cells(claim: Claim) -> list[str]:
     """Return the cells of a claim's row that the paper's file gives: claim, where, published and band."""
     words = f"{code(claim.name)}: {escaped(claim.claim)}"
-    return [words, escaped(claim.where), escaped(published_text(claim) or ""), str(claim.limits)]
+    return [words, escaped(claim.where), escaped(published_text(claim) or ""), claim.band_in_words]
 
 
 def _row(one: Judged) -> list[str]:
@@ -117,7 +126,9 @@ def _row(one: Judged) -> list[str]:
 
 
 def _runs(result: Reproduction) -> str:
-    """Return how many runs there are, and what they vary."""
+    """Return how many runs there are, and what they vary; or how many published points there are."""
+    if result.source is not None:
+        return f"{result.basis}."
     table, varied = result.evidence.table, []
     for axis in result.evidence.axes:
         values = sorted(table[axis].dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
@@ -128,6 +139,17 @@ def _runs(result: Reproduction) -> str:
     varied += [f"{seeds} seeds"] * (seeds > 1)
     words = f"{', '.join(varied[:-1])} and {varied[-1]}" if len(varied) > 1 else "".join(varied)
     return f"{_count(result)} at scale {result.scale}{f' vary {words}' if words else ''}."
+
+
+def _source_of_points(result: Reproduction, source: PointsSource) -> str:
+    """Return where the published points are, how their columns map, and when and by which version they were judged."""
+    mapped = [f"{code(theirs)} is {code(ours)}" for ours, theirs in source.columns.items() if ours != theirs]
+    mapped += [f"{code(ours)} is its number times {factor:g}" for ours, factor in source.scale.items()]
+    parts = [f"The data is {escaped(source.where_to_get)}."]
+    parts += [f"Its columns have other names in lmexp: {', '.join(mapped)}."] * bool(mapped)
+    parts += [f"Only rows with {code(source.rows)} are used."] if source.rows else []
+    parts.append(f"lmexp {lmexp.__version__} judged it on {result.date}.")
+    return f"{' '.join(parts)} The claims and their bands are in {code(f'{result.name}.yaml')}."
 
 
 def _effort(result: Reproduction) -> str:

@@ -19,7 +19,7 @@ UNCHECKED_NOTE = "* a published number that nobody has compared with the paper i
 def print_paper(result: Reproduction, console: Console) -> None:
     """Print what the paper is, its claims as a table, and what would decide those that are open."""
     console.print(Text(f"{result.paper.title}. {source_of(result.paper)}"), soft_wrap=True)
-    console.print(Text(f"{result.runs} runs at scale {result.scale}: {counts_in_words(result.verdicts)}\n"))
+    console.print(Text(f"{result.basis}: {counts_in_words(result.verdicts)}\n"))
     for one in result.judged:
         console.print(Text(claim_sentence(one)), soft_wrap=True)
     console.print()
@@ -36,7 +36,7 @@ def source_of(paper: Paper) -> str:
 def notes_of(result: Reproduction) -> list[str]:
     """Return what would decide the open claims, the paper's notes, why a figure is missing, and what marks mean."""
     notes = [f"{one.claim.name}: {one.why}." for one in result.judged if one.why]
-    notes += [*result.paper.notes, *undrawn(result)]
+    notes += [*result.paper.notes_at(result.scale), *undrawn(result)]
     if any(not one.claim.checked for one in result.judged):
         notes.append(UNCHECKED_NOTE)
     return notes
@@ -55,7 +55,7 @@ def claim_sentence(one: Judged) -> str:
 def claim_texts(one: Judged) -> list[str | None]:
     """Return the cells of a claim's row; None for what is not known."""
     claim = one.claim
-    return [claim.name, published_text(claim), ours_text(one), interval_text(one), str(claim.limits), one.verdict]
+    return [claim.name, published_text(claim), ours_text(one), interval_text(one), claim.band_in_words, one.verdict]
 
 
 def published_text(claim: Claim) -> str | None:
@@ -66,7 +66,8 @@ def published_text(claim: Claim) -> str | None:
 
 def ours_text(one: Judged) -> str | None:
     """Return our number; None if the runs give none."""
-    return None if math.isnan(one.ours.value) else f"{one.ours.value:.4g}"
+    digits = 6 if one.claim.by == "value" else 4
+    return None if math.isnan(one.ours.value) else f"{one.ours.value:.{digits}g}"
 
 
 def interval_text(one: Judged) -> str | None:
