@@ -36,7 +36,7 @@ def claim_chart(one: Judged) -> alt.LayerChart | None:
     scale = alt.Scale(domain=[low, high], nice=False)
 
     def at(name: str) -> alt.X:
-        return alt.X(f"{name}:Q", scale=scale, title=None, axis=alt.Axis(tickCount=8))
+        return alt.X(f"{name}:Q", scale=scale, title=None, axis=alt.Axis(tickCount=6))
 
     base = alt.Chart(alt.InlineData(values=[values]))
     layers = [
