@@ -153,7 +153,7 @@ class ClaimReader(Reader):
         if WHERE in given:
             meant = self._argument(given[WHERE], "condition")
             rows, whole = rows[meant[rows]], whole[meant]
-        kinds = (*kinds, *[kinds[-1]] * (len(call.args) - len(kinds)))
+        kinds = (*kinds, *kinds[-1:] * (len(call.args) - len(kinds)))
         arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
         if function.compute is exponent:
             arguments += [self._argument(given[name], "column") if name in given else None for name in COUNTS]

@@ -156,6 +156,7 @@ def test_three_budgets_are_enough_for_an_interval_of_the_exponent():
     fewer = study.at(np.flatnonzero(np.arange(21) % 7 > 1))
     ours = estimate("exponent(2)", fewer)
     assert ours.value == pytest.approx(0.5, abs=0.05) and 0 < ours.high - ours.low < 0.5
+    assert estimate("vertices()", study) == (3, 3, 3)
 
 
 def test_laws_have_their_own_intervals():
