@@ -1,46 +1,96 @@
-"""The papers that lmexp ships: every scale composes, and every claim names functions, laws and columns that exist."""
+"""The papers that lmexp ships: every scale composes, and every claim and figure fits the table that its runs will make.
+
+Nothing is trained and no text is read, so that a mistake in a file is found before hours of runs.
+"""
 
 import re
+from functools import cache
 
 import pandas as pd
 import pytest
 
+from lmexp.analysis.filters import matching, with_plain_names
+from lmexp.analysis.table import plain
 from lmexp.config import paths
 from lmexp.config.cells import expand
 from lmexp.config.checks import check_config
-from lmexp.config.compose import Composer
+from lmexp.config.compose import Composer, Values
 from lmexp.config.overrides import split_words
 from lmexp.errors import UserError
 from lmexp.papers.evidence import Evidence
-from lmexp.papers.expressions import estimate
-from lmexp.papers.paper import paper_files, read_paper
+from lmexp.papers.expressions import ClaimReader, estimate, in_each_row
+from lmexp.papers.held_out import CURVE
+from lmexp.papers.paper import POINTS, SCALES, Scale, paper_files, read_paper
 from lmexp.runs.columns import COLUMNS
-from lmexp.runs.mirrors.mirror import flat_config
 
 ROOTS = [paths.shipped_root()]
 PAPERS = {name: read_paper(file) for name, file in paper_files(ROOTS).items()}
-SCALES = [(name, scale) for name, paper in PAPERS.items() for scale in paper.scales]
+AT_SCALES = [(name, scale) for name, paper in PAPERS.items() for scale in SCALES if scale in paper]
+WITH_POINTS = [name for name, paper in PAPERS.items() if POINTS in paper]
+TASKS = "|".join(sorted(file.stem for file in (ROOTS[0] / "conf" / "task").glob("*.yaml")))
+SCORE = re.compile(rf"score/(?:{TASKS})(?:-int8|-int4|-test)?/\w+")
+"""Columns of scores that runs get, by training or by `lmexp eval`."""
 
 
-@pytest.mark.parametrize(("name", "scale"), SCALES)
-def test_every_scale_of_a_paper_composes(name: str, scale: str):
+@cache
+def cells_at(name: str, scale: Scale) -> tuple[Composer, list[Values]]:
+    """Return what composes a paper's cells at a scale, and the cells."""
     file = paper_files(ROOTS)[name]
-    of_sweep, of_runs = split_words(PAPERS[name].overrides(scale))  # type: ignore[arg-type]
+    of_sweep, of_runs = split_words(PAPERS[name].overrides(scale))
     expansion = expand(Composer(ROOTS, file, of_sweep).sweep_spec(), of_runs)
-    composer = Composer(ROOTS, file, expansion.fixed)
-    for cell in expansion.cells:
+    return Composer(ROOTS, file, expansion.fixed), expansion.cells
+
+
+def table_of(cells: list[Values], texts: list[str]) -> pd.DataFrame:
+    """Return a row for each cell: its values of the axes, and an invented one for every other column of a record."""
+    scores = {score for text in texts for score in SCORE.findall(text)}
+    record = {name: "some text" if column.is_text else 1.0 for name, column in COLUMNS.items()}
+    axes = dict.fromkeys(key for cell in cells for key in cell)
+    values = [{key: plain(cell.get(key)) for key in axes} for cell in cells]
+    return pd.DataFrame([{**record, **dict.fromkeys(scores, 1.0), **row} for row in values])
+
+
+def check_claim(expression: str, table: pd.DataFrame) -> None:
+    """Raise UserError for what no run can mend: unknown names, and a comparison of a text with a number."""
+    reader = ClaimReader(Evidence(table, (), ""), with_plain_names(expression, map(str, table.columns)))
+    calls = reader.calls(reader.parse())
+    assert calls, f"{expression}: it is the same whatever the runs give"
+    for call in calls:
+        function = reader.function(call)
+        assert len(call.args) >= len(function.arguments), f"{expression}: write {function.signature}"
+        for argument in (*call.args, *(word.value for word in call.keywords)):
+            reader.value(argument)
+    try:
+        estimate(expression, Evidence(table.head(1), ("seed",), "one row"))
+    except UserError as problem:  # one row is too few for a law, which is no fault of the claim
+        assert not re.search(r"there is no (column|function|law|parameter)|Did you mean", str(problem)), str(problem)
+
+
+@pytest.mark.parametrize(("name", "scale"), AT_SCALES)
+def test_every_scale_of_a_paper_composes(name: str, scale: Scale):
+    composer, cells = cells_at(name, scale)
+    for cell in cells:
         check_config(composer.config(cell))
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_a_claim_names_only_what_exists(name: str):
-    composer = Composer(ROOTS, paper_files(ROOTS)[name])
-    cell = expand(composer.sweep_spec(), []).cells[0]
-    keys = flat_config(composer.config(cell))  # without those that are null, such as an axis can be
-    known = {*COLUMNS, *keys, *cell, *paths.groups(ROOTS), "unit", "run_id"}
-    row = Evidence(pd.DataFrame({column: [None] for column in sorted(known)}), ("seed",), "one row")
-    for claim in PAPERS[name].claims:
-        try:
-            estimate(claim.value, row)
-        except UserError as problem:  # one row without numbers is too few for a law, which is no fault of the claim
-            assert not re.search(r"there is no (column|function|law|parameter)|Did you mean", str(problem)), claim.name
+@pytest.mark.parametrize(("name", "scale"), AT_SCALES)
+def test_claims_and_figures_fit_the_table_of_their_runs(name: str, scale: Scale):
+    paper = PAPERS[name]
+    claims, figures = paper.claims_at(scale), paper.figure if scale == "cpu" else []
+    assert claims, "no claim is tested at this scale"
+    texts = [claim.value for claim in claims] + [f"{figure.x} {figure.y} {figure.by}" for figure in figures]
+    table = table_of(cells_at(name, scale)[1], texts)
+    for claim in claims:
+        check_claim(claim.value, table)
+    for figure in figures:
+        for expression in filter(None, (figure.x, figure.y, figure.by)):
+            in_each_row(expression, table)
+        if figure.where:
+            matching(table, figure.where)
+
+
+@pytest.mark.parametrize("name", WITH_POINTS)
+def test_claims_on_published_points_name_functions_and_laws_that_exist(name: str):
+    for claim in PAPERS[name].claims_at(POINTS):  # which columns the file has is known to its source alone
+        named = with_plain_names(claim.value, ()).columns.values()
+        check_claim(claim.value, pd.DataFrame({column: ["some text" if column == CURVE else None] for column in named}))
