@@ -18,12 +18,12 @@ import pandas as pd
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import Names, Reader, Value, with_plain_names
 from lmexp.errors import UserError, nearest
-from lmexp.papers.evidence import Blocks, Estimated, Evidence, Ints
+from lmexp.papers.evidence import SEED, Blocks, Estimated, Evidence, Ints
 from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, exponent, paired
 
 WHERE = "where"
-COUNTS = ("params", "flops")
-"""What `exponent` also takes: columns that count size and compute otherwise."""
+BUDGET = "budget."
+"""How the axes begin that set the length of a run."""
 
 
 def estimate(expression: str, evidence: Evidence, resampled: bool = True) -> Estimated:
@@ -119,9 +119,9 @@ class ClaimReader(Reader):
         return FUNCTIONS[word]
 
     def arms(self, node: ast.expr) -> tuple[str, ...]:
-        """Return the axes that the conditions of `paired` name anywhere in a node."""
-        compared = [call for call in self.calls(node) if self.function(call).compute is paired]
-        return tuple(dict.fromkeys(axis for call in compared for axis in self._axes_in(call.args[1:])))
+        """Return the axes that functions of pairs compare, tune or read as a curve, anywhere in a node."""
+        compared = [call for call in self.calls(node) if self.function(call).pairs]
+        return tuple(dict.fromkeys(axis for call in compared for axis in self._axes_apart(call)))
 
     def read(self, node: ast.expr) -> Value:
         """Return the value of a node, as filters do, and of calls."""
@@ -145,8 +145,8 @@ class ClaimReader(Reader):
         is_open = function.signature.endswith("...)")
         if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
             raise self.refuse(call, f"write {function.signature}")
-        given = {self.names.columns.get(str(word.arg), str(word.arg)): word.value for word in call.keywords}
-        known = {WHERE, *function.options, *(COUNTS if function.compute is exponent else ())}
+        given = {self._word_of(word): word.value for word in call.keywords}
+        known = {WHERE, *function.options}
         if strange := given.keys() - known:
             raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}")
         rows, whole = self._rows, np.arange(len(self.table))
@@ -155,17 +155,19 @@ class ClaimReader(Reader):
             rows, whole = rows[meant[rows]], whole[meant]
         kinds = (*kinds, *kinds[-1:] * (len(call.args) - len(kinds)))
         arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
-        if function.compute is exponent:
-            arguments += [self._argument(given[name], "column") if name in given else None for name in COUNTS]
-        if function.compute is paired:
-            arguments.append(self._settings(call))
+        if function.pairs:
+            arguments += [self._settings(call)] + [self._settings(call, SEED)] * (function.compute is not paired)
         seen, positions = rows, []
         if function.compute is exponent:  # which budgets it uses is decided by all rows, in every sample
             seen, positions = whole, [np.searchsorted(whole, rows)]
         options = {name: self._argument(given[name], kind) for name, kind in function.options.items() if name in given}
-        of_rows = [part[seen] if isinstance(part, np.ndarray) else part for part in arguments] + positions
+
+        def of_rows(part: Any) -> Any:
+            return part[seen] if isinstance(part, np.ndarray) else part
+
+        inputs = [*([self.evidence.at(seen)] if function.of_rows else []), *map(of_rows, arguments), *positions]
         try:
-            return function.compute(*([self.evidence.at(seen)] if function.of_rows else []), *of_rows, **options)
+            return function.compute(*inputs, **{name: of_rows(part) for name, part in options.items()})
         except UserError as problem:
             raise self.refuse(call, str(problem)) from None
 
@@ -192,13 +194,24 @@ class ClaimReader(Reader):
         expected = {"word": "a text in quotes", "number": "a number", "value": "a column", "column": "a column"}[kind]
         raise self.refuse(node, f"{expected} is expected here")
 
-    def _settings(self, call: ast.Call) -> Ints:
-        """Return for each row the number of its values of the axes that the conditions of `paired` do not name."""
-        arms = list(self._axes_in(call.args[1:]))
-        if not arms:
-            raise self.refuse(call, f"the two conditions name no axis; axes are {', '.join(self.evidence.axes)}")
-        others = [self.table[axis] for axis in self.evidence.axes if axis not in arms]
+    def _settings(self, call: ast.Call, *also: str) -> Ints:
+        """Return for each row the number of its values of the axes that a function of pairs does not compare.
+
+        `also` names more axes to leave out.
+        """
+        arms = list(self._axes_apart(call))
+        others = [self.table[axis] for axis in self.evidence.axes if axis not in (*arms, *also)]
         return _numbered(others) if others else np.zeros(len(self.table), dtype=np.intp)
+
+    def _axes_apart(self, call: ast.Call) -> tuple[str, ...]:
+        """Return the axes in which the rows of a pair differ: those of the arms, those tuned, and those of a curve."""
+        named = tuple(self._axes_in(call.args[-2:]))
+        if not named:
+            raise self.refuse(call, f"the two conditions name no axis; axes are {', '.join(self.evidence.axes)}")
+        if self.function(call).compute is paired:
+            return named
+        tuned = [word.value for word in call.keywords if self._word_of(word) != WHERE]
+        return (*named, *self._axes_in(tuned), *(axis for axis in self.evidence.axes if axis.startswith(BUDGET)))
 
     def _power(self, node: ast.BinOp) -> Value:
         parts = [self._number(part) for part in (node.left, node.right)]
@@ -226,6 +239,9 @@ class ClaimReader(Reader):
             for part in ast.walk(node):
                 if isinstance(part, ast.Name) and self.names.columns.get(part.id, part.id) in self.evidence.axes:
                     yield self.names.columns.get(part.id, part.id)
+
+    def _word_of(self, keyword: ast.keyword) -> str:
+        return self.names.columns.get(str(keyword.arg), str(keyword.arg))
 
     def _word(self, node: ast.expr) -> str:
         return self.names.columns.get(node.id, node.id) if isinstance(node, ast.Name) else self.words(node)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.frontier import numbers
 from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
 from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law
 from lmexp.analysis.scaling.laws import CURVE_LAWS, Law, law_named
@@ -22,6 +23,7 @@ from lmexp.analysis.scaling.recounted import exponent_with
 from lmexp.errors import UserError
 from lmexp.papers.evidence import Estimated, Evidence, Ints, units_of
 from lmexp.papers.held_out import HeldOut, check, curves_held_out
+from lmexp.papers.speedup import speedup
 
 Kind = Literal["number", "column", "value", "condition", "word"]
 """What an argument is: one number, a column of numbers (n,), a column of anything as the numbers of its values (n,), a
@@ -47,6 +49,8 @@ class Function:
     """Whether a small change of the rows can change the result by a step, so that a jackknife does not apply."""
     options: Mapping[str, Kind] = field(default_factory=dict)
     """What it also takes, by name."""
+    pairs: bool = False
+    """Whether its last two arguments are the conditions of arms that it compares in pairs."""
     has_interval: bool = False
     """Whether it returns its own interval: it cannot then be part of a larger expression."""
 
@@ -123,7 +127,16 @@ def paired(x: Floats, arm: Marks, base: Marks, setting: Ints) -> float:
     return float(np.mean(of_arm[first] / of_base[second] - 1)) if len(first) else np.nan
 
 
-def exponent(evidence: Evidence, approach: float, params: Floats | None, flops: Floats | None, rows: Ints) -> float:
+def _speedup(
+    evidence: Evidence, arm: Marks, base: Marks, setting: Ints, cell: Ints, best: Floats | None = None
+) -> float:
+    tokens, loss = (numbers(evidence.table, name) for name in ("tokens", "loss"))
+    return speedup(tokens, loss, arm, base, setting, cell, best)
+
+
+def exponent(
+    evidence: Evidence, approach: float, rows: Ints, params: Floats | None = None, flops: Floats | None = None
+) -> float:
     """Return the exponent a of N* ~ C^a by approach 1 or 2 of Hoffmann et al. 2022, from rows at some positions.
 
     `params` and `flops` (n,), of all rows of the evidence, count size and compute otherwise.
@@ -321,6 +334,17 @@ FUNCTIONS = {
         "those that the two conditions name",
         ("column", "condition", "condition"),
         paired,
+        pairs=True,
+    ),
+    "speedup": Function(
+        "speedup(arm, base)",
+        "how many times fewer tokens `arm` needs than `base` to reach the same loss, in pairs as in `paired`; "
+        "`best=column` takes the value with the lowest loss for each arm, such as its best learning rate",
+        ("condition", "condition"),
+        _speedup,
+        of_rows=True,
+        options={"best": "column"},
+        pairs=True,
     ),
     "exponent": Function(
         "exponent(approach)",
@@ -329,6 +353,7 @@ FUNCTIONS = {
         ("number",),
         exponent,
         of_rows=True,
+        options={"params": "column", "flops": "column"},
     ),
     "vertices": Function(
         "vertices()",

@@ -111,6 +111,34 @@ def test_a_minimum_at_the_edge_is_no_vertex():
     assert math.isnan(estimate("vertex(rate, loss)", evidence(rows, ("rate", "seed"))).value)
 
 
+def test_a_speedup_is_the_ratio_of_tokens_at_equal_loss():
+    """Arm b is the law at 1.3 times the tokens, with its best rate at 2 and that of arm a at 1."""
+    draw = np.random.default_rng(0)
+    rows = [
+        {"arm": arm, "rate": rate, "width": width, "seed": seed, "tokens": tokens, "run_id": (arm, rate, width, seed),
+         "loss": 2 + 8 / np.sqrt(width) + noise + 30 * (tokens * factor) ** -0.3 + 0.1 * abs(rate - best)}
+        for width in (16, 32)
+        for seed in (0, 1, 2)
+        for noise in [draw.normal(0, 0.1)]
+        for arm, factor, best in (("a", 1.0, 1), ("b", 1.3, 2))
+        for rate in (1, 2)
+        for tokens in np.geomspace(1e5, 1e6, 6)
+    ]  # fmt: skip
+    study = evidence(rows, ("arm", "rate", "width", "seed"))
+    study.table["run_id"] = [str(row["run_id"]) for row in rows]
+    ours = estimate("speedup(arm == 'b', arm == 'a', best=rate)", study)
+    assert ours.value == pytest.approx(1.3, abs=0.01) and ours.high - ours.low < 0.02  # the noise of a seed is in both
+    back = estimate("speedup(arm == 'a', arm == 'b', best=rate)", study)
+    assert back.value == pytest.approx(1 / ours.value)
+    assert estimate("speedup(arm == 'b', arm == 'a', where=rate == 1)", study).value < 1
+    of_width = "speedup(arm == 'b', arm == 'a', best=rate, where=width == {})"
+    difference = estimate(f"{of_width.format(16)} - {of_width.format(32)}", study)
+    assert difference.value == pytest.approx(0, abs=1e-3)  # what is left comes from interpolation
+    one_budget = study.at(np.flatnonzero(study.table["tokens"] > 9e5))
+    with pytest.raises(UserError, match="before its own first point: it needs earlier ones"):
+        estimate("speedup(arm == 'b', arm == 'a', best=rate)", one_budget)
+
+
 def test_without_a_second_run_there_is_no_interval():
     ours = estimate("mean(loss)", factorial({("a", 16): [2.0]}))
     assert ours == (2.0, -math.inf, math.inf)
