@@ -68,7 +68,9 @@ def _what_decides(ours: Estimated, claim: Claim, evidence: Evidence) -> str:
     if "run_id" not in evidence.table:
         return "the interval lies partly in the band, and there are no more published points"
     if factor is None:
-        return "these runs give no interval: each cell needs two seeds"
+        return (
+            "these runs give no interval: each cell needs two seeds, or without one of the runs there is no such number"
+        )
     if factor > MAX_FACTOR:
         return "the value is at the edge of the band, so hardly any number of runs decides it"
     runs = final_rows(evidence.table)
