@@ -82,7 +82,8 @@ def test_every_shipped_sweep_composes_and_says_what_it_is(name: str):
     spec = Composer(ROOTS, file).sweep_spec()
     expansion = expand(spec, ["data.path=x"] if name == "tinyshakespeare" else [])
     composer = Composer(ROOTS, file, expansion.fixed)
-    for cell in corners(spec.search) if spec.search else expansion.cells:
+    cells = list(corners(spec.search)) if spec.search else expansion.cells
+    for cell in cells if len(cells) < 20 else [cells[0], cells[-1]]:  # a large grid has the same keys in every cell
         check_config(composer.config(cell))
     assert paths.first_comment(file) and composer.sweep_spec().question
 

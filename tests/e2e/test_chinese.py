@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import SMALL, Lmexp
 
 WORDS = "我们 他们 今天 明天 在 学校 家里 公园 看书 吃饭 唱歌 跑步 和 朋友 一起 很 高兴".split()  # noqa: SIM905
@@ -23,6 +25,7 @@ def sentence(number: int) -> str:
     return "".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 3, 5, 7, 2)) + "。"
 
 
+@pytest.mark.slow
 def test_a_study_of_chinese_text_from_characters_to_the_report(tmp_path: Path, lmexp: Lmexp):
     (tmp_path / "文本.txt").write_text("\n".join(f"{sentence(i)}{sentence(i // 7)}" for i in range(400)))
     (tmp_path / "sweeps").mkdir()

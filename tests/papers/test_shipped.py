@@ -26,7 +26,7 @@ from lmexp.runs.columns import COLUMNS
 ROOTS = [paths.shipped_root()]
 PAPERS = {name: read_paper(file) for name, file in paper_files(ROOTS).items()}
 AT_SCALES = [(name, scale) for name, paper in PAPERS.items() for scale in SCALES if scale in paper]
-LARGER = [(name, scale) for name, scale in AT_SCALES if scale != "cpu"]  # tests/config composes every cell at scale cpu
+LARGER = [(name, scale) for name, scale in AT_SCALES if scale != "cpu"]  # tests/config composes cells at scale cpu
 WITH_POINTS = [name for name, paper in PAPERS.items() if POINTS in paper]
 TASKS = "|".join(sorted(file.stem for file in (ROOTS[0] / "conf" / "task").glob("*.yaml")))
 SCORE = re.compile(rf"score/(?:{TASKS})(?:-int8|-int4|-test)?/\w+")

@@ -117,7 +117,9 @@ def test_labels_have_no_perplexity_and_a_text_has_no_scores_besides_its_loss(tra
     assert train("masked_lm").read_record()[0]["bits_per_byte"] is None  # only some tokens are predicted
 
 
-@pytest.mark.parametrize("name", ["seq2seq", "tag", "masked_lm", "moe"])
+@pytest.mark.parametrize(
+    "name", ["seq2seq", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tag", "masked_lm", "moe"))]
+)
 def test_a_run_that_stops_and_goes_on_is_an_undisturbed_one(train: Train, text: Path, tmp_path: Path, name: str):
     whole = train(name)
     parts = make(text, tmp_path, name)
