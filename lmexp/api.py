@@ -17,6 +17,7 @@ and `report` import no torch.
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from textwrap import indent
@@ -35,6 +36,8 @@ from lmexp.runs.columns_text import plain_text
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
     from lmexp.launch.policy import Policy
+    from lmexp.resolve.planned import Sweep
+    from lmexp.study.evaluations import FailedEvaluation
     from lmexp.study.paper import PaperReport
     from lmexp.study.plan import SweepPlan
     from lmexp.study.report import StudyReport
@@ -201,12 +204,13 @@ def reproduce(
 
     `lmexp.reproduce("markov").claims` is a DataFrame with a row for each claim: its verdict, our value with its 95 %
     interval, the band, and what the paper says. The result also has the `table` of the runs, their `folder`, and the
-    files `page` and `markdown`. A run that fails does not raise: the claims about it are not judged.
+    files `page` and `markdown`. A run that fails does not raise: the claims about it are not judged. Nor does an
+    evaluation that the paper needs of a run: see the result's `failed_evaluations`.
 
     Args:
         name: a paper's name (`lmexp list papers`) or the path of its file.
         scale: "cpu" takes minutes on two cores, "gpu" hours on one GPU, "paper" has the published sizes and budgets.
-        run: with False, nothing is trained, and the claims are judged on the runs that are there.
+        run: with False, nothing is trained or evaluated, and the claims are judged on the runs that are there.
         points: the file or folder with the paper's published data; nothing is trained, and the claims about this data
             are judged.
         output_dir, config_dir, policy, trust, verbose: as for `run`.
@@ -216,6 +220,7 @@ def reproduce(
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
     from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
+    from lmexp.study.evaluations import evaluate_runs, plan_evaluations
     from lmexp.study.paper import write_paper_files
 
     short, file, paper = find_paper(name, search_roots(_path(config_dir)))
@@ -223,10 +228,16 @@ def reproduce(
         return write_paper_files(judge_points(short, paper, Path(points), _outputs(output_dir)))
     wanted = scale_named(scale)
     overrides = paper.overrides(wanted)
+    outputs, configs = _outputs(output_dir), _path(config_dir)
+    failed: tuple[FailedEvaluation, ...] = ()
     if run:
         with _trusting(trust):
-            _run(str(file), overrides, sweep_folder(short, wanted), output_dir, config_dir, policy, verbose)
-    return write_paper_files(judge_paper(short, paper, wanted, _outputs(output_dir)))
+            resolved = _resolve(str(file), overrides, sweep_folder(short, wanted), output_dir, config_dir, verbose)
+            what_follows = plan_evaluations(resolved, paper.evaluations, configs)
+            runs = _run_resolved(resolved, policy, verbose, what_follows).runs
+            failed = evaluate_runs(runs, paper.evaluations, outputs, configs, _say(verbose))
+    report = write_paper_files(judge_paper(short, paper, wanted, outputs))
+    return replace(report, failed_evaluations=failed)
 
 
 def load(*folders: Folder, where: str | None = None, all_runs: bool = False) -> pd.DataFrame:
@@ -313,10 +324,29 @@ def _run(
     verbose: bool,
 ) -> "SweepResult":
     """Resolve and run, with the plan and the progress on standard error if `verbose`."""
-    from lmexp.study.run import resolve_to_run, run_resolved
+    return _run_resolved(_resolve(name, overrides, folder, output_dir, config_dir, verbose), policy, verbose)
+
+
+def _resolve(
+    name: str | None,
+    overrides: list[str],
+    folder: str | None,
+    output_dir: Folder | None,
+    config_dir: Folder | None,
+    verbose: bool,
+) -> "Sweep":
+    from lmexp.study.run import resolve_to_run
+
+    return resolve_to_run(name, overrides, _outputs(output_dir), _path(config_dir), folder, _say(verbose))
+
+
+def _run_resolved(
+    resolved: "Sweep", policy: "Policy | None", verbose: bool, what_follows: Iterable[str] = ()
+) -> "SweepResult":
+    """Run a sweep; with `verbose`, its plan, which ends with these sentences, and the progress are printed."""
+    from lmexp.study.run import run_resolved
 
     say = _say(verbose)
-    resolved = resolve_to_run(name, overrides, _outputs(output_dir), _path(config_dir), folder, say)
     if not verbose:
         return run_resolved(resolved, policy)
     from lmexp.launch.progress import SweepProgress
@@ -324,7 +354,7 @@ def _run(
     from lmexp.terminal import Terminal
 
     planned = plan_resolved(resolved)
-    for line in [*planned.notices, planned.sentence]:
+    for line in [*planned.notices, planned.sentence, *what_follows]:
         say(line)
     with SweepProgress(Terminal(stderr=True), resolved) as progress:
         return run_resolved(resolved, policy, progress, say)

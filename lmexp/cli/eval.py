@@ -80,7 +80,8 @@ def evaluate(
     A run's record keeps the scores. `--split test data.test_path=FILE` scores a whole file.
     """
     from lmexp.config.overrides import refuse_axes
-    from lmexp.inference.evaluate import Scoring, evaluate, evaluate_by_harness
+    from lmexp.config.scoring import Scoring
+    from lmexp.inference.evaluate import evaluate, evaluate_by_harness
     from lmexp.report.terminal.scores import print_scores
 
     overrides = overrides or []

@@ -18,7 +18,7 @@ def import_(
     name: Annotated[str | None, typer.Option("--as", help="Name of the model [default: the folder's name].")] = None,
 ) -> None:
     """Import a folder of the transformers library as a finished run, imported/NAME, for `eval`, `bench` or init.run."""
-    from lmexp.inference.evaluate import check_name
+    from lmexp.config.scoring import check_name
     from lmexp.inference.import_export import import_run
 
     check_name(name)

@@ -1,14 +1,17 @@
 """`lmexp reproduce`: run what a paper claims, and judge the claims."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmexp.cli.app import DECIDE, out, print_json, print_line, say, verb
+from lmexp.cli.app import DECIDE, out, print_json, print_line, say, say_all, verb
 from lmexp.cli.options import CommonWithConfigs, PolicyOptions
 from lmexp.cli.running import end_with_failures, run_with_progress
 from lmexp.errors import UserError
+
+if TYPE_CHECKING:
+    from lmexp.study.evaluations import FailedEvaluation
 
 
 @verb(DECIDE, "lmexp reproduce markov", "lmexp reproduce markov --no-run", "lmexp reproduce forecast2026 --points FILE")
@@ -24,7 +27,9 @@ def reproduce(
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write the page NAME.md with its figures into this folder."),
     ] = None,
-    no_run: Annotated[bool, typer.Option("--no-run", help="Train nothing: judge the runs that are there.")] = False,
+    no_run: Annotated[
+        bool, typer.Option("--no-run", help="Train and evaluate nothing: judge the runs that are there.")
+    ] = False,
     points: Annotated[
         Path | None,
         typer.Option(
@@ -33,7 +38,7 @@ def reproduce(
         ),
     ] = None,
 ) -> None:
-    """Reproduce a paper: train what is missing, and say of each claim whether it is borne out."""
+    """Reproduce a paper: train and evaluate what is missing, and say of each claim whether it is borne out."""
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
     from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
@@ -45,14 +50,22 @@ def reproduce(
     if points is not None and wanted != "cpu":
         raise UserError(f"--points judges published data, which has no scale: leave out --scale {scale}")
     overrides, result = paper.overrides(wanted) if points is None else [], None
+    failed: tuple[FailedEvaluation, ...] = ()
     if page is not None:
         page.mkdir(parents=True, exist_ok=True)  # before the runs, since it may be impossible
     if points is None and not no_run:
+        from lmexp.study.evaluations import evaluate_runs, plan_evaluations
         from lmexp.study.run import resolve_to_run
 
         folder = sweep_folder(short, wanted)
         resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
-        result = run_with_progress(resolved, policy.parse())
+        what_follows = plan_evaluations(resolved, paper.evaluations, common.config_dir)
+        result = run_with_progress(resolved, policy.parse(), what_follows)
+        try:
+            failed = evaluate_runs(result.runs, paper.evaluations, common.output_dir, common.config_dir, say)
+        except KeyboardInterrupt:
+            say("stopped; the same command makes the evaluations that are missing")
+            raise typer.Exit(130) from None
     if points is None:
         judged = judge_paper(short, paper, wanted, common.output_dir)
     else:
@@ -63,5 +76,8 @@ def reproduce(
     else:
         print_paper(judged, out)
         print_line(f"\npaper: {report.page}\npaper: {report.markdown}")
+    say_all(map(str, failed))
     if result is not None:
         end_with_failures(result)
+    if failed:
+        raise typer.Exit(1)

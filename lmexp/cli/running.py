@@ -1,6 +1,7 @@
 """What `train`, `sweep` and `retry` share: say the plan, run, report, and name the runs that failed."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +29,17 @@ def run_and_report(
     end_with_failures(result, is_one_run)
 
 
-def run_with_progress(resolved: "Sweep", policy: "Policy") -> "SweepResult":
-    """Say the plan of a sweep, run it, and return what became of its runs; exit if it is stopped or breaks off."""
+def run_with_progress(resolved: "Sweep", policy: "Policy", what_follows: Sequence[str] = ()) -> "SweepResult":
+    """Say the plan of a sweep, run it, and return what became of its runs; exit if it is stopped or breaks off.
+
+    The plan ends with the sentences about what follows the runs.
+    """
     from lmexp.launch.progress import SweepProgress
     from lmexp.study.plan import plan_resolved
     from lmexp.study.run import run_resolved
 
     planned = plan_resolved(resolved)
-    say_all([*planned.notices, planned.sentence])
+    say_all([*planned.notices, planned.sentence, *what_follows])
     progress = SweepProgress(err, resolved)
     try:
         with progress:

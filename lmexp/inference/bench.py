@@ -27,6 +27,7 @@ from lmexp.config.models.base import CountedSection
 from lmexp.config.outside import warn_of_changes
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
+from lmexp.config.scoring import INTEGERS
 from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
@@ -38,7 +39,7 @@ from lmexp.data.prepare import prepare
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json
 from lmexp.inference.measure import BatchShape, read_bytes_per_step, speed_columns, time_generation, weights_bytes
-from lmexp.inference.quantise import FLOATS, INTEGERS, convert, stored_as
+from lmexp.inference.quantise import FLOATS, convert, stored_as
 from lmexp.messages import Say
 from lmexp.models.base import Decoder
 from lmexp.models.build import build_model

@@ -7,7 +7,7 @@ The model and its tokenizer stay the same; only the text that is scored changes.
 import copy
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,24 @@ from lmexp.config.base import fault_of
 from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code
-from lmexp.config.data import SPLITS, DataConfig, SavedTokenizerConfig, Split, TokenizerConfig
+from lmexp.config.data import DataConfig, SavedTokenizerConfig, Split, TokenizerConfig
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
+from lmexp.config.scoring import INTEGERS, Scoring
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.prepare import AnyStore
 from lmexp.data.tokenizers.build import load_tokenizer
-from lmexp.errors import UserError, nearest
+from lmexp.errors import UserError
 from lmexp.files import absolute_text, write_json
-from lmexp.inference.quantise import FLOATS, INTEGERS, convert
+from lmexp.inference.quantise import convert
 from lmexp.inference.subject import PREFIX, device_for, load_subject
 from lmexp.messages import Say
 from lmexp.resolve.inputs import InputResolver
 from lmexp.runs.columns import ELSEWHERE, ON_TEST
-from lmexp.runs.directory import SCORES, STORES, RunDir
+from lmexp.runs.directory import SCORES, STORES, RunDir, read_scores
 from lmexp.runs.find import find_run
 from lmexp.runs.links import check_links
 from lmexp.runs.predictions import write_predictions
@@ -46,40 +47,12 @@ from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
 from lmexp.train.float32 import float32_products
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 SECTIONS = ("data", "task")
 """The sections of the config that can differ from training."""
+REQUEST = "request"
+"""In `about` of kept scores: what was asked for."""
 BATCH = 16
 """Sequences in a batch for a pretrained model, whose config has no micro-batch."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What is scored, and how."""
-
-    name: str | None = None
-    """The scores are called `score/<name>/<metric>` [default: the name of the task, with `-test` for the test split; if
-    that is not the run's own split, with the first digits of the hash of the data]."""
-    predicts: str | None = None
-    """What a pretrained model predicts; see load_subject."""
-    precision: str | None = None
-    """One of FLOATS or INTEGERS, to which the weights are converted [default: float32, as they are stored]."""
-    examples: int | None = None
-    """Score only the first samples of the split, this many [default: all]."""
-    split: Split = "validation"
-
-    def check(self) -> None:
-        """Raise UserError for a name that cannot be part of a column name, or an unknown value."""
-        check_name(self.name)
-        precisions = [*FLOATS, *INTEGERS]
-        for option, value, choices in (
-            ("precision", self.precision, precisions),
-            ("split", self.split, SPLITS[1:]),
-        ):
-            if value is not None and value not in choices:
-                raise UserError(f"--{option} {value}: expected one of {', '.join(choices)}.{nearest(value, choices)}")
-        if self.examples is not None and self.examples < 1:
-            raise UserError(f"--examples {self.examples}: at least 1")
 
 
 def evaluate(
@@ -109,10 +82,7 @@ def evaluate(
     run = None if is_pretrained else find_run(subject, outputs, is_finished=True)
     if run is not None:
         check_scores(run)
-    config = _other(loaded.config, [word for word in words if word not in of_model], config_dir, run)
-    config.model.check()
-    check_task(config)
-    _check_head(subject, config.task, loaded.config.task)
+    config = _asked(subject, loaded.config, [word for word in words if word not in of_model], config_dir, run)
     # These are for training alone: other data may have too few examples for a step, or lack the labels of the weights.
     config = config.model_copy(update={"batch": config.batch.model_copy(update={"by_length": False})})
     if isinstance(config.task, LabelTaskSection):
@@ -134,6 +104,7 @@ def evaluate(
     if not math.isfinite(quality.loss):
         raise UserError(f"{subject}: its loss is {quality.loss}: the weights are no good")
     about = _about(config, store, feed) | {"targets": quality.tokens, "precision": precision or "fp32"}
+    about[REQUEST] = scoring.request(words)
     own = scoring.name or _default_name(config, store, scoring.split, run)
     parts = [own, precision if scoring.name is None else None, f"first{examples}" if examples else None]
     full_name = "-".join(part for part in parts if part)
@@ -141,6 +112,21 @@ def evaluate(
     is_own = full_name == loaded.config.task.name
     write_predictions(RunDir(Path(kept["file"]).parent), map(asdict, judged.predictions), None if is_own else full_name)
     return kept
+
+
+def check_evaluation(
+    name: str, config: RunConfig, words: list[str], scoring: Scoring, config_dir: Path | None = None
+) -> None:
+    """Raise UserError if a run with this config cannot be evaluated so; no run is needed, and no data is read."""
+    scoring.check()
+    _asked(name, config, words, config_dir, None)
+
+
+def is_evaluated(run: RunDir, words: list[str], scoring: Scoring) -> bool:
+    """Return whether a run keeps the scores of such an evaluation; scores that cannot be read are none."""
+    wanted = scoring.request(words)
+    details = (kept.get("details") or {} for kept in (read_scores(run.path) or {}).values())
+    return any((of.get("about") or {}).get(REQUEST) == wanted for of in details)
 
 
 def _about(config: RunConfig, store: AnyStore, feed: Feed) -> dict[str, Any]:
@@ -232,12 +218,6 @@ def keep(
     }
 
 
-def check_name(name: str | None) -> None:
-    """Raise UserError for a name that cannot be part of a column name."""
-    if name is not None and not NAME.fullmatch(name):
-        raise UserError(f"--as {name}: use small letters, digits, and . _ - between them, as in --as news")
-
-
 def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
     """Return the task with a model in a precision, on the device of this machine."""
     device = device_for(config)
@@ -252,6 +232,17 @@ def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
 def _multiplied_in(config: RunConfig, precision: str | None) -> str:
     """Return what a model computes in: with integer weights, what it was trained in, otherwise `precision`."""
     return config.precision.compute if precision in INTEGERS else precision or "fp32"
+
+
+def _asked(
+    subject: str, trained: RunConfig, words: list[str], config_dir: Path | None, run: RunDir | None
+) -> RunConfig:
+    """Return the config to score a model with: with other data or another task. Raises UserError if it does not fit."""
+    config = _other(trained, words, config_dir, run)
+    config.model.check()
+    check_task(config)
+    _check_head(subject, config.task, trained.task)
+    return config
 
 
 def _other(config: RunConfig, words: list[str], config_dir: Path | None, run: RunDir | None) -> RunConfig:

@@ -19,12 +19,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lmexp.config.scoring import INTEGERS
 from lmexp.errors import UserError
 from lmexp.train.float8 import quiet_import
 
 FLOATS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The type of the weights for each compute precision; tf32 is a way of multiplying float32."""
-INTEGERS = ("int8", "int4")
 GROUP = 32
 """Weights that share an int4 scale, as in llama.cpp's Q4_0; rows of small models are too short for the usual 128."""
 MIN_GROUP = 8

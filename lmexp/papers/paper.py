@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lmexp.config import paths
 from lmexp.config.base import Positive, Section, fault_of
+from lmexp.config.data import Split
+from lmexp.config.scoring import Scoring
 from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
 from lmexp.papers.figure import Figure
@@ -73,6 +75,37 @@ class Claim(Section):
         return f"{self.limits}{words[self.by]}"
 
 
+class Evaluation(Section):
+    """What is measured on every finished run before the claims are judged, as by `lmexp eval`."""
+
+    name: str | None = None
+    precision: str | None = None
+    examples: int | None = None
+    split: Split = "validation"
+    """These four are those of Scoring."""
+    overrides: list[str] = Field(default_factory=list)
+    """Other data or another task, as in [data=text, data.path=a.txt]."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "Evaluation":
+        try:
+            self.scoring.check()
+        except UserError as problem:
+            raise ValueError(str(problem)) from None
+        return self
+
+    @property
+    def scoring(self) -> Scoring:
+        """What is scored, and how."""
+        return Scoring(**self.model_dump(exclude={"overrides"}))
+
+    @property
+    def in_words(self) -> str:
+        """What differs from the evaluation at the end of training, as in `precision int4`."""
+        settings = self.model_dump(exclude_defaults=True, exclude={"overrides"})
+        return ", ".join([*(f"{key} {value}" for key, value in settings.items()), *self.overrides])
+
+
 class PointsSource(Section):
     """Published points: where they are, and which of their columns hold what."""
 
@@ -111,6 +144,8 @@ class Paper(Section):
     """The published data that the paper's own fits can be tested on; null without any."""
     scales: dict[Scale, list[str]] = Field(default_factory=dict)
     """The overrides that make the sweep one of another scale; `cpu` is the sweep as it stands."""
+    evaluations: list[Evaluation] = Field(default_factory=list)
+    """What is measured on every finished run, beside its quality at the end of training."""
     claims: Annotated[list[Claim], Field(min_length=1)]
     figure: list[Figure] = Field(default_factory=list)
     """The paper's figures, redrawn with our points; one needs no list."""
@@ -129,6 +164,13 @@ class Paper(Section):
         names = [claim.name for claim in self.claims]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"claims: two are named {twice}")
+        if any(self.evaluations.count(one) > 1 for one in self.evaluations):
+            raise ValueError("evaluations: two are the same")
+        named = [(one.name, one.examples) for one in self.evaluations if one.name]
+        if alike := next((name for name, examples in named if named.count((name, examples)) > 1), None):
+            raise ValueError(f"evaluations: two are named {alike}")
+        if self.evaluations and not self.has_sweep:
+            raise ValueError("evaluations: they are of runs, and this paper has no sweep")
         if self.points is not None and not self.claims_at(POINTS):
             raise ValueError("points: no claim has `scales: [points]`")
         if not self.has_sweep and self.points is None:

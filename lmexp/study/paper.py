@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from lmexp.papers.reproduction import Reproduction
+from lmexp.study.evaluations import FailedEvaluation
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class PaperReport:
     """paper.html"""
     markdown: Path
     """The same page as Markdown: paper.md or, in a folder of pages, NAME.md."""
+    failed_evaluations: tuple[FailedEvaluation, ...] = ()
+    """The evaluations of this call that gave no scores, with the reason of each."""
 
     @cached_property
     def claims(self) -> pd.DataFrame:

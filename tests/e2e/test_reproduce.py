@@ -18,12 +18,19 @@ paper:
   title: Learning rates
   authors: A. Author
   year: 2024
+  evaluations:
+    - {precision: bf16}
   claims:
     - name: training_helps
       claim: A rate of 0.01 is better than none to speak of
       where: figure 1
       value: paired(loss, optim.lr == 0.01, optim.lr == 1e-9)
       band: [null, -0.05]
+    - name: sixteen_bits_are_enough
+      claim: With weights of 16 bits the loss is the same to a hundredth
+      where: figure 1
+      value: mean(abs(score/causal_lm-bf16/loss - loss))
+      band: [null, 0.01]
     - name: of_another_study
       claim: Something about a column that is not there
       where: figure 2
@@ -53,7 +60,9 @@ def test_a_paper_is_run_judged_and_listed(paper: None, tmp_path: Path, lmexp: Lm
     assert nothing.returncode == 2 and "there is no sweep in" in nothing.stderr
     ended = lmexp("reproduce", "rates2024")
     assert ended.returncode == 0, ended.stderr
-    assert "4 runs at scale cpu: 1 borne out, 1 not judged, 1 not run" in ended.stdout
+    plan, first = ended.stderr.index("then 4 evaluations, one after another"), ended.stderr.index("1/4  ")
+    assert plan < first < ended.stderr.index("evaluation 1/4  ") and "precision bf16  loss" in ended.stderr
+    assert "4 runs at scale cpu: 2 borne out, 1 not judged, 1 not run" in ended.stdout
     assert "there is no column 'flavour'" in ended.stdout
     again = lmexp("reproduce", "rates2024", "--no-run", "--json", "--page", "pages")
     document = json.loads(again.stdout)
@@ -71,4 +80,4 @@ def test_a_paper_is_run_judged_and_listed(paper: None, tmp_path: Path, lmexp: Lm
     assert claims.loc["of_missing_runs", "value"] is pd.NA and from_python.table["loss"].notna().sum() == 4
     assert from_python.folder == folder and from_python.page.exists() and from_python.markdown.name == "paper.md"
     listed = lmexp("list", "papers")
-    assert "rates2024" in listed.stdout and "1 borne out" in listed.stdout, listed.stderr
+    assert "rates2024" in listed.stdout and "2 borne out" in listed.stdout, listed.stderr

@@ -2,22 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
+from lmexp.config.scoring import Scoring
 from lmexp.cost.device import detect
 from lmexp.errors import UserError
 from lmexp.inference import subject
-from lmexp.inference.evaluate import Scoring, evaluate
+from lmexp.inference.evaluate import evaluate
 from lmexp.inference.generate import write
 from lmexp.inference.score import score
 from lmexp.inference.subject import load_subject
+from lmexp.papers.paper import Evaluation
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
+from lmexp.study.evaluations import evaluate_runs, plan_evaluations
+from lmexp.study.run import RunResult
 from lmexp.tasks.base import Quality
 from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.worker import main
@@ -153,6 +158,67 @@ def test_fewer_samples_or_another_precision_have_names_of_their_own(outputs: Pat
     half = evaluate(path, [], outputs, scoring=Scoring(precision="bf16"))
     assert half["name"] == "causal_lm-bf16"
     assert 0 < abs(half["scores"]["loss"] - whole["scores"]["loss"]) < 0.02
+
+
+def result_of(run: RunDir, state: Literal["done", "failed"] = "done") -> RunResult:
+    return RunResult(run.name, run.path, state, None, {}, (), is_failure=state == "failed", failed_metrics={})
+
+
+def test_evaluations_of_a_paper_are_made_once_and_one_that_fails_leaves_the_others(outputs: Path, tmp_path: Path):
+    lm, lines = run_of(outputs, "lm"), []
+    broken = RunDir(tmp_path / "broken")
+    shutil.copytree(lm.path, broken.path, ignore=shutil.ignore_patterns("scores.json", "*.safetensors"))
+    results = [result_of(broken), result_of(run_of(outputs, "masked"), "failed"), result_of(lm)]
+    wanted = [Evaluation(precision="bf16", examples=2), Evaluation(name="few", examples=4)]
+    failed = evaluate_runs(results, wanted, outputs, None, lines.append)
+    assert [(of.run, of.evaluation) for of in failed] == [
+        (broken.name, "precision bf16, examples 2"),
+        (broken.name, "name few, examples 4"),
+    ]
+    (row,) = lm.read_record()
+    assert row["score/causal_lm-bf16-first2/loss"] > 0 and row["score/few-first4/loss"] > 0
+    assert not any("few" in column for row in run_of(outputs, "masked").read_record() for column in row)
+    assert [line for line in lines if line.startswith("evaluation 4/4")]
+    before = (lm.path / "scores.json").read_bytes()
+    lines.clear()
+    assert evaluate_runs([result_of(lm)], wanted, outputs, None, lines.append) == () and not lines
+    assert (lm.path / "scores.json").read_bytes() == before
+
+
+def test_ctrl_c_stops_the_evaluations_of_a_paper(outputs: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CausalLM, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_runs([result_of(run_of(outputs, "lm"))], [Evaluation(examples=1)], outputs)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=tagg"], "task"),
+        (["task=tag", "data=roles"], "has no head for task=tag"),
+        (["model=gpt_nano"], "the model stays what it is"),
+    ],
+)
+def test_an_evaluation_that_the_runs_of_a_paper_cannot_have_is_refused_before_they_start(
+    text: Path, tmp_path: Path, words: list[str], said: str
+):
+    of_run = [
+        "model=gpt_nano",
+        "model.context=32",
+        "tokenizer=byte",
+        "data=text",
+        f"data.path={text}",
+        "data.split=tail",
+    ]
+    sweep = resolve_sweep(None, [*COMMON, *of_run], tmp_path, name="new")
+    with pytest.raises(UserError, match=f"paper.evaluations.1: .*{said}"):
+        plan_evaluations(sweep, [Evaluation(precision="int8"), Evaluation(overrides=words)])
+    (sentence,) = plan_evaluations(sweep, [Evaluation(precision="int8")])
+    assert sentence == "then 1 evaluation, one after another on this machine: of each run 1 (precision int8)"
+    assert not sweep.runs[0].run.path.exists()
 
 
 WRONG = {

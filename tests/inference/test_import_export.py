@@ -16,12 +16,13 @@ from lmexp.config.compose import Composer
 from lmexp.config.data import BPETokenizerConfig, WordPieceTokenizerConfig
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunConfig, RunInfo
+from lmexp.config.scoring import Scoring
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import describe
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
-from lmexp.inference.evaluate import Scoring, evaluate
+from lmexp.inference.evaluate import evaluate
 from lmexp.inference.generate import write
 from lmexp.inference.import_export import export_run, import_run
 from lmexp.inference.score import score

@@ -74,6 +74,27 @@ def test_a_paper_is_found_by_name_or_file_and_says_what_it_tests_at_each_scale(r
             "paper.figure.0.curves.0: a curve has one of points, value and slope",
         ),
         ("year: 2024", "year: 2024\n  yeer: 1", "paper.yeer: extra inputs are not permitted"),
+        (
+            "  claims:",
+            "  evaluations: [{precision: int8}, {precision: int5}]\n  claims:",
+            r"p.yaml:\d+: paper.evaluations.1: --precision int5: expected one of .*int4\. Did you mean",
+        ),
+        (
+            "  claims:",
+            "  evaluations: [{split: train}]\n  claims:",
+            "paper.evaluations.0: --split train: expected",
+        ),
+        (
+            "  claims:",
+            "  evaluations: [{name: a}, {name: a, split: test}]\n  claims:",
+            "evaluations: two are named a",
+        ),
+        ("  claims:", "  evaluations: [{examples: 2}, {examples: 2}]\n  claims:", "evaluations: two are the same"),
+        (
+            "  claims:",
+            "  evaluations: [{predicts: causal}]\n  claims:",
+            "paper.evaluations.0.predicts: extra inputs",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_with_its_place(tmp_path: Path, before: str, after: str, why: str):

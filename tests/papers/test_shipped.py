@@ -90,6 +90,14 @@ def test_claims_and_figures_fit_the_table_of_their_runs(name: str, scale: Scale)
             matching(table, figure.where)
 
 
+@pytest.mark.parametrize("name", [name for name, paper in PAPERS.items() if paper.has_sweep])
+def test_scores_in_other_precisions_come_from_the_evaluations_of_the_paper(name: str):
+    paper = PAPERS[name]
+    texts = [claim.value for claim in paper.claims] + [f"{figure.x} {figure.y}" for figure in paper.figure]
+    named = {kind for text in texts for kind in re.findall(r"score/[a-z_0-9]+-(int8|int4)/", text)}
+    assert named == {one.precision for one in paper.evaluations}
+
+
 @pytest.mark.parametrize("name", WITH_POINTS)
 def test_claims_on_published_points_name_functions_and_laws_that_exist(name: str):
     for claim in PAPERS[name].claims_at(POINTS):  # which columns the file has is known to its source alone

@@ -138,7 +138,9 @@ def _runs(result: Reproduction) -> str:
     seeds = int(table[SEED].nunique()) if SEED in table else 1
     varied += [f"{seeds} seeds"] * (seeds > 1)
     words = f"{', '.join(varied[:-1])} and {varied[-1]}" if len(varied) > 1 else "".join(varied)
-    return f"{_count(result)} at scale {result.scale}{f' vary {words}' if words else ''}."
+    evaluated = "; ".join(code(one.in_words) for one in result.paper.evaluations)
+    also = f" Each was evaluated afterwards: {evaluated}." if evaluated else ""
+    return f"{_count(result)} at scale {result.scale}{f' vary {words}' if words else ''}.{also}"
 
 
 def _source_of_points(result: Reproduction, source: PointsSource) -> str:
