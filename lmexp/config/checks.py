@@ -96,8 +96,8 @@ def _check_milestones(config: RunConfig) -> None:
     schedule = config.schedule
     if not isinstance(schedule, ScheduleConfig) or not schedule.has_trunk:
         raise UserError(
-            "budget.milestones needs a learning rate that does not depend on where the run ends: schedule=wsd, "
-            "whose cool-down branches off at each milestone, or schedule=constant"
+            "budget.milestones needs a learning rate that does not depend on where the run ends: schedule=wsd "
+            "or wsd_linear, whose cool-down branches off at each milestone, or schedule=constant"
         )
     for kind in {"seconds", "dollars"} & config.budget.amount.keys():
         raise UserError(

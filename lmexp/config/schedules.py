@@ -29,7 +29,7 @@ class ScheduleConfig(Section):
     final: Share = 0.1
     """The last rate, as a share of the peak; a constant schedule does not use it."""
     cooldown: Share = 0.2
-    """Share of the budget, at its end, over which wsd falls by 1 - sqrt."""
+    """Share of the budget, at its end, over which the rate of wsd and wsd_linear falls."""
 
     @field_validator("name")
     @classmethod
@@ -41,16 +41,16 @@ class ScheduleConfig(Section):
     @property
     def has_trunk(self) -> bool:
         """Whether the rate is the same for runs of every length until the cool-down, so that they can share steps."""
-        return self.name in ("constant", "wsd")
+        return self.name in ("constant", *COOLING)
 
     @property
     def decay(self) -> float:
         """Share of the budget, at its end, in which the rate of a schedule with a trunk falls; 0 for a constant one."""
-        return self.cooldown if self.name == "wsd" else 0.0
+        return self.cooldown if self.name in COOLING else 0.0
 
     def check(self) -> None:
         """Raise UserError for values that cannot be combined."""
-        if self.name == "wsd" and self.warmup + self.cooldown > 1:
+        if self.warmup + self.decay > 1:
             raise UserError(
                 f"schedule.warmup={self.warmup} and schedule.cooldown={self.cooldown} are more than the whole budget"
             )
@@ -72,12 +72,25 @@ def _cosine(schedule: ScheduleConfig, share: float, after_warmup: float) -> floa
 
 def _wsd(schedule: ScheduleConfig, share: float, after_warmup: float) -> float:
     """Warm-up, stable, decay: the cool-down is 1 - sqrt (Hägele et al. 2024, equation 1)."""
+    return math.sqrt(_wsd_linear(schedule, share, after_warmup))
+
+
+def _wsd_linear(schedule: ScheduleConfig, share: float, after_warmup: float) -> float:
+    """Warm-up, stable, decay, with a linear cool-down (Hägele et al. 2024, section 3, which compares the two)."""
     since = share - (1 - schedule.cooldown)
-    return math.sqrt(min(since / schedule.cooldown, 1.0)) if since > 0 else 0.0
+    return min(since / schedule.cooldown, 1.0) if since > 0 else 0.0
 
 
-SHAPES: dict[str, Shape | None] = {"constant": None, "linear": _linear, "cosine": _cosine, "wsd": _wsd}
+SHAPES: dict[str, Shape | None] = {
+    "constant": None,
+    "linear": _linear,
+    "cosine": _cosine,
+    "wsd": _wsd,
+    "wsd_linear": _wsd_linear,
+}
 """Every shape by its name; a constant one stays at the peak."""
+COOLING = ("wsd", "wsd_linear")
+"""The shapes that stay at the peak until their cool-down."""
 
 
 def factor(schedule: ScheduleConfig, share: float, run_share: float | None = None) -> float:

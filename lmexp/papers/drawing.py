@@ -40,6 +40,12 @@ class Axis:
     """The scale of one axis."""
 
     is_log: bool
+    names: tuple[str, ...] = ()
+    """What stands at 0, 1, 2 and so on, if the axis shows texts; empty for numbers."""
+
+    def text(self, value: float) -> str:
+        """Return a value as people read it: 100k, or the name at its place."""
+        return self.names[round(value)] if self.names else plain_number(value)
 
     def scaled(self, values: Floats) -> Floats:
         """Return values as lengths along the axis; NaN for those that it cannot show."""
@@ -130,9 +136,12 @@ class Drawing:
 
 def draw(figure: Figure, evidence: Evidence) -> Drawing:
     """Return a figure with our points. Raises UserError for a wrong expression, and if there is nothing to draw."""
-    x = Axis("x" in figure.log)
+    table = evidence.table
+    if figure.where is not None:
+        table = table[matching(table, figure.where)].reset_index(drop=True)
+    x = Axis("x" in figure.log, _names(figure, in_each_row(figure.x, table)))
     y = Axis("y" in figure.log)
-    series = tuple(_series(figure, evidence, x, y))
+    series = tuple(_series(figure, table, evidence.axes, x, y))
     our_x, our_y = (np.concatenate([getattr(one, name) for one in series]) for name in ("x", "y"))
     fits = tuple(fit for one in series if figure.fit and (fit := _fit(figure.fit, one, x, y)))
     spans = [part for one in series for part in (one.low, one.high)] + [fit.y for fit in fits]
@@ -148,18 +157,28 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
     return Drawing(figure, _unit(evidence), x, y, series, fits, published, box.x_range, box.y_range)
 
 
-def _series(figure: Figure, evidence: Evidence, x_axis: Axis, y_axis: Axis) -> Iterator[Series]:
+def _names(figure: Figure, x: pd.Series) -> tuple[str, ...]:
+    """Return the texts of an x axis, in order of appearance; nothing if its values are numbers.
+
+    Raises UserError if the figure asks for what texts do not have: a logarithm, a fit, or a published curve.
+    """
+    if pd.api.types.is_numeric_dtype(x) or not len(x):
+        return ()
+    if "x" in figure.log or figure.fit or figure.curves:
+        raise UserError(f"the figure's '{figure.x}' has texts, which have no logarithm, no fit and no published curves")
+    return tuple(map(str, x.dropna().unique()))
+
+
+def _series(figure: Figure, table: pd.DataFrame, axes: Sequence[str], x_axis: Axis, y_axis: Axis) -> Iterator[Series]:
     """Yield our points by the value of `by`, in rising order. Raises UserError for none, or too many values."""
-    table = evidence.table
-    if figure.where is not None:
-        table = table[matching(table, figure.where)].reset_index(drop=True)
     x, y = (in_each_row(text, table) for text in (figure.x, figure.y))
-    for text, values in ((figure.x, x), (figure.y, y)):
-        if not pd.api.types.is_numeric_dtype(values) and len(table):
-            raise UserError(f"the figure's '{text}' is no column of numbers")
+    if x_axis.names:
+        x = x.map({name: place for place, name in enumerate(x_axis.names)})
+    if not pd.api.types.is_numeric_dtype(y) and len(table):
+        raise UserError(f"the figure's '{figure.y}' is no column of numbers")
     rows = pd.DataFrame({"x": _floats(x, x_axis), "y": _floats(y, y_axis)})
     rows["by"] = in_each_row(figure.by, table).astype(object) if figure.by else OURS
-    rows["cell"] = pd.Series(_cells(table, evidence.axes), dtype=object)
+    rows["cell"] = pd.Series(_cells(table, axes), dtype=object)
     rows = rows[np.isfinite(rows["x"]) & np.isfinite(rows["y"]) & rows["by"].notna()]
     names = [getattr(name, "item", lambda value=name: value)() for name in rows["by"].unique().tolist()]
     if not names:

@@ -36,7 +36,8 @@ class Figure(Section):
 
     title: Annotated[str, Field(min_length=1)]
     x: str
-    """A column, or an expression of columns that has a value in every row."""
+    """A column, or an expression of columns that has a value in every row. Texts stand side by side, in the order of
+    the runs."""
     y: str
     by: str | None = None
     """A column or expression whose values get colours and shapes of their own."""

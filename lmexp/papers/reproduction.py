@@ -138,6 +138,8 @@ def _figure(one: Drawing | Undrawn) -> dict[str, Any]:
         return {**named, "series": [], "why": one.why}
     columns = ("x", "y", "low", "high", "seeds")
     series = [{"name": part.name, **{key: getattr(part, key).tolist() for key in columns}} for part in one.series]
+    for part in series if one.x.names else []:
+        part["x"] = list(map(one.x.text, part["x"]))
     return {**named, "series": series, "why": None}
 
 

@@ -44,8 +44,8 @@ def _points(drawing: Drawing) -> str:
     y, x = drawing.figure.y, drawing.figure.x
     low, high = int(drawing.our_y.argmin()), int(drawing.our_y.argmax())
     ends = (
-        f"The lowest {y} is {plain_number(drawing.our_y[low])}, at {x} = {plain_number(drawing.our_x[low])}; "
-        f"the highest is {plain_number(drawing.our_y[high])}, at {x} = {plain_number(drawing.our_x[high])}."
+        f"The lowest {y} is {plain_number(drawing.our_y[low])}, at {x} = {drawing.x.text(drawing.our_x[low])}; "
+        f"the highest is {plain_number(drawing.our_y[high])}, at {x} = {drawing.x.text(drawing.our_x[high])}."
     )
     by = f" Colours and shapes tell {drawing.figure.by} apart." if drawing.figure.by else ""
     return f"{first}{by} {ends}"

@@ -1,7 +1,7 @@
 """From one config to a run that can start: checked against this machine, its inputs resolved, its directory chosen."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,6 +38,20 @@ MIN_BUDGET_SHARE = 0.95
 """A run that spends less than this share of its budget, because steps are whole, is worth a warning."""
 SURE_SHARE = 0.9
 """A run is refused only if this share of its estimated peak memory already exceeds the device."""
+PRETRAINED = "pretrained"
+"""The value of the axis `init` for runs that start from a pretraining that needs no name of its own."""
+
+
+def init_name(pretraining: Values, alternatives: Sequence[Values]) -> str:
+    """Return the value of the axis `init`: scratch, pretrained or, if there are alternatives, which of them.
+
+    It is then named by what sets it apart, as in `pretrained-tokens500000`.
+    """
+    if not pretraining:
+        return "scratch"
+    keys = dict.fromkeys(key for each in alternatives for key in each)
+    apart = [key for key in keys if any(each.get(key) != alternatives[0].get(key) for each in alternatives)]
+    return f"{PRETRAINED}-{slug({key: pretraining.get(key) for key in apart})}" if apart else PRETRAINED
 
 
 class RunResolver:
@@ -55,15 +69,16 @@ class RunResolver:
         folders = sorted(outputs.glob("[!.]*/"), key=lambda folder: folder.name == sweep)
         self._paths = {run.name.rsplit("-", 1)[-1]: run.path for f in folders for run in runs_in(f)}
 
-    def resolve_cell(self, values: Values, composer: Composer) -> list[PlannedRun]:
+    def resolve_cell(self, values: Values, composer: Composer, alternatives: Sequence[Values] = ()) -> list[PlannedRun]:
         """Return the run of a cell; before it, the run that provides its weights, if the sweep trains that one first.
 
-        Raises UserError if one of them cannot run.
+        `alternatives` are the values of `init.pretrain` that a name must tell apart. Raises UserError if one of the runs
+        cannot run.
         """
         config = composer.config(values)
         own = {key: value for key, value in values.items() if key != "init.pretrain"}
         if "init.pretrain" in values:
-            own[INIT] = "pretrained" if config.init.pretrain else "scratch"
+            own[INIT] = init_name(config.init.pretrain, alternatives)
         if not config.init.pretrain:
             return [self.resolve(own, config)]
         if config.init.run is not None:
@@ -80,7 +95,9 @@ class RunResolver:
         groups = [key for key in pretrain if "." not in key]  # overrides of another choice of these groups do not apply
         kept = {key: value for key, value in values.items() if key.split(".")[0] not in groups}
         before = composer.without(groups).config(kept | pretrain).model_copy(update={"init": InitConfig()})
-        varied = {key: value for key, value in own.items() if key.split(".")[0] != INIT}
+        # The name of one of several pretrainings separates their own runs too.
+        dropped = (INIT, PRETRAINED)
+        varied = {key: value for key, value in own.items() if not key.startswith("init.") and (key, value) != dropped}
         return self.resolve(varied | {"task": before.task.name}, before)
 
     def resolve(self, values: Values, config: RunConfig) -> PlannedRun:

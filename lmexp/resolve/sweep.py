@@ -11,17 +11,19 @@ from typing import Any
 
 from lmexp.config import paths
 from lmexp.config.cells import Expansion, expand, search_space
-from lmexp.config.compose import Composer, allow_code
+from lmexp.config.compose import Composer, Values, allow_code
 from lmexp.config.identity import folder_name
 from lmexp.config.overrides import split_words
 from lmexp.config.sweeps import SweepSpec
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.resolve.run import RunResolver
+from lmexp.resolve.run import RunResolver, init_name
 from lmexp.resolve.search import resolve_search
 from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import INIT, SkippedCell, read_manifest
+
+PRETRAIN = "init.pretrain"
 
 
 def resolve_sweep(
@@ -83,9 +85,10 @@ def _resolve_cells(
     """Return the runs of a sweep's cells, and the cells that cannot run. Raises UserError if no cell can."""
     runs: dict[str, PlannedRun] = {}
     skipped: list[SkippedCell] = []
+    alternatives = _alternative_pretrainings(expansion.cells)
     for values in expansion.cells:
         try:
-            chain = resolver.resolve_cell(values, composer)
+            chain = resolver.resolve_cell(values, composer, alternatives)
         except UserError as problem:
             skipped.append(SkippedCell(values=values, reason=str(problem)))
         else:
@@ -99,6 +102,18 @@ def _resolve_cells(
     return list(runs.values()), skipped
 
 
+def _alternative_pretrainings(cells: Sequence[Values]) -> list[Values]:
+    """Return all pretrainings of a sweep if cells that agree in all other axes have different ones; otherwise none."""
+    alternatives: dict[str, list[Values]] = {}
+    for cell in cells:
+        same = alternatives.setdefault(repr({key: cell[key] for key in cell if key != PRETRAIN}), [])
+        if cell.get(PRETRAIN) and cell[PRETRAIN] not in same:
+            same.append(cell[PRETRAIN])
+    if all(len(same) < 2 for same in alternatives.values()):
+        return []
+    return [cell[PRETRAIN] for cell in cells if cell.get(PRETRAIN)]
+
+
 def _axes(expansion: Expansion, runs: Sequence[PlannedRun]) -> dict[str, list[Any]]:
     """Return a sweep's axes, with the learning rates that `auto` stands for.
 
@@ -109,8 +124,10 @@ def _axes(expansion: Expansion, runs: Sequence[PlannedRun]) -> dict[str, list[An
         given = [rate for rate in axes["optim.lr"] if rate != "auto"]
         axes["optim.lr"] = list(dict.fromkeys([*given, *(run.values["optim.lr"] for run in runs)]))
     if any(run.needs for run in runs):
-        chains = axes.pop("init.pretrain", [])
-        axes |= {INIT: ["scratch", "pretrained"]} if len(chains) > 1 else {}
+        chains = axes.pop(PRETRAIN, [])
+        alternatives = _alternative_pretrainings(expansion.cells)
+        names = [init_name({}, []), *(init_name(each, alternatives) for each in chains if each)]
+        axes |= {INIT: list(dict.fromkeys(names))} if len(chains) > 1 else {}
         axes["task"] = list(dict.fromkeys(run.config.task.name for run in runs))
     return axes
 

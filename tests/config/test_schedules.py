@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmexp.config.schedules import ScheduleConfig, factor
 
-NAMES = ["cosine", "linear", "constant", "wsd"]
+NAMES = ["cosine", "linear", "constant", "wsd", "wsd_linear"]
 
 
 @given(name=st.sampled_from(NAMES), warmup=st.floats(0, 0.5), final=st.floats(0, 1), share=st.floats(0, 1))
@@ -23,7 +23,7 @@ def test_warm_up_is_linear_and_reaches_the_peak(name: str):
     assert factor(schedule, 0.1) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd", "wsd_linear"])
 def test_the_budget_ends_at_the_final_rate(name: str):
     assert factor(ScheduleConfig(name=name, warmup=0.1, final=0.2), 1.0) == pytest.approx(0.2)
 
@@ -36,3 +36,6 @@ def test_shapes():
     wsd = ScheduleConfig(name="wsd", final=0, cooldown=0.2)
     assert factor(wsd, 0.8) == 1  # still on the plateau
     assert factor(wsd, 0.85) == pytest.approx(1 - math.sqrt(0.25))
+    linear = ScheduleConfig(name="wsd_linear", final=0.2, cooldown=0.4)
+    assert factor(linear, 0.6) == 1
+    assert factor(linear, 0.7) == pytest.approx(0.2 + 0.8 * 0.75)

@@ -78,6 +78,22 @@ def test_the_record_counts_no_backward_pass_of_a_frozen_body(trained: dict[str, 
             assert frozen[name] == pytest.approx(free[name] / 3)  # forward, without the two products of backward
 
 
+def test_two_pretrainings_are_two_arms_of_a_study(text: Path, tmp_path: Path):
+    """Their runs agree in all other axes: without names of their own they would count as seeds of one cell."""
+    chains = [PRETRAIN.format(task="causal_lm", text=text).split("=", 1)[1] for _ in range(2)]
+    chains = [
+        chain.replace("seed: 0", f"budget.tokens: {tokens}") for chain, tokens in zip(chains, (768, 1536), strict=True)
+    ]
+    points = ", ".join(f"{{init.pretrain: {chain}}}" for chain in ("{}", *chains))
+    study = resolve_sweep(None, [*CLASSIFY, "model=gpt_nano", f"sweep.points=[{points}]"], tmp_path)
+    names = ["scratch", "pretrained-tokens768", "pretrained-tokens1536"]
+    assert study.axes["init"] == names
+    assert [(run.values["init"], run.config.task.name) for run in study.runs] == [
+        ("scratch", "classify"),
+        *((name, task) for name in names[1:] for task in ("causal_lm", "classify")),
+    ]
+
+
 def test_a_run_waits_for_the_one_whose_weights_it_needs(outputs: Path, text: Path, tmp_path: Path):
     study = sweep(tmp_path, text)
     first, second = study.runs

@@ -98,12 +98,25 @@ def test_the_chart_names_its_axes_curves_and_series(evidence: Evidence):
         assert words in chart
 
 
+def test_texts_on_the_x_axis_stand_side_by_side_in_the_order_of_the_runs(evidence: Evidence):
+    backwards = Evidence(evidence.table[::-1].reset_index(drop=True), evidence.axes, evidence.source)
+    drawing = drawn(backwards, x="arm", log=["y"], where="tokens == 1e5")
+    assert drawing.x.names == ("b", "a")
+    np.testing.assert_allclose(drawing.our_x, [0, 1])
+    np.testing.assert_allclose(drawing.our_y, [4.4 * 1e5**-0.1, 4.0 * 1e5**-0.1])
+    assert "The lowest loss is 1.265, at arm = a; the highest is 1.391, at arm = b." in sentences_of(drawing)[0]
+    chart = json.dumps(figure_chart(drawing).to_dict())
+    assert '"domain": ["b", "a"]' in chart and '"x": "b"' in chart
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
         ({"x": "tokns"}, "there is no column 'tokns'. Did you mean 'tokens'"),
         ({"y": "mean(loss)"}, r"in each row, allowed are log"),
-        ({"x": "arm"}, "'arm' is no column of numbers"),
+        ({"y": "arm"}, "'arm' is no column of numbers"),
+        ({"x": "arm"}, "'arm' has texts, which have no logarithm"),
+        ({"x": "arm", "log": [], "fit": "line"}, "'arm' has texts, which have no logarithm, no fit"),
         ({"by": "loss"}, "has 24 values; at most 12"),
         ({"where": "loss > 100"}, "the runs have no points for this figure"),
         ({"curves": [{"label": "a", "value": "y + 1"}]}, "there is no column 'y'"),

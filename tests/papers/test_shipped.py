@@ -21,7 +21,9 @@ from lmexp.papers.evidence import Evidence
 from lmexp.papers.expressions import ClaimReader, estimate, in_each_row
 from lmexp.papers.held_out import CURVE
 from lmexp.papers.paper import POINTS, SCALES, Scale, paper_files, read_paper
+from lmexp.resolve.run import init_name
 from lmexp.runs.columns import COLUMNS
+from lmexp.runs.manifest import INIT
 
 ROOTS = [paths.shipped_root()]
 PAPERS = {name: read_paper(file) for name, file in paper_files(ROOTS).items()}
@@ -46,6 +48,8 @@ def table_of(cells: list[Values], texts: list[str]) -> pd.DataFrame:
     """Return a row for each cell: its values of the axes, and an invented one for every other column of a record."""
     scores = {score for text in texts for score in SCORE.findall(text)}
     record = {name: "some text" if column.is_text else 1.0 for name, column in COLUMNS.items()}
+    chains = [cell["init.pretrain"] for cell in cells if cell.get("init.pretrain")]
+    cells = [cell | {INIT: init_name(cell.get("init.pretrain", {}), chains)} for cell in cells] if chains else cells
     axes = dict.fromkeys(key for cell in cells for key in cell)
     values = [{key: plain(cell.get(key)) for key in axes} for cell in cells]
     return pd.DataFrame([{**record, **dict.fromkeys(scores, 1.0), **row} for row in values])

@@ -43,6 +43,8 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
     for one in drawing.series:
         columns = {"x": one.x, "y": one.y, "low": one.low, "high": one.high, "seeds": one.seeds}
         rows += data_rows(columns, by=one.name)
+    if drawing.x.names:
+        rows = [row | {"x": drawing.x.text(row["x"])} for row in rows]
     names = [one.name for one in drawing.series]
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=_x(drawing), color=_colour(drawing))
     layers = []
@@ -56,7 +58,7 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
     )
     tooltip = [
         *([alt.Tooltip("by:N")] if drawing.figure.by else []),
-        tip("x", _title_x(drawing), ".4g"),
+        alt.Tooltip("x:N", title=_title_x(drawing)) if drawing.x.names else tip("x", _title_x(drawing), ".4g"),
         tip("y", _title_y(drawing), ".5g"),
         tip("low", "from", ".5g"),
         tip("high", "to", ".5g"),
@@ -162,6 +164,9 @@ def _title_y(drawing: Drawing) -> str:
 
 
 def _x(drawing: Drawing) -> alt.X:
+    if drawing.x.names:
+        axis = alt.Axis(title=_title_x(drawing), titleFontWeight="normal", labelAngle=0, labelLimit=MAX_TEXT)
+        return alt.X("x:N", scale=alt.Scale(type="point", domain=list(drawing.x.names), padding=0.5), axis=axis)
     return alt.X(
         "x:Q",
         scale=_scale(drawing.x, drawing.x_range),
