@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lmexp.analysis.scaling.curves import Curve
     from lmexp.analysis.scaling.laws import Law
     from lmexp.analysis.scaling.points import Points
+    from lmexp.analysis.table import Study
     from lmexp.report.terminal.fit import FitText
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
@@ -53,7 +54,8 @@ class QuestionOptions:
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Laws to fit: overtraining, repeated or optimizers, or multipower for loss curves "
+            help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, or damage for weights "
+            "that are rounded after training "
             "[default: chinchilla,extra,kaplan].",
         ),
     ] = None
@@ -87,6 +89,17 @@ class QuestionOptions:
             return False
         if len(names) > 1 or self.flops or self.serve is not None:
             raise UserError(f"--law {names[0]} fits loss curves: other laws, --flops and --serve need a fit of runs")
+        return True
+
+    def is_of_damage(self) -> bool:
+        """Whether --law names the law of rounded weights. Raises UserError if another option does not go with it."""
+        from lmexp.analysis.scaling.laws import DAMAGE
+
+        names = [name.strip() for name in ",".join(self.law or []).split(",")]
+        if DAMAGE not in names:
+            return False
+        if len(names) > 1 or self.flops or self.serve is not None:
+            raise UserError(f"--law {DAMAGE} fits the rise of a loss: other laws, --flops and --serve need a loss")
         return True
 
     def laws(self) -> "list[Law]":
@@ -220,10 +233,11 @@ def fit(
     if form not in (None, "latex"):
         raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
-    of_curves = question.is_of_curves()
-    if of_curves and form:
-        raise UserError("--format latex is for laws of runs: leave it out for loss curves")
-    fitted = (_fit_curves if of_curves else _fit_points)(names, question, columns, solver, common.output_dir)
+    of_curves, of_damage = question.is_of_curves(), question.is_of_damage()
+    if (of_curves or of_damage) and form:
+        raise UserError("--format latex is for laws of runs: leave it out for loss curves and for --law damage")
+    fit_them = _fit_curves if of_curves else _fit_damage if of_damage else _fit_points
+    fitted = fit_them(names, question, columns, solver, common.output_dir)
     folder = output or fitted.folder
     page = write_fit_page(fitted.text, fitted.charts, fitted.document, fitted.name, folder)
     drawn = write_fit_charts(fitted.charts, folder, formats)
@@ -249,7 +263,7 @@ class _Fitted:
     name: str
     folder: Path
     answer: "Answer | None" = None
-    """None for a fit of loss curves."""
+    """None for a fit of loss curves, or of the damage of rounding."""
 
 
 def _fit_points(
@@ -283,6 +297,33 @@ def _fit_curves(
     return _Fitted(curves_text(fitted, tested), curve_charts(fitted, others), document, ", ".join(names), Path())
 
 
+def _fit_damage(
+    names: list[str], question: QuestionOptions, columns: ColumnOptions, solver: SolverOptions, output_dir: Path
+) -> _Fitted:
+    """Fit the law of rounded weights to a file, or to the scores of sweeps, and predict the runs of --predict."""
+    from lmexp.analysis.scaling.damage import damage_of_csv, damage_of_study, fit_damage
+    from lmexp.report.charts.fit_damage import damage_charts
+    from lmexp.report.export.fit_damage_document import damage_document
+    from lmexp.report.terminal.fit_damage import damage_text
+
+    runs = list(zip(question.predict or (), question.runs(), strict=True))
+    if columns.scale:
+        raise UserError("--scale has no effect with --law damage: write plain numbers and nats")
+    if _is_file(names, columns, output_dir):
+        file, folder, name = Path(names[0]), Path(), Path(names[0]).name
+        points = damage_of_csv(file, columns.parse(), columns.where)
+    else:
+        if columns.loss:
+            raise UserError("--loss is for files with --law damage: the damage of a sweep's runs follows from scores")
+        study = _study(names, columns.all_runs, None, output_dir)
+        points = damage_of_study(study, columns.parse(), columns.where)
+        folder, name = output_dir / "+".join(names), study.name
+    fitted = fit_damage(points, solver.delta, solver.bootstraps, solver.seed)
+    predicted = [(words, fitted.of_run(run)) for words, run in runs]
+    text, document = damage_text(fitted, predicted), damage_document(fitted, predicted)
+    return _Fitted(text, damage_charts(fitted), document, name, folder)
+
+
 def _curves(name: str, loss: str | None, output_dir: Path) -> "list[Curve]":
     """Return the loss curve of a file or a run, or those of a sweep's runs."""
     from lmexp.analysis.scaling.curves import curve_of_file, curve_of_run
@@ -303,23 +344,38 @@ def _points(
     With `flops_alone`, a file may lack parameters and tokens.
     """
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
-    from lmexp.analysis.table import load_study
-    from lmexp.runs.find import sweep_folder
 
-    file = Path(names[0])
-    if len(names) == 1 and file.suffix.lower() in TABLE_SUFFIXES and not (output_dir / names[0]).is_dir():
-        if columns.all_runs:
-            raise UserError("--all is for sweeps; every row of a file is used anyway")
+    if _is_file(names, columns, output_dir):
+        file = Path(names[0])
         points = points_of_csv(file, columns.parse(), columns.factors(), columns.where, flops_alone)
         return points, file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
-    study = load_study([sweep_folder(name, output_dir) for name in names], columns.all_runs)
-    if columns.where:
-        study = study.where(columns.where)
-        if study.table.empty:
-            raise UserError(f"no row of {study.name} meets --where {columns.where}")
+    study = _study(names, columns.all_runs, columns.where, output_dir)
     return points_of_study(study, columns.parse()), study.name, output_dir / "+".join(names)
+
+
+def _is_file(names: list[str], columns: ColumnOptions, output_dir: Path) -> bool:
+    """Whether the input is one file of points. Raises UserError for one with --all."""
+    is_table = len(names) == 1 and Path(names[0]).suffix.lower() in TABLE_SUFFIXES
+    if not is_table or (output_dir / names[0]).is_dir():
+        return False
+    if columns.all_runs:
+        raise UserError("--all is for sweeps; every row of a file is used anyway")
+    return True
+
+
+def _study(names: list[str], all_runs: bool, where: str | None, output_dir: Path) -> "Study":
+    """Return the rows of sweeps that an expression keeps. Raises UserError if there are none."""
+    from lmexp.analysis.table import load_study
+    from lmexp.runs.find import sweep_folder
+
+    study = load_study([sweep_folder(name, output_dir) for name in names], all_runs)
+    if where:
+        study = study.where(where)
+        if study.table.empty:
+            raise UserError(f"no row of {study.name} meets --where {where}")
+    return study
 
 
 def _answer(

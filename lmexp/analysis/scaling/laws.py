@@ -312,6 +312,8 @@ DEFAULT_LAWS = (chinchilla, extra, kaplan)
 
 CURVE_LAWS = ("multipower",)
 """Laws of single runs' loss curves, which multipower.py fits."""
+DAMAGE = "damage"
+"""The law of what rounding a model's weights does to its loss, which damage.py fits."""
 
 
 def law_named(name: str) -> Law:
@@ -321,10 +323,12 @@ def law_named(name: str) -> Law:
     """
     if name.startswith("power_"):
         return power(name.removeprefix("power_"))
+    if name in (*CURVE_LAWS, DAMAGE):
+        raise UserError(f"{name} is no law of the losses of runs: `lmexp fit ... --law {name}` alone fits it")
     if name not in LAWS:
         raise UserError(
-            f"there is no law '{name}'.{nearest(name, [*LAWS, *CURVE_LAWS])} There are {', '.join(LAWS)}, "
-            f"power_COLUMN, and {', '.join(CURVE_LAWS)} for loss curves"
+            f"there is no law '{name}'.{nearest(name, [*LAWS, *CURVE_LAWS, DAMAGE])} There are {', '.join(LAWS)}, "
+            f"power_COLUMN, {', '.join(CURVE_LAWS)} for loss curves, and {DAMAGE} for rounded weights"
         )
     return LAWS[name]
 

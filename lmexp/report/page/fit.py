@@ -18,6 +18,7 @@ from lmexp.report.terminal.fit import TEXT_COLUMNS, FitText, fit_text
 TITLES = {
     "loss": "Loss against compute",
     "curves": "Loss curves",
+    "damage": "Rise of the loss by rounding, against tokens",
     "sizes": "Best model size for a budget",
     "isoflop": "At equal compute",
     "residuals": "How well the laws fit",

@@ -17,6 +17,7 @@ from lmexp.analysis.scaling.answers import Answer, Best
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
 from lmexp.analysis.scaling.irreducible import Irreducible
+from lmexp.analysis.scaling.points import Points
 from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
 from lmexp.units import printable, si
@@ -46,7 +47,7 @@ class FitText:
 
 def fit_text(answer: Answer) -> FitText:
     """Return what a fit of runs says."""
-    return FitText(about_points(answer), headline(answer), tables(answer), [*notes_of(answer), *answer.warnings])
+    return FitText(about_points(answer.points), headline(answer), tables(answer), [*notes_of(answer), *answer.warnings])
 
 
 def print_fit(text: FitText, console: Console) -> None:
@@ -66,9 +67,8 @@ def print_fit(text: FitText, console: Console) -> None:
         console.print(Text(f"- {note}"))
 
 
-def about_points(answer: Answer) -> list[str]:
+def about_points(points: Points) -> list[str]:
     """Return which points were fitted, and which were left out, as sentences."""
-    points = answer.points
     spans = ""
     if points.has_sizes:
         sizes = int(size_of(points.params).max()) + 1
