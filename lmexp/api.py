@@ -6,12 +6,12 @@
     df[lmexp.frontier(df, cost="train_flops")]
     lmexp.fit(df)
 
-`run`, `sweep`, `plan`, `report` and `reproduce` do what the commands of these names do. They take the same overrides,
-return typed results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a script.
-`frontier` and `fit` take any DataFrame that has the columns they need, such as one from your own csv file.
+`run`, `sweep`, `plan`, `report`, `versus` and `reproduce` do what the commands of these names do. They take the same
+overrides, return typed results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a
+script. `frontier` and `fit` take any DataFrame that has the columns they need, such as one from your own csv file.
 
-Wrong input raises `lmexp.UserError` with a message of one sentence. Importing this module, `load`, `frontier`, `fit`
-and `report` import no torch.
+Wrong input raises `lmexp.UserError` with a message of one sentence. Importing this module, `load`, `frontier`, `fit`,
+`report` and `versus` import no torch.
 """
 
 import os
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from lmexp.study.plan import SweepPlan
     from lmexp.study.report import StudyReport
     from lmexp.study.run import RunResult, SweepResult
+    from lmexp.study.versus import VersusReport
 
 Folder = str | PathLike[str]
 DEFAULT_FOLDER = "train"
@@ -186,6 +187,58 @@ def report(
         under=dict(under or {}),
     )
     return write_report_files(study, StudyView.of(study, options), paths, formats)
+
+
+def versus(
+    *folders: Folder,
+    arms: Iterable[str] = (),
+    baseline: str | None = None,
+    quality: str | None = None,
+    cost: Names = (),
+    scale: str | None = None,
+    best: str | None = None,
+    where: str | None = None,
+    all_runs: bool = False,
+    confidence: float | None = None,
+    gate: Folder | None = None,
+) -> "VersusReport":
+    """Say how much less cost arms need than a baseline for the same quality, like `lmexp versus`.
+
+    `lmexp.versus("outputs/study", arms=["optim=adamw,muon"]).table` is a DataFrame with a row for each arm, cost and
+    scale: the `speedup` with its interval from `low` to `high`, and `raw`, that per token. The result also has
+    `sentences` and, with a gate, `passes`.
+
+    Args:
+        folders: the folders of sweeps; without `arms`, each is an arm, and the first is the baseline.
+        arms: an axis ("optim"), some of its values ("optim=adamw,muon"), or an expression for each arm.
+        baseline: the arm to compare the others with [default: the first].
+        quality: the column that must be equal [default: bits_per_byte if tokenizers differ, or else loss].
+        cost: one cost or several: "flops", "seconds", "dollars", "kwh", "tokens" [default: all that the runs have].
+        scale: an axis by whose values speedups are given [default: every cell by itself].
+        best: an axis, such as "optim.lr", of which each arm takes its best value in each cell.
+        where: keep only these rows, as in "n_layers >= 4".
+        all_runs: also include runs in a sweep's folder that its last command no longer contained.
+        confidence: of the intervals [default: 0.95].
+        gate: a YAML file with min_speedup and more, see docs/versus.md.
+
+    Raises UserError for wrong input, and for arms that do not compare.
+    """
+    from lmexp.analysis.versus.gate import read_gate
+    from lmexp.study.versus import compare
+
+    return compare(
+        _folders(folders, "versus"),
+        arms=_listed(arms),
+        baseline=baseline,
+        quality=quality,
+        costs=_names(cost),
+        scale=scale,
+        best=best,
+        where=where,
+        all_runs=all_runs,
+        confidence=confidence,
+        gate=None if gate is None else read_gate(Path(gate)),
+    )
 
 
 def reproduce(

@@ -62,26 +62,26 @@ def leave_one_out(surface: Surface, of_unit: Ints, starts: Floats, delta: float)
     return solver.descend_from_each(surface, weights, starts, delta).parameters
 
 
-def student(freedom: npt.ArrayLike) -> Floats:
-    """Return half a 95 % interval in standard errors: Student's t with `freedom` degrees of freedom."""
+def student(freedom: npt.ArrayLike, level: float = LEVEL) -> Floats:
+    """Return half an interval in standard errors: Student's t with `freedom` degrees of freedom."""
     from scipy.special import stdtrit
 
-    return np.asarray(stdtrit(freedom, (1 + LEVEL) / 2))
+    return np.asarray(stdtrit(freedom, (1 + level) / 2))
 
 
-def margin(value: Floats, refits: Floats, n_units: int) -> Floats:
-    """Return half the width of the 95 % interval of an estimate (...) from its refits (r, ...).
+def margin(value: Floats, refits: Floats, n_units: int, level: float = LEVEL) -> Floats:
+    """Return half the width of the interval of an estimate (...) from its refits (r, ...).
 
     With fewer than 100 units the refits must be those of `leave_one_out`, otherwise those of `bootstrap`. An infinite
     refit makes the margin infinite, unless it lies outside the middle 68.3 % of a bootstrap.
     """
     if n_units < FEW_UNITS:
-        return _of_jackknife(refits - value)
+        return _of_jackknife(refits - value, level)
     low, high = np.quantile(refits, [(1 - ONE_DEVIATION) / 2, (1 + ONE_DEVIATION) / 2], axis=0)
-    return np.asarray(student(n_units - 1) * (high - low) / 2)
+    return np.asarray(student(n_units - 1, level) * (high - low) / 2)
 
 
-def _of_jackknife(moved: Floats) -> Floats:
+def _of_jackknife(moved: Floats, level: float) -> Floats:
     """Return the margin (...) from the changes that leaving out each unit causes (units, ...).
 
     With n units the jackknife's variance is (n - 1)/n times the sum of squares. The relative variance of that estimate
@@ -95,5 +95,5 @@ def _of_jackknife(moved: Floats) -> Floats:
         squares = (parts**2).sum(axis=0)
         kurtosis = n * (parts**4).sum(axis=0) / squares**2
         freedom = np.clip(2 * n / (kurtosis - 1) - 1, 1, n - 1)
-        half = student(freedom) * scale * np.sqrt(squares * (n - 1) / n * (n - 1) / (n - 2))
+        half = student(freedom, level) * scale * np.sqrt(squares * (n - 1) / n * (n - 1) / (n - 2))
     return np.asarray(np.where(np.isfinite(scale), half, np.inf))

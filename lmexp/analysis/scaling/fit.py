@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks, solver
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, bootstrap, leave_one_out, margin, student, unit_indices
+from lmexp.analysis.scaling.bootstrap import (
+    FEW_UNITS,
+    LEVEL,
+    Ints,
+    bootstrap,
+    leave_one_out,
+    margin,
+    student,
+    unit_indices,
+)
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
 from lmexp.analysis.scaling.effective import MIN_EPOCHS, Effective, Factors, Repeated, Run
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
@@ -223,17 +232,17 @@ class LawFit:
         )
 
     @np.errstate(over="ignore", divide="ignore", invalid="ignore")
-    def estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats) -> Estimate:
+    def estimate(self, quantity: Callable[[Floats], Floats], *inputs: Floats, level: float = LEVEL) -> Estimate:
         """Return a positive function of theta with its interval, which is symmetric in the logarithm.
 
-        `quantity` receives a theta (..., k) whose leading axes broadcast with the inputs.
+        `quantity` receives a theta (..., k) whose leading axes broadcast with the inputs. `level` is the confidence.
         """
         refits = self.left_one_out if self.n_units < FEW_UNITS else self.samples
         axes = (1,) * np.broadcast(*inputs).ndim if inputs else ()
         value = np.log(quantity(self._theta))
         moved = np.log(quantity(refits.reshape(len(refits), *axes, -1)))
         moved = np.where(np.isnan(moved), np.inf, moved)
-        half = self.widened * margin(value, moved, self.n_units)
+        half = self.widened * margin(value, moved, self.n_units, level)
         return Estimate(np.exp(value), np.exp(value - half), np.exp(value + half))
 
     @property
