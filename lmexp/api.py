@@ -272,14 +272,14 @@ def reproduce(
     """
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
-    from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
+    from lmexp.papers.reproduction import judge_at_once, judge_paper, sweep_folder
     from lmexp.study.evaluations import evaluate_runs, plan_evaluations
     from lmexp.study.paper import write_paper_files
 
     short, file, paper = find_paper(name, search_roots(_path(config_dir)))
-    if points is not None:
-        return write_paper_files(judge_points(short, paper, Path(points), _outputs(output_dir)))
     wanted = scale_named(scale)
+    if at_once := judge_at_once(short, paper, wanted, _path(points), _outputs(output_dir)):
+        return write_paper_files(at_once)
     overrides = paper.overrides(wanted)
     outputs, configs = _outputs(output_dir), _path(config_dir)
     failed: tuple[FailedEvaluation, ...] = ()

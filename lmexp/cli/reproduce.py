@@ -8,7 +8,6 @@ import typer
 from lmexp.cli.app import DECIDE, out, print_json, print_line, say, say_all, verb
 from lmexp.cli.options import CommonWithConfigs, PolicyOptions
 from lmexp.cli.running import end_with_failures, run_with_progress
-from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.study.evaluations import FailedEvaluation
@@ -41,35 +40,32 @@ def reproduce(
     """Reproduce a paper: train and evaluate what is missing, and say of each claim whether it is borne out."""
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
-    from lmexp.papers.reproduction import judge_paper, judge_points, sweep_folder
+    from lmexp.papers.reproduction import judge_at_once, judge_paper, sweep_folder
     from lmexp.report.terminal.paper import print_paper
     from lmexp.study.paper import write_paper_files
 
     wanted = scale_named(scale)
     short, file, paper = find_paper(name, search_roots(common.config_dir))
-    if points is not None and wanted != "cpu":
-        raise UserError(f"--points judges published data, which has no scale: leave out --scale {scale}")
-    overrides, result = paper.overrides(wanted) if points is None else [], None
+    judged, result = judge_at_once(short, paper, wanted, points, common.output_dir), None
     failed: tuple[FailedEvaluation, ...] = ()
     if page is not None:
         page.mkdir(parents=True, exist_ok=True)  # before the runs, since it may be impossible
-    if points is None and not no_run:
-        from lmexp.study.evaluations import evaluate_runs, plan_evaluations
-        from lmexp.study.run import resolve_to_run
+    if judged is None:
+        overrides = paper.overrides(wanted)
+        if not no_run:
+            from lmexp.study.evaluations import evaluate_runs, plan_evaluations
+            from lmexp.study.run import resolve_to_run
 
-        folder = sweep_folder(short, wanted)
-        resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
-        what_follows = plan_evaluations(resolved, paper.evaluations, common.config_dir)
-        result = run_with_progress(resolved, policy.parse(), what_follows)
-        try:
-            failed = evaluate_runs(result.runs, paper.evaluations, common.output_dir, common.config_dir, say)
-        except KeyboardInterrupt:
-            say("stopped; the same command makes the evaluations that are missing")
-            raise typer.Exit(130) from None
-    if points is None:
+            folder = sweep_folder(short, wanted)
+            resolved = resolve_to_run(str(file), overrides, common.output_dir, common.config_dir, folder, say)
+            what_follows = plan_evaluations(resolved, paper.evaluations, common.config_dir)
+            result = run_with_progress(resolved, policy.parse(), what_follows)
+            try:
+                failed = evaluate_runs(result.runs, paper.evaluations, common.output_dir, common.config_dir, say)
+            except KeyboardInterrupt:
+                say("stopped; the same command makes the evaluations that are missing")
+                raise typer.Exit(130) from None
         judged = judge_paper(short, paper, wanted, common.output_dir)
-    else:
-        judged = judge_points(short, paper, points, common.output_dir)
     report = write_paper_files(judged, page)
     if common.as_json:
         print_json(judged.document() | {"page": str(report.page), "markdown": str(report.markdown)})

@@ -139,9 +139,11 @@ class Composer:
             if not isinstance(content, dict):
                 raise UserError(f"{shown(self.sweep_file)}: a sweep file is a mapping with a key `sweep`")
             if "paper" in content and "sweep" not in content:
+                has_points = isinstance(content["paper"], dict) and "points" in content["paper"]
+                how = " --points FILE` judges it on its published data" if has_points else "` judges it at once"
                 raise UserError(
-                    f"{shown(self.sweep_file)}: this paper has no runs to train; `lmexp reproduce "
-                    f"{self.sweep_file.stem} --points FILE` judges it on its published data"
+                    f"{shown(self.sweep_file)}: this paper has no runs to train; "
+                    f"`lmexp reproduce {self.sweep_file.stem}{how}"
                 )
         self._groups = paths.groups(self.roots)
         self._clashes = paths.clashes(self.roots)

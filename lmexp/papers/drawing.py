@@ -4,9 +4,10 @@ The published curves often lie on other scales than small models do. A curve wid
 still take MIN_SHARE of it. What then lies outside is cut off, and a curve that is outside altogether is not drawn.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +114,7 @@ class Drawing:
 
     figure: Figure
     unit: str
-    """What a row is: a run, a run or milestone, or a row of a file."""
+    """What a row is: a run, a run or milestone, a row of a file, or a number of a formula."""
     x: Axis
     y: Axis
     series: tuple[Series, ...]
@@ -136,6 +137,8 @@ class Drawing:
 
 def draw(figure: Figure, evidence: Evidence) -> Drawing:
     """Return a figure with our points. Raises UserError for a wrong expression, and if there is nothing to draw."""
+    if figure.grid is not None:
+        evidence = _on_grid(figure.grid)
     table = evidence.table
     if figure.where is not None:
         table = table[matching(table, figure.where)].reset_index(drop=True)
@@ -153,8 +156,8 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
     for curve, line in zip(figure.curves, lines, strict=True):
         if not curve.points:
             box.widen(*line(box.grid))
-    published = tuple(_published(*pair, box, our_x) for pair in zip(figure.curves, lines, strict=True))
-    return Drawing(figure, _unit(evidence), x, y, series, fits, published, box.x_range, box.y_range)
+    published = tuple(_published(*pair, box, series) for pair in zip(figure.curves, lines, strict=True))
+    return Drawing(figure, _unit(figure, evidence), x, y, series, fits, published, box.x_range, box.y_range)
 
 
 def _names(figure: Figure, x: pd.Series) -> tuple[str, ...]:
@@ -202,8 +205,16 @@ def _cells(table: pd.DataFrame, axes: Sequence[str]) -> list[object]:
     return list(zip(*keys, tokens, strict=True))
 
 
-def _unit(evidence: Evidence) -> str:
+def _on_grid(grid: Mapping[str, Sequence[float]]) -> Evidence:
+    """Return a row for each combination of numbers."""
+    rows = pd.DataFrame(product(*grid.values()), columns=list(grid), dtype=float)
+    return Evidence(rows, (), "the figure's grid")
+
+
+def _unit(figure: Figure, evidence: Evidence) -> str:
     """Return what a row of the evidence is."""
+    if figure.grid is not None:
+        return "number of a formula"
     if "run_id" not in evidence.table:
         return "row"
     return "run or milestone" if evidence.table["run_id"].duplicated().any() else "run"
@@ -268,14 +279,20 @@ def _line(curve: Curve, box: _Box, our_x: Floats, our_y: Floats) -> Callable[[Fl
     return lambda x: (x, y_axis.values(middle_y + slope * (x_axis.scaled(x) - middle_x)))
 
 
-def _published(curve: Curve, line: Callable[[Floats], tuple[Floats, Floats]], box: _Box, our_x: Floats) -> Published:
-    """Return the part of a curve that is inside the figure."""
+def _published(
+    curve: Curve, line: Callable[[Floats], tuple[Floats, Floats]], box: _Box, series: Sequence[Series]
+) -> Published:
+    """Return the part of a curve that is inside the figure, and what it says at our points."""
     x, y = np.array(curve.points, dtype=float).T if curve.points else line(box.grid)
-    _, at_ours = line(our_x)
+    compared = [curve.series is None or _name(curve.series) == one.name for one in series]
+    if not any(compared):
+        known = ", ".join(one.name for one in series)
+        raise UserError(f"the curve '{curve.label}' is of {_name(curve.series)}; the series are {known}")
+    at_ours = [line(one.x)[1] * (1.0 if its else np.nan) for one, its in zip(series, compared, strict=True)]
     (left, right), (low, high) = box.x_range, box.y_range
     inside = (x >= left) & (x <= right) & (y >= low) & (y <= high)
     shown = np.isfinite(y) if inside.any() else inside
-    return Published(curve, x[shown], y[shown], at_ours)
+    return Published(curve, x[shown], y[shown], np.concatenate(at_ours))
 
 
 def _fit(kind: str, series: Series, x_axis: Axis, y_axis: Axis) -> Fit | None:

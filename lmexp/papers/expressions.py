@@ -19,7 +19,8 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import Names, Reader, Value, with_plain_names
 from lmexp.errors import UserError, nearest
 from lmexp.papers.evidence import SEED, Blocks, Estimated, Evidence, Ints
-from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, exponent, paired
+from lmexp.papers.functions import ELEMENTWISE, FUNCTIONS, Function, Kind, exponent, paired
+from lmexp.papers.of_law import PUBLISHED, published_law
 
 WHERE = "where"
 BUDGET = "budget."
@@ -29,7 +30,8 @@ BUDGET = "budget."
 def estimate(expression: str, evidence: Evidence, resampled: bool = True) -> Estimated:
     """Return the number that an expression gives, with its interval. The number is NaN if no row is meant.
 
-    Without `resampled`, the interval is infinite, but for that of a fitted law.
+    Without `resampled`, the interval is infinite, but for that of a fitted law. A number that no row takes part in is
+    exact: its interval is the number itself.
     Raises UserError, with the position, for a wrong expression.
     """
     names = with_plain_names(expression, map(str, evidence.table.columns))
@@ -41,6 +43,8 @@ def estimate(expression: str, evidence: Evidence, resampled: bool = True) -> Est
     if alone:
         return reader.estimate(alone[0])
     value = reader.number(node)
+    if not reader.calls(node):
+        return Estimated(value, value, value)
     if np.isnan(value) or not resampled:
         return Estimated(value, -np.inf, np.inf)
     blocks, everything = Blocks.of(evidence, reader.arms(node)), np.arange(len(evidence.table))
@@ -58,6 +62,8 @@ def estimate(expression: str, evidence: Evidence, resampled: bool = True) -> Est
 
 def in_each_row(expression: str, table: pd.DataFrame) -> pd.Series:
     """Return what an expression gives in each row (n,), such as a column, `loss / loss_floor` or `1.69 + x ** -0.3`.
+
+    Functions of laws with published constants take columns too: `loss - predict('published:epoch', n_params, tokens)`.
 
     Raises UserError, with the position, for a wrong expression and for a function that makes one number of all rows.
     """
@@ -104,9 +110,9 @@ class ClaimReader(Reader):
         return result
 
     def calls(self, node: ast.expr) -> list[ast.Call]:
-        """Return the calls in a node, other than those of functions of each number."""
+        """Return the calls in a node that see the rows: not those of functions of each number."""
         calls = (part for part in ast.walk(node) if isinstance(part, ast.Call))
-        return [call for call in calls if self._word(call.func) not in ELEMENTWISE]
+        return [call for call in calls if self._word(call.func) not in ELEMENTWISE and not self._is_published(call)]
 
     def function(self, call: ast.Call) -> Function:
         """Return the function that is called. Raises UserError if there is none of this name."""
@@ -132,28 +138,76 @@ class ClaimReader(Reader):
         word = self._word(node.func)
         if word in ELEMENTWISE:
             return self._of_each(node, word)
+        if self._is_published(node):
+            return self._of_constants(node)
         result = self._result(node)
         return float(result.value) if isinstance(result, Estimated) else float(result)
+
+    def _column(self, node: ast.expr, name: str) -> pd.Series:
+        if self.table.columns.empty:
+            column = self.names.columns.get(name, name)
+            raise self.refuse(node, f"'{column}' is a column, and without a sweep and without points there are no rows")
+        return super()._column(node, name)
 
     def refuse(self, node: ast.expr, what: str) -> UserError:
         """Return an error that names the place of a node."""
         return self._wrong(self._place(node), what)
 
-    def _result(self, call: ast.Call) -> float | Estimated:
+    def _is_published(self, call: ast.Call) -> bool:
+        """Whether a call is about a law with published constants, which no row takes part in."""
+        law = call.args[0] if call.args else None
+        is_named = isinstance(law, ast.Constant) and isinstance(law.value, str) and law.value.startswith(PUBLISHED)
+        return is_named and self._word(call.func) in FUNCTIONS
+
+    def _of_constants(self, call: ast.Call) -> Value:
+        """Return a number of a law with published constants, or one for each row if an argument is a column."""
         function = self.function(call)
+        if function.of_constants is None:
+            raise self.refuse(call, "published constants are not fitted to rows; name a law to fit, without published:")
+        kinds, given = self._kinds(call, function, {*function.options} - {"delta"})
+        read = [self._constant(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
+        options = {name: self._constant(part, function.options[name]) for name, part in given.items()}
+        try:
+            known = published_law(read[0])
+            assert known is not None
+            with np.errstate(all="ignore"):
+                result = function.of_constants(known.law, known.theta, *read[1:], **options)
+        except UserError as problem:
+            raise self.refuse(call, str(problem)) from None
+        if np.ndim(result):
+            return pd.Series(pd.array(np.where(np.isfinite(result), result, np.nan), dtype="Float64"))
+        if not np.isfinite(result):
+            raise self.refuse(call, "the law has no such number, as for a loss that it never reaches")
+        return float(result)
+
+    def _constant(self, node: ast.expr, kind: str) -> Any:
+        """Return an argument of a law with published constants: a text, a number, or a column of numbers (n,)."""
+        if kind != "number":
+            return self._read_argument(node, kind)
+        value = self._number(node)
+        return _floats(value) if isinstance(value, pd.Series) else value
+
+    def _kinds(
+        self, call: ast.Call, function: Function, known: set[str]
+    ) -> tuple[tuple[Kind, ...], dict[str, ast.expr]]:
+        """Return the kind of each argument of a call, and its options. Raises UserError for wrong ones."""
         kinds = function.arguments
         is_open = function.signature.endswith("...)")
         if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
             raise self.refuse(call, f"write {function.signature}")
         given = {self._word_of(word): word.value for word in call.keywords}
-        known = {WHERE, *function.options}
         if strange := given.keys() - known:
-            raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}")
+            options = f", with {', '.join(f'{name}=' for name in sorted(known))}" if known else ""
+            raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}{options}")
+        return (*kinds, *kinds[-1:] * (len(call.args) - len(kinds))), given
+
+    def _result(self, call: ast.Call) -> float | Estimated:
+        function = self.function(call)
+        kinds, given = self._kinds(call, function, {WHERE, *function.options})
         rows, whole = self._rows, np.arange(len(self.table))
         if WHERE in given:
             meant = self._argument(given[WHERE], "condition")
             rows, whole = rows[meant[rows]], whole[meant]
-        kinds = (*kinds, *kinds[-1:] * (len(call.args) - len(kinds)))
         arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
         if function.pairs:
             arguments += [self._settings(call)] + [self._settings(call, SEED)] * (function.compute is not paired)

@@ -1,11 +1,14 @@
 """Figures of papers as data: what is drawn from the runs, and the published curves beside it."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from lmexp.config.base import Section
 
+MAX_ROWS = 2_000
+"""Combinations of a grid that a figure has room for."""
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -21,6 +24,8 @@ class Curve(Section):
     slope: float | None = None
     """A slope alone, drawn through the middle of our points. Where an axis is logarithmic, it is the slope of the
     natural logarithm: with two logarithmic axes, the exponent of a power law."""
+    series: str | float | bool | None = None
+    """The value of the figure's `by` whose points it is compared with; null means all of our points."""
     checked: bool = True
     """Whether the numbers were compared with the paper itself."""
 
@@ -41,6 +46,8 @@ class Figure(Section):
     y: str
     by: str | None = None
     """A column or expression whose values get colours and shapes of their own."""
+    grid: Annotated[dict[str, Annotated[list[float], Field(min_length=1)]], Field(min_length=1)] | None = None
+    """Columns and their numbers, for a figure of formulas alone: its rows are all combinations, and no runs."""
     where: str | None = None
     """Only rows for which this is true are drawn."""
     log: list[Literal["x", "y"]] = Field(default_factory=list)
@@ -63,4 +70,8 @@ class Figure(Section):
         labels = [curve.label for curve in self.curves]
         if twice := next((label for label in labels if labels.count(label) > 1), None):
             raise ValueError(f"curves: two are named {twice}")
+        if self.grid is not None and (rows := math.prod(map(len, self.grid.values()))) > MAX_ROWS:
+            raise ValueError(f"grid: {rows:,} combinations; allowed are {MAX_ROWS:,}")
+        if self.by is None and any(curve.series is not None for curve in self.curves):
+            raise ValueError("curves: `series` is a value of the figure's `by`, which is not set")
         return self

@@ -16,13 +16,15 @@ from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
 from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law
-from lmexp.analysis.scaling.laws import CURVE_LAWS, Law, law_named
+from lmexp.analysis.scaling.laws import CURVE_LAWS, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame
 from lmexp.analysis.scaling.recounted import exponent_with
 from lmexp.errors import UserError
+from lmexp.papers import of_law
 from lmexp.papers.evidence import Estimated, Evidence, Ints, units_of
 from lmexp.papers.held_out import HeldOut, check, curves_held_out
+from lmexp.papers.of_law import law_to_fit
 from lmexp.papers.speedup import speedup
 
 Kind = Literal["number", "column", "value", "condition", "word"]
@@ -32,6 +34,7 @@ HUBER, SQUARES = "huber", "squares"
 """Objectives of a law's fit: Huber's loss of ln(predicted/measured), or squares of the loss itself."""
 _FIT: Mapping[str, Kind] = {"delta": "number"}
 _HELD_OUT: Mapping[str, Kind] = {"delta": "number", "objective": "word"}
+_SERVING: Mapping[str, Kind] = {"loss": "number", "size": "number", "served": "number"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,9 @@ class Function:
     """Whether its last two arguments are the conditions of arms that it compares in pairs."""
     has_interval: bool = False
     """Whether it returns its own interval: it cannot then be part of a larger expression."""
+    of_constants: Callable[..., Floats] | None = None
+    """The same number of a law with published constants: of the law, a theta, the further arguments and options but
+    `delta`. Numbers among them may be columns, and the result then has an entry for each row."""
 
 
 def _mean(x: Floats) -> float:
@@ -181,14 +187,18 @@ def _exponent_of(evidence: Evidence, law: str, delta: float | None = None) -> Es
     return Estimated(*(float(part) for part in _fitted(evidence, law, delta).exponents()["a"]))
 
 
-def _best_ratio(evidence: Evidence, law: str, flops: float, delta: float | None = None) -> Estimated:
-    fitted = _fitted(evidence, law, delta)
+def _of_fit(number: Callable[..., Floats]) -> Callable[..., Estimated]:
+    """Return the function of evidence that fits a law and estimates one of its numbers (of_law.py)."""
 
-    def ratio(theta: Floats) -> Floats:
-        best = fitted.law.optimum(theta[..., : len(fitted.law.parameters)], flops)
-        return best.tokens / best.params
+    def estimated(
+        evidence: Evidence, law: str, *arguments: Any, delta: float | None = None, **options: Any
+    ) -> Estimated:
+        fitted = _fitted(evidence, law, delta)
+        n = len(fitted.law.parameters)
+        found = fitted.estimate(lambda theta: number(fitted.law, theta[..., :n], *arguments, **options))
+        return Estimated(*(float(part) for part in found))
 
-    return Estimated(*(float(part) for part in fitted.estimate(ratio)))
+    return estimated
 
 
 def _parameter(evidence: Evidence, law: str, name: str, delta: float | None = None) -> Estimated:
@@ -233,7 +243,7 @@ def _held_out(evidence: Evidence, law: str, held: Marks, delta: float | None, ob
     check("the held-out rows", held)
     if law in CURVE_LAWS:
         return curves_held_out(evidence, held, delta)
-    wanted = law_named(law)
+    wanted = law_to_fit(law)
     rest, test = (evidence.at(np.flatnonzero(rows)) for rows in (~held, held))
     points = _points(test, flops_alone=_is_of_flops(wanted))
     if objective == HUBER:
@@ -250,7 +260,7 @@ def _without_interval(value: float | np.floating[Any]) -> Estimated:
 
 def _fitted(evidence: Evidence, law: str, delta: float | None = None) -> LawFit:
     """Return the fit of a law; `delta` is the threshold of Huber's loss [default: estimated from the residuals]."""
-    points = _points(evidence, flops_alone=_is_of_flops(law_named(law)))
+    points = _points(evidence, flops_alone=_is_of_flops(law_to_fit(law)))
     result = _fit_once(_Problem(law, delta, pickle.dumps(points), points))
     if isinstance(result, tuple):
         raise UserError(" ".join(result))
@@ -270,7 +280,7 @@ class _Problem:
 @lru_cache(maxsize=4)
 def _fit_once(problem: _Problem) -> LawFit | tuple[str, ...]:
     """Return the fit of a law, which several claims of a paper are about."""
-    return fit_law(problem.points, law_named(problem.law), problem.delta)
+    return fit_law(problem.points, law_to_fit(problem.law), problem.delta)
 
 
 def _is_of_flops(law: Law) -> bool:
@@ -371,15 +381,17 @@ FUNCTIONS = {
         of_rows=True,
         options=_FIT,
         has_interval=True,
+        of_constants=of_law.exponent,
     ),
     "best_ratio": Function(
         "best_ratio('law', flops)",
         "tokens per parameter of the best size for a budget, by a fitted law",
         ("word", "number"),
-        _best_ratio,
+        _of_fit(of_law.best_ratio),
         of_rows=True,
         options=_FIT,
         has_interval=True,
+        of_constants=of_law.best_ratio,
     ),
     "parameter": Function(
         "parameter('law', 'name')",
@@ -389,6 +401,7 @@ FUNCTIONS = {
         of_rows=True,
         options=_FIT,
         has_interval=True,
+        of_constants=of_law.parameter,
     ),
     "predict": Function(
         "predict('law', inputs...)",
@@ -398,6 +411,28 @@ FUNCTIONS = {
         of_rows=True,
         options=_FIT,
         has_interval=True,
+        of_constants=of_law.loss,
+    ),
+    "cheapest": Function(
+        "cheapest('law', 'what')",
+        "`'params'`, `'tokens'` or `'flops'` of the model that reaches a loss at the fewest FLOPs, 6ND + 2NT; `loss=` "
+        "is the loss, or `size=` stands for that of the best training of a size; `served=` is T, the tokens served",
+        ("word", "word"),
+        _of_fit(of_law.cheapest),
+        of_rows=True,
+        options={**_FIT, **_SERVING},
+        has_interval=True,
+        of_constants=of_law.cheapest,
+    ),
+    "cheapest_ratio": Function(
+        "cheapest_ratio('law', 'what')",
+        "the same, over that of the model of this loss that is cheapest to train; the FLOPs of both include serving",
+        ("word", "word"),
+        _of_fit(of_law.cheapest_ratio),
+        of_rows=True,
+        options={**_FIT, **_SERVING},
+        has_interval=True,
+        of_constants=of_law.cheapest_ratio,
     ),
     "holdout_error": Function(
         "holdout_error('law', condition)",

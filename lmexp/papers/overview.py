@@ -5,7 +5,7 @@ from typing import Any
 
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
-from lmexp.papers.paper import POINTS, SCALES, JudgedOn, paper_files, read_paper
+from lmexp.papers.paper import ARITHMETIC, POINTS, SCALES, JudgedOn, paper_files, read_paper
 
 FILE = "papers.json"
 
@@ -27,7 +27,7 @@ def overview(roots: list[Path], outputs: Path) -> dict[str, dict[str, Any]]:
         except UserError as problem:
             papers[name] = {"title": None, "scales": [], "verdicts": {}, "error": str(problem)}
             continue
-        scales = [scale for scale in (*SCALES, POINTS) if scale in paper and paper.claims_at(scale)]
+        scales = [scale for scale in (*SCALES, POINTS, ARITHMETIC) if scale in paper and paper.claims_at(scale)]
         papers[name] = {"title": paper.title, "scales": scales, "verdicts": known.get(name, {}), "error": None}
     return papers
 

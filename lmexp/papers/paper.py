@@ -21,14 +21,16 @@ from lmexp.papers.verdicts import Band
 
 Scale = Literal["cpu", "gpu", "paper"]
 """`cpu` takes minutes on two cores, `gpu` hours on one GPU, `paper` has the published sizes and budgets."""
-JudgedOn = Literal["cpu", "gpu", "paper", "points"]
-"""What a claim is judged on: runs at a scale, or published points."""
+JudgedOn = Literal["cpu", "gpu", "paper", "points", "arithmetic"]
+"""What a claim is judged on: runs at a scale, published points, or published constants of laws alone."""
 POINTS: Literal["points"] = "points"
+ARITHMETIC: Literal["arithmetic"] = "arithmetic"
 SCALES: tuple[Scale, ...] = get_args(Scale)
 FOLDER = "papers"
 """The folder in sweeps/."""
 PAPER, SWEEP = "paper", "sweep"
-"""Nodes of a paper's file; without a sweep, all its claims are about published points."""
+"""Nodes of a paper's file. Without a sweep, all its claims are about published points or, if it has none of these
+either, about published laws."""
 
 
 class Claim(Section):
@@ -51,7 +53,16 @@ class Claim(Section):
     """What must lie in the band: our whole interval, or our value alone, if it is computed from the paper's own data.
     With `coverage` it is the other way round: the band, such as one measured number, must lie in our interval."""
     scales: Annotated[list[JudgedOn], Field(min_length=1)] | None = None
-    """What it is judged on; null means runs at any scale."""
+    """What it is judged on; null means runs at any scale, or arithmetic in a paper that has no runs."""
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _read_number(cls, value: Any) -> Any:
+        """Return 7e9 as a number, which YAML takes for a text without a point and a sign."""
+        try:
+            return float(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
 
     @model_validator(mode="after")
     def _check(self) -> "Claim":
@@ -173,8 +184,6 @@ class Paper(Section):
             raise ValueError("evaluations: they are of runs, and this paper has no sweep")
         if self.points is not None and not self.claims_at(POINTS):
             raise ValueError("points: no claim has `scales: [points]`")
-        if not self.has_sweep and self.points is None:
-            raise ValueError("a paper has a sweep, or claims about published points")
         if strange := next((scale for claim in self.claims for scale in claim.scales or () if scale not in self), None):
             raise ValueError(f"claims: there is no scale {strange}")
         return self
@@ -182,10 +191,21 @@ class Paper(Section):
     def __contains__(self, scale: object) -> bool:
         if scale == POINTS:
             return self.points is not None
+        if scale == ARITHMETIC:
+            return not self.has_sweep and self.points is None
         return self.has_sweep and (scale == "cpu" or scale in self.scales)
+
+    @property
+    def judged_on(self) -> JudgedOn:
+        """What its claims are judged on by default: runs at the scale `cpu`, or published points, or arithmetic."""
+        if self.has_sweep:
+            return "cpu"
+        return ARITHMETIC if self.points is None else POINTS
 
     def overrides(self, scale: Scale) -> list[str]:
         """Return the overrides of a scale. Raises UserError if the paper has none of this name."""
+        if self.judged_on == ARITHMETIC:
+            raise UserError("this paper is arithmetic with published laws: it has no runs, so no scale and no sweep")
         if not self.has_sweep and self.points is not None:
             raise UserError(
                 "this paper has no runs to train: --points FILE judges it on its published data. "
@@ -197,15 +217,15 @@ class Paper(Section):
         return self.scales.get(scale, [])
 
     def claims_at(self, scale: JudgedOn) -> list[Claim]:
-        """Return the claims that are judged on runs at a scale, or on published points."""
+        """Return the claims that are judged on runs at a scale, on published points, or by arithmetic alone."""
         return [claim for claim in self.claims if (scale != POINTS if claim.scales is None else scale in claim.scales)]
 
     def figures_at(self, scale: JudgedOn) -> list[Figure]:
-        """Return the figures that are drawn from runs, or from published points."""
+        """Return the figures that are drawn from runs, from published points, or by arithmetic alone."""
         return self.figure if scale != POINTS else self.points.figure if self.points else []
 
     def notes_at(self, scale: JudgedOn) -> list[str]:
-        """Return the sentences about the runs, or about the published points."""
+        """Return the sentences about the runs or the arithmetic, or about the published points."""
         return self.notes if scale != POINTS else self.points.notes if self.points else []
 
 
@@ -245,6 +265,12 @@ def read_paper(file: Path) -> Paper:
     content: Any = read_yaml(file)
     if not isinstance(content, dict) or PAPER not in content:
         raise UserError(f"{shown(file)}: a paper's file has a node `{PAPER}:` beside its sweep")
+    others = [str(key) for key in content if key != PAPER]
+    if SWEEP not in content and others:
+        raise UserError(
+            f"{shown(file)}:{line_of(file, others[:1])}: {others[0]}: without a node `{SWEEP}:`, a paper's file has "
+            f"`{PAPER}:` alone.{nearest(others[0], [SWEEP])}"
+        )
     try:
         return Paper.model_validate({**content[PAPER], "has_sweep": SWEEP in content})
     except ValidationError as error:

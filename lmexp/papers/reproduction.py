@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import lmexp
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
@@ -16,7 +18,7 @@ from lmexp.papers.evidence import Estimated, Evidence
 from lmexp.papers.figure import Figure
 from lmexp.papers.judge import Judged, evidence_of, judge
 from lmexp.papers.overview import note_verdicts
-from lmexp.papers.paper import FOLDER, POINTS, JudgedOn, Paper, PointsSource, Scale
+from lmexp.papers.paper import ARITHMETIC, FOLDER, POINTS, JudgedOn, Paper, PointsSource, Scale
 from lmexp.papers.points import evidence_of_points
 
 CLAIMS = "claims.json"
@@ -46,7 +48,7 @@ class Reproduction:
     question: str | None
     """What the sweep asks."""
     runs: int
-    """Finished runs, or published points, that they rest on."""
+    """Finished runs, or published points, that they rest on; 0 for arithmetic."""
     date: str
 
     @property
@@ -62,6 +64,8 @@ class Reproduction:
     @property
     def basis(self) -> str:
         """What the verdicts rest on, in words."""
+        if self.scale == ARITHMETIC:
+            return "arithmetic with published laws, without runs"
         return f"{self.runs:,} published points" if self.scale == POINTS else f"{self.runs} runs at scale {self.scale}"
 
     @property
@@ -89,6 +93,22 @@ def sweep_folder(name: str, scale: JudgedOn) -> str:
     return f"{FOLDER}-{name}" if scale == "cpu" else f"{FOLDER}-{name}-{scale}"
 
 
+def judge_at_once(name: str, paper: Paper, scale: Scale, points: Path | None, outputs: Path) -> Reproduction | None:
+    """Judge claims that need no runs: those about published points, or arithmetic. Return None if runs are needed.
+
+    Raises UserError as `judge_points` does, for points with a scale, and for a scale of a paper that has no runs.
+    """
+    if points is not None:
+        if scale != "cpu":
+            raise UserError(f"--points judges published data, which has no scale: leave out --scale {scale}")
+        return judge_points(name, paper, points, outputs)
+    if paper.judged_on != ARITHMETIC:
+        return None
+    if scale != "cpu":
+        paper.overrides(scale)  # says that it has none
+    return judge_arithmetic(name, paper, outputs)
+
+
 def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reproduction:
     """Judge a paper's claims on the runs that are there, and write the verdicts.
 
@@ -108,6 +128,15 @@ def judge_points(name: str, paper: Paper, file: Path, outputs: Path) -> Reproduc
     return _reproduction(name, paper, POINTS, outputs, evidence_of_points(file, paper.points), None)
 
 
+def judge_arithmetic(name: str, paper: Paper, outputs: Path) -> Reproduction:
+    """Judge the claims of a paper that has neither runs nor points, and write the verdicts.
+
+    Raises UserError if no claim can be judged.
+    """
+    nothing = Evidence(pd.DataFrame(), (), "a paper without a sweep and without points")
+    return _reproduction(name, paper, ARITHMETIC, outputs, nothing, None)
+
+
 def _reproduction(
     name: str, paper: Paper, scale: JudgedOn, outputs: Path, evidence: Evidence, question: str | None
 ) -> Reproduction:
@@ -116,7 +145,8 @@ def _reproduction(
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     judged = tuple(judge(paper.claims_at(scale), evidence))
     drawings = tuple(_drawn(figure, evidence) for figure in paper.figures_at(scale))
-    n_runs = len(evidence.table) if scale == POINTS else int(evidence.table["run_id"].nunique())
+    has_runs = scale not in (POINTS, ARITHMETIC)
+    n_runs = int(evidence.table["run_id"].nunique()) if has_runs else len(evidence.table)
     result = Reproduction(name, paper, scale, folder, judged, drawings, evidence, question, n_runs, date)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(result.file, result.document())

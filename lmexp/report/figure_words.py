@@ -41,7 +41,7 @@ def _points(drawing: Drawing) -> str:
     )
     what += ", with a bar from the lowest seed to the highest" if most > 1 else ""
     first = f"Each of the {n} points is {what}." if n > 1 else f"The only point is {what}."
-    y, x = drawing.figure.y, drawing.figure.x
+    y, x = _name(drawing.figure.y, drawing.figure.y_title), _name(drawing.figure.x, drawing.figure.x_title)
     low, high = int(drawing.our_y.argmin()), int(drawing.our_y.argmax())
     ends = (
         f"The lowest {y} is {plain_number(drawing.our_y[low])}, at {x} = {drawing.x.text(drawing.our_x[low])}; "
@@ -49,6 +49,11 @@ def _points(drawing: Drawing) -> str:
     )
     by = f" Colours and shapes tell {drawing.figure.by} apart." if drawing.figure.by else ""
     return f"{first}{by} {ends}"
+
+
+def _name(expression: str, title: str | None) -> str:
+    """Return what stands for an axis in a sentence: its expression, or its title if a function is called there."""
+    return f"value of “{title}”" if title and "(" in expression else expression
 
 
 def _against(drawing: Drawing, published: Published) -> Iterator[str]:
@@ -68,7 +73,9 @@ def _against(drawing: Drawing, published: Published) -> Iterator[str]:
     outside = "" if published.is_inside else ", which lies outside of this figure"
     off = _distance(drawing.our_y[known], published.at_ours[known])
     several = int(known.sum())
-    which = "Our points lie" if several == len(known) else f"The {several} points that the curve reaches lie"
+    which = "Our points lie"
+    if several < len(known):
+        which = "Our point there lies" if several == 1 else f"The {several} points that the curve reaches lie"
     yield f"{which} {off} {label}{outside}."
 
 

@@ -72,8 +72,8 @@ class RunResolver:
     def resolve_cell(self, values: Values, composer: Composer, alternatives: Sequence[Values] = ()) -> list[PlannedRun]:
         """Return the run of a cell; before it, the run that provides its weights, if the sweep trains that one first.
 
-        `alternatives` are the values of `init.pretrain` that a name must tell apart. Raises UserError if one of the runs
-        cannot run.
+        `alternatives` are the values of `init.pretrain` that a name must tell apart. Raises UserError if one of the
+        runs cannot run.
         """
         config = composer.config(values)
         own = {key: value for key, value in values.items() if key != "init.pretrain"}

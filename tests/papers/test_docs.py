@@ -26,7 +26,7 @@ def test_the_page_lists_every_function():
 def test_the_page_of_a_paper_says_what_its_file_says(page: Path):
     scale: JudgedOn = next((scale for scale in (*SCALES, POINTS) if page.stem.endswith(f"-{scale}")), "cpu")
     paper = read_paper(ROOT / "sweeps" / "papers" / f"{page.stem.removesuffix(f'-{scale}')}.yaml")
-    scale = scale if paper.has_sweep else POINTS
+    scale = scale if paper.has_sweep else paper.judged_on
     text = page.read_text()
     rows = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in text.splitlines() if line.startswith("| `")]
     shown = [[row[at] for at in (0, 1, 2, 5)] for row in rows if len(row) == 7]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from lmexp.errors import UserError
 from lmexp.papers.drawing import Drawing, draw
@@ -12,6 +13,8 @@ from lmexp.papers.evidence import Evidence
 from lmexp.papers.figure import Figure
 from lmexp.report.charts.figure import figure_chart
 from lmexp.report.figure_words import sentences_of
+
+NOTHING = Evidence(pd.DataFrame(), (), "no rows")
 
 
 @pytest.fixture
@@ -77,6 +80,22 @@ def test_sentences_say_how_far_our_points_are_from_a_formula(evidence: Evidence)
     assert "Our points lie between 4.8 % below and 4.8 % above “between”." in said
 
 
+def test_a_curve_of_one_series_is_compared_with_its_points_alone(evidence: Evidence):
+    curve = {"label": "b's", "series": "b", "points": [[1e5, 4.4 * 1e5**-0.1 / 1.02]]}
+    drawing = drawn(evidence, by="arm", curves=[curve])
+    assert np.isfinite(drawing.published[0].at_ours).tolist() == [False] * 4 + [True] + [False] * 3
+    assert "Our point there lies 2 % above “b's”." in sentences_of(drawing)
+
+
+def test_a_figure_of_formulas_has_a_row_for_each_combination():
+    drawing = drawn(NOTHING, grid={"tokens": [1e5, 1e6], "k": [1, 2, 3]}, y="k * tokens ** -0.1", by="k")
+    assert [one.name for one in drawing.series] == ["1", "2", "3"]
+    np.testing.assert_allclose(drawing.our_y, np.outer([1, 2, 3], [1e5**-0.1, 1e6**-0.1]).ravel())
+    assert sentences_of(drawing)[0].startswith("Each of the 6 points is one number of a formula.")
+    with pytest.raises(ValidationError, match="2,500 combinations; allowed are 2,000"):
+        Figure(title="A figure", x="k", y="k", grid={"k": [1.0] * 50, "n": [1.0] * 50})
+
+
 def test_a_published_slope_goes_through_the_middle_of_our_points(evidence: Evidence):
     (line,) = drawn(evidence, curves=[{"label": "slope", "slope": -0.05}]).published
     middle = np.exp(np.log([1e5, 2e5, 4e5, 8e5]).mean())
@@ -119,6 +138,10 @@ def test_texts_on_the_x_axis_stand_side_by_side_in_the_order_of_the_runs(evidenc
         ({"x": "arm", "log": [], "fit": "line"}, "'arm' has texts, which have no logarithm, no fit"),
         ({"by": "loss"}, "has 24 values; at most 12"),
         ({"where": "loss > 100"}, "the runs have no points for this figure"),
+        (
+            {"by": "arm", "curves": [{"label": "a", "value": 1, "series": "c"}]},
+            "the curve 'a' is of c; the series are a, b",
+        ),
         ({"curves": [{"label": "a", "value": "y + 1"}]}, "there is no column 'y'"),
         ({"curves": [{"label": "a", "value": "__import__('os')"}]}, "there is no function '__import__'"),
     ],

@@ -17,10 +17,12 @@ from lmexp.config.checks import check_config
 from lmexp.config.compose import Composer, Values
 from lmexp.config.overrides import split_words
 from lmexp.errors import UserError
+from lmexp.papers.drawing import draw
 from lmexp.papers.evidence import Evidence
 from lmexp.papers.expressions import ClaimReader, estimate, in_each_row
 from lmexp.papers.held_out import CURVE
-from lmexp.papers.paper import POINTS, SCALES, Scale, paper_files, read_paper
+from lmexp.papers.judge import judge
+from lmexp.papers.paper import ARITHMETIC, POINTS, SCALES, Scale, paper_files, read_paper
 from lmexp.resolve.run import init_name
 from lmexp.runs.columns import COLUMNS
 from lmexp.runs.manifest import INIT
@@ -30,6 +32,9 @@ PAPERS = {name: read_paper(file) for name, file in paper_files(ROOTS).items()}
 AT_SCALES = [(name, scale) for name, paper in PAPERS.items() for scale in SCALES if scale in paper]
 LARGER = [(name, scale) for name, scale in AT_SCALES if scale != "cpu"]  # tests/config composes cells at scale cpu
 WITH_POINTS = [name for name, paper in PAPERS.items() if POINTS in paper]
+OF_LAWS = [name for name, paper in PAPERS.items() if ARITHMETIC in paper]
+LAST_DIGITS = {"sardana2023": {"trained_70b"}}
+"""The claims of arithmetic that are contradicted, by one unit of the last published digit; all others are borne out."""
 TASKS = "|".join(sorted(file.stem for file in (ROOTS[0] / "conf" / "task").glob("*.yaml")))
 SCORE = re.compile(rf"score/(?:{TASKS})(?:-int8|-int4|-test)?/\w+")
 """Columns of scores that runs get, by training or by `lmexp eval`."""
@@ -107,3 +112,13 @@ def test_claims_on_published_points_name_functions_and_laws_that_exist(name: str
     for claim in PAPERS[name].claims_at(POINTS):  # which columns the file has is known to its source alone
         named = with_plain_names(claim.value, ()).columns.values()
         check_claim(claim.value, pd.DataFrame({column: ["some text" if column == CURVE else None] for column in named}))
+
+
+@pytest.mark.parametrize("name", OF_LAWS)
+def test_arithmetic_gives_the_published_numbers(name: str):
+    paper, nothing = PAPERS[name], Evidence(pd.DataFrame(), (), "no rows")
+    verdicts = {one.claim.name: one.verdict for one in judge(paper.claims, nothing)}
+    assert {claim for claim, verdict in verdicts.items() if verdict == "contradicted"} == LAST_DIGITS[name]
+    assert set(verdicts.values()) == {"borne out", "contradicted"}
+    for figure in paper.figure:
+        draw(figure, nothing)

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.laws import SERVED, Form
+from lmexp.analysis.scaling.laws import SERVED, Form, cheapest_sizes
 
 HALVINGS = 100
-"""Steps of each bisection."""
+"""Steps of the bisection."""
 
 
 @dataclass(frozen=True)
@@ -87,29 +87,8 @@ def best_use(form: Form, budget: npt.ArrayLike, price: Line, served: float = 0.0
 
 
 def cheapest_use(form: Form, loss: npt.ArrayLike, price: Line, served: float = 0.0) -> Use:
-    """Return the size and the tokens with the lowest cost that reach a loss; NaN if the law never reaches it.
-
-    Let p be the share of the size's term in the reducible loss. Both numbers follow from p, and the condition for the
-    minimum has exactly one root in p.
-    """
-    above_floor = np.asarray(loss, dtype=np.float64) - form.E
-    reducible = np.where(above_floor > 0, above_floor, np.nan) ** (1 / np.asarray(form.gamma))
-    shape = np.broadcast_shapes(np.shape(reducible), np.shape(form.alpha))
-    low, high = np.full(shape, -50.0), np.full(shape, 50.0)
-
-    def use(logit: Floats) -> Use:
-        share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
-        params = (form.A / (share * reducible)) ** (1 / np.asarray(form.alpha))
-        return Use(params, (form.B / (rest * reducible)) ** (1 / np.asarray(form.beta)))
-
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        tokens = use(middle).tokens
-        above = np.log(np.divide(form.beta, form.alpha)) - middle + np.log1p(SERVED * served / tokens) > -np.log(
-            price.s
-        )
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return use((low + high) / 2)
+    """Return the size and the tokens with the lowest cost that reach a loss; NaN if the law never reaches it."""
+    return Use(*cheapest_sizes(form, loss, served, price.s))
 
 
 def cost_of(use: Use, price: Line, served: float = 0.0) -> Floats:

@@ -211,8 +211,7 @@ class LawFit:
         """Return a, b and G of N* = G (C/k)^a and D* ~ C^b at a price C = k N^s D."""
 
         def power_of_size(theta: Floats) -> Floats:
-            form = self.law.form(self._of_law(theta))
-            return np.asarray(form.beta / (form.alpha + price.power * form.beta))
+            return self.law.exponent(self._of_law(theta), price)
 
         def scale(theta: Floats) -> Floats:
             return self.law.optimum(self._of_law(theta), price.factor, price).params

@@ -65,6 +65,34 @@ class Form(NamedTuple):
     gamma: Floats = np.ones(())
 
 
+def cheapest_sizes(
+    form: Form, loss: npt.ArrayLike, served: npt.ArrayLike = 0.0, power: float = 1.0
+) -> tuple[Floats, Floats]:
+    """Return the N and D that reach a loss at the lowest N^s (D + T/3), T tokens `served` and s the `power`.
+
+    At the minimum (Sardana et al. 2023, equation 2, where s is 1)
+    beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)). Let p be the share of N's term in the reducible loss. N and
+    D follow from p, the left side falls with p and the right side rises, so there is one root, found by bisection. N
+    and D are NaN if the law never reaches the loss.
+    """
+    gap = np.asarray(loss, dtype=np.float64) - form.E
+    reducible = np.where(gap > 0, gap, np.nan) ** (1 / np.asarray(form.gamma))
+    third = np.asarray(served, dtype=np.float64) * SERVED
+
+    def sizes(logit: Floats) -> tuple[Floats, Floats]:
+        share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
+        params = (form.A / (share * reducible)) ** (1 / np.asarray(form.alpha))
+        return params, (form.B / (rest * reducible)) ** (1 / np.asarray(form.beta))
+
+    shape = np.broadcast_shapes(reducible.shape, np.shape(form.alpha), third.shape)
+    low, high = np.full(shape, -50.0), np.full(shape, 50.0)
+    for _ in range(60):  # halves 100 to below 1e-16
+        middle = (low + high) / 2
+        left_over_right = np.log(power * form.beta / form.alpha) - middle + np.log1p(third / sizes(middle)[1])
+        low, high = np.where(left_over_right > 0, middle, low), np.where(left_over_right > 0, high, middle)
+    return sizes((low + high) / 2)
+
+
 class Optimal(NamedTuple):
     """The best use of a budget: parameters, tokens and the resulting loss."""
 
@@ -144,34 +172,29 @@ class Law:
         """Return the N and D that reach `loss` at the fewest FLOPs, if T = `served` tokens are served afterwards.
 
         These FLOPs are k N^s (D + T/3), at the price of a token; 6ND + 2NT with k = 6 and s = 1. N and D are NaN if the
-        law never reaches the loss. At the optimum (Sardana et al. 2023, equation 2, where s is 1)
-        beta B D^-beta / (alpha A N^-alpha) = D / (s (D + T/3)). Let p be the share of N's term in the reducible loss.
-        N and D follow from p, the left side falls with p and the right side rises, so there is one root, found by
-        bisection.
-        Raises UserError if the law has only one input.
+        law never reaches the loss. Raises UserError if the law has only one input.
         """
         self._check_optimum()
-        f = self.form(theta)
-        gap = np.asarray(loss, dtype=np.float64) - f.E
-        reducible = np.where(gap > 0, gap, np.nan) ** (1 / f.gamma)
-        third = np.asarray(served, dtype=np.float64) * SERVED
-
-        def sizes(logit: Floats) -> tuple[Floats, Floats, Floats]:
-            """Return N, D, and the log of the left side over the right."""
-            share, rest = 1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(logit))
-            params = (f.A / (share * reducible)) ** (1 / f.alpha)
-            tokens = (f.B / (rest * reducible)) ** (1 / f.beta)
-            return params, tokens, np.log(price.power * f.beta / f.alpha) - logit + np.log1p(third / tokens)
-
-        shape = np.broadcast_shapes(reducible.shape, third.shape)
-        low, high = np.full(shape, -50.0), np.full(shape, 50.0)
-        for _ in range(60):  # halves 100 to below 1e-16
-            middle = (low + high) / 2
-            above = sizes(middle)[2] > 0
-            low, high = np.where(above, middle, low), np.where(above, high, middle)
-        params, tokens, _ = sizes((low + high) / 2)
+        params, tokens = cheapest_sizes(self.form(theta), loss, served, price.power)
         reached = np.broadcast_to(np.asarray(loss, dtype=np.float64), params.shape)
         return Optimal(params, tokens, np.where(np.isfinite(params), reached, np.nan))
+
+    def of_size(self, theta: npt.ArrayLike, params: npt.ArrayLike, price: Price = SIX_ND) -> Optimal:
+        """Return the D and the loss of the budget whose best size is N = `params` (...), under C = k N^s D.
+
+        It is `optimum` solved for D: D = (s beta B N^alpha / (alpha A))^(1/beta). Raises UserError if the law has only
+        one input.
+        """
+        self._check_optimum()
+        f, params = self.form(theta), np.asarray(params, dtype=np.float64)
+        tokens = (price.power * f.beta * f.B * params**f.alpha / (f.alpha * f.A)) ** (1 / f.beta)
+        return Optimal(np.broadcast_to(params, tokens.shape), tokens, self.loss(theta, params, tokens))
+
+    def exponent(self, theta: npt.ArrayLike, price: Price = SIX_ND) -> Floats:
+        """Return a of N* ~ C^a under C = k N^s D, for theta (..., k). Raises UserError for a law of one input."""
+        self._check_optimum()
+        f = self.form(theta)
+        return np.asarray(f.beta / (f.alpha + price.power * f.beta))
 
     def _check_optimum(self) -> None:
         if not self.has_optimum:

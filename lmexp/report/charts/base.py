@@ -84,6 +84,14 @@ class Groups:
         )
 
 
+NUMBERS = (
+    "datum.value === 0 ? '0' : abs(datum.value) >= 1e9 || abs(datum.value) < 1e-4 ? "
+    "replace(format(datum.value, '~e'), '+', '') : "
+    "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '.6~r')"
+)
+"""How an axis writes its numbers, for Vega: 0.5, 20, 4.5k, 1.2e10."""
+
+
 def measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the names of the columns that have values, each once; at least the first name."""
     known = [name for name in dict.fromkeys(names) if name in table and table[name].notna().any()]

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from lmexp.papers.judge import Judged
-from lmexp.report.charts.base import INK, PALETTE, styled
+from lmexp.report.charts.base import INK, NUMBERS, PALETTE, styled
 
 HEIGHT, WIDTH = 60, 720
 CHART_NOTE = (
@@ -36,18 +36,18 @@ def claim_chart(one: Judged) -> alt.LayerChart | None:
     scale = alt.Scale(domain=[low, high], nice=False)
 
     def at(name: str) -> alt.X:
-        return alt.X(f"{name}:Q", scale=scale, title=None, axis=alt.Axis(tickCount=6))
+        return alt.X(f"{name}:Q", scale=scale, title=None, axis=alt.Axis(tickCount=5, labelExpr=NUMBERS))
 
     base = alt.Chart(alt.InlineData(values=[values]))
     layers = [
         base.mark_rect(color=PALETTE[0], opacity=0.2).encode(x=at("from"), x2="to:Q"),
-        base.mark_rule(color=INK, strokeWidth=2).encode(x=at("low"), x2="high:Q"),
+        *([base.mark_rule(color=INK, strokeWidth=2).encode(x=at("low"), x2="high:Q")] if ours.low < ours.high else []),
         base.mark_point(color=INK, filled=True, size=80, opacity=1).encode(x=at("value")),
     ]
     if math.isfinite(published):
         ticks = alt.Chart(alt.InlineData(values=[{"published": published}]))
         layers.append(ticks.mark_tick(color=PALETTE[2], thickness=3, height=HEIGHT * 0.7).encode(x=at("published")))
-    interval = f"ours {ours.value:.4g}, from {ours.low:.4g} to {ours.high:.4g}"
+    interval = f"ours {ours.value:.4g}" + (f", from {ours.low:.4g} to {ours.high:.4g}" if ours.low < ours.high else "")
     said = f"{claim.name}: {interval}; the band is {claim.band_in_words}"
     return styled(layers, "''", HEIGHT, said)
 

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from lmexp.papers.drawing import Axis, Drawing, Range
-from lmexp.report.charts.base import INK, PALETTE, SHAPES, styled
+from lmexp.report.charts.base import INK, NUMBERS, PALETTE, SHAPES, styled
 from lmexp.report.charts.fit_encodings import SHADES, data_rows, tip
 from lmexp.report.figure_words import label_of
 from lmexp.runs.columns import column
@@ -20,18 +20,15 @@ PUBLISHED = PALETTE[2]
 OUR_COLOURS = [colour for colour in PALETTE if colour != PUBLISHED]
 DASHES = [[6, 4], [2, 3], [10, 3, 2, 3], [1, 0], [12, 5], [4, 2, 1, 2]]
 """The dashes of published curves, in the order of the file."""
+SOLID = [[1, 0]]
 MAX_TEXT = 640
 """The longest name in a legend, in pixels."""
-NUMBERS = (
-    "datum.value === 0 ? '0' : abs(datum.value) >= 1e9 || abs(datum.value) < 1e-4 ? "
-    "replace(format(datum.value, '~e'), '+', '') : "
-    "abs(datum.value) >= 1000 ? format(datum.value, '~s') : format(datum.value, '.6~r')"
-)
 
 
 def figure_chart(drawing: Drawing) -> alt.LayerChart:
     """Return the chart of a figure, with its data."""
-    layers = [*_published_layers(drawing), *_fit_layers(drawing), *_our_layers(drawing)]
+    curves, marks = _published_layers(drawing)
+    layers = [*curves, *_fit_layers(drawing), *_our_layers(drawing), *marks]
     said = f"{drawing.figure.title}: {_title_y(drawing)} against {_title_x(drawing)}"
     chart = styled(layers, "''", HEIGHT, said)
     return chart.configure_title(offset=0)
@@ -81,11 +78,12 @@ def _fit_layers(drawing: Drawing) -> list[alt.Chart]:
     return [band, base.mark_line(strokeWidth=1.25, clip=True).encode(y=_y(drawing))]
 
 
-def _published_layers(drawing: Drawing) -> list[alt.Chart]:
-    """Return the published curves that are inside the figure; single points of theirs are marked too."""
+def _published_layers(drawing: Drawing) -> tuple[list[alt.Chart], list[alt.Chart]]:
+    """Return the published curves inside the figure, and the marks of their points, which ours must not hide."""
     shown = [one for one in drawing.published if one.is_inside]
     if not shown:
-        return []
+        return [], []
+    are_points = all(len(one.x) == 1 for one in shown)
     lines: list[dict[str, Any]] = []
     marks: list[dict[str, Any]] = []
     for one in shown:
@@ -95,27 +93,26 @@ def _published_layers(drawing: Drawing) -> list[alt.Chart]:
     names = [label_of(one) for one in shown]
     dash = alt.StrokeDash(
         "by:N",
-        scale=alt.Scale(domain=names, range=_repeated(DASHES, len(names))),
+        scale=alt.Scale(domain=names, range=_repeated(SOLID if are_points else DASHES, len(names))),
         legend=alt.Legend(
             title=None,
             orient="bottom",
             columns=1,
             labelLimit=MAX_TEXT,
-            symbolType="stroke",
+            symbolType="circle" if are_points else "stroke",
             symbolStrokeColor=PUBLISHED,
             symbolStrokeWidth=2,
-            symbolSize=500,
+            symbolSize=150 if are_points else 500,
         ),
     )
     base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), y=_y(drawing), order="at:Q")
     tooltip = [alt.Tooltip("by:N"), tip("x", _title_x(drawing), ".4g"), tip("y", _title_y(drawing), ".5g")]
-    layers = [
-        base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, tooltip=tooltip),
-    ]
-    if marks:
-        points = alt.Chart(alt.InlineData(values=marks)).encode(x=_x(drawing), y=_y(drawing), tooltip=tooltip)
-        layers.append(points.mark_point(color=PUBLISHED, filled=False, size=40, opacity=1, clip=True))
-    return layers
+    curves = [base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, tooltip=tooltip)]
+    if not marks:
+        return curves, []
+    points = alt.Chart(alt.InlineData(values=marks)).encode(x=_x(drawing), y=_y(drawing), tooltip=tooltip)
+    size = 150 if are_points else 40
+    return curves, [points.mark_point(color=PUBLISHED, filled=False, size=size, strokeWidth=2, opacity=1, clip=True)]
 
 
 def _legend(drawing: Drawing) -> alt.Legend:

@@ -16,7 +16,7 @@ from lmexp.papers.drawing import Drawing
 from lmexp.papers.evidence import SEED
 from lmexp.papers.judge import Judged
 from lmexp.papers.overview import counts_in_words
-from lmexp.papers.paper import POINTS, Claim, Paper, PointsSource
+from lmexp.papers.paper import ARITHMETIC, Claim, Paper, PointsSource
 from lmexp.papers.reproduction import Reproduction
 from lmexp.report.charts.claims import CHART_NOTE, claims_spec
 from lmexp.report.charts.export import drawn
@@ -42,10 +42,9 @@ _ARXIV = re.compile(r"\d{4}\.\d{4,5}(v\d+)?|[a-z-]+(\.[A-Z]{2})?/\d{7}")
 def page_name(result: Reproduction) -> str:
     """Return the name of a paper's page in a folder of many: `chinchilla2022`, or `chinchilla2022-gpu`.
 
-    A paper without a sweep has one page, which is about published points.
+    A paper without a sweep has one page, which is about published points or arithmetic.
     """
-    is_only = result.scale == ("cpu" if result.paper.has_sweep else POINTS)
-    return result.name if is_only else f"{result.name}-{result.scale}"
+    return result.name if result.scale == result.paper.judged_on else f"{result.name}-{result.scale}"
 
 
 def write_page(result: Reproduction, folder: Path, name: str = "paper", prefix: str = "") -> Path:
@@ -95,14 +94,14 @@ def _blocks(result: Reproduction, figures: list[tuple[str, Drawing]], claims: st
         yield "\n".join(open_claims)
     yield "## How to repeat it"
     yield f"```console\n$ lmexp reproduce {result.name}{_option(result)}\n```"
-    yield _effort(result) if result.source is None else _source_of_points(result, result.source)
+    yield _rests_on(result)
     yield table(("claim", "expression"), [[code(one.claim.name), code(one.claim.value)] for one in result.judged])
 
 
 def _option(result: Reproduction) -> str:
     if result.source is not None:
         return f" --points {'FOLDER' if result.source.is_folder else 'FILE'}"
-    return "" if result.scale == "cpu" else f" --scale {result.scale}"
+    return "" if result.scale in ("cpu", ARITHMETIC) else f" --scale {result.scale}"
 
 
 def source(paper: Paper) -> str:
@@ -127,8 +126,8 @@ def _row(one: Judged) -> list[str]:
 
 def _runs(result: Reproduction) -> str:
     """Return how many runs there are, and what they vary; or how many published points there are."""
-    if result.source is not None:
-        return f"{result.basis}."
+    if result.source is not None or result.scale == ARITHMETIC:
+        return f"{result.basis[:1].upper()}{result.basis[1:]}."
     table, varied = result.evidence.table, []
     for axis in result.evidence.axes:
         values = sorted(table[axis].dropna().unique().tolist(), key=lambda value: (isinstance(value, str), value))
@@ -141,6 +140,16 @@ def _runs(result: Reproduction) -> str:
     evaluated = "; ".join(code(one.in_words) for one in result.paper.evaluations)
     also = f" Each was evaluated afterwards: {evaluated}." if evaluated else ""
     return f"{_count(result)} at scale {result.scale}{f' vary {words}' if words else ''}.{also}"
+
+
+def _rests_on(result: Reproduction) -> str:
+    """Return what the runs took, where the published points are, or that there is neither; and who judged when."""
+    if result.source is not None:
+        return _source_of_points(result, result.source)
+    if result.scale == ARITHMETIC:
+        judged = f"lmexp {lmexp.__version__} computed the numbers on {result.date}"
+        return f"{judged}. The claims and their bands are in {code(f'{result.name}.yaml')}."
+    return _effort(result)
 
 
 def _source_of_points(result: Reproduction, source: PointsSource) -> str:

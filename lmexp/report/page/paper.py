@@ -31,7 +31,7 @@ def write_paper(result: Reproduction) -> Path:
     page = document_page(
         kind="reproduce",
         name=result.paper.title,
-        about=[source_of(result.paper), f"{result.basis}, judged on {result.date}."],
+        about=[source_of(result.paper), f"{result.basis[:1].upper()}{result.basis[1:]}, judged on {result.date}."],
         headline=[f"Of {len(result.judged)} claims: {counts_in_words(result.verdicts)}."],
         notes=[*map(claim_sentence, result.judged), *notes_of(result), *([CHART_NOTE] if claims else [])],
         charts=figures | claims,

@@ -66,11 +66,14 @@ def published_text(claim: Claim) -> str | None:
 
 def ours_text(one: Judged) -> str | None:
     """Return our number; None if the runs give none."""
-    digits = 6 if one.claim.by == "value" else 4
+    is_exact = one.ours.low == one.ours.value == one.ours.high
+    digits = 6 if one.claim.by == "value" or is_exact else 4
     return None if math.isnan(one.ours.value) else f"{one.ours.value:.{digits}g}"
 
 
 def interval_text(one: Judged) -> str | None:
-    """Return the interval of our number; None if the runs give none."""
+    """Return the interval of our number; None if the runs give none, or if arithmetic gives the number itself."""
     low, high = one.ours.low, one.ours.high
+    if low == one.ours.value == high:
+        return None
     return f"{low:.4g} to {high:.4g}" if math.isfinite(high - low) else None
