@@ -118,6 +118,24 @@ def write_atomically(path: Path, content: str | bytes | Iterator[str]) -> None:
     flush_to_disk(path.parent)
 
 
+def write_new(path: Path, content: str) -> None:
+    """Write `content` to `path`, whole, if nothing has that name yet; of several writers one succeeds.
+
+    Raises FileExistsError if something has the name, and OSError as `write_atomically` does.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~umask())
+        os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    flush_to_disk(path.parent)
+
+
 _FOLDERS_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 """Folders that archivers and file servers put beside a user's files, with copies or fragments of them."""
 

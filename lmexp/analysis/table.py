@@ -51,6 +51,8 @@ class Study:
     """Sweep -> its run ids. Comparisons stay within one sweep."""
     runs: dict[str, RunDir]
     """Run id -> run directory."""
+    folders: tuple[Path, ...] = ()
+    """The folders of the sweeps."""
 
     @property
     def name(self) -> str:
@@ -182,6 +184,7 @@ def load_study(folders: list[Path], all_runs: bool = False) -> Study:
         outside=outside,
         members={name: frozenset(ids) for name, ids in members.items()},
         runs=runs,
+        folders=tuple(folders),
     )
 
 
@@ -252,7 +255,7 @@ def _with_all_runs(folder: Path, manifest: Manifest) -> Manifest:
     for cell in [*manifest.cells, *(Cell(run_id="", path=run.name) for run in more)]:
         values = cell.values
         if any(name not in values for name in names):
-            values = _config_values(RunDir(folder / cell.path), names) | values
+            values = config_values(RunDir(folder / cell.path), names) | values
         for name, value in values.items():
             if value not in axes.setdefault(name, []):
                 axes[name].append(value)
@@ -260,7 +263,7 @@ def _with_all_runs(folder: Path, manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"cells": cells, "axes": axes})
 
 
-def _config_values(run: RunDir, axes: Sequence[str]) -> Values:
+def config_values(run: RunDir, axes: Sequence[str]) -> Values:
     """Return the values of those of the axes that a run's config has: the name of a group, the value of a key."""
     try:
         config = run.read_config().model_dump(mode="json", by_alias=True)

@@ -29,7 +29,30 @@ CURVE_SUFFIXES = {".csv", ".tsv", ".txt", ".jsonl"}
 
 
 @dataclass(frozen=True)
-class QuestionOptions:
+class LawOptions:
+    """Which laws to fit."""
+
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, or damage for weights "
+            "that are rounded after training [default: chinchilla,extra,kaplan].",
+        ),
+    ] = None
+
+    def laws(self) -> "list[Law]":
+        """Return the laws to fit. Raises UserError for the name of an unknown law, and for a law of loss curves."""
+        from lmexp.analysis.scaling.laws import CURVE_LAWS, DEFAULT_LAWS, law_named
+
+        names = [name.strip() for name in ",".join(self.law or []).split(",") if name.strip()]
+        if of_curves := [name for name in names if name in CURVE_LAWS]:
+            raise UserError(f"--law {of_curves[0]} is a law of loss curves: take one of runs")
+        return [law_named(name) for name in names] or list(DEFAULT_LAWS)
+
+
+@dataclass(frozen=True)
+class QuestionOptions(LawOptions):
     """What to predict from the fit."""
 
     flops: Annotated[
@@ -48,15 +71,6 @@ class QuestionOptions:
             metavar="RUN",
             help="Also predict the loss of this run, such as params=1.4e9,tokens=9e11; with --law multipower a file of "
             "step, lr and loss, or a run. Can be repeated.",
-        ),
-    ] = None
-    law: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, or damage for weights "
-            "that are rounded after training "
-            "[default: chinchilla,extra,kaplan].",
         ),
     ] = None
     cost: Annotated[
@@ -102,30 +116,10 @@ class QuestionOptions:
             raise UserError(f"--law {DAMAGE} fits the rise of a loss: other laws, --flops and --serve need a loss")
         return True
 
-    def laws(self) -> "list[Law]":
-        """Return the laws to fit. Raises UserError for the name of an unknown law."""
-        from lmexp.analysis.scaling.laws import DEFAULT_LAWS, law_named
-
-        names = [name.strip() for name in ",".join(self.law or []).split(",") if name.strip()]
-        return [law_named(name) for name in names] or list(DEFAULT_LAWS)
-
-    def runs(self) -> list[dict[str, float | str]]:
-        """Return what is known of the runs to predict. Raises UserError for a quantity or a number that is none."""
-        runs = []
-        for words in self.predict or ():
-            run: dict[str, float | str] = {}
-            for word in words.split(","):
-                name, _, text = (part.strip() for part in word.partition("="))
-                if name not in QUANTITIES or not text:
-                    raise UserError(f"--predict {word}: give {', '.join(f'{key}=' for key in QUANTITIES)} of a run")
-                run[name] = text if name in ("optimizer", "precision") else amounts_in(f"--predict {name}=", [text])[0]
-            runs.append(run)
-        return runs
-
 
 @dataclass(frozen=True)
-class ColumnOptions:
-    """Names of the columns that hold the points."""
+class StudyColumns:
+    """Which rows of a study to fit, and the names of the columns that hold them."""
 
     params: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the number of parameters.")] = None
     tokens: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the training tokens.")] = None
@@ -144,14 +138,6 @@ class ColumnOptions:
     ] = None
     where: Where = None
     all_runs: AllRuns = False
-    scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FACTOR",
-            help="For a file: factors that give plain numbers and nats, such as params=1e6,tokens=1e9; 1 takes a "
-            "column as it is, however unlikely.",
-        ),
-    ] = None
 
     def parse(self) -> dict[str, str]:
         """Return the given names by what they hold."""
@@ -163,6 +149,20 @@ class ColumnOptions:
             "unit": self.unit,
         }
         return {key: name for key, name in names.items() if name}
+
+
+@dataclass(frozen=True)
+class ColumnOptions(StudyColumns):
+    """The same, for a study or a file."""
+
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FACTOR",
+            help="For a file: factors that give plain numbers and nats, such as params=1e6,tokens=1e9; 1 takes a "
+            "column as it is, however unlikely.",
+        ),
+    ] = None
 
     def factors(self) -> dict[str, float]:
         """Return the factors of --scale by quantity. Raises UserError for a quantity or a factor that is none."""
@@ -392,7 +392,7 @@ def _answer(
             solver.bootstraps,
             solver.seed,
             question.laws(),
-            question.runs(),
+            described_runs("--predict", question.predict),
         )
     return answer_in_cost(points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed)
 
@@ -411,3 +411,20 @@ def amounts_in(option: str, values: list[str] | None) -> list[float]:
             raise UserError(f"{option} {text.strip()}: give a number above 0, such as 1e21")
         amounts.append(amount)
     return amounts
+
+
+def described_runs(option: str, texts: list[str] | None) -> list[dict[str, float | str]]:
+    """Return what is known of runs that are described as `params=1e9,tokens=2e10`.
+
+    Raises UserError for a quantity or a number that is none.
+    """
+    runs = []
+    for text in texts or ():
+        run: dict[str, float | str] = {}
+        for word in text.split(","):
+            name, _, value = (part.strip() for part in word.partition("="))
+            if name not in QUANTITIES or not value:
+                raise UserError(f"{option} {word}: give {', '.join(f'{key}=' for key in QUANTITIES)} of a run")
+            run[name] = value if name in ("optimizer", "precision") else amounts_in(f"{option} {name}=", [value])[0]
+        runs.append(run)
+    return runs

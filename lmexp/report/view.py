@@ -11,6 +11,7 @@ from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.comparable import SHARED_MARK, crowded
 from lmexp.analysis.effects.power import Detection, seeds_to_show
+from lmexp.analysis.forecasts.score import Score, scores_of
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
@@ -181,6 +182,12 @@ class StudyView:
             if self.options.under:
                 answers.append(prefix + best_within_limits(study, self.options))
         return answers + (self.detection.sentences if self.detection else [])
+
+    @cached_property
+    def forecasts(self) -> list[Score]:
+        """The sealed forecasts of the study's sweeps, each with its run if that exists; see scores_of."""
+        folders = self.study.folders
+        return scores_of(folders, folders[0].resolve().parent) if folders else []
 
     @cached_property
     def detection(self) -> Detection | None:

@@ -110,12 +110,23 @@ class LawFit:
         self._check(run)
 
         def lost(theta: Floats) -> Floats:
-            effective = list(values)
-            for effect, shifts in self._shifts(theta):
-                effective[effect.input] = effective[effect.input] * np.exp(effect.log_factor_of(shifts, run, values))
-            return self.law.loss(self._of_law(theta), *effective)
+            return self.law.loss(self._of_law(theta), *self._effective(theta, values, run))
 
         return self.estimate(lost, *values)
+
+    def effective(self, *inputs: float, **run: float | str) -> tuple[float, ...]:
+        """Return the inputs as the law takes them: N and D times what the precision, ... of a run makes of them.
+
+        Raises UserError as `loss` does.
+        """
+        self._check(run)
+        return tuple(float(value) for value in self._effective(self._theta, [np.asarray(x) for x in inputs], run))
+
+    def _effective(self, theta: Floats, values: Sequence[Floats], run: Run) -> list[Floats]:
+        effective = list(values)
+        for effect, shifts in self._shifts(theta):
+            effective[effect.input] = effective[effect.input] * np.exp(effect.log_factor_of(shifts, run, values))
+        return effective
 
     def prediction(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the predicted loss of one new run: its interval includes the noise of a single run."""

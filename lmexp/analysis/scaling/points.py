@@ -39,6 +39,8 @@ class Points:
     """Rows that were left out: reason -> number of rows."""
     names: Texts | None = None
     """(n,) what a reader calls each point: `line 7` of a file, or the name of a run; None for `point 7`."""
+    run_ids: Texts | None = None
+    """(n,) the run that each point is a row of; None if a table does not say it."""
     units_named: bool = True
     """Whether the units are known; False if a table does not say which rows are one run, and each row counts as one."""
     floor: float | None = None
@@ -54,7 +56,7 @@ class Points:
             unknown = name in ("params", "tokens") and not self.has_sizes
             object.__setattr__(self, name, self._numbers(name, getattr(self, name), may_miss=unknown))
         object.__setattr__(self, "unit", self._texts("unit", self.unit))
-        for name in ("precision", "optimizer", "names"):
+        for name in ("precision", "optimizer", "names", "run_ids"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, self._texts(name, getattr(self, name)))
         if self.unique_tokens is not None:
@@ -138,4 +140,5 @@ class Points:
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask],
             costs=dict(costs),
             names=None if self.names is None else self.names[mask],
+            run_ids=None if self.run_ids is None else self.run_ids[mask],
         )

@@ -135,6 +135,7 @@ def points_of_frame(
         optimizer=_optimizers(frame, headings),
         unique_tokens=_unique_tokens(frame, headings, sizes["tokens"], table),
         names=_names(frame, table.lines),
+        run_ids=frame["run_id"].astype(str).to_numpy(dtype=np.str_) if "run_id" in frame else None,
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=rows.left_out,

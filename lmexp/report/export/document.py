@@ -8,6 +8,7 @@ import pandas as pd
 from lmexp.analysis.effects.effects import all_effects, noise_floor
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
+from lmexp.report.forecasts import forecasts_document
 from lmexp.report.values import json_column, json_value
 from lmexp.report.view import StudyView
 
@@ -37,6 +38,8 @@ def study_document(shown: StudyView) -> dict[str, Any]:
     }
     if shown.answers:
         document["answers"] = shown.answers
+    if shown.forecasts:
+        document["forecasts"] = forecasts_document(shown.forecasts)
     if shown.detection:
         document["detect"] = shown.detection.document
     return document

@@ -24,11 +24,15 @@ import vl_convert
 
 import lmexp
 from lmexp.analysis.findings import findings
+from lmexp.analysis.forecasts.score import Score, calibration
 from lmexp.analysis.table import Study
 from lmexp.files import write_atomically
+from lmexp.report.forecasts import HEADINGS, OFF_NOTE, calibration_sentences, forecast_rows
+from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data
 from lmexp.report.page.details import details
 from lmexp.report.terminal.study import unfinished
+from lmexp.report.view import StudyView
 from lmexp.runs.columns import column
 
 SCRIPTS = ("data.js", "filter.js", "table.js", "charts.js", "detail.js", "main.js")
@@ -62,6 +66,7 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
         findings=_findings(sentences),
         frontier_axes=html.escape(f"{column(quality).title} against {column(cost).title}"),
+        forecasts=_forecasts(StudyView(study, ViewOptions()).forecasts),
         rest=_rest(study),
         glossary=_glossary(data["columns"]),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -127,8 +132,20 @@ def _rest(study: Study) -> str:
     return "\n".join(sections)
 
 
-def _section(name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], total: int) -> str:
-    """Return a section with a small table of text."""
+def _forecasts(scores: Sequence[Score]) -> str:
+    """Return the section on sealed forecasts, or nothing if there are none."""
+    if not scores:
+        return ""
+    sentences = [*calibration_sentences(calibration(scores)), OFF_NOTE]
+    notes = "".join(f'<p class="note">{html.escape(sentence)}</p>' for sentence in sentences)
+    rows = forecast_rows(scores)
+    return _section("forecasts-title", "Sealed forecasts", HEADINGS, rows[:MAX_LISTED], len(rows), notes)
+
+
+def _section(
+    name: str, title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]], total: int, notes: str = ""
+) -> str:
+    """Return a section with a small table of text; `notes` is markup above it."""
     head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
     body = "".join(
         "<tr>" + "".join(f"<td>{html.escape('–' if pd.isna(value) else str(value))}</td>" for value in row) + "</tr>"
@@ -136,7 +153,7 @@ def _section(name: str, title: str, headings: Sequence[str], rows: Sequence[Sequ
     )
     more = f'<p class="note">The first {len(rows)} of {total:,}.</p>' if total > len(rows) else ""
     return (
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{more}'
+        f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{notes}{more}'
         f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
         f'<table class="wrap" aria-labelledby="{name}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></section>"

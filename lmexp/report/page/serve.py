@@ -19,6 +19,7 @@ from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.report.page.html import report_page
 from lmexp.runs.directory import SCORES, RunDir
+from lmexp.runs.forecasts import FOLDER as FORECASTS
 from lmexp.runs.manifest import MANIFEST, read_manifest
 
 HOST = "127.0.0.1"
@@ -73,6 +74,8 @@ def fingerprint(folders: Sequence[Path]) -> str:
     for folder in folders:
         manifest = read_manifest(folder)
         digest.update(_stamp(folder / MANIFEST))
+        for file in sorted((folder / FORECASTS).glob("*.json")):
+            digest.update(_stamp(file))
         paths = [folder / cell.path for cell in manifest.cells] if manifest else sorted(folder.iterdir())
         for path in paths:
             for name in ("record.json", SCORES, "metrics.jsonl"):

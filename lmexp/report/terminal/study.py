@@ -15,6 +15,7 @@ from lmexp.analysis.findings import findings
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.groups import HALF, SD
 from lmexp.analysis.table import Study
+from lmexp.report.terminal.forecast import print_forecasts
 from lmexp.report.terminal.layout import fitted_table, small_table
 from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts
 from lmexp.report.view import MEASURES, StudyView
@@ -51,6 +52,9 @@ def print_study(shown: StudyView, console: Console) -> None:
         if not shown.options.group_by:
             console.print()
         console.print(group_table(shown, console.width))
+    if shown.forecasts:
+        console.print()
+        print_forecasts(shown.forecasts, console)
     rest = unfinished(study.table)
     if len(rest) and not shown.options.group_by:
         named = rest.head(MAX_REASONS)

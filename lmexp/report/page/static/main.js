@@ -77,7 +77,7 @@ async function takeNews(source) {
   const open = at === null ? null : rows[at].run_id;
   const specs = JSON.stringify(page.charts);
   load(JSON.parse(fresh.getElementById("data").textContent));
-  for (const id of ["findings", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).children);
+  for (const id of ["findings", "forecasts", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).children);
   select();
   const focus = document.activeElement?.closest("#table tr")?.dataset.i;
   drawTable();
