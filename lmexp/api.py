@@ -5,6 +5,7 @@
     df = lmexp.load("outputs/demo")                    # a pandas DataFrame, a row a run
     df[lmexp.frontier(df, cost="train_flops")]
     lmexp.fit(df)
+    lmexp.forecast("outputs/demo", at=[1e13])          # sealed now, scored by lmexp.report once such a run exists
 
 `run`, `sweep`, `plan`, `report`, `versus` and `reproduce` do what the commands of these names do. They take the same
 overrides, return typed results, and print nothing unless `verbose=True`. They need no `if __name__ == "__main__"` in a
@@ -14,6 +15,7 @@ Wrong input raises `lmexp.UserError` with a message of one sentence. Importing t
 `report` and `versus` import no torch.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
     from lmexp.resolve.planned import Sweep
     from lmexp.study.evaluations import FailedEvaluation
+    from lmexp.study.forecast import SealedForecasts
     from lmexp.study.paper import PaperReport
     from lmexp.study.plan import SweepPlan
     from lmexp.study.report import StudyReport
@@ -365,6 +368,58 @@ def fit(data: "pd.DataFrame | Folder", columns: Mapping[str, str] | None = None,
     if path.is_dir():
         return fit_points(points_of_study(load_study([path]), columns), **options)
     return fit_points(points_of_csv(path, columns), **options)
+
+
+def forecast(
+    folder: Folder,
+    at: Iterable[float] = (),
+    runs: Iterable[Mapping[str, float | str]] = (),
+    *,
+    laws: Iterable[str] = (),
+    columns: Mapping[str, str] | None = None,
+    where: str | None = None,
+    all_runs: bool = False,
+    delta: float | None = None,
+    bootstraps: int = 1000,
+    seed: int = 0,
+    trust: Iterable[str] = (),
+) -> "SealedForecasts":
+    """Seal predictions of runs that do not exist yet: `lmexp.forecast("outputs/scaling", at=[1e12])`.
+
+    Each is written to a file in the sweep's folder `forecasts`, which is never replaced. `result.forecasts` holds the
+    predictions with their intervals, and `result.files` the files. Once a run of that size is recorded,
+    `lmexp.report(folder).forecasts` says how far off the forecast was.
+
+    Args:
+        folder: the folder of a sweep with finished runs.
+        at: budgets in FLOPs, whose best run is forecast.
+        runs: runs to forecast, as in `{"params": 1e7, "tokens": 1e9}`.
+        laws: names of laws [default: chinchilla, extra and kaplan]; the one that predicts held-out runs best is used.
+        columns: columns for params, tokens, flops and loss, as for `fit`.
+        where, all_runs: which rows to fit, as for `report`.
+        delta, bootstraps, seed: as for `fit`.
+        trust: as for `run`.
+
+    Raises UserError if no law can be fitted, and if a run of that size has finished or begun. Nothing is written then.
+    """
+    from lmexp.analysis.forecasts.make import FitOptions
+    from lmexp.analysis.scaling.laws import DEFAULT_LAWS, law_named
+    from lmexp.study.forecast import seal_forecasts
+
+    budgets = [float(flops) for flops in at]
+    if wrong := [flops for flops in budgets if not 0 < flops < math.inf]:
+        raise UserError(f"at holds {wrong[0]:g}: a budget in FLOPs is a number above 0")
+    options = FitOptions(
+        laws=[law_named(name) for name in _listed(laws)] or DEFAULT_LAWS,
+        columns=dict(columns or {}),
+        where=where,
+        all_runs=all_runs,
+        delta=delta,
+        bootstraps=bootstraps,
+        seed=seed,
+    )
+    with _trusting(trust):
+        return seal_forecasts(Path(folder), budgets, [dict(run) for run in runs], options)
 
 
 def _run(

@@ -42,12 +42,10 @@ class LawOptions:
     ] = None
 
     def laws(self) -> "list[Law]":
-        """Return the laws to fit. Raises UserError for the name of an unknown law, and for a law of loss curves."""
-        from lmexp.analysis.scaling.laws import CURVE_LAWS, DEFAULT_LAWS, law_named
+        """Return the laws to fit. Raises UserError for a name that is no law of the losses of runs."""
+        from lmexp.analysis.scaling.laws import DEFAULT_LAWS, law_named
 
         names = [name.strip() for name in ",".join(self.law or []).split(",") if name.strip()]
-        if of_curves := [name for name in names if name in CURVE_LAWS]:
-            raise UserError(f"--law {of_curves[0]} is a law of loss curves: take one of runs")
         return [law_named(name) for name in names] or list(DEFAULT_LAWS)
 
 
@@ -306,7 +304,7 @@ def _fit_damage(
     from lmexp.report.export.fit_damage_document import damage_document
     from lmexp.report.terminal.fit_damage import damage_text
 
-    runs = list(zip(question.predict or (), question.runs(), strict=True))
+    runs = list(zip(question.predict or (), described_runs("--predict", question.predict), strict=True))
     if columns.scale:
         raise UserError("--scale has no effect with --law damage: write plain numbers and nats")
     if _is_file(names, columns, output_dir):

@@ -10,7 +10,7 @@ from lmexp.report.values import json_value
 from lmexp.runs.forecasts import Forecast
 from lmexp.units import si
 
-HEADINGS = ("forecast", "run to come", "loss, 95 % interval", "measured", "off", "run")
+HEADINGS = ("sealed (UTC)", "for a run of", "loss, 95 % interval", "measured", "off", "result")
 RIGHT = ("measured", "off")
 
 
@@ -18,7 +18,7 @@ def forecast_rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
     """Return a row of text for each forecast, under HEADINGS."""
     return [
         (
-            file.forecast.date_utc.replace("+00:00", "Z") if (file := score.file).forecast else file.path.name,
+            day(file.forecast) if (file := score.file).forecast else file.path.name,
             about(file.forecast) if file.forecast else "–",
             _interval(score),
             "–" if score.measured is None else f"{score.measured:.4f}",
@@ -29,10 +29,15 @@ def forecast_rows(scores: Sequence[Score]) -> list[tuple[str, ...]]:
     ]
 
 
+def day(forecast: Forecast) -> str:
+    """Return when a forecast was sealed, in UTC, to the minute."""
+    return forecast.date_utc[:16].replace("T", " ")
+
+
 def about(forecast: Forecast) -> str:
     """Return what run a forecast is about: its budget or its size."""
     size = f"{si(forecast.run['params'])} parameters, {si(forecast.run['tokens'])} tokens"
-    return f"{flops_text(forecast.run['flops'])} FLOPs: {size}" if forecast.at == "flops" else size
+    return f"{flops_text(forecast.run['flops'])} FLOPs, {size}" if forecast.at == "flops" else size
 
 
 def _interval(score: Score) -> str:
@@ -42,14 +47,14 @@ def _interval(score: Score) -> str:
         return "–"
     ends = (score.value, score.low, score.high) if score.value is not None else tuple(dict(forecast.loss).values())
     value, low, high = (f"{end:.4f}" for end in ends)
-    return f"{value} ({low} to {high})"
+    return f"{value}\n{low} to {high}"
 
 
 def _off(score: Score) -> str:
     """Return how far off a forecast was, in percent and in halves of its interval."""
     if score.error is None or score.off is None:
         return "–"
-    return f"{score.error:+.2%}, {score.off:+.2f} of half"
+    return f"{score.error:+.2%}\n{score.off:+.2f} half"
 
 
 def _outcome(score: Score) -> str:

@@ -11,6 +11,7 @@ from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import clock_of
 from lmexp.runs.forecasts import FOLDER, Forecast, ForecastFile, write_forecast
+from lmexp.units import si
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,19 @@ def _refuse_late(forecasts: Sequence[Forecast], outputs: Path) -> None:
         if late := seen(forecast, results):
             finished = late.row.get("finished")
             when = f", finished {finished}" if finished else ""
-            raise UserError(f"{late.name} is a run of this size{when}: a forecast must come before its run")
+            raise UserError(f"{late.name} is a run of {_size(forecast)}{when}: a forecast must come before its run")
         if late := seen(forecast, others):
             doing = "is being trained" if late.run.is_alive(late.run.read_state()) else "was begun"
             raise UserError(
-                f"{late.name} is a run of this size and {doing}, so its curve may have been seen: a forecast must come "
-                "before its run"
+                f"{late.name} is a run of {_size(forecast)} and {doing}, so its curve may have been seen: a forecast "
+                "must come before its run"
             )
+
+
+def _size(forecast: Forecast) -> str:
+    if forecast.at == "flops":
+        return f"{forecast.run['flops']:.3g} FLOPs and about the best size"
+    return f"about {si(forecast.run['params'])} parameters and {si(forecast.run['tokens'])} tokens"
 
 
 def score_forecasts(outputs: Path, folders: Sequence[Path] = ()) -> ForecastScores:

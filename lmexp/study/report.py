@@ -10,6 +10,7 @@ import pandas as pd
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
 from lmexp.files import hash_text
+from lmexp.report.forecasts import forecast_document
 from lmexp.report.view import StudyView
 
 
@@ -55,6 +56,11 @@ class StudyReport:
     def frontier(self) -> pd.DataFrame:
         """The rows that no other beats on both quality and cost."""
         return self.table[self.table["frontier"]].reset_index(drop=True)
+
+    @property
+    def forecasts(self) -> pd.DataFrame:
+        """The sealed forecasts of these sweeps, a row each, with the run that each is held against; see Score."""
+        return pd.DataFrame([forecast_document(score) for score in self.view.forecasts])
 
     @property
     def groups(self) -> pd.DataFrame | None:
