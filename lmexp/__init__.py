@@ -1,7 +1,7 @@
 """lmexp: config-driven compute-versus-quality studies of language models.
 
-From Python: `lmexp.run`, `sweep`, `plan`, `report`, `versus`, `reproduce`, `load`, `frontier`, `fit` and `forecast`; see
-lmexp.api. They are imported when they are first used, so that `import lmexp` stays fast.
+From Python: `lmexp.run`, `sweep`, `plan`, `report`, `versus`, `reproduce`, `load`, `frontier`, `fit` and `forecast`;
+see lmexp.api. They are imported when they are first used, so that `import lmexp` stays fast.
 """
 
 from typing import TYPE_CHECKING, Any
