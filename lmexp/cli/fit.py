@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".txt"}
 """Endings of a file of points."""
-QUANTITIES = ("params", "tokens", "unique_tokens", "optimizer", "precision")
+QUANTITIES = (
+    *("params", "tokens", "unique_tokens", "optimizer"),
+    *("precision", "weight_bits", "activation_bits", "kv_bits"),
+)
 """What a run to predict is described by."""
 CURVE_SUFFIXES = {".csv", ".tsv", ".txt", ".jsonl"}
 """Endings of a file that holds a loss curve."""

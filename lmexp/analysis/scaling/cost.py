@@ -56,8 +56,7 @@ def expected_losses(points: Points) -> Floats | None:
     """Return the loss (n,) of each point without its noise, by Chinchilla's law; None if that law is not identified."""
     if checks.refusals(points) or points.n_units < len(chinchilla.parameters) + MIN_SPARE:
         return None
-    precisions = Precisions.of(points.precision)
-    surface = Surface.of(chinchilla, points, [precisions] if precisions else [])
+    surface = Surface.of(chinchilla, points, Precisions.all_of(points))
     best = solver.solve(surface, np.ones(len(points)))[0].parameters[:1]
     if not solver.condition(surface, best) < WORST_CONDITION:
         return None

@@ -17,7 +17,8 @@ from lmexp.errors import UserError, nearest
 
 Ints = npt.NDArray[np.intp]
 Run = Mapping[str, float | str]
-"""What is known of a run beside its size and tokens: `precision`, `optimizer`, `unique_tokens`."""
+"""What is known of a run beside its size and tokens: `precision`, `weight_bits`, `activation_bits`, `kv_bits`,
+`optimizer`, `unique_tokens`."""
 
 MIN_EPOCHS = 1.5
 """If no run has more passes over its data, nothing is known about repetition."""

@@ -103,8 +103,8 @@ class LawFit:
     def loss(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
 
-        `run` holds what else is known of it: `precision`, `optimizer`, `unique_tokens`. Raises UserError if the law
-        takes another number of inputs, or none of `run`, or if no point has the precision or optimizer.
+        `run` holds what else is known of it: `precision`, `weight_bits`, `optimizer`, `unique_tokens`. Raises UserError
+        if the law takes another number of inputs, or none of `run`, or if no point has the precision or optimizer.
         """
         values = [np.asarray(value, dtype=np.float64) for value in inputs]
         self._check(run)
@@ -283,9 +283,10 @@ class LawFit:
 
     def _check(self, run: Run) -> None:
         """Raise UserError if the fit knows nothing of a quantity of a run."""
-        known = {"precision": Precisions, "optimizer": Factors, "unique_tokens": Repeated}
+        known = {"optimizer": Factors, "unique_tokens": Repeated}
+        kinds = {effect.kind or "precision" for effect in self.effects if isinstance(effect, Precisions)}
         for name, value in run.items():
-            if not any(isinstance(effect, known[name]) for effect in self.effects):
+            if name not in kinds and not any(isinstance(effect, known.get(name, ())) for effect in self.effects):
                 raise UserError(f"{name} is not an axis of this fit of {self.law.name}: leave out '{value}'")
 
 
@@ -373,8 +374,7 @@ def effects_of(law: Law, points: Points) -> tuple[Effective, ...] | str:
     """Return what shifts N or D under a law at these points, or the reason why they do not identify it."""
     if law.inputs[0] != "params":
         return ()
-    precisions = Precisions.of(points.precision)
-    effects: list[Effective] = [precisions] if precisions else []
+    effects: list[Effective] = [*Precisions.all_of(points)]
     if "optimizer" in law.effects:
         if points.optimizer is None or len(np.unique(points.optimizer)) < 2:
             return f"{law.name} compares optimizers: it takes a column 'optimizer' with two at least."

@@ -11,6 +11,8 @@ from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
 
 Texts = npt.NDArray[np.str_]
+BITS_OF = ("weight_bits", "activation_bits", "kv_bits")
+"""What has a precision of its own in training (Kumar et al. 2024, equation 3)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,9 @@ class Points:
     """(n,) training tokens of which D may be several passes; None if that is unknown."""
     costs: dict[str, Floats] = field(default_factory=dict)
     """Other costs, (n,) each: `train_seconds`, `dollars`, ...; NaN if not measured."""
+    bits: dict[str, Floats] = field(default_factory=dict)
+    """(n,) bits of the weights, activations and KV cache in training, each by its name in BITS_OF; only those that
+    vary."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that were left out: reason -> number of rows."""
     names: Texts | None = None
@@ -61,6 +66,7 @@ class Points:
                 object.__setattr__(self, name, self._texts(name, getattr(self, name)))
         if self.unique_tokens is not None:
             object.__setattr__(self, "unique_tokens", self._numbers("unique_tokens", self.unique_tokens))
+        object.__setattr__(self, "bits", {name: self._numbers(name, values) for name, values in self.bits.items()})
         costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
         object.__setattr__(self, "costs", costs)
 
@@ -136,6 +142,7 @@ class Points:
             loss=self.loss[mask],
             unit=self.unit[mask],
             precision=None if self.precision is None else self.precision[mask],
+            bits={name: values[mask] for name, values in self.bits.items()},
             optimizer=None if self.optimizer is None else self.optimizer[mask],
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask],
             costs=dict(costs),

@@ -1,9 +1,14 @@
 """The effect of precision on a model's size: its effective number of parameters, as a factor on N.
 
-Kumar et al. 2024 (equation 3): N_eff = N (1 - exp(-P/gamma)) for every kind of tensor stored in P bits. The published
-constants do not transfer to other setups, so gamma is fitted. This needs several widths at which the factor is clearly
-below 1, which for the published gamma of about 2.7 bits means below 16 bits. With fewer widths, each precision gets its
-own factor relative to the reference precision: the same law at N_eff, without a claim about the widths in between.
+Kumar et al. 2024 (equation 3), with the bits of weights, activations and KV cache:
+
+    N_eff = N (1 - exp(-P_w/gamma_w)) (1 - exp(-P_a/gamma_a)) (1 - exp(-P_kv/gamma_kv))
+
+A table that has a column of its own for one of them gives it a gamma of its own. Otherwise all have the bits of the
+run's precision, and one gamma. The published constants do not transfer to other setups, so gamma is fitted. This needs
+several widths at which the factor is clearly below 1, which for the published gamma of about 2.7 bits means below 16
+bits. With fewer widths, each precision gets its own factor relative to the reference precision: the same law at N_eff,
+without a claim about the widths in between.
 """
 
 from collections.abc import Sequence
@@ -52,8 +57,10 @@ class Precisions:
     """The reference precision first; factors are relative to it."""
     of_point: Ints
     """(n,) index into the names."""
-    widths: tuple[int | None, ...]
+    widths: tuple[float | None, ...]
     """The bits of each; see bits_of."""
+    kind: str = ""
+    """One of BITS_OF if only weights, activations or the KV cache have these widths."""
     input: int = 0
 
     @classmethod
@@ -70,6 +77,20 @@ class Precisions:
         place[order] = np.arange(len(names))
         of_point = place[np.searchsorted(names, precision)]
         return cls(tuple(str(names[i]) for i in order), of_point, tuple(widths[i] for i in order))
+
+    @classmethod
+    def all_of(cls, points: Points) -> "list[Precisions]":
+        """Return the precision of points, and those of weights, activations and KV cache, as far as they vary."""
+        found = [cls.of(points.precision), *(cls.of_bits(kind, points.bits[kind]) for kind in points.bits)]
+        return [each for each in found if each is not None]
+
+    @classmethod
+    def of_bits(cls, kind: str, bits: Floats) -> "Precisions | None":
+        """Return the precisions of one kind of tensor (n,), or None if all are equal. The widest is the reference."""
+        widths, place = np.unique(-bits, return_inverse=True)
+        if len(widths) < 2:
+            return None
+        return cls(tuple(f"{-width:g}" for width in widths), place.reshape(-1), tuple((-widths).tolist()), kind)
 
     def at(self, rows: Ints) -> "Precisions":
         """Return the precisions of some of the points."""
@@ -90,14 +111,17 @@ class Precisions:
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the fitted parameters: ln gamma, or the logarithm of each factor but the reference's."""
-        return ("ln_gamma_bits",) if self.bits is not None else tuple(f"ln_factor_{name}" for name in self.names[1:])
+        if self.bits is not None:
+            return (f"ln_gamma_{self.kind or 'bits'}",)
+        return tuple(f"ln_factor_{f'{self.kind}_' if self.kind else ''}{name}" for name in self.names[1:])
 
     @property
     def said(self) -> str:
         """A sentence that says which of the two forms is fitted."""
         if self.bits is not None:
-            return "N_eff = N (1 - exp(-bits/gamma)), gamma fitted"
-        return f"N_eff = N times a factor for each precision, relative to {self.names[0]}: too few widths for gamma"
+            return f"N_eff = N (1 - exp(-{self.kind or 'bits'}/gamma)), gamma fitted"
+        of = f"number of {self.kind}" if self.kind else "precision"
+        return f"N_eff = N times a factor for each {of}, relative to {self.names[0]}: too few widths for gamma"
 
     @property
     def start(self) -> Floats:
@@ -113,19 +137,26 @@ class Precisions:
 
     def _index(self, name: str) -> int:
         if name not in self.names:
-            raise UserError(
-                f"no point has precision '{name}'.{nearest(name, self.names)} There are {', '.join(self.names)}"
-            )
+            shown = f"{self.kind or 'precision'} '{name}'"
+            raise UserError(f"no point has {shown}.{nearest(name, self.names)} There are {', '.join(self.names)}")
         return self.names.index(name)
 
     def on(self, points: Points) -> "Precisions":
         """Return the same precisions at other points. Raises UserError for a precision that no fitted point has."""
-        assert points.precision is not None
-        return replace(self, of_point=np.array([self._index(str(name)) for name in points.precision], dtype=np.intp))
+        names = np.array([f"{width:g}" for width in points.bits[self.kind]]) if self.kind else points.precision
+        assert names is not None
+        return replace(self, of_point=np.array([self._index(str(name)) for name in names], dtype=np.intp))
 
     def log_factor_of(self, shifts: Floats, run: Run, inputs: Sequence[Floats]) -> Floats:
-        """Return ln(N_eff/N) (...) of a run's `precision` [default: the reference]."""
-        return self.log_factor(shifts, str(run["precision"]) if "precision" in run else None)
+        """Return ln(N_eff/N) (...) of a run's `precision`, or its bits of this kind [default: the reference].
+
+        A fitted gamma holds for all bits, also for those that no point has.
+        """
+        if not self.kind or self.kind not in run:
+            return self.log_factor(shifts, str(run["precision"]) if not self.kind and "precision" in run else None)
+        if self.bits is None:
+            return self.log_factor(shifts, f"{float(run[self.kind]):g}")
+        return np.asarray(np.log(-np.expm1(-float(run[self.kind]) / np.exp(shifts[..., 0]))))
 
     def shift(self, shifts: Floats) -> Floats:
         """Return the shift of ln N at each point (batch, n)."""

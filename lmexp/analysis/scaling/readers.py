@@ -54,6 +54,12 @@ RUN_NAMES = ("trunk", "run", "run_name", "name", "id")
 """Usual names of a column that says which rows are one run, in upper or lower case."""
 EACH_ROW = "row"
 """Stands for a column of units: every row is a run of its own."""
+BITS_NAMES: dict[str, tuple[str, ...]] = {
+    "weight_bits": ("weight_bits", "bits_weights", "w_bits", "p_w"),
+    "activation_bits": ("activation_bits", "bits_activations", "a_bits", "p_a"),
+    "kv_bits": ("kv_bits", "kv_cache_bits", "bits_kv", "p_kv"),
+}
+"""Usual names of the columns with the bits of each kind of tensor, in upper or lower case."""
 NAME_OF_BITS: dict[float, str] = {bits: name for name, bits in reversed(BITS.items())}  # the first type of each width
 """A precision written as a number of bits; of types of one width, the law sees only the width."""
 COSTS = ("train_seconds", "wall_seconds", "energy_kwh", "dollars")
@@ -132,6 +138,7 @@ def points_of_frame(
         **sizes,
         unit=units.to_numpy(dtype=np.str_),
         precision=_precisions(frame[precision]) if precision and several else None,
+        bits=_bits(frame, headings, table),
         optimizer=_optimizers(frame, headings),
         unique_tokens=_unique_tokens(frame, headings, sizes["tokens"], table),
         names=_names(frame, table.lines),
@@ -143,6 +150,22 @@ def points_of_frame(
         warnings=tuple(warning for warning in warnings if warning),
         source=f"{source}: {said}",
     )
+
+
+def _bits(frame: pd.DataFrame, headings: Mapping[str, str], table: "_Table") -> dict[str, Floats]:
+    """Return the bits of weights, activations and KV cache (n,), as far as they vary and every row has them.
+
+    Raises UserError for bits that are not above 0, or that only some rows have.
+    """
+    bits: dict[str, Floats] = {}
+    for kind, names in BITS_NAMES.items():
+        name = next((headings[name] for name in names if _has(frame, headings.get(name))), None)
+        if name is not None and frame[name].nunique() > 1:
+            bits[kind] = table.costs(frame, name)
+            if np.isnan(bits[kind]).any():
+                line = table.lines[int(np.flatnonzero(np.isnan(bits[kind]))[0])]
+                raise UserError(f"{table.source}, line {line}: {printable(name)} is no number of bits above 0")
+    return bits
 
 
 def _optimizers(frame: pd.DataFrame, headings: Mapping[str, str]) -> npt.NDArray[np.str_] | None:

@@ -3,10 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.precision import Precisions
+from lmexp.analysis.scaling.readers import points_of_frame
 from lmexp.errors import UserError
+
+EPOCH = PUBLISHED_LAWS["epoch"].theta
+GAMMA_W, GAMMA_A = 2.6, 2.2
 
 
 def of(*names: str) -> Precisions | None:
@@ -60,3 +67,53 @@ def test_a_precision_of_the_users_own_is_as_wide_as_its_file_says(tmp_path: Path
     monkeypatch.chdir(tmp_path)
     assert of("mine", "bf16_true", "int4").widths == (16, 8, 4)
     assert of("mine", "bf16_true", "int4").names == ("bf16_true", "mine", "int4")
+
+
+def table(widths: list[int], noise: float = 0.0) -> pd.DataFrame:
+    """Return 8 sizes at 9 budgets with separate bits of weights and activations, and Chinchilla's loss at N_eff."""
+    draw = np.random.default_rng(1)
+    params, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(3e7, 3e9, 8), np.geomspace(1e9, 1e11, 9)))
+    weights, activations = (draw.choice(widths, len(params)) for _ in range(2))
+    effective = params * (1 - np.exp(-weights / GAMMA_W)) * (1 - np.exp(-activations / GAMMA_A))
+    loss = chinchilla.loss(EPOCH, effective, tokens) * np.exp(noise * draw.standard_normal(len(params)))
+    return pd.DataFrame(
+        {"N": params, "D": tokens, "weight_bits": weights, "a_bits": activations, "kv_bits": 16, "loss": loss}
+    )
+
+
+def test_weights_and_activations_have_a_gamma_each():
+    fitted = fit_law(points_of_frame(table([3, 4, 6, 8, 16])), chinchilla, bootstraps=100)
+    assert isinstance(fitted, LawFit)
+    assert np.exp(fitted.theta["ln_gamma_weight_bits"]) == pytest.approx(GAMMA_W, rel=1e-6)
+    assert np.exp(fitted.theta["ln_gamma_activation_bits"]) == pytest.approx(GAMMA_A, rel=1e-6)
+    assert not any("kv" in name for name in fitted.theta), "its bits do not vary"
+    effective = 1e9 * (1 - np.exp(-5 / GAMMA_W)) * (1 - np.exp(-4 / GAMMA_A))
+    predicted = fitted.loss(1e9, 1e10, weight_bits=5, activation_bits=4).value  # no run has weights of 5 bits
+    assert predicted == pytest.approx(chinchilla.loss(EPOCH, effective, 1e10))
+    with pytest.raises(UserError, match="kv_bits is not an axis of this fit"):
+        fitted.loss(1e9, 1e10, kv_bits=8)
+
+
+def test_the_intervals_of_both_gammas_hold_the_truth():
+    fitted = fit_law(points_of_frame(table([3, 4, 6, 8, 16], noise=0.003)), chinchilla, bootstraps=100)
+    assert isinstance(fitted, LawFit)
+    for name, truth in (("ln_gamma_weight_bits", GAMMA_W), ("ln_gamma_activation_bits", GAMMA_A)):
+        low, high = np.exp(fitted.intervals[name])
+        assert low < truth < high and high / low < 1.5, name
+
+
+def test_two_widths_give_factors_instead_of_a_gamma_and_say_so():
+    fitted = fit_law(points_of_frame(table([4, 16])), chinchilla, bootstraps=100)
+    assert isinstance(fitted, LawFit)
+    truth = np.log((1 - np.exp(-4 / GAMMA_W)) / (1 - np.exp(-16 / GAMMA_W)))
+    assert fitted.theta["ln_factor_weight_bits_4"] == pytest.approx(truth, abs=1e-4)
+    assert "for each number of weight_bits, relative to 16: too few widths for gamma" in fitted.warnings[0]
+    with pytest.raises(UserError, match="no point has weight_bits '5'"):
+        fitted.loss(1e9, 1e10, weight_bits=5)
+
+
+def test_bits_that_are_missing_in_a_row_are_an_error_with_its_line():
+    wrong = table([4, 8, 16]).astype({"weight_bits": float})
+    wrong.loc[3, "weight_bits"] = np.nan
+    with pytest.raises(UserError, match="line 4: weight_bits is no number of bits above 0"):
+        points_of_frame(wrong)
