@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return harmless(text).replace("\t", "\ufffd").replace("\n", "\ufffd")
 
 
+def sentence(text: str) -> str:
+    """Return a text that ends as a sentence does."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
 def si(value: float) -> str:
     """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950, 1e30 is 1e+30."""
     if not value or not math.isfinite(value) or abs(value) >= 1e27:  # beyond the last prefix, yotta

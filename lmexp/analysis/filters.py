@@ -14,6 +14,7 @@ as null.
 """
 
 import ast
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -172,8 +173,10 @@ class Reader:
     def read(self, node: ast.expr) -> Value:
         """Return the value of a node. Raises UserError, with the position, for syntax that is not allowed."""
         match node:
-            case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
-                return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+            case ast.Constant(value=value) if value is None or isinstance(value, bool | str):
+                return value
+            case ast.Constant(value=int() | float() as value):
+                return self._finite(node, value)
             case ast.Name(id=name) if name in _CONSTANTS:
                 return _CONSTANTS[name]
             case ast.Name(id=name):
@@ -208,6 +211,14 @@ class Reader:
         last = self.names.places[end - 1]
         after = next((place for place in self.names.places[end:] if place > last), self.names.places[-1])
         return self.names.original[self.names.places[start] : after].strip(" ,`")
+
+    def _finite(self, node: ast.expr, number: float) -> float:
+        try:
+            if math.isfinite(number):
+                return float(number)
+        except OverflowError:  # a whole number without bounds
+            pass
+        raise self._wrong(self._place(node), "this number is too large")
 
     def _column(self, node: ast.expr, name: str) -> pd.Series:
         column = self.names.columns.get(name, name)

@@ -65,6 +65,8 @@ def reproduce(
             except KeyboardInterrupt:
                 say("stopped; the same command makes the evaluations that are missing")
                 raise typer.Exit(130) from None
+            if not any(run.state == "done" for run in result.runs):
+                end_with_failures(result, is_one_run=True)  # there is nothing to judge
         judged = judge_paper(short, paper, wanted, common.output_dir)
     report = write_paper_files(judged, page)
     if common.as_json:

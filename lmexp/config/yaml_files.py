@@ -55,7 +55,10 @@ def yaml_text(file: Path) -> str:
 
 
 def line_of(file: Path, keys: list[str]) -> int | None:
-    """Return the line on which nested keys, or numbers of items, stand in a YAML file; None if they do not."""
+    """Return the line on which nested keys, or numbers of items, stand in a YAML file; None if they do not.
+
+    An item 0 may stand in the file without its list.
+    """
     node, line = yaml.compose(yaml_text(file), Loader=_Loader), None
     for key in keys:
         if isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
@@ -64,6 +67,8 @@ def line_of(file: Path, keys: list[str]) -> int | None:
             continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
         entry = next((pair for pair in pairs if pair[0].value == key), None)
+        if entry is None and key == "0":
+            continue
         if entry is None:
             return None
         line, node = entry[0].start_mark.line + 1, entry[1]

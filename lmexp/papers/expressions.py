@@ -95,10 +95,12 @@ class ClaimReader(Reader):
     def number(self, node: ast.expr, rows: Ints | None = None) -> float:
         """Return the number that a node stands for, computed from the rows at these positions [default: all].
 
-        Raises UserError for a whole column.
+        Raises UserError for a whole column, and for a number without bounds.
         """
         self._rows = np.arange(len(self.table)) if rows is None else rows
         value = self.value(node)
+        if isinstance(value, float) and np.isinf(value):
+            raise self.refuse(node, "this is infinite, or too large a number")
         if isinstance(value, float):
             return value
         raise self.refuse(node, "this is not one number; a function such as mean() makes one of a column")
@@ -195,7 +197,10 @@ class ClaimReader(Reader):
         is_open = function.signature.endswith("...)")
         if len(call.args) < len(kinds) or (len(call.args) > len(kinds) and not is_open):
             raise self.refuse(call, f"write {function.signature}")
-        given = {self._word_of(word): word.value for word in call.keywords}
+        names = [self._word_of(word) if word.arg else "**" for word in call.keywords]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise self.refuse(call, f"{twice}= stands here twice; write {function.signature}")
+        given = {name: word.value for name, word in zip(names, call.keywords, strict=True)}
         if strange := given.keys() - known:
             options = f", with {', '.join(f'{name}=' for name in sorted(known))}" if known else ""
             raise self.refuse(call, f"{min(strange)}= is not known here; write {function.signature}{options}")
@@ -209,6 +214,9 @@ class ClaimReader(Reader):
             meant = self._argument(given[WHERE], "condition")
             rows, whole = rows[meant[rows]], whole[meant]
         arguments = [self._argument(part, kind) for part, kind in zip(call.args, kinds, strict=True)]
+        for part, kind, values in zip(call.args, kinds, arguments, strict=True):
+            if kind == "column" and len(rows) and not np.isfinite(values[rows]).any():
+                raise self.refuse(part, f"{self.words(part)} has no number in any of the {len(rows)} rows")
         if function.pairs:
             arguments += [self._settings(call)] + [self._settings(call, SEED)] * (function.compute is not paired)
         seen, positions = rows, []
@@ -221,7 +229,8 @@ class ClaimReader(Reader):
 
         inputs = [*([self.evidence.at(seen)] if function.of_rows else []), *map(of_rows, arguments), *positions]
         try:
-            return function.compute(*inputs, **{name: of_rows(part) for name, part in options.items()})
+            with np.errstate(all="ignore"):  # what becomes infinite is refused as a whole
+                return function.compute(*inputs, **{name: of_rows(part) for name, part in options.items()})
         except UserError as problem:
             raise self.refuse(call, str(problem)) from None
 
@@ -285,7 +294,10 @@ class ClaimReader(Reader):
             if isinstance(value, pd.Series):
                 result = ELEMENTWISE[word](_floats(value))
                 return pd.Series(pd.array(np.where(np.isfinite(result), result, np.nan), dtype="Float64"))
-            return float(ELEMENTWISE[word](value))
+            result = float(ELEMENTWISE[word](value))
+        if np.isnan(result) and not np.isnan(value):
+            raise self.refuse(call, f"the {word} of {value:g} is no number")
+        return result
 
     def _axes_in(self, nodes: list[ast.expr]) -> Iterator[str]:
         """Return the axes that nodes name."""

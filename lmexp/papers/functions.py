@@ -93,7 +93,11 @@ def _spearman(x: Floats, y: Floats) -> float:
     from scipy.stats import spearmanr
 
     at, means = _means(x, y)
-    return float(spearmanr(at, means).statistic) if len(at) > 2 else np.nan
+    if len(at) < 3:
+        return np.nan
+    if np.ptp(means) == 0:
+        raise UserError("all means of y are equal, so they have no order")
+    return float(spearmanr(at, means).statistic)
 
 
 def _spread(x: Floats, by: Ints) -> float:
@@ -107,18 +111,26 @@ def _argmin(x: Floats, y: Floats) -> float:
 
 
 def _vertex(x: Floats, y: Floats) -> float:
-    """Return the x at the vertex of a parabola of the means of y in log x; NaN without a minimum inside.
+    """Return the x at the vertex of a parabola of the means of y in log x; NaN with fewer than three values of x.
 
     The parabola goes through the lowest mean and its two neighbours on either side, as far as there are any: far from
-    the minimum a loss is no parabola of the logarithm of a learning rate.
+    the minimum a loss is no parabola of the logarithm of a learning rate. Raises UserError without a minimum inside.
     """
     at, means = _means(np.where(x > 0, x, np.nan), y)
-    best = int(means.argmin()) if len(at) else 0
-    if not 0 < best < len(at) - 1:
+    if len(at) < 3:
         return np.nan
+    best = int(means.argmin())
+    if not 0 < best < len(at) - 1:
+        end, missing = ("smallest", "smaller") if best == 0 else ("largest", "larger")
+        raise UserError(
+            f"the minimum lies at the edge of the grid: the lowest mean is that of the {end} of {len(at)} values, "
+            f"{at[best]:g}; add {missing} values"
+        )
     logs, near = np.log(at), slice(max(best - 2, 0), best + 3)
     square, line, _ = np.polyfit(logs[near], means[near], 2)
-    return float(np.exp(np.clip(-line / (2 * square), logs[0], logs[-1]))) if square > 0 else np.nan
+    if square <= 0:
+        raise UserError(f"the parabola through the values near {at[best]:g} has no minimum; add values or seeds")
+    return float(np.exp(np.clip(-line / (2 * square), logs[0], logs[-1])))
 
 
 def paired(x: Floats, arm: Marks, base: Marks, setting: Ints) -> float:

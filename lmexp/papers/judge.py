@@ -47,7 +47,7 @@ def _judged(claim: Claim, evidence: Evidence) -> Judged:
     try:
         ours = estimate(claim.value, evidence, resampled=claim.by != "value")
     except UserError as problem:
-        return Judged(claim, UNKNOWN, "not judged", str(problem).removesuffix("."))
+        return Judged(claim, UNKNOWN, "not judged", str(problem))
     result = _verdict(ours, claim)
     return Judged(claim, ours, result, _what_decides(ours, claim, evidence) if result == "undecided" else None)
 

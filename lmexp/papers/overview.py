@@ -40,15 +40,24 @@ def in_words(paper: dict[str, Any]) -> str:
     return f"{paper['title']} ({', '.join(paper['scales'])}){''.join(f'; {line}' for line in judged)}"
 
 
-def counts_in_words(verdicts: dict[str, int]) -> str:
-    """Return how many claims have each verdict, as in `2 borne out, 1 undecided`."""
-    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+def counts_in_words(counts: dict[str, int]) -> str:
+    """Return how many there are of each kind, such as claims of each verdict: `2 borne out, 1 undecided`."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def _read(outputs: Path) -> dict[str, Any]:
-    """Return the content of the file; nothing if there is none, or if it is damaged."""
+    """Return the content of the file, without what is damaged or was not written by lmexp; nothing if there is none."""
     try:
         known = read_json(outputs / FILE)
     except (OSError, ValueError, RecursionError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return {name: {scale: of for scale, of in _items(scales) if _is_noted(of)} for name, scales in _items(known)}
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _is_noted(value: Any) -> bool:
+    counts = value.get("verdicts") if isinstance(value, dict) else None
+    return isinstance(counts, dict) and all(isinstance(count, int) for count in counts.values())

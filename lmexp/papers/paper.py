@@ -5,10 +5,11 @@ scale is a list of overrides of that sweep.
 """
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from lmexp.config import paths
 from lmexp.config.base import Positive, Section, fault_of
@@ -18,6 +19,7 @@ from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
 from lmexp.papers.figure import Figure
 from lmexp.papers.verdicts import Band
+from lmexp.units import printable
 
 Scale = Literal["cpu", "gpu", "paper"]
 """`cpu` takes minutes on two cores, `gpu` hours on one GPU, `paper` has the published sizes and budgets."""
@@ -33,19 +35,29 @@ PAPER, SWEEP = "paper", "sweep"
 either, about published laws."""
 
 
+def _check_name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise ValueError(f"'{printable(name)}' is no name: it starts with a letter, and has only a-z, 0-9 and _")
+    return name
+
+
+Words = Annotated[str, Field(min_length=1)]
+"""A text that is not empty."""
+
+
 class Claim(Section):
     """One statement of a paper, as a number that the runs give and the band in which it must lie."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    claim: str
+    name: Annotated[str, AfterValidator(_check_name)]
+    claim: Words
     """What is claimed, as a sentence."""
-    where: str
+    where: Words
     """Where the paper says it: a section, figure, table or page."""
     published: float | str | None = None
     """The published number; null if only a sign or an order is claimed."""
     checked: bool = True
     """Whether the published number was compared with the paper itself."""
-    value: str
+    value: Words
     """The expression of our number (expressions.py)."""
     band: Annotated[list[float | None], Field(min_length=2, max_length=2)]
     """The lowest and the highest number that count as the same; null for an open end."""
@@ -120,7 +132,7 @@ class Evaluation(Section):
 class PointsSource(Section):
     """Published points: where they are, and which of their columns hold what."""
 
-    where_to_get: str
+    where_to_get: Words
     """Where the file is, in words: the repository and the file, its licence."""
     is_folder: bool = False
     """Whether the data is a folder of tables; the column `file` then has the name of each, without its ending."""
@@ -146,8 +158,8 @@ class PointsSource(Section):
 class Paper(Section):
     """What a paper's file says beside its sweep."""
 
-    title: str
-    authors: str
+    title: Words
+    authors: Words
     year: Annotated[int, Field(ge=1900, le=2100)]
     arxiv: str | None = None
     """The number at arXiv, as in 2203.15556."""
@@ -182,8 +194,8 @@ class Paper(Section):
             raise ValueError(f"evaluations: two are named {alike}")
         if self.evaluations and not self.has_sweep:
             raise ValueError("evaluations: they are of runs, and this paper has no sweep")
-        if self.points is not None and not self.claims_at(POINTS):
-            raise ValueError("points: no claim has `scales: [points]`")
+        if unused := next((on for on in (*SCALES, POINTS) if on in self and not self.claims_at(on)), None):
+            raise ValueError(f"claims: none is judged on {unused}; one has no `scales`, or `scales: [{unused}]`")
         if strange := next((scale for claim in self.claims for scale in claim.scales or () if scale not in self), None):
             raise ValueError(f"claims: there is no scale {strange}")
         return self
@@ -265,6 +277,9 @@ def read_paper(file: Path) -> Paper:
     content: Any = read_yaml(file)
     if not isinstance(content, dict) or PAPER not in content:
         raise UserError(f"{shown(file)}: a paper's file has a node `{PAPER}:` beside its sweep")
+    if not isinstance(content[PAPER], dict):
+        place = f"{shown(file)}:{line_of(file, [PAPER])}"
+        raise UserError(f"{place}: {PAPER}: a mapping is expected, with title, authors, year and claims")
     others = [str(key) for key in content if key != PAPER]
     if SWEEP not in content and others:
         raise UserError(
@@ -276,6 +291,6 @@ def read_paper(file: Path) -> Paper:
     except ValidationError as error:
         first = error.errors()[0]
         keys = [str(part) for part in (PAPER, *first["loc"])]
-        line = line_of(file, [key for key in keys if not key.isdigit()])
-        place = f"{shown(file)}:{line}" if line else shown(file)
+        lines = (line_of(file, keys[:end]) for end in range(len(keys), 0, -1))  # of a missing key, that of its node
+        place = f"{shown(file)}:{next(filter(None, lines), 1)}"
         raise UserError(f"{place}: {'.'.join(keys)}: {fault_of(first)}") from None

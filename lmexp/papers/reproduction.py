@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 import lmexp
+from lmexp.analysis.frontier import is_done
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.files import write_json
@@ -17,9 +18,9 @@ from lmexp.papers.drawing import Drawing, draw
 from lmexp.papers.evidence import Estimated, Evidence
 from lmexp.papers.figure import Figure
 from lmexp.papers.judge import Judged, evidence_of, judge
-from lmexp.papers.overview import note_verdicts
+from lmexp.papers.overview import counts_in_words, note_verdicts
 from lmexp.papers.paper import ARITHMETIC, FOLDER, POINTS, JudgedOn, Paper, PointsSource, Scale
-from lmexp.papers.points import evidence_of_points
+from lmexp.papers.points import SIZES, evidence_of_points
 
 CLAIMS = "claims.json"
 """In the sweep's folder: each claim with its verdict."""
@@ -50,6 +51,8 @@ class Reproduction:
     runs: int
     """Finished runs, or published points, that they rest on; 0 for arithmetic."""
     date: str
+    without_result: dict[str, int]
+    """How many other runs of the sweep have each state, such as pending or failed."""
 
     @property
     def file(self) -> Path:
@@ -66,7 +69,18 @@ class Reproduction:
         """What the verdicts rest on, in words."""
         if self.scale == ARITHMETIC:
             return "arithmetic with published laws, without runs"
-        return f"{self.runs:,} published points" if self.scale == POINTS else f"{self.runs} runs at scale {self.scale}"
+        if self.scale != POINTS:
+            others = f"; {self.others_in_words}" if self.without_result else ""
+            return f"{self.runs} runs at scale {self.scale}{others}"
+        sizes = self.evidence.table.filter(list(SIZES.values()))
+        lacking = int(sizes.isna().any(axis=1).sum())
+        return f"{self.runs:,} published points{f', {lacking:,} of them without a size or a loss' if lacking else ''}"
+
+    @property
+    def others_in_words(self) -> str:
+        """How many other runs have no result, as in `3 others have no result: 2 pending, 1 failed`."""
+        count = sum(self.without_result.values())
+        return f"{count} other{'s have' if count > 1 else ' has'} no result: {counts_in_words(self.without_result)}"
 
     @property
     def verdicts(self) -> dict[str, int]:
@@ -81,6 +95,7 @@ class Reproduction:
             "scale": self.scale,
             "sweep": self.folder.name,
             "runs": self.runs,
+            "without_result": self.without_result,
             "date": self.date,
             "lmexp": lmexp.__version__,
             "claims": [_document(one) for one in self.judged],
@@ -112,10 +127,18 @@ def judge_at_once(name: str, paper: Paper, scale: Scale, points: Path | None, ou
 def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reproduction:
     """Judge a paper's claims on the runs that are there, and write the verdicts.
 
-    Raises UserError if there are no runs, or if no claim can be judged.
+    Raises UserError if there are no finished runs, or if no claim can be judged.
     """
     study = load_study([outputs / sweep_folder(name, scale)])
-    return _reproduction(name, paper, scale, outputs, evidence_of(study), study.question)
+    evidence = evidence_of(study)
+    others = study.table[~is_done(study.table)].drop_duplicates("run_id")["state"]
+    without_result = {str(state): int(count) for state, count in others.value_counts().items()}
+    if evidence.table.empty:
+        raise UserError(
+            f"there is nothing to judge: no run of {study.name} has a result. "
+            f"There are {counts_in_words(without_result)}; `lmexp status {study.name}` says more"
+        )
+    return _reproduction(name, paper, scale, outputs, evidence, study.question, without_result)
 
 
 def judge_points(name: str, paper: Paper, file: Path, outputs: Path) -> Reproduction:
@@ -125,7 +148,7 @@ def judge_points(name: str, paper: Paper, file: Path, outputs: Path) -> Reproduc
     """
     if paper.points is None:
         raise UserError(f"the paper {name} has no claims about published points, so it takes no --points")
-    return _reproduction(name, paper, POINTS, outputs, evidence_of_points(file, paper.points), None)
+    return _reproduction(name, paper, POINTS, outputs, evidence_of_points(file, paper.points))
 
 
 def judge_arithmetic(name: str, paper: Paper, outputs: Path) -> Reproduction:
@@ -138,7 +161,13 @@ def judge_arithmetic(name: str, paper: Paper, outputs: Path) -> Reproduction:
 
 
 def _reproduction(
-    name: str, paper: Paper, scale: JudgedOn, outputs: Path, evidence: Evidence, question: str | None
+    name: str,
+    paper: Paper,
+    scale: JudgedOn,
+    outputs: Path,
+    evidence: Evidence,
+    question: str | None = None,
+    without_result: dict[str, int] | None = None,
 ) -> Reproduction:
     """Judge the claims on evidence, and write the verdicts."""
     folder = outputs / sweep_folder(name, scale)
@@ -147,7 +176,9 @@ def _reproduction(
     drawings = tuple(_drawn(figure, evidence) for figure in paper.figures_at(scale))
     has_runs = scale not in (POINTS, ARITHMETIC)
     n_runs = int(evidence.table["run_id"].nunique()) if has_runs else len(evidence.table)
-    result = Reproduction(name, paper, scale, folder, judged, drawings, evidence, question, n_runs, date)
+    result = Reproduction(
+        name, paper, scale, folder, judged, drawings, evidence, question, n_runs, date, without_result or {}
+    )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(result.file, result.document())
     note_verdicts(outputs, name, scale, {"date": date, "runs": n_runs, "verdicts": result.verdicts})

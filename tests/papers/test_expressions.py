@@ -106,9 +106,19 @@ def test_the_vertex_of_a_parabola_in_the_logarithm_is_found(best: float, curvatu
     assert estimate("log(vertex(rate, loss))", evidence(rows, ("rate", "seed"))).value == pytest.approx(best, abs=1e-6)
 
 
-def test_a_minimum_at_the_edge_is_no_vertex():
-    rows = [{"seed": 0, "rate": rate, "loss": rate} for rate in (0.1, 0.2, 0.4)]
-    assert math.isnan(estimate("vertex(rate, loss)", evidence(rows, ("rate", "seed"))).value)
+@pytest.mark.parametrize(
+    ("losses", "why"),
+    [
+        ((1, 2, 3), "edge of the grid: the lowest mean is that of the smallest of 3 values, 0.1; add smaller values"),
+        ((3, 2, 1), "edge of the grid: the lowest mean is that of the largest of 3 values, 0.4; add larger values"),
+    ],
+)
+def test_a_minimum_at_the_edge_is_no_vertex(losses: tuple[float, ...], why: str):
+    rows = [{"seed": 0, "rate": rate, "loss": loss} for rate, loss in zip((0.1, 0.2, 0.4), losses, strict=True)]
+    study = evidence(rows, ("rate", "seed"))
+    with pytest.raises(UserError, match=why):
+        estimate("vertex(rate, loss)", study)
+    assert math.isnan(estimate("vertex(rate, loss, where=rate < 0.3)", study).value)  # the third is still missing
 
 
 def test_a_speedup_is_the_ratio_of_tokens_at_equal_loss():
@@ -236,6 +246,15 @@ def test_the_held_out_error_knows_of_each_runs_precision():
         ("__import__('os')", "there is no function '__import__'"),
         ("mean((lambda: 1)())", "this is no expression"),
         ("mean(loss[0])", "this is not allowed here"),
+        ("mean(loss, **tokens)", r"\*\*= is not known here; write mean\(x\)"),
+        ("mean(loss, where=loss > 1, where=loss > 2)", r"where= stands here twice"),
+        (f"mean(loss) + 1{'0' * 400}", "this number is too large"),
+        ("mean(loss) * 1e999", "this number is too large"),
+        ("exp(1000 * mean(loss))", "this is infinite, or too large a number"),
+        ("log(mean(loss) - 9)", "the log of -6.86667 is no number"),
+        ("paired(loss - 2, arm == 'b', arm == 'a')", "this is infinite, or too large a number"),
+        ("spearman(seed, width)", "all means of y are equal, so they have no order"),
+        ("mean(loss / 0, where=seed == 0)", "loss / 0 has no number in any of the 2 rows"),
     ],
 )
 def test_wrong_expressions_are_said(expression: str, why: str):

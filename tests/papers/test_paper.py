@@ -59,15 +59,21 @@ def test_a_paper_is_found_by_name_or_file_and_says_what_it_tests_at_each_scale(r
     [
         ("paper:", "papers:", "a paper's file has a node `paper:` beside its sweep"),
         ("year: 2024", "year: soon", r"p.yaml:5: paper.year: "),
-        ("  title: A title\n", "", "paper.title: field required"),
+        ("  title: A title\n", "", "p.yaml:2: paper.title: field required"),
+        ("title: A title", "title: ''", "p.yaml:3: paper.title: string should have at least 1 character"),
+        ("      where: figure 2\n", "", "p.yaml:15: paper.claims.1.where: field required"),
         ("band: [null, 0]", "band: [null, null]", "paper.claims.0: band: one end at least is a number"),
         ("band: [null, 0]", "band: [1, 0]", "band: 1 is above 0"),
         ("band: [null, 0]", "band: [0]", "paper.claims.0.band: list should have at least 2 items"),
         ("name: large", "name: wider", "claims: two are named wider"),
         ("scales: [gpu]", "scales: [paper]", "claims: there is no scale paper"),
-        ("name: wider", "name: wi der", "paper.claims.0.name: "),
+        ("name: wider", "name: größe", "p.yaml:10: paper.claims.0.name: 'größe' is no name: it starts with a letter"),
         ("  claims:", "  figure: {title: F, x: tokens}\n  claims:", "paper.figure.0.y: field required"),
-        ("  claims:", "  figure: {title: F, x: a, y: b, log: [z]}\n  claims:", "paper.figure.0.log.0: input should be"),
+        (
+            "  claims:",
+            "  figure:\n    title: F\n    x: a\n    y: b\n    log: [z]\n  claims:",
+            "p.yaml:13: paper.figure.0.log",
+        ),
         (
             "  claims:",
             "  figure: {title: F, x: a, y: b, curves: [{label: c, value: 1, slope: 2}]}\n  claims:",
@@ -95,6 +101,13 @@ def test_a_paper_is_found_by_name_or_file_and_says_what_it_tests_at_each_scale(r
             "  evaluations: [{predicts: causal}]\n  claims:",
             "paper.evaluations.0.predicts: extra inputs",
         ),
+        (
+            "figure 1\n",
+            "figure 1\n      scales: [gpu]\n",
+            "claims: none is judged on cpu; one has no `scales`, or `scales: .cpu",
+        ),
+        (GOOD, "paper:\n", "p.yaml:1: paper: a mapping is expected, with title, authors, year and claims"),
+        (GOOD, "a: 1\npaper: [title]\n", "p.yaml:2: paper: a mapping is expected"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line_with_its_place(tmp_path: Path, before: str, after: str, why: str):

@@ -11,7 +11,7 @@ from lmexp.config.paths import search_roots
 from lmexp.errors import UserError
 from lmexp.papers.evidence import Estimated, Evidence
 from lmexp.papers.judge import judge
-from lmexp.papers.paper import Claim, PointsSource, find_paper
+from lmexp.papers.paper import Claim, Paper, PointsSource, find_paper
 from lmexp.papers.points import evidence_of_points
 from lmexp.papers.reproduction import judge_points
 from lmexp.papers.verdicts import Band, verdict_on_coverage
@@ -43,13 +43,16 @@ def test_columns_get_lmexps_names_and_plain_units(file: Path):
     ("text", "changes", "why"),
     [
         ("Siz,Validation,kind\n1,2,final\n", {}, "has no column 'Size', which holds n_params. Did you mean 'Siz'"),
-        ("Size,Validation,kind\nbig,2,final\n", {}, "the column 'n_params' holds text in place of numbers"),
+        ("Size,Validation,kind\nbig,2,final\n", {}, "the column 'Size' holds text in place of numbers"),
+        ("Size,Validation,kind\n1,inf,final\n", {}, "'Validation' holds inf; numbers are finite and above 0"),
+        ("Size,Validation,kind\n0,2,final\n", {}, "'Size' holds 0; numbers are finite and above 0"),
+        (f"Size,Validation,kind\n1{'0' * 400},2,final\n", {}, "'Size' holds inf; numbers are finite"),
         ("Size,Validation,kind\n1,2,early\n", {}, "no row of .* meets the paper's condition kind == 'final'"),
         ("Size,Validation\n1,2\n", {"rows": None}, "has no column 'kind', by which the paper tells its points apart"),
         ("Size,Validation,kind\n1,2,final\n", {"scale": {"tokens": 2.0}}, "has no column 'tokens', whose unit"),
         ("Size,Validation,kind\n1,2,final\n", {"scale": {}}, "params is 1; is it in millions or billions"),
         ("Size,Validation,kind\n1,90,final\n", {}, "are they perplexities"),
-        ("Size,Validation,kind\n", {}, "has no rows. The paper's points are somewhere"),
+        ("Size,Validation,kind\n", {}, "has no rows"),
         ("", {}, "is empty"),
         ("Size,Validation,kind\n1,2,final\n", {"is_folder": True}, "is no folder"),
     ],
@@ -58,8 +61,24 @@ def test_a_file_that_the_paper_does_not_mean_is_one_message(
     file: Path, text: str, changes: dict[str, object], why: str
 ):
     file.write_text(text)
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UserError, match=f"{why}.*[.?] The paper's points are somewhere$"):
         evidence_of_points(file, SOURCE.model_copy(update=changes))
+
+
+def test_a_column_of_lmexps_name_gives_way_to_the_one_that_the_paper_means(file: Path):
+    file.write_text("Size,Validation,kind,n_params,loss\n1,3.5,final,7,8\n")
+    table = evidence_of_points(file, SOURCE).table
+    assert table["n_params"].tolist() == [1e6] and table["loss"].tolist() == [3.5]
+
+
+def test_points_without_a_loss_are_counted(file: Path, tmp_path: Path):
+    file.write_text("params,train_flops,tokens,loss\n" + "1e9,6e19,1e10,3\n1e9,6e19,1e10,\n" * 2)
+    claim = {"name": "one", "claim": "A claim", "where": "here", "value": "mean(loss)", "band": [0, 9]}
+    paper = Paper.model_validate(
+        {"title": "A", "authors": "B", "year": 2024, "claims": [claim | {"scales": ["points"]}], "has_sweep": False}
+        | {"points": {"where_to_get": "somewhere", "columns": {"n_params": "params"}}}
+    )
+    assert judge_points("a", paper, file, tmp_path).basis == "4 published points, 2 of them without a size or a loss"
 
 
 def test_a_paper_without_published_data_takes_none(file: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.arrays import Floats, Marks, as_numbers
 from lmexp.analysis.scaling.readers import headings_of, read_table
 from lmexp.errors import UserError, nearest
 from lmexp.files import why_not_a_file
@@ -139,7 +139,7 @@ def curve_of_frame(frame: pd.DataFrame, name: str, loss: str | None = None) -> C
         if key not in named:
             shown = printable(", ".join(map(str, frame.columns)))[:200]
             raise UserError(f"{name} has no column '{key}': a curve is step, lr and loss. It has: {shown}")
-    columns = {key: pd.to_numeric(frame[column], errors="coerce") for key, column in named.items()}
+    columns = {key: as_numbers(frame[column]) for key, column in named.items()}
     for key in ("step", "lr"):
         bad = ~(np.isfinite(columns[key]) & (columns[key] >= 0))
         if bad.any():

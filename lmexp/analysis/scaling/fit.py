@@ -32,7 +32,6 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
 from lmexp.errors import UserError
-from lmexp.units import si
 
 MAX_POINTS = 100_000
 """A thousand refits to this many points take minutes."""
@@ -404,7 +403,7 @@ def fit_law(
     if n_units < k + MIN_SPARE:
         least = k + MIN_SPARE
         return (
-            f"{law.name} has {k} numbers to find, and {si(n_units)} independent units are too few: it takes {least}.",
+            f"{law.name} has {k} numbers to find, and {n_units:,.0f} independent units are too few: it takes {least}.",
         )
     if delta is None and n_units <= k + FEW_SPARE:  # so few residuals have no robust scale: least squares
         delta = np.inf

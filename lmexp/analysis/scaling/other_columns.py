@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.arrays import Floats
+from lmexp.analysis.arrays import Floats, as_numbers
 from lmexp.units import printable
 
 MAX_EPOCHS = 4.0
@@ -101,7 +101,7 @@ def _active(
 
 def _numbers(frame: pd.DataFrame, name: str) -> Floats:
     """Return a column as numbers (n,); what is no number becomes NaN."""
-    return pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return as_numbers(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _as_written(frame: pd.DataFrame, used: Mapping[str, str], sizes: Mapping[str, Floats], quantity: str) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lmexp.analysis.arrays import Floats
+from lmexp.analysis.arrays import Floats, as_numbers
 from lmexp.analysis.filters import matching
 from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import is_done
@@ -307,7 +307,7 @@ class _Table:
         values = frame[name]
         if pd.api.types.is_bool_dtype(values):
             raise UserError(f"{self.source}: column '{printable(name)}' holds true and false, no numbers")
-        parsed = pd.to_numeric(values, errors="coerce")
+        parsed = as_numbers(values)
         words = (parsed.isna() & values.notna()).to_numpy(dtype=bool)
         if words.any():
             first = int(np.flatnonzero(words)[0])
@@ -425,7 +425,7 @@ def headings_of(frame: pd.DataFrame) -> dict[str, str]:
 
 def _precisions(values: pd.Series) -> npt.NDArray[np.str_]:
     """Return the name of each row's precision (n,): a number of bits, such as 8, is the type of that width."""
-    bits = pd.to_numeric(values, errors="coerce")
+    bits = as_numbers(values)
     names = values.astype("string").fillna("unknown").to_numpy(dtype=np.str_)
     known = [NAME_OF_BITS.get(float(width)) for width in bits.fillna(0)]
     return np.array([of_bits or name for of_bits, name in zip(known, names, strict=True)], dtype=np.str_)

@@ -30,7 +30,7 @@ from lmexp.report.terminal.paper import (
     published_text,
     undrawn,
 )
-from lmexp.units import duration, plain_number
+from lmexp.units import duration, plain_number, sentence
 
 HEADINGS = ("claim", "where", "published", "ours", "95 % interval", "band", "verdict")
 MAX_VALUES = 12
@@ -89,7 +89,7 @@ def _blocks(result: Reproduction, figures: list[tuple[str, Drawing]], claims: st
     if claims:
         yield f"![Each claim with its band]({claims})"
         yield CHART_NOTE
-    if open_claims := [f"- {code(one.claim.name)}: {escaped(one.why)}." for one in result.judged if one.why]:
+    if open_claims := [f"- {code(one.claim.name)}: {escaped(sentence(one.why))}" for one in result.judged if one.why]:
         yield "## What is open"
         yield "\n".join(open_claims)
     yield "## How to repeat it"
@@ -139,6 +139,7 @@ def _runs(result: Reproduction) -> str:
     words = f"{', '.join(varied[:-1])} and {varied[-1]}" if len(varied) > 1 else "".join(varied)
     evaluated = "; ".join(code(one.in_words) for one in result.paper.evaluations)
     also = f" Each was evaluated afterwards: {evaluated}." if evaluated else ""
+    also += f" {result.others_in_words}." if result.without_result else ""
     return f"{_count(result)} at scale {result.scale}{f' vary {words}' if words else ''}.{also}"
 
 

@@ -10,6 +10,7 @@ from lmexp.papers.overview import counts_in_words
 from lmexp.papers.paper import Claim, Paper
 from lmexp.papers.reproduction import Reproduction, Undrawn
 from lmexp.report.terminal.layout import small_table
+from lmexp.units import sentence
 
 HEADINGS = ("claim", "published", "ours", "95 % interval", "band", "verdict")
 TEXT_HEADINGS = ("claim", "verdict")
@@ -35,7 +36,7 @@ def source_of(paper: Paper) -> str:
 
 def notes_of(result: Reproduction) -> list[str]:
     """Return what would decide the open claims, the paper's notes, why a figure is missing, and what marks mean."""
-    notes = [f"{one.claim.name}: {one.why}." for one in result.judged if one.why]
+    notes = [sentence(f"{one.claim.name}: {one.why}") for one in result.judged if one.why]
     notes += [*result.paper.notes_at(result.scale), *undrawn(result)]
     if any(not one.claim.checked for one in result.judged):
         notes.append(UNCHECKED_NOTE)
@@ -44,7 +45,11 @@ def notes_of(result: Reproduction) -> list[str]:
 
 def undrawn(result: Reproduction) -> list[str]:
     """Return why figures are missing."""
-    return [f"{one.figure.title}: not drawn, because {one.why}" for one in result.drawings if isinstance(one, Undrawn)]
+    return [
+        f"{one.figure.title}: not drawn, because {sentence(one.why)}"
+        for one in result.drawings
+        if isinstance(one, Undrawn)
+    ]
 
 
 def claim_sentence(one: Judged) -> str:

@@ -48,11 +48,12 @@ def test_the_page_has_everything_that_a_reader_needs_and_none_of_its_texts_is_ma
         "`model.n_layers` (2, 4)",
         "![Loss \\[a\\]](invented2024-figure.svg)",
         "It failed because of \\`this\\`.",
-        "Nothing: not drawn, because in the expression, at 'losss'",
+        "there is no column 'losss'. Did you mean 'loss'?\n",
         "\\* a published number that nobody has compared",
         "$ lmexp reproduce invented2024\n",
         "| `low` | `mean(loss)` |",
         f"{result.runs} runs took ",
+        "2 others have no result: 1 failed, 1 diverged.",
         f"judged them on {result.date}",
     ):
         assert words in text, words
