@@ -20,6 +20,8 @@ from lmexp.analysis.versus.rows import Key, Rows
 from lmexp.errors import UserError
 from lmexp.runs.columns import COSTS
 
+LAW = power("flops")
+"""It is fitted to any cost; the column of the points is called flops."""
 MIN_COSTS = 3
 """Fewest different costs: the law has three numbers."""
 POOR_FIT = 0.05
@@ -116,15 +118,21 @@ def baseline_law(rows: Rows, of_arm: Marks, cost: str, at_its_best: bool) -> Bas
     unknown = np.full(len(at), np.nan)
     points = Points(unknown, unknown, rows.costs[at], rows.qualities[at], _units(rows)[at])
     refits = 1000 if points.n_units >= FEW_UNITS else 100  # with fewer units, intervals come from the jackknife
-    fit = fit_law(points, power("flops"), bootstraps=refits)
+    fit = fit_law(points, LAW, bootstraps=refits)
     if not isinstance(fit, LawFit):
-        return fit[0].replace("power_flops", "the law").replace("flops", cost)
+        return in_own_words(fit[0], cost)
     logs = np.log(rows.qualities)
     losses = np.exp([logs[one].mean() for one in knots.values()])
     costs = np.array([np.log(rows.costs[one]).mean() for one in knots.values()])
     order = np.argsort(losses)
     counts = np.array([float(len(one)) for one in knots.values()])
     return Baseline(fit, losses[order], costs[order], counts[order], _lack_of_fit(rows, list(knots.values()), fit))
+
+
+def in_own_words(sentence: str, cost: str) -> str:
+    """Return a sentence of the fit about its law in FLOPs as one about the law of a cost."""
+    said = sentence.replace(LAW.name, "the law").replace("flops", cost).removesuffix(".")
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _best(rows: Rows, at: np.ndarray, cost: str) -> Marks:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lmexp.analysis.scaling.bootstrap import student
-from lmexp.analysis.versus.baseline import POOR_FIT, Baseline, baseline_law
+from lmexp.analysis.versus.baseline import POOR_FIT, Baseline, baseline_law, in_own_words
 from lmexp.analysis.versus.curves import log_speedup
 from lmexp.analysis.versus.rows import BUDGET, Key, Rows
 
@@ -267,4 +267,4 @@ def law_notes(law: Baseline, name: str, cost: str) -> list[str]:
             f"The law does not fit: the points of {name} lie farther from it than their seeds from each other "
             f"(p = {law.lack_of_fit:.2g}). It is anchored at the points, so it errs most between and beyond them."
         )
-    return said + [f"{warning.removesuffix('.')}." for warning in law.fit.warnings]
+    return said + [in_own_words(warning, cost) for warning in law.fit.warnings]

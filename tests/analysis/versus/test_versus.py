@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lmexp.analysis.versus.arms import Arm, arms_by_words
+from lmexp.analysis.versus.paired import mean_over_seeds, mean_over_strata
 from lmexp.analysis.versus.versus import CostVersus, versus
 from lmexp.errors import UserError
 from tests.analysis.versus.simulated import budgets_study, compared, flops_at, law, milestones_study, row, study_of
@@ -256,3 +257,23 @@ def test_the_table_has_a_row_for_each_cost_and_scale():
 def test_a_wrong_option_is_one_message(options: dict[str, Any], said: str):
     with pytest.raises(UserError, match=said.replace(".", r"\.").replace("?", r"\?")):
         compared(milestones_study(1.3, 2), **options)
+
+
+def test_variances_of_cells_add_as_welch_and_scipy_have_it():
+    """Minus one group of another is Welch's test; the mean of two has the same variance, but for a factor of 4."""
+    one, other = [0.1, 0.3, 0.2, 0.5], [0.4, 0.45, 0.5]
+    groups = [mean_over_seeds({(i, i): value for i, value in enumerate(group)}) for group in (one, other)]
+    mean = mean_over_strata(groups)
+    welch = stats.ttest_ind(one, other, equal_var=False)
+    low, high = welch.confidence_interval()
+    assert mean.freedom == pytest.approx(welch.df)
+    assert 2 * stats.t.ppf(0.975, mean.freedom) * np.sqrt(4 * mean.variance) == pytest.approx(high - low)
+
+
+def test_the_noise_of_the_arms_own_runs_widens_the_interval_of_a_law():
+    """Only the arm's seeds differ: the baseline has no noise, so its law is exact."""
+    study = budgets_study(1.3, BUDGETS, 2, arm_budgets=[2e16])
+    rows = (study.table["optim"] == "muon").to_numpy()
+    study.table.loc[rows, "loss"] = study.table.loc[rows, "loss"] * [1.004, 0.996]
+    overall = flops_of(study).overall
+    assert overall.low < 1.27 and overall.high > 1.33
