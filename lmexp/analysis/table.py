@@ -53,6 +53,8 @@ class Study:
     """Run id -> run directory."""
     folders: tuple[Path, ...] = ()
     """The folders of the sweeps."""
+    objectives: tuple[str, ...] = ()
+    """The columns that the sweeps optimise, if all of them are searches for the same ones."""
 
     @property
     def name(self) -> str:
@@ -185,7 +187,13 @@ def load_study(folders: list[Path], all_runs: bool = False) -> Study:
         members={name: frozenset(ids) for name, ids in members.items()},
         runs=runs,
         folders=tuple(folders),
+        objectives=_common([tuple(manifest.objectives) for manifest in manifests]),
     )
+
+
+def _common(objectives: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the objectives that all sweeps share; none if one of them has others."""
+    return objectives[0] if len(set(objectives)) == 1 else ()
 
 
 def _names_of_parts(axes: Sequence[str], parts: Sequence[Study]) -> list[str]:

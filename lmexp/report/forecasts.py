@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmexp.analysis.forecasts.score import Calibration, Score, calibration
-from lmexp.report.terminal.fit import beyond, flops_text
+from lmexp.analysis.scaling.words import beyond, flops_text
 from lmexp.report.values import json_value
 from lmexp.runs.forecasts import Forecast
 from lmexp.units import si

@@ -84,6 +84,7 @@ class Sweep:
                 for planned in self.runs
             ],
             skipped=self.skipped,
+            objectives=list(self.search.spec.objectives) if self.search else [],
         )
 
     def _relative(self, path: Path) -> str:

@@ -52,6 +52,8 @@ class Manifest(BaseModel):
     axes: Axes = {}
     cells: list[Cell] = []
     skipped: list[SkippedCell] = []
+    objectives: list[str] = []
+    """The columns that a search optimises; empty for a sweep that is no search."""
     former_axes: list[str] = []
     """Other axes that earlier commands of the sweep had; runs of these commands may still lie in its folder."""
 

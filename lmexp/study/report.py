@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmexp.analysis.findings import findings
+from lmexp.analysis.findings import Findings, findings
 from lmexp.analysis.table import Study
 from lmexp.files import hash_text
 from lmexp.report.forecasts import forecast_document
@@ -37,9 +37,18 @@ class StudyReport:
         return self.view.study.question
 
     @cached_property
-    def findings(self) -> list[str]:
-        """What the study says, as sentences; the headline comes first."""
+    def _found(self) -> Findings:
         return findings(self.view.study, self.view.options.quality[0], self.view.options.cost[0])
+
+    @property
+    def answer(self) -> list[str]:
+        """The answer to the study's question, in at most five sentences; if rows do not all compare, of each part."""
+        return list(self._found.answer)
+
+    @property
+    def findings(self) -> list[str]:
+        """All that the study says, as sentences; the answer comes first."""
+        return self._found.sentences
 
     @property
     def answers(self) -> list[str]:

@@ -22,30 +22,30 @@ def demo(tmp_path_factory):
 
 def test_a_classifier_that_loses_to_a_baseline_is_named(tmp_path):
     study = load_study([write_study(tmp_path)])
-    assert not any("beat the accuracy" in sentence for sentence in findings(study))
+    assert not any("beat the accuracy" in sentence for sentence in findings(study).sentences)
     table = study.table
     table["accuracy"] = 0.8
     table["majority_accuracy"], table["bag_of_words_accuracy"] = 0.5, 0.7
     table.loc[0, "bag_of_words_accuracy"] = 0.8123
     name = names_of_rows(table)[0]
-    (said,) = [sentence for sentence in findings(study) if "beat the accuracy" in sentence]
+    (said,) = [sentence for sentence in findings(study).sentences if "beat the accuracy" in sentence]
     assert said == f"{name} does not beat the accuracy of a bag of words, 0.8123."
 
 
 def test_the_best_run_is_held_against_the_loss_that_no_model_can_beat(tmp_path):
     study = load_study([write_study(tmp_path)])
-    assert not any("expected to beat" in sentence for sentence in findings(study))
+    assert not any("expected to beat" in sentence for sentence in findings(study).sentences)
     table = study.table
     table["loss_floor"] = 2.3
-    (said,) = [sentence for sentence in findings(study) if "expected to beat" in sentence]
+    (said,) = [sentence for sentence in findings(study).sentences if "expected to beat" in sentence]
     assert said == (
         "No model can be expected to beat a loss of 2.3000 nats on this text: gpt_tiny-l4-fp32-s0 is 0.2000 above it."
     )
-    (said,) = [sentence for sentence in findings(study, "bits_per_byte") if "expected to beat" in sentence]
+    (said,) = [sentence for sentence in findings(study, "bits_per_byte").sentences if "expected to beat" in sentence]
     best = table["bits_per_byte"].min()
     assert f"is {best * (1 - 2.3 / 2.5):.4f} above it" in said
     table.loc[0, "loss_floor"] = 2.2  # as with another context: there is no one floor
-    assert not any("expected to beat" in sentence for sentence in findings(study))
+    assert not any("expected to beat" in sentence for sentence in findings(study).sentences)
 
 
 def study_of(root, runs, axes, **manifest):
@@ -66,13 +66,13 @@ def study_of(root, runs, axes, **manifest):
 
 
 def test_the_headline_is_the_best_run_and_what_it_cost(demo):
-    assert headline(demo) == findings(demo)[0]
+    assert headline(demo) == findings(demo).answer[1], "after what is known of noise"
     assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats, for 25.6 s")
     assert headline(demo, "accuracy").startswith("gpt_tiny-l4-fp32-s0 has the highest accuracy")
 
 
 def test_a_cheaper_run_that_is_nearly_as_good_is_named(demo):
-    assert findings(demo)[1] == (
+    assert findings(demo).rest[0] == (
         "gpt_tiny-l4-bf16-s0 comes within 1% of gpt_tiny-l4-fp32-s0 (2.5100 nats) at 0.50x the training time."
     )
 
@@ -81,7 +81,7 @@ def test_an_axis_is_read_from_pairs_that_differ_in_it_alone(demo):
     (effect,) = effects(demo, "precision", "loss", "train_seconds")
     assert (effect.base, effect.value, len(effect.changes)) == ("fp32", "bf16", 4)
     assert effect.changes == pytest.approx([0.01] * 4) and effect.cost_ratio == pytest.approx(0.5)
-    said = findings(demo)
+    said = findings(demo).sentences
     assert any(s.startswith("precision bf16 against fp32: loss +0.0100 (mean of 4 pairs") for s in said)
     assert any(s.startswith("model.n_layers 4 against 2: loss −0.2000 (mean of 4 pairs") for s in said)
 
@@ -94,7 +94,7 @@ def test_pairs_are_not_confounded_by_missing_cells(tmp_path):
         ({"model": "gpt_tiny", "precision": "bf16"}, 2.1, 2.0),
     ]
     study = study_of(tmp_path, runs, {"model": ["gpt_nano", "gpt_tiny"], "precision": ["fp32", "bf16"]})
-    said = findings(study)
+    said = findings(study).sentences
     assert "precision bf16 against fp32: loss +0.1000 (one pair), 0.50x the training time, 2.00x the tokens/s." in said
 
 
@@ -105,7 +105,7 @@ def test_axes_that_change_together_are_not_told_apart(tmp_path):
     ]
     study = study_of(tmp_path, runs, {"model": ["gpt_nano", "gpt_tiny"], "optim.lr": [1e-3, 1e-4]})
     said = "No two finished runs differ in one of model and optim.lr alone, so their effects cannot be told apart."
-    assert said in findings(study)
+    assert said in findings(study).sentences
     assert effects(study, "model", "loss", "train_seconds") == []
 
 
@@ -129,26 +129,26 @@ def test_runs_of_two_sweeps_are_not_paired(tmp_path):
 def test_seeds_say_how_large_noise_is(tmp_path):
     runs = [({"precision": p, "seed": s}, 3.0 + 0.02 * s, 1.0) for p in ("fp32", "bf16") for s in (0, 1)]
     study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"], "seed": [0, 1]})
-    said = findings(study)
+    said = findings(study).sentences
     assert any("Seeds alone move the loss by 0.0141 (standard deviation within 2 cells;" in s for s in said)
     assert not any("No cell has two finished seeds" in s for s in said)
 
 
 def test_one_seed_is_said_to_be_one_seed(demo):
-    assert (
-        "No cell has two finished seeds: differences of this size may be noise, "
-        "the 0.0100 between the first and the second too."
-    ) in findings(demo)
+    assert findings(demo).answer[0] == (
+        "No cell has two finished seeds, so nobody knows which differences are noise, not even the 0.0100 between the "
+        "first and the second: 3 more seeds of gpt_nano-l2-bf16-s0, for about 5.90 s, would show it."
+    )
 
 
 def test_what_did_not_finish_is_counted_by_state(demo):
-    assert "2 of 10 runs did not finish: 1 failed, 1 diverged." in findings(demo)
-    assert "1 cell was skipped before the start." in findings(demo)
+    assert "2 of 10 runs did not finish: 1 failed, 1 diverged." in findings(demo).sentences
+    assert "1 cell was skipped before the start." in findings(demo).sentences
 
 
 def test_without_finished_runs_it_says_so(tmp_path):
     RunDir.create(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"))
-    assert findings(load_study([tmp_path / "demo"])) == [
+    assert findings(load_study([tmp_path / "demo"])).sentences == [
         "No run has finished with a loss yet.",
         "1 of 1 runs are still to come: 1 queued.",
     ]
@@ -156,14 +156,14 @@ def test_without_finished_runs_it_says_so(tmp_path):
 
 def test_a_single_run_is_not_called_the_best(tmp_path):
     write_run(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"), 3.0)
-    assert findings(load_study([tmp_path / "demo"])) == [
+    assert findings(load_study([tmp_path / "demo"])).sentences == [
         "gpt_nano-l2-fp32-s0 is the only finished run: loss, 3.0000 nats, for 3.93 s of training time."
     ]
 
 
 def test_of_many_values_only_the_best_and_the_worst_are_told(tmp_path):
     runs = [({"optim.lr": i}, 3.0 + (i - 4) ** 2, 1.0) for i in range(10)]
-    said = findings(study_of(tmp_path, runs, {"optim.lr": list(range(10))}))
+    said = findings(study_of(tmp_path, runs, {"optim.lr": list(range(10))})).sentences
     told = [sentence for sentence in said if sentence.startswith("optim.lr ")]
     assert [re.match(r"optim.lr (\d)", sentence)[1] for sentence in told] == ["4", "9"]
     assert "The other 7 values of optim.lr lie between these." in said
@@ -178,7 +178,7 @@ def test_milestones_do_not_count_as_runs(tmp_path):
     study = load_study([tmp_path / "demo"])
     assert headline(study).startswith("gpt_nano-l2-fp32-s0 at 1.00M tokens")
     said = "together they took 2.25T FLOPs, and separate runs would have taken 3.00T FLOPs"
-    assert f"Rows of one run share its steps: {said}." in findings(study)
+    assert f"Rows of one run share its steps: {said}." in findings(study).sentences
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_formats_are_written_as_named():
 
 def test_an_mfu_beyond_belief_is_said(tmp_path):
     study = study_of(tmp_path, [({}, 3.0, 10.0)], {})
-    assert not any("MFU" in said for said in findings(study))
+    assert not any("MFU" in said for said in findings(study).sentences)
     (run,) = (tmp_path / "sweep").glob("r0")
     (row,) = RunDir(run).read_record()
     write_json(run / "record.json", {"rows": [row | {"mfu": 1.4}]})
-    said = findings(load_study([tmp_path / "sweep"]))
+    said = findings(load_study([tmp_path / "sweep"])).sentences
     assert "1 run has an MFU above 1: the peak that it is held against is too low." in said
 
 
@@ -224,19 +224,19 @@ def two_arms(root, differences, seeds_move=0.2):
 
 
 def test_what_a_seed_does_to_both_arms_is_no_noise_between_them(tmp_path):
-    said = findings(two_arms(tmp_path, [0.010, 0.011, 0.009, 0.010]))
+    said = findings(two_arms(tmp_path, [0.010, 0.011, 0.009, 0.010])).sentences
     assert any("The second, bf16, is 0.0100 behind, more than seeds explain" in s for s in said)
     assert any(s.startswith("precision bf16 against fp32") and "more than seeds explain" in s for s in said)
 
 
 def test_the_best_two_and_the_effect_between_them_are_judged_alike(tmp_path):
-    said = findings(two_arms(tmp_path, [0.03, -0.02, 0.02, -0.01]))
+    said = findings(two_arms(tmp_path, [0.03, -0.02, 0.02, -0.01])).sentences
     assert any("The second, bf16, is 0.0050 behind: within noise" in s for s in said)
     assert any(s.startswith("precision bf16 against fp32") and "within noise" in s for s in said)
 
 
 def test_an_interval_too_narrow_for_the_digits_is_not_shown_as_none(tmp_path):
-    said = findings(two_arms(tmp_path, [0.01, 0.010001, 0.009999]))
+    said = findings(two_arms(tmp_path, [0.01, 0.010001, 0.009999])).sentences
     assert any("+0.0100 ± 0.000002 (95 %" in s for s in said)
 
 
@@ -250,12 +250,12 @@ def slowed(study, at: int):
 def test_a_cost_that_was_measured_beside_other_work_has_its_mark_in_every_sentence(tmp_path):
     runs = [({"precision": "fp32"}, 2.0, 10.0), ({"precision": "bf16"}, 2.01, 5.0)]
     study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]})
-    said = findings(slowed(study, 0))
-    assert said[0].endswith("2.0000 nats, for ~10 s of training time.")
-    assert said[1].endswith("at ~0.50x the training time.") and "~0.50x the training time" in said[2]
+    said = findings(slowed(study, 0)).sentences
+    assert said[1].endswith("2.0000 nats, for ~10 s of training time.")
+    assert "~0.50x the training time" in said[2] and said[3].endswith("at ~0.50x the training time.")
     assert "1 row was measured while other work was on the device: alone it would be faster." in said
-    assert not any("~" in sentence for sentence in findings(slowed(study, -1)))
-    by_flops = findings(slowed(study, 0), cost="train_flops")
+    assert not any("~" in sentence for sentence in findings(slowed(study, -1)).sentences)
+    by_flops = findings(slowed(study, 0), cost="train_flops").sentences
     assert not any("~" in sentence for sentence in by_flops), "FLOPs do not depend on other work"
 
 

@@ -88,14 +88,14 @@ def test_a_paired_difference_is_told_where_arms_share_seeds(tmp_path):
     assert effect.mean == pytest.approx(0.01 + 0.001 / 3) and len(effect.changes) == 6 and effect.noise.df == 4
     told = all_effects(study, "loss", "train_seconds")["precision"][0]
     assert told.is_within_noise is False and told.adjusted >= told.p
-    said = next(s for s in findings(study) if s.startswith("precision bf16 against fp32"))
+    said = next(s for s in findings(study).sentences if s.startswith("precision bf16 against fp32"))
     assert "6 pairs of equal seed), more than seeds explain, 0.50x the training time, 2.00x the tokens/s." in said
 
 
 def test_a_difference_within_noise_is_called_that(tmp_path):
     study = study_of(tmp_path, gain=0.0, jitter=0.02)
     assert all_effects(study, "loss", "train_seconds")["precision"][0].is_within_noise is True
-    said = findings(study)
+    said = findings(study).sentences
     assert said[0].startswith("gpt_tiny, fp32 has the lowest mean loss, 2.5033 ± 0.0")
     assert said[1].startswith("The second, gpt_tiny, bf16, is 0.0067 behind: within noise, at 0.50x the training time.")
     assert any("precision bf16 against fp32: loss +0.0067" in s and "within noise" in s for s in said)
@@ -107,7 +107,7 @@ def test_ratios_of_time_are_not_taken_over_devices(tmp_path):
     (effect,) = effects(study, "precision", "loss", "train_seconds")
     assert effect.cost_ratio is None and effect.speed_ratio is None
     assert effects(study, "precision", "loss", "train_flops")[0].cost_ratio == pytest.approx(1)
-    assert any("12 devices" in s for s in findings(study))
+    assert any("12 devices" in s for s in findings(study).sentences)
 
 
 def test_seeds_of_different_texts_are_no_noise(tmp_path):
@@ -132,8 +132,8 @@ def test_without_repeated_seeds_nobody_knows_how_many(tmp_path):
 
 def test_seeds_that_change_nothing_say_nothing_of_noise(tmp_path):
     study = study_of(tmp_path, seeds=(0.0, 0.0), jitter=0.0)
-    assert any("they say nothing of noise" in s for s in findings(study))
-    assert not any("more than seeds explain" in s for s in findings(study))
+    assert any("they say nothing of noise" in s for s in findings(study).sentences)
+    assert not any("more than seeds explain" in s for s in findings(study).sentences)
     assert "say nothing of noise" in seeds_to_show(study, "loss", 0.01).sentences[0]
 
 
@@ -148,6 +148,6 @@ def test_of_many_axes_only_those_that_do_most_are_told(tmp_path):
         run.update_state(state="done")
         cells.append({"run_id": made.run.id, "path": f"r{i}", "values": values})
     write_json(tmp_path / "s" / "sweep.json", {"name": "s", "axes": {axis: [0, 1] for axis in axes}, "cells": cells})
-    said = findings(load_study([tmp_path / "s"]))
-    assert [s[:6] for s in said if "against" in s] == [f"axis.{i}" for i in range(3, 8)]
+    said = findings(load_study([tmp_path / "s"])).sentences
+    assert sorted(s[:6] for s in said if "against" in s) == [f"axis.{i}" for i in range(3, 8)]
     assert "axis.0, axis.1 and axis.2 move the loss by at most 0.0500." in said

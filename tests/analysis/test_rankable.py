@@ -141,7 +141,7 @@ def two_texts(tmp_path) -> Study:
 
 
 def test_findings_rank_each_text_by_itself_and_say_why(two_texts):
-    said = findings(two_texts)
+    said = findings(two_texts).sentences
     assert said[0] == "The runs were scored on different texts: their qualities do not compare."
     assert any(s.startswith("data.path poem.txt: All runs are of one setting: mean loss, 2.0050") for s in said)
     assert any(s.startswith("data.path log.txt: All runs are of one setting: mean loss, 1.0050") for s in said)

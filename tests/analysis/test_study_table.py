@@ -128,7 +128,7 @@ def test_milestones_that_a_diverged_run_has_reached_are_results(tmp_path):
     study = load_study([tmp_path / "demo"])
     assert study.table["state"].tolist() == ["diverged", "done"] and study.table["loss"].tolist()[1] == 3.5
     assert final_rows(study.table).empty, "it is no finished run, which others could be compared with"
-    assert any("1 of 1 runs did not finish" in sentence for sentence in findings(study))
+    assert any("1 of 1 runs did not finish" in sentence for sentence in findings(study).sentences)
     run.write_record([record_of(made, 3.5) | {"tokens": 500_000}, record_of(made, 3.0)])
     assert not run.read_milestones()
 

@@ -137,4 +137,4 @@ def test_a_run_that_goes_on_under_other_code_says_so_and_its_record_names_both(
     (row,) = run.read_record()
     assert row["trained_by"] == f"{before} then source@0123456789ab then {before}"
     told = f"Resumed under other code or packages than at the start: {row['slug']}."
-    assert any(sentence.startswith(told) for sentence in findings(load_study([run.path.parent])))
+    assert any(sentence.startswith(told) for sentence in findings(load_study([run.path.parent])).sentences)

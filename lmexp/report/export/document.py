@@ -17,13 +17,15 @@ def study_document(shown: StudyView) -> dict[str, Any]:
     """Return the study's question, findings, axes, rows (under the record's names), frontier, effects and groups."""
     study, options = shown.study, shown.options
     quality, cost = options.quality[0], options.cost[0]
+    found = findings(study, quality, cost)
     table = study.table.iloc[shown.order] if options.sort else study.table
     marks = shown.marks[shown.order] if options.sort else shown.marks
     rows = table[shown.names] if options.columns else table
     document = {
         "name": study.name,
         "question": study.question,
-        "findings": findings(study, quality, cost),
+        "answer": list(found.answer),
+        "findings": found.sentences,
         "axes": study.axes,
         "quality": quality if len(options.quality) == 1 else list(options.quality),
         "cost": cost if len(options.cost) == 1 else list(options.cost),

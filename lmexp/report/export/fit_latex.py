@@ -1,7 +1,7 @@
 """A fit as a table for a paper: each law's numbers with their 95 % intervals, in LaTeX with booktabs."""
 
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.report.terminal.fit import number
+from lmexp.analysis.scaling.words import number
 
 SYMBOLS = {
     "alpha": r"$\alpha$",

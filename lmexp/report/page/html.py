@@ -23,7 +23,7 @@ import pandas as pd
 import vl_convert
 
 import lmexp
-from lmexp.analysis.findings import findings
+from lmexp.analysis.findings import Findings, findings
 from lmexp.analysis.forecasts.score import Score, calibration
 from lmexp.analysis.table import Study
 from lmexp.files import write_atomically
@@ -58,13 +58,12 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
-    sentences = findings(study, quality, cost)
     data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
     return Template(resource("page.html")).substitute(
         head=head(study.name, connects=version is not None),
         name=html.escape(study.name),
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
-        findings=_findings(sentences),
+        findings=_findings(findings(study, quality, cost)),
         frontier_axes=html.escape(f"{column(quality).title} against {column(cost).title}"),
         forecasts=_forecasts(StudyView(study, ViewOptions()).forecasts),
         rest=_rest(study),
@@ -102,10 +101,15 @@ def script_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
-def _findings(sentences: Sequence[str]) -> str:
-    headline, *others = (html.escape(sentence) for sentence in sentences)
-    items = "".join(f"<li>{sentence}</li>" for sentence in others)
-    return f'<p class="headline">{headline}</p>' + (f"<ul>{items}</ul>" if items else "")
+def _findings(found: Findings) -> str:
+    """Return the answer as paragraphs, and the other findings folded away."""
+    first, *others = (html.escape(sentence) for sentence in found.answer)
+    paragraphs = [f'<p class="headline">{first}</p>', *(f"<p>{sentence}</p>" for sentence in others)]
+    if found.rest:
+        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in found.rest)
+        title = "1 more finding" if len(found.rest) == 1 else f"{len(found.rest)} more findings"
+        paragraphs.append(f"<details><summary>{title}</summary><ul>{items}</ul></details>")
+    return "".join(paragraphs)
 
 
 def _rest(study: Study) -> str:

@@ -13,11 +13,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmexp.analysis.scaling.answers import Answer, Best
+from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.checks import FAR, size_of
 from lmexp.analysis.scaling.fit import Estimate
-from lmexp.analysis.scaling.irreducible import Irreducible
 from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.words import (
+    beyond,
+    estimate_text,
+    flops_text,
+    headline,
+    in_cost,
+    interval_text,
+    loss_text,
+    number,
+)
 from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
 from lmexp.units import printable, si
@@ -81,64 +90,6 @@ def about_points(points: Points) -> list[str]:
     return said
 
 
-def headline(answer: Answer) -> list[str]:
-    """Return the answer in two or three sentences: the best size by the law that predicted the held-out runs best, and
-    whether the approaches and the other laws agree with it. If they do not, this is the answer.
-    """
-    law = answer.trusted
-    held = law.holdout
-    said = []
-    if answer.cost and answer.bought:
-        first = answer.bought[0]
-        amount = f"{in_cost(first.amount, answer.cost)} of {column(answer.cost).title}"
-        said.append(f"{amount} buy a loss of {estimate_text(first.loss, loss_text)}.")
-    for row in [row for row in answer.best if row.by == law.law.name][:1]:
-        said += _best_size(answer, row)
-    if held and len(answer.fit.laws) > 1:
-        off = f"{held.mean_absolute_error:.2%} off on average"
-        said.append(f"{law.law.name} predicts the runs with the largest fifth of compute best: {off}.")
-    elif held:
-        off = f"{held.mean_absolute_error:.2%} off on average"
-        said.append(f"Fitted to the smaller runs, the law predicts the largest fifth {off}.")
-    return said + [irreducible_text(each) for each in answer.irreducible]
-
-
-def irreducible_text(irreducible: Irreducible) -> str:
-    """Return what a law's irreducible loss is beside the loss that no model can beat, as a sentence."""
-    if irreducible.value == 0:
-        return f"{irreducible.by} does not identify E; the floor of this text is {irreducible.floor:.4f}."
-    low, high = f"{irreducible.low:.4f}", f"{irreducible.high:.4f}"
-    place = "inside" if irreducible.is_inside else "outside"
-    return (
-        f"E = {irreducible.value:.4f} ({low} to {high}) by {irreducible.by}; the floor of this text is "
-        f"{irreducible.floor:.4f}: {place} the interval."
-    )
-
-
-def _best_size(answer: Answer, row: Best) -> list[str]:
-    """Return the best size for the first budget, by the trusted law, and what the others say about it."""
-    budget = f"At {flops_text(row.flops)} FLOPs"
-    compared = answer.agreement
-    of_name = {other.by: other.params for other in answer.best if other.flops == row.flops}
-
-    def by(names: Sequence[str]) -> str:
-        return ", ".join(f"{estimate_text(of_name[name], si)} by {name}" for name in names)
-
-    if compared is not None and compared.disagree:
-        off = answer.biases.get("approach_2") if "approach_2" in compared.disagree else None
-        return [
-            f"{budget} the best size is not settled: {by([row.by, *compared.disagree])}. They differ by more than "
-            "their intervals allow.",
-            *([f"approach_2 would be {off.params:+.0%} off on this grid if chinchilla held exactly."] if off else []),
-            "More runs of equal compute, with sizes on both sides of these, would settle it.",
-        ]
-    sizes = f"{estimate_text(row.params, si)} parameters and {estimate_text(row.tokens, si)} tokens"
-    said = [f"{budget} the best model has {sizes}, by {row.by}."]
-    if compared is not None and compared.agree:
-        said.append(f"Within their intervals, {' and '.join(compared.agree)} agree on the size.")
-    return said
-
-
 def tables(answer: Answer) -> list[tuple[str, tuple[str, ...], Rows]]:
     """Return the tables of a fit, each with its title and headings; all cells are text."""
     titled = [
@@ -177,7 +128,7 @@ def law_rows(answer: Answer) -> Rows:
             rows.append((name if i == 0 else "", parameter, number(value), interval))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
-        rows.append((name, "a in N* ~ C^a", number(value), _interval_text(low, high, number)))
+        rows.append((name, "a in N* ~ C^a", number(value), interval_text(low, high, number)))
     return rows
 
 
@@ -263,49 +214,9 @@ def _table(headings: Sequence[str], rows: Rows) -> Table:
     return result
 
 
-def estimate_text(estimate: Estimate, write: Any) -> str:
-    """Return `1.2 (1.1 to 1.3)`."""
-    value, low, high = (float(part) for part in estimate)
-    if math.isnan(value):
-        return "–"
-    return f"{write(value)} ({_interval_text(low, high, write)})" if not math.isnan(low) else write(value)
-
-
 def two_lines(estimate: Estimate, write: Any) -> str:
     """Return an estimate, its interval below it, for a narrow table."""
     value, low, high = (float(part) for part in estimate)
     if math.isnan(value):
         return "–"
-    return str(write(value)) if math.isnan(low) else f"{write(value)}\n{_interval_text(low, high, write)}"
-
-
-def _interval_text(low: float, high: float, write: Any) -> str:
-    """Return `1.1 to 1.3`, or a dash if there is no interval."""
-    return "–" if math.isnan(low) else f"{write(low)} to {write(high)}"
-
-
-def number(value: float) -> str:
-    """Return a parameter of a law with four digits, as a power of ten if it is huge or tiny."""
-    return f"{value:.4g}"
-
-
-def loss_text(value: float) -> str:
-    """Return a loss with as many decimals as a fit can determine."""
-    return f"{value:.3f}"
-
-
-def flops_text(value: float) -> str:
-    """Return FLOPs as the field writes them: 1e18, 5.76e23."""
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
-def beyond(times: float) -> str:
-    """Return how far a budget is from the largest run."""
-    return "largest run" if abs(times - 1) < 0.005 else f"{times:.3g}x the largest run"
-
-
-def in_cost(value: float, cost: str) -> str:
-    """Return an amount of a cost with its unit."""
-    unit = column("train_flops" if cost == "flops" else cost).unit
-    return f"{flops_text(value) if 'flops' in cost else f'{value:.4g}'} {unit}".rstrip()
+    return str(write(value)) if math.isnan(low) else f"{write(value)}\n{interval_text(low, high, write)}"

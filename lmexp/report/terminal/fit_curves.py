@@ -1,7 +1,8 @@
 """A fit of loss curves as text: the law, and how well it predicts other schedules."""
 
 from lmexp.analysis.scaling.multipower import FORMULA, NAME, CurveFit, Tested
-from lmexp.report.terminal.fit import LAWS, FitText, Rows, estimate_text, loss_text, number
+from lmexp.analysis.scaling.words import estimate_text, loss_text, number
+from lmexp.report.terminal.fit import LAWS, FitText, Rows
 from lmexp.units import printable, si
 
 SCHEDULES = ("schedule", "final loss", "measured", "mean error", "worst", "R2")

@@ -1,4 +1,4 @@
-"""A study in the terminal: the findings, the side-by-side table, the means over seeds, and what did not finish.
+"""A study in the terminal: what it says, the side-by-side table, the means over seeds, and what did not finish.
 
 The table fits the width of the terminal (layout.py). A long table is cut to its first rows and the frontier.
 """
@@ -29,7 +29,7 @@ MAX_REASONS = 20
 
 
 def print_study(shown: StudyView, console: Console) -> None:
-    """Print a study: its question, the findings, the answers, the tables, and the runs that did not finish.
+    """Print a study: its question, what it says, the answers, the tables, and the runs that did not finish.
 
     Raises UserError for a quality, a cost or a sort that is no column of numbers, and for a wrong expression.
     """
@@ -39,7 +39,10 @@ def print_study(shown: StudyView, console: Console) -> None:
     if study.question:
         console.print(Text(study.question, style="italic"))
     console.print()
-    for sentence in findings(study, quality, cost):
+    found = findings(study, quality, cost)
+    for sentence in found.answer:
+        console.print(Text(printable(sentence), style="bold"))
+    for sentence in found.rest:
         console.print(Text(printable(sentence)))
     if shown.answers:
         console.print()

@@ -8,7 +8,7 @@ from lmexp.analysis.scaling.answers import answer
 from lmexp.analysis.scaling.fit import Estimate
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
-from lmexp.report.terminal.fit import headline
+from lmexp.analysis.scaling.words import headline
 
 EPOCH = PUBLISHED_LAWS["epoch"].theta
 

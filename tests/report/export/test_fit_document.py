@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.answers import Answer, answer
+from lmexp.analysis.scaling.words import headline
 from lmexp.report.charts.fit import fit_charts
 from lmexp.report.export.fit_document import fit_document
 from lmexp.report.export.fit_latex import fit_latex
 from lmexp.report.page.fit import write_fit, write_fit_charts
-from lmexp.report.terminal.fit import headline
 from tests.analysis.scaling.designs import grid
 
 

@@ -44,7 +44,7 @@ def test_the_page_the_document_and_the_analysis_have_the_same_effect(study: Stud
 
 def test_the_findings_in_the_terminal_and_the_drawn_chart_have_it_too(study: Study, tmp_path):
     mean, half = on_the_page(study, "loss")
-    (sentence,) = [said for said in findings(study) if said.startswith("precision bf16 against fp32")]
+    (sentence,) = [said for said in findings(study).sentences if said.startswith("precision bf16 against fp32")]
     assert f"loss +{mean:.4f} ± {half:.4f} (95 %, 6 pairs of equal seed)" in sentence
     write_charts(study, tmp_path, "loss", "train_seconds", ["svg"])
     drawn = re.search(rf'"{LABEL}: (\S+), 95 % interval (\S+) to (\S+)"', (tmp_path / "charts/effects.svg").read_text())

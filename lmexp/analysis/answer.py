@@ -1,0 +1,218 @@
+"""The answer to the question of a study, in a few sentences that its design determines.
+
+- A grid of sizes and tokens, or of sizes at several amounts of compute, is answered by a law: the best size for the
+  compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them).
+- A search is answered by its best run or, with several objectives, by the ends of their frontier.
+- Anything else is answered by the best setting, the settings that cannot be told from it, and the largest effects; of
+  two arms, also by the compute that one needs for the quality of the other.
+
+Where settings are ranked and none has two finished seeds, the first sentence says that nobody knows which differences
+are noise, and what it takes to find out.
+"""
+
+import pickle
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmexp.analysis.best import about_ties, headline
+from lmexp.analysis.columns import in_words
+from lmexp.analysis.effects.effects import Effect, all_effects
+from lmexp.analysis.effects.pairing import comparable_runs
+from lmexp.analysis.effects.ranking import Ranking
+from lmexp.analysis.effects.sentences import effect_in_words
+from lmexp.analysis.frontier import frontier, is_done, numbers
+from lmexp.analysis.phrases import size_text
+from lmexp.analysis.scaling.answers import Answer as Fitted
+from lmexp.analysis.scaling.answers import answer as fitted_answer
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.readers import points_of_study
+from lmexp.analysis.scaling.words import about_compute
+from lmexp.analysis.table import Study, final_rows, name_at
+from lmexp.analysis.versus.arms import arms_by_words
+from lmexp.analysis.versus.versus import in_words as speedup_in_words
+from lmexp.analysis.versus.versus import versus
+from lmexp.config.overrides import written
+from lmexp.errors import UserError
+from lmexp.runs.columns import column, higher_is_better
+
+MAX_SENTENCES = 5
+"""An answer has no more sentences than this; the findings have the rest."""
+MORE_SEEDS = 3
+"""More seeds of one setting that are proposed where none is repeated: 4 seeds give 3 degrees of freedom."""
+
+
+class Design(StrEnum):
+    """What kind of question a study's cells can answer."""
+
+    SCALING = "scaling"
+    SEARCH = "search"
+    SETTINGS = "settings"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a study's question."""
+
+    design: Design
+    sentences: tuple[str, ...]
+    """At most MAX_SENTENCES, the most important first."""
+
+
+def answer(study: Study, quality: str, cost: str, ranked: Ranking | None) -> Answer:
+    """Return the answer of a study whose rows can be ranked together; `ranked` are its arms if seeds are repeated.
+
+    Raises UserError for a quality or a cost that is not a numeric column.
+    """
+    law = _law(study, quality)
+    if law is not None:
+        return Answer(Design.SCALING, tuple(about_compute(law)[:MAX_SENTENCES]))
+    best = headline(study, quality, cost, ranked)
+    unknown = [] if ranked else about_unknown_noise(study, quality, cost)
+    if study.objectives:
+        return Answer(Design.SEARCH, (*unknown, best, *_about_objectives(study)))
+    said = [*unknown, best, *(about_ties(ranked, quality, cost) if ranked else [])]
+    said += _about_two_arms(study, quality) + _largest_effects(study, quality, cost)
+    return Answer(Design.SETTINGS, tuple(said[:MAX_SENTENCES]))
+
+
+def _law(study: Study, quality: str) -> Fitted | None:
+    """Return the fitted laws of a study of sizes and tokens alone; None for another design, or if no law can be fitted.
+
+    In such a study, parameters and tokens say all that varies: no two runs of one seed agree in both. Axes that are
+    texts, such as kinds of positions, are no sizes.
+    """
+    rows = final_rows(study.table)
+    if quality != study.default_quality or study.objectives or len(rows) < 2:
+        return None
+    axes = [axis for axis in study.varied if axis not in ("seed", "model")]
+    one = ("family", "precision", "task")
+    if not all(pd.api.types.is_numeric_dtype(rows[axis]) for axis in axes) or (rows[[*one]].nunique() > 1).any():
+        return None
+    if rows.duplicated(["n_params", "tokens", "seed"]).any():
+        return None
+    try:
+        points = points_of_study(study)
+        return _fitted(_Hashed(points))
+    except UserError:
+        return None
+
+
+class _Hashed:
+    """Points that compare by their content, so that the terminal, the page and a page that is served fit them once."""
+
+    def __init__(self, points: Points) -> None:
+        self.points = points
+        self._content = pickle.dumps(points)
+
+    def __hash__(self) -> int:
+        return hash(self._content)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and self._content == other._content
+
+
+@lru_cache(maxsize=8)
+def _fitted(points: _Hashed) -> Fitted:
+    return fitted_answer(points.points)
+
+
+def _largest_effects(study: Study, quality: str, cost: str) -> list[str]:
+    """Return the largest effect of each axis in words, the largest first."""
+    if not [axis for axis in study.varied if axis != "seed"]:
+        return []
+    largest: list[Effect] = [
+        max(effects, key=lambda effect: abs(effect.mean))
+        for effects in all_effects(study, quality, cost).values()
+        if effects
+    ]
+    largest.sort(key=lambda effect: (bool(effect.is_within_noise), -abs(effect.mean)))
+    return [effect_in_words(effect, quality, cost) for effect in largest]
+
+
+def _about_two_arms(study: Study, quality: str) -> list[str]:
+    """Return how much less compute one of two arms needs for the quality of the other (versus/versus.py).
+
+    Two arms are the values of the only axis, or of the only axis of texts beside sizes and budgets. Nothing is
+    returned where their runs do not say.
+    """
+    axes = [axis for axis in study.varied if axis != "seed"]
+    texts = [axis for axis in axes if not pd.api.types.is_numeric_dtype(study.table[axis])]
+    (axis, *others) = texts or axes or [""]
+    if others or not axis or study.table[axis].nunique() != 2 or not (texts or len(axes) == 1):
+        return []
+    try:
+        compared = versus(study, arms_by_words(study, [axis]), quality, ["flops"])
+    except UserError:
+        return []
+    (arm,) = compared.arms
+    one = arm.costs.get("flops")
+    if one is None or one.overall.value is None:
+        return []
+    return [speedup_in_words(one.overall, compared.baseline, arm.arm, one.cost, compared.confidence)]
+
+
+def _about_objectives(study: Study) -> list[str]:
+    """Return what the frontier of a search with several objectives reaches from; nothing for one objective."""
+    if len(study.objectives) < 2:
+        return []
+    table, (first, *others) = study.table, study.objectives
+    on = np.flatnonzero(frontier(table, first, others))
+    if len(on) < 2:
+        return []
+    values = numbers(table, first)[on]
+    ends = on[[int(np.argmin(values)), int(np.argmax(values))]]
+    ends = ends[::-1] if higher_is_better(first) else ends
+
+    def said(at: int) -> str:
+        values = [in_words(name, numbers(table, name)[at]) for name in study.objectives]
+        return f"{name_at(table, at)} ({', '.join(values)})"
+
+    titles = " and ".join(column(name).title for name in study.objectives)
+    return [
+        f"{len(on)} of {int(is_done(table).sum())} finished runs are on the frontier of {titles}, "
+        f"from {said(int(ends[0]))} to {said(int(ends[1]))}."
+    ]
+
+
+def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
+    """Say that noise is unknown since no setting has two finished seeds, and what it takes to know it."""
+    runs = comparable_runs(study, quality)
+    if len(runs) < 2 or not study.axes:
+        return []
+    ends = np.sort(numbers(runs, quality) * (-1 if higher_is_better(quality) else 1))[:2]
+    gap = size_text(quality, float(ends[1] - ends[0]))
+    return [
+        f"No cell has two finished seeds, so nobody knows which differences are noise, not even the {gap} between the "
+        f"first and the second{_cheapest_way(study, runs, cost)}."
+    ]
+
+
+def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
+    """Return the command that repeats the cheapest run with other seeds, and its price; of a search, only the price."""
+    spent = numbers(runs, cost)
+    if not np.isfinite(spent).any() or higher_is_better(cost):
+        return ""
+    row = runs.iloc[int(np.nanargmin(spent))]
+    price = in_words(cost, MORE_SEEDS * float(np.nanmin(spent)))
+    said = f": {MORE_SEEDS} more seeds of {row['slug']}, for about {price}, would show it"
+    if len(study.names) > 1 or study.objectives or not _is_crossed(study):
+        return said
+    words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
+    command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
+    return f"{said} (`{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`)"
+
+
+def _is_crossed(study: Study) -> bool:
+    """Whether the cells of a study are all combinations of its axes, so that one value of each names a cell."""
+    cells = study.table.drop_duplicates("run_id")
+    return len(cells) + len(study.skipped) == int(np.prod([len(values) for values in study.axes.values()]))
+
+
+def _plain(value: Any) -> Any:
+    return None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
