@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
     from lmexp.launch.policy import Policy
     from lmexp.resolve.planned import Sweep
+    from lmexp.runs.manifest import LookRule
     from lmexp.study.evaluations import FailedEvaluation
     from lmexp.study.forecast import SealedForecasts
     from lmexp.study.paper import PaperReport
@@ -96,6 +97,10 @@ def sweep(
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
     policy: "Policy | None" = None,
+    seeds: str | None = None,
+    difference: float | None = None,
+    cap: int | None = None,
+    quality: str | None = None,
     trust: Iterable[str] = (),
     verbose: bool = False,
 ) -> "SweepResult":
@@ -110,13 +115,21 @@ def sweep(
             sweep: `lmexp.sweep(None, ["model=gpt_nano", "model.n_layers=1,2"])`.
         overrides: Hydra overrides, as after `lmexp sweep`; one with several values is an axis.
         folder: name of the sweep's folder in `output_dir` [default: the sweep's name; `multirun` without one].
+        seeds: "auto" adds seeds to the arms that may be the best, until the others are told from it or a difference is
+            ruled out; docs/sweeps.md describes the rule. [default: as many as the sweep says]
+        difference: with seeds="auto", the smallest difference that matters, in the unit of the quality.
+        cap: with seeds="auto", the most seeds of an arm [default: 10].
+        quality: with seeds="auto", the column that arms are compared by [default: loss].
         output_dir, config_dir, policy, trust, verbose: as for `run`.
 
     Raises UserError for wrong input, before anything has started.
     """
     listed, folder = _listed(overrides), folder or (None if name else "multirun")
     with _trusting(trust):
-        return _run(name, listed, folder, output_dir, config_dir, policy, verbose)
+        from lmexp.study.seeds import look_rule
+
+        rule = look_rule(seeds, difference, cap, quality)
+        return _run(name, listed, folder, output_dir, config_dir, policy, verbose, rule)
 
 
 def plan(
@@ -430,9 +443,18 @@ def _run(
     config_dir: Folder | None,
     policy: "Policy | None",
     verbose: bool,
+    looks: "LookRule | None" = None,
 ) -> "SweepResult":
     """Resolve and run, with the plan and the progress on standard error if `verbose`."""
-    return _run_resolved(_resolve(name, overrides, folder, output_dir, config_dir, verbose), policy, verbose)
+    if looks is None:
+        return _run_resolved(_resolve(name, overrides, folder, output_dir, config_dir, verbose), policy, verbose)
+    from lmexp.study.seeds import cost_of_looks, resolve_with_looks, run_with_looks
+
+    say = _say(verbose)
+    resolved = resolve_with_looks(name, overrides, looks, _outputs(output_dir), _path(config_dir), folder, say)
+    for line in cost_of_looks(resolved) if verbose else []:
+        say(line)
+    return run_with_looks(resolved, lambda batch: _run_resolved(batch, policy, verbose), say)
 
 
 def _resolve(

@@ -23,6 +23,7 @@ import pandas as pd
 from lmexp.analysis.best import about_ties, headline
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.effects.effects import Effect, all_effects
+from lmexp.analysis.effects.looks import about_looks
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.effects.sentences import effect_in_words
@@ -76,8 +77,12 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None) -> Ans
     unknown = [] if ranked else about_unknown_noise(study, quality, cost)
     if study.objectives:
         return Answer(Design.SEARCH, (*unknown, best, *_about_objectives(study)))
-    said = [*unknown, best, *(about_ties(ranked, quality, cost) if ranked else [])]
-    said += _about_two_arms(study, quality) + _largest_effects(study, quality, cost)
+    said = [*unknown, best]
+    if study.looks:
+        said += about_looks(study, quality)
+    elif ranked:
+        said += about_ties(ranked, quality, cost)
+    said += [*_about_two_arms(study, quality), *_largest_effects(study, quality, cost)]
     return Answer(Design.SETTINGS, tuple(said[:MAX_SENTENCES]))
 
 
@@ -132,7 +137,7 @@ def _largest_effects(study: Study, quality: str, cost: str) -> list[str]:
         if effects
     ]
     largest.sort(key=lambda effect: (bool(effect.is_within_noise), -abs(effect.mean)))
-    return [effect_in_words(effect, quality, cost) for effect in largest]
+    return [effect_in_words(effect, quality, cost, is_judged=not study.looks) for effect in largest]
 
 
 def _about_two_arms(study: Study, quality: str) -> list[str]:

@@ -70,7 +70,7 @@ def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
     if answered.design is not Design.SCALING:
         rest += about_axes(study, runs, quality, cost)
     if ranked:
-        rest += about_seeds(ranked, quality)
+        rest += about_seeds(ranked, quality, is_fixed=not study.looks)
     rest += _about_baselines(study.table)
     rest += _about_floor(study.table, quality)
     rest += _about_unknown(study.table, quality) + _about_peaks(study.table)

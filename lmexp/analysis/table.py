@@ -26,7 +26,7 @@ from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import RunDir, runs_in
-from lmexp.runs.manifest import INIT, Axes, Cell, Manifest, SkippedCell, Values, read_manifest
+from lmexp.runs.manifest import INIT, Axes, Cell, LookRule, Manifest, SkippedCell, Values, read_manifest
 from lmexp.runs.record import Row, identity_columns, kaplan_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
@@ -55,6 +55,8 @@ class Study:
     """The folders of the sweeps."""
     objectives: tuple[str, ...] = ()
     """The columns that the sweeps optimise, if all of them are searches for the same ones."""
+    looks: tuple[LookRule, ...] = ()
+    """The rules of the sweeps whose seeds were added by looking at results."""
 
     @property
     def name(self) -> str:
@@ -188,6 +190,7 @@ def load_study(folders: list[Path], all_runs: bool = False) -> Study:
         runs=runs,
         folders=tuple(folders),
         objectives=_common([tuple(manifest.objectives) for manifest in manifests]),
+        looks=tuple(manifest.looks for manifest in manifests if manifest.looks),
     )
 
 

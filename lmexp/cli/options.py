@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
+    from lmexp.runs.manifest import LookRule
 
 LAST = ("output_dir", "config_dir", "trust", "as_json", "debug")
 """Options that every help text lists last, in this order."""
@@ -133,6 +134,32 @@ class PolicyOptions:
         stop, retries = parse_on_failure(self.on_failure)
         seconds = None if self.timeout is None else parse_duration(self.timeout)
         return Policy(stop, retries, seconds, self.max_hours, self.max_dollars, self.max_flops)
+
+
+@dataclass(frozen=True)
+class SeedOptions:
+    """How many seeds an arm gets, if results decide it."""
+
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto", help="auto: add seeds to the arms that may be the best, until --difference is settled."
+        ),
+    ] = None
+    difference: Annotated[
+        float | None,
+        typer.Option(help="With --seeds auto: the smallest difference that matters, in the unit of the quality."),
+    ] = None
+    cap: Annotated[int | None, typer.Option(help="With --seeds auto: the most seeds of an arm [default: 10].")] = None
+    quality: Annotated[
+        str | None, typer.Option(help="With --seeds auto: the column that arms are compared by [default: loss].")
+    ] = None
+
+    def parse(self) -> "LookRule | None":
+        """Return the rule, or None. Raises UserError for options that are wrong or do not go together."""
+        from lmexp.study.seeds import look_rule
+
+        return look_rule(self.seeds, self.difference, self.cap, self.quality)
 
 
 def flat(verb: Callable[..., None]) -> Callable[..., None]:

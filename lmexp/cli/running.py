@@ -29,6 +29,16 @@ def run_and_report(
     end_with_failures(result, is_one_run)
 
 
+def run_looks_and_report(resolved: "Sweep", policy: "Policy", as_json: bool) -> None:
+    """Run a sweep whose seeds are added by looking, and report; exit with 1 if a run failed."""
+    from lmexp.study.seeds import cost_of_looks, run_with_looks
+
+    say_all(cost_of_looks(resolved))
+    result = run_with_looks(resolved, lambda batch: run_with_progress(batch, policy), say)
+    show_report(list(result.folders), as_json=as_json)
+    end_with_failures(result)
+
+
 def run_with_progress(resolved: "Sweep", policy: "Policy", what_follows: Sequence[str] = ()) -> "SweepResult":
     """Say the plan of a sweep, run it, and return what became of its runs; exit if it is stopped or breaks off.
 

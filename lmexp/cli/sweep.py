@@ -7,15 +7,21 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import RUN, print_json, print_line, say, verb
-from lmexp.cli.options import CommonWithConfigs, Overrides, PolicyOptions, SweepName
-from lmexp.cli.running import run_and_report
+from lmexp.cli.options import CommonWithConfigs, Overrides, PolicyOptions, SeedOptions, SweepName
+from lmexp.cli.running import run_and_report, run_looks_and_report
 
 
-@verb(RUN, "lmexp sweep demo", "lmexp sweep demo precision=bf16 budget.tokens=1e6")
+@verb(
+    RUN,
+    "lmexp sweep demo",
+    "lmexp sweep demo precision=bf16 budget.tokens=1e6",
+    "lmexp sweep demo --seeds auto --difference 0.01",
+)
 def sweep(
     name: SweepName,
     common: CommonWithConfigs,
     policy: PolicyOptions,
+    seeds: SeedOptions,
     overrides: Overrides = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Run in the background, even after the terminal closes.")
@@ -24,11 +30,19 @@ def sweep(
     """Run a sweep: check every cell, print the plan, run what is not done, report. Run it again to resume."""
     from lmexp.resolve.sweep import resolve_sweep
     from lmexp.study.run import resolve_to_run
+    from lmexp.study.seeds import resolve_with_looks
 
-    parsed, overrides = policy.parse(), overrides or []
+    parsed, rule, overrides = policy.parse(), seeds.parse(), overrides or []
     if detach:  # resolve here too, so that wrong input is reported before anything starts
-        resolved = resolve_sweep(name, overrides, common.output_dir, common.config_dir, say=say)
+        if rule:
+            resolved = resolve_with_looks(name, overrides, rule, common.output_dir, common.config_dir, say=say)
+        else:
+            resolved = resolve_sweep(name, overrides, common.output_dir, common.config_dir, say=say)
         _detach(resolved.name, resolved.folder, common.as_json)
+    if rule:
+        resolved = resolve_with_looks(name, overrides, rule, common.output_dir, common.config_dir, say=say)
+        run_looks_and_report(resolved, parsed, common.as_json)
+        return
     resolved = resolve_to_run(name, overrides, common.output_dir, common.config_dir, None, say)
     run_and_report(resolved, parsed, common.as_json)
 

@@ -12,7 +12,7 @@ from lmexp.cost.device import Device
 from lmexp.cost.horizon import Horizon
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
-from lmexp.runs.manifest import Cell, Manifest, SkippedCell
+from lmexp.runs.manifest import Cell, LookRule, Manifest, SkippedCell
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class Sweep:
     warnings: list[str] = field(default_factory=list)
     search: Searched | None = None
     """None if all runs are known from the start."""
+    looks: LookRule | None = None
+    """How seeds are added as results come in; None if their number is fixed."""
 
     @property
     def examples(self) -> list[PlannedRun]:
@@ -85,6 +87,7 @@ class Sweep:
             ],
             skipped=self.skipped,
             objectives=list(self.search.spec.objectives) if self.search else [],
+            looks=self.looks,
         )
 
     def _relative(self, path: Path) -> str:

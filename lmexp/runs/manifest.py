@@ -43,6 +43,17 @@ class SkippedCell(BaseModel):
     reason: str = ""
 
 
+class LookRule(BaseModel):
+    """How `sweep --seeds auto` decides which arms get another seed. Fixed at the start: a look cannot be taken back."""
+
+    quality: str
+    """The column that arms are compared by."""
+    difference: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """A difference in the quality that matters; smaller ones need not be found."""
+    cap: Annotated[int, Field(ge=3, le=1000)]
+    """The most seeds of an arm."""
+
+
 class Manifest(BaseModel):
     """What a sweep is made of. Keys that a later version adds are ignored."""
 
@@ -54,18 +65,25 @@ class Manifest(BaseModel):
     skipped: list[SkippedCell] = []
     objectives: list[str] = []
     """The columns that a search optimises; empty for a sweep that is no search."""
+    looks: LookRule | None = None
+    """How seeds were added; None if their number was fixed."""
     former_axes: list[str] = []
     """Other axes that earlier commands of the sweep had; runs of these commands may still lie in its folder."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write a sweep's manifest, atomically; the axes of the one that it replaces are kept as `former_axes`."""
+    """Write a sweep's manifest, atomically; the axes of the one that it replaces are kept as `former_axes`.
+
+    So is its rule of looks, if the two share runs.
+    """
     try:
         earlier = read_manifest(folder) or manifest
     except UserError:  # it is replaced, and only the names of its axes are lost
         earlier = manifest
     former = [axis for axis in [*earlier.former_axes, *earlier.axes] if axis not in manifest.axes]
-    manifest = manifest.model_copy(update={"former_axes": list(dict.fromkeys(former))})
+    shared = {cell.run_id for cell in earlier.cells} & {cell.run_id for cell in manifest.cells}
+    looks = manifest.looks or (earlier.looks if shared else None)  # these runs were chosen by looking, whoever asks now
+    manifest = manifest.model_copy(update={"former_axes": list(dict.fromkeys(former)), "looks": looks})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 

@@ -96,3 +96,18 @@ def test_of_two_arms_the_answer_has_the_speedup_of_versus(tmp_path):
     (said,) = [sentence for sentence in findings(study).answer if sentence.startswith("For equal quality")]
     result = compare([tmp_path / "lawful"], arms=["precision"], costs=["flops"])
     assert [said] == result.sentences and "times the training compute" in said
+
+
+def test_where_seeds_were_added_by_looking_no_test_for_a_fixed_number_of_them_judges(tmp_path):
+    runs = [
+        ({"precision": p, "seed": s}, 3.0 + 0.02 * s + 0.1 * (p == "bf16"), 1.0)
+        for p in ("fp32", "bf16")
+        for s in range(3)
+    ]
+    axes = {"precision": ["fp32", "bf16"], "seed": [0, 1, 2]}
+    fixed = findings(study_of(tmp_path / "fixed", runs, axes))
+    looks = {"quality": "loss", "difference": 0.01, "cap": 5}
+    looked = findings(study_of(tmp_path / "looked", runs, axes, looks=looks))
+    assert any("more than seeds explain" in sentence for sentence in fixed.answer)
+    assert not any("seeds explain" in sentence or "Holm" in sentence for sentence in looked.sentences)
+    assert looked.answer[1].startswith("Look at 3 seeds: fp32 has the best mean loss; bf16 behind by 0.1")

@@ -24,7 +24,9 @@ def about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> lis
     effects = {axis: every[axis] for axis in varied if every[axis]}
     reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in effects.items()}
     told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MAX_AXES))
-    sentences = [said for axis in effects if axis in told for said in _about_axis(axis, effects[axis], quality, cost)]
+    sentences = [
+        said for axis in effects if axis in told for said in _about_axis(effects[axis], quality, cost, not study.looks)
+    ]
     rest = [axis for axis in effects if axis not in told]
     if rest:
         most = size_text(quality, max(reach[axis] for axis in rest))
@@ -41,23 +43,27 @@ def about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> lis
     return sentences
 
 
-def _about_axis(axis: str, effects: list[Effect], quality: str, cost: str) -> list[str]:
+def _about_axis(effects: list[Effect], quality: str, cost: str, is_judged: bool) -> list[str]:
     """Say what each value of an axis does compared with the first; if there are many, only the best and the worst."""
     told = effects
     if len(effects) > SEVERAL:
         ranked = sorted(effects, key=lambda effect: effect.mean, reverse=higher_is_better(quality))
         told = [ranked[0], ranked[-1]]
-    between = [f"The other {len(effects) - 2} values of {axis} lie between these."] if told != effects else []
-    return [effect_in_words(effect, quality, cost) for effect in told] + between
+    between = (
+        [f"The other {len(effects) - 2} values of {effects[0].axis} lie between these."] if told != effects else []
+    )
+    return [effect_in_words(effect, quality, cost, is_judged) for effect in told] + between
 
 
-def effect_in_words(effect: Effect, quality: str, cost: str) -> str:
-    """Return an effect as a sentence."""
+def effect_in_words(effect: Effect, quality: str, cost: str, is_judged: bool = True) -> str:
+    """Return an effect as a sentence; unless `is_judged`, without whether seeds may explain it."""
     pairs, half = len(effect.changes), effect.half
     spec = number_format(quality, effect.changes) or ",.4g"
     signed = [signed_text(change, spec) for change in (effect.mean, *sorted(effect.changes))]
     if effect.noise is not None and half is not None:
-        judged = {True: ", within noise", False: ", more than seeds explain", None: ""}[effect.is_within_noise]
+        judged = {True: ", within noise", False: ", more than seeds explain", None: ""}[
+            effect.is_within_noise if is_judged else None
+        ]
         change = f"{signed[0]} ± {half_text(half, spec)} (95 %, {pairs} pairs of equal seed){judged}"
     elif pairs > 1:
         change = f"{signed[0]} (mean of {pairs} pairs, from {signed[1]} to {signed[-1]})"
@@ -71,18 +77,19 @@ def effect_in_words(effect: Effect, quality: str, cost: str) -> str:
     return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {change}{price}{speed}."
 
 
-def about_seeds(ranked: Ranking, quality: str) -> list[str]:
-    """Say how much the seed alone changes the quality."""
+def about_seeds(ranked: Ranking, quality: str, is_fixed: bool = True) -> list[str]:
+    """Say how much the seed alone changes the quality; `is_fixed`: whether the number of seeds was not a result."""
     noise, title = ranked.noise, column(quality).title
     cells = "1 cell" if noise.cells == 1 else f"{noise.cells} cells"
     if noise.sd == 0:
         return [f"All seeds of a cell gave the same {title} ({cells}): they say nothing of noise."]
     spec = number_format(quality, [noise.sd]) or ",.4g"
     low, sd, high = (format_number(value, spec) for value in (noise.low, noise.sd, noise.high))
-    said = (
-        f"Seeds alone move the {title} by {sd} (standard deviation within {cells}; 95 % interval {low} to {high}). "
-        "What a t test with that scatter does not find, two-sided at 5 % with Holm's correction, is within noise."
-    )
+    said = f"Seeds alone move the {title} by {sd} (standard deviation within {cells}; 95 % interval {low} to {high})."
+    if is_fixed:
+        said += (
+            " What a t test with that scatter does not find, two-sided at 5 % with Holm's correction, is within noise."
+        )
     alone = sum(arm.quality.n == 1 for arm in ranked.arms)
     if not alone:
         return [said]
