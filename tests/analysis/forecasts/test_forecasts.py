@@ -200,6 +200,7 @@ def test_two_forecasts_at_once_are_both_whole(folder: Path):
     assert not [name for name in (folder / "forecasts").iterdir() if name.suffix != ".json"]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_terminal_show_the_same_forecasts(folder: Path, capsys: pytest.CaptureFixture[str]):
     add_run(folder.parent, **BIG, loss=1.004 * true_loss(**BIG), started=date_of(folder) + 60, seed=50)
     shown = scores_of([folder], folder.parent)
@@ -237,6 +238,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow  # of each, the law is fitted first
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_input_is_one_sentence_and_writes_nothing(folder: Path, name: str):
     sweep, budgets, runs, message = WRONG[name]
