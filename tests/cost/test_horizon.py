@@ -83,7 +83,10 @@ def test_milestones_that_cannot_be_reached_are_refused(resolved: Callable[..., R
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["schedule=cosine"], "schedule=wsd, whose cool-down branches off at each milestone, or schedule=constant"),
+        (
+            ["schedule=cosine"],
+            "schedule=wsd or wsd_linear, whose cool-down branches off at each milestone, or schedule=constant",
+        ),
         (["schedule=wsd", "budget.tokens=null", "budget.seconds=10"], r"budget\.seconds is not: set tokens, flops"),
         (["schedule=wsd", "evaluation.patience=2"], r"evaluation\.patience may end a run at any evaluation"),
     ],

@@ -44,6 +44,7 @@ def _remember(folder: Path, number: int) -> None:
         remember_peaks(folder, f"{number}-{again}", {"peak_flops": {"fp32": 1.0}})
 
 
+@pytest.mark.slow
 def test_runs_that_measure_at_the_same_time_lose_nothing(tmp_path: Path):
     context = multiprocessing.get_context("spawn")
     each = [context.Process(target=_remember, args=(tmp_path, number)) for number in range(4)]

@@ -162,6 +162,7 @@ def without_privileges() -> tuple[str, ...]:
     return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
 
 
+@pytest.mark.slow
 def test_an_output_folder_without_write_permission_is_said(files: Path, lmexp: Lmexp):
     (files / "outputs").mkdir(mode=0o555)
     ended = lmexp(*TEXT, "data.path=words.txt", prefix=without_privileges())

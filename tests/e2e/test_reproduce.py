@@ -55,6 +55,7 @@ def paper(tmp_path: Path, small: list[str]) -> None:
     (folder / "rates2024.yaml").write_text(PAPER + OmegaConf.to_yaml(settings))
 
 
+@pytest.mark.slow
 def test_a_paper_is_run_judged_and_listed(paper: None, tmp_path: Path, lmexp: Lmexp):
     nothing = lmexp("reproduce", "rates2024", "--no-run")
     assert nothing.returncode == 2 and "there is no sweep in" in nothing.stderr

@@ -128,6 +128,7 @@ def test_generate_continues_a_text_the_same_for_the_same_seed(finished: Path, lm
     assert len(greedy["text"].encode()) <= 5 * 3  # five bytes, or five signs for what is no character
 
 
+@pytest.mark.slow
 def test_a_run_is_moved_to_another_machine_and_run_there(finished: Path, tmp_path: Path):
     (run,) = (path.parent for path in finished.glob("outputs/train/*/record.json"))
     there = tmp_path / "elsewhere" / "train" / run.name
