@@ -22,7 +22,7 @@ import pandas as pd
 
 from lmexp.analysis.best import about_ties, headline
 from lmexp.analysis.columns import in_words
-from lmexp.analysis.effects.effects import Effect, all_effects
+from lmexp.analysis.effects.effects import Effects
 from lmexp.analysis.effects.looks import about_looks
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking
@@ -65,10 +65,11 @@ class Answer:
     """At most MAX_SENTENCES, the most important first."""
 
 
-def answer(study: Study, quality: str, cost: str, ranked: Ranking | None) -> Answer:
-    """Return the answer of a study whose rows can be ranked together; `ranked` are its arms if seeds are repeated.
+def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effects: Effects) -> Answer:
+    """Return the answer of a study whose rows can be ranked together.
 
-    Raises UserError for a quality or a cost that is not a numeric column.
+    `ranked` are its arms if seeds are repeated, `effects` those of its axes. Raises UserError for a quality or a cost
+    that is not a numeric column.
     """
     law = _law(study, quality)
     if law is not None:
@@ -82,7 +83,7 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None) -> Ans
         said += about_looks(study, quality)
     elif ranked:
         said += about_ties(ranked, quality, cost)
-    said += [*_about_two_arms(study, quality), *_largest_effects(study, quality, cost)]
+    said += [*_about_two_arms(study, quality), *_largest_effects(effects, quality, cost, is_judged=not study.looks)]
     return Answer(Design.SETTINGS, tuple(said[:MAX_SENTENCES]))
 
 
@@ -96,8 +97,8 @@ def _law(study: Study, quality: str) -> Fitted | None:
     if quality != study.default_quality or study.objectives or len(rows) < 2:
         return None
     axes = [axis for axis in study.varied if axis not in ("seed", "model")]
-    one = ("family", "precision", "task")
-    if not all(pd.api.types.is_numeric_dtype(rows[axis]) for axis in axes) or (rows[[*one]].nunique() > 1).any():
+    alike = ["family", "precision", "task"]
+    if not all(pd.api.types.is_numeric_dtype(rows[axis]) for axis in axes) or (rows[alike].nunique() > 1).any():
         return None
     if rows.duplicated(["n_params", "tokens", "seed"]).any():
         return None
@@ -127,24 +128,18 @@ def _fitted(points: _Hashed) -> Fitted:
     return fitted_answer(points.points)
 
 
-def _largest_effects(study: Study, quality: str, cost: str) -> list[str]:
-    """Return the largest effect of each axis in words, the largest first."""
-    if not [axis for axis in study.varied if axis != "seed"]:
-        return []
-    largest: list[Effect] = [
-        max(effects, key=lambda effect: abs(effect.mean))
-        for effects in all_effects(study, quality, cost).values()
-        if effects
-    ]
+def _largest_effects(effects: Effects, quality: str, cost: str, is_judged: bool) -> list[str]:
+    """Return the largest effect of each axis in words; first those that are more than noise, the largest first."""
+    largest = [max(of_axis, key=lambda effect: abs(effect.mean)) for of_axis in effects.values() if of_axis]
     largest.sort(key=lambda effect: (bool(effect.is_within_noise), -abs(effect.mean)))
-    return [effect_in_words(effect, quality, cost, is_judged=not study.looks) for effect in largest]
+    return [effect_in_words(effect, quality, cost, is_judged) for effect in largest]
 
 
 def _about_two_arms(study: Study, quality: str) -> list[str]:
     """Return how much less compute one of two arms needs for the quality of the other (versus/versus.py).
 
-    Two arms are the values of the only axis, or of the only axis of texts beside sizes and budgets. Nothing is
-    returned where their runs do not say.
+    Two arms are the values of the only axis, or of the only axis of texts beside axes of numbers. Nothing is returned
+    if the runs of some cell do not give a speedup.
     """
     axes = [axis for axis in study.varied if axis != "seed"]
     texts = [axis for axis in axes if not pd.api.types.is_numeric_dtype(study.table[axis])]
@@ -157,7 +152,7 @@ def _about_two_arms(study: Study, quality: str) -> list[str]:
         return []
     (arm,) = compared.arms
     one = arm.costs.get("flops")
-    if one is None or one.overall.value is None:
+    if one is None or one.overall.value is None or one.unknown:
         return []
     return [speedup_in_words(one.overall, compared.baseline, arm.arm, one.cost, compared.confidence)]
 

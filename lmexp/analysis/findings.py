@@ -15,6 +15,7 @@ from lmexp.analysis.answer import Design, answer
 from lmexp.analysis.best import best_at, headline, nearly_as_good
 from lmexp.analysis.columns import format_number, in_words
 from lmexp.analysis.comparable import crowded, mixtures
+from lmexp.analysis.effects.effects import all_effects
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import ranking
 from lmexp.analysis.effects.sentences import about_axes, about_seeds
@@ -62,13 +63,15 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
 
 def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
     ranked = ranking(study, quality, cost)
-    answered = answer(study, quality, cost, ranked)
     runs = comparable_runs(study, quality)
-    rest = [headline(study, quality, cost, ranked)]
+    effects = all_effects(study, quality, cost) if any(axis != "seed" for axis in study.varied) else {}
+    answered = answer(study, quality, cost, ranked, effects)
+    is_by_law = answered.design is Design.SCALING
+    rest = [headline(study, quality, cost, ranked)] if is_by_law else []
     rest += _about_tokenizers(study, quality)
     rest += nearly_as_good(study.table, quality, cost)
-    if answered.design is not Design.SCALING:
-        rest += about_axes(study, runs, quality, cost)
+    if not is_by_law:
+        rest += about_axes(study, runs, effects, quality, cost)
     if ranked:
         rest += about_seeds(ranked, quality, is_fixed=not study.looks)
     rest += _about_baselines(study.table)

@@ -219,6 +219,15 @@ def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates("run_id", keep="last")
 
 
+def units_of(table: pd.DataFrame) -> pd.Series:
+    """Return the independent unit of each row: the run, which milestones share; each row is one if that is unknown."""
+    alone = pd.Series([f"row {row}" for row in range(len(table))])
+    for name in ("unit", "run_id"):
+        if name in table:
+            return table[name].astype("string").reset_index(drop=True).fillna(alone)
+    return alone
+
+
 def names_of_rows(table: pd.DataFrame) -> list[str]:
     """Return the display name of each row: its slug, and its tokens if its run has several rows."""
     several = table["run_id"].duplicated(keep=False)

@@ -126,5 +126,5 @@ class SweepSpec(Section):
     def _check(self) -> "SweepSpec":
         beside = [name for name in ("grid", "zip", "points", "exclude", "seeds") if getattr(self, name)]
         if self.search is not None and beside:
-            raise ValueError(f"search stands alone, and {beside[0]} is there too")
+            raise ValueError(f"a search chooses its cells itself, so it cannot have {beside[0]} too")
         return self

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lmexp.analysis.effects.noise import t_quantile
+from lmexp.analysis.table import units_of
 
 Ints = npt.NDArray[np.intp]
 
@@ -115,15 +116,6 @@ class Blocks:
         for _ in range(DRAWS):
             blocks = [draw.choice(stratum, size=len(stratum) - 1) for stratum in self.strata]
             yield np.concatenate([self.rows[block] for block in np.concatenate(blocks)])
-
-
-def units_of(table: pd.DataFrame) -> pd.Series:
-    """Return the independent unit of each row: the run, which milestones share; each row is one if that is unknown."""
-    alone = pd.Series([f"row {row}" for row in range(len(table))])
-    for name in ("unit", "run_id"):
-        if name in table:
-            return table[name].astype("string").reset_index(drop=True).fillna(alone)
-    return alone
 
 
 def _groups(by: Sequence[pd.Series], n_rows: int) -> list[Ints]:

@@ -20,9 +20,10 @@ from lmexp.analysis.scaling.laws import CURVE_LAWS, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame
 from lmexp.analysis.scaling.recounted import exponent_with
+from lmexp.analysis.table import units_of
 from lmexp.errors import UserError
 from lmexp.papers import of_law
-from lmexp.papers.evidence import Estimated, Evidence, Ints, units_of
+from lmexp.papers.evidence import Estimated, Evidence, Ints
 from lmexp.papers.held_out import HeldOut, check, curves_held_out
 from lmexp.papers.of_law import law_to_fit
 from lmexp.papers.speedup import speedup

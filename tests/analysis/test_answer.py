@@ -92,10 +92,14 @@ def test_nothing_is_said_twice_and_no_answer_is_longer_than_five_sentences(lawfu
 
 
 def test_of_two_arms_the_answer_has_the_speedup_of_versus(tmp_path):
-    study = load_study([lawful_study(tmp_path, widths=(64,), tokens=(1e6, 4e6, 1.6e7, 6.4e7), worse=0.2)])
+    tokens = [1e6 * 3**n for n in range(6)]
+    study = load_study([lawful_study(tmp_path, widths=(64,), tokens=tokens, worse=0.2)])
     (said,) = [sentence for sentence in findings(study).answer if sentence.startswith("For equal quality")]
     result = compare([tmp_path / "lawful"], arms=["precision"], costs=["flops"])
     assert [said] == result.sentences and "times the training compute" in said
+
+    few = load_study([lawful_study(tmp_path, name="few", widths=(64,), tokens=tokens[:2], worse=0.2)])
+    assert not any(s.startswith("For equal quality") for s in findings(few).answer), "its smallest budget gives none"
 
 
 def test_where_seeds_were_added_by_looking_no_test_for_a_fixed_number_of_them_judges(tmp_path):

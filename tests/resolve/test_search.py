@@ -55,7 +55,7 @@ def test_a_search_beside_a_grid_is_refused_and_so_is_one_without_optuna(
     resolve: Resolve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     for beside in {"grid": {"seed": [1]}}, {"seeds": 2}:
-        with pytest.raises(UserError, match=f"search stands alone, and {next(iter(beside))} is there too"):
+        with pytest.raises(UserError, match=f"chooses its cells itself, so it cannot have {next(iter(beside))} too"):
             resolve_sweep(str(sweep_file(tmp_path, {}, **beside)), [], tmp_path / "outputs")
     monkeypatch.setattr(resolving, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"a search needs optuna: pip install 'lmexp\[optuna\]'"):

@@ -27,7 +27,7 @@ from lmexp.analysis.advice.speed import Speed, speed_of
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.rankable import obstacles
-from lmexp.analysis.scaling.checks import price_of
+from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND, price_of
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
 from lmexp.analysis.scaling.laws import SERVED
 from lmexp.analysis.scaling.points import Points
@@ -41,10 +41,6 @@ from lmexp.units import si
 Unit = Literal["flops", "hours", "dollars"]
 UNITS: tuple[Unit, ...] = ("flops", "hours", "dollars")
 
-MAX_BEYOND = 100.0
-"""An arm predicts nothing at more than this many times the largest compute, size or tokens of its rows."""
-FAR = 10.0
-"""Extrapolation by more than this factor gets a warning; less is only reported."""
 REPEATED = 4.0
 """Up to this many passes over the data, a repeated token is worth about as much as a new one.
 

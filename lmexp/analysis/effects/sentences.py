@@ -5,7 +5,7 @@ from itertools import islice
 import pandas as pd
 
 from lmexp.analysis.columns import format_number, number_format
-from lmexp.analysis.effects.effects import Effect, all_effects
+from lmexp.analysis.effects.effects import Effect, Effects
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.phrases import half_text, listed, mark, ratio_text, signed_text, size_text
 from lmexp.analysis.table import Study
@@ -17,10 +17,9 @@ MAX_AXES = 5
 """If more axes than this have an effect, only those with the largest effects are reported one by one."""
 
 
-def about_axes(study: Study, runs: pd.DataFrame, quality: str, cost: str) -> list[str]:
+def about_axes(study: Study, runs: pd.DataFrame, every: Effects, quality: str, cost: str) -> list[str]:
     """Say what each axis does, or only the strongest if there are many; then name the axes whose effect is unknown."""
     varied = [axis for axis in study.varied if axis != "seed" and runs[axis].dropna().nunique() > 1]
-    every = all_effects(study, quality, cost) if varied else {}
     effects = {axis: every[axis] for axis in varied if every[axis]}
     reach = {axis: max(abs(effect.mean) for effect in of_axis) for axis, of_axis in effects.items()}
     told = set(islice(sorted(reach, key=lambda axis: -reach[axis]), MAX_AXES))

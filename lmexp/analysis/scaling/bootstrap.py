@@ -15,6 +15,8 @@ There are two kinds of refits, because each works where the other fails (docs/fi
 In both cases the interval is the estimate plus and minus Student's t times the standard error.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,22 +46,32 @@ def bootstrap(surface: Surface, of_unit: Ints, starts: Floats, delta: float, cou
     Every refit starts from each of `starts` (s, k), the optima for all points. `of_unit` (n,) is the unit of each
     point. The same seed draws the same units for every law.
     """
+    pieces = [
+        solver.descend_from_each(surface, weights, starts, delta).parameters
+        for weights in drawn_units(of_unit, count, seed)
+    ]
+    return np.concatenate(pieces)
+
+
+def drawn_units(of_unit: Ints, count: int, seed: int) -> Iterator[Floats]:
+    """Yield the weights of the points (some of `count` draws, n) if units are drawn with replacement."""
     n_units = int(of_unit.max()) + 1
     draws = np.random.default_rng(seed)
     even = np.full(n_units, 1 / n_units)
     size = max(DRAWN_AT_ONCE // len(of_unit), 1)
-    pieces = []
     for at in range(0, count, size):
-        drawn = draws.multinomial(n_units, even, size=min(size, count - at)).astype(np.float64)
-        pieces.append(solver.descend_from_each(surface, drawn[:, of_unit], starts, delta).parameters)
-    return np.concatenate(pieces)
+        yield draws.multinomial(n_units, even, size=min(size, count - at)).astype(np.float64)[:, of_unit]
 
 
 def leave_one_out(surface: Surface, of_unit: Ints, starts: Floats, delta: float) -> Floats:
     """Return the parameters (units, k) of refits that each lack one unit."""
+    return solver.descend_from_each(surface, units_but_one(of_unit), starts, delta).parameters
+
+
+def units_but_one(of_unit: Ints) -> Floats:
+    """Return the weights of the points (units, n) without each unit in turn."""
     n_units = int(of_unit.max()) + 1
-    weights = (of_unit[None, :] != np.arange(n_units)[:, None]).astype(np.float64)
-    return solver.descend_from_each(surface, weights, starts, delta).parameters
+    return (of_unit[None, :] != np.arange(n_units)[:, None]).astype(np.float64)
 
 
 def student(freedom: npt.ArrayLike, level: float = LEVEL) -> Floats:

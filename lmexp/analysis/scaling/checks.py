@@ -27,6 +27,8 @@ MIN_POWER = 0.5
 """A power of the size further from 1 is no price of a token: conventions are mixed, and C = k N D is taken."""
 FAR = 10.0
 """A budget of more than this many times the largest run is far beyond the data."""
+MAX_BEYOND = 100.0
+"""Advice and comparisons of arms compute nothing at more than this many times the largest run."""
 
 
 def size_of(params: Floats) -> np.ndarray:

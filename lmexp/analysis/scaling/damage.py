@@ -22,14 +22,14 @@ import pandas as pd
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.filters import matching
 from lmexp.analysis.frontier import is_done
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, margin, unit_indices
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, drawn_units, margin, unit_indices, units_but_one
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE
 from lmexp.analysis.scaling.effective import Run
 from lmexp.analysis.scaling.fit import Estimate
 from lmexp.analysis.scaling.laws import DAMAGE
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import bits_of
-from lmexp.analysis.scaling.readers import headings_of, points_of_frame, read_table
+from lmexp.analysis.scaling.readers import headings_of, points_of_frame, rows_of_table
 from lmexp.analysis.table import Study
 from lmexp.config.scoring import FLOATS, INTEGERS
 from lmexp.errors import UserError, nearest
@@ -111,13 +111,10 @@ def damage_of_csv(file: Path, columns: Mapping[str, str] | None = None, where: s
 
     Raises UserError if it cannot be read as one, or if no row is kept.
     """
-    frame = read_table(file)
-    lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
-    kept = frame.notna().any(axis=1).to_numpy(dtype=bool)
-    kept = kept & matching(frame, where) if where is not None else kept
-    if not kept.any():
-        raise UserError(f"no row of {file} meets --where {where}" if where else f"{file} has no rows")
-    return damage_of_frame(frame[kept], columns, str(file), lines[kept])
+    frame, lines = rows_of_table(file, where)
+    if frame.empty:
+        raise UserError(f"{file} has no rows")
+    return damage_of_frame(frame, columns, str(file), lines)
 
 
 def damage_of_frame(
@@ -141,9 +138,8 @@ def damage_of_frame(
     if width is None:
         raise UserError(f"{source} has no column 'bits' with the bits that the weights are rounded to")
     rises = pd.to_numeric(frame[damage], errors="coerce")
-    above = ~(rises <= 0).to_numpy(
-        dtype=bool, na_value=False
-    )  # rows without a number are left out, or refused, by the reader of points
+    # Rows without a number are kept: the reader of points leaves them out, or refuses them with their line.
+    above = ~(rises <= 0).to_numpy(dtype=bool, na_value=False)
     if not above.any():
         raise UserError(f"{source}: no damage is above 0, so there is nothing to fit")
     renamed = frame[above].drop(columns=[width]).assign(precision=frame[width][above])
@@ -277,11 +273,10 @@ def _regress(design: Floats, target: Floats, weights: Floats, delta: float) -> F
 
 def _resampled(points: Points, bootstraps: int, seed: int) -> Floats:
     """Return the weights (r, n) of the refits: without each run in turn or, with 100 runs or more, drawn runs."""
-    of_unit, n_units = unit_indices(points.unit), points.n_units
-    if n_units < FEW_UNITS:
-        return (of_unit[None, :] != np.arange(n_units)[:, None]).astype(np.float64)
-    drawn = np.random.default_rng(seed).multinomial(n_units, np.full(n_units, 1 / n_units), size=bootstraps)
-    return drawn[:, of_unit].astype(np.float64)
+    of_unit = unit_indices(points.unit)
+    if points.n_units < FEW_UNITS:
+        return units_but_one(of_unit)
+    return np.concatenate(list(drawn_units(of_unit, bootstraps, seed)))
 
 
 def _warnings(points: Points, bits: Floats, free: list[str]) -> tuple[str, ...]:

@@ -83,14 +83,23 @@ def points_of_csv(
     Raises UserError if the file is missing or cannot be read, has no rows or too many, lacks a column, or holds text or
     an implausible number where a number is needed, with the line.
     """
+    frame, lines = rows_of_table(file, where)
+    return points_of_frame(frame, columns, scale, str(file), lines, flops_alone)
+
+
+def rows_of_table(file: Path, where: str | None = None) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
+    """Return the rows of a table's file that are not empty, and for which `where` is true, with their line numbers.
+
+    Raises UserError if the file cannot be read, for a wrong expression, and if no row meets it.
+    """
     frame = read_table(file)
     lines = np.arange(len(frame)) + (1 if file.suffix.lower() == ".parquet" else 2)
-    written = frame.notna().any(axis=1).to_numpy(dtype=bool)  # skip empty lines
+    kept = frame.notna().any(axis=1).to_numpy(dtype=bool)
     if where is not None:
-        written = written & matching(frame, where)
-        if not written.any():
+        kept = kept & matching(frame, where)
+        if not kept.any():
             raise UserError(f"no row of {file} meets --where {where}")
-    return points_of_frame(frame[written], columns, scale, str(file), lines[written], flops_alone)
+    return frame[kept], lines[kept]
 
 
 def points_of_frame(

@@ -16,6 +16,7 @@ from lmexp.analysis.scaling.cost import on_frontier
 from lmexp.analysis.scaling.fit import LawFit, fit_law
 from lmexp.analysis.scaling.laws import power
 from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.table import units_of
 from lmexp.analysis.versus.rows import Key, Rows
 from lmexp.errors import UserError
 from lmexp.runs.columns import COSTS
@@ -116,7 +117,9 @@ def baseline_law(rows: Rows, of_arm: Marks, cost: str, at_its_best: bool) -> Bas
     if len(knots) < MIN_COSTS:
         return f"A law takes {MIN_COSTS} costs at least, and the baseline has {len(knots)}."
     unknown = np.full(len(at), np.nan)
-    points = Points(unknown, unknown, rows.costs[at], rows.qualities[at], _units(rows)[at])
+    points = Points(
+        unknown, unknown, rows.costs[at], rows.qualities[at], units_of(rows.table).to_numpy(dtype=np.str_)[at]
+    )
     refits = 1000 if points.n_units >= FEW_UNITS else 100  # with fewer units, intervals come from the jackknife
     fit = fit_law(points, LAW, bootstraps=refits)
     if not isinstance(fit, LawFit):
@@ -139,18 +142,21 @@ def _best(rows: Rows, at: np.ndarray, cost: str) -> Marks:
     """Return which rows lie on the frontier of loss against the cost. Raises UserError if they are too few."""
     table = rows.table.iloc[at]
     params, flops = (table[name].to_numpy(dtype=float, na_value=np.nan) for name in ("n_params", "train_flops"))
-    names = np.array([str(i) for i in range(len(at))])
+    names, units = np.array([str(i) for i in range(len(at))]), units_of(table).to_numpy(dtype=np.str_)
     costs = {name: table[name].to_numpy(dtype=float, na_value=np.nan) for name in COSTS if name in table}
     costs = {name: values for name, values in costs.items() if (values > 0).any()} | {cost: rows.costs[at]}
-    points = Points(params, rows.tokens[at], flops, rows.qualities[at], _units(rows)[at], costs=costs, names=names)
+    points = Points(
+        params,
+        rows.tokens[at],
+        flops,
+        rows.qualities[at],
+        units,
+        costs=costs,
+        names=names,
+    )
     kept = on_frontier(points, cost).names
     assert kept is not None
     return np.isin(names, kept)
-
-
-def _units(rows: Rows) -> np.ndarray:
-    """Return the independent unit of each row: the run that milestones share."""
-    return rows.table["unit"].fillna(rows.table["run_id"]).astype(str).to_numpy(dtype=np.str_)
 
 
 def _lack_of_fit(rows: Rows, knots: list[list[int]], fit: LawFit) -> float | None:

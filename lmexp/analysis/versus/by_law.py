@@ -19,14 +19,10 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.effects.noise import pooled
 from lmexp.analysis.frontier import undominated
 from lmexp.analysis.scaling.bootstrap import student
+from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND
 from lmexp.analysis.versus.baseline import Baseline, baseline_law
 from lmexp.analysis.versus.paired import HARDLY_A_LAW, Estimate, law_notes
 from lmexp.analysis.versus.rows import Key, Rows
-
-MAX_BEYOND = 100.0
-"""No cost is computed at more times the baseline's largest one, as in `advise`."""
-FAR = 10.0
-"""Beyond this, the law is a guess."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,7 +112,7 @@ def judge(gate: Gate, result: Versus) -> Judgement:
             reason = arm.left_out.get(gate.cost, "it was not compared")
             raise UserError(f"the gate is about {gate.cost}, which {arm.arm} lacks: {reason}")
         for speedup in _scales(gate, named[0]):
-            verdict, sentence = _judged(gate, speedup, named[0].is_slowed)
+            verdict, sentence = _judged(gate, speedup, named[0])
             checks.append(Check(arm.arm, speedup.scale, verdict, sentence))
     return Judgement(gate, tuple(checks))
 
@@ -132,13 +132,19 @@ def _scales(gate: Gate, one: CostVersus) -> Iterator[Speedup]:
         yield by_name[name]
 
 
-def _judged(gate: Gate, one: Speedup, is_slowed: bool) -> tuple[Verdict, str]:
+def _judged(gate: Gate, one: Speedup, of: CostVersus) -> tuple[Verdict, str]:
     """Return a verdict with its reason."""
     wanted = f"{gate.min_speedup:g}"
     if one.value is None or one.low is None or one.high is None:
         return "undecided", one.why or "There is no interval."
     interval = f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
-    if is_slowed:
+    if one is of.overall and of.unknown:
+        cells = "1 cell has" if of.unknown == 1 else f"{of.unknown} cells have"
+        return (
+            "undecided",
+            f"{interval}, but {cells} no speedup and could change it; the table says what would help.",
+        )
+    if of.is_slowed:
         return "undecided", f"{interval}, but other work slowed the device down: measure {gate.cost} again without it."
     if one.low > gate.min_speedup:
         return "pass", f"{interval} is above {wanted}."

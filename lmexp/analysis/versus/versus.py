@@ -81,6 +81,8 @@ class CostVersus:
     """The column."""
     overall: Speedup
     scales: tuple[Speedup, ...]
+    unknown: int
+    """Cells without a speedup, which `overall` leaves out; so it may be on one side of what all cells would give."""
     is_slowed: bool
     """Whether the cost depends on the speed of a device that other work slowed down."""
     notes: tuple[str, ...]
@@ -314,10 +316,11 @@ def _compared(rows: Rows, cost: str, scale: str | None, confidence: float, names
     known = [cell for cell in way.cells if way.estimate([cell]).value is not None]
     overall = _speedup(way, known or way.cells, OVERALL)
     notes = list(way.notes())
-    if 0 < len(known) < len(way.cells):
+    unknown = len(way.cells) - len(known) if known else 0
+    if unknown:
         notes.append(f"Overall is over {len(known)} of {len(way.cells)} cells: the others have no speedup.")
     is_slowed = bool(slowed(rows.table, cost).any())
-    return CostVersus(cost, overall, scales, is_slowed, tuple(notes))
+    return CostVersus(cost, overall, scales, unknown, is_slowed, tuple(notes))
 
 
 def _scales(rows: Rows, cells: Sequence[Key], scale: str | None) -> dict[str, list[Key]]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmexp.analysis.advice.advise import MAX_BEYOND, Ask, FittedStudy, advise, learn
+from lmexp.analysis.advice.advise import Ask, FittedStudy, advise, learn
 from lmexp.analysis.scaling.answers import answer
+from lmexp.analysis.scaling.checks import MAX_BEYOND
 from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import load_study
 from lmexp.config.compose import Composer

@@ -5,13 +5,18 @@ from pathlib import Path
 import pytest
 
 from lmexp.analysis.versus.gate import Gate, _judged, judge, read_gate
-from lmexp.analysis.versus.versus import Speedup
+from lmexp.analysis.versus.versus import CostVersus, Speedup
 from lmexp.errors import UserError
 from tests.analysis.versus.simulated import compared, milestones_study
 
 
 def speedup(low: float | None, high: float | None, value: float = 1.1) -> Speedup:
     return Speedup("overall", value, low, high, None, 3, "pairs", "Train more.", 0.1)
+
+
+def verdict_on(one: Speedup, cost: str = "flops", unknown: int = 0, is_slowed: bool = False) -> tuple[str, str]:
+    """Return the verdict on an overall speedup, and its sentence."""
+    return _judged(Gate(min_speedup=1.05, cost=cost), one, CostVersus(cost, one, (), unknown, is_slowed, ()))
 
 
 @pytest.mark.parametrize(
@@ -25,17 +30,25 @@ def speedup(low: float | None, high: float | None, value: float = 1.1) -> Speedu
     ],
 )
 def test_the_lower_end_must_lie_above_the_bound(low: float | None, high: float | None, verdict: str):
-    assert _judged(Gate(min_speedup=1.05), speedup(low, high), is_slowed=False)[0] == verdict
+    assert verdict_on(speedup(low, high))[0] == verdict
 
 
 def test_an_open_gate_says_how_many_pairs_would_decide():
-    _, sentence = _judged(Gate(min_speedup=1.05), speedup(0.9, 1.3), is_slowed=False)
+    _, sentence = verdict_on(speedup(0.9, 1.3))
     assert sentence.startswith("1.1 (0.9 to 1.3) does not lie on one side of 1.05. About 39 pairs"), sentence
 
 
 def test_a_cost_that_other_work_distorted_passes_no_gate():
-    verdict, sentence = _judged(Gate(min_speedup=1.05, cost="seconds"), speedup(1.06, 1.2), is_slowed=True)
+    verdict, sentence = verdict_on(speedup(1.06, 1.2), "seconds", is_slowed=True)
     assert verdict == "undecided" and "measure seconds again" in sentence
+
+
+def test_a_mean_that_leaves_out_cells_without_a_speedup_passes_no_gate():
+    verdict, sentence = verdict_on(speedup(1.06, 1.2), unknown=2)
+    assert verdict == "undecided" and "2 cells have no speedup and could change it" in sentence
+    only_one = Speedup("d_model 64", 1.1, 1.06, 1.2, None, 3, "pairs")
+    whole = CostVersus("flops", speedup(1.06, 1.2), (only_one,), 2, False, ())
+    assert _judged(Gate(min_speedup=1.05), only_one, whole)[0] == "pass", "this scale has its own"
 
 
 @pytest.mark.parametrize(("scales", "checks"), [("overall", 1), ("each", 2), (["d_model 64", "overall"], 2)])
