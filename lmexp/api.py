@@ -115,8 +115,8 @@ def sweep(
             sweep: `lmexp.sweep(None, ["model=gpt_nano", "model.n_layers=1,2"])`.
         overrides: Hydra overrides, as after `lmexp sweep`; one with several values is an axis.
         folder: name of the sweep's folder in `output_dir` [default: the sweep's name; `multirun` without one].
-        seeds: "auto" adds seeds to the arms that may be the best, until the others are told from it or a difference is
-            ruled out; docs/sweeps.md describes the rule. [default: as many as the sweep says]
+        seeds: "auto" adds seeds to the arms that may be the best, until the others are shown to be worse or a
+            difference is ruled out; docs/sweeps.md describes the rule. [default: as many as the sweep says]
         difference: with seeds="auto", the smallest difference that matters, in the unit of the quality.
         cap: with seeds="auto", the most seeds of an arm [default: 10].
         quality: with seeds="auto", the column that arms are compared by [default: loss].

@@ -3,10 +3,10 @@
 - A grid of sizes and tokens, or of sizes at several amounts of compute, is answered by a law: the best size for the
   compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them).
 - A search is answered by its best run or, with several objectives, by the ends of their frontier.
-- Anything else is answered by the best setting, the settings that cannot be told from it, and the largest effects; of
-  two arms, also by the compute that one needs for the quality of the other.
+- Anything else is answered by the best setting, the settings that cannot be told apart from it, and the largest
+  effects; of two arms, also by the compute that one needs for the quality of the other.
 
-Where settings are ranked and none has two finished seeds, the first sentence says that nobody knows which differences
+Where settings are ranked and none has two finished seeds, the first sentence says that it is unknown which differences
 are noise, and what it takes to find out.
 """
 
@@ -187,25 +187,26 @@ def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
         return []
     ends = np.sort(numbers(runs, quality) * (-1 if higher_is_better(quality) else 1))[:2]
     gap = size_text(quality, float(ends[1] - ends[0]))
-    return [
-        f"No cell has two finished seeds, so nobody knows which differences are noise, not even the {gap} between the "
-        f"first and the second{_cheapest_way(study, runs, cost)}."
-    ]
+    unknown = (
+        "No cell has two finished seeds, so it is unknown which differences are noise. This includes the "
+        f"{gap} between the first and the second."
+    )
+    return [" ".join([unknown, *_cheapest_way(study, runs, cost)])]
 
 
-def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
-    """Return the command that repeats the cheapest run with other seeds, and its price; of a search, only the price."""
+def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> list[str]:
+    """Return how to repeat the cheapest run with other seeds, and its price; with the command unless it is a search."""
     spent = numbers(runs, cost)
     if not np.isfinite(spent).any() or higher_is_better(cost):
-        return ""
+        return []
     row = runs.iloc[int(np.nanargmin(spent))]
     price = in_words(cost, MORE_SEEDS * float(np.nanmin(spent)))
-    said = f": {MORE_SEEDS} more seeds of {row['slug']}, for about {price}, would show it"
+    said = f"To find out, train {MORE_SEEDS} more seeds of {row['slug']}, in all about {price}"
     if len(study.names) > 1 or study.objectives or not _is_crossed(study):
-        return said
+        return [f"{said}."]
     words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
     command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
-    return f"{said} (`{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`)"
+    return [f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`."]
 
 
 def _is_crossed(study: Study) -> bool:

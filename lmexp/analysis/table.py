@@ -56,7 +56,7 @@ class Study:
     objectives: tuple[str, ...] = ()
     """The columns that the sweeps optimise, if all of them are searches for the same ones."""
     looks: tuple[LookRule, ...] = ()
-    """The rules of the sweeps whose seeds were added by looking at results."""
+    """The rules of the sweeps whose seeds were added after looks at results."""
 
     @property
     def name(self) -> str:

@@ -43,7 +43,7 @@ def forecast(
         bool, typer.Option("--scores", help="Instead: show all forecasts, their runs, and how often they were right.")
     ] = False,
 ) -> None:
-    """Seal a prediction of a run before it exists; reports and --scores hold it against the run when it does."""
+    """Seal a prediction of a run before it exists; reports and --scores compare it with the run when it does."""
     from lmexp.runs.find import sweep_folder
 
     folders = [sweep_folder(name, common.output_dir) for name in names or []]

@@ -30,7 +30,7 @@ def run_and_report(
 
 
 def run_looks_and_report(resolved: "Sweep", policy: "Policy", as_json: bool) -> None:
-    """Run a sweep whose seeds are added by looking, and report; exit with 1 if a run failed."""
+    """Run a sweep whose seeds are added after looks at the results, and report; exit with 1 if a run failed."""
     from lmexp.study.seeds import cost_of_looks, run_with_looks
 
     say_all(cost_of_looks(resolved))

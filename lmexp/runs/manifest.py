@@ -82,7 +82,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         earlier = manifest
     former = [axis for axis in [*earlier.former_axes, *earlier.axes] if axis not in manifest.axes]
     shared = {cell.run_id for cell in earlier.cells} & {cell.run_id for cell in manifest.cells}
-    looks = manifest.looks or (earlier.looks if shared else None)  # these runs were chosen by looking, whoever asks now
+    # A later sweep without looks does not undo those of an earlier one at the same runs.
+    looks = manifest.looks or (earlier.looks if shared else None)
     manifest = manifest.model_copy(update={"former_axes": list(dict.fromkeys(former)), "looks": looks})
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 

@@ -68,7 +68,7 @@ class StudyReport:
 
     @property
     def forecasts(self) -> pd.DataFrame:
-        """The sealed forecasts of these sweeps, a row each, with the run that each is held against; see Score."""
+        """The sealed forecasts of these sweeps, a row each, with the run that each is compared with; see Score."""
         return pd.DataFrame([forecast_document(score) for score in self.view.forecasts])
 
     @property

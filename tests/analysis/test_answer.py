@@ -50,11 +50,12 @@ def test_a_second_precision_makes_the_grid_a_comparison_of_settings(tmp_path):
     assert any(sentence.startswith("precision bf16 against fp32") for sentence in findings(study).sentences)
 
 
-def test_without_seeds_the_first_sentence_says_what_it_takes_to_know_the_noise(tmp_path):
+def test_without_seeds_the_answer_begins_with_what_it_takes_to_know_the_noise(tmp_path):
     runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
     axes = {"precision": ["fp32", "bf16"]}
     said = findings(study_of(tmp_path, runs, axes)).answer[0]
-    assert "not even the 0.1000 between the first and the second: 3 more seeds of r1, for about 15 s" in said
+    assert said.startswith("No cell has two finished seeds") and "the 0.1000 between the first and the second" in said
+    assert "To find out, train 3 more seeds of r1, in all about 15 s: `" in said
     command, report = re.findall(r"`(.*?)`", said)
     assert report == "lmexp report sweep --all"
     words = shlex.split(command)

@@ -1,4 +1,4 @@
-"""Seeds that are added while one looks at the results, without more wrong findings than a fixed number of seeds has.
+"""Seeds that are added after looks at the results, with no more wrong findings than a fixed number of seeds gives.
 
 At each look, each arm is compared with the best one by the interval of Student's t of the differences of equal seeds. A
 t interval of 95 % would be wrong too often: there are many looks and pairs, and the data choose the best arm. So the
@@ -54,9 +54,9 @@ class Look:
     best: str
     """The arm with the best mean."""
     worse: tuple[Gap, ...]
-    """Arms told from the best here; they get no more seeds."""
+    """Arms that this look shows to be worse than the best; they get no more seeds."""
     tied: tuple[Gap, ...]
-    """Arms not told from the best."""
+    """Arms that cannot be told apart from the best."""
     lost: tuple[str, ...]
     """Arms with fewer than two results; they get no more seeds."""
     ruled_out: bool
@@ -165,8 +165,8 @@ def about_looks(study: Study, quality: str) -> list[str]:
     (rule, *others), whole = study.looks, set(study.table["run_id"]) == set().union(*study.members.values())
     if others or len(study.members) > 1 or rule.quality != quality or not whole:
         return [
-            f"Seeds were added by looking at the {column(rule.quality).title}: tests and intervals here do not allow "
-            "for that. The report of the whole sweep by this quality has the result of the looks."
+            f"Seeds were added after looks at the {column(rule.quality).title}: tests and intervals here are not "
+            "corrected for that. The report of the whole sweep by this quality has the result of the looks."
         ]
     return result_in_words(study, looks_of(study, rule), rule)
 
@@ -175,13 +175,13 @@ def result_in_words(study: Study, made: Sequence[Look], rule: LookRule) -> list[
     """Return what all looks together show, as sentences."""
     runs = study.table["run_id"].nunique()
     level = (
-        f"Seeds were added by looking at the {column(rule.quality).title} ({runs} runs, at most {rule.cap} seeds an "
-        "arm); all intervals of all looks hold together at 95 %, and no other test of this report allows for the looks."
+        f"Seeds were added after looks at the {column(rule.quality).title} ({runs} runs, at most {rule.cap} seeds an "
+        "arm). All intervals of all looks together hold at 95 %. No other test in this report is corrected for looks."
     )
     if not made:
         return [f"No look yet. {level}"]
     worse = [gap.arm for look in made for gap in look.worse]
-    told = f" Told from the best: {'; '.join(worse)}." if worse else ""
+    told = f" Worse than the best, in this look or an earlier one: {'; '.join(worse)}." if worse else ""
     return [look_in_words(made[-1], rule) + told, level]
 
 

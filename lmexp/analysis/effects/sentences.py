@@ -33,7 +33,7 @@ def about_axes(study: Study, runs: pd.DataFrame, every: Effects, quality: str, c
     unclear = [axis for axis in varied if axis not in effects]
     if len(unclear) == 1:
         sentences.append(
-            f"No two finished runs differ in {unclear[0]} alone, so its effect cannot be told from the others'."
+            f"No two finished runs differ in {unclear[0]} alone, so its effect cannot be told apart from the others'."
         )
     elif unclear:
         sentences.append(

@@ -90,8 +90,8 @@ def _own_content(
     value, low, high = (float(part) for part in law.prediction(params, tokens, **known))
     if not (math.isfinite(value) and math.isfinite(high) and low > 0):
         raise UserError(
-            f"{law.law.name} knows nothing of a run of {flops:.3g} FLOPs: its interval has no end. More runs, or a law "
-            "with fewer numbers, would give one"
+            f"{law.law.name} gives a run of {flops:.3g} FLOPs an interval without an end. More runs, or a law with "
+            "fewer parameters, would give one"
         )
     named = {"params": params, "tokens": tokens, "flops": flops}
     same = {"flops": SAME, "params": SAME_BEST_SIZE} if at == "flops" else {"params": SAME, "tokens": SAME}

@@ -1,7 +1,7 @@
 """How forecasts did: each against the first run of its size that began after it, and all of them together.
 
 A run that began before a forecast proves nothing, so such a forecast is not scored. Of several runs that came later,
-the one that finished first counts, so that nobody chooses.
+the one that finished first counts, so that the run cannot be chosen by its loss.
 """
 
 import math
@@ -24,7 +24,7 @@ Status = Literal["scored", "pending", "not scored"]
 
 @dataclass(frozen=True)
 class Score:
-    """One forecast, and the run that it is held against."""
+    """One forecast, and the run that it is compared with."""
 
     file: ForecastFile
     status: Status
@@ -119,7 +119,7 @@ def score(file: ForecastFile, rows: Iterable[Candidate]) -> Score:
             continue
         started = _seconds(row.row.get("started"))
         if started is None:
-            return Score(file, "not scored", f"nobody knows when {row.name} began", row.name)
+            return Score(file, "not scored", f"it is unknown when {row.name} began", row.name)
         if started < math.floor(forecast.date):  # records have whole seconds
             return Score(file, "not scored", f"{row.name} began before it", row.name)
         later.append((str(row.row.get("finished")), row))

@@ -41,7 +41,10 @@ class Baseline:
     seeds: Floats
     """(k,) runs at each point."""
     lack_of_fit: float | None
-    """The p value of the law against the scatter of seeds; None if no point has two seeds, or the law has no spare."""
+    """The p value of the law against the scatter of seeds.
+
+    None if no point has two seeds, or if there are no more points than the law has parameters.
+    """
 
     @property
     def _theta(self) -> Floats:

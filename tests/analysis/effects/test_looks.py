@@ -1,4 +1,4 @@
-"""Seeds that are added by looking: the level, and what follows from the intervals."""
+"""Seeds that are added after looks at the results: the level, and what follows from the intervals."""
 
 import math
 

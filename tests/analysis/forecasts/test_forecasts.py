@@ -1,4 +1,4 @@
-"""A forecast is sealed before its run exists, and held against the run when it does."""
+"""A forecast is sealed before its run exists, and compared with the run when it does."""
 
 import json
 import math

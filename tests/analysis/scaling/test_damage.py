@@ -1,4 +1,4 @@
-"""The law of rounded weights: the constants come back, and what the points do not identify is said."""
+"""The law of rounded weights: the fit finds its constants again, and names those that the points do not identify."""
 
 from pathlib import Path
 
