@@ -15,6 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,6 +103,24 @@ def write_atomically(path: Path, content: str | bytes | Iterator[str]) -> None:
     An iterator yields one part after another, which are not held together in memory.
     Raises OSError (no space, no permission); the old file is untouched then.
     """
+    with _written(path, content) as whole:
+        whole.replace(path)
+    flush_to_disk(path.parent)
+
+
+def write_new(path: Path, content: str) -> None:
+    """Write `content` to `path`, whole, if nothing has that name yet; of several writers one succeeds.
+
+    Raises FileExistsError if something has the name, and OSError as `write_atomically` does.
+    """
+    with _written(path, content) as whole:
+        os.link(whole, path)
+    flush_to_disk(path.parent)
+
+
+@contextmanager
+def _written(path: Path, content: str | bytes | Iterator[str]) -> Iterator[Path]:
+    """Yield a hidden file beside `path` with the whole content, flushed to disk; it is gone afterwards."""
     parts = content if isinstance(content, Iterator) else [content]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -111,29 +130,9 @@ def write_atomically(path: Path, content: str | bytes | Iterator[str]) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~umask())  # mkstemp's 0600 would hide a shared sweep from colleagues
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    flush_to_disk(path.parent)
-
-
-def write_new(path: Path, content: str) -> None:
-    """Write `content` to `path`, whole, if nothing has that name yet; of several writers one succeeds.
-
-    Raises FileExistsError if something has the name, and OSError as `write_atomically` does.
-    """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~umask())
-        os.link(name, path)
+        yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
-    flush_to_disk(path.parent)
 
 
 _FOLDERS_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
