@@ -144,7 +144,7 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
     if not above:
         return []
     runs = "1 run has" if above == 1 else f"{above} runs have"
-    return [f"{runs} an MFU above 1: the peak that it is held against is too low."]
+    return [f"{runs} an MFU above 1: the peak that it is compared with is too low."]
 
 
 def _about_milestones(table: pd.DataFrame) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
+from lmexp.cost.contention import MAX_WAIT_FRACTION, CpuWait
 from lmexp.cost.device import Device
 from lmexp.files import read_json, write_json
 
@@ -56,14 +57,19 @@ def remember_peaks(outputs: Path, key: str, peaks: Peaks) -> None:
 
 
 def measured_peak(outputs: Path, device: Device, compute: str, threads: int, measure: bool) -> float | None:
-    """Return the matmul FLOP/s of a device: the kept value, or if `measure` a new one; else None."""
+    """Return the matmul FLOP/s of a device: the kept value, or if `measure` a new one; else None.
+
+    A new value is kept unless other programs kept this one waiting for its cores: the next run then measures again.
+    """
     if compute not in MEASURABLE:
         return None
     key = key_of(device, threads)
     known: float | None = read_peaks(outputs, key).get("peak_flops", {}).get(compute)
     if known is None and measure:
+        wait = CpuWait()
         flops = matmul_peaks([compute], device, seconds=MATMUL_SECONDS / 10)
-        remember_peaks(outputs, key, {"peak_flops": flops, "measured": now()})
+        if device.kind != "cpu" or (wait.fraction() or 0.0) <= MAX_WAIT_FRACTION:
+            remember_peaks(outputs, key, {"peak_flops": flops, "measured": now()})
         known = flops[compute]
     return known
 

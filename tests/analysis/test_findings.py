@@ -209,7 +209,7 @@ def test_an_mfu_beyond_belief_is_said(tmp_path):
     (row,) = RunDir(run).read_record()
     write_json(run / "record.json", {"rows": [row | {"mfu": 1.4}]})
     said = findings(load_study([tmp_path / "sweep"])).sentences
-    assert "1 run has an MFU above 1: the peak that it is held against is too low." in said
+    assert "1 run has an MFU above 1: the peak that it is compared with is too low." in said
 
 
 def two_arms(root, differences, seeds_move=0.2):

@@ -1,6 +1,7 @@
 """Measured peaks: of this device and these threads, kept, and measured only where asked."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,38 @@ CPU = detect("cpu")
 
 def test_a_peak_is_measured_once_and_only_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert measured_peak(tmp_path, CPU, "fp32", 1, measure=False) is None
+    monkeypatch.setattr(peaks.CpuWait, "fraction", lambda wait: 0.0)  # whatever else this machine does now
     first = measured_peak(tmp_path, CPU, "fp32", 1, measure=True)
     assert first is not None and first > 1e9
     monkeypatch.setattr(peaks, "matmul_peaks", lambda *asked, **how: pytest.fail("measured again"))
     assert measured_peak(tmp_path, CPU, "fp32", 1, measure=True) == first
+
+
+def _measured_on(core: int, folder: Path) -> None:
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    assert (measured_peak(folder, CPU, "fp32", 1, measure=True) or 0.0) > 0
+
+
+def _busy_on(core: int) -> None:
+    os.sched_setaffinity(0, {core})
+    while True:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_a_peak_that_other_programs_slowed_down_is_not_kept(tmp_path: Path):
+    context, core = multiprocessing.get_context("spawn"), min(os.sched_getaffinity(0))
+    others = [context.Process(target=_busy_on, args=(core,), daemon=True) for _ in range(2)]
+    for process in others:
+        process.start()
+    measured = context.Process(target=_measured_on, args=(core, tmp_path))
+    measured.start()
+    measured.join(timeout=120)
+    for process in others:
+        process.kill()
+    assert measured.exitcode == 0 and read_peaks(tmp_path, key_of(CPU, 1)) == {}
 
 
 def test_one_thread_is_not_held_against_the_peak_of_two(tmp_path: Path):
