@@ -28,7 +28,6 @@ from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.effects.sentences import effect_in_words
 from lmexp.analysis.frontier import frontier, is_done, numbers
-from lmexp.analysis.phrases import size_text
 from lmexp.analysis.scaling.answers import Answer as Fitted
 from lmexp.analysis.scaling.answers import answer as fitted_answer
 from lmexp.analysis.scaling.points import Points
@@ -185,28 +184,23 @@ def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
     runs = comparable_runs(study, quality)
     if len(runs) < 2 or not study.axes:
         return []
-    ends = np.sort(numbers(runs, quality) * (-1 if higher_is_better(quality) else 1))[:2]
-    gap = size_text(quality, float(ends[1] - ends[0]))
-    unknown = (
-        "No cell has two finished seeds, so it is unknown which differences are noise. This includes the "
-        f"{gap} between the first and the second."
-    )
-    return [" ".join([unknown, *_cheapest_way(study, runs, cost)])]
+    unknown = "No cell has two finished seeds, so it is unknown which differences are noise"
+    return [f"{unknown}{_cheapest_way(study, runs, cost)}."]
 
 
-def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> list[str]:
+def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
     """Return how to repeat the cheapest run with other seeds, and its price; with the command unless it is a search."""
     spent = numbers(runs, cost)
     if not np.isfinite(spent).any() or higher_is_better(cost):
-        return []
+        return ""
     row = runs.iloc[int(np.nanargmin(spent))]
     price = in_words(cost, MORE_SEEDS * float(np.nanmin(spent)))
-    said = f"To find out, train {MORE_SEEDS} more seeds of {row['slug']}, in all about {price}"
+    said = f"; {MORE_SEEDS} more seeds of {row['slug']} would show it, for about {price}"
     if len(study.names) > 1 or study.objectives or not _is_crossed(study):
-        return [f"{said}."]
+        return said
     words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
     command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
-    return [f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`."]
+    return f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
 
 
 def _is_crossed(study: Study) -> bool:

@@ -54,8 +54,8 @@ def test_without_seeds_the_answer_begins_with_what_it_takes_to_know_the_noise(tm
     runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
     axes = {"precision": ["fp32", "bf16"]}
     said = findings(study_of(tmp_path, runs, axes)).answer[0]
-    assert said.startswith("No cell has two finished seeds") and "the 0.1000 between the first and the second" in said
-    assert "To find out, train 3 more seeds of r1, in all about 15 s: `" in said
+    assert said.startswith("No cell has two finished seeds, so it is unknown which differences are noise; ")
+    assert "3 more seeds of r1 would show it, for about 15 s: `" in said
     command, report = re.findall(r"`(.*?)`", said)
     assert report == "lmexp report sweep --all"
     words = shlex.split(command)

@@ -136,8 +136,8 @@ def test_seeds_say_how_large_noise_is(tmp_path):
 
 def test_one_seed_is_said_to_be_one_seed(demo):
     assert findings(demo).answer[0] == (
-        "No cell has two finished seeds, so it is unknown which differences are noise. This includes the 0.0100 "
-        "between the first and the second. To find out, train 3 more seeds of gpt_nano-l2-bf16-s0, in all about 5.90 s."
+        "No cell has two finished seeds, so it is unknown which differences are noise; 3 more seeds of "
+        "gpt_nano-l2-bf16-s0 would show it, for about 5.90 s."
     )
 
 

@@ -11,6 +11,7 @@ of its own, and cannot share one selection with the charts.
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -103,13 +104,18 @@ def script_json(value: Any) -> str:
 
 def _findings(found: Findings) -> str:
     """Return the answer as paragraphs, and the other findings folded away."""
-    first, *others = (html.escape(sentence) for sentence in found.answer)
+    first, *others = map(_marked_up, found.answer)
     paragraphs = [f'<p class="headline">{first}</p>', *(f"<p>{sentence}</p>" for sentence in others)]
     if found.rest:
-        items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in found.rest)
+        items = "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in found.rest)
         title = "1 more finding" if len(found.rest) == 1 else f"{len(found.rest)} more findings"
         paragraphs.append(f"<details><summary>{title}</summary><ul>{items}</ul></details>")
     return "".join(paragraphs)
+
+
+def _marked_up(sentence: str) -> str:
+    """Return a sentence as HTML, in which commands between backticks are code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
 
 
 def _rest(study: Study) -> str:

@@ -10,6 +10,7 @@ from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
 from lmexp.report.page.curves import MAX_POINTS, MAX_RUN_POINTS
 from lmexp.report.page.html import report_page, write_report
+from tests.analysis.test_findings import study_of
 from tests.report.synthetic import QUESTION, config, write_run, write_study
 
 HOSTILE = "</script><script>alert(1)</script><!--\"'&"
@@ -29,6 +30,15 @@ def test_it_says_the_question_and_the_findings(page):
     assert QUESTION in page and "<h1>demo</h1>" in page
     assert "precision bf16 against fp32: loss +0.0100" in page
     assert "this device has no fp16" in page and "the loss was NaN at step 40" in page
+
+
+def test_a_command_in_the_answer_is_code_and_a_name_in_it_is_no_markup(tmp_path):
+    runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]}, name="<b>a")
+    found = report_page(study).split('id="findings">')[1].split("</section>")[0]
+    assert (
+        "<code>lmexp sweep &#x27;&lt;b&gt;a&#x27; precision=bf16 sweep.seeds=4</code>" in found and "<b>" not in found
+    )
 
 
 def test_it_forbids_every_request_and_names_no_address_to_load(page):
