@@ -28,7 +28,7 @@ from lmexp.models.gpt import GPT
 from lmexp.tasks.cross_entropy import linear_cross_entropy
 from lmexp.train.float8 import convert
 from lmexp.train.recompute import recompute_layers
-from tests.models.test_hf import fresh
+from tests.models.hf_models import fresh
 
 Configure = Callable[..., RunConfig]
 
