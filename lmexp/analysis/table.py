@@ -306,7 +306,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
 
     Milestones that a run without a record has reached are results all the same: their rows follow, as done.
     """
-    state = run.read_state()
+    state, lost = run.read_lost()
     where = {"state": state.state, "reason": state.reason}
     rows = [{**kaplan_columns(row), **row, **where} for row in run.read_record()]
     if rows:
@@ -320,7 +320,7 @@ def _rows_of(run: RunDir, cell: Cell, sweep: str) -> list[Row]:
             where["reason"] = str(error)
     if state.is_pruned:
         known |= _last_score(run)
-    if state.state == "running" and not run.is_alive(state):
+    if lost:
         where["reason"] = where["reason"] or "its process is gone"
     reached = ({**kaplan_columns(row), **row, "state": "done", "reason": None} for row in run.read_milestones())
     return [{**known, **where}, *reached]

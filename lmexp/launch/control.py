@@ -67,8 +67,8 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
 
 def _stop(run: RunDir, say: Say) -> None:
     """Stop the process of a run, if it is on this machine. A run that had started becomes cancelled."""
-    state = run.read_state()
-    if run.is_alive(state):
+    state, alive = run.look()
+    if alive:
         if state.host not in (None, socket.gethostname()):
             say(f"{run.name} runs on {state.host}, which cannot be reached from here")
             return
@@ -135,13 +135,13 @@ def set_back(folder: Path, outputs: Path, names: Sequence[str], states: Sequence
         run for run in known.values() if (state := run.read_state()).state in states and not state.is_pruned
     ]
     for run in runs:
-        state = run.read_state()
+        state, alive = run.look()
         if run.path.resolve() not in known:
             raise UserError(f"{run.name} is no run of {folder.name}")
         check_links(run.path)
         if state.state == "done":
             raise UserError(f"{run.name} is done; there is nothing to retry")
-        if run.is_alive(state):
+        if alive:
             raise UserError(f"{run.name} is running")
         if state.job and state.state in WAITING:
             raise UserError(f"{run.name} waits in its scheduler's queue as {state.job}; cancel it first")

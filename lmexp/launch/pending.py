@@ -93,8 +93,10 @@ def _is_ready(planned: PlannedRun) -> bool:
 
 def is_pending(planned: PlannedRun) -> bool:
     """Whether a run has no result yet and nobody is training it."""
-    state = planned.run.read_state()
-    return state.state not in RESULTS and not planned.run.is_alive(state)
+    if planned.run.read_state().state in RESULTS:
+        return False
+    state, alive = planned.run.look()
+    return not alive and state.state not in RESULTS
 
 
 def enqueue(planned: PlannedRun) -> None:

@@ -237,10 +237,13 @@ class Coordinator:
         planned, tries = one.planned, self._tries.setdefault(one.planned.run.name, _Tries())
         if state.state in ("queued", "running"):
             is_ours = state.job is not None and state.job == one.handle.job  # then it has ended, with all its processes
+            if not is_ours:
+                state, alive = planned.run.look()
+                if alive:  # another coordinator's process came first
+                    self._elsewhere.append(planned)
+                    return
+        if state.state in ("queued", "running"):
             failure = planned.run.read_failure()
-            if not is_ours and planned.run.is_alive(state):  # another coordinator's process came first
-                self._elsewhere.append(planned)
-                return
             if failure or why:
                 outcome, reason = (failure.outcome, failure.reason) if failure else why or ("failed", "")
                 state = planned.run.update_state(state=outcome, reason=reason, pid=None)
@@ -264,8 +267,11 @@ class Coordinator:
         else:
             self._end(planned, state)
 
-    def _again(self, planned: PlannedRun, why: str) -> None:
-        """Queue a run again, unless it has a result by now, or somebody else is training it."""
+    def _again(self, planned: PlannedRun, why: str | None) -> None:
+        """Queue a run again, unless it has a result by now, or somebody else is training it.
+
+        `why` is None if no process of it has ended, so that there is nothing to report.
+        """
         state = planned.run.settle(state="queued", reason=self._closed or why, pid=None, job=None)
         if state is None:
             self._elsewhere.append(planned)
@@ -275,7 +281,7 @@ class Coordinator:
             self._ledger.ended(planned, state)
             if self._closed:
                 self._listener.ended(planned, state)
-            else:
+            elif why:
                 self._listener.again(planned, why)
             self._source.put_back(planned)
 
@@ -329,12 +335,14 @@ class Coordinator:
         if (request := last_request(self._folder)) is not None and request != self._request:
             raise KeyboardInterrupt
         for planned in list(self._elsewhere):
-            state = planned.run.read_state()
-            if planned.run.is_alive(state):
+            state, alive = planned.run.look()
+            if alive:
                 continue
             self._elsewhere.remove(planned)
-            if state.state in WAITING:
+            if state.state == "running":
                 self._again(planned, "the process that another coordinator had started for it is gone")
+            elif state.state in WAITING:  # it was not started, or its coordinator has queued it again
+                self._again(planned, None)
             else:
                 self._end(planned, state)
 

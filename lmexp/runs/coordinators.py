@@ -17,6 +17,8 @@ from lmexp.runs.links import check_sweep_links
 
 LOCK, CANCEL = ".coordinators", ".cancel"
 MAX_REQUEST_BYTES = 1000
+CHECKS, CHECK_SECONDS = 5, 0.01
+"""How often, and with which pause, the lock is found held before that counts: another process may check it just now."""
 
 
 @contextmanager
@@ -30,17 +32,20 @@ def coordinating(folder: Path) -> Iterator[None]:
 
 def has_coordinator(folder: Path) -> bool:
     """Whether a coordinator is at work in the folder. Also False on NFS for a user who may not write there."""
-    try:
-        with _open(folder / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise
-    return False
+    for _ in range(CHECKS):
+        try:
+            with _open(folder / LOCK) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            time.sleep(CHECK_SECONDS)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return False
+    return True
 
 
 def _open(path: Path) -> IO[str]:

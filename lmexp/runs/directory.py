@@ -45,6 +45,8 @@ PREDICTIONS = "predictions.jsonl"
 """What the final weights predict of each example; see runs/predictions.py."""
 STATES_OF_TRAINING = ("last.ckpt", "trunk.ckpt")
 """Checkpoints in `checkpoints/` from which a run goes on; see train/checkpoint.py."""
+MAX_CHANGE_SECONDS = 0.5
+"""How long a process that trains nothing holds a run's lock while it changes the state."""
 LAUNCHER_READER: TypeAdapter[LauncherConfig] = TypeAdapter(LauncherConfig)
 T = TypeVar("T")
 
@@ -199,7 +201,7 @@ class RunDir:
     def idle(self) -> Iterator[State | None]:
         """Lock the run, so that no process trains it, and yield its state; yield None if a process trains it now."""
         state = self.read_state()
-        lock = None if self._trains_elsewhere(state) else self.lock(patience=0.5)
+        lock = None if self._trains_elsewhere(state) else self.lock(patience=MAX_CHANGE_SECONDS)
         if lock is None:
             yield None
             return
@@ -255,14 +257,18 @@ class RunDir:
         """Lock the run for this process, until the returned file is closed or the process ends.
 
         Returns None if another process holds the lock for `patience` seconds. A process that only checks whether the
-        run is alive holds it for a moment. Whatever writes into a run locks it first, so a run with a link that leads
+        run is alive shares it for a moment. Whatever writes into a run locks it first, so a run with a link that leads
         out of the outputs is refused here, with a UserError.
         """
+        return self._flock(fcntl.LOCK_EX, patience)
+
+    def _flock(self, kind: int, patience: float) -> IO[str] | None:
         check_links(self.path)
-        file, deadline = (self.path / ".lock").open("a"), time.monotonic() + patience
+        # NFS grants a shared lock only on a file that is open for reading.
+        file, deadline = (self.path / ".lock").open("a+"), time.monotonic() + patience
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
                 return file
             except BlockingIOError:
                 if time.monotonic() >= deadline:
@@ -276,13 +282,34 @@ class RunDir:
             return self._trains_elsewhere(state)
         if not self.path.is_dir():
             return False
+        # Processes that check at the same time share the lock, so none takes another one for the run's process. Only a
+        # state that does not say "running" leaves a doubt: a process that changes the state has the lock for a moment.
+        patience = 0.0 if state.state == "running" else MAX_CHANGE_SECONDS
         try:
-            lock = self.lock()
+            lock = self._flock(fcntl.LOCK_SH, patience)
         except (PermissionError, UserError):  # without permission to write, only the heartbeat is left to go by
             return state.state == "running" and self._has_heartbeat(state)
         if lock is not None:
             lock.close()
         return lock is None
+
+    def look(self) -> tuple[State, bool]:
+        """Return the state, and whether a process trains the run now.
+
+        The state is read again after the check: a process that is gone may have ended in between, with a result.
+        """
+        state = self.read_state()
+        while not (alive := self.is_alive(state)) and (now := self.read_state()) != state:
+            state = now
+        return state, alive
+
+    def read_lost(self) -> tuple[State, bool]:
+        """Return the state, and whether the run is lost: the state says "running", and its process is gone."""
+        state = self.read_state()
+        if state.state != "running":
+            return state, False
+        state, alive = self.look()
+        return state, state.state == "running" and not alive
 
     def _trains_elsewhere(self, state: State) -> bool:
         """Whether a process on another machine has written a heartbeat lately."""
@@ -302,8 +329,8 @@ class RunDir:
 
     def is_under_way(self) -> bool:
         """Whether the run is being trained, or is waiting to be."""
-        state = self.read_state()
-        return state.state in ("queued", "preempted") or self.is_alive(state)
+        state, alive = self.look()
+        return alive or state.state in ("queued", "preempted")
 
     def append_point(self, point: dict[str, Any]) -> None:
         """Append a point to the curve with a single write."""

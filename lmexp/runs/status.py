@@ -17,8 +17,7 @@ def status(folder: Path) -> list[Row]:
     what_now = "it will be started again" if has_coordinator(folder) else "run the sweep again to resume"
     rows = []
     for run in runs_of(folder):
-        state = run.read_state()
-        lost = state.state == "running" and not run.is_alive(state)
+        state, lost = run.read_lost()
         runs = state.state == "running" and not lost
         rows.append(
             {

@@ -64,13 +64,13 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
 
 def rebuild(run: RunDir, config: RunConfig) -> Row:
     """Rebuild the mirror that `config` names from what the run directory holds; return its row. See `sync`."""
-    known = run.read_state()
+    known, alive = run.look()
     row: Row = {"run": run.path.resolve().name, "state": known.state, "mirror": config.logger.name}
     row |= {"result": "skipped", "place": None, "reason": None}
     if not has_mirror(config.logger):
         return row | {"reason": "it has no mirror"}
     # A run that has just ended is still at work, too: it closes its own mirror.
-    lock = None if run.is_alive(known) else run.lock()
+    lock = None if alive else run.lock()
     if lock is None:
         return row | {"reason": "a process is at work on it"}
     with lock:

@@ -209,6 +209,17 @@ def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):
         assert steps == sorted(steps)
 
 
+@pytest.mark.slow
+def test_a_run_that_another_process_keeps_locked_for_long_is_started_and_not_said_to_have_died(resolve: Resolve):
+    sweep, notes = resolve(), Notes()
+    run = RunDir.create(sweep.runs[0].run.path, sweep.runs[0].config)
+    lock = run.lock()
+    assert lock is not None
+    threading.Timer(2, lock.close).start()
+    (state,) = run_sweep(sweep, notes)
+    assert (state.state, state.attempts, notes.retried) == ("done", 1, [])
+
+
 def test_a_state_that_claims_to_run_without_a_process_is_run_again(resolve: Resolve):
     sweep = resolve()
     run = RunDir.create(sweep.runs[0].run.path, sweep.runs[0].config)

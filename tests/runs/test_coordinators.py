@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -71,6 +72,17 @@ def test_a_folder_has_a_coordinator_while_one_is_at_work(folder: Path) -> None:
     with coordinating(folder), coordinating(folder):
         assert has_coordinator(folder)
     assert not has_coordinator(folder)
+
+
+def test_a_process_that_looks_for_coordinators_is_not_taken_for_one(folder: Path) -> None:
+    with coordinating(folder):
+        pass
+    with (folder / coordinators.LOCK).open("r+") as file, ThreadPoolExecutor() as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another look has it for a moment
+        seen = pool.submit(has_coordinator, folder)
+        time.sleep(coordinators.CHECK_SECONDS)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert not seen.result()
 
 
 @pytest.fixture

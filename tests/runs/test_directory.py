@@ -1,5 +1,6 @@
 """A run directory is made whole or not at all, is read whatever is damaged, and is trained by one process at a time."""
 
+import fcntl
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -172,6 +174,43 @@ def test_only_one_process_has_the_lock_and_its_end_frees_it(locked):
     assert lock is not None
     lock.close()
     assert not run.is_alive(State(state="running", host=socket.gethostname()))
+
+
+def test_processes_that_check_a_run_do_not_take_each_other_for_its_process(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+):
+    really, second = fcntl.flock, list[bool]()
+
+    def flock(file: IO[str], operation: int) -> None:
+        really(file, operation)
+        monkeypatch.setattr(fcntl, "flock", really)
+        second.append(run.is_alive(State(state="running")))  # as another process may, while the first has the lock
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not run.is_alive(State(state="running"))
+    assert second == [False]
+
+
+def test_a_process_that_changes_a_waiting_run_is_not_taken_for_one_that_trains_it(run: RunDir):
+    with ThreadPoolExecutor() as pool, run.idle() as state:
+        assert state == State()
+        alive = pool.submit(run.is_alive, state)
+        time.sleep(0.1)
+        assert not alive.done()
+    assert not alive.result()
+
+
+def test_a_run_that_ends_while_it_is_checked_is_not_lost(run: RunDir, monkeypatch: pytest.MonkeyPatch):
+    run.update_state(state="running", host=socket.gethostname())
+    check = RunDir.is_alive
+
+    def ends_first(self: RunDir, state: State) -> bool:
+        run.update_state(state="failed", reason="no such file")
+        return check(self, state)
+
+    monkeypatch.setattr(RunDir, "is_alive", ends_first)
+    state, is_lost = run.read_lost()
+    assert (state.state, state.reason, is_lost) == ("failed", "no such file", False)
 
 
 def test_a_process_on_another_machine_is_alive_by_its_heartbeat(run: RunDir):
