@@ -368,9 +368,10 @@ def fit(data: "pd.DataFrame | Folder", columns: Mapping[str, str] | None = None,
     """Fit scaling laws to a DataFrame, a csv of points, or the folder of a sweep, and return the fit.
 
     It takes the columns params (or n_params), loss, and tokens or flops; `columns` maps these to names of your own, as
-    in `columns={"params": "size"}`. `options` go to lmexp.analysis.scaling.fit.fit: `laws`, `delta`, `bootstraps`,
-    `seed`. Parameters and tokens are numbers, FLOPs are FLOPs, the loss is in nats per token.
-    Raises UserError for points that no law can be fitted to.
+    in `columns={"params": "size"}`, and `weights` to the column with the weight of each row. `options` go to
+    lmexp.analysis.scaling.fit.fit: `laws`, `delta`, `bootstraps`, `seed`, `irreducible` (E, or a pair of bounds).
+    Parameters and tokens are numbers, FLOPs are FLOPs, the loss is in nats per token. Raises UserError for points that
+    no law can be fitted to.
     """
     from lmexp.analysis.scaling.fit import fit as fit_points
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_frame, points_of_study

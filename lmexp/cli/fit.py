@@ -80,6 +80,14 @@ class QuestionOptions(LawOptions):
             help="Instead: fit the loss as a function of a cost: train_flops, train_seconds, dollars or energy_kwh."
         ),
     ] = None
+    irreducible: Annotated[
+        str | None,
+        typer.Option(
+            metavar="E",
+            help="The irreducible loss E of all laws that have one: a number that is known (1.69), bounds (1.5:1.8, or "
+            "one of both), or `floor` for the known floor of the text [default: 0 or more, fitted].",
+        ),
+    ] = None
     at: Annotated[
         list[str] | None, typer.Option(help="With --cost: the amounts to predict the loss for, such as 3600,36000.")
     ] = None
@@ -102,8 +110,10 @@ class QuestionOptions(LawOptions):
         names = [name.strip() for name in ",".join(self.law or []).split(",")]
         if not set(names) & set(CURVE_LAWS):
             return False
-        if len(names) > 1 or self.flops or self.serve is not None:
-            raise UserError(f"--law {names[0]} fits loss curves: other laws, --flops and --serve need a fit of runs")
+        if len(names) > 1 or self.flops or self.serve is not None or self.irreducible:
+            raise UserError(
+                f"--law {names[0]} fits loss curves: other laws, --flops, --serve and --irreducible need a fit of runs"
+            )
         return True
 
     def is_of_damage(self) -> bool:
@@ -113,8 +123,10 @@ class QuestionOptions(LawOptions):
         names = [name.strip() for name in ",".join(self.law or []).split(",")]
         if DAMAGE not in names:
             return False
-        if len(names) > 1 or self.flops or self.serve is not None:
-            raise UserError(f"--law {DAMAGE} fits the rise of a loss: other laws, --flops and --serve need a loss")
+        if len(names) > 1 or self.flops or self.serve is not None or self.irreducible:
+            raise UserError(
+                f"--law {DAMAGE} fits the rise of a loss: other laws, --flops, --serve and --irreducible need a loss"
+            )
         return True
 
 
@@ -137,6 +149,14 @@ class StudyColumns:
             "[default: unit, run_id, run or name].",
         ),
     ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column with the weight of each row in the fit, such as a number of seeds or an inverse variance; 0 "
+            "leaves a row out [default: all rows weigh the same].",
+        ),
+    ] = None
     where: Where = None
     all_runs: AllRuns = False
 
@@ -148,6 +168,7 @@ class StudyColumns:
             "flops": self.compute,
             "loss": self.loss,
             "unit": self.unit,
+            "weights": self.weights,
         }
         return {key: name for key, name in names.items() if name}
 
@@ -235,6 +256,8 @@ def fit(
         raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
     of_curves, of_damage = question.is_of_curves(), question.is_of_damage()
+    if (of_curves or of_damage) and columns.weights:
+        raise UserError("--weights is for laws of runs: leave it out for loss curves and for --law damage")
     if (of_curves or of_damage) and form:
         raise UserError("--format latex is for laws of runs: leave it out for loss curves and for --law damage")
     fit_them = _fit_curves if of_curves else _fit_damage if of_damage else _fit_points
@@ -394,8 +417,11 @@ def _answer(
             solver.seed,
             question.laws(),
             described_runs("--predict", question.predict),
+            question.irreducible,
         )
-    return answer_in_cost(points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed)
+    return answer_in_cost(
+        points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed, question.irreducible
+    )
 
 
 def amounts_in(option: str, values: list[str] | None) -> list[float]:

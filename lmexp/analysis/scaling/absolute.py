@@ -48,8 +48,8 @@ def _tangent_step(surface: Surface, weights: Floats, parameters: Floats, box: fl
     residual = surface.residual(parameters[None])[0, used]
     n, k = len(residual), len(parameters)
     bounds: list[tuple[float, float | None]] = [(-box, box)] * k + [(0.0, None)] * (2 * n)
-    if surface.has_floor:
-        bounds[0] = (max(-box, -float(parameters[0])), box)
+    for i, (low, high) in enumerate(zip(*surface.bounds, strict=True)):
+        bounds[i] = (max(-box, float(low - parameters[i])), min(box, float(high - parameters[i])))
     result = linprog(
         np.concatenate([np.zeros(k), weights[used], weights[used]]),
         A_eq=np.hstack([surface.jacobian(parameters)[used], -np.eye(n), np.eye(n)]),

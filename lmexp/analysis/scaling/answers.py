@@ -130,18 +130,19 @@ def answer(
     seed: int = 0,
     laws: Sequence[Law | str] = DEFAULT_LAWS,
     runs: Sequence[Mapping[str, float | str]] = (),
+    irreducible: str | None = None,
 ) -> Answer:
     """Fit laws in N and D and both approaches, and compute the optimum of each budget and the loss of each of `runs`.
 
-    Raises UserError if the design cannot identify such a law, if no law can be fitted, or if a law needs more of a run
-    than is given.
+    `irreducible` fixes or bounds E, as `fit` says. Raises UserError if the design cannot identify such a law, if no law
+    can be fitted, or if a law needs more of a run than is given.
     """
     if why := checks.refusals(points):
         raise UserError(
             f"{points.source.split(':')[0]}: {' '.join(why)} --cost train_flops fits the loss against compute alone."
         )
     points = branches.in_units(points)
-    fitted = fit(points, laws, delta, bootstraps, seed)
+    fitted = fit(points, laws, delta, bootstraps, seed, irreducible)
     refused = {name: " ".join(reasons) for name, reasons in fitted.refusals.items()}
     if not fitted.laws:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
@@ -204,14 +205,17 @@ def answer_in_cost(
     delta: float | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
+    irreducible: str | None = None,
 ) -> Answer:
     """Fit a power law with a floor to the frontier of loss against one cost: `flops`, `train_seconds`, `dollars`, ...
 
-    Raises UserError if the cost was not measured, or if the frontier has too few runs.
+    `irreducible` fixes or bounds E, as `fit` says. Raises UserError if the cost was not measured, or if the frontier
+    has too few runs.
     """
     column = "flops" if name == "train_flops" else name
-    chosen = cost.on_frontier(points, name)
-    fitted = fit(chosen, laws=[power(column)], delta=delta, bootstraps=bootstraps, seed=seed)
+    bounds = cost.ANY if irreducible is None else checks.irreducible_bounds(irreducible, points)
+    chosen = cost.on_frontier(points, name, bounds)
+    fitted = fit(chosen, [power(column).with_irreducible(bounds)], delta, bootstraps, seed)
     if not fitted.laws:
         raise UserError(f"no law of loss against {name}: {' '.join(map(' '.join, fitted.refusals.values()))}")
     (law,) = fitted.laws.values()

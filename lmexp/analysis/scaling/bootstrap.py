@@ -40,15 +40,23 @@ def unit_indices(unit: npt.NDArray[np.str_]) -> Ints:
     return np.unique(unit, return_inverse=True)[1].reshape(-1)
 
 
-def bootstrap(surface: Surface, of_unit: Ints, starts: Floats, delta: float, count: int, seed: int) -> Floats:
+def bootstrap(
+    surface: Surface,
+    of_unit: Ints,
+    starts: Floats,
+    delta: float,
+    count: int,
+    seed: int,
+    weights: npt.ArrayLike = 1.0,
+) -> Floats:
     """Return the parameters (count, k) of refits to units drawn with replacement.
 
     Every refit starts from each of `starts` (s, k), the optima for all points. `of_unit` (n,) is the unit of each
-    point. The same seed draws the same units for every law.
+    point, and `weights` (n,) are those of the points. The same seed draws the same units for every law.
     """
     pieces = [
-        solver.descend_from_each(surface, weights, starts, delta).parameters
-        for weights in drawn_units(of_unit, count, seed)
+        solver.descend_from_each(surface, drawn * np.asarray(weights), starts, delta).parameters
+        for drawn in drawn_units(of_unit, count, seed)
     ]
     return np.concatenate(pieces)
 
@@ -63,9 +71,11 @@ def drawn_units(of_unit: Ints, count: int, seed: int) -> Iterator[Floats]:
         yield draws.multinomial(n_units, even, size=min(size, count - at)).astype(np.float64)[:, of_unit]
 
 
-def leave_one_out(surface: Surface, of_unit: Ints, starts: Floats, delta: float) -> Floats:
-    """Return the parameters (units, k) of refits that each lack one unit."""
-    return solver.descend_from_each(surface, units_but_one(of_unit), starts, delta).parameters
+def leave_one_out(
+    surface: Surface, of_unit: Ints, starts: Floats, delta: float, weights: npt.ArrayLike = 1.0
+) -> Floats:
+    """Return the parameters (units, k) of refits that each lack one unit; `weights` (n,) are those of the points."""
+    return solver.descend_from_each(surface, units_but_one(of_unit) * np.asarray(weights), starts, delta).parameters
 
 
 def units_but_one(of_unit: Ints) -> Floats:

@@ -57,7 +57,7 @@ def shared_noise(points: Points) -> float:
     if between < 1 or within < 1:
         return 1.0
     surface = Surface.of(chinchilla, points)
-    residual = surface.residual(solver.solve(surface, np.ones(len(points)))[0].parameters[:1])[0]
+    residual = surface.residual(solver.solve(surface, points.relative_weights)[0].parameters[:1])[0]
     counts = np.bincount(sizes)
     means = np.bincount(sizes, residual) / counts
     inside = float(((residual - means[sizes]) ** 2).sum())

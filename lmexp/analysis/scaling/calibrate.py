@@ -24,15 +24,18 @@ FEW_SPARE = 4
 STUDIES = 4000
 
 
-def calibrate(surface: Surface, optimum: Floats, of_unit: Ints, seed: int) -> tuple[float, float]:
+def calibrate(
+    surface: Surface, optimum: Floats, of_unit: Ints, seed: int, weights: Floats | None = None
+) -> tuple[float, float]:
     """Return how often intervals of this design hold the truth, and the factor that widens them to 95 % of the time.
 
     `optimum` (k,) holds the working parameters, and `of_unit` (n,) the unit of every point, whose points share their
-    noise. The coverage is that of the worst of the parameters.
+    noise. The variance of a point's noise is inverse to its weight (n,) [default: 1]. The coverage is that of the worst
+    of the parameters.
     """
-    jacobian = surface.jacobian(optimum)  # (n, k)
-    if surface.has_floor and optimum[0] <= 0:
-        jacobian = jacobian[:, 1:]
+    jacobian = surface.jacobian(optimum)[:, ~surface.is_at_bound(optimum)]  # (n, k)
+    if weights is not None:  # in units of each point's own noise
+        jacobian = jacobian * np.sqrt(weights)[:, None]
     n_units = int(of_unit.max()) + 1
     units = [np.flatnonzero(of_unit == unit) for unit in range(n_units)]
     noise = np.random.default_rng(seed).standard_normal((STUDIES, n_units))[:, of_unit]

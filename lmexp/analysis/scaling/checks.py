@@ -10,13 +10,16 @@ import numpy as np
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.laws import Price
 from lmexp.analysis.scaling.points import Points
-from lmexp.units import si
+from lmexp.errors import UserError
+from lmexp.units import printable, si
 
 MIN_SIZES = 3
 """A power of N with a floor has three unknowns."""
 FEW_SIZES = 5
 FEW_DECADES = 1.5
 FEW_RATIOS = 3
+FLOOR = "floor"
+"""Stands for the known floor of a text as the irreducible loss."""
 MIN_SPREAD = 1.25
 """If D/N strays from a power of N by less than this factor, all runs count as lying on one line."""
 SAME_SIZE = 0.02
@@ -42,6 +45,47 @@ def size_of(params: Floats) -> np.ndarray:
         sizes[order[first:end]] = size
         first, size = end, size + 1
     return sizes
+
+
+def irreducible_bounds(given: str | float | tuple[float, float], points: Points) -> tuple[float, float]:
+    """Return the least and the greatest E of a fit, from `1.69`, `1.5:1.8`, `1.5:`, `:1.8` or `floor`, or numbers.
+
+    `floor` is the loss that no model can beat, which a text of a known entropy rate has. Raises UserError for bounds
+    that are none, and if the least E is not below every loss.
+    """
+    if isinstance(given, str) and given.strip() == FLOOR:
+        if points.floor is None:
+            raise UserError(
+                "the floor of the text is not known: the points have no column loss_floor with one value in all rows"
+            )
+        low = high = points.floor
+    else:
+        low, high = _two_bounds(given)
+    smallest = float(points.loss.min())
+    if low >= smallest:
+        raise UserError(
+            f"an irreducible loss of {low:g} is not below every loss: the smallest is {smallest:g}, of "
+            f"{points.name_of(int(points.loss.argmin()))}"
+        )
+    return low, high
+
+
+def _two_bounds(given: str | float | tuple[float, float]) -> tuple[float, float]:
+    """Return two numbers of 0 or more, the second not below the first. Raises UserError for anything else."""
+    try:
+        if isinstance(given, str):
+            first, colon, last = given.partition(":")
+            low = float(first) if first.strip() else 0.0
+            high = (float(last) if last.strip() else np.inf) if colon else float(first)
+        else:
+            low, high = map(float, given if isinstance(given, tuple | list) else (given, given))
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not (0 <= low <= high and np.isfinite(low)) or (low, high) == (0.0, np.inf):
+        raise UserError(
+            f"'{printable(str(given))}' is no irreducible loss: give a number, such as 1.69, or bounds, such as 1.5:1.8"
+        )
+    return low, high
 
 
 def refusals(points: Points) -> tuple[str, ...]:

@@ -27,10 +27,14 @@ from lmexp.errors import UserError, nearest
 MIN_RUNS = 5
 """Fewest runs on the frontier: the law has three unknowns."""
 FEW_DECADES = 1.0
+ANY = chinchilla.irreducible
+"""An E without bounds but 0."""
 
 
-def on_frontier(points: Points, cost: str) -> Points:
+def on_frontier(points: Points, cost: str, irreducible: tuple[float, float] = ANY) -> Points:
     """Return the points on the frontier of loss against `cost`, which is `flops` or a key of `points.costs`.
+
+    `irreducible` bounds the E of the law that the runs are compared by.
 
     Raises UserError if the cost was not measured, or if the frontier has fewer than MIN_RUNS points.
     """
@@ -38,7 +42,7 @@ def on_frontier(points: Points, cost: str) -> Points:
     name = "train_flops" if cost == "flops" else cost
     if name not in columns or not np.isfinite(columns[name]).any():
         raise UserError(f"no run has '{cost}' as a cost.{nearest(cost, columns)} Measured here: {', '.join(columns)}")
-    expected = expected_losses(points)
+    expected = expected_losses(points, irreducible)
     losses = points.loss if expected is None else expected
     marks = frontier(pd.DataFrame({"loss": losses, "cost": columns[name]}), "loss", "cost").to_numpy()
     if marks.sum() < MIN_RUNS:
@@ -52,12 +56,12 @@ def on_frontier(points: Points, cost: str) -> Points:
     return points.where(marks)
 
 
-def expected_losses(points: Points) -> Floats | None:
+def expected_losses(points: Points, irreducible: tuple[float, float] = ANY) -> Floats | None:
     """Return the loss (n,) of each point without its noise, by Chinchilla's law; None if that law is not identified."""
     if checks.refusals(points) or points.n_units < len(chinchilla.parameters) + MIN_SPARE:
         return None
-    surface = Surface.of(chinchilla, points, Precisions.all_of(points))
-    best = solver.solve(surface, np.ones(len(points)))[0].parameters[:1]
+    surface = Surface.of(chinchilla.with_irreducible(irreducible), points, Precisions.all_of(points))
+    best = solver.solve(surface, points.relative_weights)[0].parameters[:1]
     if not solver.condition(surface, best) < WORST_CONDITION:
         return None
     return points.loss * np.exp(surface.residual(best)[0])

@@ -69,7 +69,7 @@ class LawFit:
     theta: dict[str, float]
     """The law's parameters, followed by those of the effects."""
     intervals: dict[str, tuple[float, float]]
-    """95 % confidence interval of each parameter; 0 to infinity for an E that is at its bound, 0."""
+    """95 % confidence interval of each parameter; from bound to bound for an E that is at one of them."""
     samples: Floats
     """(B, k) parameters of the bootstrap's refits, in the order of `theta`."""
     left_one_out: Floats
@@ -96,8 +96,14 @@ class LawFit:
 
     @property
     def floor_is_at_bound(self) -> bool:
-        """Whether the best E is the least that is allowed, 0: these points do not identify it."""
-        return self.theta.get("E") == 0
+        """Whether the best E is at a bound, usually 0: these points do not identify it."""
+        return not self.floor_is_fixed and self.theta.get("E") in self.law.irreducible
+
+    @property
+    def floor_is_fixed(self) -> bool:
+        """Whether E was given, not fitted."""
+        low, high = self.law.irreducible
+        return "E" in self.theta and low == high
 
     def loss(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
@@ -157,7 +163,10 @@ class LawFit:
     def _of_single_run(self, mean: Estimate) -> Estimate:
         """Widen the interval of a mean loss by the noise of a single run."""
         value, _, high = mean
-        half = np.hypot(np.log(high / value), student(max(self.n_points - self.samples.shape[1], 1)) * self.residual)
+        half = np.hypot(
+            np.log(high / value),
+            student(max(self.n_points - self.samples.shape[1] + self.floor_is_fixed, 1)) * self.residual,
+        )
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
 
     def optimum(self, flops: npt.ArrayLike, price: Price = SIX_ND, precision: str | None = None) -> Optimum:
@@ -334,12 +343,14 @@ def fit(
     delta: float | None = None,
     bootstraps: int = 1000,
     seed: int = 0,
+    irreducible: str | float | tuple[float, float] | None = None,
 ) -> Fit:
     """Fit laws to points; Chinchilla's law is always accompanied by the one with an extra exponent.
 
-    `delta` is the threshold of Huber's loss [default: estimated from the residuals; Chinchilla's authors used 1e-3]. A
-    law that the points cannot identify is not in `laws`, and `refusals` says why. Raises UserError for too many points
-    and for the name of an unknown law.
+    `delta` is the threshold of Huber's loss [default: estimated from the residuals; Chinchilla's authors used 1e-3].
+    `irreducible` fixes E of every law that has one (1.69), bounds it (a pair, or `1.5:1.8`), or takes the known floor
+    of the text for it (`floor`). A law that the points cannot identify is not in `laws`, and `refusals` says why.
+    Raises UserError for too many points, for the name of an unknown law, and for an E that is not below every loss.
     """
     if len(points) > MAX_POINTS:
         raise UserError(
@@ -353,6 +364,9 @@ def fit(
     wanted = {law.name: law for law in (law_named(law) if isinstance(law, str) else law for law in laws)}
     if "chinchilla" in wanted:
         wanted.setdefault("extra", law_named("extra"))
+    if irreducible is not None and len(points):
+        bounds = checks.irreducible_bounds(irreducible, points)
+        wanted = {name: law.with_irreducible(bounds) for name, law in wanted.items()}
     fitted: dict[str, LawFit] = {}
     refused: dict[str, tuple[str, ...]] = {}
     of_design = checks.refusals(points) if len(points) else ("There are no points.",)
@@ -399,7 +413,7 @@ def fit_law(
     if isinstance(effects, str):
         return (effects,)
     surface = Surface.of(law, points, effects)
-    k, n_units = len(surface.names), points.n_units
+    k, n_units, weights = surface.n_free, points.n_units, points.relative_weights
     if n_units < k + MIN_SPARE:
         least = k + MIN_SPARE
         return (
@@ -407,9 +421,9 @@ def fit_law(
         )
     if delta is None and n_units <= k + FEW_SPARE:  # so few residuals have no robust scale: least squares
         delta = np.inf
-    solution, delta = solver.solve(surface, np.ones(len(points)), delta)
+    solution, delta = solver.solve(surface, weights, delta)
     best = solution.parameters[:1]
-    condition = solver.condition(surface, best)
+    condition = solver.condition(surface, best, weights)
     form = surface.form(best)
     if not condition < WORST_CONDITION:
         return (
@@ -420,11 +434,13 @@ def fit_law(
         return (f"The loss does not fall with {law.inputs[int(form.alpha[0] > 0)]}: {law.name} says nothing here.",)
     of_unit = unit_indices(points.unit)
     starts = solution.parameters[: solver.MAX_LOCAL_OPTIMA]
-    samples = surface.theta(bootstrap(surface, of_unit, starts, delta, bootstraps, seed))
+    samples = surface.theta(bootstrap(surface, of_unit, starts, delta, bootstraps, seed, weights))
     samples = samples[np.isfinite(samples).all(axis=1)]
     if len(samples) < bootstraps / 2:
         return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)
-    left = leave_one_out(surface, of_unit, best, delta) if n_units < FEW_UNITS else np.empty((0, k))
+    left = np.empty((0, len(surface.names)))
+    if n_units < FEW_UNITS:
+        left = leave_one_out(surface, of_unit, best, delta, weights)
     left = surface.theta(left)
     residual = surface.residual(best)[0]
     names = (*law.parameters, *(name for effect in effects for name in effect.parameters))
@@ -432,7 +448,7 @@ def fit_law(
     fitted = LawFit(
         law=law,
         theta=theta,
-        intervals=_intervals(theta, left if n_units < FEW_UNITS else samples, n_units),
+        intervals=_intervals(law, theta, left if n_units < FEW_UNITS else samples, n_units),
         samples=samples,
         left_one_out=left,
         objective=float(solution.objective[0]),
@@ -440,12 +456,12 @@ def fit_law(
         n_points=len(points),
         n_units=n_units,
         condition=condition,
-        residual=float(np.sqrt((residual**2).sum() / max(len(points) - k, 1))),
+        residual=float(np.sqrt((weights * residual**2).sum() / max(len(points) - k, 1))),
         holdout=None,
         effects=effects,
         warnings=_warnings(law, theta, effects),
     )
-    return _calibrated(fitted, surface, best[0], of_unit)
+    return _calibrated(fitted, surface, best[0], of_unit, weights)
 
 
 def fit_by_squares(points: Points, law: Law) -> Floats:
@@ -457,23 +473,25 @@ def fit_by_squares(points: Points, law: Law) -> Floats:
     if law.effects or len(points) < len(law.parameters):
         raise UserError(f"{law.name} cannot be fitted to {len(points)} points by least squares of the loss")
     surface = Surface.of(law, points)
-    solution, _ = solver.solve(surface, points.loss**2, np.inf)
+    solution, _ = solver.solve(surface, points.relative_weights * points.loss**2, np.inf)
     return np.asarray(surface.theta(solution.parameters[:1])[0])
 
 
-def _calibrated(law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints) -> LawFit | tuple[str, ...]:
+def _calibrated(
+    law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints, weights: Floats
+) -> LawFit | tuple[str, ...]:
     """Return a fit with intervals as wide as simulations of its design ask for, or the reason why it has none.
 
     `optimum` (k,) holds the working parameters.
     """
-    k = len(law.theta)
+    k = surface.n_free
     if law.n_units > k + FEW_SPARE or law.residual < EXACT:
         return law
-    coverage, widened = calibrate(surface, optimum, of_unit, seed=0)
+    coverage, widened = calibrate(surface, optimum, of_unit, 0, weights)
     runs = f"{law.n_units} units for the {k} numbers of {law.law.name}"
     if not widened < MAX_WIDENED:
         return (f"{runs} are too few: in simulations of this design no interval holds the truth often enough.",)
-    intervals = _intervals(law.theta, law.left_one_out, law.n_units, widened)
+    intervals = _intervals(law.law, law.theta, law.left_one_out, law.n_units, widened)
     remedy = f"; they are widened by a factor of {widened:.2g}" if widened > 1 else ""
     said = (
         f"{runs}: in simulations of this design, 95 % intervals hold the truth {coverage:.0%} of the time{remedy}. The "
@@ -483,9 +501,12 @@ def _calibrated(law: LawFit, surface: Surface, optimum: Floats, of_unit: Ints) -
 
 
 def _intervals(
-    theta: dict[str, float], refits: Floats, n_units: int, widened: float = 1.0
+    law: Law, theta: dict[str, float], refits: Floats, n_units: int, widened: float = 1.0
 ) -> dict[str, tuple[float, float]]:
-    """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma."""
+    """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma.
+
+    That of E stays within its bounds.
+    """
     intervals = {}
     for i, (name, value) in enumerate(theta.items()):
         in_logs = name in IN_LOGS
@@ -494,14 +515,23 @@ def _intervals(
         low, high = center - half, center + half
         intervals[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
         if name == "E":  # at its bound no refit moves it, which does not mean that it is known
-            intervals[name] = (max(intervals[name][0], 0.0), intervals[name][1]) if value > 0 else (0.0, np.inf)
+            least, greatest = law.irreducible
+            low, high = (least, greatest) if value in law.irreducible else intervals[name]
+            intervals[name] = (max(low, least), min(high, greatest))
     return intervals
 
 
 def _warnings(law: Law, theta: dict[str, float], effects: Sequence[Effective]) -> tuple[str, ...]:
     """Return the warnings about the fit of one law."""
     sentences = []
-    if theta.get("E") == 0:
+    low, high = law.irreducible
+    if low < high and theta.get("E") in (low or np.nan, high):
+        side = "least" if theta["E"] == low else "greatest"
+        sentences.append(
+            f"E of {law.name} is at its bound, {theta['E']:g}, the {side} that was allowed: these runs ask for "
+            f"{'less' if side == 'least' else 'more'}. The intervals of its other numbers assume this E."
+        )
+    if theta.get("E") == 0 and low < high:
         sentences.append(
             f"E of {law.name} is at its bound, 0, and not identified: these runs do not show a loss that no model "
             "could beat. The intervals of its other numbers assume that E is 0, and are too narrow if it is not."

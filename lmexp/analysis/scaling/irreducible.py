@@ -16,6 +16,8 @@ class Irreducible:
     high: float
     """95 % confidence interval; 0 to infinity if the points do not identify E."""
     floor: float
+    is_fixed: bool = False
+    """Whether E was given, not fitted."""
 
     @property
     def is_inside(self) -> bool:
@@ -28,5 +30,7 @@ def irreducible(laws: dict[str, LawFit], floor: float | None) -> tuple[Irreducib
     if floor is None:
         return ()
     return tuple(
-        Irreducible(name, law.theta["E"], *law.intervals["E"], floor) for name, law in laws.items() if "E" in law.theta
+        Irreducible(name, law.theta["E"], *law.intervals["E"], floor, law.floor_is_fixed)
+        for name, law in laws.items()
+        if "E" in law.theta
     )

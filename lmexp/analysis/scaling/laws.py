@@ -14,7 +14,7 @@ batch axes and broadcast with N and D: theta (B, 1, k) with N (n,) gives losses 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -121,6 +121,12 @@ class Law:
     """What the law knows beside its inputs and the precision: `optimizer` or `repetition` (effective.py)."""
     one_exponent: bool = False
     """Whether beta is alpha, one fitted number for both; `free` then has alpha alone."""
+    irreducible: tuple[float, float] = (0.0, np.inf)
+    """Least and greatest E that a fit may take; two equal numbers fix E."""
+
+    def with_irreducible(self, bounds: tuple[float, float]) -> "Law":
+        """Return the law with bounds for E, or with a fixed E if both are equal; itself if it has no E."""
+        return replace(self, irreducible=bounds) if "E" in self.free else self
 
     def form(self, theta: npt.ArrayLike) -> Form:
         """Return the form of a theta (..., k); each of its numbers has shape (...)."""

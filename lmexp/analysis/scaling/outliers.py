@@ -31,7 +31,7 @@ def deviations(law: LawFit, points: Points) -> Floats:
 def theta_without(law: LawFit, points: Points, rows: npt.NDArray[np.bool_]) -> Floats:
     """Return the law's own parameters (k,) if it is fitted without some rows (n,)."""
     surface = Surface.of(law.law, points, [effect.on(points) for effect in law.effects])
-    solution, _ = solver.solve(surface, np.where(rows, 0.0, 1.0), law.delta)
+    solution, _ = solver.solve(surface, np.where(rows, 0.0, points.relative_weights), law.delta)
     return surface.theta(solution.parameters[:1])[0, : len(law.law.parameters)]
 
 

@@ -44,6 +44,10 @@ class Points:
     """Rows that were left out: reason -> number of rows."""
     names: Texts | None = None
     """(n,) what a reader calls each point: `line 7` of a file, or the name of a run; None for `point 7`."""
+    weights: Floats | None = None
+    """(n,) weight of each point in the fit, above 0; None if all weigh the same."""
+    weighted_by: str = ""
+    """The column that the weights were read from."""
     run_ids: Texts | None = None
     """(n,) the run that each point is a row of; None if a table does not say it."""
     units_named: bool = True
@@ -67,6 +71,8 @@ class Points:
         if self.unique_tokens is not None:
             object.__setattr__(self, "unique_tokens", self._numbers("unique_tokens", self.unique_tokens))
         object.__setattr__(self, "bits", {name: self._numbers(name, values) for name, values in self.bits.items()})
+        if self.weights is not None:
+            object.__setattr__(self, "weights", self._numbers("weights", self.weights))
         costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
         object.__setattr__(self, "costs", costs)
 
@@ -111,9 +117,18 @@ class Points:
         """How many independent units the points come from."""
         return len(np.unique(self.unit))
 
+    @property
+    def relative_weights(self) -> Floats:
+        """(n,) The weights as multiples of their mean, so that equal weights are all exactly 1."""
+        if self.weights is None or not len(self) or np.ptp(self.weights) == 0:
+            return np.ones(len(self))
+        return np.asarray(self.weights / self.weights.mean())
+
     def sha256(self) -> str:
-        """Return the SHA-256 of the points' params, tokens, FLOPs and losses, in their order, as float64."""
-        columns = np.stack([self.params, self.tokens, self.flops, self.loss])
+        """Return the SHA-256 of the points' params, tokens, FLOPs, losses and weights, if any, as float64."""
+        columns = np.stack(
+            [self.params, self.tokens, self.flops, self.loss, *([] if self.weights is None else [self.weights])]
+        )
         return hashlib.sha256(columns.astype("<f8").tobytes()).hexdigest()
 
     def name_of(self, row: int) -> str:
@@ -147,5 +162,6 @@ class Points:
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask],
             costs=dict(costs),
             names=None if self.names is None else self.names[mask],
+            weights=None if self.weights is None else self.weights[mask],
             run_ids=None if self.run_ids is None else self.run_ids[mask],
         )

@@ -114,15 +114,15 @@ def points_of_frame(
 
     If there is a column `state` or `status`, only rows of finished runs are used (states.py has the words). The column
     `unit`, or else `run_id`, `run` or `name`, says which rows belong to one run. `columns` maps params, tokens, flops,
-    loss and unit to column names, flops possibly to 6ND, and unit possibly to `row`. `scale` holds factors that turn
-    params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
+    loss, unit and weights to column names, flops possibly to 6ND, and unit possibly to `row`. `scale` holds factors
+    that turn params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
     (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. With
     `flops_alone`, a table may lack parameters and tokens, for a law in compute. Raises UserError as points_of_csv does.
     """
     columns = dict(columns or {})
-    chosen_unit = columns.pop("unit", None)
+    chosen_unit, weighted_by = columns.pop("unit", None), columns.pop("weights", None)
     named = _columns(frame, columns, source, flops_alone)
-    rows = _rows_to_fit(frame, named, chosen_unit, source, lines)
+    rows = _rows_to_fit(frame, named, chosen_unit, source, lines, weighted_by)
     frame, headings, table = rows.frame, rows.headings, rows.table
     scale = scale or {}
     sizes, said = _completed({key: values * scale.get(key, 1.0) for key, values in rows.known.items()}, named)
@@ -135,6 +135,8 @@ def points_of_frame(
     units = alone if unit is None else frame[unit].astype("string").reset_index(drop=True).fillna(alone)
     if unit is not None and units.nunique() < len(units):
         said += f"; rows of one {printable(unit)} are one run"
+    if weighted_by is not None:
+        said += f"; weights = {printable(weighted_by)}"
     high = float(sizes["loss"].max())
     precision = headings.get("precision")
     several = _has(frame, precision) and frame[precision].nunique() > 1
@@ -151,6 +153,8 @@ def points_of_frame(
         optimizer=_optimizers(frame, headings),
         unique_tokens=_unique_tokens(frame, headings, sizes["tokens"], table),
         names=_names(frame, table.lines),
+        weights=rows.weights,
+        weighted_by=weighted_by or "",
         run_ids=frame["run_id"].astype(str).to_numpy(dtype=np.str_) if "run_id" in frame else None,
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
@@ -216,6 +220,8 @@ class _Rows:
     table: "_Table"
     left_out: dict[str, int]
     """How many rows were left out, by the reason."""
+    weights: Floats | None = None
+    """(n,) above 0; None if all rows weigh the same."""
 
 
 def _rows_to_fit(
@@ -224,13 +230,15 @@ def _rows_to_fit(
     unit: str | None,
     source: str,
     lines: npt.NDArray[np.int64] | None,
+    weighted_by: str | None = None,
 ) -> _Rows:
-    """Return the finished rows with all numbers of the named columns, each once.
+    """Return the finished rows with all numbers of the named columns, each once, and a weight above 0.
 
     Raises UserError as points_of_csv does.
     """
-    if unit not in (None, EACH_ROW, *frame.columns):
-        raise UserError(f"{source} has no column '{printable(str(unit))}'.{nearest(str(unit), frame.columns)}")
+    for name in (None if unit == EACH_ROW else unit, weighted_by):
+        if name is not None and name not in frame.columns:
+            raise UserError(f"{source} has no column '{printable(str(name))}'.{nearest(str(name), frame.columns)}")
     left_out: dict[str, int] = {}
     lines = np.arange(len(frame)) + 1 if lines is None else lines
     headings = headings_of(frame)
@@ -251,11 +259,20 @@ def _rows_to_fit(
     if copies.any():
         left_out["exact duplicates"] = int(copies.sum())
         complete &= ~copies
+    weights = None
+    if weighted_by is not None:
+        weights = _Table(source, lines[complete]).weights(frame[complete], weighted_by)
+        if unweighted := int((weights == 0).sum()):
+            left_out[f"with a weight of 0 ({printable(weighted_by)})"] = unweighted
+            complete[complete] = weights > 0
+            weights = weights[weights > 0]
+        if not len(weights):
+            raise UserError(f"{source}: every row has a weight of 0 in column '{printable(weighted_by)}'")
     table = _Table(source, lines[complete])
     known = {key: values[complete] for key, values in known.items()}
     for key, values in known.items():
         table.check_above_0(named[key], values)
-    return _Rows(frame[complete], headings, known, table, left_out)
+    return _Rows(frame[complete], headings, known, table, left_out, weights)
 
 
 def _complete_rows(known: Mapping[str, Floats], n_rows: int) -> tuple[npt.NDArray[np.bool_], dict[str, int]]:
@@ -329,6 +346,18 @@ class _Table:
         """Return a column of costs (n,), with NaN for values that are not above 0, which means not measured."""
         values = self.numbers(frame, name)
         return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+    def weights(self, frame: pd.DataFrame, name: str) -> Floats:
+        """Return a column of weights (n,). Raises UserError for one that is missing, infinite or below 0."""
+        values = self.numbers(frame, name)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+        if len(bad):
+            value = "missing" if np.isnan(values[bad[0]]) else f"{values[bad[0]]:g}"
+            raise UserError(
+                f"{self.source}, line {self.lines[bad[0]]}: the weight {printable(name)} is {value}; it must be a "
+                "finite number of 0 or more, and 0 leaves the row out"
+            )
+        return values
 
     def check_above_0(self, name: str, values: Floats) -> None:
         """Raise UserError for a number that is not above 0, with its line."""

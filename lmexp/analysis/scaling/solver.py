@@ -116,9 +116,17 @@ def _stages(first: float, delta: float) -> Floats:
 
 def robust_delta(residual: Floats, weights: Floats) -> float:
     """Return 1.345 x 1.4826 x the median absolute deviation of the residuals (n,) with weights above 0."""
-    residual = residual[weights > 0]
-    deviation = MAD_TO_DEVIATION * np.median(np.abs(residual - np.median(residual)))
-    return max(HUBER * float(deviation), MIN_DELTA)
+    off = np.abs(residual - weighted_median(residual, weights))
+    return max(HUBER * MAD_TO_DEVIATION * weighted_median(off, weights), MIN_DELTA)
+
+
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """Return the median of values (n,) with weights (n,) of 0 or more; a weight of 2 is that of two equal values."""
+    order = np.argsort(values)
+    below = np.cumsum(weights[order])
+    half, rounding = below[-1] / 2, 1e-12 * below[-1]
+    low, high = np.searchsorted(below, half - rounding), np.searchsorted(below, half + rounding, side="right")
+    return float(values[order[low]] + values[order[high]]) / 2
 
 
 def descend(surface: Surface, weights: Floats, start: Floats, delta: float, steps: int = STEPS) -> Solution:
@@ -198,9 +206,7 @@ def _newton(surface: Surface, weights: Floats, start: Floats, delta: float, step
         active, step = active[going], step[going]
         if not len(active):
             break
-        trial = parameters[active] + step
-        if surface.has_floor:
-            trial[:, 0] = np.maximum(trial[:, 0], 0.0)
+        trial = np.clip(parameters[active] + step, *surface.bounds)
         new_value, new_gradient, new_hessian = surface.derivatives(trial, weights[active], delta)
         better = new_value < value[active]  # false for NaN
         won, lost = active[better], active[~better]
@@ -218,14 +224,13 @@ def _step(
 ) -> tuple[Floats, Floats]:
     """Return the damped step (batch, k), and the predicted gain of the undamped step (batch,).
 
-    Parameters are first scaled by their own curvature. E stays at 0 if the step would take it below.
+    Parameters are first scaled by their own curvature. One stays at its bound if the step would take it beyond.
     """
-    if surface.has_floor:
-        held = (parameters[:, 0] <= 0) & (gradient[:, 0] > 0)
-        gradient, hessian = gradient.copy(), hessian.copy()
-        gradient[held, 0] = 0.0
-        hessian[held, 0, :] = hessian[held, :, 0] = 0.0
-        hessian[held, 0, 0] = 1.0
+    low, high = surface.bounds
+    held = (low == high) | ((parameters <= low) & (gradient > 0)) | ((parameters >= high) & (gradient < 0))
+    if held.any():
+        gradient = np.where(held, 0.0, gradient)
+        hessian = np.where(held[:, :, None] | held[:, None, :], np.eye(held.shape[1]), hessian)
     lost = ~(np.isfinite(hessian.sum(axis=(1, 2))) & np.isfinite(gradient.sum(axis=1)))  # not finite
     if lost.any():
         gradient = np.where(lost[:, None], 0.0, gradient)
@@ -258,7 +263,7 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     shifted = list(surface.centred)
     for effect in surface.effects:
         shifted[effect.input] = shifted[effect.input] + effect.shift(effect.start[None])[0]
-    floors = FLOORS * np.exp(surface.log_loss[weights > 0].min()) if "E" in free else np.zeros(1)
+    floors = _floors(surface, weights) if "E" in free else np.zeros(1)
     gammas = np.append(GAMMAS, 1.0) if "gamma" in free else np.ones(1)
     alike = surface.law.one_exponent
     betas = EXPONENTS if "beta" in free or alike else np.ones(1)
@@ -294,6 +299,15 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     return start
 
 
+def _floors(surface: Surface, weights: Floats) -> Floats:
+    """Return the grid's E (m,), within its bounds."""
+    smallest, (low, high) = np.exp(surface.log_loss[weights > 0].min()), surface.law.irreducible
+    if (low, high) == (0.0, np.inf):
+        return FLOORS * smallest
+    inside = np.linspace(low, max(min(high, FLOORS[-1] * smallest), low), len(FLOORS))
+    return np.unique(inside)
+
+
 def _two_terms(u: Floats, v: Floats | None, target: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Return ln A and ln B of target = A u + B v by weighted least squares, for all pairs of u (p, n) and v (q, n).
 
@@ -313,18 +327,20 @@ def _two_terms(u: Floats, v: Floats | None, target: Floats, weights: Floats) -> 
     return np.log(a).ravel(), np.log(b).ravel()
 
 
-def condition(surface: Surface, parameters: Floats) -> float:
+def condition(surface: Surface, parameters: Floats, weights: Floats | None = None) -> float:
     """Return the condition number of the Gauss-Newton Hessian of the squared residuals, at an optimum (1, k).
 
-    Each parameter is scaled by its own curvature. The number says how well the design identifies the parameters,
-    whatever the noise; it is infinite if the Hessian is singular. An E that is held at 0 is left out.
+    Each parameter is scaled by its own curvature. The number says how well the design, with weights (n,) of its points
+    [default: 1], identifies the parameters, whatever the noise; it is infinite if the Hessian is singular. A parameter
+    at its bound is left out.
     """
     exact = replace(
         surface, log_loss=surface.log_loss + surface.residual(parameters)[0]
     )  # no residual, no second order
-    _, _, hessian = exact.derivatives(parameters, np.ones((1, len(surface))), np.inf)
-    kept = slice(1 if surface.has_floor and parameters[0, 0] <= 0 else 0, None)
-    hessian = hessian[0, kept, kept]
+    weights = np.ones(len(surface)) if weights is None else weights
+    _, _, hessian = exact.derivatives(parameters, weights[None], np.inf)
+    kept = np.flatnonzero(~surface.is_at_bound(parameters[0]))
+    hessian = hessian[0][np.ix_(kept, kept)]
     diagonal = np.diagonal(hessian)
     if not np.isfinite(hessian).all() or diagonal.min() <= 0:
         return float("inf")

@@ -6,7 +6,8 @@ where x and y are ln N and ln D minus their means. Without centring, the conditi
 runs is 4e6; with it, 4e3. The units of N and D change only the means. The working parameters, as far as the law leaves
 them free, are:
 
-    E   itself, so that it may be 0;    a, b   ln A and ln B at the centre;    alpha, beta;    g = ln gamma
+    E   itself, so that it may be at a bound, such as 0
+    a, b   ln A and ln B at the centre;    alpha, beta;    g = ln gamma
 
 A law of one exponent has alpha alone, and its derivatives are the sums of those by alpha and by beta.
 
@@ -35,6 +36,7 @@ from lmexp.analysis.scaling.effective import Effective
 from lmexp.analysis.scaling.laws import Form, Law
 from lmexp.analysis.scaling.points import Points
 
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.intp]
 
 WORKING = {"E": "E", "A": "a", "alpha": "alpha", "B": "b", "beta": "beta", "gamma": "g"}
@@ -92,8 +94,27 @@ class Surface:
 
     @property
     def has_floor(self) -> bool:
-        """Whether the first working parameter is E, which must not fall below 0."""
+        """Whether the first working parameter is E."""
         return self.names[0] == "E"
+
+    @cached_property
+    def bounds(self) -> tuple[Floats, Floats]:
+        """The least and the greatest value (k,) of each working parameter; equal for an E that is fixed."""
+        low, high = np.full(len(self.names), -np.inf), np.full(len(self.names), np.inf)
+        if self.has_floor:
+            low[0], high[0] = self.law.irreducible
+        return low, high
+
+    @property
+    def n_free(self) -> int:
+        """How many numbers a fit has to find."""
+        low, high = self.bounds
+        return int((low < high).sum())
+
+    def is_at_bound(self, parameters: Floats) -> Bools:
+        """Return which working parameters (..., k) are at a bound, or fixed."""
+        low, high = self.bounds
+        return (parameters <= low) | (parameters >= high)
 
     def at(self, rows: Ints) -> "Surface":
         """Return the surface at some of its points, centred at the means of these points."""

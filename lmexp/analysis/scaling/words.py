@@ -60,6 +60,9 @@ def about_compute(answer: Answer) -> list[str]:
 
 def irreducible_text(irreducible: Irreducible) -> str:
     """Return what a law's irreducible loss is beside the loss that no model can beat, as a sentence."""
+    if irreducible.is_fixed:
+        same = "" if irreducible.value == irreducible.floor else f"; the floor of this text is {irreducible.floor:.4f}"
+        return f"E of {irreducible.by} is fixed at {irreducible.value:.4f}{same or ', the floor of this text'}."
     if irreducible.value == 0:
         return f"{irreducible.by} does not identify E; the floor of this text is {irreducible.floor:.4f}."
     low, high = f"{irreducible.low:.4f}", f"{irreducible.high:.4f}"

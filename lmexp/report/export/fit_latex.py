@@ -27,7 +27,9 @@ def fit_latex(answer: Answer) -> str:
         for i, (key, value, error, (low, high)) in enumerate(rows):
             bound = key == "E" and law.floor_is_at_bound
             interval = "not identified" if bound else f"{_number(low)} to {_number(high)}"
-            spread = "" if error is None or bound else _number(error)
+            if fixed := key == "E" and law.floor_is_fixed:
+                interval = "fixed"
+            spread = "" if error is None or bound or fixed else _number(error)
             label = _text(name) if i == 0 else ""
             symbol = SYMBOLS.get(key, f"${key}$" if len(key) == 1 else _text(key))
             lines.append(f"{label} & {symbol} & {_number(value)} & {spread} & {interval} \\\\")

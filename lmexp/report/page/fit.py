@@ -79,7 +79,10 @@ def _question(document: Mapping[str, Any]) -> str:
     keys = ("source", "points_sha256", "n_points", "n_units", "cost", "served_tokens", "method", "seed")
     deltas = {name: law.get("delta") for name, law in document.get("laws", {}).items()}
     runs = [row["run"] for row in document.get("predicted", [])]
-    return json.dumps([budgets, amounts, deltas, *([runs] if runs else []), [document.get(key) for key in keys]])
+    asked = {name: law.get("irreducible_bounds") for name, law in document.get("laws", {}).items()}
+    also: list[Any] = [runs] if runs else []
+    also += [asked] if any(bounds not in (None, [0.0, None]) for bounds in asked.values()) else []
+    return json.dumps([budgets, amounts, deltas, *also, [document.get(key) for key in keys]])
 
 
 def write_fit_charts(charts: Mapping[str, alt.LayerChart], folder: Path, formats: Sequence[str]) -> list[Path]:

@@ -125,6 +125,8 @@ def law_rows(answer: Answer) -> Rows:
             interval = f"{number(low)} to {number(high)}"
             if parameter == "E" and law.floor_is_at_bound:
                 interval = "at its bound, not identified"
+            if parameter == "E" and law.floor_is_fixed:
+                interval = "fixed"
             rows.append((name if i == 0 else "", parameter, number(value), interval))
     for name, approach in answer.approaches.items():
         value, low, high = (float(part) for part in approach.exponent)
@@ -180,6 +182,9 @@ def predicted_rows(answer: Answer) -> Rows:
 def notes_of(answer: Answer) -> list[str]:
     """Return what the tables do not show: how far laws disagree, the bias of approach 2, what was refused and why."""
     notes = [f"{name}: {law.law.formula}" for name, law in answer.fit.laws.items()]
+    notes += _about_irreducible(answer)
+    if answer.points.weights is not None and not answer.cost:
+        notes.append("Weights count in the fits of the laws alone: held-out errors and approaches take all rows alike.")
     laws = [row for row in answer.best if row.loss is not None]
     if laws and len(answer.fit.laws) > 1:
         last = [float(row.params.value) for row in laws if row.flops == laws[-1].flops]
@@ -203,6 +208,21 @@ def notes_of(answer: Answer) -> list[str]:
         notes.append(f"{beyond(far[-1])} is far beyond the data: the interval assumes that the law still holds there.")
     notes += [why if name in why else f"{name}: {why}" for name, why in answer.refused.items()]
     return notes
+
+
+def _about_irreducible(answer: Answer) -> list[str]:
+    """Return a note about what --irreducible asked of E, and which laws have none."""
+    laws = answer.fit.laws.values()
+    asked = [law for law in laws if "E" in law.theta and law.law.irreducible != (0.0, np.inf)]
+    if not asked:
+        return []
+    low, high = asked[0].law.irreducible
+    source = ", the floor of this text" if low == answer.points.floor else ""
+    between = f"kept between {low:.6g} and {high:.6g}" if np.isfinite(high) else f"kept at {low:.6g} or more"
+    words = f"fixed at {low:.6g}{source}" if low == high else between
+    without = [law.law.name for law in laws if "E" not in law.theta]
+    others = f"; {' and '.join(without)} {'has' if len(without) == 1 else 'have'} no E" if without else ""
+    return [f"E is {words} in {', '.join(law.law.name for law in asked)}{others}."]
 
 
 def _table(headings: Sequence[str], rows: Rows) -> Table:
