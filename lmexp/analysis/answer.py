@@ -11,11 +11,9 @@ are noise, and what it takes to find out.
 """
 
 import pickle
-import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ from lmexp.analysis.best import about_ties, headline
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.effects.effects import Effects
 from lmexp.analysis.effects.looks import about_looks
-from lmexp.analysis.effects.pairing import comparable_runs
+from lmexp.analysis.effects.more_seeds import about_unknown_noise
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.effects.sentences import effect_in_words
 from lmexp.analysis.frontier import frontier, is_done, numbers
@@ -37,14 +35,11 @@ from lmexp.analysis.table import Study, final_rows, name_at
 from lmexp.analysis.versus.arms import arms_by_words
 from lmexp.analysis.versus.versus import in_words as speedup_in_words
 from lmexp.analysis.versus.versus import versus
-from lmexp.config.overrides import written
 from lmexp.errors import UserError
 from lmexp.runs.columns import column, higher_is_better
 
 MAX_SENTENCES = 5
 """An answer has no more sentences than this; the findings have the rest."""
-MORE_SEEDS = 3
-"""More seeds of one setting that are proposed where none is repeated: 4 seeds give 3 degrees of freedom."""
 
 
 class Design(StrEnum):
@@ -177,37 +172,3 @@ def _about_objectives(study: Study) -> list[str]:
         f"{len(on)} of {int(is_done(table).sum())} finished runs are on the frontier of {titles}, "
         f"from {said(int(ends[0]))} to {said(int(ends[1]))}."
     ]
-
-
-def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
-    """Say that noise is unknown since no setting has two finished seeds, and what it takes to know it."""
-    runs = comparable_runs(study, quality)
-    if len(runs) < 2 or not study.axes:
-        return []
-    unknown = "No cell has two finished seeds, so it is unknown which differences are noise"
-    return [f"{unknown}{_cheapest_way(study, runs, cost)}."]
-
-
-def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
-    """Return how to repeat the cheapest run with other seeds, and its price; with the command unless it is a search."""
-    spent = numbers(runs, cost)
-    if not np.isfinite(spent).any() or higher_is_better(cost):
-        return ""
-    row = runs.iloc[int(np.nanargmin(spent))]
-    price = in_words(cost, MORE_SEEDS * float(np.nanmin(spent)))
-    said = f"; {MORE_SEEDS} more seeds of {row['slug']} would show it, for about {price}"
-    if len(study.names) > 1 or study.objectives or not _is_crossed(study):
-        return said
-    words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
-    command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
-    return f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
-
-
-def _is_crossed(study: Study) -> bool:
-    """Whether the cells of a study are all combinations of its axes, so that one value of each names a cell."""
-    cells = study.table.drop_duplicates("run_id")
-    return len(cells) + len(study.skipped) == int(np.prod([len(values) for values in study.axes.values()]))
-
-
-def _plain(value: Any) -> Any:
-    return None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
 
 FRONTIER_MARK = "*"
 """Marks a row on the frontier."""
+TIED_MARK = "≈"
+"""Marks a row whose setting is tied with one that costs no more."""
 NULL = "–"
 """Stands for what was not measured."""
+
+
+def frontier_text(is_on_frontier: bool, is_tied: bool) -> str:
+    """Return the marks of a row."""
+    return FRONTIER_MARK * bool(is_on_frontier) + TIED_MARK * bool(is_tied)
 
 
 def column_texts(table: "pd.DataFrame", name: str, positions: Sequence[int] | np.ndarray | None = None) -> list[str]:

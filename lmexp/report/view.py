@@ -11,6 +11,7 @@ from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import in_words
 from lmexp.analysis.comparable import SHARED_MARK, crowded
 from lmexp.analysis.effects.power import Detection, seeds_to_show
+from lmexp.analysis.effects.ties import FrontierTies, about_frontier, frontier_ties, tied_with
 from lmexp.analysis.forecasts.score import Score, scores_of
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.groups import default_grouping, grouped
@@ -22,12 +23,15 @@ from lmexp.config.tasks import tasks
 from lmexp.errors import UserError, nearest
 from lmexp.report.answers import best_within_limits, cheapest_that_reaches, row_in_words
 from lmexp.report.options import ViewOptions
-from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts
+from lmexp.report.texts import FRONTIER_MARK, NULL, TIED_MARK, column_texts, frontier_text
 from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 from lmexp.units import printable
 
-_RANK = "\0rank"
-"""A column of this view alone; no name of a user's begins like it."""
+TIED_NOTE = "{mark} tied: its seeds do not tell its setting from one that costs no more."
+_RANK, _TIED = "\0rank", "\0tied"
+"""Columns of this view alone; no name of a user's begins like them."""
+TIED_WITH = "tied_with"
+"""The column that names the setting that costs no more and cannot be told apart; see effects/ties.py."""
 MEASURES = tuple(column.name for column in COLUMNS.values() if column.terminal_rank)
 """The columns of the record that a table in the terminal has without being asked for, if they were measured."""
 SCORES = tuple(
@@ -145,6 +149,21 @@ class StudyView:
         """Which rows are on the frontier."""
         return frontier(self.table, self.options.quality, self.options.cost).to_numpy(dtype=bool)
 
+    @cached_property
+    def ties(self) -> dict[str, FrontierTies | None]:
+        """What is tied on the frontier of each part of the study; None if the seeds do not say."""
+        return {name: frontier_ties(part, self.options.quality, self.options.cost) for name, part in self.parts.items()}
+
+    @cached_property
+    def tied_with(self) -> pd.Series:
+        """For each row the setting that costs no more and that its own is tied with; null if there is none."""
+        tied = pd.Series(None, index=self.table.index, dtype="string")
+        for name, ties in self.ties.items():
+            if ties is not None:
+                part = tied_with(self.parts[name].table, ties)
+                tied[part.index] = part
+        return tied
+
     @property
     def group_by(self) -> str | None:
         """The expressions that rows are grouped by: the chosen ones, else all axes but the seed if seeds repeat."""
@@ -152,20 +171,28 @@ class StudyView:
 
     @cached_property
     def groups(self) -> pd.DataFrame | None:
-        """The means over seeds with a column `frontier`, sorted as the rows are; None if there is nothing to group."""
+        """The means over seeds, sorted as the rows are; None if there is nothing to group.
+
+        `frontier` says which are on the frontier of the means. If each group is one setting, `tied_with` names the one
+        that it is tied with.
+        """
         if self.group_by is None or not self.table["state"].eq("done").any():
             return None
         sort, quality = self.options.sort, self.options.quality
         # Means of numbers that say which rows may be ranked together: rows of one group always may.
-        ranked = self.table.assign(**{_RANK: rank_groups(self.table, quality)})
-        groups = grouped(ranked, self.group_by, [*self.measures, _RANK])
-        rank = groups[_RANK].to_numpy()
-        groups = groups.drop(columns=[name for name in groups if str(name).startswith(_RANK)])
+        names, tied = np.unique(self.tied_with.fillna("").to_numpy(dtype=str), return_inverse=True)
+        ranked = self.table.assign(**{_RANK: rank_groups(self.table, quality), _TIED: tied})
+        groups = grouped(ranked, self.group_by, [*self.measures, _RANK, _TIED])
+        rank, number = groups[_RANK].to_numpy(), groups[_TIED].to_numpy()
+        groups = groups.drop(columns=[name for name in groups if str(name).startswith((_RANK, _TIED))])
         by = sort if sort is not None and sort in groups else quality[0]
         marks = pd.Series(False, index=groups.index)
         for each in np.unique(rank):
             marks[rank == each] = frontier(groups[rank == each], quality, self.options.cost)
         groups.insert(0, "frontier", marks)
+        if self.options.group_by is None:
+            of_group = [names[int(at)] or None for at in number]
+            groups.insert(1, TIED_WITH, pd.Series(of_group, index=groups.index, dtype="string"))
         is_descending = bool(pd.api.types.is_numeric_dtype(groups[by])) and higher_is_better(by)
         return groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
 
@@ -221,6 +248,9 @@ class StudyView:
         titles = [column(name).title for name in names]
         on = f"both {titles[0]} and {titles[-1]}" if len(names) == 2 else f"all of {', '.join(titles)}"
         notes = [f"{FRONTIER_MARK} on the frontier: no other run beats it on {on}."]
+        if self.has_ties:
+            notes.append(TIED_NOTE.format(mark=TIED_MARK))
+        notes += self.about_ties
         for part, at in self.knees.items():
             table = self.parts[part].table
             values = row_in_words(table, at, names)
@@ -241,13 +271,29 @@ class StudyView:
             )
         return notes
 
+    @property
+    def has_ties(self) -> bool:
+        """Whether a row is tied with a setting that costs no more."""
+        return bool(self.tied_with.notna().any())
+
+    @cached_property
+    def about_ties(self) -> list[str]:
+        """What is tied on the frontier of each part, as sentences; if that is not known, why, and how to know it."""
+        quality, cost = self.options.quality, self.options.cost
+        return [
+            f"{part}: {sentence}" if len(self.parts) > 1 else sentence
+            for part, ties in self.ties.items()
+            for sentence in about_frontier(self.parts[part], quality, cost, ties)
+        ]
+
     def _of(self, part: str) -> str:
         return f" of {part}" if len(self.parts) > 1 else ""
 
     def texts(self, positions: Sequence[int] | np.ndarray) -> dict[str, list[str]]:
         """Return the shown columns of some rows as text; the first, `frontier`, has the mark."""
         is_shared = crowded(self.table).to_numpy()
-        texts = {"frontier": [FRONTIER_MARK if self.marks[at] else "" for at in positions]}
+        marks = zip(self.marks[positions], self.tied_with.notna().to_numpy()[positions], strict=True)
+        texts = {"frontier": [frontier_text(on, tied) for on, tied in marks]}
         for name in self.names:
             column_text = column_texts(self.table, name, positions)
             if name in DEVICE_BOUND and is_shared.any():

@@ -57,13 +57,17 @@ class StudyReport:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """All rows and columns, the best quality first within each task; `frontier` says which rows are on it."""
-        marked = self.view.table.assign(frontier=self.view.marks)
+        """All rows and columns, the best quality first within each task.
+
+        `frontier` says which rows are on it. `tied_with` names the setting that costs no more and that the seeds do not
+        tell from the row's own; it is null if there is none, or if no setting has two finished seeds.
+        """
+        marked = self.view.table.assign(frontier=self.view.marks, tied_with=self.view.tied_with)
         return marked.iloc[self.view.order].reset_index(drop=True)
 
     @property
     def frontier(self) -> pd.DataFrame:
-        """The rows that no other beats on both quality and cost."""
+        """The rows that no other beats on both quality and cost; of a tied one, `tied_with` is not null."""
         return self.table[self.table["frontier"]].reset_index(drop=True)
 
     @property

@@ -7,6 +7,7 @@ from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.report.options import ViewOptions, split_names
 from lmexp.report.view import StudyView
+from tests.analysis.effects.test_ties import TIED_ARMS, study_of
 from tests.report.synthetic import write_study
 
 
@@ -104,3 +105,27 @@ def test_a_speed_measured_beside_other_runs_has_a_mark_and_a_note(study):
 
 def test_names_in_an_option_are_split_at_commas():
     assert split_names(" loss, dollars ,") == ("loss", "dollars") and split_names(None) == ()
+
+
+def test_the_runs_of_a_tied_setting_are_marked_and_stay_on_the_frontier():
+    shown = StudyView.of(study_of(TIED_ARMS))
+    marks = dict(zip(shown.table["run_id"], shown.texts(range(len(shown.table)))["frontier"], strict=True))
+    assert {run: mark for run, mark in marks.items() if "≈" in mark} == {"large0": "≈", "large1": "*≈", "large2": "≈"}
+    assert [mark.startswith("*") for mark in marks.values()] == shown.marks.tolist()
+    assert shown.tied_with.dropna().unique().tolist() == ["small"]
+    assert any(note.startswith("≈ tied") for note in shown.notes)
+    assert any(
+        note.startswith("Within noise of a setting that costs no more: large (of small)") for note in shown.notes
+    )
+
+
+def test_of_the_means_a_group_that_is_a_setting_has_its_tie_and_another_group_has_none():
+    shown = StudyView.of(study_of(TIED_ARMS))
+    assert shown.groups.set_index("model")["tied_with"].dropna().to_dict() == {"large": "small"}
+    assert "tied_with" not in view(study_of(TIED_ARMS), group_by="seed").groups
+
+
+def test_where_the_noise_is_unknown_the_notes_say_so_and_nothing_is_marked(study):
+    shown = view(study)
+    assert shown.about_ties and shown.about_ties[0].startswith("No cell has two finished seeds")
+    assert not shown.has_ties and set(shown.about_ties) <= set(shown.notes)

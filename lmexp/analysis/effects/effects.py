@@ -178,12 +178,16 @@ def _adjusted(effects: Effects) -> Effects:
 
 
 def noise_floor(study: Study, quality: str) -> Noise | None:
-    """Return how far seeds alone move the quality of a cell; None if no cell has two finished seeds."""
+    """Return how far seeds alone move the quality of a cell; None if no cell has two finished seeds.
+
+    It is the one noise floor: of the findings, the frontier, advice and searches.
+    """
     if "seed" not in study.axes:
         return None
     runs = comparable_runs(study, quality)
     values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
-    return pooled([[values[run] for run in cell.values()] for cell in runs_by_cell(study, runs, "seed").values()])
+    cells = {tuple(sorted(cell.values())) for cell in runs_by_cell(study, runs, "seed").values()}
+    return pooled([[values[run] for run in cell] for cell in sorted(cells)])  # cells that two sweeps share count once
 
 
 def paired_noise(effects: Effects, floor: Noise) -> Noise | None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lmexp.analysis.arrays import Floats
+
 LEVEL = 0.05
 """Two-sided: intervals are of 95 %."""
 POWER = 0.8
@@ -79,16 +81,47 @@ def t_quantile(df: float) -> float:
     return float(t.ppf(1 - LEVEL / 2, df))
 
 
+def unexplained(values: Floats) -> tuple[float, int] | None:
+    """Return the standard deviation that rows and columns leave unexplained, with its degrees of freedom.
+
+    `values` (arms, seeds) are NaN where there is no run. Each is taken as the sum of one number for its arm, one for
+    its seed, and chance: a randomised block design (Fisher, The Design of Experiments, 1935, chapter 4), by least
+    squares where some are missing. The variance of a difference of two arms with equal seeds is twice the square. None
+    if nothing is left, as where no two arms share two seeds.
+    """
+    known = np.isfinite(values)
+    used = known.sum(axis=1) > 1
+    known, each = known[used].astype(float), np.where(known, values, 0.0)[used]
+    if not len(each):
+        return None
+    seeds_of_arm = known.sum(axis=1, keepdims=True)
+    centred = (each - each.sum(axis=1, keepdims=True) / seeds_of_arm) * known
+    # The arms are eliminated; what is left are the normal equations of the seeds alone.
+    normal = np.diag(known.sum(axis=0)) - known.T @ (known / seeds_of_arm)
+    of_seed = np.linalg.pinv(normal) @ centred.sum(axis=0)
+    df = int(known.sum()) - len(each) - int(np.linalg.matrix_rank(normal))
+    if df < 1:
+        return None
+    fitted = (of_seed - (known @ of_seed)[:, None] / seeds_of_arm) * known
+    return math.sqrt(float(((centred - fitted) ** 2).sum()) / df), df
+
+
 def p_value(difference: float, error: float, df: float) -> float:
     """Return the two-sided p of a difference with this standard error; without any scatter, 0 or 1."""
-    from scipy.stats import t
-
-    if error <= 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * t.sf(abs(difference) / error, df))
+    return float(p_values(difference, error, df))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def p_values(differences: npt.ArrayLike, errors: npt.ArrayLike, df: npt.ArrayLike) -> Floats:
+    """Return the two-sided p values of differences with these standard errors; without any scatter, 0 or 1."""
+    from scipy.special import stdtr
+
+    size, error = np.abs(np.asarray(differences, dtype=float)), np.asarray(errors, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stdtr(df, -size / error)  # Student's t; what scipy.stats.t.sf calls, faster
+    return np.asarray(np.where(error > 0, p, np.where(size == 0, 1.0, 0.0)), dtype=float)
+
+
+def holm(p_values: Sequence[float] | Floats) -> list[float]:
     """Return p values as Holm's step-down method adjusts them for how many there are.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6, 1979.

@@ -1,25 +1,40 @@
-"""Arms: the settings of a study, each with its seeds, and which of them can be told from the best.
+"""Arms: the settings of a study, each with its seeds, and which of them can be told apart.
 
-Where an arm shares two or more seeds with the best, the differences of equal seeds are tested, as in pairs.py: what
-a seed does to both is no noise between them. Their scatter is pooled over all such arms. Any other arm is held against
-the best with the scatter of single seeds, pooled over all arms, so that an arm of one seed can be compared as well.
-Both take the scatter to be alike in all arms. p values are adjusted by Holm's method.
+If two arms share two or more seeds, the differences of equal seeds are tested, as in pairing.py: what a seed does to
+both is no noise between them. The scatter of the differences is what arms and seeds leave unexplained in all arms
+together (noise.unexplained). Two other arms are compared with the scatter of single seeds, which is the noise floor, so
+that an arm of one seed can be compared as well. Both take the scatter to be alike in all arms.
+
+The data choose which pairs are looked at: the best arm is the one that came out best. So p values are adjusted by
+Holm's method over all pairs of arms, whatever pairs are looked at. A study of equal arms then has a pair that is told
+apart in at most 5 % of cases, and a pair has the same p value in the first sentence, on the frontier and elsewhere.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
-from lmexp.analysis.columns import axis_headings
+from lmexp.analysis.arrays import Floats
+from lmexp.analysis.columns import axis_headings, in_words
 from lmexp.analysis.comparable import slowed
-from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_value, pooled, spread
+from lmexp.analysis.effects.effects import noise_floor
+from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_values, spread, unexplained
 from lmexp.analysis.effects.pairing import Key, axis_values, comparable_runs, runs_by_cell
-from lmexp.analysis.frontier import numbers
+from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import DEVICE_BOUND, higher_is_better
+
+Ints = npt.NDArray[np.intp]
+"""Positions of arms."""
+
+MAX_ARMS = 1000
+"""Of more arms, not all pairs are tested: each p value is multiplied by the number of pairs, Holm's first step."""
 
 
 @dataclass(frozen=True)
@@ -29,67 +44,138 @@ class RankedArm:
     name: str
     quality: Spread
     cost: float | None
-    """The mean over its seeds; None where one is unknown, or devices differ."""
+    """The mean over its seeds; None if one is unknown, or if devices differ."""
     is_slowed: bool = False
     """Whether other work slowed down the device of one of its runs, so that its cost is too high."""
+    seeds: Mapping[Any, float] = field(default_factory=dict)
+    """The quality of each seed."""
+    rows: tuple[Any, ...] = ()
+    """The rows of its runs: their labels in the study's table."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """The arms from best to worst."""
 
     arms: tuple[RankedArm, ...]
     noise: Noise
-    adjusted: tuple[float, ...]
-    """p of each arm after the first against it, adjusted by Holm's method."""
+
+    @property
+    def n_pairs(self) -> int:
+        """How many pairs of arms there are, over which p values are adjusted."""
+        return math.comb(len(self.arms), 2)
+
+    @cached_property
+    def adjusted(self) -> tuple[float, ...]:
+        """The adjusted p value of each arm after the first against it."""
+        others = np.arange(1, len(self.arms))
+        return tuple(map(float, self.adjusted_p(others, np.zeros_like(others))))
 
     @property
     def ties(self) -> list[RankedArm]:
         """The arms that these seeds do not tell from the best."""
         return [arm for arm, p in zip(self.arms[1:], self.adjusted, strict=True) if p > LEVEL]
 
+    def adjusted_p(self, ones: Ints, others: Ints) -> Floats:  # (n,), (n,) -> (n,)
+        """Return the p values of pairs of arms, given by their positions, adjusted over all pairs of arms."""
+        p = self._p(ones, others)
+        if self._all_p is None:
+            return np.minimum(p * self.n_pairs, 1.0)
+        ordered, adjusted = self._all_p
+        at = np.searchsorted(ordered, p * (1 - 1e-12))  # the same number, but for rounding
+        return adjusted[np.minimum(at, len(adjusted) - 1)]
+
+    @cached_property
+    def _all_p(self) -> tuple[Floats, Floats] | None:
+        """The p values of all pairs in rising order, and the same adjusted; None if they are too many."""
+        if len(self.arms) > MAX_ARMS:
+            return None
+        p = np.sort(self._p(*np.triu_indices(len(self.arms), 1)))
+        return p, np.array(holm(p))
+
+    @cached_property
+    def _values(self) -> Floats:  # (arms, seeds)
+        """The quality of each arm and seed, NaN where there is no run."""
+        seeds = {seed: at for at, seed in enumerate(dict.fromkeys(seed for arm in self.arms for seed in arm.seeds))}
+        values = np.full((len(self.arms), len(seeds)), np.nan)
+        for i, arm in enumerate(self.arms):
+            values[i, [seeds[seed] for seed in arm.seeds]] = list(arm.seeds.values())
+        return values
+
+    @cached_property
+    def _paired(self) -> tuple[float, int] | None:
+        """The scatter that arms and seeds leave unexplained; with no more freedom than the noise floor has."""
+        rest = unexplained(self._values)
+        return None if rest is None else (rest[0], min(rest[1], self.noise.df))
+
+    def _p(self, ones: Ints, others: Ints) -> Floats:
+        """Return the p values of pairs of arms, each by itself."""
+        means = np.array([arm.quality.mean for arm in self.arms])
+        n = np.array([arm.quality.n for arm in self.arms])
+        change = means[ones] - means[others]
+        error = self.noise.sd * np.sqrt(1 / n[ones] + 1 / n[others])
+        df = np.full(len(ones), self.noise.df)
+        if self._paired is not None:
+            changes = self._values[ones] - self._values[others]
+            shared = np.isfinite(changes).sum(axis=1)
+            many = shared > 1
+            change[many] = np.nansum(changes[many], axis=1) / shared[many]
+            error[many] = self._paired[0] * np.sqrt(2 / shared[many])
+            df[many] = self._paired[1]
+        return p_values(change, error, df)
+
 
 def ranking(study: Study, quality: str, cost: str) -> Ranking | None:
-    """Return the arms of a study by their mean quality; None where no arm has two finished seeds."""
-    if "seed" not in study.axes:
-        return None
-    runs = comparable_runs(study, quality)
-    values = dict(zip(runs["run_id"], numbers(runs, quality), strict=True))
-    spent = dict(zip(runs["run_id"], numbers(runs, cost), strict=True))
-    beside = dict(zip(runs["run_id"], slowed(runs, cost), strict=True))
-    groups = runs_by_cell(study, runs, "seed")
-    noise = pooled([[values[run] for run in group.values()] for group in groups.values()])
-    if noise is None:
-        return None
-    device = dict(zip(runs["run_id"], axis_values(runs["device_name"]), strict=True))
+    """Return the arms of a study by the mean quality of their last rows; None if no arm has two finished seeds."""
+    noise = noise_floor(study, quality)
+    return None if noise is None else _ranked(study, [comparable_runs(study, quality)], quality, cost, noise)
+
+
+def ranking_of_rows(study: Study, quality: str, cost: str) -> Ranking | None:
+    """Return the same with milestones: rows of one setting and one number of tokens are an arm."""
+    table = study.table
+    if not table["run_id"][is_done(table)].duplicated().any():
+        return ranking(study, quality, cost)
+    noise = noise_floor(study, quality)
+    known = table[is_done(table) & np.isfinite(numbers(table, quality))]
+    parts = [part.drop_duplicates("run_id") for _, part in known.groupby("tokens")]
+    return None if noise is None else _ranked(study, parts, quality, cost, noise)
+
+
+def _ranked(study: Study, parts: Sequence[pd.DataFrame], quality: str, cost: str, noise: Noise) -> Ranking:
+    """Return the arms of some rows, of which no two of one part are of one run."""
+    arms = [arm for rows in parts for arm in _arms(study, rows, quality, cost, has_tokens=len(parts) > 1)]
+    sign = -1 if higher_is_better(quality) else 1
+    arms.sort(key=lambda arm: (sign * arm.quality.mean, arm.cost if arm.cost is not None else np.inf))
+    return Ranking(tuple(arms), noise)
+
+
+def _arms(study: Study, rows: pd.DataFrame, quality: str, cost: str, has_tokens: bool) -> Iterator[RankedArm]:
+    values, spent, label, beside, device = (
+        dict(zip(rows["run_id"], column, strict=True))
+        for column in (
+            numbers(rows, quality),
+            numbers(rows, cost),
+            rows.index,
+            slowed(rows, cost),
+            axis_values(rows["device_name"]),
+        )
+    )
+    groups = runs_by_cell(study, rows, "seed")
     by_runs = {tuple(sorted(group.values())): key for key, group in groups.items() if group}  # two sweeps may share all
     names = _names(study, by_runs)
-    ranked = []
+    tokens = f" at {in_words('tokens', float(rows['tokens'].iloc[0]))}" if has_tokens else ""
     for of_arm, key in by_runs.items():
         paid = float(np.mean([spent[run] for run in of_arm]))
-        scatter = spread([values[run] for run in of_arm])
         moved = cost in DEVICE_BOUND and len({device[run] for run in of_arm}) > 1
-        price = paid if np.isfinite(paid) and not moved else None
-        arm = RankedArm(names[of_arm], scatter, price, any(beside[run] for run in of_arm))
-        ranked.append((arm, {seed: values[run] for seed, run in groups[key].items()}))
-    sign = -1 if higher_is_better(quality) else 1
-    ranked.sort(key=lambda each: (sign * each[0].quality.mean, each[0].cost if each[0].cost is not None else np.inf))
-    return Ranking(tuple(arm for arm, _ in ranked), noise, tuple(holm(_against_best(ranked, noise))))
-
-
-def _against_best(ranked: Sequence[tuple[RankedArm, dict[Any, float]]], noise: Noise) -> list[float]:
-    """Return p of each arm after the first against it; an arm comes with the quality of each of its seeds."""
-    (best, of_best), *others = ranked
-    changes = [[quality - of_best[seed] for seed, quality in of_arm.items() if seed in of_best] for _, of_arm in others]
-    paired = pooled(changes, noise.df)  # all against one arm: no more degrees of freedom than the seeds have
-    p = []
-    for (arm, _), of_pairs in zip(others, changes, strict=True):
-        if paired is not None and len(of_pairs) > 1:
-            p.append(p_value(float(np.mean(of_pairs)), paired.sd / math.sqrt(len(of_pairs)), paired.df))
-        else:
-            error = noise.sd * math.sqrt(1 / arm.quality.n + 1 / best.quality.n)
-            p.append(p_value(arm.quality.mean - best.quality.mean, error, noise.df))
-    return p
+        yield RankedArm(
+            names[of_arm] + tokens,
+            spread([values[run] for run in of_arm]),
+            paid if np.isfinite(paid) and not moved else None,
+            any(beside[run] for run in of_arm),
+            {seed: values[run] for seed, run in groups[key].items()},
+            tuple(label[run] for run in of_arm),
+        )
 
 
 def _names(study: Study, by_runs: Mapping[tuple[str, ...], Key]) -> dict[tuple[str, ...], str]:

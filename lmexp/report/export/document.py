@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from lmexp.analysis.effects.effects import all_effects, noise_floor
+from lmexp.analysis.effects.ranking import RankedArm
+from lmexp.analysis.effects.ties import Tie
 from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
 from lmexp.report.forecasts import forecasts_document
@@ -30,6 +32,7 @@ def study_document(shown: StudyView) -> dict[str, Any]:
         "quality": quality if len(options.quality) == 1 else list(options.quality),
         "cost": cost if len(options.cost) == 1 else list(options.cost),
         "frontier": table["run_id"][marks].tolist(),
+        "ties": _ties(shown),
         "knee": {name: shown.parts[name].table["run_id"].iloc[at] for name, at in shown.knees.items()},
         "hypervolume": {name: asdict(volume) for name, volume in shown.hypervolumes.items()},
         "effects": _effects(shown),
@@ -78,6 +81,29 @@ def _effects(shown: StudyView) -> list[dict[str, Any]]:
 def _of(study: Study, shown: StudyView) -> list[Any]:
     by_axis = all_effects(study, shown.options.quality[0], shown.options.cost[0])
     return [effect for effects in by_axis.values() for effect in effects]
+
+
+def _ties(shown: StudyView) -> dict[str, Any]:
+    """Return for each part what is tied on its frontier; null if the seeds do not say, and `about` says why."""
+    run_ids = shown.table["run_id"]
+
+    def arm(one: RankedArm, quality: str) -> dict[str, Any]:
+        return {"name": one.name, "runs": list(run_ids[list(one.rows)]), quality: one.quality.mean, "n": one.quality.n}
+
+    def tie(one: Tie, quality: str) -> dict[str, Any]:
+        sides = {"setting": arm(one.arm, quality), "tied_with": arm(one.other, quality)}
+        return sides | {"on_frontier": one.is_on_frontier, "difference": one.difference, "p_holm": one.p}
+
+    parts = {
+        name: ties
+        and {
+            "compared": ties.compared,
+            "pairs": ties.n_pairs,
+            "tied": [tie(one, ties.quality) for one in ties.ties],
+        }
+        for name, ties in shown.ties.items()
+    }
+    return {"about": shown.about_ties, "parts": parts}
 
 
 def _noise(shown: StudyView) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lmexp.report.export.document import study_document
 from lmexp.report.export.files import csv_text, parquet_bytes
 from lmexp.report.terminal.study import GROUP_NOTE, group_texts
 from lmexp.report.texts import FRONTIER_MARK
-from lmexp.report.view import StudyView
+from lmexp.report.view import TIED_WITH, StudyView
 from lmexp.runs.columns import column
 
 FORMATS = ("md", "csv", "parquet", "json", "html", "latex")
@@ -75,6 +75,7 @@ def _raw(shown: StudyView) -> pd.DataFrame:
         return table[shown.names]
     table = table.copy()
     table.insert(0, "frontier", shown.marks[shown.order])
+    table.insert(1, TIED_WITH, shown.tied_with.iloc[shown.order])
     return table
 
 
@@ -130,7 +131,7 @@ _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "–": "--", "−": "$-$", "±": r"$\pm$",
-    "[": "{[}", "]": "{]}",
+    "≈": r"$\approx$", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 

@@ -11,17 +11,18 @@ import pandas as pd
 
 from lmexp.analysis.columns import axis_headings, number_format
 from lmexp.analysis.effects.effects import effects_by_quality
-from lmexp.analysis.frontier import frontier
 from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study, final_rows
 from lmexp.report.charts.axes import as_script, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.scatter import costs, qualities, rank_fields, scatter_chart
+from lmexp.report.options import ViewOptions
 from lmexp.report.page.curves import page_curves
 from lmexp.report.page.parallel import parallel_lines
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.values import json_column
+from lmexp.report.view import TIED_WITH, StudyView
 from lmexp.runs.columns import COLUMNS, column, higher_is_better
 
 LEADING_QUALITIES = ("loss", "perplexity", "bits_per_byte")
@@ -39,7 +40,8 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
-    marks = frontier(study.table, quality, cost)
+    view = StudyView.of(study, ViewOptions(quality=(quality,), cost=(cost,)))
+    tied = [None if pd.isna(name) else name for name in view.tied_with]
     curves, note = page_curves(study)
     lines, heights = parallel_lines(study, quality, cost)
     effects = _effects(study, qualities(study.table, quality), cost)
@@ -58,17 +60,23 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
     return {
         "n_rows": len(study.table),
         "rows": {
-            "frontier": marks.tolist(),
+            "frontier": view.marks.tolist(),
+            **({TIED_WITH: tied} if view.has_ties else {}),
             **ranks,
             **{name: json_column(study.table[name], DIGITS) for name in used},
             **heights,
         },
+        "about_ties": view.about_ties,
         "rank_fields": rank_field_of,
-        "columns": _columns(study, quality, cost),
+        "columns": [*_marks(view), *_columns(study, quality, cost)],
         "empty_columns": [str(name) for name in study.table if study.table[name].isna().all()],
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
-        "told": [*study.varied, *(name for name in measured(study.table, IN_TOOLTIP) if name not in study.varied)],
+        "told": [
+            *study.varied,
+            *([TIED_WITH] if view.has_ties else []),
+            *(name for name in measured(study.table, IN_TOOLTIP) if name not in study.varied),
+        ],
         "lines": lines,
         "effects": effects,
         "curves": curves,
@@ -105,6 +113,16 @@ def _used(table: pd.DataFrame) -> list[str]:
     return [name for name in map(str, table) if table[name].notna().any() or name in ("state", "slug", "loss")]
 
 
+def _marks(view: StudyView) -> list[dict[str, Any]]:
+    """Return how the page shows what is no column of the study: which rows are on the frontier, and which are tied."""
+    plain = {"unit": "", "format": "", "lead": True, "numeric": False}
+    marks = [plain | {"name": "frontier", "title": "●", "help": "on the frontier", "higher_is_better": True}]
+    if view.has_ties:
+        said = "the setting that costs no more and that the seeds do not tell from this one"
+        marks.append(plain | {"name": TIED_WITH, "title": "tied with", "help": said, "higher_is_better": False})
+    return marks
+
+
 def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
     """Return how the page shows each column; those that are shown at first come first."""
     used = _used(study.table)
@@ -113,9 +131,7 @@ def _columns(study: Study, quality: str, cost: str) -> list[dict[str, Any]]:
     lead = ["slug", *study.varied, *state, quality, *LEADING_QUALITIES, cost, *LEADING, *scores]
     lead = [name for name in dict.fromkeys(lead) if name in used]
     headings = axis_headings(study.varied)
-    mark = {"name": "frontier", "title": "●", "unit": "", "help": "on the frontier", "format": "", "lead": True}
-    mark |= {"numeric": False, "higher_is_better": True}
-    return [mark] + [
+    return [
         _column(study.table, name, headings.get(name), name in lead)
         for name in [*lead, *(name for name in used if name not in lead)]
     ]

@@ -59,12 +59,14 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
+    found = findings(study, quality, cost)
     data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
     return Template(resource("page.html")).substitute(
         head=head(study.name, connects=version is not None),
         name=html.escape(study.name),
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
-        findings=_findings(findings(study, quality, cost)),
+        findings=_findings(found),
+        ties=_ties(data["about_ties"], found),
         frontier_axes=html.escape(f"{column(quality).title} against {column(cost).title}"),
         forecasts=_forecasts(StudyView(study, ViewOptions()).forecasts),
         rest=_rest(study),
@@ -111,6 +113,12 @@ def _findings(found: Findings) -> str:
         title = "1 more finding" if len(found.rest) == 1 else f"{len(found.rest)} more findings"
         paragraphs.append(f"<details><summary>{title}</summary><ul>{items}</ul></details>")
     return "".join(paragraphs)
+
+
+def _ties(about_ties: Sequence[str], found: Findings) -> str:
+    """Return what is tied on the frontier as a paragraph, unless the answer says it already."""
+    new = [_marked_up(sentence) for sentence in about_ties if sentence not in found.answer]
+    return f'<p class="note">{" ".join(new)}</p>' if new else ""
 
 
 def _marked_up(sentence: str) -> str:

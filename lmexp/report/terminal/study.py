@@ -3,7 +3,7 @@
 The table fits the width of the terminal (layout.py). A long table is cut to its first rows and the frontier.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from rich.console import Console
@@ -17,8 +17,8 @@ from lmexp.analysis.groups import HALF, SD
 from lmexp.analysis.table import Study
 from lmexp.report.terminal.forecast import print_forecasts
 from lmexp.report.terminal.layout import fitted_table, small_table
-from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts
-from lmexp.report.view import MEASURES, StudyView
+from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts, frontier_text
+from lmexp.report.view import MEASURES, TIED_WITH, StudyView
 from lmexp.runs.columns import COLUMNS, column
 from lmexp.units import printable
 
@@ -50,7 +50,7 @@ def print_study(shown: StudyView, console: Console) -> None:
             console.print(Text(printable(sentence)))
     console.print()
     if not shown.options.group_by:
-        console.print(study_table(shown, console.width))
+        console.print(study_table(shown, console.width, said=found.answer))
     if shown.groups is not None:
         if not shown.options.group_by:
             console.print()
@@ -68,17 +68,17 @@ def print_study(shown: StudyView, console: Console) -> None:
             console.print(Text(f"{len(rest) - len(named):,} more did not finish; table.csv has all.", style="dim"))
 
 
-def study_table(shown: StudyView, width: int) -> Table:
+def study_table(shown: StudyView, width: int, said: Sequence[str] = ()) -> Table:
     """Return the rows side by side, at most `width` characters wide if that is possible.
 
     Rows are sorted by task, and within it by the sort column (the quality unless it is given), the best first; rows
-    without a number come last.
+    without a number come last. `said` are sentences that the notes need not repeat.
     """
     table, options = shown.table, shown.options
     texts = shown.texts(shown.first)
     headings = {"frontier": ""} | _headings(shown.study, shown.names)
     keep = {*options.quality, *options.cost, options.sort, *shown.study.varied, *options.columns}
-    notes = list(shown.notes)
+    notes = [note for note in shown.notes if note not in said]
     if len(shown.first) < len(table):
         notes.append(
             f"{len(shown.first):,} of {len(table):,} rows: the first ones and the frontier. --top 0 shows all rows; "
@@ -114,8 +114,9 @@ def group_texts(shown: StudyView) -> tuple[dict[str, list[str]], dict[str, str],
     groups, measures = shown.groups, shown.measures
     assert groups is not None, "called only if there are groups"
     extra = {name + end for name in measures for end in (SD, HALF)}
-    keys = [str(n) for n in groups if n not in {"frontier", "n", "mixed", *measures, *extra}]
-    texts = {"frontier": [FRONTIER_MARK if on else "" for on in groups["frontier"]]}
+    keys = [str(n) for n in groups if n not in {"frontier", TIED_WITH, "n", "mixed", *measures, *extra}]
+    tied = groups[TIED_WITH].notna() if TIED_WITH in groups else pd.Series(False, index=groups.index)
+    texts = {"frontier": [frontier_text(*marks) for marks in zip(groups["frontier"], tied, strict=True)]}
     texts |= {name: column_texts(groups, name) for name in keys}
     texts["n"] = column_texts(groups, "n")
     for name in measures:

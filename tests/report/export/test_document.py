@@ -1,15 +1,19 @@
 """A study as one JSON document: whole, plain, and the same study however it is shown."""
 
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.table import Study, load_study
 from lmexp.report.export.document import records, study_document
+from lmexp.report.export.formats import rendered
 from lmexp.report.options import ViewOptions
 from lmexp.report.view import StudyView
+from tests.analysis.effects.test_ties import TIED_ARMS, study_of
 from tests.report.synthetic import write_study
 
 
@@ -56,3 +60,22 @@ def test_what_is_missing_or_not_finite_is_null_in_every_kind_of_column():
         {"x": None, "n": None, "name": None, "flag": None},
         {"x": None, "n": 3, "name": "c", "flag": False},
     ]
+
+
+def test_its_ties_have_the_runs_of_both_settings_and_the_p_value():
+    study = study_of(TIED_ARMS)
+    ties = study_document(StudyView.of(study))["ties"]
+    (part,) = ties["parts"].values()
+    assert (part["compared"], part["pairs"]) == (2, 3)
+    (tie,) = part["tied"]
+    assert sorted(tie["setting"]["runs"]) == ["large0", "large1", "large2"]
+    assert (tie["tied_with"]["name"], tie["on_frontier"]) == ("small", True)
+    assert tie["difference"] == pytest.approx(-0.002) and LEVEL < tie["p_holm"] <= 1
+    assert ties["about"][0].startswith("Within noise of a setting that costs no more")
+
+
+def test_the_csv_has_a_column_of_what_is_tied():
+    table = pd.read_csv(io.BytesIO(rendered(StudyView.of(study_of(TIED_ARMS)), "csv")))
+    assert table.set_index("run_id")["tied_with"].dropna().to_dict() == dict.fromkeys(
+        ["large0", "large1", "large2"], "small"
+    )

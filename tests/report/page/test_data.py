@@ -14,6 +14,8 @@ from lmexp.report.export.document import study_document
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data, pair_changes
 from lmexp.report.view import StudyView
+from tests.analysis.effects.test_ties import TIED_ARMS
+from tests.analysis.effects.test_ties import study_of as study_of_arms
 from tests.analysis.test_groups import study_of
 
 LABEL = "precision: bf16 against fp32"
@@ -64,3 +66,19 @@ def test_effects_of_two_tasks_are_not_mixed(study: Study):
     table.loc[table["model"] == "gpt_tiny", "task"] = "masked_lm"
     labels = [effect["label"] for effect in page_data(replace(study, table=table), "loss", "train_seconds")["effects"]]
     assert labels == [f"causal_lm, {LABEL}", f"masked_lm, {LABEL}"]
+
+
+def test_a_tied_row_names_the_cheaper_setting_in_the_table_and_in_the_tooltip():
+    data = page_data(study_of_arms(TIED_ARMS), "loss", "train_seconds")
+    of_model = dict(zip(data["rows"]["model"], data["rows"]["tied_with"], strict=True))
+    assert of_model == {"small": None, "large": "small", "huge": None}
+    assert "tied_with" in data["told"] and [column["name"] for column in data["columns"][:2]] == [
+        "frontier",
+        "tied_with",
+    ]
+    assert data["about_ties"][0].startswith("Within noise of a setting that costs no more: large (of small)")
+
+
+def test_without_ties_the_page_has_no_column_of_them():
+    data = page_data(study_of_arms({"a": (1.0, [3.0]), "b": (2.0, [2.9])}), "loss", "train_seconds")
+    assert "tied_with" not in data["rows"] and "tied_with" not in [column["name"] for column in data["columns"]]

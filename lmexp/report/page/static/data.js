@@ -40,7 +40,10 @@ function markFrontier() {
     .map((row) => ({ row, lost: lessIsBetter(quality, row[quality]), spent: lessIsBetter(cost, row[cost]) }))
     .sort((a, b) => a.spent - b.spent || a.lost - b.lost);
   const best = new Map(); // the best row so far of each group that compares
-  for (const row of rows) row.frontier = isFirst && page.rows.frontier[row.i];
+  for (const row of rows) {
+    row.frontier = isFirst && page.rows.frontier[row.i];
+    if ("tied_with" in row) row.tied_with = isFirst ? page.rows.tied_with[row.i] : null; // tested for these axes alone
+  }
   for (const each of isFirst ? [] : known) {
     const group = each.row[page.rank_fields[quality]];
     const before = best.get(group);
