@@ -2,7 +2,8 @@
 
 - A grid of sizes and tokens, or of sizes at several amounts of compute, is answered by a law: the best size for the
   compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them).
-- A search is answered by its best run or, with several objectives, by the ends of their frontier.
+- A search is answered by its best run, the runs that are tied with it and, with several objectives, by the ends of
+  their frontier. If trials were stopped early, it says whether that was for less than noise.
 - Anything else is answered by the best setting, the settings that cannot be told apart from it, and the largest
   effects; of two arms, also by the compute that one needs for the quality of the other.
 
@@ -24,6 +25,7 @@ from lmexp.analysis.effects.effects import Effects
 from lmexp.analysis.effects.looks import about_looks
 from lmexp.analysis.effects.more_seeds import about_unknown_noise
 from lmexp.analysis.effects.ranking import Ranking
+from lmexp.analysis.effects.rungs import about_rungs
 from lmexp.analysis.effects.sentences import effect_in_words
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.scaling.answers import Answer as Fitted
@@ -71,7 +73,9 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effect
     best = headline(study, quality, cost, ranked)
     unknown = [] if ranked else about_unknown_noise(study, quality, cost)
     if study.objectives:
-        return Answer(Design.SEARCH, (*unknown, best, *_about_objectives(study)))
+        ties = about_ties(ranked, quality, cost) if ranked else []
+        rungs = about_rungs(study, quality, ranked.noise if ranked else None)
+        return Answer(Design.SEARCH, (*unknown, best, *ties, *_about_objectives(study), *rungs)[:MAX_SENTENCES])
     said = [*unknown, best]
     if study.looks:
         said += about_looks(study, quality)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from lmexp.config.sweeps import SearchSpec
 from lmexp.resolve.planned import PlannedRun
-from lmexp.runs.state import PRUNED
+from lmexp.runs.pruned import Pruned
 
 NEARLY = 1e-9
 
@@ -42,10 +42,7 @@ class Halving:
         last = sorted(there, key=lambda value: self._sign * value)[keep - 1]
         if self._sign * mine[rung] <= self._sign * last:
             return None
-        return (
-            f"{PRUNED}{100 * self.rungs[rung]:g} % of its budget: {self.objective} {mine[rung]:.4f} is not "
-            f"among the best {keep} of {len(there)} ({last:.4f} would be)"
-        )
+        return Pruned(self.rungs[rung], self.objective, mine[rung], last, keep, len(there)).sentence
 
     def values(self, planned: PlannedRun) -> list[float]:
         """Return a run's value at each rung that it has reached: the first evaluation at or after the rung."""

@@ -24,7 +24,11 @@ import pandas as pd
 from lmexp.analysis.advice.best_use import Line, Use, best_use, cheapest_use, cost_of
 from lmexp.analysis.advice.model_size import nearest_shape
 from lmexp.analysis.advice.speed import Speed, speed_of
+from lmexp.analysis.advice.tied_sizes import tied_sizes
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.effects.effects import noise_floor
+from lmexp.analysis.effects.more_seeds import about_unknown_noise
+from lmexp.analysis.effects.noise import Noise, margin_of_two
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND, price_of
@@ -40,6 +44,8 @@ from lmexp.units import si
 
 Unit = Literal["flops", "hours", "dollars"]
 UNITS: tuple[Unit, ...] = ("flops", "hours", "dollars")
+PRICES = {"flops": "train_flops", "hours": "train_seconds", "dollars": "dollars"}
+"""The column that says what a run took of each unit."""
 
 REPEATED = 4.0
 """Up to this many passes over the data, a repeated token is worth about as much as a new one.
@@ -177,7 +183,8 @@ def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any
         (lambda answer: answer["cost"]["value"]) if ask.budget is None else (lambda answer: answer["loss"]["value"])
     )
     answered.sort(key=sort_key)
-    first = answered[0]
+    first, what = answered[0], "cost" if ask.budget is None else "loss"
+    noise = noise_floor(study, study.default_quality)
     return {
         "sweep": study.name,
         "task": study.tasks[0],
@@ -191,10 +198,15 @@ def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any
         },
         "rule": f"nothing is predicted at more than {MAX_BEYOND:g} times an arm's largest compute, size or tokens",
         "advice": first,
+        "noise": None
+        if noise is None
+        else {"sd": noise.sd, "df": noise.df, "margin_of_two_runs": margin_of_two(noise)},
+        "noise_unknown": about_unknown_noise(study, study.default_quality, PRICES[unit]) if noise is None else [],
+        "tied_sizes": _tied_sizes(known, first, ask, unit, noise),
         "not_told_apart": [
             {"family": other["family"], "precision": other["precision"]}
             for other in answered[1:]
-            if _overlap(first, other, "cost" if ask.budget is None else "loss")
+            if _overlap(first, other, what) or (what == "loss" and _is_within_noise(first, other, noise))
         ],
         "arms": answered,
         "refused": refused,
@@ -413,6 +425,30 @@ def _interval(estimate: Estimate) -> dict[str, float | None]:
 def _finite(value: npt.ArrayLike) -> float | None:
     number = float(np.asarray(value))
     return number if math.isfinite(number) else None
+
+
+def _tied_sizes(
+    known: FittedStudy, first: dict[str, Any], ask: Ask, unit: Unit, noise: Noise | None
+) -> dict[str, float | None] | None:
+    """Return the sizes that lose no more than noise on the same budget; None for a target loss or unknown noise."""
+    (arm,) = (arm for arm in known.arms if (arm.family, arm.precision) == (first["family"], first["precision"]))
+    price, budget = arm.price(unit, ask), ask.budget
+    if noise is None or budget is None or isinstance(price, str):
+        return None
+
+    def loss(params: float) -> float:
+        tokens = budget / float(price.at(params)) - SERVED * ask.served
+        return float(arm.law.law.loss(_theta(arm.law), params, tokens)) if tokens > 0 else math.inf
+
+    margin = margin_of_two(noise)
+    ends = (arm.points.params.min() / MAX_BEYOND, arm.points.params.max() * MAX_BEYOND)
+    low, high = tied_sizes(loss, float(first["params"]["value"]), margin, ends)
+    return {"low": low, "high": high, "difference": margin}
+
+
+def _is_within_noise(one: dict[str, Any], other: dict[str, Any], noise: Noise | None) -> bool:
+    """Whether a run of one arm and a run of the other, as predicted, differ by no more than two runs of one setting."""
+    return noise is not None and abs(one["loss"]["value"] - other["loss"]["value"]) <= margin_of_two(noise)
 
 
 def _overlap(one: dict[str, Any], other: dict[str, Any], what: str) -> bool:

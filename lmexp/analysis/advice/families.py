@@ -1,7 +1,9 @@
 """Which model family suits a purpose, with the reason and its source, and what a study's own runs say about it.
 
-The reasons are general and come from the literature. The numbers come from a study: the best run of each family at
-matched cost, which is the largest number of FLOPs that every family has a run for.
+The reasons are general and come from the literature. The numbers come from a study: the best setting of each family, by
+the mean over its seeds, at matched cost, which is the largest number of FLOPs that every family has a run for. The
+ranking's test (effects/ranking.py) says which families are tied. If no setting has two finished seeds, the noise is
+unknown, and it is the best run of each family.
 """
 
 from collections.abc import Mapping
@@ -9,9 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from lmexp.analysis.effects.more_seeds import about_unknown_noise
+from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.effects.pairing import axis_values
+from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.phrases import listed
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
@@ -199,39 +206,68 @@ def guide(purpose: Purpose, study: Study | None = None) -> dict[str, Any]:
 
 
 def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
-    """Return the best run of each family at matched cost, the best first; `families` is empty if no run qualifies.
+    """Return the best setting of each family at matched cost, the best first; `families` is empty if no run qualifies.
 
-    `obstacle` says why the runs do not compare; it is null if they do.
+    Of a setting, the quality is the mean over its `seeds`, and the other columns are those of its first run. `p_holm`
+    compares it with the first family, and `tied` says what follows. `obstacle` says why the runs do not compare; it is
+    null if they do. `noise_unknown` says what it takes to know the noise; without it, families have their best run.
     """
-    table = study.of_task(purpose.task).table
-    done = table[is_done(table)]
+    part = study.of_task(purpose.task)
+    done = part.table[is_done(part.table)]
     flops = numbers(done, "train_flops")
     empty: dict[str, Any] = {"name": study.name, "rows": 0, "quality": None, "most_flops": None, "families": []}
-    empty["obstacle"] = None
-    quality = _quality(purpose, study.of_task(purpose.task), done)
+    empty |= {"obstacle": None, "noise": None, "noise_unknown": [], "pairs": None}
+    quality = _quality(purpose, part, done)
     if quality is None:
         return empty
     if reasons := obstacles(done, quality):
         return empty | {"rows": len(done), "obstacle": reasons[0]}
-    values = numbers(done, quality)
     families = done["family"].fillna("").astype(str).to_numpy()
-    known = np.isfinite(values) & np.isfinite(flops)
+    known = np.isfinite(numbers(done, quality)) & np.isfinite(flops)
     if not known.any():
         return empty
-    names = sorted(set(families[known]))
-    most = min(float(flops[known & (families == name)].max()) for name in names)
-    best = []
-    for name in names:
-        fair = np.flatnonzero(known & (families == name) & (flops <= most * (1 + 1e-9)))
-        ranked = -values[fair] if higher_is_better(quality) else values[fair]
-        row = done.iloc[int(fair[np.argmin(ranked)])]
-        shown = ("slug", "model", "precision", "n_params", "tokens", "train_flops", "train_seconds", "peak_memory_gb")
-        best.append(
-            {"family": name, quality: float(row[quality])} | dict(zip(shown, axis_values(row[[*shown]]), strict=True))
-        )
-    best.sort(key=lambda family: float(family[quality]), reverse=higher_is_better(quality))
-    evidence = {"quality": quality, "most_flops": most, "families": best}
+    most = min(float(flops[known & (families == name)].max()) for name in sorted(set(families[known])))
+    fair = part.of_rows(part.table.index.isin(done.index[known & (flops <= most * (1 + 1e-9))]))
+    ranked = ranking(fair, quality, "train_flops")
+    found = _best_runs(fair.table, quality) if ranked is None else _best_settings(fair, quality, ranked)
+    evidence = {"quality": quality, "most_flops": most, "families": found, "pairs": ranked and ranked.n_pairs}
+    if ranked is None:
+        evidence["noise_unknown"] = about_unknown_noise(part, quality, "train_flops")
+    else:
+        evidence["noise"] = {"sd": ranked.noise.sd, "df": ranked.noise.df}
     return empty | {"rows": int(known.sum())} | evidence
+
+
+SHOWN = ("slug", "model", "precision", "n_params", "tokens", "train_flops", "train_seconds", "peak_memory_gb")
+"""Columns of a family's run."""
+
+
+def _best_runs(table: pd.DataFrame, quality: str) -> list[dict[str, Any]]:
+    """Return the best run of each family, the best first."""
+    ordered = table.sort_values(quality, ascending=not higher_is_better(quality), kind="stable")
+    best = ordered.assign(family=ordered["family"].fillna("")).drop_duplicates("family")
+    alone = {"setting": None, "seeds": 1, "p_holm": None, "tied": None}
+    return [_of_run(row, quality, float(row[quality])) | alone for _, row in best.iterrows()]
+
+
+def _best_settings(study: Study, quality: str, ranked: Ranking) -> list[dict[str, Any]]:
+    """Return the best setting of each family, the best first, with its p value against the first."""
+    rows = [study.table.loc[arm.rows[0]] for arm in ranked.arms]
+    names = ["" if pd.isna(row["family"]) else str(row["family"]) for row in rows]
+    at = np.array([names.index(name) for name in dict.fromkeys(names)])
+    p = [None, *map(float, ranked.adjusted_p(at[1:], np.zeros_like(at[1:])))]
+    judged = [None if value is None or study.looks else value for value in p]
+    return [
+        _of_run(rows[i], quality, ranked.arms[i].quality.mean)
+        | {"setting": ranked.arms[i].name, "seeds": ranked.arms[i].quality.n}
+        | {"p_holm": value, "tied": None if value is None else value > LEVEL}
+        for i, value in zip(at, judged, strict=True)
+    ]
+
+
+def _of_run(row: pd.Series, quality: str, value: float) -> dict[str, Any]:
+    family = "" if pd.isna(row["family"]) else str(row["family"])
+    return {"family": family, quality: value} | dict(zip(SHOWN, axis_values(row[[*SHOWN]]), strict=True))
 
 
 def _quality(purpose: Purpose, study: Study, done: Any) -> str | None:
@@ -258,7 +294,15 @@ def sentences(advice: Mapping[str, Any]) -> list[str]:
         ]
     if len(study["families"]) == 1:
         return [f"{study['name']} has only {study['families'][0]['family']} for this, so it compares no families."]
-    first = study["families"][0]
-    named = column(study["quality"]).title
-    said = f"{study['name']}: at the same FLOPs {first['family']} has the best {named}, of {study['rows']} rows."
-    return [said, "Each family by its best run: another learning rate or size may turn a small difference."]
+    first, *others = study["families"]
+    named, mean = column(study["quality"]).title, "" if study["noise"] is None else "mean "
+    said = f"{study['name']}: at the same FLOPs {first['family']} has the best {mean}{named}, of {study['rows']} rows."
+    each = "setting" if study["noise"] else "run"
+    last = f"Each family by its best {each}: another learning rate or size may turn a small difference."
+    if study["noise"] is None or others[0]["tied"] is None:
+        return [*study["noise_unknown"], said, last]
+    tied, apart = ([one["family"] for one in others if one["tied"] is is_tied] for is_tied in (True, False))
+    test = f"t test, Holm's correction over all {study['pairs']:,} pairs of settings"
+    judged = [f"Within noise of it: {listed(tied)} ({test})."] if tied else []
+    judged += [f"Worse by more than seeds explain: {listed(apart)} ({test})."] if apart else []
+    return [said, *judged, last]

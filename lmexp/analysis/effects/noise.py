@@ -106,6 +106,11 @@ def unexplained(values: Floats) -> tuple[float, int] | None:
     return math.sqrt(float(((centred - fitted) ** 2).sum()) / df), df
 
 
+def margin_of_two(noise: Noise) -> float:
+    """Return by how much two runs of one setting differ, at most, in 95 % of cases."""
+    return t_quantile(noise.df) * noise.sd * math.sqrt(2)
+
+
 def p_value(difference: float, error: float, df: float) -> float:
     """Return the two-sided p of a difference with this standard error; without any scatter, 0 or 1."""
     return float(p_values(difference, error, df))

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from lmexp.analysis.advice.families import sentences
 from lmexp.analysis.columns import format_number
+from lmexp.analysis.phrases import listed
 from lmexp.report.terminal.layout import small_table
 from lmexp.runs.columns import column
-from lmexp.units import duration, si
+from lmexp.units import duration, printable, si
 
 COST = {"flops": "FLOPs", "hours": "hours", "dollars": "dollars"}
 
@@ -23,8 +24,9 @@ def print_advice(document: Document, console: Console) -> None:
     best, asked = document["advice"], document["asked"]
     console.print(Text(f"{document['sweep']}: {_question(asked)}", style="bold"))
     console.print()
-    for line in _answer(best, document["quality"], asked["loss"] is None):
-        console.print(Text(line))
+    first, *others = _answer(best, document["quality"], asked["loss"] is None)
+    for line in (first, *_ties(document), *others):
+        console.print(Text(printable(line)))
     if best["command"] is not None:
         console.print()
         console.print("To run it:")
@@ -78,6 +80,25 @@ def _answer(best: Document, quality: str, is_budget: bool) -> list[str]:
     return lines
 
 
+def _ties(document: Document) -> list[str]:
+    """Say which sizes and which arms are tied with the advice, or that the noise is unknown."""
+    title, noise, sizes = column(document["quality"]).title, document["noise"], document["tied_sizes"]
+    lines = list(document["noise_unknown"])
+    if sizes is not None:
+        lines.append(
+            f"Sizes from {si(sizes['low'])} to {si(sizes['high'])} parameters are within noise of it: on the same "
+            f"budget, their {title} is higher by at most {sizes['difference']:.2g}, which is what two runs of one "
+            f"setting differ by (95 %, {noise['df']} degrees of freedom, at the sizes of this study)."
+        )
+    if len(document["arms"]) < 2:
+        return lines
+    what = title if document["asked"]["loss"] is None else COST[document["asked"]["unit"]]
+    others = [f"{arm['family']} in {arm['precision']}" for arm in document["not_told_apart"]]
+    if not others:
+        return [*lines, f"By the intervals of their {what}, it is told apart from each other arm."]
+    return [*lines, f"Tied with it in {what}: {listed(others)}. The data do not say which of them is best."]
+
+
 def _certainty(best: Document, document: Document) -> list[str]:
     beyond = best["beyond"]
     called = {"compute": "compute", "params": "size", "tokens": "number of tokens"}
@@ -91,9 +112,6 @@ def _certainty(best: Document, document: Document) -> list[str]:
             for law in best["laws"]
         ]
         lines.append(f"Parameters and loss by each law: {'; '.join(said)}.")
-    if document["not_told_apart"]:
-        others = [f"{arm['family']} in {arm['precision']}" for arm in document["not_told_apart"]]
-        lines.append(f"Within its interval: {', '.join(others)}.")
     return lines + [f"Mind: {warning.removesuffix('.')}." for warning in dict.fromkeys(best["warnings"])]
 
 
@@ -158,12 +176,15 @@ def print_guide(document: Document, console: Console) -> None:
     study = document["study"]
     if study is not None and study["families"]:
         quality = study["quality"]
-        console.print(Text(f"{study['name']}, each family's best run of at most {si(study['most_flops'])} FLOPs:"))
+        most = si(study["most_flops"])
+        best = "best setting" if study["noise"] else "best run"
+        console.print(Text(f"{study['name']}, each family's {best} of at most {most} FLOPs:"))
         rows = [
-            (run["family"], run["slug"], f"{run[quality]:.4f}", si(run["n_params"]), si(run["train_flops"]),
-             None if run["train_seconds"] is None else duration(run["train_seconds"]))
+            (run["family"], run["setting"] or run["slug"], f"{run[quality]:.4f}", run["seeds"], si(run["n_params"]),
+             si(run["train_flops"]), None if run["train_seconds"] is None else duration(run["train_seconds"]))
             for run in study["families"]
         ]  # fmt: skip
-        console.print(small_table(("family", "run", column(quality).short, "params", "FLOPs", "time"), rows))
+        headings = ("family", "setting" if study["noise"] else "run", column(quality).short, "seeds", "params")
+        console.print(small_table((*headings, "FLOPs", "time"), rows))
     for line in sentences(document):
         console.print(Text(line))

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from lmexp.analysis.advice.advise import Ask, FittedStudy, advise, learn
+from lmexp.analysis.effects.effects import noise_floor
 from lmexp.analysis.scaling.answers import answer
 from lmexp.analysis.scaling.checks import MAX_BEYOND
 from lmexp.analysis.scaling.readers import points_of_study
-from lmexp.analysis.table import load_study
+from lmexp.analysis.table import Study, load_study
 from lmexp.config.compose import Composer
 from lmexp.config.paths import shipped_root
 from lmexp.cost.hardware import known_hardware
 from lmexp.errors import UserError
+from lmexp.report.terminal.advise import print_advice
+from lmexp.terminal import Terminal
 from tests.analysis import lawful
 
 ROOTS = [shipped_root()]
@@ -215,3 +220,47 @@ def test_intervals_hold_the_truth(study: FittedStudy):
         low, high = found[name]["low"], found[name]["high"]
         assert low < found[name]["value"] < high and low < truth < high
         assert np.log(high / low) < 0.5
+
+
+def with_seeds(study: Study, sd: float) -> Study:
+    """Return a study with a second seed of each run, whose loss differs by chance with this standard deviation."""
+    draw = np.random.default_rng(0)
+    first = study.table.assign(seed=0)
+    loss = first["loss"] + sd * math.sqrt(2) * draw.normal(size=len(first))
+    second = first.assign(seed=1, run_id=first["run_id"] + "-1", unit=first["run_id"] + "-1", loss=loss)
+    table = pd.concat([first, second], ignore_index=True)
+    return replace(study, table=table, axes=study.axes | {"seed": [0, 1]}, members={"s": frozenset(table["run_id"])})
+
+
+def test_sizes_within_noise_cost_by_the_law_what_seeds_move_the_loss(exact: FittedStudy):
+    known = replace(exact, study=with_seeds(exact.study, 0.003))
+    found = advise(known, Ask(flops=1e16), ROOTS)
+    floor = noise_floor(known.study, "loss")
+    assert found["noise"] == {"sd": floor.sd, "df": floor.df} and found["noise_unknown"] == []
+    sizes = found["tied_sizes"]
+    margin = stats.t.ppf(0.975, floor.df) * floor.sd * math.sqrt(2)
+    assert sizes["low"] < found["advice"]["params"]["value"] < sizes["high"]
+    for size in (sizes["low"], sizes["high"]):  # the study follows its law to about a part in a hundred
+        above = lawful.law(size, 1e16 / 6 / size) - lawful.best(1e16)[2]
+        assert above == pytest.approx(margin, rel=0.05)
+    assert advise(known, Ask(loss=2.9, by="flops"), ROOTS)["tied_sizes"] is None
+
+
+def test_arms_whose_predicted_losses_differ_by_less_than_two_runs_of_one_setting_are_tied(study: FittedStudy):
+    noisy, quiet = (replace(study, study=with_seeds(study.study, sd)) for sd in (0.05, 1e-9))
+    assert advise(noisy, Ask(flops=1e16), ROOTS)["not_told_apart"] == [{"family": "gpt", "precision": "bf16"}]
+    wide = advise(quiet, Ask(flops=1e16), ROOTS)
+    overlap = wide["arms"][0]["loss"]["high"] >= wide["arms"][1]["loss"]["low"]
+    assert bool(wide["not_told_apart"]) == overlap
+
+
+def test_without_repeated_seeds_the_advice_says_before_its_numbers_what_it_takes_to_know_the_noise(
+    exact: FittedStudy, capsys: pytest.CaptureFixture[str]
+):
+    found = advise(exact, Ask(flops=1e16), ROOTS)
+    assert found["noise"] is None and found["tied_sizes"] is None
+    (said,) = found["noise_unknown"]
+    assert said.startswith("No cell has two finished seeds") and said.endswith("`lmexp report lawful --all`.")
+    print_advice(found, Terminal(width=1000))
+    printed = capsys.readouterr().out
+    assert printed.index(said) < printed.index("Expected loss")

@@ -1,11 +1,12 @@
 """From what a model is for to a family; and what a study's own rows add to that."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lmexp.analysis.advice.families import PURPOSES, Purpose, guide, purpose_of, sentences
-from lmexp.analysis.table import load_study
+from lmexp.analysis.table import Study, _frame, load_study
 from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.models.base import ModelSection
@@ -45,7 +46,42 @@ def test_families_are_compared_at_the_most_flops_that_both_have(tmp_path: Path):
     most = min(float(table[table["family"] == family]["train_flops"].max()) for family in ("gpt", "llama"))
     assert found["most_flops"] == most
     assert all(run["train_flops"] <= most for run in found["families"])
-    assert "gpt has the best loss" in sentences(guide(purpose_of("generating"), study))[0]
+
+
+def families(worse: float) -> dict[str, Any]:
+    """Return the guide of a study of two families with three seeds each; the second is worse by so much."""
+    noise = [0.02, -0.01, -0.01]
+    rows = [
+        {"run_id": f"{family}{seed}", "family": family, "model": family, "seed": seed, "task": "causal_lm"}
+        | {"state": "done", "train_flops": 1e12, "loss": 3.0 + worse * i + noise[(seed + i) % 3]}
+        for i, family in enumerate(("gpt", "llama"))
+        for seed in range(3)
+    ]
+    axes = {"model": ["gpt", "llama"], "seed": [0, 1, 2]}
+    members = {"s": frozenset(str(row["run_id"]) for row in rows)}
+    return guide(purpose_of("generating"), Study(("s",), (), axes, _frame(rows, axes), (), 0, members, {}))
+
+
+def test_families_are_ranked_by_the_means_of_their_settings_and_one_within_noise_of_the_best_is_tied():
+    found = families(0.001)
+    assert [(run["family"], run["seeds"], run["tied"]) for run in found["study"]["families"]] == [
+        ("gpt", 3, None),
+        ("llama", 3, True),
+    ]
+    assert found["study"]["families"][0]["loss"] == pytest.approx(3.0), "not that of its best seed, 2.99"
+    assert any(said.startswith("Within noise of it: llama (t test, Holm's") for said in sentences(found))
+
+
+def test_a_family_that_is_worse_by_more_than_noise_is_said_to_be():
+    found = families(1.0)
+    assert found["study"]["families"][1]["tied"] is False
+    assert any(said.startswith("Worse by more than seeds explain: llama") for said in sentences(found))
+
+
+def test_without_seeds_the_first_sentence_says_what_it_takes_to_know_the_noise(tmp_path: Path):
+    study = load_study([lawful_study(tmp_path, arms=[("gpt", "fp32"), ("llama", "fp32")], worse=0.1)])
+    first, second, *_ = sentences(guide(purpose_of("generating"), study))
+    assert first.startswith("No cell has two finished seeds") and "gpt has the best loss" in second
 
 
 def test_without_rows_it_says_so(tmp_path: Path):
