@@ -198,9 +198,7 @@ def advise(known: FittedStudy, ask: Ask, roots: Sequence[Path]) -> dict[str, Any
         },
         "rule": f"nothing is predicted at more than {MAX_BEYOND:g} times an arm's largest compute, size or tokens",
         "advice": first,
-        "noise": None
-        if noise is None
-        else {"sd": noise.sd, "df": noise.df, "margin_of_two_runs": margin_of_two(noise)},
+        "noise": None if noise is None else {"sd": noise.sd, "df": noise.df},
         "noise_unknown": about_unknown_noise(study, study.default_quality, PRICES[unit]) if noise is None else [],
         "tied_sizes": _tied_sizes(known, first, ask, unit, noise),
         "not_told_apart": [

@@ -36,7 +36,5 @@ def about_rungs(study: Study, quality: str, noise: Noise | None) -> list[str]:
     said = f"{size_text(quality, margin)}, by which two runs of one setting differ (95 %)"
     if not close:
         return [f"{trials} stopped early, each for a {title} that was behind by more than {said}."]
-    which = "it was" if len(pruned) == 1 else f"{close} of them were"
-    return [
-        f"{trials} stopped early; {which} behind by no more than {said}, so chance may have stopped the better one."
-    ]
+    which = "it was" if len(pruned) == 1 else f"{close} of them {'was' if close == 1 else 'were'}"
+    return [f"{trials} stopped early; {which} behind by no more than {said}, so that may have been chance."]
