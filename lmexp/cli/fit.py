@@ -39,8 +39,9 @@ class LawOptions:
         list[str] | None,
         typer.Option(
             metavar="NAMES",
-            help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, or damage for weights "
-            "that are rounded after training [default: chinchilla,extra,kaplan].",
+            help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, damage for weights "
+            "that are rounded after training, downstream for a score, learning_rate or batch_size for the best one, or "
+            "loss_to_loss for two texts [default: chinchilla,extra,kaplan].",
         ),
     ] = None
 
@@ -71,7 +72,7 @@ class QuestionOptions(LawOptions):
         typer.Option(
             metavar="RUN",
             help="Also predict the loss of this run, such as params=1.4e9,tokens=9e11; with --law multipower a file of "
-            "step, lr and loss, or a run. Can be repeated.",
+            "step, lr and loss, or a run; with --law downstream or loss_to_loss also loss=2.9. Can be repeated.",
         ),
     ] = None
     cost: Annotated[
@@ -103,31 +104,24 @@ class QuestionOptions(LawOptions):
         if self.serve is not None and not 0 < self.serve < 1e30:
             raise UserError(f"--serve {self.serve:g}: give a number of tokens above 0")
 
-    def is_of_curves(self) -> bool:
-        """Whether --law names a law of loss curves. Raises UserError if another option does not go with it."""
-        from lmexp.analysis.scaling.laws import CURVE_LAWS
+    def law_of_one_question(self) -> str | None:
+        """Return the law if --law names one that is not of the losses of runs, else None.
+
+        Raises UserError if another option does not go with it.
+        """
+        from lmexp.analysis.scaling.laws import ONE_QUESTION, RELATIONS
 
         names = [name.strip() for name in ",".join(self.law or []).split(",")]
-        if not set(names) & set(CURVE_LAWS):
-            return False
-        if len(names) > 1 or self.flops or self.serve is not None or self.irreducible:
+        name = next((name for name in names if name in ONE_QUESTION), None)
+        if name is None:
+            return None
+        others = len(names) > (2 if name == "downstream" else 1)
+        if others or (self.flops and name not in RELATIONS) or self.serve is not None or self.irreducible:
             raise UserError(
-                f"--law {names[0]} fits loss curves: other laws, --flops, --serve and --irreducible need a fit of runs"
+                f"--law {name} is about {ONE_QUESTION[name]}: other laws, --flops, --serve and --irreducible need a "
+                "fit of runs' losses"
             )
-        return True
-
-    def is_of_damage(self) -> bool:
-        """Whether --law names the law of rounded weights. Raises UserError if another option does not go with it."""
-        from lmexp.analysis.scaling.laws import DAMAGE
-
-        names = [name.strip() for name in ",".join(self.law or []).split(",")]
-        if DAMAGE not in names:
-            return False
-        if len(names) > 1 or self.flops or self.serve is not None or self.irreducible:
-            raise UserError(
-                f"--law {DAMAGE} fits the rise of a loss: other laws, --flops, --serve and --irreducible need a loss"
-            )
-        return True
+        return name
 
 
 @dataclass(frozen=True)
@@ -198,6 +192,51 @@ class ColumnOptions(StudyColumns):
 
 
 @dataclass(frozen=True)
+class RelationOptions:
+    """The columns of a law that relates others than size and loss."""
+
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="With --law downstream: column with the score, such as score/tag/span_f1."),
+    ] = None
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="COLUMN", help="With --law loss_to_loss: column with the known loss [default: the loss]."
+        ),
+    ] = None
+    to: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="With --law loss_to_loss: column with the loss to predict.")
+    ] = None
+    tuned: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="With --law learning_rate or batch_size: column with what was tried [default: optim.lr, batch_tokens, "
+            "or another usual name].",
+        ),
+    ] = None
+
+    def check(self, law: str | None) -> None:
+        """Raise UserError if a column is given that the law does not have, or a needed one is missing."""
+        given = {"--score": self.score, "--from": self.from_, "--to": self.to, "--tuned": self.tuned}
+        takes = {
+            "downstream": ("--score",),
+            "loss_to_loss": ("--from", "--to"),
+            "learning_rate": ("--tuned",),
+            "batch_size": ("--tuned",),
+        }
+        for option, column in given.items():
+            if column is not None and option not in takes.get(law or "", ()):
+                laws = " or ".join(name for name, options in takes.items() if option in options)
+                raise UserError(f"{option} {column}: this option goes with --law {laws}")
+        if law == "downstream" and self.score is None:
+            raise UserError("--law downstream needs --score COLUMN, the score that follows from the loss")
+        if law == "loss_to_loss" and self.to is None:
+            raise UserError("--law loss_to_loss needs --to COLUMN, the loss to predict; --from names the known one")
+
+
+@dataclass(frozen=True)
 class SolverOptions:
     """How the laws are fitted."""
 
@@ -229,6 +268,7 @@ def fit(
         ),
     ],
     question: QuestionOptions,
+    relation: RelationOptions,
     columns: ColumnOptions,
     solver: SolverOptions,
     common: Common,
@@ -245,8 +285,8 @@ def fit(
     ] = None,
 ) -> None:
     """Fit scaling laws: best sizes, tokens and losses for budgets, with intervals, held-out errors and warnings."""
+    from lmexp.analysis.scaling.laws import DAMAGE, RELATIONS
     from lmexp.report.charts.export import check_formats
-    from lmexp.report.export.fit_latex import fit_latex
     from lmexp.report.page.fit import write_fit_charts, write_fit_page
     from lmexp.report.terminal.fit import print_fit
 
@@ -255,21 +295,25 @@ def fit(
     if form not in (None, "latex"):
         raise UserError(f"--format {form}: the one format is latex; --json prints one document")
     formats = check_formats(charts) if charts is not None else []
-    of_curves, of_damage = question.is_of_curves(), question.is_of_damage()
-    if (of_curves or of_damage) and columns.weights:
-        raise UserError("--weights is for laws of runs: leave it out for loss curves and for --law damage")
-    if (of_curves or of_damage) and form:
-        raise UserError("--format latex is for laws of runs: leave it out for loss curves and for --law damage")
-    fit_them = _fit_curves if of_curves else _fit_damage if of_damage else _fit_points
-    fitted = fit_them(names, question, columns, solver, common.output_dir)
+    law = question.law_of_one_question()
+    relation.check(law)
+    if law and columns.weights:
+        raise UserError(f"--weights is for laws of the losses of runs: leave it out with --law {law}")
+    if law in RELATIONS:
+        fitted = _fit_relation(law, names, question, relation, columns, solver, common.output_dir)
+    else:
+        fit_them = {None: _fit_points, DAMAGE: _fit_damage}.get(law, _fit_curves)
+        fitted = fit_them(names, question, columns, solver, common.output_dir)
+    if form and fitted.latex is None:
+        raise UserError(f"--format latex is for laws with a table of numbers: leave it out with --law {law}")
     folder = output or fitted.folder
     page = write_fit_page(fitted.text, fitted.charts, fitted.document, fitted.name, folder)
     drawn = write_fit_charts(fitted.charts, folder, formats)
     if common.as_json:
         print_json(fitted.document | {"page": str(page), "charts": [str(chart) for chart in drawn]})
         return
-    if fitted.answer is not None and form == "latex":
-        out.print_piece(fit_latex(fitted.answer))
+    if form and fitted.latex is not None:
+        out.print_piece(fitted.latex)
         return
     print_fit(fitted.text, out)
     print_line(f"\nfit: {page}")
@@ -286,8 +330,8 @@ class _Fitted:
     document: dict[str, Any]
     name: str
     folder: Path
-    answer: "Answer | None" = None
-    """None for a fit of loss curves, or of the damage of rounding."""
+    latex: str | None = None
+    """Its numbers as a table; None for a fit of loss curves, or of the damage of rounding."""
 
 
 def _fit_points(
@@ -296,12 +340,13 @@ def _fit_points(
     """Fit laws to the points of a file or of sweeps."""
     from lmexp.report.charts.fit import fit_charts
     from lmexp.report.export.fit_document import fit_document
+    from lmexp.report.export.fit_latex import fit_latex
     from lmexp.report.terminal.fit import fit_text
 
     flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
     points, name, folder = _points(names, columns, output_dir, question.cost in ("flops", "train_flops"))
     answer = _answer(points, question, flops, amounts, solver)
-    return _Fitted(fit_text(answer), fit_charts(answer), fit_document(answer), name, folder, answer)
+    return _Fitted(fit_text(answer), fit_charts(answer), fit_document(answer), name, folder, fit_latex(answer))
 
 
 def _fit_curves(
@@ -346,6 +391,48 @@ def _fit_damage(
     predicted = [(words, fitted.of_run(run)) for words, run in runs]
     text, document = damage_text(fitted, predicted), damage_document(fitted, predicted)
     return _Fitted(text, damage_charts(fitted), document, name, folder)
+
+
+def _fit_relation(
+    law: str,
+    names: list[str],
+    question: QuestionOptions,
+    relation: RelationOptions,
+    columns: ColumnOptions,
+    solver: SolverOptions,
+    output_dir: Path,
+) -> _Fitted:
+    """Fit a law of the package `relations` to a file or to sweeps, and predict what was asked for."""
+    from lmexp.analysis.scaling.relations.fit import Asked, fit_relation
+    from lmexp.analysis.scaling.relations.rows import rows_of_file, rows_of_study
+    from lmexp.report.charts.fit_relation import relation_charts
+    from lmexp.report.export.fit_latex import relation_latex
+    from lmexp.report.export.fit_relation_document import relation_document
+    from lmexp.report.terminal.fit_relation import relation_text
+
+    asked = Asked(
+        law=law,
+        score=relation.score,
+        to=relation.to,
+        tuned=relation.tuned,
+        loss_law=next((name.strip() for name in ",".join(question.law or []).split(",") if name.strip() != law), None),
+        runs=tuple(described_runs("--predict", question.predict, (*QUANTITIES, "loss"))),
+        budgets=tuple(amounts_in("--flops", question.flops)),
+    )
+    named = columns.parse() | ({"loss": relation.from_} if relation.from_ else {})
+    if relation.from_ and columns.loss:
+        raise UserError("--loss and --from are one column here: give one of them")
+    if _is_file(names, columns, output_dir):
+        file, folder, name = Path(names[0]), Path(), Path(names[0]).name
+        rows = rows_of_file(file, named, columns.factors(), columns.where, asked.needs_sizes, asked.columns)
+    else:
+        if columns.scale:
+            raise UserError("--scale is for files: the units of a sweep's records are known")
+        study = _study(names, columns.all_runs, columns.where, output_dir)
+        rows, folder, name = rows_of_study(study, named, asked.columns), output_dir / "+".join(names), study.name
+    fitted = fit_relation(rows, asked, solver.delta, solver.bootstraps, solver.seed)
+    text, document = relation_text(fitted), relation_document(fitted)
+    return _Fitted(text, relation_charts(fitted), document, name, folder, relation_latex(fitted))
 
 
 def _curves(name: str, loss: str | None, output_dir: Path) -> "list[Curve]":
@@ -440,8 +527,10 @@ def amounts_in(option: str, values: list[str] | None) -> list[float]:
     return amounts
 
 
-def described_runs(option: str, texts: list[str] | None) -> list[dict[str, float | str]]:
-    """Return what is known of runs that are described as `params=1e9,tokens=2e10`.
+def described_runs(
+    option: str, texts: list[str] | None, quantities: tuple[str, ...] = QUANTITIES
+) -> list[dict[str, float | str]]:
+    """Return what is known of runs that are described as `params=1e9,tokens=2e10`, by some quantities.
 
     Raises UserError for a quantity or a number that is none.
     """
@@ -450,8 +539,8 @@ def described_runs(option: str, texts: list[str] | None) -> list[dict[str, float
         run: dict[str, float | str] = {}
         for word in text.split(","):
             name, _, value = (part.strip() for part in word.partition("="))
-            if name not in QUANTITIES or not value:
-                raise UserError(f"{option} {word}: give {', '.join(f'{key}=' for key in QUANTITIES)} of a run")
+            if name not in quantities or not value:
+                raise UserError(f"{option} {word}: give {', '.join(f'{key}=' for key in quantities)} of a run")
             run[name] = value if name in ("optimizer", "precision") else amounts_in(f"{option} {name}=", [value])[0]
         runs.append(run)
     return runs

@@ -14,6 +14,7 @@ import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.frontier import numbers
+from lmexp.analysis.parabola import vertex
 from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
 from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law
 from lmexp.analysis.scaling.laws import CURVE_LAWS, Law
@@ -114,24 +115,9 @@ def _argmin(x: Floats, y: Floats) -> float:
 def _vertex(x: Floats, y: Floats) -> float:
     """Return the x at the vertex of a parabola of the means of y in log x; NaN with fewer than three values of x.
 
-    The parabola goes through the lowest mean and its two neighbours on either side, as far as there are any: far from
-    the minimum a loss is no parabola of the logarithm of a learning rate. Raises UserError without a minimum inside.
+    Raises UserError without a minimum inside (analysis/parabola.py).
     """
-    at, means = _means(np.where(x > 0, x, np.nan), y)
-    if len(at) < 3:
-        return np.nan
-    best = int(means.argmin())
-    if not 0 < best < len(at) - 1:
-        end, missing = ("smallest", "smaller") if best == 0 else ("largest", "larger")
-        raise UserError(
-            f"the minimum lies at the edge of the grid: the lowest mean is that of the {end} of {len(at)} values, "
-            f"{at[best]:g}; add {missing} values"
-        )
-    logs, near = np.log(at), slice(max(best - 2, 0), best + 3)
-    square, line, _ = np.polyfit(logs[near], means[near], 2)
-    if square <= 0:
-        raise UserError(f"the parabola through the values near {at[best]:g} has no minimum; add values or seeds")
-    return float(np.exp(np.clip(-line / (2 * square), logs[0], logs[-1])))
+    return vertex(*_means(np.where(x > 0, x, np.nan), y))
 
 
 def paired(x: Floats, arm: Marks, base: Marks, setting: Ints) -> float:

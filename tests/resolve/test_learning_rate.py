@@ -8,10 +8,11 @@ import pytest
 
 from lmexp.config.models.llama import LlamaConfig
 from lmexp.config.schema import RunConfig
+from lmexp.config.step_law import step_law_batch, step_law_rate
 from lmexp.cost.flops import count_model
 from lmexp.errors import UserError
 from lmexp.planning.plan import CostedRun, plan
-from lmexp.resolve.learning_rate import step_law_batch, step_law_rate, with_learning_rate
+from lmexp.resolve.learning_rate import with_learning_rate
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.record import identity_columns
 

@@ -36,6 +36,11 @@ def calibrate(
     jacobian = surface.jacobian(optimum)[:, ~surface.is_at_bound(optimum)]  # (n, k)
     if weights is not None:  # in units of each point's own noise
         jacobian = jacobian * np.sqrt(weights)[:, None]
+    return calibrate_linear(jacobian, of_unit, seed)
+
+
+def calibrate_linear(jacobian: Floats, of_unit: Ints, seed: int) -> tuple[float, float]:
+    """Return the same for a fit by least squares with a Jacobian (n, k) at its optimum."""
     n_units = int(of_unit.max()) + 1
     units = [np.flatnonzero(of_unit == unit) for unit in range(n_units)]
     noise = np.random.default_rng(seed).standard_normal((STUDIES, n_units))[:, of_unit]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.analysis.arrays import Floats
+from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.scaling import checks, solver
 from lmexp.analysis.scaling.bootstrap import (
     FEW_UNITS,
@@ -91,6 +91,8 @@ class LawFit:
     warnings: tuple[str, ...] = ()
     widened: float = 1.0
     """Factor by which all intervals are wider because there are few units (calibrate.py); in logs where they are."""
+    drawn: Marks | None = None
+    """(bootstraps,) which draws of the bootstrap have a refit in `samples`; the others ran away."""
     coverage: float | None = None
     """How often intervals that are not widened hold the truth in simulations of this design; None if it has enough."""
 
@@ -435,7 +437,8 @@ def fit_law(
     of_unit = unit_indices(points.unit)
     starts = solution.parameters[: solver.MAX_LOCAL_OPTIMA]
     samples = surface.theta(bootstrap(surface, of_unit, starts, delta, bootstraps, seed, weights))
-    samples = samples[np.isfinite(samples).all(axis=1)]
+    drawn = np.asarray(np.isfinite(samples).all(axis=1))
+    samples = samples[drawn]
     if len(samples) < bootstraps / 2:
         return (f"Most refits of {law.name} to resampled runs run away: these points do not determine it.",)
     left = np.empty((0, len(surface.names)))
@@ -450,6 +453,7 @@ def fit_law(
         theta=theta,
         intervals=_intervals(law, theta, left if n_units < FEW_UNITS else samples, n_units),
         samples=samples,
+        drawn=drawn,
         left_one_out=left,
         objective=float(solution.objective[0]),
         delta=delta,

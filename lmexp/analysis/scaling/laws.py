@@ -345,6 +345,19 @@ DAMAGE = "damage"
 """The law of what rounding a model's weights does to its loss, which damage.py fits."""
 
 
+RELATIONS = ("downstream", "learning_rate", "batch_size", "loss_to_loss")
+"""Laws of other numbers than the loss of a size, which the package `relations` fits."""
+ONE_QUESTION = {
+    **dict.fromkeys(CURVE_LAWS, "loss curves"),
+    DAMAGE: "rounded weights",
+    "downstream": "a score by the loss",
+    "learning_rate": "the best learning rate",
+    "batch_size": "the best batch size",
+    "loss_to_loss": "one loss by another",
+}
+"""What each law is about that is no law of the losses of runs."""
+
+
 def law_named(name: str) -> Law:
     """Return a law by its name; `power_dollars` is the power law with a floor in dollars.
 
@@ -352,12 +365,12 @@ def law_named(name: str) -> Law:
     """
     if name.startswith("power_"):
         return power(name.removeprefix("power_"))
-    if name in (*CURVE_LAWS, DAMAGE):
+    if name in ONE_QUESTION:
         raise UserError(f"{name} is no law of the losses of runs: `lmexp fit ... --law {name}` alone fits it")
     if name not in LAWS:
         raise UserError(
-            f"there is no law '{name}'.{nearest(name, [*LAWS, *CURVE_LAWS, DAMAGE])} There are {', '.join(LAWS)}, "
-            f"power_COLUMN, {', '.join(CURVE_LAWS)} for loss curves, and {DAMAGE} for rounded weights"
+            f"there is no law '{name}'.{nearest(name, [*LAWS, *ONE_QUESTION])} There are {', '.join(LAWS)}, "
+            f"power_COLUMN, {', '.join(f'{law} for {what}' for law, what in ONE_QUESTION.items())}"
         )
     return LAWS[name]
 

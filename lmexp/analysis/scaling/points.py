@@ -11,6 +11,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError, nearest
 
 Texts = npt.NDArray[np.str_]
+Ints = npt.NDArray[np.int64]
 BITS_OF = ("weight_bits", "activation_bits", "kv_bits")
 """What has a precision of its own in training (Kumar et al. 2024, equation 3)."""
 
@@ -48,6 +49,8 @@ class Points:
     """(n,) weight of each point in the fit, above 0; None if all weigh the same."""
     weighted_by: str = ""
     """The column that the weights were read from."""
+    lines: Ints | None = None
+    """(n,) the line of each point in its file, or the number of its row in a table, from 1; None if it is unknown."""
     run_ids: Texts | None = None
     """(n,) the run that each point is a row of; None if a table does not say it."""
     units_named: bool = True
@@ -163,5 +166,6 @@ class Points:
             costs=dict(costs),
             names=None if self.names is None else self.names[mask],
             weights=None if self.weights is None else self.weights[mask],
+            lines=None if self.lines is None else self.lines[mask],
             run_ids=None if self.run_ids is None else self.run_ids[mask],
         )

@@ -7,7 +7,7 @@ parameters written as 1 (plausible.py). Runs without a result are left out and c
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,6 +109,7 @@ def points_of_frame(
     source: str = "the table",
     lines: npt.NDArray[np.int64] | None = None,
     flops_alone: bool = False,
+    in_law: Collection[str] = (),
 ) -> Points:
     """Return the points of a table with one run, or one milestone, per row.
 
@@ -117,7 +118,8 @@ def points_of_frame(
     loss, unit and weights to column names, flops possibly to 6ND, and unit possibly to `row`. `scale` holds factors
     that turn params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
     (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. With
-    `flops_alone`, a table may lack parameters and tokens, for a law in compute. Raises UserError as points_of_csv does.
+    `flops_alone`, a table may lack parameters and tokens, for a law in compute. No warning is about the columns
+    `in_law`, of which the law knows. Raises UserError as points_of_csv does.
     """
     columns = dict(columns or {})
     chosen_unit, weighted_by = columns.pop("unit", None), columns.pop("weights", None)
@@ -138,12 +140,13 @@ def points_of_frame(
     if weighted_by is not None:
         said += f"; weights = {printable(weighted_by)}"
     high = float(sizes["loss"].max())
+    others = {folded: name for folded, name in headings.items() if name not in in_law and folded not in in_law}
     precision = headings.get("precision")
     several = _has(frame, precision) and frame[precision].nunique() > 1
     warnings = (
         f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
         _repeats(sizes, frame, table.lines),
-        *(varying(frame, headings, named, sizes) if "slug" not in frame else ()),  # a study says it itself
+        *(varying(frame, others, named, sizes) if "slug" not in frame else ()),  # a study says it itself
     )
     return Points(
         **sizes,
@@ -155,6 +158,7 @@ def points_of_frame(
         names=_names(frame, table.lines),
         weights=rows.weights,
         weighted_by=weighted_by or "",
+        lines=table.lines,
         run_ids=frame["run_id"].astype(str).to_numpy(dtype=np.str_) if "run_id" in frame else None,
         units_named=unit is not None or chosen_unit == EACH_ROW,
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
@@ -287,11 +291,24 @@ def _complete_rows(known: Mapping[str, Floats], n_rows: int) -> tuple[npt.NDArra
     return complete, counts
 
 
-def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> Points:
+def numbers_of_points(frame: pd.DataFrame, name: str, points: Points, lines: npt.NDArray[np.int64]) -> Floats:
+    """Return another column of the table that points were read from (n,), with NaN where it has no value.
+
+    `lines` (rows,) are the line numbers of the table's rows. Raises UserError for text, with its line, and if the table
+    has no such column.
+    """
+    source = points.source.split(":")[0]
+    if name not in frame.columns:
+        raise UserError(f"{source} has no column '{printable(name)}'.{nearest(name, map(str, frame.columns))}")
+    assert points.lines is not None, "points that were read from a table know their lines"
+    return _Table(source, lines).numbers(frame, name)[np.searchsorted(lines, points.lines)]
+
+
+def points_of_study(study: Study, columns: Mapping[str, str] | None = None, in_law: Collection[str] = ()) -> Points:
     """Return the finished rows of a study, milestones included, as points; runs that did not finish are counted.
 
-    The loss is per token, or in bits per byte if tokenizers differ. Raises UserError for several tasks or texts, and as
-    points_of_csv does.
+    The loss is per token, or in bits per byte if tokenizers differ. No warning is about the axes `in_law`, of which the
+    law knows. Raises UserError for several tasks or texts, and as points_of_csv does.
     """
     table = study.table
     done = table[is_done(table)]
@@ -304,17 +321,18 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None) -> P
     if reasons := obstacles(done, columns["loss"]):
         raise UserError(f"{study.name}: a law describes rows that compare; fit each part by itself. {reasons[0]}")
     points = points_of_frame(table, columns, scale=dict.fromkeys(NAMES, 1.0), source=study.name)  # units are known
-    return replace(points, warnings=points.warnings + _mixtures(study, done))
+    return replace(points, warnings=points.warnings + _mixtures(study, done, in_law))
 
 
-def _mixtures(study: Study, done: pd.DataFrame) -> tuple[str, ...]:
+def _mixtures(study: Study, done: pd.DataFrame, in_law: Collection[str]) -> tuple[str, ...]:
     """Return warnings about what varies in the study but is not part of any law; it counts as noise."""
     families = [str(name) for name in done["family"].dropna().unique()]
     warnings = []
     if len(families) > 1:
         warnings.append(f"One law for several families ({', '.join(families)}): their differences count as noise.")
     sizes = ("model", "budget", "seed", "precision")
-    others = [axis for axis in study.varied if axis.split(".")[0] not in sizes and done[axis].nunique() > 1]
+    others = [axis for axis in study.varied if axis.split(".")[0] not in sizes and axis not in in_law]
+    others = [axis for axis in others if done[axis].nunique() > 1]
     if others:
         warnings.append(f"The usual laws do not know of {', '.join(others)}: what it changes counts as noise.")
     return tuple(warnings)

@@ -1,9 +1,20 @@
 """A fit as a table for a paper: each law's numbers with their 95 % intervals, in LaTeX with booktabs."""
 
 from lmexp.analysis.scaling.answers import Answer
+from lmexp.analysis.scaling.relations.relation import Relation
 from lmexp.analysis.scaling.words import number
 
+HEADING = (
+    r"\begin{tabular}{llrrl}",
+    r"\toprule",
+    r"law & & value & std.\ error & 95\,\% interval \\",
+    r"\midrule",
+)
 SYMBOLS = {
+    "kappa": r"$\kappa$",
+    "E_0": "$E_0$",
+    "E_1": "$E_1$",
+    "L0": "$L_0$",
     "alpha": r"$\alpha$",
     "beta": r"$\beta$",
     "gamma": r"$\gamma$",
@@ -16,7 +27,7 @@ SYMBOLS = {
 
 def fit_latex(answer: Answer) -> str:
     """Return the laws' parameters, standard errors and intervals, and the exponents of their optima, as LaTeX."""
-    lines = [r"\begin{tabular}{llrrl}", r"\toprule", r"law & & value & std.\ error & 95\,\% interval \\", r"\midrule"]
+    lines = [*HEADING]
     for name, law in answer.fit.laws.items():
         errors = law.standard_errors
         rows: list[tuple[str, float, float | None, tuple[float, float]]]
@@ -34,8 +45,26 @@ def fit_latex(answer: Answer) -> str:
             symbol = SYMBOLS.get(key, f"${key}$" if len(key) == 1 else _text(key))
             lines.append(f"{label} & {symbol} & {_number(value)} & {spread} & {interval} \\\\")
         lines.append(r"\midrule")
-    lines[-1] = r"\bottomrule"
-    return "\n".join([*lines, r"\end{tabular}", ""])
+    return _table(lines)
+
+
+def relation_latex(relation: Relation) -> str:
+    """Return the numbers of a fitted relation with their intervals, as LaTeX."""
+    lines = [*HEADING]
+    for formula in relation.formulas:
+        for i, (key, value) in enumerate(formula.theta.items()):
+            low, high = formula.intervals[key]
+            interval = "not identified" if key in formula.at_bound else f"{_number(low)} to {_number(high)}"
+            label = _text(formula.name) if i == 0 else ""
+            symbol = SYMBOLS.get(key, f"${key}$" if len(key.replace(" + ", "")) <= 2 else _text(key))
+            lines.append(f"{label} & {symbol} & {_number(value)} & & {interval} \\\\")
+        lines.append(r"\midrule")
+    return _table(lines)
+
+
+def _table(lines: list[str]) -> str:
+    """Return the rows, whose last one is a line between laws, as a whole table."""
+    return "\n".join([*lines[:-1], r"\bottomrule", r"\end{tabular}", ""])
 
 
 def _number(value: float) -> str:

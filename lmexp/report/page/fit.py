@@ -18,6 +18,12 @@ from lmexp.report.terminal.fit import TEXT_COLUMNS, FitText, fit_text
 TITLES = {
     "loss": "Loss against compute",
     "curves": "Loss curves",
+    "downstream": "Score against loss",
+    "learning_rate": "Best learning rate of each group",
+    "learning_rate_grids": "Loss against learning rate",
+    "batch_size": "Best batch size of each group",
+    "batch_size_grids": "Loss against batch size",
+    "loss_to_loss": "Loss on one text against loss on another",
     "damage": "Rise of the loss by rounding, against tokens",
     "sizes": "Best model size for a budget",
     "isoflop": "At equal compute",
