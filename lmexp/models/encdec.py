@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmexp.config.models.encdec import EncDecConfig
-from lmexp.models.layers import Attention, CrossAttention, KVCache, LayerNorm
+from lmexp.models.layers import Attention, CrossAttention, KVCache, LayerNorm, padding_mask
 from lmexp.models.stacked import stacked_rows
 
 
@@ -31,16 +31,11 @@ class EncDec(nn.Module):
     def __init__(self, config: EncDecConfig) -> None:
         """Raises ValueError when a vocabulary is not resolved, or the two of a shared table differ."""
         super().__init__()
-        if config.vocab_size is None or config.input_vocab_size is None:
-            raise ValueError("both vocabularies must be resolved before a model is built")
-        if config.share_embeddings and config.vocab_size != config.input_vocab_size:
-            raise ValueError(
-                f"one table cannot serve vocabularies of {config.input_vocab_size} and {config.vocab_size} tokens"
-            )
+        source_rows, target_rows = config.resolved_vocabularies()
         self.config = config
-        self.target_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.target_embedding = nn.Embedding(target_rows, config.d_model)
         self.source_embedding = (
-            self.target_embedding if config.share_embeddings else nn.Embedding(config.input_vocab_size, config.d_model)
+            self.target_embedding if config.share_embeddings else nn.Embedding(source_rows, config.d_model)
         )
         self.source_positions = _Positions(config, config.source_context)
         self.target_positions = _Positions(config, config.context)
@@ -50,7 +45,7 @@ class EncDec(nn.Module):
         # Without a norm before each half, the last half's own is the stack's last.
         self.norm_encoder = nn.LayerNorm(config.d_model) if config.pre_norm else nn.Identity()
         self.norm_decoder = nn.LayerNorm(config.d_model) if config.pre_norm else nn.Identity()
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, target_rows, bias=False)
 
         stacked = stacked_rows([self])
         for module in self.modules():
@@ -72,7 +67,7 @@ class EncDec(nn.Module):
         """
         x = self.source_embedding(sources) * math.sqrt(self.config.d_model)
         x = self.dropout((x + self.source_positions(0, sources.shape[1])).to(x.dtype))  # (B, S, C)
-        mask = _padding_mask(source_valid)
+        mask = padding_mask(source_valid)
         for layer in self.encoder:
             x = layer(x, mask)
         return self.norm_encoder(x)
@@ -82,7 +77,7 @@ class EncDec(nn.Module):
 
         `inputs` are the targets, each behind the token that starts it. See `encode`.
         """
-        return self._decode(inputs, self.encode(sources, source_valid), _padding_mask(source_valid), None)
+        return self._decode(inputs, self.encode(sources, source_valid), padding_mask(source_valid), None)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Score every token of the target's vocabulary: (..., C) -> (..., vocab_size)."""
@@ -102,7 +97,7 @@ class EncDec(nn.Module):
             assert isinstance(layer, DecoderLayer)
             keys, values = layer.cross_attention.keys_and_values(memory)
             layers.append(LayerState(KVCache(keys.new_empty(buffer)), keys, values))
-        return EncDecState(layers, _padding_mask(source_valid))
+        return EncDecState(layers, padding_mask(source_valid))
 
     def next_logits(self, inputs: Tensor, state: "EncDecState") -> Tensor:
         """Score the token that follows `inputs`, which follow those of the state: (B, T) int64 -> (B, vocab_size).
@@ -272,8 +267,3 @@ def sinusoids(positions: int, width: int) -> Tensor:
     wavelengths = 10_000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
     angles = torch.arange(positions, dtype=torch.float64)[:, None] / wavelengths
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).float()
-
-
-def _padding_mask(valid: Tensor | None) -> Tensor | None:
-    """Say which source positions may be seen, for every head and every position that looks: (B, S) -> (B, 1, 1, S)."""
-    return None if valid is None else valid[:, None, None, :]

@@ -257,6 +257,11 @@ class CrossAttention(nn.Module):
         return self.out(F.scaled_dot_product_attention(query, keys, values, mask).transpose(1, 2).flatten(2))
 
 
+def padding_mask(valid: Tensor | None) -> Tensor | None:
+    """Say which source positions may be seen, for every head and every position that looks: (B, S) -> (B, 1, 1, S)."""
+    return None if valid is None else valid[:, None, None, :]
+
+
 def same_document(documents: Tensor | None) -> Tensor | None:
     """Return which positions are of one document, as a mask of attention: (B, T) int64 -> (B, 1, T, T) bool."""
     return None if documents is None else documents[:, None, :, None] == documents[:, None, None, :]

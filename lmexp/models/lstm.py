@@ -51,13 +51,7 @@ class LSTM(LanguageModel):
         self.projection = nn.Linear(width, embedded, bias=False) if is_bridged else nn.Identity()
         self.head = nn.Linear(embedded if config.tie_embeddings else width, self.vocab_size, bias=False)
 
-        for name, weight in self.named_parameters():
-            if "bias" in name:
-                nn.init.zeros_(weight)
-            else:
-                nn.init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
-            if "bias_ih" in name:  # of input, forget, cell and output gate; the other bias of each is added to it
-                nn.init.ones_(weight.data[width : 2 * width])
+        draw_weights(self, width)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
@@ -90,3 +84,14 @@ class LSTM(LanguageModel):
         like = self.embedding.weight
         empty = like.new_zeros((batch, self.config.d_model), requires_grad=False)
         return [LSTMState(empty) for _ in range(self.config.n_layers)]
+
+
+def draw_weights(model: nn.Module, width: int) -> None:
+    """Draw the initial weights of a model of LSTMs of this width, in place; see the head of this file."""
+    for name, weight in model.named_parameters():
+        if "bias" in name:
+            nn.init.zeros_(weight)
+        else:
+            nn.init.uniform_(weight, -1 / math.sqrt(width), 1 / math.sqrt(width))
+        if "bias_ih" in name:  # of input, forget, cell and output gate; the other bias of each is added to it
+            nn.init.ones_(weight.data[width : 2 * width])

@@ -24,6 +24,7 @@ MISSING = {
     ("model", "bert"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
     ("model", "encdec"): ["model.n_layers=1", "model.d_model=4", "model.n_heads=1"],
     ("model", "lstm"): ["model.n_layers=1", "model.d_model=4"],
+    ("model", "lstm_encdec"): ["model.n_layers=1", "model.d_model=4"],
     ("model", "hf_config"): ["model.model_type=gpt2"],
     ("model", "hf_pretrained"): ["model.pretrained=x"],
     ("data", "hub"): ["data.name=x"],

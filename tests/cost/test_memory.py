@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from lmexp.config import paths, pieces
 from lmexp.config.compose import Composer
-from lmexp.config.models.encdec import EncDecConfig
+from lmexp.config.models.pairs import PairSection
 from lmexp.config.optimizers import AdamConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import memory_step
@@ -148,6 +148,7 @@ FAMILIES = {
     "bert": "model=bert_nano",
     "encdec": "model=encdec_nano model.input_vocab_size=50 model.input_context=96",
     "encdec of norms first": "model=encdec_nano model.input_vocab_size=50 model.input_context=32 model.pre_norm=true",
+    "lstm_encdec": "model=lstm_encdec_nano model.input_vocab_size=50 model.input_context=96",
     "lstm": "model=lstm_nano",
     "lstm with a narrow table": "model=lstm_nano model.d_embedding=24",
 }
@@ -163,7 +164,7 @@ def assert_about_what_autograd_saves(config: RunConfig, case: object) -> None:
     if config.precision.lightning == "bf16-true":
         model = model.bfloat16()
     given: list[torch.Tensor | None] = [torch.zeros(2, context, dtype=torch.int64)]
-    if isinstance(config.model, EncDecConfig):
+    if isinstance(config.model, PairSection):
         given = [torch.zeros(2, config.model.source_context, dtype=torch.int64), None, *given]
 
     def forward() -> None:

@@ -30,6 +30,9 @@ TASKS = {
     "classify": ["task=classify", "data=sentiment", "data.count=200", "model=bert_nano", "model.context=96"],
     "tag": ["task=tag", "data=roles", "data.count=200", "model=lstm_nano", "model.context=96"],
     "seq2seq": ["task=seq2seq", "data=reverse", "data.count=400", "model=encdec_nano", "model.context=16"],
+    "recurrent seq2seq": [
+        "task=seq2seq", "data=reverse", "data.count=400", "model=lstm_encdec_nano", "model.context=16",
+    ],
     "masked_lm": ["task=masked_lm", "model=bert_nano", "model.context=32"],
     "moe": [
         "model=moe_nano", "model.context=32", "data=markov", "data.alphabet=5", "data.documents=300",
@@ -118,7 +121,11 @@ def test_labels_have_no_perplexity_and_a_text_has_no_scores_besides_its_loss(tra
 
 
 @pytest.mark.parametrize(
-    "name", ["seq2seq", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tag", "masked_lm", "moe"))]
+    "name",
+    [
+        "seq2seq",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("recurrent seq2seq", "tag", "masked_lm", "moe")),
+    ],
 )
 def test_a_run_that_stops_and_goes_on_is_an_undisturbed_one(train: Train, text: Path, tmp_path: Path, name: str):
     whole = train(name)
@@ -131,14 +138,15 @@ def test_a_run_that_stops_and_goes_on_is_an_undisturbed_one(train: Train, text: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["seq2seq", "tag"])
+@pytest.mark.parametrize("name", ["seq2seq", "recurrent seq2seq", "tag"])
 def test_weights_shared_by_two_processes_train_and_score_as_those_of_one(train: Train, name: str):
     alone, shared = train(name, "model.dropout=0"), train(name, "model.dropout=0", *FSDP)
     one, two = alone.read_record()[0], shared.read_record()[0]
     assert column(shared.path, "train_loss") == pytest.approx(column(alone.path, "train_loss"), rel=1e-5)
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    for metric in SCORES[name]:
-        assert two[f"score/{name}/{metric}"] == pytest.approx(one[f"score/{name}/{metric}"], abs=1e-6)
+    task = name.split()[-1]
+    for metric in SCORES[task]:
+        assert two[f"score/{task}/{metric}"] == pytest.approx(one[f"score/{task}/{metric}"], abs=1e-6)
 
 
 def test_short_examples_that_share_sequences_cost_what_is_computed(train: Train):

@@ -151,6 +151,11 @@ PURPOSES = (
                 "Vaswani et al. 2017; Raffel et al. 2020, table 2",
             ),
             Suggestion(
+                "lstm_encdec",
+                "two LSTMs with attention between them, what Transformers replaced: the baseline to beat",
+                "Luong et al. 2015; Vaswani et al. 2017, table 2",
+            ),
+            Suggestion(
                 "hf",
                 "a pretrained encoder-decoder (T5, BART, Marian): pairs are expensive, and pretraining saves many",
                 "Raffel et al. 2020; Lewis et al. 2020",

@@ -1,47 +1,27 @@
 """The encoder-decoder's section."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal
 
 from pydantic import Field
 
-from lmexp.config.base import Count
-from lmexp.config.models.base import WIDE, Dropout, Reads, TransformerSection, rows
+from lmexp.config.models.base import WIDE, Dropout, TransformerSection
 from lmexp.config.models.count import LabelHead, ModelCount, whole
+from lmexp.config.models.pairs import PairSection
 from lmexp.errors import UserError
 
 
-class EncDecConfig(TransformerSection):
+class EncDecConfig(TransformerSection, PairSection):
     """Encoder and decoder, the Transformer of Vaswani et al. 2017; `n_layers` are those of each stack.
 
-    In the paper's words: N, d_model, h, d_ff, P_drop. `vocab_size` and `context` are the target's.
+    In the paper's words: N, d_model, h, d_ff, P_drop. Section 3.4 shares both tables, and the head with the target's.
     """
-
-    ways: ClassVar[tuple[Reads, ...]] = ("source_to_target",)
 
     target: Literal["lmexp.models.encdec.EncDec"] = Field(alias="_target_")
     family: Literal["encdec"] = "encdec"
     dropout: Dropout = 0.1
-    input_vocab_size: Count | None = None
-    """Rows of the source's embedding; null means its tokenizer's."""
-    input_context: Count | None = None
-    """Longest source, in tokens; null means context."""
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     pre_norm: bool = False
     """Whether norms come before each half of a block, with one after the last, and not after it as in the paper."""
-    share_embeddings: bool = False
-    """Whether source and target share one table; they need one tokenizer then."""
-    tie_embeddings: bool = True
-    """Whether the output head shares the target's table (section 3.4 of the paper)."""
-
-    @property
-    def source_context(self) -> int:
-        """Longest source, resolved."""
-        return self.input_context or self.context
-
-    @property
-    def source_limit(self) -> tuple[int, str]:
-        """See ModelSection."""
-        return self.source_context, "model.input_context"
 
     def check(self) -> None:
         """See ModelSection.check."""
@@ -49,18 +29,8 @@ class EncDecConfig(TransformerSection):
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise UserError(f"sinusoidal positions come in pairs: model.d_model={self.d_model} is odd")
 
-    def with_vocabularies(self, vocab_size: int, source_vocab_size: int) -> Self:
-        """See ModelSection.with_vocabularies. Raises UserError too where one table cannot serve both tokenizers."""
-        source_rows = rows("model.input_vocab_size", self.input_vocab_size, source_vocab_size)
-        filled = super().with_vocabularies(vocab_size, source_vocab_size)
-        if self.share_embeddings and filled.vocab_size != source_rows:
-            raise UserError("model.share_embeddings=true needs one tokenizer for both sides: target_tokenizer=null")
-        return filled.model_copy(update={"input_vocab_size": source_rows})
-
     def count(self, labels: LabelHead | None) -> ModelCount:
         """See ModelSection.count; a token is a position of either stack."""
-        if self.input_vocab_size is None:
-            raise ValueError("the source's vocabulary must be resolved before a model is counted")
         if labels:
             raise ValueError("an encoder-decoder predicts tokens, not labels")
         layers, width, hidden, vocab = self.n_layers, self.d_model, self.d_feed_forward, self.vocab_size or 0
@@ -70,7 +40,7 @@ class EncDecConfig(TransformerSection):
         each = feed_forward + hidden + width
         encoder = attention + biases + each + 2 * norm
         decoder = 2 * (attention + biases) + each + 3 * norm
-        embedding = vocab * width + (0 if self.share_embeddings else self.input_vocab_size * width)
+        embedding = self.table_params()
         if self.positions == "learned":
             embedding += (source + target) * width
         total = embedding + layers * (encoder + decoder) + (2 * norm if self.pre_norm else 0)
