@@ -1,7 +1,8 @@
 """lmexp: config-driven compute-versus-quality studies of language models.
 
-From Python: `lmexp.run`, `sweep`, `plan`, `report`, `versus`, `reproduce`, `load`, `frontier`, `fit` and `forecast`;
-see lmexp.api. They are imported when they are first used, so that `import lmexp` stays fast.
+From Python: `lmexp.run`, `sweep`, `plan`, `report`, `versus`, `reproduce`, `load`, `frontier`, `fit`,
+`fit_relation` and `forecast`; see lmexp.api. They are imported when they are first used, so that `import lmexp` stays
+fast.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from lmexp.api import fit, forecast, frontier, load, plan, report, reproduce, run, sweep, versus
+    from lmexp.api import fit, fit_relation, forecast, frontier, load, plan, report, reproduce, run, sweep, versus
     from lmexp.launch.policy import Policy
 
 __version__ = "0.2.0"
@@ -18,6 +19,7 @@ __all__ = [
     "UserError",
     "__version__",
     "fit",
+    "fit_relation",
     "forecast",
     "frontier",
     "load",

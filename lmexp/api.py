@@ -37,6 +37,7 @@ from lmexp.runs.columns_text import plain_text
 
 if TYPE_CHECKING:
     from lmexp.analysis.scaling.fit import Fit
+    from lmexp.analysis.scaling.relations.relation import Relation
     from lmexp.launch.policy import Policy
     from lmexp.resolve.planned import Sweep
     from lmexp.runs.manifest import LookRule
@@ -382,6 +383,51 @@ def fit(data: "pd.DataFrame | Folder", columns: Mapping[str, str] | None = None,
     if path.is_dir():
         return fit_points(points_of_study(load_study([path]), columns), **options)
     return fit_points(points_of_csv(path, columns), **options)
+
+
+def fit_relation(
+    data: "pd.DataFrame | Folder",
+    law: str,
+    *,
+    score: str | None = None,
+    to: str | None = None,
+    tuned: str | None = None,
+    loss_law: str | None = None,
+    runs: Iterable[Mapping[str, float | str]] = (),
+    budgets: Iterable[float] = (),
+    columns: Mapping[str, str] | None = None,
+    **options: Any,
+) -> "Relation":
+    """Fit a law of something else than the loss of a size, as `lmexp fit --law downstream` and its like do.
+
+    `lmexp.fit_relation(df, "learning_rate").formulas` holds the numbers with their intervals, `predictions` what was
+    predicted, and `warnings` what to know before they are used.
+
+    Args:
+        data: a DataFrame, a csv of points, or the folder of a sweep.
+        law: downstream, learning_rate, batch_size or loss_to_loss.
+        score: for downstream, the column of the score.
+        to: for loss_to_loss, the column of the loss to predict; the known one is the loss.
+        tuned: for learning_rate and batch_size, the column of what was tried [default: a usual name].
+        loss_law: for downstream, the law of the loss [default: chinchilla].
+        runs: runs to predict, as in `{"params": 1e7, "tokens": 1e9}` or `{"loss": 2.9}`.
+        budgets: training FLOPs to predict for.
+        columns: columns for params, tokens, flops, loss and unit, as for `fit`.
+        options: `delta`, `bootstraps` and `seed`.
+
+    Raises UserError for a table without these columns, or one that does not determine the law.
+    """
+    from lmexp.analysis.scaling.relations import fit as relations
+    from lmexp.analysis.scaling.relations.rows import rows_of_file, rows_of_frame, rows_of_study
+
+    asked = relations.Asked(law, score, to, tuned, loss_law, tuple(map(dict, runs)), tuple(budgets))
+    if isinstance(data, pd.DataFrame):
+        rows = rows_of_frame(data, columns, needs_sizes=asked.needs_sizes, in_law=asked.columns)
+    elif Path(data).is_dir():
+        rows = rows_of_study(load_study([Path(data)]), columns, asked.columns)
+    else:
+        rows = rows_of_file(Path(data), columns, needs_sizes=asked.needs_sizes, in_law=asked.columns)
+    return relations.fit_relation(rows, asked, **options)
 
 
 def forecast(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
+from tests.analysis.scaling.relations.studies import rate_grid, scored_runs
 from tests.conftest import Lmexp
 from tests.report.synthetic import write_study
 
@@ -105,3 +106,50 @@ def test_a_column_with_markup_stays_text(points: Path, lmexp: Lmexp):
     points.write_text(points.read_text().replace("val_loss", hostile))
     assert lmexp("fit", "points.csv", "--loss", hostile, *FEW).returncode == 0
     assert hostile not in (points.parent / "fit.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "charts"),
+    [
+        (("--law", "downstream", "--score", "accuracy", "--predict", "params=1e10,tokens=2e11"), {"downstream"}),
+        (("--law", "loss_to_loss", "--to", "other_loss", "--predict", "loss=2.5"), {"loss_to_loss"}),
+        (
+            ("--law", "learning_rate", "--predict", "params=1e10,tokens=2e11", "--flops", "1e22"),
+            {"learning_rate", "learning_rate_grids"},
+        ),
+    ],
+)
+def test_a_law_of_another_number_writes_the_same_files_and_formats(
+    options: tuple[str, ...], charts: set[str], tmp_path: Path, lmexp: Lmexp
+):
+    (rate_grid(noise=0.005) if "learning_rate" in options else scored_runs(noise=1)).to_csv(tmp_path / "runs.csv")
+    ended = lmexp("fit", "runs.csv", *options, "--charts", "svg", COLUMNS="80")
+    assert ended.returncode == 0, ended.stderr
+    assert max(map(len, ended.stdout.splitlines())) <= 80
+    assert {file.name for file in (tmp_path / "charts").iterdir()} == {f"fit-{name}.svg" for name in charts}
+    assert "runs.csv" in (tmp_path / "fit.html").read_text()
+    document = json.loads((tmp_path / "fit.json").read_text())
+    assert document.items() <= json.loads(lmexp("fit", "runs.csv", *options, "--json").stdout).items()
+    for one in document["predicted"]:
+        assert one["low"] is None or one["low"] < one["value"] < one["high"]
+    latex = lmexp("fit", "runs.csv", *options, "--format", "latex").stdout
+    numbers = sum(len(law["theta"]) for law in document["laws"].values())
+    assert latex.count(" to ") + latex.count("not identified") == numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--score", "acc"), "--score acc: this option goes with --law downstream"),
+        (("--law", "downstream"), "--law downstream needs --score COLUMN"),
+        (("--law", "loss_to_loss"), "--law loss_to_loss needs --to COLUMN"),
+        (("--law", "loss_to_loss", "--to", "x", "--serve", "1e9"), "is about one loss by another: other laws"),
+    ],
+)
+def test_columns_that_a_law_does_not_have_or_lacks_are_said(
+    options: tuple[str, ...], said: str, points: Path, lmexp: Lmexp
+):
+    ended = lmexp("fit", "points.csv", *options)
+    assert ended.returncode == 2 and said in ended.stderr

@@ -38,6 +38,7 @@ MAX_SLOPE = 200.0
 REACH = 2.0
 """How far L0 may lie outside the measured losses, in ranges of them."""
 STEPS = 60
+NO_HELD_OUT = "No held-out error: without the largest fifth of compute, the runs do not determine both steps."
 
 
 @dataclass(frozen=True)
@@ -343,7 +344,7 @@ def relation(
                 tuple((float(a), float(b), "measured") for a, b in line),
             )
         },
-        warnings=once(fit.rows.points.warnings, _warnings(fit, at_bound)),
+        warnings=once(fit.rows.points.warnings, _warnings(fit, at_bound), () if errors else (NO_HELD_OUT,)),
         has_sizes=fit.rows.has_sizes,
     )
 
@@ -385,7 +386,7 @@ def _estimate(estimate: Estimate, fit: Downstream) -> str:
 def _warnings(fit: Downstream, at_bound: Sequence[str]) -> list[str]:
     known = np.isfinite(fit.score)
     scores, theta = fit.score[known], fit.fitted.theta
-    said = [*few_units(fit.fitted, f"{NAME}, step 2,")]
+    said = [*(fit.step_1.warnings if fit.step_1 else ()), *few_units(fit.fitted, f"{NAME}, step 2,")]
     if fit.refused:
         said.append(f"No law of the loss, so no score for a size: {fit.refused}")
     if not known.all():
