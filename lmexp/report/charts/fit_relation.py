@@ -10,6 +10,7 @@ from lmexp.report.charts.base import PALETTE, styled
 from lmexp.report.charts.fit_encodings import data_rows, log_axis, tip
 
 HEIGHT = 380
+LEGEND_COLUMNS = 6
 
 
 def relation_charts(relation: Relation) -> dict[str, alt.LayerChart]:
@@ -24,7 +25,7 @@ def _chart(picture: Picture) -> alt.LayerChart:
     )
     groups = list(dict.fromkeys(by for _, _, by in picture.marks))
     shared = not {by for _, _, by in picture.lines} <= set(groups)
-    legend = alt.Legend(title=picture.colour, symbolOpacity=1) if picture.colour else None
+    legend = alt.Legend(title=picture.colour, symbolOpacity=1, columns=LEGEND_COLUMNS) if picture.colour else None
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(groups))]
     colour = alt.Color("by:N", sort=None, scale=alt.Scale(domain=groups, range=colours), legend=legend)
     base: dict[str, Any] = {

@@ -466,23 +466,30 @@ def _listed(fit: BestValues) -> tuple[dict[str, str | float | Estimate], ...]:
 
 
 def _best_picture(fit: BestValues) -> Picture:
-    law = fit.laws[-1]
-    variable = law.variables[0]
+    """Return the best values against tokens with a line for each size, or against the one variable of the law."""
+    law = fit.laws[0]
+    variable = law.variables[-1]
     titles = {"params": "parameters", "tokens": "training tokens", "flops": "training FLOPs"}
     measured = tuple((float(getattr(g, variable)), g.best, si(g.params)) for g in fit.groups)
-    at = np.geomspace(min(x for x, _, _ in measured), max(x for x, _, _ in measured), STEPS)
-    line = tuple((float(x), float(law.at({variable: float(x)}).value), "law") for x in at)
-    title = f"best {TITLE[fit.law]} of each group, and the law {law.form} (line)"
-    return Picture(title, titles[variable], f"best {TITLE[fit.law]}", measured, line, "parameters", True, True)
+    lines: list[tuple[float, float, str]] = []
+    sizes = sorted({g.params for g in fit.groups}) if len(law.variables) > 1 else [0.0]
+    for params in sizes:
+        at = [float(getattr(g, variable)) for g in fit.groups if params in (0.0, g.params)]
+        name = si(params) if params else "law"
+        for x in np.geomspace(min(at), max(at), STEPS):
+            lines.append((float(x), float(law.at({"params": params, variable: float(x)}).value), name))
+    title = f"best {TITLE[fit.law]} of each group (points), and the law {law.form} (lines)"
+    return Picture(title, titles[variable], f"best {TITLE[fit.law]}", measured, tuple(lines), "parameters", True, True)
 
 
 def _grids_picture(fit: BestValues) -> Picture:
     marks, lines = [], []
     for group in fit.groups:
-        marks += [(float(x), float(y), group.name) for x, y in zip(group.values, group.means, strict=True)]
+        name = f"{si(group.params)}, {si(group.tokens)}"
+        marks += [(float(x), float(y), name) for x, y in zip(group.values, group.means, strict=True)]
         logs = np.log(group.values[group.near])
         fitted = np.polyfit(logs, group.means[group.near], 2)
         at = np.linspace(logs[0], logs[-1], STEPS)
-        lines += [(float(np.exp(x)), float(np.polyval(fitted, x)), group.name) for x in at]
+        lines += [(float(np.exp(x)), float(np.polyval(fitted, x)), name) for x in at]
     title = f"loss against {TITLE[fit.law]}: the means (points) and the parabolas near the lowest (lines)"
-    return Picture(title, TITLE[fit.law], "loss", tuple(marks), tuple(lines), "group", True)
+    return Picture(title, TITLE[fit.law], "loss", tuple(marks), tuple(lines), "parameters, tokens", True)

@@ -254,7 +254,7 @@ def _warnings(law: LossToLoss, at_bound: Sequence[str], losses: Sequence[float])
     said.append(
         "E_0 and E_1 are those of Chinchilla's law of each loss."
         if law.of_laws
-        else "E_0 and E_1 are fitted with the other numbers, because the sizes of the runs do not give them by a law. In "
+        else "E_0 and E_1 are fitted with the other numbers, because the sizes of the runs give them by no law. In "
         "simulations, the intervals of these four numbers are then too narrow, and that of a predicted loss is less so."
     )
     if at_bound:

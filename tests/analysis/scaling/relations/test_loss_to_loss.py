@@ -28,7 +28,9 @@ def test_with_sizes_the_floor_is_that_of_the_law_of_the_loss():
 
 def test_with_known_floors_the_fit_is_scipys():
     table = scored_runs(noise=1)
-    theta = fitted(table).formulas[0].theta
+    formula = fitted(table).formulas[0]
+    theta = formula.theta
+    assert all(low < theta[name] < high for name, (low, high) in formula.intervals.items())  # those of floors too
     theirs, _ = curve_fit(
         lambda x, k, kappa: np.log(k * (x - theta["E_0"]) ** kappa + theta["E_1"]),
         table["loss"],
