@@ -16,7 +16,7 @@ from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.parabola import vertex
 from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
-from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law
+from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law, held_out
 from lmexp.analysis.scaling.laws import CURVE_LAWS, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame
@@ -208,7 +208,9 @@ def _parameter(evidence: Evidence, law: str, name: str, delta: float | None = No
 
 
 def _predict(evidence: Evidence, law: str, *inputs: float, delta: float | None = None) -> Estimated:
-    return Estimated(*(float(part) for part in _fitted(evidence, law, delta).loss(*inputs)))
+    """Return the law's loss, whose interval has the law's lack of fit beyond the rows."""
+    points = _points(evidence, flops_alone=_is_of_flops(law_to_fit(law)))
+    return Estimated(*(float(part) for part in held_out(_fitted(evidence, law, delta), points).loss(*inputs)))
 
 
 def _holdout_error(

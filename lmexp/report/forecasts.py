@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmexp.analysis.forecasts.score import Calibration, Score, calibration
-from lmexp.analysis.scaling.words import beyond, flops_text
+from lmexp.analysis.scaling.words import MIN_WIDER, beyond, flops_text
 from lmexp.report.values import json_value
 from lmexp.runs.forecasts import Forecast
 from lmexp.units import si
@@ -101,15 +101,21 @@ def new_forecast_sentences(forecast: Forecast) -> list[str]:
         if forecast.beyond <= 1
         else f"{far.replace('largest run', 'largest fitted run')}"
     )
-    return [
+    said = [
         f"{about(forecast)} ({place}): loss {forecast.loss.value:.4f} ({low} to {high}) for one run, by "
         f"{forecast.law.name}."
     ]
+    if forecast.wider >= MIN_WIDER:
+        said.append(
+            f"The interval is {forecast.wider:.2g} times as wide as the fit alone gives. Fitted without its largest "
+            f"runs, {forecast.law.name} missed them by more than its interval allowed."
+        )
+    return said
 
 
 LEFT_OUT = (
-    "The interval has the uncertainty of the law's constants and the scatter of a single run. It leaves out that the "
-    "law may not hold at that size; see docs/forecast.md."
+    "The interval has the uncertainty of the law's constants, the scatter of a single run, and what the law missed on "
+    "its own largest runs. It leaves out that the law may fit worse at a new size; see docs/forecast.md."
 )
 
 
@@ -128,6 +134,7 @@ def forecast_document(score: Score) -> dict[str, Any]:
             "beyond": forecast.beyond if forecast else None,
             "law": forecast.law.name if forecast else None,
             "forecast": dict(forecast.loss) if forecast else None,
+            "wider": forecast.wider if forecast else None,
             "scored_by": score.run,
             "measured": score.measured,
             "moved_to_run": None

@@ -86,6 +86,8 @@ class Forecast(_Part):
     columns: dict[str, str]
     """The columns of the record that hold `params`, `tokens`, `flops` and `loss`; `6ND` for FLOPs from the others."""
     loss: Interval
+    wider: Annotated[float, Field(ge=1)] = 1.0
+    """How many times as wide the interval is as without the law's lack of fit; 1 in files of older versions."""
     beyond: Positive
     """FLOPs of the run as a multiple of the largest fitted run's."""
     law: SealedLaw

@@ -32,10 +32,11 @@ from lmexp.analysis.effects.noise import Noise, margin_of_two
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND, price_of
-from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
+from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit, times_as_wide
 from lmexp.analysis.scaling.laws import SERVED
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study
+from lmexp.analysis.scaling.words import lack_of_fit_text
 from lmexp.analysis.table import Study
 from lmexp.config.schema import BudgetConfig, HardwareConfig, RunConfig
 from lmexp.config.words import words_of
@@ -289,6 +290,8 @@ def _answer(arm: FittedArm, ask: Ask, unit: Unit, roots: Sequence[Path]) -> dict
     shape, command, warnings = _to_run(arm, params, tokens, roots)
     if max(beyond.values()) > FAR:
         warnings.append(f"more than {FAR:g} times beyond what was measured: treat it as a guess")
+    if said := lack_of_fit_text(arm.law, times_as_wide(loss, arm.law.as_fitted.loss(params, tokens)), "the loss"):
+        warnings.append(said)
     if isinstance(speed, Speed) and unit != "flops" and speed.tokens_per_second.beyond(params) > 1:
         warnings.append("the speed at this size is extrapolated too")
     return {

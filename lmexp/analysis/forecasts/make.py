@@ -12,6 +12,7 @@ import pandas as pd
 from lmexp.analysis.forecasts.same_size import CONDITIONS, CONFIG_CONDITIONS, SAME, SAME_BEST_SIZE
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.scaling.answers import Answer, answer
+from lmexp.analysis.scaling.fit import times_as_wide
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, Law
 from lmexp.analysis.scaling.other_columns import OPTIMIZERS
 from lmexp.analysis.scaling.points import Points
@@ -87,7 +88,8 @@ def _own_content(
     known = {key: value for key, value in run.items() if key not in ("params", "tokens", "flops")}
     params, tokens = float(run["params"]), float(run["tokens"])
     flops = float(run.get("flops", answered.price.at(params) * tokens))
-    value, low, high = (float(part) for part in law.prediction(params, tokens, **known))
+    predicted = law.prediction(params, tokens, **known)
+    value, low, high = (float(part) for part in predicted)
     if not (math.isfinite(value) and math.isfinite(high) and low > 0):
         raise UserError(
             f"{law.law.name} gives a run of {flops:.3g} FLOPs an interval without an end. More runs, or a law with "
@@ -108,6 +110,7 @@ def _own_content(
         "same_size": same,
         "conditions": conditions,
         "loss": Interval(value=value, low=low, high=high),
+        "wider": max(times_as_wide(predicted, law.as_fitted.prediction(params, tokens, **known)), 1.0),
         "beyond": flops / answered.largest,
         "law": SealedLaw(
             name=law.law.name,

@@ -4,7 +4,7 @@ Laws are not averaged. The law that predicted the largest, held-out runs best is
 beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from lmexp.analysis.scaling import branches, checks, cost, outliers
 from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
-from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit
+from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit, times_as_wide
 from lmexp.analysis.scaling.irreducible import Irreducible, irreducible
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SERVED, SIX_ND, Law, Price, power
 from lmexp.analysis.scaling.points import Points
@@ -41,6 +41,8 @@ class Best:
     tokens: Estimate
     loss: Estimate | None
     """None for an approach, which has no law of the loss."""
+    wider: float = 1.0
+    """How many times as wide the interval of the loss is as without lack of fit (lack_of_fit.py)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Bought:
     beyond: float
     """The amount as a multiple of the most expensive run's."""
     loss: Estimate
+    wider: float = 1.0
+    """How many times as wide the interval of the loss is as without lack of fit (lack_of_fit.py)."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Predicted:
     by: str
     """The name of the law."""
     loss: Estimate
+    wider: float = 1.0
+    """How many times as wide the interval of the loss is as without lack of fit (lack_of_fit.py)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,7 +234,7 @@ def answer_in_cost(
         cost=name,
         bootstraps=bootstraps,
         seed=seed,
-        bought=tuple(Bought(amount, amount / largest, law.loss(amount)) for amount in wanted),
+        bought=tuple(_buy(law, amount, largest) for amount in wanted),
         warnings=_once(
             chosen.warnings,
             cost.warnings(chosen, name),
@@ -293,7 +299,17 @@ def theta_of(law: LawFit) -> npt.NDArray[np.float64]:
 
 def _by_law(name: str, law: LawFit, flops: float, largest: float, price: Price) -> Best:
     params, tokens, loss = law.optimum(flops, price)
-    return Best(flops, flops / largest, name, params, tokens, loss)
+    wider = _wider(law, lambda law: law.optimum(flops, price).loss)
+    return Best(flops, flops / largest, name, params, tokens, loss, wider)
+
+
+def _buy(law: LawFit, amount: float, largest: float) -> Bought:
+    return Bought(amount, amount / largest, law.loss(amount), _wider(law, lambda law: law.loss(amount)))
+
+
+def _wider(law: LawFit, loss: Callable[[LawFit], Estimate]) -> float:
+    """Return how many times as wide the interval of a law's loss is as without its lack of fit."""
+    return times_as_wide(loss(law), loss(law.as_fitted)) if law.lack_of_fit else 1.0
 
 
 def _by_approach(approach: Approach, flops: float, largest: float) -> Best:
@@ -305,7 +321,11 @@ def _predict(name: str, law: LawFit, run: Mapping[str, float | str]) -> Predicte
     if missing := [key for key in law.law.inputs if key not in run]:
         raise UserError(f"{name} predicts the loss of a run from its {' and '.join(law.law.inputs)}: add {missing[0]}=")
     others = {key: value for key, value in run.items() if key not in ("params", "tokens")}
-    return Predicted(dict(run), name, law.prediction(*(float(run[key]) for key in law.law.inputs), **others))
+
+    def loss(law: LawFit) -> Estimate:
+        return law.prediction(*(float(run[key]) for key in law.law.inputs), **others)
+
+    return Predicted(dict(run), name, loss(law), _wider(law, loss))
 
 
 def _serve(name: str, law: LawFit, flops: float, served: float, price: Price) -> Served:

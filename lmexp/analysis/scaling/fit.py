@@ -1,8 +1,8 @@
 """A fit: each law with its confidence intervals, its held-out error, and the warnings to read before using it.
 
 The steps: checks.py judges the design, solver.py finds each law's optimum (surface.py has the derivatives),
-bootstrap.py refits to resampled units, and holdout.py measures the held-out error. `LawFit` then answers questions,
-each with an interval.
+bootstrap.py refits to resampled units, holdout.py measures the held-out error, and lack_of_fit.py says what this error
+means beyond the runs. `LawFit` then answers questions, each with an interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ from lmexp.analysis.scaling.bootstrap import (
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
 from lmexp.analysis.scaling.effective import MIN_EPOCHS, Effective, Factors, Repeated, Run
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
+from lmexp.analysis.scaling.lack_of_fit import LackOfFit, distance, rate_of, reach_of
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, IN_LOGS, SIX_ND, Law, Optimal, Price, law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
@@ -51,6 +52,11 @@ class Estimate(NamedTuple):
     value: Floats
     low: Floats
     high: Floats
+
+
+def times_as_wide(estimate: Estimate, other: Estimate) -> float:
+    """Return how many times as wide the interval of one number is as another of the same number, in the logarithm."""
+    return float(np.log(estimate.high / estimate.low) / np.log(other.high / other.low))
 
 
 class Optimum(NamedTuple):
@@ -95,6 +101,8 @@ class LawFit:
     """(bootstraps,) which draws of the bootstrap have a refit in `samples`; the others ran away."""
     coverage: float | None = None
     """How often intervals that are not widened hold the truth in simulations of this design; None if it has enough."""
+    lack_of_fit: LackOfFit | None = None
+    """What widens intervals of the loss beyond the runs; None if held-out runs show none, or none could be held out."""
 
     @property
     def floor_is_at_bound(self) -> bool:
@@ -110,6 +118,7 @@ class LawFit:
     def loss(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
 
+        Beyond the fitted runs, its interval is at least as wide as the lack of fit asks for (lack_of_fit.py).
         `run` holds what else is known of it: `precision`, `weight_bits`, `optimizer`, `unique_tokens`. Raises UserError
         if the law takes another number of inputs, or none of `run`, or if no point has the precision or optimizer.
         """
@@ -119,7 +128,7 @@ class LawFit:
         def lost(theta: Floats) -> Floats:
             return self.law.loss(self._of_law(theta), *self._effective(theta, values, run))
 
-        return self.estimate(lost, *values)
+        return self._beyond_the_runs(self.estimate(lost, *values), values)
 
     def effective(self, *inputs: float, **run: float | str) -> tuple[float, ...]:
         """Return the inputs as the law takes them: N and D times what the precision, ... of a run makes of them.
@@ -146,7 +155,21 @@ class LawFit:
         """
         effects = [effect.on(points) for effect in self.effects]
         columns = [points.column(name) for name in self.law.inputs]
-        return self._of_single_run(self.estimate(lambda theta: self._losses(theta, columns, effects), *columns))
+        mean = self.estimate(lambda theta: self._losses(theta, columns, effects), *columns)
+        return self._of_single_run(self._beyond_the_runs(mean, columns))
+
+    @property
+    def as_fitted(self) -> "LawFit":
+        """The same fit with the intervals of its bootstrap or jackknife, without any lack of fit."""
+        return replace(self, lack_of_fit=None)
+
+    def _beyond_the_runs(self, mean: Estimate, inputs: Sequence[Floats]) -> Estimate:
+        """Widen the interval of a mean loss (...) at inputs (...) to what the lack of fit asks for."""
+        if self.lack_of_fit is None:
+            return mean
+        half = self.lack_of_fit.half(inputs)
+        low, high = mean.value * np.exp(-half), mean.value * np.exp(half)
+        return Estimate(mean.value, np.minimum(mean.low, low), np.maximum(mean.high, high))
 
     def mean_error(self, points: Points) -> Estimate:
         """Return the mean of |predicted/measured - 1| over points, each in its own precision, with its optimizer, ...
@@ -184,7 +207,8 @@ class LawFit:
             optimal = self.law.optimum(self._of_law(theta), budget * factor**price.power, price)
             return Optimal(optimal.params / factor, optimal.tokens, optimal.loss)
 
-        return self._three(best, budget)
+        params, tokens, loss = self._three(best, budget)
+        return Optimum(params, tokens, self._beyond_the_runs(loss, (params.value, tokens.value)))
 
     def for_serving(
         self, loss: npt.ArrayLike, served: npt.ArrayLike, price: Price = SIX_ND, precision: str | None = None
@@ -378,7 +402,7 @@ def fit(
         reasons = of_design if law.has_optimum or not len(points) else ()
         result = reasons or fit_law(here, law, delta, bootstraps, seed)
         if isinstance(result, LawFit):
-            fitted[name] = replace(result, holdout=_hold_out(here, law, result.delta, seed))
+            fitted[name] = held_out(result, here, seed)
         else:
             refused[name] = result
     warnings = (*points.warnings, *(checks.warnings(points) if len(points) else ()))
@@ -407,9 +431,9 @@ def effects_of(law: Law, points: Points) -> tuple[Effective, ...] | str:
 def fit_law(
     points: Points, law: Law, delta: float | None = None, bootstraps: int = 1000, seed: int = 0
 ) -> LawFit | tuple[str, ...]:
-    """Return the fit of one law without a held-out error, or the reasons why these points cannot identify it.
+    """Return the fit of one law, or the reasons why these points cannot identify it.
 
-    This does not check the design; `fit` does.
+    This does not check the design; `fit` does. The fit has no held-out error yet; see `held_out`.
     """
     effects = effects_of(law, points)
     if isinstance(effects, str):
@@ -545,8 +569,28 @@ def _warnings(law: Law, theta: dict[str, float], effects: Sequence[Effective]) -
     return tuple(sentences)
 
 
-def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | None:
-    """Return how well the law predicts the largest runs if it is fitted without them; None if it cannot be fitted."""
+@np.errstate(over="ignore", divide="ignore", invalid="ignore")
+def held_out(fitted: LawFit, points: Points, seed: int = 0) -> LawFit:
+    """Return a fit to `points` with its error on the largest runs, and with the lack of fit that this error shows.
+
+    The law is fitted again without the fifth of the runs with the most compute. Whether the intervals of this fit hold
+    these runs is judged with a lack of fit from still smaller runs: those of its own largest fifth.
+    """
+    smaller = _without_largest(points, fitted, seed)
+    if smaller is None:
+        return fitted
+    before, rest, test = smaller
+    nested = _without_largest(rest, fitted, seed)
+    judged = before if nested is None else replace(before, lack_of_fit=_lack_of_fit(*nested, of=rest))
+    holdout = judge(test, *judged.prediction_of(test))
+    return replace(fitted, holdout=holdout, lack_of_fit=_lack_of_fit(*smaller, of=points))
+
+
+def _without_largest(points: Points, fitted: LawFit, seed: int) -> tuple[LawFit, Points, Points] | None:
+    """Return the law fitted without the largest runs, the points of that fit, and the largest; None if it cannot be.
+
+    It has no held-out error of its own.
+    """
     held = largest(points)
     if held.all():
         return None
@@ -554,10 +598,23 @@ def _hold_out(points: Points, law: Law, delta: float, seed: int) -> Holdout | No
     rest, test = points.where(~shared), points.where(held)
     if not len(rest):
         return None
-    fitted = fit_law(rest, law, delta, HOLDOUT_BOOTSTRAPS, seed)
-    if not isinstance(fitted, LawFit):
+    smaller = fit_law(rest, fitted.law, fitted.delta, HOLDOUT_BOOTSTRAPS, seed)
+    if not isinstance(smaller, LawFit):
         return None
     try:
-        return judge(test, *fitted.prediction_of(test))
+        smaller.prediction_of(test)
     except UserError:  # a precision or an optimizer that only the largest runs have
         return None
+    return smaller, rest, test
+
+
+def _lack_of_fit(smaller: LawFit, rest: Points, test: Points, of: Points) -> LackOfFit | None:
+    """Return the lack of fit of a law at points `of`, from its fit to the `rest` of them and its errors on the `test`.
+
+    None if the intervals allow for the errors.
+    """
+    columns = [[points.column(name) for name in smaller.law.inputs] for points in (rest, test, of)]
+    value, _, high = smaller.prediction_of(test)
+    away = distance(columns[1], reach_of(columns[0]))
+    rate = rate_of(np.log(value / test.loss), np.log(high / value), away)
+    return LackOfFit(rate, reach_of(columns[2]), len(smaller.theta)) if rate > 0 else None

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmexp.analysis.scaling.answers import Answer, Best
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS
+from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.analysis.scaling.irreducible import Irreducible
 from lmexp.runs.columns import column
 from lmexp.units import si
+
+MIN_WIDER = 1.05
+"""An interval that lack of fit widens by a smaller factor is not said to be wider."""
 
 
 def headline(answer: Answer) -> list[str]:
@@ -70,6 +74,17 @@ def irreducible_text(irreducible: Irreducible) -> str:
     return (
         f"E = {irreducible.value:.4f} ({low} to {high}) by {irreducible.by}; the floor of this text is "
         f"{irreducible.floor:.4f}: {place} the interval."
+    )
+
+
+def lack_of_fit_text(law: LawFit, wider: float, of: str) -> str:
+    """Return which part of the interval of `of`, such as a loss, is lack of fit; '' if it is hardly wider for it."""
+    if law.lack_of_fit is None or not wider >= MIN_WIDER:
+        return ""
+    method = "jackknife" if law.n_units < FEW_UNITS else "bootstrap"
+    return (
+        f"{law.law.name}: the interval of {of} is {wider:.2g} times as wide as the {method}'s. Fitted without its "
+        "largest runs, the law missed them by more than its interval allowed."
     )
 
 

@@ -59,6 +59,7 @@ def fit_document(answer: Answer) -> dict[str, Any]:
                     "params": _interval(row.params),
                     "tokens": _interval(row.tokens),
                     "loss": None if row.loss is None else _interval(row.loss),
+                    "wider": row.wider,
                 }
                 for row in answer.best
             ],
@@ -67,7 +68,10 @@ def fit_document(answer: Answer) -> dict[str, Any]:
                 vars(row) | {"params": _interval(row.params), "tokens": _interval(row.tokens)} for row in answer.served
             ],
             "bought": [vars(row) | {"loss": _interval(row.loss)} for row in answer.bought],
-            "predicted": [{"run": row.run, "by": row.by, "loss": _interval(row.loss)} for row in answer.predicted],
+            "predicted": [
+                {"run": row.run, "by": row.by, "loss": _interval(row.loss), "wider": row.wider}
+                for row in answer.predicted
+            ],
             "warnings": list(answer.warnings),
         }
     )
@@ -88,6 +92,7 @@ def _law(law: LawFit, price: Price) -> dict[str, Any]:
         "covariance": law.covariance.tolist(),
         "widened": law.widened,
         "simulated_coverage": law.coverage,
+        "lack_of_fit": None if law.lack_of_fit is None else law.lack_of_fit.rate,
         "at_bound": ["E"] if law.floor_is_at_bound else [],
         "irreducible_bounds": list(law.law.irreducible) if "E" in law.theta else None,
         "objective": law.objective,

@@ -24,6 +24,7 @@ from lmexp.analysis.scaling.words import (
     headline,
     in_cost,
     interval_text,
+    lack_of_fit_text,
     loss_text,
     number,
 )
@@ -205,7 +206,11 @@ def notes_of(answer: Answer) -> list[str]:
     times = [row.beyond for row in answer.best] + [row.beyond for row in answer.bought]
     far = sorted(time for time in times if time > FAR)
     if far:
-        notes.append(f"{beyond(far[-1])} is far beyond the data: the interval assumes that the law still holds there.")
+        notes.append(
+            f"{beyond(far[-1])} is far beyond the data: the interval assumes that the law fits there as it did on its "
+            "own largest runs."
+        )
+    notes += _widened(answer)
     notes += [why if name in why else f"{name}: {why}" for name, why in answer.refused.items()]
     return notes
 
@@ -223,6 +228,21 @@ def _about_irreducible(answer: Answer) -> list[str]:
     without = [law.law.name for law in laws if "E" not in law.theta]
     others = f"; {' and '.join(without)} {'has' if len(without) == 1 else 'have'} no E" if without else ""
     return [f"E is {words} in {', '.join(law.law.name for law in asked)}{others}."]
+
+
+def _widened(answer: Answer) -> list[str]:
+    """Return for each law which part of its widest interval of a loss is lack of fit."""
+    said = []
+    for name, law in answer.fit.laws.items():
+        rows: list[tuple[float, str]] = [
+            (row.wider, f"the loss at {flops_text(row.flops)} FLOPs") for row in answer.best if row.by == name
+        ]
+        if answer.cost:
+            rows += [(row.wider, f"the loss for {in_cost(row.amount, answer.cost)}") for row in answer.bought]
+        rows += [(row.wider, "the predicted loss") for row in answer.predicted if row.by == name]
+        if rows:
+            said.append(lack_of_fit_text(law, *max(rows)))
+    return [sentence for sentence in said if sentence]
 
 
 def _table(headings: Sequence[str], rows: Rows) -> Table:
