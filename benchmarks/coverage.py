@@ -109,10 +109,11 @@ def of_table(points: Points, laws: list[Law], share: float) -> None:
         if (found := result(points, law, share)) is None:
             print(f"{law.name}: cannot be fitted without the largest runs")
             continue
+        related = np.corrcoef(found.off, found.ratio)[0, 1] if len(found.off) > 2 else np.nan
         print(
             f"{law.name}, {len(found.off)} held out: root mean square error {np.sqrt(np.mean(found.off**2)):.4f} of "
             f"ln(loss), residuals of the fitted runs {found.noise:.4f}, mean error {found.off.mean():+.4f}, "
-            f"correlation with ln(tokens/params) {np.corrcoef(found.off, found.ratio)[0, 1]:+.2f}\n    {told([found])}"
+            f"correlation with ln(tokens/params) {related:+.2f}\n    {told([found])}"
         )
 
 
