@@ -617,4 +617,5 @@ def _lack_of_fit(smaller: LawFit, rest: Points, test: Points, of: Points) -> Lac
     value, _, high = smaller.prediction_of(test)
     away = distance(columns[1], reach_of(columns[0]))
     rate = rate_of(np.log(value / test.loss), np.log(high / value), away)
-    return LackOfFit(rate, reach_of(columns[2]), len(smaller.theta)) if rate > 0 else None
+    freedom = len(smaller.theta) - smaller.floor_is_fixed
+    return LackOfFit(rate, reach_of(columns[2]), freedom) if rate > 0 else None
