@@ -66,3 +66,14 @@ def test_a_run_is_one_line_in_a_narrow_terminal_and_its_reason_follows():
 def test_runs_of_one_name_keep_their_hashes():
     text = shown([row("done") | {"run": "a-0123456789ab"}, row("done") | {"run": "a-ba9876543210"}], lambda: False)
     assert "a-0123456789ab" in text and "a-ba9876543210" in text
+
+
+def test_a_predicted_loss_has_its_interval_a_missing_one_its_reason_and_all_their_calibration():
+    known = {"predicted_loss": 3.41, "predicted_low": 3.3622, "predicted_high": 3.4591}
+    rows = [row("running", **known), row("running", not_predicted="its curve has no point yet") | {"run": "b-1"}]
+    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    print_status(rows, lambda: True, console, ["Final losses predicted at 25 % of training were 1 % off."])
+    text = console.export_text()
+    assert "3.410 (3.362 to 3.459)" in text
+    assert "b: no final loss is predicted yet: its curve has no point yet" in text
+    assert text.rstrip().endswith("Final losses predicted at 25 % of training were 1 % off.")
