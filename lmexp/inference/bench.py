@@ -132,6 +132,8 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     """
     if target.run is not None:
         check_scores(target.run)
+    if target.config.model.reads != "left_to_right":
+        raise _continues_no_text(target.config)
     device = _device(target)
     shapes, skipped = _shapes_that_fit(grid.shapes, target.config.model.context)
     precisions, unsupported = _precisions_that_run(grid.precisions, target, device)
@@ -175,6 +177,12 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     return document
 
 
+def _continues_no_text(config: RunConfig, why: str = "") -> UserError:
+    return UserError(
+        f"bench measures how a model continues a text, and family {config.model.family} cannot do that{why}"
+    )
+
+
 def _add_speeds(run: RunDir, rows: list[Row], circumstances: Row) -> None:
     """Add the speeds of each precision and shape to the scores of a run."""
     for row in rows:
@@ -200,10 +208,7 @@ def _measure(
     with float32_products(computes_in):
         model = target.load()
         if not isinstance(model, Decoder):
-            raise UserError(
-                f"bench measures how a model continues a text, and family {config.model.family} cannot do that: "
-                "it has no method new_cache"
-            )
+            raise _continues_no_text(config, ": it has no method new_cache")
         convert(model.to(place), precision, compute)
         known = {
             "precision": precision,

@@ -163,6 +163,18 @@ WRONG = {
     "negative prompt": (["gpt_nano"], {"prompts": ["-4"]}, "--prompt -4: expected whole numbers of at least 1"),
     "nothing to decode": (["gpt_nano"], {"new": 1}, "--new 1: at least 2"),
     "unknown precision": (["gpt_nano"], {"precisions": ["int9"]}, "Did you mean 'int8'?"),
+    "a model that writes to a source": (
+        [
+            "model=lstm_encdec_nano",
+            "model.context=16",
+            "model.input_vocab_size=257",
+            "task=seq2seq",
+            "data=reverse",
+            "tokenizer=byte",
+        ],
+        {},
+        "family lstm_encdec cannot do that",
+    ),
     "prompts too long": (["gpt_nano"], {"prompts": ["30,40"]}, "no prompt fits: the shortest, 30 tokens"),
     "a precision of GPUs": (
         ["model=gpt_nano", "model.vocab_size=99", "trainer.accelerator=cpu"],
