@@ -354,7 +354,9 @@ def frontier(
     Each column has its own good direction: less of a loss, of seconds and of what is not known, more of accuracy, F1,
     BLEU, scores and tokens per second; `maximize` and `minimize` name columns to be taken otherwise. Rows with a null
     or infinite number are not on it, nor, where there is a `state`, rows that are not done; where there is a `task`,
-    each has a frontier of its own. Raises UserError for a column that is missing or holds no numbers.
+    each has a frontier of its own. A single lucky run may be on it: the column `tied_with` of `lmexp.report(...).table`
+    says which are within noise of a setting that costs no more. Raises UserError for a column that is missing or holds
+    no numbers.
     """
     turned = dict.fromkeys(maximize, True) | dict.fromkeys(minimize, False)
     names = [quality] if isinstance(quality, str) else list(quality)

@@ -18,6 +18,7 @@ from lmexp.analysis.comparable import crowded, mixtures
 from lmexp.analysis.effects.effects import all_effects
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import ranking
+from lmexp.analysis.effects.rungs import about_rungs
 from lmexp.analysis.effects.sentences import about_axes, about_seeds
 from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import is_done, numbers
@@ -70,6 +71,7 @@ def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
     rest = [headline(study, quality, cost, ranked)] if is_by_law else []
     rest += _about_tokenizers(study, quality)
     rest += nearly_as_good(study.table, quality, cost)
+    rest += about_rungs(study, quality, ranked.noise if ranked else None)
     if not is_by_law:
         rest += about_axes(study, runs, effects, quality, cost)
     if ranked:

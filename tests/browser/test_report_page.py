@@ -8,6 +8,7 @@ from lmexp.analysis.table import load_study
 from lmexp.report.page.html import write_report
 from lmexp.runs.columns import column as column_of
 from lmexp.runs.directory import RunDir
+from tests.analysis.test_groups import study_of
 from tests.browser.reading import FILLED, HOSTILE, MARKS, column, heading, texts
 from tests.report.synthetic import config, record_of
 
@@ -69,6 +70,17 @@ def test_the_charts_frontier_is_exact_where_runs_tie(open_page, tmp_path):
         shown = filled_names(page)
         assert on_frontier(page) == shown
         assert shown == set(study.table["slug"][frontier(study.table, "loss", cost)])
+
+
+def test_a_tied_row_names_the_cheaper_setting_and_only_on_the_axes_that_were_tested(open_page, tmp_path):
+    study = study_of(tmp_path, gain=0.0005, jitter=0.004)  # fp32 takes twice the seconds, for no more than noise
+    page = open_page(write_report(study, tmp_path))
+    assert sorted(column(page, "tied with")) == ["gpt_nano, bf16"] * 3 + ["gpt_tiny, bf16"] * 3 + ["–"] * 6
+    expect(page.locator("#price")).to_be_visible()
+    assert "Within noise of a setting that costs no more" in page.locator("section[aria-labelledby=price]").inner_text()
+    page.locator("select[name=cost]").select_option("train_flops")
+    expect(page.locator("#scatter svg")).to_contain_text("training compute (FLOPs)")
+    assert column(page, "tied with") == ["–"] * 12
 
 
 def test_the_colour_follows_the_choice_of_axis(page):

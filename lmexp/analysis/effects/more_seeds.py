@@ -27,16 +27,18 @@ def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
 
 
 def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
-    """Return how to repeat the cheapest run with other seeds, and its price; with the command unless it is a search."""
+    """Return how to repeat the cheapest run with other seeds, its price, and the commands if axes name its cell."""
     spent = numbers(runs, cost)
     if not np.isfinite(spent).any() or higher_is_better(cost):
         return ""
     row = runs.iloc[int(np.nanargmin(spent))]
     price = in_words(cost, MORE_SEEDS * float(np.nanmin(spent)))
     said = f"; {MORE_SEEDS} more seeds of {row['slug']} would show it, for about {price}"
-    if len(study.names) > 1 or study.objectives or not _is_crossed(study):
+    is_search = bool(study.objectives)  # all trials differ in its axes
+    if len(study.names) > 1 or not (is_search or _is_crossed(study)):
         return said
     words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
+    words += ["sweep.search=null"] * is_search
     command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
     return f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
 
