@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmexp.analysis.findings import Findings, findings
+from lmexp.analysis.findings import Findings
 from lmexp.analysis.table import Study
 from lmexp.files import hash_text
 from lmexp.report.forecasts import forecast_document
+from lmexp.report.said import said_of
 from lmexp.report.view import StudyView
 
 
@@ -38,7 +39,7 @@ class StudyReport:
 
     @cached_property
     def _found(self) -> Findings:
-        return findings(self.view.study, self.view.options.quality[0], self.view.options.cost[0])
+        return said_of(self.view.study, self.view.options.quality[0], self.view.options.cost[0])
 
     @property
     def answer(self) -> list[str]:

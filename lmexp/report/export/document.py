@@ -8,9 +8,9 @@ import pandas as pd
 from lmexp.analysis.effects.effects import all_effects, noise_floor
 from lmexp.analysis.effects.ranking import RankedArm
 from lmexp.analysis.effects.ties import Tie
-from lmexp.analysis.findings import findings
 from lmexp.analysis.table import Study
 from lmexp.report.forecasts import forecasts_document
+from lmexp.report.said import said_of
 from lmexp.report.values import json_column, json_value
 from lmexp.report.view import StudyView
 
@@ -19,7 +19,7 @@ def study_document(shown: StudyView) -> dict[str, Any]:
     """Return the study's question, findings, axes, rows (under the record's names), frontier, effects and groups."""
     study, options = shown.study, shown.options
     quality, cost = options.quality[0], options.cost[0]
-    found = findings(study, quality, cost)
+    found = said_of(study, quality, cost)
     table = study.table.iloc[shown.order] if options.sort else study.table
     marks = shown.marks[shown.order] if options.sort else shown.marks
     rows = table[shown.names] if options.columns else table

@@ -24,7 +24,7 @@ import pandas as pd
 import vl_convert
 
 import lmexp
-from lmexp.analysis.findings import Findings, findings
+from lmexp.analysis.findings import Findings
 from lmexp.analysis.forecasts.score import Score, calibration
 from lmexp.analysis.table import Study
 from lmexp.files import write_atomically
@@ -32,6 +32,7 @@ from lmexp.report.forecasts import HEADINGS, OFF_NOTE, calibration_sentences, fo
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data
 from lmexp.report.page.details import details
+from lmexp.report.said import said_of
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.view import StudyView
 from lmexp.runs.columns import column
@@ -59,7 +60,7 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
-    found = findings(study, quality, cost)
+    found = said_of(study, quality, cost)
     data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
     return Template(resource("page.html")).substitute(
         head=head(study.name, connects=version is not None),

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lmexp.analysis.columns import axis_headings
-from lmexp.analysis.findings import findings
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.groups import HALF, SD
 from lmexp.analysis.table import Study
+from lmexp.report.said import said_of
 from lmexp.report.terminal.forecast import print_forecasts
 from lmexp.report.terminal.layout import fitted_table, small_table
 from lmexp.report.texts import FRONTIER_MARK, NULL, column_texts, frontier_text
@@ -39,7 +39,7 @@ def print_study(shown: StudyView, console: Console) -> None:
     if study.question:
         console.print(Text(study.question, style="italic"))
     console.print()
-    found = findings(study, quality, cost)
+    found = said_of(study, quality, cost)
     for sentence in found.answer:
         console.print(Text(printable(sentence), style="bold"))
     for sentence in found.rest:
