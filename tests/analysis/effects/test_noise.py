@@ -4,9 +4,22 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from lmexp.analysis.effects.noise import holm, p_value, pooled, power, seeds_needed, smallest_difference, spread
+from lmexp.analysis.effects.noise import (
+    LEVEL,
+    holm,
+    margin_of_two,
+    p_value,
+    pooled,
+    power,
+    seeds_needed,
+    smallest_difference,
+    spread,
+    unexplained,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +84,29 @@ def test_p_values_are_scipys_and_holm_is_holms():
     assert p_value(float(np.mean(values)), error, 3) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+TABLES = st.lists(st.lists(st.none() | st.integers(-9, 9), min_size=4, max_size=4), min_size=1, max_size=6)
+
+
+@given(TABLES)
+def test_what_arms_and_seeds_leave_unexplained_is_the_residual_of_a_regression_on_both(table):
+    values = np.array([[math.nan if value is None else float(value) for value in row] for row in table])
+    arm, seed = np.nonzero(np.isfinite(values))
+    design = np.hstack([np.eye(len(values))[arm], np.eye(4)[seed]])
+    left = len(arm) - (int(np.linalg.matrix_rank(design)) if len(arm) else 0)
+    found = unexplained(values)
+    if left == 0:
+        assert found is None
+        return
+    y = values[arm, seed]
+    residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    assert found is not None and found[1] == left
+    assert found[0] == pytest.approx(math.sqrt(float(residual @ residual) / left), abs=1e-6)
+
+
+def test_two_runs_of_one_setting_differ_by_more_than_the_margin_in_5_percent_of_cases():
+    draw = np.random.default_rng(0)
+    runs = draw.normal(size=(1000, 7))
+    beyond = [abs(a - b) > margin_of_two(pooled([seeds])) for a, b, *seeds in runs]
+    assert np.mean(beyond) == pytest.approx(LEVEL, abs=3 * math.sqrt(LEVEL * (1 - LEVEL) / 1000))

@@ -103,6 +103,12 @@ def test_one_setting_and_runs_without_a_loss_have_no_ties(values):
     assert about_frontier(study, "loss", "train_seconds", found) == []
 
 
+def test_an_arm_whose_cost_is_unknown_is_compared_with_nothing_and_nothing_with_it():
+    arms = {"small": (1.0, around(3.0)), "unknown": (math.nan, around(2.0, 2)), "large": (2.0, around(2.998, 1))}
+    found = frontier_ties(study_of(arms), "loss", "train_seconds")
+    assert [(tie.arm.name, tie.other.name) for tie in found.ties] == [("large", "small")] and found.compared == 1
+
+
 def test_diverged_runs_are_in_no_comparison():
     study = study_of({"a": (1.0, around(3.0)), "b": (2.0, around(2.999, 1))})
     study.table.loc[study.table["model"] == "b", "state"] = "diverged"
@@ -159,8 +165,8 @@ def test_a_run_that_is_far_worse_and_dearer_changes_nothing_and_no_tie_costs_mor
     before = frontier_ties(study_of(named), "loss", "train_seconds")
     after = frontier_ties(study_of(named | {"far": (100.0, [1e9])}), "loss", "train_seconds")
     assert all(tie.other.cost <= tie.arm.cost for tie in before.ties)
-    said = [[(tie.arm.name, tie.other.name) for tie in found.ties] for found in (before, after)]
-    assert said[0] == said[1]
+    said = [{(tie.arm.name, tie.other.name): tie.p for tie in found.ties} for found in (before, after)]
+    assert said[0] == pytest.approx(said[1], rel=1e-6)
 
 
 def equal_arms(draw: np.random.Generator, arms: int, seeds: int, shared: float) -> Ranking:
