@@ -59,9 +59,8 @@ def about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
     gap = size_text(quality, abs(second.quality.mean - best.quality.mean))
     others = len(ranked.arms) - 1
     if not ranked.ties:
-        over = f", Holm's correction over all {ranked.n_pairs} pairs of settings" if others > 1 else ""
         p = f"p {ranked.adjusted[0]:.2g}" if ranked.adjusted[0] >= 1e-4 else "p below 0.0001"
-        return [f"The second, {second.name}, is {gap} behind, more than seeds explain (t test, {p}{over})."]
+        return [f"The second, {second.name}, is {gap} behind, more than seeds explain ({ranked.test_in_words}, {p})."]
     said = f"The second, {second.name}, is {gap} behind: within noise."
     if len(ranked.ties) > 1:
         said = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, verb
-from lmexp.cli.options import CommonWithConfigs
+from lmexp.cli.options import AllRuns, CommonWithConfigs
 from lmexp.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def advise(
             "filling.",
         ),
     ] = None,
+    all_runs: AllRuns = False,
 ) -> None:
     """Advise what to train for a budget or a target loss, from a study's fits and speeds; or which family to use."""
     from lmexp.analysis.advice.advise import advise, learn
@@ -79,14 +80,14 @@ def advise(
     if purpose is not None:
         if budget.is_set:
             raise UserError("--for compares model families; it cannot be combined with a budget or a loss")
-        families = guide(purpose_of(purpose), load_study(folders) if folders else None)
+        families = guide(purpose_of(purpose), load_study(folders, all_runs) if folders else None)
         print_json(families) if common.as_json else print_guide(families, out)
         return
     if not folders:
         raise UserError("advice comes from a study: name one, or ask for a family with --for")
     roots = paths.search_roots(common.config_dir)
     ask = budget.parse(roots)
-    advice = advise(learn(load_study(folders), task), ask, roots)
+    advice = advise(learn(load_study(folders, all_runs), task), ask, roots)
     print_json(advice) if common.as_json else print_advice(advice, out)
 
 

@@ -221,7 +221,7 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     done = part.table[is_done(part.table)]
     flops = numbers(done, "train_flops")
     empty: dict[str, Any] = {"name": study.name, "rows": 0, "quality": None, "most_flops": None, "families": []}
-    empty |= {"obstacle": None, "noise": None, "noise_unknown": [], "pairs": None}
+    empty |= {"obstacle": None, "noise": None, "noise_unknown": [], "test": None}
     quality = _quality(purpose, part, done)
     if quality is None:
         return empty
@@ -235,7 +235,7 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     fair = part.of_rows(part.table.index.isin(done.index[known & (flops <= most * (1 + 1e-9))]))
     ranked = ranking(fair, quality, "train_flops")
     found = _best_runs(fair.table, quality) if ranked is None else _best_settings(fair, quality, ranked)
-    evidence = {"quality": quality, "most_flops": most, "families": found, "pairs": ranked and ranked.n_pairs}
+    evidence = {"quality": quality, "most_flops": most, "families": found, "test": ranked and ranked.test_in_words}
     if ranked is None:
         evidence["noise_unknown"] = about_unknown_noise(part, quality, "train_flops")
     else:
@@ -307,7 +307,6 @@ def sentences(advice: Mapping[str, Any]) -> list[str]:
     if study["noise"] is None or others[0]["tied"] is None:
         return [*study["noise_unknown"], said, last]
     tied, apart = ([one["family"] for one in others if one["tied"] is is_tied] for is_tied in (True, False))
-    test = f"t test, Holm's correction over all {study['pairs']:,} pairs of settings"
-    judged = [f"Within noise of it: {listed(tied)} ({test})."] if tied else []
-    judged += [f"Worse by more than seeds explain: {listed(apart)} ({test})."] if apart else []
+    judged = [f"Within noise of it: {listed(tied)} ({study['test']})."] if tied else []
+    judged += [f"Worse by more than seeds explain: {listed(apart)} ({study['test']})."] if apart else []
     return [said, *judged, last]

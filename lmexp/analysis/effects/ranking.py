@@ -65,6 +65,12 @@ class Ranking:
         """How many pairs of arms there are, over which p values are adjusted."""
         return math.comb(len(self.arms), 2)
 
+    @property
+    def test_in_words(self) -> str:
+        """The test, and what its p values are adjusted for."""
+        over = f" with Holm's correction over all {self.n_pairs:,} pairs of settings"
+        return f"t test{over if self.n_pairs > 1 else ''}"
+
     @cached_property
     def adjusted(self) -> tuple[float, ...]:
         """The adjusted p value of each arm after the first against it."""

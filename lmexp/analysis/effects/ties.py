@@ -51,6 +51,7 @@ class FrontierTies:
     """Settings that were compared with one that costs no more."""
     n_pairs: int
     """Pairs of settings over which p values are adjusted."""
+    test_in_words: str
     ties: tuple[Tie, ...]
     """From the best setting to the worst."""
 
@@ -82,7 +83,7 @@ def frontier_ties(study: Study, quality: Names, cost: Names) -> FrontierTies | N
         for one, other, p in zip(ones, others, ranked.adjusted_p(ones, others), strict=True)
         if p > LEVEL
     ]
-    return FrontierTies(names[0], ranked.noise, len(pairs), ranked.n_pairs, tuple(ties))
+    return FrontierTies(names[0], ranked.noise, len(pairs), ranked.n_pairs, ranked.test_in_words, tuple(ties))
 
 
 def _means(study: Study, arms: Sequence[RankedArm], names: Sequence[str]) -> pd.DataFrame:
@@ -124,9 +125,8 @@ def about_frontier(study: Study, quality: Names, cost: Names, ties: FrontierTies
         return about_looks(study, first) if study.looks else about_unknown_noise(study, first, spent)
     if not ties.compared or ties.noise.sd == 0:
         return []
-    over = f" with Holm's correction over all {ties.n_pairs:,} pairs of settings" if ties.n_pairs > 1 else ""
     compared = "1 setting was" if ties.compared == 1 else f"{ties.compared:,} settings were"
-    how = f"(t test of the {column(ties.quality).title}{over}; {compared} compared)"
+    how = f"(by {column(ties.quality).title}, {ties.test_in_words}; {compared} compared)"
     if not ties.ties:
         return [f"No setting is within noise of one that costs no more {how}."]
     named = [f"{tie.arm.name} (of {tie.other.name})" for tie in ties.ties]

@@ -25,7 +25,7 @@ def print_advice(document: Document, console: Console) -> None:
     console.print(Text(f"{document['sweep']}: {_question(asked)}", style="bold"))
     console.print()
     first, *others = _answer(best, document["quality"], asked["loss"] is None)
-    for line in (first, *_ties(document), *others):
+    for line in (*document["noise_unknown"], first, *_ties(document), *others):
         console.print(Text(printable(line)))
     if best["command"] is not None:
         console.print()
@@ -81,9 +81,9 @@ def _answer(best: Document, quality: str, is_budget: bool) -> list[str]:
 
 
 def _ties(document: Document) -> list[str]:
-    """Say which sizes and which arms are tied with the advice, or that the noise is unknown."""
+    """Say which sizes and which arms are tied with the advice."""
     title, noise, sizes = column(document["quality"]).title, document["noise"], document["tied_sizes"]
-    lines = list(document["noise_unknown"])
+    lines = []
     if sizes is not None:
         lines.append(
             f"Sizes from {si(sizes['low'])} to {si(sizes['high'])} parameters are within noise of it: on the same "
@@ -180,7 +180,8 @@ def print_guide(document: Document, console: Console) -> None:
         best = "best setting" if study["noise"] else "best run"
         console.print(Text(f"{study['name']}, each family's {best} of at most {most} FLOPs:"))
         rows = [
-            (run["family"], run["setting"] or run["slug"], f"{run[quality]:.4f}", run["seeds"], si(run["n_params"]),
+            (run["family"], run["setting"] or run["slug"], f"{run[quality]:.4f}", run["seeds"],
+             None if run["n_params"] is None else si(run["n_params"]),
              si(run["train_flops"]), None if run["train_seconds"] is None else duration(run["train_seconds"]))
             for run in study["families"]
         ]  # fmt: skip

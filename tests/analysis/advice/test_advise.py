@@ -263,4 +263,4 @@ def test_without_repeated_seeds_the_advice_says_before_its_numbers_what_it_takes
     assert said.startswith("No cell has two finished seeds") and said.endswith("`lmexp report lawful --all`.")
     print_advice(found, Terminal(width=1000))
     printed = capsys.readouterr().out
-    assert printed.index(said) < printed.index("Expected loss")
+    assert printed.index(said) < printed.index("Train gpt")
