@@ -285,7 +285,8 @@ def reproduce(
             are judged.
         output_dir, config_dir, policy, trust, verbose: as for `run`.
 
-    Raises UserError for wrong input, if there are no finished runs, and if no claim can be judged.
+    Raises UserError for wrong input, if there are no finished runs, and if no claim can be judged; the
+    page, which is written all the same, says what is there and what is missing then.
     """
     from lmexp.config.paths import search_roots
     from lmexp.papers.paper import find_paper, scale_named
@@ -296,7 +297,9 @@ def reproduce(
     short, file, paper = find_paper(name, search_roots(_path(config_dir)))
     wanted = scale_named(scale)
     if at_once := judge_at_once(short, paper, wanted, _path(points), _outputs(output_dir)):
-        return write_paper_files(at_once)
+        report = write_paper_files(at_once)
+        report.check_judged()
+        return report
     overrides = paper.overrides(wanted)
     outputs, configs = _outputs(output_dir), _path(config_dir)
     failed: tuple[FailedEvaluation, ...] = ()
@@ -307,6 +310,7 @@ def reproduce(
             runs = _run_resolved(resolved, policy, verbose, what_follows).runs
             failed = evaluate_runs(runs, paper.evaluations, outputs, configs, _say(verbose))
     report = write_paper_files(judge_paper(short, paper, wanted, outputs))
+    report.check_judged()
     return replace(report, failed_evaluations=failed)
 
 

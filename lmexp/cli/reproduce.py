@@ -79,3 +79,4 @@ def reproduce(
         end_with_failures(result)
     if failed:
         raise typer.Exit(1)
+    report.check_judged()

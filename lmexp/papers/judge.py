@@ -36,11 +36,8 @@ def evidence_of(study: Study) -> Evidence:
 
 
 def judge(claims: Sequence[Claim], evidence: Evidence) -> list[Judged]:
-    """Return the verdict on each claim. Raises UserError if not one of them can be judged."""
-    judged = [_judged(claim, evidence) for claim in claims]
-    if judged and all(one.verdict == "not judged" for one in judged):
-        raise UserError(f"no claim can be judged. {judged[0].claim.name}: {judged[0].why}")
-    return judged
+    """Return the verdict on each claim."""
+    return [_judged(claim, evidence) for claim in claims]
 
 
 def _judged(claim: Claim, evidence: Evidence) -> Judged:

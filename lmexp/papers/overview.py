@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
 from lmexp.papers.paper import ARITHMETIC, POINTS, SCALES, JudgedOn, paper_files, read_paper
@@ -12,9 +14,10 @@ FILE = "papers.json"
 
 def note_verdicts(outputs: Path, name: str, scale: JudgedOn, verdicts: dict[str, Any]) -> None:
     """Keep the last verdicts on a paper at a scale: `date`, `runs` and the number of claims with each verdict."""
-    known = _read(outputs)
-    known.setdefault(name, {})[scale] = verdicts
-    write_json(outputs / FILE, known)
+    with FileLock(outputs / f".{FILE}.lock"):  # a command on another paper may write its own at the same time
+        known = _read(outputs)
+        known.setdefault(name, {})[scale] = verdicts
+        write_json(outputs / FILE, known)
 
 
 def overview(roots: list[Path], outputs: Path) -> dict[str, dict[str, Any]]:

@@ -87,6 +87,14 @@ class Reproduction:
         """How many claims have each verdict."""
         return dict(Counter(one.verdict for one in self.judged))
 
+    @property
+    def why_nothing_is_judged(self) -> str | None:
+        """Why no claim at all has a verdict, with the first reason; None if one has."""
+        if any(one.verdict not in ("not judged", "not run") for one in self.judged):
+            return None
+        named = next((f"{one.claim.name}: {one.why}" for one in self.judged if one.why), "the runs are missing")
+        return f"no claim can be judged. {named}"
+
     def document(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         return {
@@ -127,7 +135,7 @@ def judge_at_once(name: str, paper: Paper, scale: Scale, points: Path | None, ou
 def judge_paper(name: str, paper: Paper, scale: Scale, outputs: Path) -> Reproduction:
     """Judge a paper's claims on the runs that are there, and write the verdicts.
 
-    Raises UserError if there are no finished runs, or if no claim can be judged.
+    Raises UserError if there are no finished runs.
     """
     study = load_study([outputs / sweep_folder(name, scale)])
     evidence = evidence_of(study)
@@ -152,10 +160,7 @@ def judge_points(name: str, paper: Paper, file: Path, outputs: Path) -> Reproduc
 
 
 def judge_arithmetic(name: str, paper: Paper, outputs: Path) -> Reproduction:
-    """Judge the claims of a paper that has neither runs nor points, and write the verdicts.
-
-    Raises UserError if no claim can be judged.
-    """
+    """Judge the claims of a paper that has neither runs nor points, and write the verdicts."""
     nothing = Evidence(pd.DataFrame(), (), "a paper without a sweep and without points")
     return _reproduction(name, paper, ARITHMETIC, outputs, nothing, None)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmexp.errors import UserError
 from lmexp.papers.reproduction import Reproduction
 from lmexp.study.evaluations import FailedEvaluation
 
@@ -45,6 +46,11 @@ class PaperReport:
     def table(self) -> pd.DataFrame:
         """The rows that the verdicts rest on: finished runs and milestones."""
         return self.reproduction.evidence.table
+
+    def check_judged(self) -> None:
+        """Raise UserError if no claim at all has a verdict: the page says what is there and what is missing."""
+        if why := self.reproduction.why_nothing_is_judged:
+            raise UserError(f"{why}; {self.page} says what is there and what is missing")
 
     @property
     def folder(self) -> Path:

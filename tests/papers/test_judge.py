@@ -1,4 +1,4 @@
-"""Claims on the runs of a study: verdicts, what would decide them, and a study that fits none."""
+"""Claims on the runs of a study: verdicts, what would decide them, a study that fits none, the overview."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,8 @@ from lmexp.papers.overview import in_words, note_verdicts, overview
 from lmexp.papers.paper import Claim, Paper
 from lmexp.papers.reproduction import judge_paper
 from lmexp.runs.directory import RunDir
+from lmexp.study.paper import write_paper_files
+from tests.command import start_process
 from tests.report.synthetic import write_study
 
 
@@ -48,10 +50,40 @@ def test_a_half_finished_sweep_is_judged_on_what_is_there(tmp_path: Path):
         judge_paper("half", paper, "cpu", tmp_path)
 
 
-def test_a_study_that_fits_no_claim_is_wrong_input(tmp_path: Path):
-    evidence = evidence_of(load_study([write_study(tmp_path)]))
-    with pytest.raises(UserError, match=r"no claim can be judged\. one: .* there is no column 'los'"):
-        judge([claim("mean(los)", 0, 1)], evidence)
+@pytest.mark.parametrize(
+    "value, verdict, why",
+    [
+        ("mean(los)", "not judged", r"one: .* there is no column 'los'"),
+        ("mean(loss, where=n_layers == 77)", "not run", "the runs are missing"),
+    ],
+)
+def test_a_study_that_fits_no_claim_has_a_page_all_the_same(tmp_path: Path, value: str, verdict: str, why: str):
+    write_study(tmp_path, "papers-none")
+    paper = Paper(title="A", authors="B", year=2024, claims=[claim(value, 0, 1)])
+    report = write_paper_files(judge_paper("none", paper, "cpu", tmp_path))
+    assert verdict in report.page.read_text() and verdict in report.markdown.read_text()
+    with pytest.raises(UserError, match=rf"no claim can be judged\. {why}.*; .*paper\.html says what is there"):
+        report.check_judged()
+
+
+def test_a_claim_with_a_verdict_is_enough(tmp_path: Path):
+    write_study(tmp_path, "papers-some")
+    claims = [claim("mean(los)", 0, 1), claim("mean(loss)", 0, 9).model_copy(update={"name": "two"})]
+    result = judge_paper("some", Paper(title="A", authors="B", year=2024, claims=claims), "cpu", tmp_path)
+    assert result.why_nothing_is_judged is None
+
+
+def _note_many(outputs: Path, paper: str) -> None:
+    for number in range(10):
+        note_verdicts(outputs, f"{paper}{number}", "cpu", {"verdicts": {"borne out": number}})
+
+
+@pytest.mark.slow
+def test_commands_that_end_together_all_keep_their_verdicts(tmp_path: Path):
+    together = [start_process(_note_many, tmp_path, paper) for paper in ("one", "two", "three")]
+    for process in together:
+        process.join()
+    assert len(json.loads((tmp_path / "papers.json").read_text())) == 30
 
 
 @pytest.mark.parametrize(
