@@ -4,6 +4,7 @@ Results go to standard output, status lines and errors to standard error.
 """
 
 import errno
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -82,7 +83,9 @@ def print_json(document: Any) -> None:
 
 
 def main() -> None:
-    """Run a verb. A wrong input is one line on standard error and exit code 2."""
+    """Run a verb. A wrong input is one line on standard error and exit code 2. SIGTERM stops it as Ctrl-C does."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     never_raise_for_letters(sys.stdout, sys.stderr)
     try:
         app()

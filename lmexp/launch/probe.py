@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean, harmonic_mean
 
 from lmexp.config.checks import device_share, world_size
+from lmexp.cost.contention import MAX_WAIT_FRACTION
 from lmexp.errors import UserError
 from lmexp.launch.processes import Process, start, stop_all
 from lmexp.launch.slots import Places, busy_warning, threads_of
@@ -35,10 +36,11 @@ def known_probes(runs: Sequence[PlannedRun], outputs: Path) -> list[Probe | None
     return [read_probe(outputs, shape(planned)) for planned in runs]
 
 
-def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> None:
+def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> dict[str, Probe]:
     """Train a few steps of each distinct shape of `runs`, one after another, with the machine to itself.
 
-    A probe that fails is reported with its reason and its log, and leaves no result. Raises UserError if the runs would
+    Returns the result of each shape; see `measure_shape`. A probe that fails is reported with its reason and its log,
+    and has none. Raises UserError if the runs would
     train on a cluster.
     """
     if runs and runs[0].device.elsewhere:
@@ -46,17 +48,21 @@ def measure(runs: Sequence[PlannedRun], outputs: Path, say: Say = silent) -> Non
     if warning := busy_warning(runs):
         say(warning)
     shapes = {shape(planned): planned for planned in runs}
-    for number, planned in enumerate(shapes.values(), 1):
+    results = {}
+    for number, (name, planned) in enumerate(shapes.items(), 1):
         copies = sharing_of(planned)
         beside = f", {copies} side by side" if copies > 1 else ""
         say(f"measuring shape {number} of {len(shapes)}: {planned.run.name}{beside}")
-        measure_shape(planned, outputs, say)
+        if probe := measure_shape(planned, outputs, say):
+            results[name] = probe
+    return results
 
 
 def measure_shape(planned: PlannedRun, outputs: Path, say: Say = silent) -> Probe | None:
     """Measure and remember the shape of a run, with copies of it beside it if it shares its device.
 
-    Returns None, after saying why, if one of them failed.
+    A result is not remembered if other programs kept a probe on a CPU waiting for its cores. Returns None, after saying
+    why, if a probe failed.
     """
     name, places = shape(planned), Places(planned.device)
     runs: list[RunDir] = []
@@ -82,14 +88,19 @@ def measure_shape(planned: PlannedRun, outputs: Path, say: Say = silent) -> Prob
         say(f"{planned.run.name} could not be measured: {reason}; its log: {failed.log}")
         (runs[0].path / FILE).unlink(missing_ok=True)
         return None
-    if len(runs) == 1:
-        if not probes[0].exclusive:
-            say(f"warning: {planned.run.name} was measured beside other work, and is planned at that lower speed")
-        return probes[0]
-    probe = _mean(probes)
-    write_probe(runs[0], probe)
     for copy in runs[1:]:
         shutil.rmtree(copy.path, ignore_errors=True)
+    probe = probes[0] if len(probes) == 1 else _mean(probes)
+    if planned.device.kind == "cpu" and max(each.cpu_wait_fraction or 0.0 for each in probes) > MAX_WAIT_FRACTION:
+        (runs[0].path / FILE).unlink(missing_ok=True)
+        say(
+            f"warning: other programs kept {planned.run.name} waiting for its cores while it was measured: this "
+            "command uses the lower speed and does not keep it"
+        )
+    elif len(probes) > 1:
+        write_probe(runs[0], probe)
+    elif not probe.exclusive:
+        say(f"warning: {planned.run.name} was measured beside other work, and is planned at that lower speed")
     return probe
 
 

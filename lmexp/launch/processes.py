@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -23,6 +25,7 @@ import psutil
 from lmexp.config.trust import code_environment
 from lmexp.errors import UserError
 from lmexp.launch.slots import Place
+from lmexp.orphans import die_with
 from lmexp.runs.directory import RunDir
 
 GRACE_SECONDS = 30.0
@@ -155,6 +158,7 @@ class _Torchrun:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=partial(die_with, os.getpid()) if probe else None,
                 env=worker_environment(max(1, place.threads // processes)) | place.environment(),
             )
 
@@ -183,7 +187,20 @@ def _enter(path: Path, log: Path, environment: dict[str, str], threads: int, pro
     from lmexp.train import worker
 
     torch.set_num_threads(threads)
+    if probe:  # a run goes on without the command that started it, and is found by the next; a probe is of no use then
+        threading.Thread(target=_end_with_command, daemon=True).start()
     sys.exit(probes.main(path) if probe else worker.main(path))
+
+
+def _end_with_command() -> None:
+    """End this process when the command that asked for it is gone, however it went.
+
+    Its parent is the server that it was forked from, which lives on as long as one of its processes does.
+    """
+    command = multiprocessing.parent_process()
+    assert command is not None, "it was started by multiprocessing"
+    command.join()
+    os._exit(1)
 
 
 def stop_all(handles: Sequence[Process]) -> None:

@@ -16,7 +16,6 @@ import pandas as pd
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.filters import matching
-from lmexp.analysis.frontier import numbers
 from lmexp.errors import UserError
 from lmexp.papers.evidence import SEED, Evidence
 from lmexp.papers.expressions import in_each_row
@@ -140,11 +139,15 @@ def draw(figure: Figure, evidence: Evidence) -> Drawing:
     if figure.grid is not None:
         evidence = _on_grid(figure.grid)
     table = evidence.table
+    # Tokens tell the milestones of a run apart. Without milestones they may differ by seed, as with budget.seconds.
+    has_milestones = "run_id" in table and table["run_id"].duplicated().any()
+    cell_axes = [axis for axis in evidence.axes if axis != SEED] + ["tokens"] * bool(has_milestones)
     if figure.where is not None:
         table = table[matching(table, figure.where)].reset_index(drop=True)
     x = Axis("x" in figure.log, _names(figure, in_each_row(figure.x, table)))
     y = Axis("y" in figure.log)
-    series = tuple(_series(figure, table, evidence.axes, x, y))
+    cells = _cells(table, cell_axes) if evidence.axes else list(range(len(table)))  # points from a file
+    series = tuple(_series(figure, table, cells, x, y))
     our_x, our_y = (np.concatenate([getattr(one, name) for one in series]) for name in ("x", "y"))
     fits = tuple(fit for one in series if figure.fit and (fit := _fit(figure.fit, one, x, y)))
     spans = [part for one in series for part in (one.low, one.high)] + [fit.y for fit in fits]
@@ -172,8 +175,13 @@ def _names(figure: Figure, x: pd.Series) -> tuple[str, ...]:
     return tuple(map(str, x.dropna().unique()))
 
 
-def _series(figure: Figure, table: pd.DataFrame, axes: Sequence[str], x_axis: Axis, y_axis: Axis) -> Iterator[Series]:
-    """Yield our points by the value of `by`, in rising order. Raises UserError for none, or too many values."""
+def _series(
+    figure: Figure, table: pd.DataFrame, cells: Sequence[object], x_axis: Axis, y_axis: Axis
+) -> Iterator[Series]:
+    """Yield our points by the value of `by`, in rising order. Raises UserError for none, or too many values.
+
+    Rows of one cell differ in the seed alone, and make one point.
+    """
     x, y = (in_each_row(text, table) for text in (figure.x, figure.y))
     if x_axis.names:
         x = x.map({name: place for place, name in enumerate(x_axis.names)})
@@ -181,7 +189,7 @@ def _series(figure: Figure, table: pd.DataFrame, axes: Sequence[str], x_axis: Ax
         raise UserError(f"the figure's '{figure.y}' is no column of numbers")
     rows = pd.DataFrame({"x": _floats(x, x_axis), "y": _floats(y, y_axis)})
     rows["by"] = in_each_row(figure.by, table).astype(object) if figure.by else OURS
-    rows["cell"] = pd.Series(_cells(table, axes), dtype=object)
+    rows["cell"] = pd.Series(list(cells), dtype=object)
     rows = rows[np.isfinite(rows["x"]) & np.isfinite(rows["y"]) & rows["by"].notna()]
     names = [getattr(name, "item", lambda value=name: value)() for name in rows["by"].unique().tolist()]
     if not names:
@@ -197,12 +205,9 @@ def _series(figure: Figure, table: pd.DataFrame, axes: Sequence[str], x_axis: Ax
 
 
 def _cells(table: pd.DataFrame, axes: Sequence[str]) -> list[object]:
-    """Return for each row what it shares with other seeds: all other axes, and the tokens of a milestone."""
-    if not axes:  # points from a file: each is one of its own
-        return list(range(len(table)))
-    keys = [table[axis].astype("string").fillna("").tolist() for axis in axes if axis != SEED]
-    tokens = numbers(table, "tokens").tolist() if "tokens" in table else [0.0] * len(table)
-    return list(zip(*keys, tokens, strict=True))
+    """Return for each row its values of some axes."""
+    keys = [table[axis].astype("string").fillna("").tolist() for axis in axes]
+    return list(zip(*keys, strict=True)) if keys else [()] * len(table)
 
 
 def _on_grid(grid: Mapping[str, Sequence[float]]) -> Evidence:

@@ -39,6 +39,8 @@ from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READE
 
 STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
+RECORD, MILESTONES = "record.json", "milestones.json"
+"""The rows of a finished run, and those that it has reached on its way."""
 SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
 PREDICTIONS = "predictions.jsonl"
@@ -368,11 +370,11 @@ class RunDir:
 
     @property
     def _record(self) -> Path:
-        return self.path / "record.json"
+        return self.path / RECORD
 
     @property
     def _milestones(self) -> Path:
-        return self.path / "milestones.json"
+        return self.path / MILESTONES
 
     def write_record(self, rows: list[Row]) -> None:
         """Write the record, atomically; from then on it holds the rows of milestones."""

@@ -42,6 +42,9 @@ class Probe:
     """Whether nothing else was seen on the device meanwhile; if False, the speed is that of a shared device. It is
     always False if copies were measured side by side."""
 
+    cpu_wait_fraction: float | None = None
+    """Share of the measured time in which other programs kept it waiting for a core; None if unknown."""
+
     def seconds(self, steps: int) -> float:
         """Return the training seconds that so many steps will take."""
         if steps <= self.warmup_steps:

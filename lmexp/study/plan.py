@@ -1,14 +1,15 @@
 """Plan a study: what each of its runs will take, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from lmexp.config.checks import device_share
 from lmexp.config.launchers import AUTO
-from lmexp.launch.probe import known_probes, measure
+from lmexp.launch.probe import known_probes, measure, shape
 from lmexp.launch.processes import warm_up
 from lmexp.launch.sharing import Sharing, best_sharing, is_auto, settle_sharing
 from lmexp.messages import Say, silent
@@ -17,6 +18,7 @@ from lmexp.report.terminal.plan import plan_sentence, search_sentence
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.manifest import SkippedCell
+from lmexp.runs.probes import Probe
 from lmexp.runs.record import Row
 
 if TYPE_CHECKING:
@@ -110,15 +112,22 @@ def plan_sweep(
             f"launcher.devices_per_run={AUTO} is not measured yet, so this plan is for one run at a time on a device; "
             "--measure measures it, and so does `lmexp sweep`"
         )
+    now: dict[str, Probe] = {}
     if measured:
-        measure(resolved.examples, output_dir, say)
+        now = measure(resolved.examples, output_dir, say)
         sharing = sharing or best_sharing(resolved, may_measure=True, say=say)
-    return plan_resolved(resolved, sharing)
+    return plan_resolved(resolved, sharing, now)
 
 
-def plan_resolved(resolved: Sweep, sharing: Sharing | None = None) -> SweepPlan:
-    """Return what each run of a resolved sweep will take, as far as it is known."""
-    probes = known_probes(resolved.examples, resolved.folder.parent)
+def plan_resolved(
+    resolved: Sweep, sharing: Sharing | None = None, measured: Mapping[str, Probe] = MappingProxyType({})
+) -> SweepPlan:
+    """Return what each run of a resolved sweep will take, as far as it is known.
+
+    `measured` is what this command has measured, by shape; some of it may not have been kept.
+    """
+    kept = known_probes(resolved.examples, resolved.folder.parent)
+    probes = [measured.get(shape(each), probe) for each, probe in zip(resolved.examples, kept, strict=True)]
     rows = plan(
         CostedRun(planned.values, planned.config, planned.horizon, planned.device, probe)
         for planned, probe in zip(resolved.examples, probes, strict=True)

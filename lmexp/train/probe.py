@@ -12,6 +12,7 @@ import torch
 from lmexp.config.failures import explain
 from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
+from lmexp.cost.contention import CpuWait
 from lmexp.cost.horizon import Horizon
 from lmexp.cost.step_meter import WARMUP_STEPS, StepMeter
 from lmexp.runs.directory import RunDir
@@ -73,6 +74,8 @@ class StopAfterProbe(StepCallback):
         self.share = training.device_share
         """The counter is for whole devices, and the runs that share them share their energy."""
         self.joules_at_start: float | None = None
+        self.wait: CpuWait | None = None
+        """Counts from the end of the warm-up."""
         self.result: Probe | None = None
 
     def on_step_end(self, trainer: pl.Trainer, task: Task) -> None:
@@ -84,6 +87,8 @@ class StopAfterProbe(StepCallback):
         warmed, measured = _windows(meter)
         if warmed is not None and self.joules_at_start is None:
             self.joules_at_start = self.energy.joules()
+        if warmed is not None and self.wait is None:
+            self.wait = CpuWait()
         steps, seconds = measured
         is_enough = seconds > MIN_SECONDS and steps >= MIN_STEPS
         stop = steps > 0 and (is_enough or meter.seconds > MAX_SECONDS)
@@ -102,6 +107,7 @@ class StopAfterProbe(StepCallback):
             joules_per_step=joules,
             energy_source=self.energy.source if joules is not None else None,
             measured=time.time(),
+            cpu_wait_fraction=self.wait.fraction() if self.wait else None,
         )
 
     def _joules_per_step(self, trainer: pl.Trainer, steps: int) -> float | None:

@@ -1,7 +1,11 @@
 """What a sweep that stops half-way says, and with which code it exits."""
 
 import errno
+import importlib
 import json
+import os
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +19,7 @@ from lmexp.cli.reporting import show_report
 from lmexp.cli.running import run_and_report
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
+from tests.command import start_process
 from tests.report.synthetic import write_study
 
 FULL = OSError(errno.ENOSPC, "No space left on device", "outputs/s/state.json")
@@ -60,3 +65,28 @@ def test_a_report_whose_files_cannot_be_written_is_still_printed(
     assert "warning: the report's files could not be written: Read-only file system" in printed.err
     show_report([folder], as_json=True)
     assert json.loads(capsys.readouterr().out)["report"] is None
+
+
+def _command(folder: Path) -> None:
+    """Be a command that takes long, and leaves word of how it was stopped."""
+
+    def verb() -> None:
+        try:
+            (folder / "started").touch()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            (folder / "interrupted").touch()
+
+    cli = importlib.import_module("lmexp.cli.app")
+    cli.app = verb
+    cli.main()
+
+
+def test_sigterm_stops_a_command_as_ctrl_c_does(tmp_path: Path):
+    """So it says what it leaves, and ends what it has started."""
+    process = start_process(_command, tmp_path)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join()
+    assert (tmp_path / "interrupted").exists()

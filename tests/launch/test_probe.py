@@ -1,19 +1,28 @@
 """Probes: a few steps of each distinct shape, so that a plan knows time and money."""
 
+import os
+import signal
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
-from lmexp.cost.device import detect
+from lmexp.cost.device import cores, detect
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.exclusive import Exclusive
+from lmexp.launch import probe as probes
 from lmexp.launch.probe import known_probes, measure
+from lmexp.launch.processes import has_open
 from lmexp.planning.plan import CostedRun, plan, totals
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_sweep
-from lmexp.runs.probes import PROBES
+from lmexp.runs.probes import FILE, PROBES
 from lmexp.runs.record import Row
+from lmexp.study.plan import plan_resolved
+from tests.command import start_process
 
 
 @pytest.fixture
@@ -24,6 +33,12 @@ def resolve(small: list[str], tmp_path: Path) -> Callable[..., Sweep]:
 Resolve = Callable[..., Sweep]
 
 
+@pytest.fixture
+def whatever_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep all results, also on a machine that is busy now."""
+    monkeypatch.setattr(probes, "MAX_WAIT_FRACTION", 1.0)
+
+
 def planned(sweep: Sweep, outputs: Path) -> list[Row]:
     probes = known_probes(sweep.runs, outputs)
     return plan(
@@ -32,7 +47,9 @@ def planned(sweep: Sweep, outputs: Path) -> list[Row]:
 
 
 @pytest.mark.slow
-def test_each_distinct_shape_is_tried_once_and_no_run_is_started(resolve: Resolve, tmp_path: Path):
+def test_each_distinct_shape_is_tried_once_and_no_run_is_started(
+    resolve: Resolve, tmp_path: Path, whatever_else_runs: None
+):
     outputs = tmp_path / "outputs"
     sweep = resolve("model.n_layers=1,2", "seed=0,1", "optim.lr=1e-3,2e-3", "hardware.dollars_per_hour=36",
                     "hardware.watts=100")  # fmt: skip
@@ -54,7 +71,7 @@ def test_each_distinct_shape_is_tried_once_and_no_run_is_started(resolve: Resolv
     assert totals(rows)["train_seconds"] == pytest.approx(sum(row["train_seconds"] for row in rows))
 
 
-def test_a_budget_of_time_gets_its_tokens_from_the_trial(resolve: Resolve, tmp_path: Path):
+def test_a_budget_of_time_gets_its_tokens_from_the_trial(resolve: Resolve, tmp_path: Path, whatever_else_runs: None):
     sweep = resolve("budget.tokens=null", "budget.seconds=100")
     (row,) = planned(sweep, tmp_path / "outputs")
     assert (row["train_seconds"], row["tokens"], row["train_flops"]) == (100, None, None)
@@ -67,18 +84,18 @@ def test_a_budget_of_time_gets_its_tokens_from_the_trial(resolve: Resolve, tmp_p
 
 
 @pytest.mark.slow
-def test_several_processes_are_tried_together(resolve: Resolve, tmp_path: Path):
+def test_several_processes_are_tried_together(resolve: Resolve, tmp_path: Path, whatever_else_runs: None):
     sweep = resolve("trainer.devices=2")
     measure(sweep.runs, tmp_path / "outputs")
     (probe,) = known_probes(sweep.runs, tmp_path / "outputs")
     assert probe is not None and probe.step_seconds > 0
 
 
-def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(resolve: Resolve, tmp_path: Path, monkeypatch):
+def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(
+    resolve: Resolve, tmp_path: Path, whatever_else_runs: None, monkeypatch: pytest.MonkeyPatch
+):
     sweep = resolve("model.n_layers=1,2")
     broken = sweep.runs[0]
-    from lmexp.launch import probe as probes
-
     make = probes.probe_run
 
     def without_tokens(outputs: Path, shape: str, config):  # type: ignore[no-untyped-def]
@@ -95,7 +112,7 @@ def test_a_shape_that_cannot_be_tried_is_said_and_the_others_are(resolve: Resolv
     assert first is None and second is not None
 
 
-def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
+def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path, whatever_else_runs: None):
     sweep = resolve()
     other = Exclusive(["cpu"])
     said: list[str] = []
@@ -106,10 +123,60 @@ def test_a_trial_beside_another_run_says_so(resolve: Resolve, tmp_path: Path):
     assert "was measured beside other work" in said[-1]
 
 
-def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path):
+def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path, whatever_else_runs: None):
     sweep = resolve()
     measure(sweep.runs, tmp_path / "outputs")
     (file,) = (tmp_path / "outputs" / PROBES).glob("*/probe.json")
     for content in ("", "[]", "{", '{"step_seconds": "soon"}', "null"):
         file.write_text(content)
         assert known_probes(sweep.runs, tmp_path / "outputs") == [None]
+
+
+def _be_busy() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts the waits for a core")
+def test_a_speed_that_other_programs_made_too_low_is_used_and_not_kept(resolve: Resolve, tmp_path: Path):
+    sweep, said = resolve(), list[str]()
+    others = [start_process(_be_busy) for _ in range(4 * cores())]
+    try:
+        results = measure(sweep.runs, tmp_path / "outputs", said.append)
+    finally:
+        for process in others:
+            process.kill()
+    assert "kept" in said[-1] and "waiting for its cores" in said[-1]
+    assert known_probes(sweep.runs, tmp_path / "outputs") == [None]
+    (row,) = plan_resolved(sweep, measured=results).rows
+    assert row["train_seconds"] == pytest.approx(results[probes.shape(sweep.runs[0])].seconds(20))
+
+
+def _measure(sweep: Sweep, outputs: Path) -> None:
+    measure(sweep.runs, outputs)
+
+
+def _processes_of(log: Path) -> list[int]:
+    return [process.pid for process in psutil.process_iter() if has_open(process.pid, log)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("devices, processes", [(1, 1), (2, 3)])  # torchrun is the third
+def test_a_probe_ends_with_the_command_that_asked_for_it(
+    resolve: Resolve, tmp_path: Path, devices: int, processes: int, how: signal.Signals
+):
+    sweep, outputs = resolve(f"trainer.devices={devices}"), tmp_path / "outputs"
+    command = start_process(_measure, sweep, outputs)
+    folder = outputs / PROBES / probes.shape(sweep.runs[0])
+    deadline = time.monotonic() + 120
+    while len(_processes_of(folder / "log.txt")) < processes and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert command.pid is not None
+    os.kill(command.pid, how)
+    command.join()
+    while _processes_of(folder / "log.txt") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _processes_of(folder / "log.txt")
+    assert not (folder / FILE).exists(), "it did not come to its end"

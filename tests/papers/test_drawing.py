@@ -51,6 +51,23 @@ def test_points_are_means_over_seeds_with_their_range_and_a_fitted_line_has_the_
     )
 
 
+def test_seeds_are_averaged_whatever_tokens_each_trained_on_unless_tokens_tell_milestones_apart():
+    """With a budget of seconds, each seed trains on its own number of tokens."""
+    rows = [
+        {"run_id": f"{width}-{seed}", "width": width, "seed": seed, "tokens": 1000 + seed, "loss": 3 + 0.1 * seed}
+        for width in (32, 64)
+        for seed in (0, 1, 2)
+    ]
+    ends = Evidence(pd.DataFrame(rows), ("width", "seed"), "a study")
+    (ours,) = drawn(ends, x="width").series
+    assert ours.seeds.tolist() == [3, 3] and ours.y == pytest.approx([3.1, 3.1])
+    (ours,) = drawn(Evidence(ends.table, ("seed",), "a study"), x="run_id == ''", log=[]).series
+    assert ours.seeds.tolist() == [6], "nothing but the seed tells them apart"
+    table = pd.DataFrame([row | {"tokens": part * 500} for row in rows for part in (1, 2)])
+    (ours,) = drawn(Evidence(table, ("width", "seed"), "a study"), where="width == 32").series
+    assert ours.seeds.tolist() == [3, 3] and ours.x.tolist() == [500, 1000]
+
+
 def test_a_parabola_has_its_lowest_point_where_it_is():
     x = np.array([1.0, 2.0, 4.0, 8.0, 16.0])
     table = pd.DataFrame({"lr": x, "loss": 3 + np.log(x / 3) ** 2})
@@ -115,6 +132,16 @@ def test_the_chart_names_its_axes_curves_and_series(evidence: Evidence):
     chart = json.dumps(figure_chart(drawn(evidence, by="arm", curves=[curve], joined=True, fit="line")).to_dict())
     for words in ('"training tokens"', '"loss (nats)"', '"<b>law</b>"', '"domain": ["a", "b"]'):
         assert words in chart
+
+
+def test_points_that_nothing_tells_apart_have_a_legend_only_beside_published_curves(evidence: Evidence):
+    def names(**settings: object) -> str:
+        chart = figure_chart(drawn(evidence, **settings)).to_dict()
+        return json.dumps([layer["encoding"].get("shape", {}).get("legend") for layer in chart["layer"]])
+
+    assert names() == "[null, null]"
+    assert "titleColor" in names(curves=[{"label": "law", "value": 1.2}])
+    assert "titleColor" in names(by="arm")
 
 
 def test_texts_on_the_x_axis_stand_side_by_side_in_the_order_of_the_runs(evidence: Evidence):

@@ -17,7 +17,7 @@ from lmexp.analysis.table import config_values
 from lmexp.cost.flops import count_run
 from lmexp.cost.horizon import horizon
 from lmexp.errors import UserError
-from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.directory import MILESTONES, RECORD, RunDir, runs_in
 from lmexp.runs.forecasts import Forecast
 from lmexp.runs.record import Row, identity_columns, kaplan_columns
 
@@ -91,6 +91,11 @@ def recorded(outputs: Path) -> list[Candidate]:
         for run in runs_in(folder)
         for row in run.read_record() or run.read_milestones()
     ]
+
+
+def result_files(outputs: Path) -> list[Path]:
+    """Return the files that `recorded` reads, without opening one."""
+    return sorted(file for name in (RECORD, MILESTONES) for file in outputs.glob(f"[!.]*/[!.]*/{name}"))
 
 
 def begun(outputs: Path) -> list[Candidate]:

@@ -115,9 +115,14 @@ def _published_layers(drawing: Drawing) -> tuple[list[alt.Chart], list[alt.Chart
     return curves, [points.mark_point(color=PUBLISHED, filled=False, size=size, strokeWidth=2, opacity=1, clip=True)]
 
 
-def _legend(drawing: Drawing) -> alt.Legend:
-    """Return the legend of our points, which colour and shape share."""
+def _legend(drawing: Drawing) -> alt.Legend | None:
+    """Return the legend of our points, which colour and shape share; None if all points in the figure are ours alone.
+
+    Beside published curves, points that nothing tells apart are called ours.
+    """
     by = drawing.figure.by
+    if by is None and not any(one.is_inside for one in drawing.published):
+        return None
     return alt.Legend(
         title=None if by is None else column(by).heading,
         titleFontWeight="normal",

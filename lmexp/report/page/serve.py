@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from lmexp.analysis.forecasts.same_size import result_files
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
 from lmexp.report.page.html import report_page
-from lmexp.runs.directory import SCORES, RunDir
+from lmexp.runs.directory import RECORD, SCORES, RunDir
 from lmexp.runs.forecasts import FOLDER as FORECASTS
 from lmexp.runs.manifest import MANIFEST, read_manifest
 
@@ -68,17 +69,19 @@ class LivePage:
 def fingerprint(folders: Sequence[Path]) -> str:
     """Return a hash of everything that a page shows: manifests, and the record, scores, curve and state of each run.
 
+    If forecasts are sealed, the results in all sweeps of the outputs belong to it: a forecast's run may lie in any.
     Only the name and the reason of a state count, because its heartbeat changes all the time and is not shown.
     """
     digest = hashlib.sha256()
     for folder in folders:
         manifest = read_manifest(folder)
         digest.update(_stamp(folder / MANIFEST))
-        for file in sorted((folder / FORECASTS).glob("*.json")):
-            digest.update(_stamp(file))
+        sealed = sorted((folder / FORECASTS).glob("*.json"))
+        for file in [*sealed, *(result_files(folder.resolve().parent) if sealed else ())]:
+            digest.update(str(file).encode() + _stamp(file))
         paths = [folder / cell.path for cell in manifest.cells] if manifest else sorted(folder.iterdir())
         for path in paths:
-            for name in ("record.json", SCORES, "metrics.jsonl"):
+            for name in (RECORD, SCORES, "metrics.jsonl"):
                 digest.update(_stamp(path / name))
             state = RunDir(path).read_state()
             digest.update(f"{path.name} {state.state} {state.reason}".encode())

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.files import write_json
+from lmexp.files import read_json, write_json
 from lmexp.report.page.serve import LivePage, fingerprint, make_server
 from lmexp.runs.directory import RunDir
 from tests.report.synthetic import write_study
@@ -78,6 +78,23 @@ def test_the_version_follows_records_curves_and_states_but_no_heartbeat(tmp_path
     write_json(run.path / "record.json", {"rows": []})
     versions.append(fingerprint([folder]))
     assert len(set(versions)) == 4
+
+
+def test_with_a_forecast_the_version_follows_results_in_other_sweeps(tmp_path):
+    folder, other = write_study(tmp_path), write_study(tmp_path, "other")
+    record = next(other.glob("*/record.json"))
+    rows = read_json(record)
+    record.unlink()
+    before = fingerprint([folder])
+    write_json(record, rows)
+    assert fingerprint([folder]) == before, "without a forecast, its page does not show them"
+    (folder / "forecasts").mkdir()
+    write_json(folder / "forecasts" / "one.json", {})
+    with_forecast = fingerprint([folder])
+    record.unlink()
+    without_run = fingerprint([folder])
+    write_json(record.with_name("milestones.json"), rows)
+    assert len({before, with_forecast, without_run, fingerprint([folder])}) == 4
 
 
 def test_a_study_that_cannot_be_read_for_a_moment_leaves_the_page_before(tmp_path):
