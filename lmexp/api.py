@@ -376,19 +376,22 @@ def fit(data: "pd.DataFrame | Folder", columns: Mapping[str, str] | None = None,
 
     It takes the columns params (or n_params), loss, and tokens or flops; `columns` maps these to names of your own, as
     in `columns={"params": "size"}`, and `weights` to the column with the weight of each row. `options` go to
-    lmexp.analysis.scaling.fit.fit: `laws`, `delta`, `bootstraps`, `seed`, `irreducible` (E, or a pair of bounds).
+    lmexp.analysis.scaling.fit.fit: `laws`, `delta`, `bootstraps`, `seed`, `irreducible` (E, or a pair of bounds), and
+    `parameters` (bounds of a law's). A law may be an expression, as in `laws=["loss = E + A*params^-alpha"]`.
     Parameters and tokens are numbers, FLOPs are FLOPs, the loss is in nats per token. Raises UserError for points that
     no law can be fitted to.
     """
     from lmexp.analysis.scaling.fit import fit as fit_points
+    from lmexp.analysis.scaling.own_law import is_expression
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_frame, points_of_study
 
+    own = [law for law in options.get("laws", ()) if is_expression(law)]
     if isinstance(data, pd.DataFrame):
-        return fit_points(points_of_frame(data, columns), **options)
+        return fit_points(points_of_frame(data, columns, expressions=own), **options)
     path = Path(data)
     if path.is_dir():
-        return fit_points(points_of_study(load_study([path]), columns), **options)
-    return fit_points(points_of_csv(path, columns), **options)
+        return fit_points(points_of_study(load_study([path]), columns, expressions=own), **options)
+    return fit_points(points_of_csv(path, columns, expressions=own), **options)
 
 
 def fit_relation(

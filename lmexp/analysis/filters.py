@@ -85,8 +85,11 @@ class Names:
     """Position in the original of each character of `text`, and of the end."""
 
 
-def with_plain_names(expression: str, columns: Iterable[str]) -> Names:
-    """Replace each column by a short placeholder, because Python would read `score/tag/span_f1` as divisions."""
+def with_plain_names(expression: str, columns: Iterable[str], divides: bool = False) -> Names:
+    """Replace each column by a short placeholder, because Python would read `score/tag/span_f1` as divisions.
+
+    With `divides`, a slash in what is no column is a division: names may then be those of other things than columns.
+    """
     if len(expression) > MAX_CHARACTERS:
         raise UserError(f"an expression of {len(expression):,} characters; allowed are {MAX_CHARACTERS:,}")
     if "\0" in expression:
@@ -111,7 +114,7 @@ def with_plain_names(expression: str, columns: Iterable[str]) -> Names:
         if word[0] == "`" and len(word) > 1:
             column = word[1:-1]
         elif word[0].isalpha() or word[0] == "_":
-            column, word = _column_at(flat, at, word, known)
+            column, word = _column_at(flat, at, word, known, divides)
         else:
             places.extend(range(at, at + len(word)))
             text += word
@@ -127,14 +130,14 @@ def with_plain_names(expression: str, columns: Iterable[str]) -> Names:
     return Names(expression, text, names, [*places, len(flat)])
 
 
-def _column_at(text: str, at: int, word: str, known: set[str]) -> tuple[str, str]:
+def _column_at(text: str, at: int, word: str, known: set[str], divides: bool) -> tuple[str, str]:
     """Return the column that starts at a position, and its text there. The longest match wins: `a/b` before `a`."""
     ends = [match.end() for match in re.finditer(r"[^\s()\[\]<>=!'\"]+?(?![\w.])", text[at:])]
     for end in reversed(ends[:40]):
         if text[at : at + end] in known:
             return text[at : at + end], text[at : at + end]
     parts = word.split("/")
-    if len(parts) > 1 and parts[0] in known:  # `tokens/n_params` is a division
+    if len(parts) > 1 and (divides or parts[0] in known):  # `tokens/n_params` is a division
         return parts[0], parts[0]
     return word, word
 

@@ -1,7 +1,10 @@
 """`lmexp fit`: scaling laws of a study, or of a file of points."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -41,7 +44,8 @@ class LawOptions:
             metavar="NAMES",
             help="Laws to fit: overtraining, repeated or optimizers, multipower for loss curves, damage for weights "
             "that are rounded after training, downstream for a score, learning_rate or batch_size for the best one, or "
-            "loss_to_loss for two texts [default: chinchilla,extra,kaplan].",
+            "loss_to_loss for two texts; or your own, such as 'loss = E + A*params^-alpha' "
+            "[default: chinchilla,extra,kaplan].",
         ),
     ] = None
 
@@ -57,6 +61,14 @@ class LawOptions:
 class QuestionOptions(LawOptions):
     """What to predict from the fit."""
 
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=BOUNDS",
+            help="A parameter of your own --law: fixed (beta=0.3), bounded (beta=0.1:1), of any sign (c=:), or with a "
+            "start (beta=0.1:0.3:1). Can be repeated [default: above 0].",
+        ),
+    ] = None
     flops: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,10 +105,29 @@ class QuestionOptions(LawOptions):
         list[str] | None, typer.Option(help="With --cost: the amounts to predict the loss for, such as 3600,36000.")
     ] = None
 
+    @property
+    def expressions(self) -> list[str]:
+        """The laws that are expressions."""
+        return [text for text in self.law or [] if "=" in text]
+
+    @property
+    def names(self) -> list[str]:
+        """The laws that are given by their names."""
+        named = ",".join(text for text in self.law or [] if "=" not in text)
+        return [name.strip() for name in named.split(",") if name.strip()]
+
+    def wanted(self) -> "list[Law | str]":
+        """Return the laws to fit, as laws or expressions. Raises UserError for a name that is no law."""
+        from lmexp.analysis.scaling.laws import DEFAULT_LAWS, law_named
+
+        return [*map(law_named, self.names), *self.expressions] or list(DEFAULT_LAWS)
+
     def check(self) -> None:
         """Raise UserError for options that cannot be combined."""
         if self.cost is None and self.at:
             raise UserError("--at gives amounts of a --cost; budgets in FLOPs are --flops")
+        if self.parameter and not self.expressions:
+            raise UserError("--parameter is of a --law that is an expression, such as 'loss = E + A*params^-alpha'")
         if self.cost is not None and (self.flops or self.law or self.predict or self.serve is not None):
             raise UserError(
                 "--cost fits the loss against one cost: --flops, --serve, --law and --predict need a fit without it"
@@ -111,7 +142,7 @@ class QuestionOptions(LawOptions):
         """
         from lmexp.analysis.scaling.laws import ONE_QUESTION, RELATIONS
 
-        names = [name.strip() for name in ",".join(self.law or []).split(",")]
+        names = [*self.names, *self.expressions]
         name = next((name for name in names if name in ONE_QUESTION), None)
         if name is None:
             return None
@@ -344,7 +375,8 @@ def _fit_points(
     from lmexp.report.terminal.fit import fit_text
 
     flops, amounts = amounts_in("--flops", question.flops), amounts_in("--at", question.at)
-    points, name, folder = _points(names, columns, output_dir, question.cost in ("flops", "train_flops"))
+    flops_alone = question.cost in ("flops", "train_flops") or (bool(question.expressions) and not question.names)
+    points, name, folder = _points(names, columns, output_dir, flops_alone, question.expressions)
     answer = _answer(points, question, flops, amounts, solver)
     return _Fitted(fit_text(answer), fit_charts(answer), fit_document(answer), name, folder, fit_latex(answer))
 
@@ -448,22 +480,22 @@ def _curves(name: str, loss: str | None, output_dir: Path) -> "list[Curve]":
 
 
 def _points(
-    names: list[str], columns: ColumnOptions, output_dir: Path, flops_alone: bool
+    names: list[str], columns: ColumnOptions, output_dir: Path, flops_alone: bool, expressions: list[str]
 ) -> "tuple[Points, str, Path]":
     """Return the points of a file or of sweeps, their name, and the folder for the fit.
 
-    With `flops_alone`, a file may lack parameters and tokens.
+    With `flops_alone`, a file may lack parameters and tokens. `expressions` are laws whose columns are read too.
     """
     from lmexp.analysis.scaling.readers import points_of_csv, points_of_study
 
     if _is_file(names, columns, output_dir):
         file = Path(names[0])
-        points = points_of_csv(file, columns.parse(), columns.factors(), columns.where, flops_alone)
+        points = points_of_csv(file, columns.parse(), columns.factors(), columns.where, flops_alone, expressions)
         return points, file.name, Path()
     if columns.scale:
         raise UserError("--scale is for files: the units of a sweep's records are known")
     study = _study(names, columns.all_runs, columns.where, output_dir)
-    return points_of_study(study, columns.parse()), study.name, output_dir / "+".join(names)
+    return points_of_study(study, columns.parse(), expressions=expressions), study.name, output_dir / "+".join(names)
 
 
 def _is_file(names: list[str], columns: ColumnOptions, output_dir: Path) -> bool:
@@ -502,9 +534,12 @@ def _answer(
             solver.delta,
             solver.bootstraps,
             solver.seed,
-            question.laws(),
-            described_runs("--predict", question.predict),
+            question.wanted(),
+            described_runs(
+                "--predict", question.predict, QUANTITIES, points.names_of_columns if question.expressions else {}
+            ),
             question.irreducible,
+            question.parameter or (),
         )
     return answer_in_cost(
         points, question.cost, amounts, solver.delta, solver.bootstraps, solver.seed, question.irreducible
@@ -527,20 +562,42 @@ def amounts_in(option: str, values: list[str] | None) -> list[float]:
     return amounts
 
 
+def _number_of(option: str, text: str) -> float:
+    """Return a number of any sign. Raises UserError if it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{option}{text}: give a number")
+    return number
+
+
 def described_runs(
-    option: str, texts: list[str] | None, quantities: tuple[str, ...] = QUANTITIES
+    option: str,
+    texts: list[str] | None,
+    quantities: tuple[str, ...] = QUANTITIES,
+    columns: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, float | str]]:
     """Return what is known of runs that are described as `params=1e9,tokens=2e10`, by some quantities.
 
-    Raises UserError for a quantity or a number that is none.
+
+    `columns` are the names that a law of the user's may take, each with the column that it stands for. Raises UserError
+    for a quantity or a number that is none.
     """
     runs = []
     for text in texts or ():
         run: dict[str, float | str] = {}
         for word in text.split(","):
             name, _, value = (part.strip() for part in word.partition("="))
-            if name not in quantities or not value:
-                raise UserError(f"{option} {word}: give {', '.join(f'{key}=' for key in quantities)} of a run")
+            known = dict.fromkeys((*quantities, *columns))
+            if name not in known or not value:
+                raise UserError(f"{option} {word}: give {', '.join(f'{key}=' for key in known)} of a run")
+            if name not in quantities:
+                name = columns[name]
+                if name not in quantities:
+                    run[name] = _number_of(f"{option} {name}=", value)
+                    continue
             run[name] = value if name in ("optimizer", "precision") else amounts_in(f"{option} {name}=", [value])[0]
         runs.append(run)
     return runs

@@ -26,8 +26,8 @@ class Agreement:
 
 def rivals(fitted: Fit, approaches: Sequence[str]) -> list[str]:
     """Return the names that the trusted law is held against: laws that predict nearly as well, and all approaches."""
-    trusted = fitted.trusted
-    limit = RIVAL_ERROR * trusted.holdout.mean_absolute_error if trusted.holdout else np.inf
+    trusted = fitted.trusted_for_size
+    limit = RIVAL_ERROR * trusted.holdout.mean_absolute_error if trusted and trusted.holdout else np.inf
     laws = [
         name
         for name, law in fitted.laws.items()

@@ -4,7 +4,7 @@ Laws are not averaged. The law that predicted the largest, held-out runs best is
 beside it: the spread between laws is an uncertainty that the interval of a single law does not include.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approa
 from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit, times_as_wide
 from lmexp.analysis.scaling.irreducible import Irreducible, irreducible
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SERVED, SIX_ND, Law, Price, power
+from lmexp.analysis.scaling.own_law import OwnLaw, is_expression
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
 from lmexp.units import si
@@ -137,27 +138,30 @@ def answer(
     laws: Sequence[Law | str] = DEFAULT_LAWS,
     runs: Sequence[Mapping[str, float | str]] = (),
     irreducible: str | None = None,
+    parameters: Sequence[str] = (),
 ) -> Answer:
     """Fit laws in N and D and both approaches, and compute the optimum of each budget and the loss of each of `runs`.
 
-    `irreducible` fixes or bounds E, as `fit` says. Raises UserError if the design cannot identify such a law, if no law
-    can be fitted, or if a law needs more of a run than is given.
+    A law may be an expression; `irreducible` and `parameters` fix or bound E and other parameters, as `fit` says.
+    Raises UserError if the design cannot identify a law in N and D, if no law can be fitted, or if a law needs more of
+    a run than is given.
     """
-    if why := checks.refusals(points):
+    why = checks.refusals(points)
+    if why and not all(map(is_expression, laws)):
         raise UserError(
             f"{points.source.split(':')[0]}: {' '.join(why)} --cost train_flops fits the loss against compute alone."
         )
-    points = branches.in_units(points)
-    fitted = fit(points, laws, delta, bootstraps, seed, irreducible)
+    points = branches.in_units(points) if points.has_sizes else points
+    fitted = fit(points, laws, delta, bootstraps, seed, irreducible, parameters)
     refused = {name: " ".join(reasons) for name, reasons in fitted.refusals.items()}
     if not fitted.laws:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
         raise UserError(f"no law could be fitted: {reasons} {' '.join(points.warnings)}".rstrip())
-    results = {"approach_1": approach_1(points), "approach_2": approach_2(points)}
+    results = {} if why else {"approach_1": approach_1(points), "approach_2": approach_2(points)}
     approaches = {name: result for name, result in results.items() if not isinstance(result, str)}
     refused |= {name: result for name, result in results.items() if isinstance(result, str)}
 
-    largest, price = float(points.flops.max()), checks.price_of(points)
+    largest, price = float(points.flops.max()), SIX_ND if why else checks.price_of(points)
     wanted = list(budgets) or [largest * times for times in BEYOND]
     trading = {name: law for name, law in fitted.laws.items() if law.law.has_optimum}
     best = [_by_law(name, law, flops, largest, price) for flops in wanted for name, law in trading.items()]
@@ -174,13 +178,15 @@ def answer(
         approaches=approaches,
         refused=refused,
         biases=_biases(points, first, wanted[0], approaches) if first else {},
-        agreement=_agreement(fitted, best, rivals(fitted, list(approaches)), wanted[0]),
+        agreement=_agreement(fitted, best, rivals(fitted, list(approaches)), wanted[0]) if trading else None,
         best=tuple(sorted(best, key=lambda row: order[row.flops])),
         served_tokens=served,
         served=tuple(_serve(name, law, flops, served, price) for flops in wanted for name, law in trading.items())
         if served
         else (),
-        predicted=tuple(_predict(name, law, run) for run in runs for name, law in fitted.laws.items()),
+        predicted=tuple(
+            _predict(name, law, run, others_of(fitted)) for run in runs for name, law in fitted.laws.items()
+        ),
         warnings=_once(
             *_about_points(points, fitted, wanted[0], price),
             _doubts(fitted, best),
@@ -194,7 +200,7 @@ def answer(
 def _about_points(points: Points, fitted: Fit, flops: float, price: Price) -> Iterator[Sequence[str]]:
     """Yield the warnings about the points: their reading, their design, and rows that no noise explains."""
     yield points.warnings
-    yield (branches.question(points),)
+    yield (branches.question(points),) if points.has_sizes else ()
     yield checks.warnings(points)
     largest = float(points.flops.max())
     laws = [law for law in fitted.laws.values() if law.law.has_optimum]
@@ -255,7 +261,9 @@ def _biases(points: Points, law: LawFit, flops: float, approaches: Iterable[str]
 def _agreement(fitted: Fit, best: Sequence[Best], names: Sequence[str], flops: float) -> Agreement:
     """Return whether the named laws and approaches agree with the trusted law about the best size of a budget."""
     params = {row.by: row.params for row in best if row.flops == flops}
-    return agreement(flops, params[fitted.trusted.law.name], {name: params[name] for name in names})
+    trusted = fitted.trusted_for_size
+    assert trusted is not None, "a law that gives a best size"
+    return agreement(flops, params[trusted.law.name], {name: params[name] for name in names})
 
 
 def _outliers(law: LawFit, points: Points, flops: float, price: Price) -> str:
@@ -266,6 +274,8 @@ def _outliers(law: LawFit, points: Points, flops: float, price: Price) -> str:
         return ""
     rows = outliers.named(points, off)
     said = f"Rows too far from {law.law.name} to be noise, in robust standard deviations: {rows}."
+    if isinstance(law.law, OwnLaw):
+        return said
     theta = outliers.theta_without(law, points, far)
     if not law.law.has_optimum:
         after, before = float(law.law.loss(theta, flops)), float(law.loss(flops).value)
@@ -316,11 +326,21 @@ def _by_approach(approach: Approach, flops: float, largest: float) -> Best:
     return Best(flops, flops / largest, approach.name, approach.params(flops), approach.tokens(flops), None)
 
 
-def _predict(name: str, law: LawFit, run: Mapping[str, float | str]) -> Predicted:
-    """Return the loss of one new run. Raises UserError if the law needs more of it than is given."""
+def others_of(fitted: Fit) -> set[str]:
+    """Return the columns that laws of the user's take, besides parameters and tokens."""
+    own = (law.law.inputs for law in fitted.laws.values() if isinstance(law.law, OwnLaw))
+    return {name for inputs in own for name in inputs} - {"params", "tokens"}
+
+
+def _predict(name: str, law: LawFit, run: Mapping[str, float | str], of_others: Collection[str]) -> Predicted:
+    """Return the loss of one new run. Raises UserError if the law needs more of it than is given.
+
+    `of_others` are columns that only laws of the user's take.
+    """
     if missing := [key for key in law.law.inputs if key not in run]:
         raise UserError(f"{name} predicts the loss of a run from its {' and '.join(law.law.inputs)}: add {missing[0]}=")
-    others = {key: value for key, value in run.items() if key not in ("params", "tokens")}
+    known = {"params", "tokens", *law.law.inputs, *of_others}
+    others = {key: value for key, value in run.items() if key not in known}
 
     def loss(law: LawFit) -> Estimate:
         return law.prediction(*(float(run[key]) for key in law.law.inputs), **others)

@@ -5,7 +5,7 @@ bootstrap.py refits to resampled units, holdout.py measures the held-out error, 
 means beyond the runs. `LawFit` then answers questions, each with an interval.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -28,11 +28,12 @@ from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE, calibrate
 from lmexp.analysis.scaling.effective import MIN_EPOCHS, Effective, Factors, Repeated, Run
 from lmexp.analysis.scaling.holdout import Holdout, judge, largest
 from lmexp.analysis.scaling.lack_of_fit import LackOfFit, distance, rate_of, reach_of
-from lmexp.analysis.scaling.laws import DEFAULT_LAWS, IN_LOGS, SIX_ND, Law, Optimal, Price, law_named
+from lmexp.analysis.scaling.laws import DEFAULT_LAWS, IN_LOGS, LAWS, SIX_ND, Law, Optimal, Price, law_named
+from lmexp.analysis.scaling.own_law import OwnLaw, bounds_of, is_expression, own_law, surface_of
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
-from lmexp.errors import UserError
+from lmexp.errors import UserError, nearest
 
 MAX_POINTS = 100_000
 """A thousand refits to this many points take minutes."""
@@ -41,6 +42,8 @@ MAX_WIDENED = 5.0
 """If simulations ask for intervals wider by more than this factor, there are too few runs for an interval."""
 EXACT = 1e-6
 """Residuals this small are of losses without noise, whose intervals need no simulation."""
+WORST_OWN_CONDITION = 1e14
+"""The same limit for a law of the user's, whose columns are not centred: above it, rounding decides."""
 WORST_CONDITION = 1e9
 """Limit of the scaled Hessian's condition number: above it, losses that change in their ninth digit move a parameter by
 its own size."""
@@ -107,13 +110,24 @@ class LawFit:
     @property
     def floor_is_at_bound(self) -> bool:
         """Whether the best E is at a bound, usually 0: these points do not identify it."""
-        return not self.floor_is_fixed and self.theta.get("E") in self.law.irreducible
+        return "E" in self.at_bound
 
     @property
     def floor_is_fixed(self) -> bool:
         """Whether E was given, not fitted."""
-        low, high = self.law.irreducible
-        return "E" in self.theta and low == high
+        return "E" in self.fixed
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """The parameters that were given, not fitted."""
+        limits = {name: self.law.limits(name) for name in self.law.parameters}
+        return tuple(name for name, (low, high) in limits.items() if low == high)
+
+    @property
+    def at_bound(self) -> tuple[str, ...]:
+        """The fitted parameters that are at a bound."""
+        names = (name for name in self.law.parameters if name not in self.fixed)
+        return tuple(name for name in names if _is_at(self.theta[name], self.law.limits(name)))
 
     def loss(self, *inputs: npt.ArrayLike, **run: float | str) -> Estimate:
         """Return the law's loss at N and D, or at its one variable: the mean loss of many such runs.
@@ -167,7 +181,8 @@ class LawFit:
         """Widen the interval of a mean loss (...) at inputs (...) to what the lack of fit asks for."""
         if self.lack_of_fit is None:
             return mean
-        half = self.lack_of_fit.half(inputs)
+        sizes = [value for name, value in zip(self.law.inputs, inputs, strict=True) if name in self.law.sizes]
+        half = self.lack_of_fit.half(sizes)
         low, high = mean.value * np.exp(-half), mean.value * np.exp(half)
         return Estimate(mean.value, np.minimum(mean.low, low), np.maximum(mean.high, high))
 
@@ -190,7 +205,7 @@ class LawFit:
         value, _, high = mean
         half = np.hypot(
             np.log(high / value),
-            student(max(self.n_points - self.samples.shape[1] + self.floor_is_fixed, 1)) * self.residual,
+            student(max(self.n_points - self.samples.shape[1] + len(self.fixed), 1)) * self.residual,
         )
         return Estimate(value, value * np.exp(-half), value * np.exp(half))
 
@@ -339,8 +354,18 @@ class Fit:
     @property
     def trusted(self) -> LawFit:
         """The law that predicted the held-out runs best; if none were held out, the one with fewest parameters."""
+        return self._best_of(self.laws.values())
+
+    @property
+    def trusted_for_size(self) -> LawFit | None:
+        """The same among the laws that give a best size for a budget; None if there is none."""
+        laws = [law for law in self.laws.values() if law.law.has_optimum]
+        return self._best_of(laws) if laws else None
+
+    @staticmethod
+    def _best_of(laws: Iterable[LawFit]) -> LawFit:
         return min(
-            self.laws.values(),
+            laws,
             key=lambda law: (law.holdout.mean_absolute_error if law.holdout else np.inf, len(law.law.parameters)),
         )
 
@@ -370,12 +395,15 @@ def fit(
     bootstraps: int = 1000,
     seed: int = 0,
     irreducible: str | float | tuple[float, float] | None = None,
+    parameters: Sequence[str] = (),
 ) -> Fit:
     """Fit laws to points; Chinchilla's law is always accompanied by the one with an extra exponent.
 
     `delta` is the threshold of Huber's loss [default: estimated from the residuals; Chinchilla's authors used 1e-3].
     `irreducible` fixes E of every law that has one (1.69), bounds it (a pair, or `1.5:1.8`), or takes the known floor
-    of the text for it (`floor`). A law that the points cannot identify is not in `laws`, and `refusals` says why.
+    of the text for it (`floor`). A law may be an expression, `loss = E + A*params^-alpha` (own_law.py), and
+    `parameters` are bounds of such laws' parameters, `gamma=0.1:10`. A law that the points cannot identify is not in
+    `laws`, and `refusals` says why.
     Raises UserError for too many points, for the name of an unknown law, and for an E that is not below every loss.
     """
     if len(points) > MAX_POINTS:
@@ -387,7 +415,7 @@ def fit(
         raise UserError(f"delta is {delta:g}; it must be finite and above 0")
     if bootstraps < 100:
         raise UserError(f"{bootstraps} bootstraps are too few for an interval: take 100 or more")
-    wanted = {law.name: law for law in (law_named(law) if isinstance(law, str) else law for law in laws)}
+    wanted = _laws_of(laws, points, parameters)
     if "chinchilla" in wanted:
         wanted.setdefault("extra", law_named("extra"))
     if irreducible is not None and len(points):
@@ -401,6 +429,9 @@ def fit(
         here = points.where(known)
         reasons = of_design if law.has_optimum or not len(points) else ()
         result = reasons or fit_law(here, law, delta, bootstraps, seed)
+        if isinstance(result, LawFit) and len(here) < len(points):
+            missing = f"{name}: {len(points) - len(here)} of {len(points)} rows lack a number in one of its columns."
+            result = replace(result, warnings=(*result.warnings, missing))
         if isinstance(result, LawFit):
             fitted[name] = held_out(result, here, seed)
         else:
@@ -409,9 +440,33 @@ def fit(
     return Fit(points, fitted, warnings, refused)
 
 
+def _laws_of(laws: Sequence[Law | str], points: Points, parameters: Sequence[str]) -> dict[str, Law]:
+    """Return the laws by name. Raises UserError for a wrong one, and for bounds of a parameter that no law has."""
+    declared = dict(bounds_of(text) for text in parameters)
+    wanted: dict[str, Law] = {}
+    for law in laws:
+        n_own = sum(isinstance(other, OwnLaw) for other in wanted.values())
+        if isinstance(law, str):
+            default = f"own_{n_own + 1}" if n_own else "own"
+            law = own_law(law, points, default, declared) if is_expression(law) else law_named(law)
+        if isinstance(law, OwnLaw) and law.name in (*LAWS, *wanted):
+            raise UserError(f"two laws are called {law.name}: give each a name of its own, as in 'mine: loss = ...'")
+        wanted[law.name] = law
+    known = [name for law in wanted.values() if isinstance(law, OwnLaw) for name in law.parameters]
+    if strange := [name for name in declared if name not in known]:
+        there = f"There are {', '.join(known)}" if known else "Bounds are of parameters of a law that is an expression"
+        raise UserError(f"no law has a parameter '{strange[0]}'.{nearest(strange[0], known)} {there}")
+    return wanted
+
+
+def _is_at(value: float, limits: tuple[float, float]) -> bool:
+    """Whether a value is at one of its limits, to rounding."""
+    return any(bool(np.isclose(value, limit, rtol=1e-12, atol=0)) for limit in limits if np.isfinite(limit))
+
+
 def effects_of(law: Law, points: Points) -> tuple[Effective, ...] | str:
     """Return what shifts N or D under a law at these points, or the reason why they do not identify it."""
-    if law.inputs[0] != "params":
+    if law.inputs[0] != "params" or isinstance(law, OwnLaw):
         return ()
     effects: list[Effective] = [*Precisions.all_of(points)]
     if "optimizer" in law.effects:
@@ -438,7 +493,7 @@ def fit_law(
     effects = effects_of(law, points)
     if isinstance(effects, str):
         return (effects,)
-    surface = Surface.of(law, points, effects)
+    surface = surface_of(law, points, effects)
     k, n_units, weights = surface.n_free, points.n_units, points.relative_weights
     if n_units < k + MIN_SPARE:
         least = k + MIN_SPARE
@@ -450,13 +505,13 @@ def fit_law(
     solution, delta = solver.solve(surface, weights, delta)
     best = solution.parameters[:1]
     condition = solver.condition(surface, best, weights)
-    form = surface.form(best)
-    if not condition < WORST_CONDITION:
+    if not condition < (WORST_OWN_CONDITION if isinstance(law, OwnLaw) else WORST_CONDITION):
         return (
             f"{law.name} is not determined by these points: the condition number is {condition:.1e}. "
-            "Vary what the law depends on more widely, and independently.",
+            + _undetermined(law, surface, best, weights),
         )
-    if form.alpha[0] <= 0 or form.beta[0] <= 0:
+    form = None if isinstance(law, OwnLaw) else surface.form(best)
+    if form is not None and (form.alpha[0] <= 0 or form.beta[0] <= 0):
         return (f"The loss does not fall with {law.inputs[int(form.alpha[0] > 0)]}: {law.name} says nothing here.",)
     of_unit = unit_indices(points.unit)
     starts = solution.parameters[: solver.MAX_LOCAL_OPTIMA]
@@ -487,9 +542,27 @@ def fit_law(
         residual=float(np.sqrt((weights * residual**2).sum() / max(len(points) - k, 1))),
         holdout=None,
         effects=effects,
-        warnings=_warnings(law, theta, effects),
+        warnings=(
+            *_warnings(law, theta, effects),
+            *(
+                [f"{law.name}: the condition number is {condition:.1e}. {_undetermined(law, surface, best, weights)}"]
+                if not condition < WORST_CONDITION
+                else []
+            ),
+        ),
     )
     return _calibrated(fitted, surface, best[0], of_unit, weights)
+
+
+def _undetermined(law: Law, surface: Surface, best: Floats, weights: Floats) -> str:
+    """Return which parameters the points hardly tell apart, and the remedy."""
+    remedy = "Vary what the law depends on more widely, and independently."
+    if not isinstance(law, OwnLaw):
+        return remedy
+    names = solver.least_determined(surface, best, weights)
+    if len(names) == 1:
+        return f"{names[0]} hardly changes the law at these rows. {remedy}"
+    return f"{', '.join(names[:-1])} and {names[-1]} can change together without changing the loss. {remedy}"
 
 
 def fit_by_squares(points: Points, law: Law) -> Floats:
@@ -533,18 +606,18 @@ def _intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the interval of each parameter, symmetric in the logarithm for coefficients and gamma.
 
-    That of E stays within its bounds.
+    It stays within the bounds of the parameter.
     """
     intervals = {}
     for i, (name, value) in enumerate(theta.items()):
-        in_logs = name in IN_LOGS
+        in_logs = law.is_in_logs(name) if name in law.parameters else name in IN_LOGS
         center = np.log(value) if in_logs else value
         half = widened * float(margin(np.asarray(center), np.log(refits[:, i]) if in_logs else refits[:, i], n_units))
         low, high = center - half, center + half
         intervals[name] = (float(np.exp(low)), float(np.exp(high))) if in_logs else (float(low), float(high))
-        if name == "E":  # at its bound no refit moves it, which does not mean that it is known
-            least, greatest = law.irreducible
-            low, high = (least, greatest) if value in law.irreducible else intervals[name]
+        if name in law.parameters:  # at its bound no refit moves it, which does not mean that it is known
+            least, greatest = law.limits(name)
+            low, high = (least, greatest) if _is_at(value, (least, greatest)) else intervals[name]
             intervals[name] = (max(low, least), min(high, greatest))
     return intervals
 
@@ -552,14 +625,16 @@ def _intervals(
 def _warnings(law: Law, theta: dict[str, float], effects: Sequence[Effective]) -> tuple[str, ...]:
     """Return the warnings about the fit of one law."""
     sentences = []
-    low, high = law.irreducible
-    if low < high and theta.get("E") in (low or np.nan, high):
-        side = "least" if theta["E"] == low else "greatest"
+    for name in law.parameters:
+        low, high = law.limits(name)
+        if low == high or not _is_at(theta[name], (low, high)) or (name, theta[name]) == ("E", 0):
+            continue
+        side = "least" if _is_at(theta[name], (low, -np.inf)) else "greatest"
         sentences.append(
-            f"E of {law.name} is at its bound, {theta['E']:g}, the {side} that was allowed: these runs ask for "
-            f"{'less' if side == 'least' else 'more'}. The intervals of its other numbers assume this E."
+            f"{name} of {law.name} is at its bound, {theta[name]:g}, the {side} that was allowed: these runs ask for "
+            f"{'less' if side == 'least' else 'more'}. The intervals of its other numbers assume this {name}."
         )
-    if theta.get("E") == 0 and low < high:
+    if theta.get("E") == 0 and law.irreducible[0] < law.irreducible[1]:
         sentences.append(
             f"E of {law.name} is at its bound, 0, and not identified: these runs do not show a loss that no model "
             "could beat. The intervals of its other numbers assume that E is 0, and are too narrow if it is not."
@@ -613,9 +688,11 @@ def _lack_of_fit(smaller: LawFit, rest: Points, test: Points, of: Points) -> Lac
 
     None if the intervals allow for the errors.
     """
-    columns = [[points.column(name) for name in smaller.law.inputs] for points in (rest, test, of)]
+    columns = [[points.column(name) for name in smaller.law.sizes] for points in (rest, test, of)]
+    if not columns[0]:
+        return None
     value, _, high = smaller.prediction_of(test)
     away = distance(columns[1], reach_of(columns[0]))
     rate = rate_of(np.log(value / test.loss), np.log(high / value), away)
-    freedom = len(smaller.theta) - smaller.floor_is_fixed
+    freedom = len(smaller.theta) - len(smaller.fixed)
     return LackOfFit(rate, reach_of(columns[2]), freedom) if rate > 0 else None

@@ -128,6 +128,19 @@ class Law:
         """Return the law with bounds for E, or with a fixed E if both are equal; itself if it has no E."""
         return replace(self, irreducible=bounds) if "E" in self.free else self
 
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """The inputs that are sizes of a run: beyond those of the fitted runs, the law is less certain."""
+        return self.inputs
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the least and the greatest value that a fit may give a parameter."""
+        return self.irreducible if name == "E" else (-np.inf, np.inf)
+
+    def is_in_logs(self, name: str) -> bool:
+        """Whether the interval of a parameter, also of one of an effect, is symmetric in its logarithm."""
+        return name in IN_LOGS
+
     def form(self, theta: npt.ArrayLike) -> Form:
         """Return the form of a theta (..., k); each of its numbers has shape (...)."""
         theta = np.asarray(theta, dtype=np.float64)
@@ -365,6 +378,8 @@ def law_named(name: str) -> Law:
     """
     if name.startswith("power_"):
         return power(name.removeprefix("power_"))
+    if "=" in name:
+        raise UserError(f"a law of your own needs a table's columns, so `lmexp fit` alone takes it: {name[:60]!r}")
     if name in ONE_QUESTION:
         raise UserError(f"{name} is no law of the losses of runs: `lmexp fit ... --law {name}` alone fits it")
     if name not in LAWS:

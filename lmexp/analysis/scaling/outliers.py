@@ -10,8 +10,8 @@ import numpy.typing as npt
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.fit import LawFit
+from lmexp.analysis.scaling.own_law import surface_of
 from lmexp.analysis.scaling.points import Points
-from lmexp.analysis.scaling.surface import Surface
 
 FAR_OFF = 6.0
 """Robust standard deviations: normal noise goes this far once in 500 million rows."""
@@ -22,7 +22,7 @@ MAX_NAMED = 5
 
 def deviations(law: LawFit, points: Points) -> Floats:
     """Return how many robust standard deviations each loss (n,) lies above the law; 0 if it is within MIN_OFF."""
-    residual = np.log(points.loss / law.fitted(points))
+    residual = np.nan_to_num(np.log(points.loss / law.fitted(points)))  # NaN where a column of the law has no number
     off = residual - np.median(residual)
     scale = solver.MAD_TO_DEVIATION * float(np.median(np.abs(off)))
     return np.where(np.abs(residual) < MIN_OFF, 0.0, off / max(scale, MIN_OFF / FAR_OFF))
@@ -30,7 +30,7 @@ def deviations(law: LawFit, points: Points) -> Floats:
 
 def theta_without(law: LawFit, points: Points, rows: npt.NDArray[np.bool_]) -> Floats:
     """Return the law's own parameters (k,) if it is fitted without some rows (n,)."""
-    surface = Surface.of(law.law, points, [effect.on(points) for effect in law.effects])
+    surface = surface_of(law.law, points, [effect.on(points) for effect in law.effects])
     solution, _ = solver.solve(surface, np.where(rows, 0.0, points.relative_weights), law.delta)
     return surface.theta(solution.parameters[:1])[0, : len(law.law.parameters)]
 

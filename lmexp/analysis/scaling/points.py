@@ -41,6 +41,12 @@ class Points:
     bits: dict[str, Floats] = field(default_factory=dict)
     """(n,) bits of the weights, activations and KV cache in training, each by its name in BITS_OF; only those that
     vary."""
+    others: dict[str, Floats] = field(default_factory=dict)
+    """Columns that a law of the user's names, (n,) each; NaN where there is no number."""
+    headings: dict[str, str] = field(default_factory=dict)
+    """The table's own names of params, tokens, flops and loss."""
+    table_columns: tuple[str, ...] = ()
+    """All columns of the table that the points were read from."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Rows that were left out: reason -> number of rows."""
     names: Texts | None = None
@@ -78,6 +84,10 @@ class Points:
             object.__setattr__(self, "weights", self._numbers("weights", self.weights))
         costs = {name: self._numbers(name, values, may_miss=True) for name, values in self.costs.items()}
         object.__setattr__(self, "costs", costs)
+        others = {name: np.asarray(values, dtype=np.float64) for name, values in self.others.items()}
+        for name, values in others.items():
+            self._check_length(name, values.shape)
+        object.__setattr__(self, "others", others)
 
     def _numbers(self, name: str, values: npt.ArrayLike, may_miss: bool = False) -> Floats:
         """Return a column as float64 (n,). Values must be finite and above 0, or NaN if `may_miss`."""
@@ -142,9 +152,22 @@ class Points:
         """Return the points with other units (n,), and a warning about it."""
         return replace(self, unit=unit, warnings=(*self.warnings, said))
 
+    @property
+    def names_of_columns(self) -> dict[str, str]:
+        """What a law may name -> the name of that column here: `N` -> `params`, if the table calls parameters N."""
+        sizes = ("params", "tokens", "flops") if self.has_sizes else ("flops",)
+        headings = {self.headings[name]: name for name in sizes if name in self.headings}
+        return headings | {name: name for name in (*sizes, *self.costs, *self.others)}
+
+    @property
+    def names_of_loss(self) -> set[str]:
+        """What a law may call the loss."""
+        return {"loss", self.headings.get("loss", "loss")}
+
     def column(self, name: str) -> Floats:
         """Return a column or a cost (n,) by its name. Raises UserError if there is none of that name."""
         known = {"params": self.params, "tokens": self.tokens, "flops": self.flops, "loss": self.loss, **self.costs}
+        known |= self.others
         if name not in known:
             raise UserError(f"there is no '{name}'{self._where}.{nearest(name, known)} There are {', '.join(known)}")
         return known[name]
@@ -164,6 +187,7 @@ class Points:
             optimizer=None if self.optimizer is None else self.optimizer[mask],
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[mask],
             costs=dict(costs),
+            others={name: values[mask] for name, values in self.others.items()},
             names=None if self.names is None else self.names[mask],
             weights=None if self.weights is None else self.weights[mask],
             lines=None if self.lines is None else self.lines[mask],

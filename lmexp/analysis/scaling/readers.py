@@ -7,7 +7,7 @@ parameters written as 1 (plausible.py). Runs without a result are left out and c
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import ONE_CONVENTION
 from lmexp.analysis.scaling.other_columns import EPOCHS, OPTIMIZERS, UNIQUE, varying
+from lmexp.analysis.scaling.own_expression import LOSS, names_in
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import BITS
@@ -74,6 +75,7 @@ def points_of_csv(
     scale: Mapping[str, float] | None = None,
     where: str | None = None,
     flops_alone: bool = False,
+    expressions: Sequence[str] = (),
 ) -> Points:
     """Read the points of a .csv, .tsv or Parquet file; `columns` and `scale` are those of points_of_frame.
 
@@ -84,7 +86,7 @@ def points_of_csv(
     an implausible number where a number is needed, with the line.
     """
     frame, lines = rows_of_table(file, where)
-    return points_of_frame(frame, columns, scale, str(file), lines, flops_alone)
+    return points_of_frame(frame, columns, scale, str(file), lines, flops_alone, expressions=expressions)
 
 
 def rows_of_table(file: Path, where: str | None = None) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
@@ -110,6 +112,7 @@ def points_of_frame(
     lines: npt.NDArray[np.int64] | None = None,
     flops_alone: bool = False,
     in_law: Collection[str] = (),
+    expressions: Sequence[str] = (),
 ) -> Points:
     """Return the points of a table with one run, or one milestone, per row.
 
@@ -119,7 +122,8 @@ def points_of_frame(
     that turn params, tokens, flops and loss into plain numbers and nats; a quantity with a factor is not questioned
     (plausible.py). `lines` (n,) are the line numbers of the rows in their file [default: counted from 1]. With
     `flops_alone`, a table may lack parameters and tokens, for a law in compute. No warning is about the columns
-    `in_law`, of which the law knows. Raises UserError as points_of_csv does.
+    `in_law`, of which the law knows. `expressions` are laws of the user's, whose columns are read too. Raises UserError
+    as points_of_csv does.
     """
     columns = dict(columns or {})
     chosen_unit, weighted_by = columns.pop("unit", None), columns.pop("weights", None)
@@ -140,13 +144,15 @@ def points_of_frame(
     if weighted_by is not None:
         said += f"; weights = {printable(weighted_by)}"
     high = float(sizes["loss"].max())
-    others = {folded: name for folded, name in headings.items() if name not in in_law and folded not in in_law}
     precision = headings.get("precision")
     several = _has(frame, precision) and frame[precision].nunique() > 1
+    others = _others(frame, named, expressions, table)
+    in_law = {*in_law, *(others if flops_alone else ())}  # laws of the user's alone know the columns that they name
+    questioned = {key: name for key, name in headings.items() if name not in in_law and key not in in_law}
     warnings = (
         f"Losses reach {high:.3g}: these are hardly nats per token." if high > MAX_LOSS else "",
         _repeats(sizes, frame, table.lines),
-        *(varying(frame, others, named, sizes) if "slug" not in frame else ()),  # a study says it itself
+        *(varying(frame, questioned, named, sizes) if "slug" not in frame else ()),  # a study says it itself
     )
     return Points(
         **sizes,
@@ -161,12 +167,26 @@ def points_of_frame(
         lines=table.lines,
         run_ids=frame["run_id"].astype(str).to_numpy(dtype=np.str_) if "run_id" in frame else None,
         units_named=unit is not None or chosen_unit == EACH_ROW,
+        others=others,
+        table_columns=tuple(map(str, frame.columns)),
+        headings={key: name for key, name in named.items() if key in rows.known},
         costs={name: table.costs(frame, headings[name]) for name in COSTS if _has(frame, headings.get(name))},
         left_out=rows.left_out,
         floor=_floor(frame, named["loss"], scale.get("loss", 1.0)),
         warnings=tuple(warning for warning in warnings if warning),
         source=f"{source}: {said}",
     )
+
+
+def _others(
+    frame: pd.DataFrame, named: Mapping[str, str], expressions: Sequence[str], table: "_Table"
+) -> dict[str, Floats]:
+    """Return the columns (n,) that laws of the user's name, besides params, tokens and FLOPs; NaN without a number."""
+    losses = {LOSS, named["loss"]}
+    wanted = {name for text in expressions for name in names_in(text, map(str, frame.columns), losses)}
+    others = [str(name) for name in frame.columns if str(name) in wanted - {*NAMES, *named.values()}]
+    columns = {name: table.numbers(frame, name) for name in others}
+    return {name: np.where(np.isfinite(values), values, np.nan) for name, values in columns.items()}
 
 
 def _bits(frame: pd.DataFrame, headings: Mapping[str, str], table: "_Table") -> dict[str, Floats]:
@@ -304,7 +324,12 @@ def numbers_of_points(frame: pd.DataFrame, name: str, points: Points, lines: npt
     return _Table(source, lines).numbers(frame, name)[np.searchsorted(lines, points.lines)]
 
 
-def points_of_study(study: Study, columns: Mapping[str, str] | None = None, in_law: Collection[str] = ()) -> Points:
+def points_of_study(
+    study: Study,
+    columns: Mapping[str, str] | None = None,
+    in_law: Collection[str] = (),
+    expressions: Sequence[str] = (),
+) -> Points:
     """Return the finished rows of a study, milestones included, as points; runs that did not finish are counted.
 
     The loss is per token, or in bits per byte if tokenizers differ. No warning is about the axes `in_law`, of which the
@@ -320,8 +345,9 @@ def points_of_study(study: Study, columns: Mapping[str, str] | None = None, in_l
     columns = {"loss": study.default_quality} | dict(columns or {})
     if reasons := obstacles(done, columns["loss"]):
         raise UserError(f"{study.name}: a law describes rows that compare; fit each part by itself. {reasons[0]}")
-    points = points_of_frame(table, columns, scale=dict.fromkeys(NAMES, 1.0), source=study.name)  # units are known
-    return replace(points, warnings=points.warnings + _mixtures(study, done, in_law))
+    known = dict.fromkeys(NAMES, 1.0)  # units
+    points = points_of_frame(table, columns, known, study.name, expressions=expressions)
+    return replace(points, warnings=points.warnings + _mixtures(study, done, (*in_law, *points.others)))
 
 
 def _mixtures(study: Study, done: pd.DataFrame, in_law: Collection[str]) -> tuple[str, ...]:

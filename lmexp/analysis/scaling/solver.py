@@ -251,6 +251,8 @@ def _best_of_grid(surface: Surface, weights: Floats, delta: float) -> Floats:
     In each cell only A and B are unknown, and (L - E)^(1/gamma) = A N^-alpha + B D^-beta is linear in them. They follow
     from weighted least squares, to first order in the residual, and are kept above 0.
     """
+    if (starts := surface.starts(weights, delta)) is not None:
+        return starts
     if len(surface) > GRID_POINTS:  # an even sample of the points sorted by value, whatever the order of the rows
         rows = np.lexsort((*surface.log_inputs, surface.log_loss))
         rows = rows[np.linspace(0, len(rows) - 1, GRID_POINTS).astype(int)]
@@ -334,6 +336,16 @@ def condition(surface: Surface, parameters: Floats, weights: Floats | None = Non
     [default: 1], identifies the parameters, whatever the noise; it is infinite if the Hessian is singular. A parameter
     at its bound is left out.
     """
+    return _directions(surface, parameters, weights)[0]
+
+
+def least_determined(surface: Surface, parameters: Floats, weights: Floats | None = None) -> list[str]:
+    """Return the working parameters that can change together with the least effect on the residuals, at (1, k)."""
+    return _directions(surface, parameters, weights)[1]
+
+
+def _directions(surface: Surface, parameters: Floats, weights: Floats | None) -> tuple[float, list[str]]:
+    """Return the condition number, and the parameters that the least determined direction is made of."""
     exact = replace(
         surface, log_loss=surface.log_loss + surface.residual(parameters)[0]
     )  # no residual, no second order
@@ -343,7 +355,9 @@ def condition(surface: Surface, parameters: Floats, weights: Floats | None = Non
     hessian = hessian[0][np.ix_(kept, kept)]
     diagonal = np.diagonal(hessian)
     if not np.isfinite(hessian).all() or diagonal.min() <= 0:
-        return float("inf")
+        return float("inf"), [surface.names[i] for i, part in zip(kept, diagonal, strict=True) if not part > 0]
     scale = np.sqrt(diagonal)
-    values = np.linalg.eigvalsh(hessian / np.outer(scale, scale))
-    return float(values[-1] / values[0]) if values[0] > 0 else float("inf")
+    values, vectors = np.linalg.eigh(hessian / np.outer(scale, scale))
+    part = np.abs(vectors[:, 0])
+    names = [surface.names[i] for i in kept[part > part.max() / 3]]
+    return (float(values[-1] / values[0]) if values[0] > 0 else float("inf")), names

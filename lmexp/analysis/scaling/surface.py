@@ -116,6 +116,10 @@ class Surface:
         low, high = self.bounds
         return (parameters <= low) | (parameters >= high)
 
+    def starts(self, weights: Floats, delta: float) -> Floats | None:
+        """Return working parameters (s, k) to descend from; None if the solver's grid finds them."""
+        return None
+
     def at(self, rows: Ints) -> "Surface":
         """Return the surface at some of its points, centred at the means of these points."""
         effects = tuple(effect.at(rows) for effect in self.effects)
@@ -161,7 +165,7 @@ class Surface:
 
     def objective(self, parameters: Floats, weights: Floats, delta: float) -> Floats:
         """Return the weighted sum of Huber's loss of the residuals (batch,), weights (batch, n)."""
-        return _huber(self.residual(parameters), weights, delta)
+        return huber(self.residual(parameters), weights, delta)
 
     def jacobian(self, parameters: Floats) -> Floats:
         """Return the derivatives (n, k) of the residuals by the parameters (k,)."""
@@ -242,7 +246,7 @@ class Surface:
                 mixed = -(pulled * move.first).sum(axis=1)
                 inner[:, at_exponent, place] += mixed
                 inner[:, place, at_exponent] += mixed
-        return _huber(at.residual, weights, delta), gradient, hessian
+        return huber(at.residual, weights, delta), gradient, hessian
 
 
 class _Move(NamedTuple):
@@ -280,7 +284,7 @@ class _Values:
     residual: Floats
 
 
-def _huber(residual: Floats, weights: Floats, delta: float) -> Floats:
+def huber(residual: Floats, weights: Floats, delta: float) -> Floats:
     """Return the weighted sum (batch,): r^2/2 up to delta, delta (|r| - delta/2) beyond."""
     pull = np.clip(residual, -delta, delta)
     return np.einsum("bn,bn->b", weights, pull * (residual - pull / 2))

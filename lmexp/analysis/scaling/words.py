@@ -29,7 +29,8 @@ def headline(answer: Answer) -> list[str]:
         first = answer.bought[0]
         amount = f"{in_cost(first.amount, answer.cost)} of {column(answer.cost).title}"
         said.append(f"{amount} buy a loss of {estimate_text(first.loss, loss_text)}.")
-    for row in [row for row in answer.best if row.by == law.law.name][:1]:
+    for_size = answer.fit.trusted_for_size
+    for row in [row for row in answer.best if for_size and row.by == for_size.law.name][:1]:
         said += _best_size(answer, row)
     if held and len(answer.fit.laws) > 1:
         off = f"{held.mean_absolute_error:.2%} off on average"

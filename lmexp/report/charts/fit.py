@@ -38,7 +38,11 @@ def fit_charts(answer: Answer) -> dict[str, alt.LayerChart]:
     """Return the charts that a fit has, by name."""
     if answer.cost:
         return {"loss": cost_chart(answer), "residuals": residual_chart(answer)}
-    charts = {"loss": loss_chart(answer), "sizes": size_chart(answer)}
+    if not answer.points.has_sizes:
+        return {"residuals": residual_chart(answer)}
+    charts = {"loss": loss_chart(answer)}
+    if answer.best:
+        charts["sizes"] = size_chart(answer)
     if any(approach.parabolas for approach in answer.approaches.values()):
         charts["isoflop"] = isoflop_chart(answer)
     return charts | {"residuals": residual_chart(answer)}
@@ -72,7 +76,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
         .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), tooltip=[*tooltip, "unit:N"])
     )
     return styled(
-        [*_bands(lines, "flops", list(laws), answer), marks, *_floor(answer)],
+        [*(_bands(lines, "flops", list(laws), answer) if lines else []), marks, *_floor(answer)],
         json.dumps("loss, and the lowest loss predicted for each budget"),
         HEIGHT,
         "Loss of each run against its compute, with the lowest loss that each law predicts and its interval",

@@ -8,6 +8,7 @@ from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.checks import flops_per_token
 from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.analysis.scaling.laws import Price
+from lmexp.analysis.scaling.own_law import OwnLaw
 from lmexp.report.values import json_value
 
 
@@ -93,7 +94,11 @@ def _law(law: LawFit, price: Price) -> dict[str, Any]:
         "widened": law.widened,
         "simulated_coverage": law.coverage,
         "lack_of_fit": None if law.lack_of_fit is None else law.lack_of_fit.rate,
-        "at_bound": ["E"] if law.floor_is_at_bound else [],
+        "expression": law.law.expression.text if isinstance(law.law, OwnLaw) else None,
+        "columns": list(law.law.inputs),
+        "fixed": list(law.fixed),
+        "at_bound": list(law.at_bound),
+        "bounds": {name: list(law.law.limits(name)) for name in law.law.parameters},
         "irreducible_bounds": list(law.law.irreducible) if "E" in law.theta else None,
         "objective": law.objective,
         "delta": law.delta,

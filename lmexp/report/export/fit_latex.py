@@ -36,9 +36,9 @@ def fit_latex(answer: Answer) -> str:
             exponents = law.exponents(answer.price).items()
             rows += [(key, float(one.value), None, (float(one.low), float(one.high))) for key, one in exponents]
         for i, (key, value, error, (low, high)) in enumerate(rows):
-            bound = key == "E" and law.floor_is_at_bound
+            bound = key in law.at_bound
             interval = "not identified" if bound else f"{_number(low)} to {_number(high)}"
-            if fixed := key == "E" and law.floor_is_fixed:
+            if fixed := key in law.fixed:
                 interval = "fixed"
             spread = "" if error is None or bound or fixed else _number(error)
             label = _text(name) if i == 0 else ""

@@ -88,6 +88,8 @@ def _question(document: Mapping[str, Any]) -> str:
     asked = {name: law.get("irreducible_bounds") for name, law in document.get("laws", {}).items()}
     also: list[Any] = [runs] if runs else []
     also += [asked] if any(bounds not in (None, [0.0, None]) for bounds in asked.values()) else []
+    own = [[law["expression"], law["bounds"]] for law in document.get("laws", {}).values() if law.get("expression")]
+    also += [own] if own else []
     return json.dumps([budgets, amounts, deltas, *also, [document.get(key) for key in keys]])
 
 

@@ -120,13 +120,15 @@ def law_rows(answer: Answer) -> Rows:
     for name, law in answer.fit.laws.items():
         for i, (parameter, value) in enumerate(law.theta.items()):
             low, high = law.intervals[parameter]
-            if parameter.startswith("ln_"):  # a factor or a rate reads better than its logarithm
+            if (
+                parameter.startswith("ln_") and parameter not in law.law.parameters
+            ):  # a factor or a rate reads better than its logarithm
                 parameter = parameter.removeprefix("ln_")
                 value, low, high = (float(np.exp(part)) for part in (value, low, high))
             interval = f"{number(low)} to {number(high)}"
-            if parameter == "E" and law.floor_is_at_bound:
+            if parameter in law.at_bound:
                 interval = "at its bound, not identified"
-            if parameter == "E" and law.floor_is_fixed:
+            if parameter in law.fixed:
                 interval = "fixed"
             rows.append((name if i == 0 else "", parameter, number(value), interval))
     for name, approach in answer.approaches.items():
