@@ -12,10 +12,12 @@ from lmexp.errors import UserError
 if TYPE_CHECKING:
     from lmexp.api import fit, fit_relation, forecast, frontier, load, plan, report, reproduce, run, sweep, versus
     from lmexp.launch.policy import Policy
+    from lmexp.study.stop_if import StopIf
 
 __version__ = "0.2.0"
 __all__ = [
     "Policy",
+    "StopIf",
     "UserError",
     "__version__",
     "fit",
@@ -38,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from lmexp.launch.policy import Policy
 
         return Policy
+    if name == "StopIf":
+        from lmexp.study.stop_if import StopIf
+
+        return StopIf
     if name in __all__:
         from lmexp import api
 

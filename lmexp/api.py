@@ -504,8 +504,9 @@ def _run(
     """Resolve and run, with the plan and the progress on standard error if `verbose`."""
     if looks is None:
         return _run_resolved(_resolve(name, overrides, folder, output_dir, config_dir, verbose), policy, verbose)
-    from lmexp.study.seeds import cost_of_looks, resolve_with_looks, run_with_looks
+    from lmexp.study.seeds import check_policy, cost_of_looks, resolve_with_looks, run_with_looks
 
+    check_policy(policy)
     say = _say(verbose)
     resolved = resolve_with_looks(name, overrides, looks, _outputs(output_dir), _path(config_dir), folder, say)
     for line in cost_of_looks(resolved) if verbose else []:

@@ -126,6 +126,13 @@ class PolicyOptions:
     max_flops: Annotated[
         float | None, typer.Option(min=0, help="Start no run if all runs together would then exceed this many FLOPs.")
     ] = None
+    stop_if: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPRESSION",
+            help='Stop a run as soon as this is true, as in "predicted_loss > 4" or "share > 0.2 and loss > 5".',
+        ),
+    ] = None
 
     def parse(self) -> "Policy":
         """Return the policy. Raises UserError for an option that cannot be read."""
@@ -133,7 +140,12 @@ class PolicyOptions:
 
         stop, retries = parse_on_failure(self.on_failure)
         seconds = None if self.timeout is None else parse_duration(self.timeout)
-        return Policy(stop, retries, seconds, self.max_hours, self.max_dollars, self.max_flops)
+        rule = None
+        if self.stop_if is not None:
+            from lmexp.study.stop_if import StopIf
+
+            rule = StopIf(self.stop_if)
+        return Policy(stop, retries, seconds, self.max_hours, self.max_dollars, self.max_flops, rule)
 
 
 @dataclass(frozen=True)

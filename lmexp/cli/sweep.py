@@ -30,9 +30,11 @@ def sweep(
     """Run a sweep: check every cell, print the plan, run what is not done, report. Run it again to resume."""
     from lmexp.resolve.sweep import resolve_sweep
     from lmexp.study.run import resolve_to_run
-    from lmexp.study.seeds import resolve_with_looks
+    from lmexp.study.seeds import check_policy, resolve_with_looks
 
     parsed, rule, overrides = policy.parse(), seeds.parse(), overrides or []
+    if rule:
+        check_policy(parsed)
     if detach:  # resolve here too, so that wrong input is reported before anything starts
         if rule:
             resolved = resolve_with_looks(name, overrides, rule, common.output_dir, common.config_dir, say=say)

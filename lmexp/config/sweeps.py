@@ -75,6 +75,9 @@ class Pruning(Section):
     """One of this many trials that have reached a rung goes on. Until as many have reached it, all of them go on."""
     start: Annotated[float, Field(gt=0, lt=1)] = Field(0.25, alias="from")
     """The first rung."""
+    by: Literal["measured", "predicted"] = "measured"
+    """What is compared: the quality at the rung, or the final loss that is predicted there. A run without a prediction
+    goes on."""
 
     @property
     def rungs(self) -> list[float]:

@@ -6,25 +6,32 @@ trial is compared at the highest rung that it has reached, whenever its curve gr
 first, and continued because there was nothing to compare it with, is stopped once enough better ones have reached it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lmexp.config.sweeps import SearchSpec
 from lmexp.resolve.planned import PlannedRun
+from lmexp.runs.directory import RunDir
 from lmexp.runs.pruned import Pruned
 
 NEARLY = 1e-9
 
 
+Predict = Callable[[RunDir, float], float | None]
+"""From a run and a share of its budget to the final loss that its curve up to there predicts; None if it does not."""
+
+
 class Halving:
     """Compares the runs of a search while they train."""
 
-    def __init__(self, spec: SearchSpec) -> None:
+    def __init__(self, spec: SearchSpec, predict: Predict | None = None) -> None:
         assert spec.prune is not None, "a search that prunes"
         ((self.objective, direction),) = spec.objectives.items()
         self.rungs, self._reduction = spec.prune.rungs, spec.prune.reduction
+        self._predict = predict if spec.prune.by == "predicted" else None
+        assert self._predict or spec.prune.by == "measured", "something predicts"
         self._sign = 1 if direction == "minimize" else -1
-        self._read: dict[str, tuple[tuple[int, int], list[float]]] = {}
-        """By run: the time and the size of its curve's file, and its values at the rungs."""
+        self._read: dict[str, tuple[tuple[int, int], list[tuple[float, float]]]] = {}
+        """By run: the time and the size of its curve's file, and its shares and values at the rungs."""
         self._judged: dict[str, tuple[int, int]] = {}
         """By run: the time and the size of the curve that was judged last."""
 
@@ -35,17 +42,34 @@ class Halving:
             return None
         self._judged[planned.identity] = self._read[planned.identity][0]
         rung = len(mine) - 1
-        there = [values[rung] for run in runs if len(values := self.values(run)) > rung]
+        value = self._compared(planned, rung)
+        there = [other for run in runs if (other := self._compared(run, rung)) is not None]
         keep = len(there) // self._reduction
-        if not keep:
+        if value is None or not keep:
             return None
-        last = sorted(there, key=lambda value: self._sign * value)[keep - 1]
-        if self._sign * mine[rung] <= self._sign * last:
+        last = sorted(there, key=lambda other: self._sign * other)[keep - 1]
+        if self._sign * value <= self._sign * last:
             return None
-        return Pruned(self.rungs[rung], self.objective, mine[rung], last, keep, len(there)).sentence
+        what = "predicted_loss" if self._predict else self.objective
+        return Pruned(self.rungs[rung], what, value, last, keep, len(there)).sentence
 
     def values(self, planned: PlannedRun) -> list[float]:
         """Return a run's value at each rung that it has reached: the first evaluation at or after the rung."""
+        return [value for _, value in self._reached(planned)]
+
+    def _compared(self, planned: PlannedRun, rung: int) -> float | None:
+        """Return what a run is compared by at a rung: its value, or its final loss, predicted unless it is known."""
+        reached = self._reached(planned)
+        if len(reached) <= rung:
+            return None
+        share, value = reached[rung]
+        if self._predict is None:
+            return value
+        rows = planned.run.read_record()
+        return rows[-1].get(self.objective) if rows else self._predict(planned.run, share)
+
+    def _reached(self, planned: PlannedRun) -> list[tuple[float, float]]:
+        """Return the share of the budget and the value of the first evaluation at or after each rung."""
         try:
             file = (planned.run.path / "metrics.jsonl").stat()
         except OSError:
@@ -53,18 +77,18 @@ class Halving:
         stamp = file.st_mtime_ns, file.st_size
         known = self._read.get(planned.identity)
         if known is None or known[0] != stamp:
-            known = self._read[planned.identity] = stamp, self._values(planned)
+            known = self._read[planned.identity] = stamp, self._evaluations(planned)
         return known[1]
 
-    def _values(self, planned: PlannedRun) -> list[float]:
+    def _evaluations(self, planned: PlannedRun) -> list[tuple[float, float]]:
         length = planned.horizon
         clock, whole = ("seconds", length.seconds) if length.tokens is None else ("tokens", float(length.tokens))
         assert whole is not None, "a budget is work or time"
         scored = [point for point in planned.run.read_curve() if self.objective in point and clock in point]
-        values = []
+        reached = []
         for rung in self.rungs:
-            there = [point[self.objective] for point in scored if point[clock] >= (rung - NEARLY) * whole]
+            there = [point for point in scored if point[clock] >= (rung - NEARLY) * whole]
             if not there:
                 break
-            values.append(there[0])
-        return values
+            reached.append((there[0][clock] / whole, there[0][self.objective]))
+        return reached

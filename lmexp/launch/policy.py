@@ -2,17 +2,31 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from lmexp.errors import UserError
+from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
 
 MAX_LOST_RETRIES = 2
 """How often in a row a run is started again after its process vanished without writing a new checkpoint."""
 UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
+class StopRule(Protocol):
+    """Decides which runs are stopped before their end."""
+
+    name: str
+    """The end of every reason that it gives."""
+
+    def why(self, run: RunDir, folder: Path) -> str | None:
+        """Return why a run of the sweep in `folder` should be stopped, beginning with PRUNED, or None; often called."""
+
+
 @dataclass(frozen=True)
 class Policy:
-    """How a sweep handles failures, and what it may spend."""
+    """How a sweep handles failures and hopeless runs, and what it may spend."""
 
     stop_at_failure: bool = False
     """Whether no further run starts after one has failed."""
@@ -24,6 +38,12 @@ class Policy:
     """Hours that all runs may take together, earlier calls included; None means any number."""
     max_dollars: float | None = None
     max_flops: float | None = None
+    stop_if: StopRule | None = None
+    """Which runs are stopped while they train; None means none."""
+
+    def has_given_up(self, state: State) -> bool:
+        """Whether the present rule has stopped a run, now or in an earlier call. It is not started again then."""
+        return self.stop_if is not None and state.is_pruned and (state.reason or "").endswith(self.stop_if.name)
 
 
 def parse_on_failure(text: str) -> tuple[bool, int]:

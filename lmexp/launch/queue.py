@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, Handle, open_engine
+from lmexp.launch.halving import Predict
 from lmexp.launch.pending import Listed, Source, enqueue, is_pending
 from lmexp.launch.policy import MAX_LOST_RETRIES, Policy
 from lmexp.launch.probe import known_probes
@@ -72,8 +73,12 @@ class _Tries:
     """How often in a row it vanished without a new checkpoint."""
 
 
-def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) -> list[State]:
+def run_sweep(
+    sweep: Sweep, listener: Listener, policy: Policy | None = None, predict: Predict | None = None
+) -> list[State]:
     """Run what a sweep has not run yet, and return the state of every run, in the sweep's order.
+
+    `predict` is for a search that compares its trials by predicted final losses.
 
     Raises UserError, before anything starts, if the outputs cannot be written. On Ctrl-C, or on `lmexp cancel`, the
     running runs are stopped and marked cancelled, and KeyboardInterrupt is raised.
@@ -82,7 +87,9 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     policy = policy or Policy()
     ledger = Ledger(policy, lambda planned: known_probes([planned], sweep.folder.parent)[0])
     ledger.check(sweep.examples)
-    pending = [planned for planned in sweep.runs if is_pending(planned)]
+    pending = [
+        planned for planned in sweep.runs if is_pending(planned) and not policy.has_given_up(planned.run.read_state())
+    ]
     # The runs of a search are not known yet; each needs at least as much disk as the smallest.
     _check_disk(sweep, pending if sweep.search is None else sweep.search.corners[:1] * sweep.search.spec.trials)
     engine = open_engine(sweep)
@@ -95,7 +102,7 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     except OSError as error:
         raise UserError(f"cannot write in {sweep.folder}: {error.strerror or error}") from None
     with coordinating(sweep.folder):
-        source = _source(sweep)
+        source = _source(sweep, predict)
         for planned in sweep.runs:
             ledger.ended(planned, planned.run.read_state())
         Coordinator(source, engine, listener, policy, ledger, sweep.folder, before).run()
@@ -104,12 +111,12 @@ def run_sweep(sweep: Sweep, listener: Listener, policy: Policy | None = None) ->
     return [planned.run.read_state() for planned in sweep.runs]
 
 
-def _source(sweep: Sweep) -> Source:
+def _source(sweep: Sweep, predict: Predict | None) -> Source:
     if sweep.search is None:
         return Listed(sweep.runs)
     from lmexp.launch.search import Search  # imports Optuna, which is an extra
 
-    return Search(sweep)
+    return Search(sweep, predict)
 
 
 class Coordinator:
@@ -173,7 +180,7 @@ class Coordinator:
         batch: list[PlannedRun] = []
         while not self._closed and (planned := self._source.peek()) is not None:
             state = planned.run.read_state()
-            if self._source.has_answer(planned, state):
+            if self._source.has_answer(planned, state) or self._policy.has_given_up(state):
                 self._end(self._source.pop(), state)
             elif handle := self._engine.adopt(planned, state):
                 self._begin(self._source.pop(), handle)
@@ -286,8 +293,13 @@ class Coordinator:
             self._source.put_back(planned)
 
     def _hopeless(self) -> dict[str, tuple[StateName, str]]:
-        """Return the runs that the source wants to stop, by name, with the state and reason they get."""
-        reasons = {one.planned.run.name: self._source.hopeless(one.planned) for one in self._running}
+        """Return the runs that the source or the policy wants to stop, by name, with the state and reason they get."""
+        rule = self._policy.stop_if
+        reasons = {
+            one.planned.run.name: self._source.hopeless(one.planned)
+            or (rule.why(one.planned.run, self._folder) if rule else None)
+            for one in self._running
+        }
         return {name: ("cancelled", why) for name, why in reasons.items() if why}
 
     def _late(self) -> dict[str, tuple[StateName, str]]:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
 from lmexp.errors import UserError
 from lmexp.files import hash_text
-from lmexp.launch.halving import Halving
+from lmexp.launch.halving import Halving, Predict
 from lmexp.launch.pending import enqueue, is_pending
 from lmexp.launch.slots import slots_of
 from lmexp.resolve.planned import PlannedRun, Sweep
@@ -48,14 +48,14 @@ class Search:
     as in any sweep, by a new trial that replaces it.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, predict: Predict | None = None) -> None:
         """Open the study of this search in the sweep's folder, which exists. Raises UserError if it is damaged."""
         assert sweep.search is not None, "a search has a spec"
         self._sweep, self._search = sweep, sweep.search
         self._spec = sweep.search.spec
         self._space = {key: _distribution(axis) for key, axis in self._spec.space.items()}
         self._places = _places(sweep)
-        self._halving = Halving(self._spec) if self._spec.prune else None
+        self._halving = Halving(self._spec, predict) if self._spec.prune else None
         self._runs: dict[int, PlannedRun | None] = {}
         """The run of each trial; None if it cannot run."""
         self._waiting: deque[int] = deque()

@@ -63,6 +63,8 @@ def _check_search(search: SearchSpec) -> None:
             f"sweep.search.prune compares trials while they train: it needs a single objective, "
             f"one of {', '.join(QUALITIES)}"
         )
+    if search.prune and search.prune.by == "predicted" and search.objectives != {"loss": "minimize"}:
+        raise UserError("sweep.search.prune.by=predicted compares predicted losses: its objective is {loss: minimize}")
 
 
 def _check_comparable(search: SearchSpec, runs: Sequence[PlannedRun], resolver: RunResolver) -> None:

@@ -12,7 +12,7 @@ RESULTS = {"done", "oom", "diverged", "timeout"}
 WAITING = {"queued", "running", "preempted"}
 """States of runs that have not ended yet."""
 PRUNED = "pruned at "
-"""The reason of a cancelled run begins with this if a search gave the run up."""
+"""The reason of a cancelled run begins with this if a search or --stop-if gave the run up."""
 STALE_SECONDS = 60.0
 """If the heartbeat of a running run is older than this, its process is gone."""
 
@@ -68,7 +68,7 @@ class State:
 
     @property
     def is_pruned(self) -> bool:
-        """Whether a search gave the run up. Such a run has no record, but it did not fail either."""
+        """Whether a search or --stop-if gave the run up. Such a run has no record, but it did not fail either."""
         return self.state == "cancelled" and (self.reason or "").startswith(PRUNED)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmexp.launch.halving import Predict
 from lmexp.launch.policy import Policy
 from lmexp.launch.processes import warm_up
 from lmexp.launch.queue import Listener, run_sweep
@@ -13,6 +14,7 @@ from lmexp.launch.slots import busy_warning
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
+from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
 from lmexp.runs.scores import failed_metrics
@@ -126,7 +128,7 @@ def run_resolved(
     done_before = [planned for planned in resolved.runs if planned.run.read_state().state in RESULTS]
     if len(done_before) < len(resolved.runs) and (warning := busy_warning(resolved.runs)):
         say(warning)
-    states = run_sweep(resolved, listener or Quiet(), policy or Policy())
+    states = run_sweep(resolved, listener or Quiet(), policy or Policy(), _predict(resolved))
     for planned in done_before:
         attach_to_agent(planned.run, planned.config, say)
     # A run that was started by itself may lie in another sweep's folder, where it was done before.
@@ -138,6 +140,22 @@ def run_resolved(
         skipped=tuple(resolved.skipped),
         warnings=tuple(resolved.warnings),
     )
+
+
+def _predict(resolved: Sweep) -> Predict | None:
+    """Return what predicts final losses, for a search that compares its trials by them; None otherwise."""
+    prune = resolved.search.spec.prune if resolved.search else None
+    if prune is None or prune.by == "measured":
+        return None
+    from lmexp.analysis.final_loss.predict import FinalLossPredictor, Prediction
+
+    predictor = FinalLossPredictor(resolved.folder)
+
+    def predict(run: RunDir, share: float) -> float | None:
+        made = predictor.predict(run, share)
+        return made.loss if isinstance(made, Prediction) else None
+
+    return predict
 
 
 def _result(planned: PlannedRun, state: State) -> RunResult:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lmexp.analysis.effects.looks import START, Look, look_in_words, looks_of
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.launch.policy import Policy
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.columns import column
@@ -45,6 +46,12 @@ def look_rule(seeds: str | None, difference: float | None, cap: int | None, qual
         return LookRule(quality=quality, difference=difference, cap=cap)
     except ValidationError as problem:
         raise UserError(str(problem)) from None
+
+
+def check_policy(policy: Policy | None) -> None:
+    """Raise UserError for a policy under which runs may end without a result to look at."""
+    if policy and policy.stop_if:
+        raise UserError("--stop-if and --seeds auto do not go together: a run that was stopped has no result")
 
 
 def resolve_with_looks(

@@ -66,6 +66,29 @@ def test_a_curve_that_has_not_grown_is_not_read_again(runs: list[PlannedRun], mo
         assert judge.verdict(runs[2], runs) is None
 
 
+def test_predicted_final_losses_are_compared_and_a_run_without_one_goes_on(runs: list[PlannedRun]):
+    finals: list[float | None] = [3.0, 2.0, None, 4.0]
+    shares = []
+
+    def predict(run: RunDir, share: float) -> float | None:
+        shares.append(share)
+        return finals[[planned.run for planned in runs].index(run)]
+
+    spec = {"trials": 9, "space": SPACE, "prune": {"by": "predicted"}}
+    judge = Halving(SearchSpec.model_validate(spec), predict)
+    for planned, loss in zip(runs[:3], [1.0, 5.0, 9.0], strict=True):  # at the rung, the order is another one
+        points(planned, loss)
+    assert [judge.verdict(planned, runs) for planned in runs[:3]] == [None, None, None]  # two are not three
+    points(runs[3], 1.0)
+    assert judge.verdict(runs[3], runs) == (
+        "pruned at 25 % of its budget: predicted_loss 4.0000 is not among the best 1 of 3 (2.0000 would be)"
+    )
+    assert set(shares) == {0.25}
+    runs[3].run.write_record([{"run_id": "r", "loss": 1.5}])  # a finished run counts with what it reached
+    runs[1].run.append_point({"step": 2, "train_loss": 9.0})
+    assert "2.0000 is not among the best 1 of 3 (1.5000 would be)" in (judge.verdict(runs[1], runs) or "")
+
+
 def test_accuracy_is_better_when_higher_and_a_budget_of_seconds_has_its_rungs_in_time(small: list[str], tmp_path: Path):
     words = [*small, "seed=range(3)", "budget.tokens=null", "budget.seconds=2"]
     runs = resolve_sweep(None, words, tmp_path / "outputs", name="s").runs

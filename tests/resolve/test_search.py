@@ -31,6 +31,8 @@ REFUSED: list[tuple[dict[str, Any], list[str], str]] = [
     ({}, ["optim.lr=1e-3", "model.n_layers=1"], "nothing is left to search"),
     ({"prune": {"from": 0.1}}, ["evaluation.every=0.5"], "set evaluation.every=0.1 or less, or prune.from=0.5"),
     ({"prune": {}}, ["schedule=wsd", "budget.milestones=[0.5]"], "goes back on its curve after each milestone"),
+    ({"prune": {"by": "predicted"}, "objectives": {"accuracy": "maximize"}}, [], "its objective is {loss: minimize}"),
+    ({"prune": {"by": "foretold"}}, [], "prune.by=foretold: input should be 'measured' or 'predicted'"),
     ({"prune": {}, "objectives": {"train_flops": "minimize"}}, [], "single objective, one of loss"),
     ({"prune": {}, "objectives": {"loss": "minimize", "tokens": "minimize"}}, [], "single objective"),
 ]

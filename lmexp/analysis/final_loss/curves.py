@@ -17,6 +17,8 @@ Kind = Literal["loss", "train_loss"]
 """Which losses a curve consists of: those of evaluations, or those of training batches."""
 SMOOTHED = 0.2
 """A training loss is the mean over this share of the steps that led to it: one batch says little."""
+SLACK = 0.005
+"""A share of the budget so much later counts as the same: an evaluation comes at the first step after its share."""
 MAX_POINTS = 25
 """A longer curve is thinned to this many points, evenly: neighbours say nearly the same."""
 
@@ -40,7 +42,7 @@ class LossCurve:
 
     def up_to(self, share: float) -> "LossCurve":
         """Return the curve as it was at a share of the budget, thinned, without the final loss."""
-        there = np.flatnonzero(self.share <= share + 1e-9)
+        there = np.flatnonzero(self.share <= min(share + SLACK, 1.0))
         if len(there) > MAX_POINTS:
             there = there[np.unique(np.linspace(0, len(there) - 1, MAX_POINTS).astype(int))]
         return replace(self, share=self.share[there], loss=self.loss[there], final=None)
@@ -49,7 +51,7 @@ class LossCurve:
     def whole(self) -> "LossCurve":
         """The curve of a finished run, thinned; its last point is the final loss."""
         assert self.final is not None, "the run has finished"
-        before = self.up_to(1 - 1e-6)
+        before = self.up_to(1 - SLACK - 1e-6)
         return replace(before, share=np.append(before.share, 1.0), loss=np.append(before.loss, self.final))
 
 

@@ -24,7 +24,7 @@ from itertools import product
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.final_loss.curves import LossCurve
+from lmexp.analysis.final_loss.curves import SLACK, LossCurve
 from lmexp.config.schedules import ScheduleConfig, factor
 
 SHAPES = tuple(product((0.2, 0.4, 0.6, 0.9), (1.0, 4.0, 16.0, 64.0), (0.3, 1.0), (0.3, 0.7)))
@@ -94,7 +94,7 @@ class SharedLaw:
         None if it has no point up to the share.
         """
         curve = self.curves[index]
-        beginning = curve.up_to(min(share, 1 - 1e-6))
+        beginning = curve.up_to(min(share, 1 - SLACK - 1e-6))
         if not len(beginning.share) or curve.final is None:
             return None
         return float(np.log(self.predict(beginning, self.without_each[index]) / curve.final))

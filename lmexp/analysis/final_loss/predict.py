@@ -26,7 +26,7 @@ from lmexp.analysis.phrases import listed
 from lmexp.analysis.scaling.bootstrap import student
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
-from lmexp.runs.directory import RunDir
+from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.find import runs_of
 from lmexp.runs.record import Row, is_number
 
@@ -139,9 +139,11 @@ class FinalLossPredictor:
     def _look(self) -> None:
         """Read the runs that have finished since the last call."""
         before = len(self._finished)
-        for run in runs_of(self._folder):
-            if run.path not in self._finished and run.read_state().state == "done":
-                self._finished[run.path] = self._read(run)
+        # The runs of earlier commands lie in the same folder, and may be comparable too.
+        for run in [*runs_of(self._folder), *runs_in(self._folder)]:
+            place = run.path.resolve()
+            if place not in self._finished and run.read_state().state == "done":
+                self._finished[place] = self._read(run)
         if len(self._finished) > before:
             self._laws.clear()
             self._errors.clear()
