@@ -25,6 +25,19 @@ def test_the_exponents_of_the_best_rate(own: float):
 
 
 @pytest.mark.slow
+def test_the_exponents_of_as_many_groups_as_numbers_which_rest_on_the_noise_of_runs_alone():
+    asked = Asked("learning_rate")
+    held = {"a": 0, "b": 0}
+    for seed in range(STUDIES):
+        table = rate_grid(noise=0.01, seed=seed, sizes=(1e7, 1e9))
+        three = table[(table["params"] < 1e8) | (table["tokens"] < 2e10)]
+        intervals = fit_relation(rows_of_frame(three, in_law=asked.columns), asked).formulas[0].intervals
+        for name, truth in (("a", -0.713), ("b", 0.307)):
+            held[name] += intervals[name][0] < truth < intervals[name][1]
+    assert min(held.values()) >= FEWEST and max(held.values()) < STUDIES, held
+
+
+@pytest.mark.slow
 def test_the_numbers_of_the_score_by_the_loss():
     held = dict.fromkeys(SIGMOID, 0)
     for seed in range(STUDIES):

@@ -1,9 +1,12 @@
 """A score from the loss and a loss from the size: both steps against scipy, and their interval against simulations."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
+import lmexp
 from lmexp.analysis.scaling.laws import chinchilla
 from lmexp.analysis.scaling.relations.downstream import fit_downstream
 from lmexp.analysis.scaling.relations.fit import Asked, fit_relation
@@ -92,3 +95,12 @@ def test_percent_is_read_as_percent_and_gives_the_same_curve():
 def test_scores_that_the_curve_cannot_describe_are_refused(change, said: str):
     with pytest.raises(UserError, match=said):
         fitted(change(scored_runs(noise=1)))
+
+
+def test_python_gives_the_same_fit_as_the_rows_and_a_file(tmp_path: Path):
+    table = scored_runs(noise=1)[["loss", "accuracy"]]
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    ours = [lmexp.fit_relation(data, "downstream", score="accuracy") for data in (table, tmp_path / "runs.csv")]
+    assert ours[0].formulas == ours[1].formulas == fitted(table).formulas
+    with pytest.raises(UserError, match="Did you mean 'downstream'"):
+        lmexp.fit_relation(table, "downstrem")
