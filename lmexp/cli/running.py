@@ -34,7 +34,11 @@ def run_looks_and_report(resolved: "Sweep", policy: "Policy", as_json: bool) -> 
     from lmexp.study.seeds import cost_of_looks, run_with_looks
 
     say_all(cost_of_looks(resolved))
-    result = run_with_looks(resolved, lambda batch: run_with_progress(batch, policy), say)
+    try:
+        result = run_with_looks(resolved, lambda batch: run_with_progress(batch, policy), say)
+    except KeyboardInterrupt:  # between two batches
+        say("stopped; the same command resumes the sweep")
+        raise typer.Exit(130) from None
     show_report(list(result.folders), as_json=as_json)
     end_with_failures(result)
 

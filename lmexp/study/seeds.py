@@ -8,11 +8,15 @@ from pydantic import ValidationError
 
 from lmexp.analysis.effects.looks import START, Look, look_in_words, looks_of
 from lmexp.analysis.table import load_study
+from lmexp.config import paths
+from lmexp.config.compose import Composer, allow_code
+from lmexp.config.overrides import split_words
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.columns import column
+from lmexp.runs.coordinators import coordinating, last_request
 from lmexp.runs.manifest import LookRule, read_manifest
 from lmexp.runs.state import RESULTS
 from lmexp.study.plan import plan_resolved
@@ -70,6 +74,7 @@ def resolve_with_looks(
     words = [word.lstrip("+~").split("=")[0] for word in overrides]
     if given := [word for word in words if word in (SEED, "sweep.seeds")]:
         raise UserError(f"--seeds auto chooses the seeds, and {given[0]} is given too")
+    _refuse_search(name, overrides, config_dir)
     resolved = resolve_to_run(name, [*overrides, f"sweep.seeds={rule.cap}"], output_dir, config_dir, folder, say)
     arms = _arms(resolved.runs)
     if any(sorted(run.values[SEED] for run in arm) != list(range(rule.cap)) for arm in arms):
@@ -101,19 +106,29 @@ def run_with_looks(resolved: Sweep, run: Callable[[Sweep], SweepResult], say: Sa
 
     If runs of a batch have no result (failed, cancelled, or not started because of a cap on what is spent), there is no
     look, and no seed follows. The same command goes on from there: the looks follow from the records alone.
+    From the first look on, this process counts as a coordinator of the sweep also between its batches.
 
     Args:
         resolved: all runs that the rule allows.
         run: runs a batch.
         say: receives a line about each look.
 
-    Raises UserError if the arms cannot be compared.
+    Raises UserError if the arms cannot be compared, and KeyboardInterrupt on `lmexp cancel` between two batches.
     """
+    before = last_request(resolved.folder)
+    result = run(_batch(resolved, []))
+    with coordinating(resolved.folder):
+        return _after_looks(resolved, run, result, before, say)
+
+
+def _after_looks(
+    resolved: Sweep, run: Callable[[Sweep], SweepResult], result: SweepResult, before: str | None, say: Say
+) -> SweepResult:
+    """Look at the result of the first batch, and run the batches that follow; `before` is a request to stop of old."""
     rule = resolved.looks
     assert rule is not None, "the sweep has a rule"
     made: list[Look] = []
     while True:
-        result = run(_batch(resolved, made))
         if missing := sum(one.state not in RESULTS for one in result.runs):
             say(f"no look at the seeds: {missing} of {len(result.runs)} runs have no result; the same command goes on")
             return result
@@ -128,6 +143,22 @@ def run_with_looks(resolved: Sweep, run: Callable[[Sweep], SweepResult], say: Sa
         made = now
         if made[-1].is_last:
             return result
+        if last_request(resolved.folder) != before:
+            raise KeyboardInterrupt
+        result = run(_batch(resolved, made))
+
+
+def _refuse_search(name: str | None, overrides: Sequence[str], config_dir: Path | None) -> None:
+    """Raise UserError if the sweep is a search."""
+    allow_code(list(overrides), config_dir)
+    roots = paths.search_roots(config_dir)
+    file = None if name is None else paths.find_sweep(name, roots)[1]
+    words, _ = split_words(list(overrides))
+    if (file or words) and Composer(roots, file, words).sweep_spec().search is not None:
+        raise UserError(
+            f"--seeds auto adds seeds to the cells of a grid, and {name or 'this sweep'} is a search, which chooses "
+            "its cells: run the search first, then a grid of its best settings with --seeds auto"
+        )
 
 
 def _arms(runs: Sequence[PlannedRun]) -> list[list[PlannedRun]]:

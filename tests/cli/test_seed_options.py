@@ -1,9 +1,12 @@
 """What `--seeds auto` refuses, before anything is resolved."""
 
+from pathlib import Path
+
 import pytest
 
 from lmexp.errors import UserError
-from lmexp.study.seeds import look_rule
+from lmexp.runs.manifest import LookRule
+from lmexp.study.seeds import look_rule, resolve_with_looks
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,9 @@ from lmexp.study.seeds import look_rule
 def test_wrong_options_are_refused(options: tuple, said: str):
     with pytest.raises(UserError, match=said):
         look_rule(*options)
+
+
+def test_a_search_is_refused_in_words_about_searches(tmp_path: Path):
+    rule = LookRule(quality="loss", difference=0.1, cap=4)
+    with pytest.raises(UserError, match="search is a search, which chooses its cells: run the search first"):
+        resolve_with_looks("search", [], rule, tmp_path)
