@@ -14,7 +14,7 @@ from lmexp.analysis.forecasts.score import Calibration, Score, calibration, scor
 from lmexp.analysis.table import load_study
 from lmexp.cost.flops import count_run
 from lmexp.errors import UserError
-from lmexp.report.forecasts import calibration_sentences, forecast_rows
+from lmexp.report.forecasts import calibration_sentences, forecast_rows, new_forecast_sentences
 from lmexp.report.page.html import report_page
 from lmexp.runs.directory import RunDir
 from lmexp.runs.forecasts import ForecastFile, read_forecasts
@@ -48,6 +48,14 @@ def date_of(folder: Path) -> float:
     (first, _) = read_forecasts(folder)
     assert first.forecast is not None
     return first.forecast.date
+
+
+def test_a_forecast_says_how_much_wider_the_lack_of_fit_makes_its_interval(folder: Path):
+    forecast = next(read_forecasts(folder)).forecast
+    assert forecast is not None and forecast.wider >= 1
+    said = new_forecast_sentences(forecast.model_copy(update={"wider": 1.83}))
+    assert said[1].startswith("The interval is 1.8 times as wide")
+    assert len(new_forecast_sentences(forecast.model_copy(update={"wider": 1.0}))) == 1
 
 
 def test_a_forecast_holds_what_it_rests_on(folder: Path):

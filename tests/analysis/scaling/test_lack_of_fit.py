@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lmexp.analysis.scaling.answers import answer
 from lmexp.analysis.scaling.fit import LawFit, fit, fit_law, held_out
 from lmexp.analysis.scaling.holdout import largest
 from lmexp.analysis.scaling.lack_of_fit import LackOfFit, distance, rate_of, reach_of
 from lmexp.analysis.scaling.laws import Law, chinchilla, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_csv
+from lmexp.report.export.fit_document import fit_document
+from lmexp.report.terminal.fit import notes_of
 from tests.analysis.scaling.designs import grid
 
 PUBLIC = Path(__file__).parents[4] / "shared/data"
@@ -123,6 +126,7 @@ def test_a_law_that_bends_away_from_its_runs_has_wider_intervals_and_one_that_ho
     bent, straight = extrapolating(bending(0.03, 1)), extrapolating(grid(noise=0.003, sizes=8, ratios=6, seed=1))
     at = 3e10, 6e11
     assert bent.lack_of_fit is not None and bent.as_fitted.lack_of_fit is None
+    assert bent.holdout.coverage == 1, "with the lack of fit of still smaller runs; without it 0.2"
     assert np.ptp(np.log(bent.prediction(*at)[1:])) > 2 * np.ptp(np.log(bent.as_fitted.prediction(*at)[1:]))
     wide, bare = (np.ptp(np.log(one.prediction(*at)[1:])) for one in (straight, straight.as_fitted))
     assert bare <= wide < 1.1 * bare
@@ -144,6 +148,22 @@ def test_a_law_of_one_cost_widens_with_that_cost():
     law = extrapolating(points, power("flops"))
     assert law.lack_of_fit is not None and law.lack_of_fit.reach == (np.log(cost.max()),)
     assert np.ptp(np.log(law.loss(1e23)[1:])) > np.ptp(np.log(law.as_fitted.loss(1e23)[1:]))
+
+
+def test_an_answer_says_which_part_of_its_intervals_is_lack_of_fit():
+    points = bending(0.03, 1)
+    runs = [{"params": 3e10, "tokens": 6e11}]
+    answered = answer(points, [1e24], bootstraps=100, laws=["overtraining"], runs=runs)
+    (law,), (predicted,), (best, *_) = answered.fit.laws.values(), answered.predicted, answered.best
+    bare = law.as_fitted.prediction(3e10, 6e11)
+    assert predicted.wider == pytest.approx(np.ptp(np.log(predicted.loss[1:])) / np.ptp(np.log(bare[1:])))
+    assert predicted.wider > 1.5
+    notes = [note for note in notes_of(answered) if "Fitted without its largest runs" in note]
+    widest = max(best.wider, predicted.wider)
+    assert len(notes) == 1 and f"{widest:.2g} times as wide as the jackknife's" in notes[0]
+    document = fit_document(answered)
+    assert document["predicted"][0]["wider"] == predicted.wider and document["best"][0]["wider"] == best.wider
+    assert document["laws"]["overtraining"]["lack_of_fit"] == law.lack_of_fit.rate
 
 
 def coverage(studies: list[Points]) -> tuple[float, float]:
