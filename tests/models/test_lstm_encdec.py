@@ -205,8 +205,8 @@ def test_the_source_is_read_once_and_the_state_does_not_grow_with_the_target():
 
 SHAPES = [
     {"n_layers": 1, "d_model": 16, "context": 8, "input_context": 5},
-    {"n_layers": 3, "d_model": 48, "context": 7, "input_context": 32},
-    {"n_layers": 2, "d_model": 64, "context": 33, "input_context": None},
+    {"n_layers": 3, "d_model": 48, "context": 7, "input_context": 12},
+    {"n_layers": 2, "d_model": 24, "context": 9, "input_context": None},
 ]
 VARIANTS = [{}, {"tie_embeddings": False}, {"share_embeddings": True, "input_vocab_size": 31}]
 
