@@ -48,6 +48,8 @@ def test_a_weight_of_2_is_the_row_twice_in_the_same_unit(counts: list[int], delt
     assert list(weighted.theta.values()) == pytest.approx(list(twice.theta.values()), rel=1e-5)
     for name, interval in weighted.intervals.items():
         assert interval == pytest.approx(twice.intervals[name], rel=1e-4), name
+    refits = [np.median(law.samples, axis=0) for law in (weighted, twice)]  # the intervals of 100 units or more
+    assert refits[0] == pytest.approx(refits[1], rel=1e-3)
 
 
 def test_weighted_least_squares_are_those_of_scipy():
