@@ -17,6 +17,8 @@ Kind = Literal["loss", "train_loss"]
 """Which losses a curve consists of: those of evaluations, or those of training batches."""
 SMOOTHED = 0.2
 """A training loss is the mean over this share of the steps that led to it: one batch says little."""
+MAX_LOSS = 1e3
+"""In nats; a higher loss is that of a run that breaks down, and says nothing about its end."""
 SLACK = 0.005
 """A share of the budget so much later counts as the same: an evaluation comes at the first step after its share."""
 MAX_POINTS = 25
@@ -97,7 +99,10 @@ def _points(points: Iterable[Mapping[str, Any]], kind: Kind, tokens: float) -> t
     losses = {
         point["tokens"]: point[kind]
         for point in points
-        if is_number(point.get("tokens")) and point["tokens"] > 0 and is_number(point.get(kind)) and point[kind] > 0
+        if is_number(point.get("tokens"))
+        and point["tokens"] > 0
+        and is_number(point.get(kind))
+        and 0 < point[kind] < MAX_LOSS
     }
     order = sorted(losses)
     return np.array(order, dtype=np.float64) / tokens, np.array([losses[at] for at in order], dtype=np.float64)

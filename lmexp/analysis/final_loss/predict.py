@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.final_loss.curves import MILESTONES, Kind, LossCurve, comparable_key, curves_of, why_not
+from lmexp.analysis.final_loss.curves import MAX_LOSS, MILESTONES, Kind, LossCurve, comparable_key, curves_of, why_not
 from lmexp.analysis.final_loss.law import SharedLaw, fit_law
 from lmexp.analysis.phrases import listed
 from lmexp.analysis.scaling.bootstrap import student
@@ -155,7 +155,11 @@ class FinalLossPredictor:
         # A finished run with milestones has the curve of its last row alone.
         if isinstance(config, str) or why_not(config) not in (None, MILESTONES):
             return None
-        if loss is None or tokens is None or not (is_number(loss) and is_number(tokens) and loss > 0 and tokens > 0):
+        if (
+            loss is None
+            or tokens is None
+            or not (is_number(loss) and is_number(tokens) and 0 < loss < MAX_LOSS and tokens > 0)
+        ):
             return None
         curves = curves_of(run, config, float(tokens), float(loss))
         curves = {kind: curve for kind, curve in curves.items() if len(curve.whole.share) > 1}

@@ -69,7 +69,8 @@ def test_lines_that_are_no_points_change_nothing(folder: Path):
     before = FinalLossPredictor(folder).predict(run)
     file = run.path / "metrics.jsonl"
     again = file.read_bytes().splitlines(keepends=True)[-1]  # a restart repeats a point
-    file.write_bytes(file.read_bytes() + again + b'{"tokens": 510000, "loss": NaN}\n["x"]\n{"loss": 3}\n{"tokens": 52')
+    file.write_bytes(file.read_bytes() + again + b'{"tokens": 505000, "loss": 1e200}\n')
+    file.write_bytes(file.read_bytes() + b'{"tokens": 510000, "loss": NaN}\n["x"]\n{"loss": 3}\n{"tokens": 52')
     assert FinalLossPredictor(folder).predict(run) == before
 
 
