@@ -81,3 +81,44 @@ def test_the_looks_do_not_change_as_more_seeds_come_in():
     values = np.random.default_rng(4).normal(size=(3, 6))
     few, all_of_them = (looks(arms(values[:, :n]), rule(1e-9), higher=True) for n in (4, 6))
     assert all_of_them[: len(few)] == few
+
+
+def test_where_more_is_better_the_best_arm_has_the_highest_mean():
+    shape = np.random.default_rng(5).normal(size=3)
+    (look,) = looks(arms(np.stack([shape, shape + 5 + 0.01 * shape[::-1]])), rule(), higher=True)
+    assert look.best == "arm 1" and [gap.arm for gap in look.worse] == ["arm 0"]
+    assert look.worse[0].mean == pytest.approx(5, abs=0.1)
+
+
+def test_a_difference_is_ruled_out_only_if_neither_arm_may_be_ahead_by_it():
+    shape = np.random.default_rng(6).normal(size=3)
+    pair = arms(np.stack([shape, shape + 0.3 + 0.5 * shape[::-1]]))
+    pair["arm 1"][0] = None
+    for results in (pair, {"arm 0": {0: -9.0, 1: 1.0, 2: 2.0}, "arm 1": {0: None, 1: 0.5, 2: 1.6}}):
+        (look,) = looks(results, rule(1e-9), higher=False)
+        (gap,) = look.tied
+        ends = sorted([-gap.low, gap.high])
+        assert not look.ruled_out and 0 < ends[0] < ends[1]
+        for difference, is_out in ((sum(ends) / 2, False), (ends[1] * 1.01, True)):
+            (look,) = looks(results, rule(difference), higher=False)
+            assert (look.ruled_out, look.is_last) == (is_out, is_out)
+
+
+def test_the_look_at_the_cap_is_the_last_and_rules_nothing_out():
+    values = np.random.default_rng(7).normal(size=(2, 4))
+    made = looks(arms(values), rule(1e-9, cap=4), higher=False)
+    assert [(look.seeds, look.ruled_out, look.is_last) for look in made] == [(3, False, False), (4, False, True)]
+
+
+def test_the_next_look_does_not_wait_for_an_arm_that_is_out():
+    shape = np.random.default_rng(2).normal(size=4)
+    results = arms(np.stack([shape, shape + 0.1 * shape[::-1], shape + 100 + 0.01 * shape[::-1]]))
+    del results["arm 2"][3]
+    first, second = looks(results, rule(0.001), higher=False)
+    assert [gap.arm for gap in first.worse] == ["arm 2"] and second.seeds == 4 and not second.worse
+
+
+def test_an_arm_with_one_result_is_lost_however_good_it_is():
+    results = {"one": {0: -50.0, 1: None, 2: None}, "a": {0: 1.0, 1: 2.0, 2: 1.5}, "b": {0: 1.2, 1: 2.1, 2: 1.4}}
+    (look,) = looks(results, rule(1e-9), higher=False)
+    assert look.lost == ("one",) and "one" not in look.arms and look.best == "a"
