@@ -3,8 +3,8 @@
     L_1 = K (L_0 - E_0)^kappa + E_1
 
 L_0 and L_1 are the losses of the same model on two texts, which the paper calls train-to-test. E_0 and E_1 are the
-losses that no model can beat. As in the paper, they are those of two scaling laws in size and tokens, if the runs have
-sizes that determine these; the refits of both laws and of this one are to the same resampled runs. Otherwise all four
+losses that no model can beat. They are those of two scaling laws in size and tokens, if the runs have sizes that
+determine these; the refits of both laws and of this one are to the same resampled runs. Otherwise all four
 numbers are fitted together. If kappa is then near 1, the curve is a line, and E_0 and E_1 only shift it: the losses
 between the measured ones are known and these numbers are not. The fit is least squares of ln L_1.
 """

@@ -2,7 +2,7 @@
 
 A relation is a law of something else than the loss of a size: a score as a function of the loss, the best learning
 rate of a size, the loss on one text as a function of that on another. A new one needs a file in this package that
-returns a `Relation`, and a line in cli/relations.py.
+returns a `Relation`, its name among the laws (scaling/laws.py), and a case in relations/fit.py.
 """
 
 from collections.abc import Sequence
