@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from lmexp.analysis.effects.looks import START, level_of_look, looks
+from lmexp.analysis.effects.looks import START, level_of_look, look_in_words, looks
 from lmexp.runs.manifest import LookRule
 
 
@@ -122,3 +122,14 @@ def test_an_arm_with_one_result_is_lost_however_good_it_is():
     results = {"one": {0: -50.0, 1: None, 2: None}, "a": {0: 1.0, 1: 2.0, 2: 1.5}, "b": {0: 1.2, 1: 2.1, 2: 1.4}}
     (look,) = looks(results, rule(1e-9), higher=False)
     assert look.lost == ("one",) and "one" not in look.arms and look.best == "a"
+
+
+def test_a_look_says_why_seeds_follow_or_not():
+    values = np.random.default_rng(7).normal(size=(2, 4))
+    first, last = (look_in_words(look, rule(1e-9, 4)) for look in looks(arms(values), rule(1e-9, 4), higher=False))
+    assert first.endswith("2 arms get another seed.")
+    assert last.endswith("The cap of 4 seeds is reached, and a difference of 1e-09 is not ruled out.")
+    (look,) = looks(arms(values[:, :3]), rule(100), higher=False)
+    assert "A difference of 100 or more is ruled out between it and the arms that are left." in look_in_words(
+        look, rule(100)
+    )
