@@ -57,6 +57,8 @@ class Study:
     """The columns that the sweeps optimise, if all of them are searches for the same ones."""
     looks: tuple[LookRule, ...] = ()
     """The rules of the sweeps whose seeds were added after looks at results."""
+    command: tuple[str, ...] = ()
+    """The command of the sweep, without its axes; empty for several sweeps, and if it is not known."""
 
     @property
     def name(self) -> str:
@@ -191,6 +193,7 @@ def load_study(folders: list[Path], all_runs: bool = False) -> Study:
         folders=tuple(folders),
         objectives=_common([tuple(manifest.objectives) for manifest in manifests]),
         looks=tuple(manifest.looks for manifest in manifests if manifest.looks),
+        command=tuple(manifests[0].command) if len(manifests) == 1 else (),
     )
 
 

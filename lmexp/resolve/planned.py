@@ -66,6 +66,8 @@ class Sweep:
     """None if all runs are known from the start."""
     looks: LookRule | None = None
     """How seeds are added as results come in; None if their number is fixed."""
+    command: tuple[str, ...] = ()
+    """See Manifest."""
 
     @property
     def examples(self) -> list[PlannedRun]:
@@ -88,6 +90,7 @@ class Sweep:
             skipped=self.skipped,
             objectives=list(self.search.spec.objectives) if self.search else [],
             looks=self.looks,
+            command=list(self.command),
         )
 
     def _relative(self, path: Path) -> str:

@@ -13,8 +13,9 @@ from lmexp.config import paths
 from lmexp.config.cells import Expansion, expand, search_space
 from lmexp.config.compose import Composer, Values, allow_code
 from lmexp.config.identity import folder_name
-from lmexp.config.overrides import split_words
+from lmexp.config.overrides import parse_overrides, split_words
 from lmexp.config.sweeps import SweepSpec
+from lmexp.config.words import ELSEWHERE
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
@@ -49,6 +50,7 @@ def resolve_sweep(
     Raises UserError if the sweep cannot be read or none of its cells can run.
     """
     allow_code(overrides, config_dir)
+    command = _command(sweep, name, config_dir)
     roots = paths.search_roots(config_dir)
     file = None
     if sweep is not None:
@@ -63,7 +65,17 @@ def resolve_sweep(
         search = search_space(spec.search, run_overrides)
         resolved = resolve_search(search, Composer(roots, file, run_overrides), resolver)
         axes: dict[str, list[Any]] = {key: [] for key in search.space}
-        return Sweep(name, outputs / name, spec.question, axes, [], [], warnings=resolver.warnings, search=resolved)
+        return Sweep(
+            name=name,
+            folder=outputs / name,
+            question=spec.question,
+            axes=axes,
+            runs=[],
+            skipped=[],
+            warnings=resolver.warnings,
+            search=resolved,
+            command=(*command, *_of_result(run_overrides)),
+        )
     expansion = expand(spec, run_overrides)
     resolver.warnings.extend(expansion.warnings)
     runs, skipped = _resolve_cells(expansion, Composer(roots, file, expansion.fixed), resolver)
@@ -76,7 +88,21 @@ def resolve_sweep(
         skipped=skipped,
         has_manifest=file is not None or bool(expansion.axes),
         warnings=resolver.warnings,
+        command=(*command, *_of_result(expansion.fixed)),
     )
+
+
+def _command(sweep: str | None, name: str | None, config_dir: Path | None) -> list[str]:
+    """Return the words of the command line that choose the sweep."""
+    words = ["lmexp", "train", "-m"] if sweep is None else ["lmexp", "sweep", sweep]
+    words += [] if name is None else ["--name", name]
+    return words + ([] if config_dir is None else ["--config-dir", str(config_dir)])
+
+
+def _of_result(words: list[str]) -> list[str]:
+    """Return the overrides that may change a result; those of loggers may also hold secrets."""
+    kept = [override for override in parse_overrides(words) if override.key_or_group.split(".")[0] not in ELSEWHERE]
+    return [override.input_line or "" for override in kept]
 
 
 def _resolve_cells(

@@ -67,6 +67,8 @@ class Manifest(BaseModel):
     """The columns that a search optimises; empty for a sweep that is no search."""
     looks: LookRule | None = None
     """How seeds were added; None if their number was fixed."""
+    command: list[str] = []
+    """The command that makes these cells, without its axes; empty if that is not known, as of earlier versions."""
     former_axes: list[str] = []
     """Other axes that earlier commands of the sweep had; runs of these commands may still lie in its folder."""
 

@@ -39,7 +39,8 @@ def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
         return said
     words = [f"{axis}={written(_plain(row[axis]))}" for axis in study.axes if axis != "seed"]
     words += ["sweep.search=null"] * is_search
-    command = shlex.join(["lmexp", "sweep", study.name, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
+    of_sweep = study.command or ("lmexp", "sweep", study.name)
+    command = shlex.join([*of_sweep, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
     return f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
 
 
