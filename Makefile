@@ -34,7 +34,7 @@ test-slow: setup  ## the slow tests: whole studies, several processes, Slurm, Ra
 test-browser: setup  ## the report pages in Chromium alone; `make test-slow` has them as well
 	$(PYTEST) tests/browser
 
-test-long: setup  ## the long simulations and 60 kills, whose short versions are among the slow tests
+test-long: setup  ## the long simulations, 60 kills, and a model held against a public trainer
 	$(PYTEST) -m long
 
 lint: setup  ## formatting, style, types

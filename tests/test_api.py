@@ -173,6 +173,7 @@ def test_a_report_says_what_the_command_says(folder):
         lmexp.report(folder, cost="train_flop")
 
 
+@pytest.mark.slow
 def test_report_is_a_function_before_and_after_its_package_is_imported(folder):
     code = (
         "import lmexp; assert callable(lmexp.report); import lmexp.report.view; from lmexp import report; "

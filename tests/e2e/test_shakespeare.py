@@ -10,7 +10,7 @@ from tests.conftest import Lmexp
 TEXT = Path(__file__).parents[3] / "shared" / "data" / "tinyshakespeare.txt"
 
 
-@pytest.mark.slow(250)
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.skipif(not TEXT.exists(), reason="the text is not here")
 def test_the_character_model_reaches_the_loss_of_the_public_trainer(lmexp: Lmexp):

@@ -119,6 +119,7 @@ print([type(convert(nn.Linear(64, 64), name, "fp32").weight.data).__name__ for n
 """
 
 
+@pytest.mark.slow
 def test_converting_prints_nothing_of_missing_gpu_libraries():
     ended = subprocess.run([sys.executable, "-c", CONVERT], capture_output=True, text=True, check=True)
     assert ended.stderr == ""

@@ -102,6 +102,7 @@ def test_a_run_that_raises_is_a_row_with_a_reason_and_the_others_go_on(resolve: 
     assert "Error" in (states[1].reason or "") and "Traceback" in broken.log.read_text()
 
 
+@pytest.mark.slow
 def test_slots_run_at_once_share_the_cores_and_say_so(resolve: Resolve):
     notes = Notes()
     sweep = resolve("seed=0,1", "launcher.slots=2", "budget.tokens=100_000")
@@ -141,6 +142,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it_and_waited_for(resolv
     process.join()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_gave_up_is_taken_over(resolve: Resolve):
     sweep, notes = resolve("budget.tokens=100_000", "checkpoint.every=0.05"), Notes()
     process = start_process(_coordinate, sweep)

@@ -184,6 +184,7 @@ def test_a_masked_model_continues_no_text():
         model_of("bert").new_cache(1)
 
 
+@pytest.mark.slow
 def test_the_library_leaves_nothing_in_the_log(folders: dict[str, Path]):
     """Special tokens outside of the vocabulary, heads without weights and long texts make it talk elsewhere."""
     code = """

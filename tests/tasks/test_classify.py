@@ -142,8 +142,13 @@ def test_scoring_is_without_dropout_and_leaves_the_model_as_it_was():
     assert first.scores["accuracy"] == pytest.approx(task.evaluate([batch], None).accuracy, abs=1e-6)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt"])
-@pytest.mark.parametrize("pooling", [None, "mean"])
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [
+        ("bert", None),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("bert", "mean"), ("gpt", None), ("gpt", "mean"))),
+    ],
+)
 def test_a_label_is_learnt_from_texts_of_unequal_lengths(family: str, pooling: str | None):
     config = config_of(["without", "with"], pooling=pooling)
     model = build_model({"bert": tiny_bert(dropout=0.0), "gpt": tiny_gpt()}[family], 0, config)

@@ -29,7 +29,7 @@ def ends_decayed(run: RunDir, seconds: float) -> bool:
     return points[-1]["lr"] <= 1e-3 / 0.95 * max(2 * longest / seconds, 1e-9)
 
 
-@pytest.mark.parametrize("model", ["model.n_layers=1", "model.n_layers=6"])
+@pytest.mark.parametrize("model", ["model.n_layers=1", pytest.param("model.n_layers=6", marks=pytest.mark.slow)])
 def test_a_budget_of_seconds_ends_with_its_decay_done_whatever_the_speed(make_run: MakeRun, model: str):
     run = make_run(*TIMED, "budget.seconds=3", model)
     assert main(run.path) == 0, run.log

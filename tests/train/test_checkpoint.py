@@ -115,10 +115,10 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_set_aside_and_the_run_start
     "words",
     [
         [],
-        ["optim=sgd"],
-        ["optim=sgd", "optim.momentum=0", "optim.nesterov=false"],
-        ["precision=bf16_true"],
-        ["optim=muon", "model.mup_base_width=16"],
+        pytest.param(["optim=sgd"], marks=pytest.mark.slow),
+        pytest.param(["optim=sgd", "optim.momentum=0", "optim.nesterov=false"], marks=pytest.mark.slow),
+        pytest.param(["precision=bf16_true"], marks=pytest.mark.slow),
+        pytest.param(["optim=muon", "model.mup_base_width=16"], marks=pytest.mark.slow),
     ],
 )
 def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, words: list[str]):

@@ -62,7 +62,7 @@ def code_of(process: ForkServerProcess) -> int | None:
     "which, step, state, words",
     [
         (signal.SIGTERM, 1, "cancelled", "stopped by a signal"),
-        (signal.SIGINT, 7, "cancelled", "stopped by a signal"),
+        pytest.param(signal.SIGINT, 7, "cancelled", "stopped by a signal", marks=pytest.mark.slow),
         (signal.SIGUSR2, 10, "preempted", "preempted"),
     ],
 )
