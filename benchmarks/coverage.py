@@ -26,8 +26,9 @@ import numpy as np
 
 from lmexp.analysis.scaling import branches, holdout
 from lmexp.analysis.scaling.bootstrap import student
-from lmexp.analysis.scaling.fit import LawFit, fit_law, held_out
+from lmexp.analysis.scaling.fit import fit_law, held_out
 from lmexp.analysis.scaling.lack_of_fit import distance, rate_of, reach_of
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, Law, chinchilla, law_named
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_csv

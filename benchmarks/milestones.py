@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import lmexp
 from lmexp.analysis.scaling.answers import answer
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import load_study
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, print_line, verb
-from lmexp.cli.fit import LawOptions, SolverOptions, StudyColumns, amounts_in, described_runs
+from lmexp.cli.fit_options import LawOptions, SolverOptions, StudyColumns, amounts_in, described_runs
 from lmexp.cli.options import CommonWithCode
 from lmexp.errors import UserError
 

@@ -16,7 +16,8 @@ from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.parabola import vertex
 from lmexp.analysis.scaling.approaches import approach_1, approach_2, budget_groups
-from lmexp.analysis.scaling.fit import LawFit, fit_by_squares, fit_law, held_out
+from lmexp.analysis.scaling.fit import fit_by_squares, fit_law, held_out
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import CURVE_LAWS, Law
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.checks import price_of, refusals, warnings
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, PUBLISHED_LAWS, Form, Law, Price
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError, nearest

@@ -32,7 +32,8 @@ from lmexp.analysis.effects.noise import Noise, margin_of_two
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND, price_of
-from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit, times_as_wide
+from lmexp.analysis.scaling.fit import Fit, fit
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit, times_as_wide
 from lmexp.analysis.scaling.laws import SERVED
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study

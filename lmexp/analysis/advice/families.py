@@ -232,10 +232,10 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     if not known.any():
         return empty
     most = min(float(flops[known & (families == name)].max()) for name in sorted(set(families[known])))
-    fair = part.of_rows(part.table.index.isin(done.index[known & (flops <= most * (1 + 1e-9))]))
-    ranked = ranking(fair, quality, "train_flops")
-    found = _best_runs(fair.table, quality) if ranked is None else _best_settings(fair, quality, ranked)
-    evidence = {"quality": quality, "most_flops": most, "families": found, "test": ranked and ranked.test_in_words}
+    matched = part.of_rows(part.table.index.isin(done.index[known & (flops <= most * (1 + 1e-9))]))
+    ranked = ranking(matched, quality, "train_flops")
+    best = _best_runs(matched.table, quality) if ranked is None else _best_settings(matched, quality, ranked)
+    evidence = {"quality": quality, "most_flops": most, "families": best, "test": ranked and ranked.test_in_words}
     if ranked is None:
         evidence["noise_unknown"] = about_unknown_noise(part, quality, "train_flops")
     else:

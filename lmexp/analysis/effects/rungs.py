@@ -20,7 +20,7 @@ def pruned_trials(study: Study, quality: str) -> list[Pruned]:
 
 
 def about_rungs(study: Study, quality: str, noise: Noise | None) -> list[str]:
-    """Say how many trials were stopped early for less than two runs of one setting differ by."""
+    """Say how many trials were stopped early for a difference that two runs of one setting may have."""
     pruned = pruned_trials(study, quality)
     if not pruned:
         return []

@@ -38,7 +38,9 @@ CELLS = 200
 ROUNDS, FINAL_ROUNDS = 8, 30
 """Rounds of the EM algorithm, for each shape of the grid and for the best one."""
 LEAST_SPREAD = 0.02
-"""The runs' levels spread by at least about this share of their mean, however few runs there are."""
+"""Least standard deviation of the runs' levels, as a share of their mean: a few runs may be alike by chance."""
+LEAST_LEVEL = 0.05
+"""A mean level below this, in nats, counts as this much for the least standard deviation."""
 LEVELS = 3
 
 
@@ -159,7 +161,7 @@ class _Sums:
         off = self.yy.sum() - 2 * mean @ self.xy.sum(0) + mean @ self.xx.sum(0) @ mean
         variance = max(float(off / self.points.sum()), 0.0) + 1e-8
         covariance = np.diag(np.maximum(np.abs(mean), 0.1) ** 2 / 4)
-        least = np.diag((LEAST_SPREAD * np.maximum(np.abs(mean), 0.05)) ** 2)
+        least = np.diag((LEAST_SPREAD * np.maximum(np.abs(mean), LEAST_LEVEL)) ** 2)
         for _ in range(rounds):
             level, spread = self._posterior(Levels(mean, covariance, variance))
             mean = level.mean(0)

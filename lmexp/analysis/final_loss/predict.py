@@ -2,7 +2,7 @@
 
 The shared law (law.py) is fitted to the finished runs that are comparable: of the same task, model family, data and
 vocabulary. The same prediction is then made for each finished run from the beginning of its curve, up to the same share
-of its budget, with the other runs' levels. These errors give everything that is said about a prediction:
+of its budget, with the other runs' levels. Three things follow from these errors:
 
 - their mean is taken off, which corrects what the law gets wrong in all runs alike;
 - the 95 % interval is that of one more error: Student's t times their standard deviation times sqrt(1 + 1/n);

@@ -12,7 +12,7 @@ import pandas as pd
 from lmexp.analysis.forecasts.same_size import CONDITIONS, CONFIG_CONDITIONS, SAME, SAME_BEST_SIZE
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.scaling.answers import Answer, answer
-from lmexp.analysis.scaling.fit import times_as_wide
+from lmexp.analysis.scaling.law_fit import times_as_wide
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, Law
 from lmexp.analysis.scaling.other_columns import OPTIMIZERS
 from lmexp.analysis.scaling.points import Points

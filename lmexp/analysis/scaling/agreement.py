@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmexp.analysis.scaling.fit import Estimate, Fit
+from lmexp.analysis.scaling.fit import Fit
+from lmexp.analysis.scaling.law_fit import Estimate
 
 RIVAL_ERROR = 1.5
 """A law whose held-out error is this many times the least, or more, does not describe the runs: it is no rival."""

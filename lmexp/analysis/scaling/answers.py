@@ -13,8 +13,9 @@ import numpy.typing as npt
 from lmexp.analysis.scaling import branches, checks, cost, outliers
 from lmexp.analysis.scaling.agreement import Agreement, agreement, rivals
 from lmexp.analysis.scaling.approaches import Approach, Bias, approach_1, approach_2, bias
-from lmexp.analysis.scaling.fit import Estimate, Fit, LawFit, fit, times_as_wide
+from lmexp.analysis.scaling.fit import Fit, fit
 from lmexp.analysis.scaling.irreducible import Irreducible, irreducible
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit, times_as_wide
 from lmexp.analysis.scaling.laws import DEFAULT_LAWS, SERVED, SIX_ND, Law, Price, power
 from lmexp.analysis.scaling.own_law import OwnLaw, is_expression
 from lmexp.analysis.scaling.points import Points

@@ -18,7 +18,7 @@ from scipy import stats
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.checks import price_of, size_of
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.laws import Law, Price
 from lmexp.analysis.scaling.points import Points
 

@@ -25,7 +25,7 @@ from lmexp.analysis.frontier import is_done
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, Ints, drawn_units, margin, unit_indices, units_but_one
 from lmexp.analysis.scaling.calibrate import FEW_SPARE, MIN_SPARE
 from lmexp.analysis.scaling.effective import Run
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.laws import DAMAGE
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import bits_of

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lmexp.analysis.scaling.fit import LawFit
+from lmexp.analysis.scaling.law_fit import LawFit
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from scipy.optimize import least_squares
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.bootstrap import margin, student
 from lmexp.analysis.scaling.curves import Curve
-from lmexp.analysis.scaling.fit import WORST_CONDITION, Estimate
+from lmexp.analysis.scaling.fit import WORST_CONDITION
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.errors import UserError
 
 NAME = "multipower"

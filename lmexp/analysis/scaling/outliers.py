@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import solver
-from lmexp.analysis.scaling.fit import LawFit
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.own_law import surface_of
 from lmexp.analysis.scaling.points import Points
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from lmexp.analysis.scaling.answers import Answer, Best
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
-from lmexp.analysis.scaling.fit import Estimate, LawFit
 from lmexp.analysis.scaling.irreducible import Irreducible
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit
 from lmexp.runs.columns import column
 from lmexp.units import si
 

@@ -13,7 +13,8 @@ import numpy as np
 from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.cost import on_frontier
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import power
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.table import units_of

@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.report.charts.base import INK, PALETTE, SHAPES, floor_lines, styled
 from lmexp.report.charts.fit_encodings import (
     SHADES,

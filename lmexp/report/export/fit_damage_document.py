@@ -6,7 +6,7 @@ from typing import Any
 import lmexp
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.damage import FORMULA, NAME, DamageFit
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.report.values import json_value
 
 

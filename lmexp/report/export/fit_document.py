@@ -6,7 +6,7 @@ import lmexp
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.checks import flops_per_token
-from lmexp.analysis.scaling.fit import Estimate, LawFit
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit
 from lmexp.analysis.scaling.laws import Price
 from lmexp.analysis.scaling.own_law import OwnLaw
 from lmexp.report.values import json_value

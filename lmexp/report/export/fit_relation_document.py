@@ -3,7 +3,7 @@
 from typing import Any
 
 import lmexp
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.relations.relation import Cell, Relation
 from lmexp.report.values import json_value
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.checks import FAR, size_of
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.words import (
     beyond,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lmexp.analysis.scaling.damage import FORMULA, NAME, DamageFit
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.words import estimate_text, number
 from lmexp.report.terminal.fit import LAWS, FitText, Rows, about_points
 

@@ -1,6 +1,6 @@
 """A fitted relation as text: its numbers, held-out errors, the tables that it rests on, and what was predicted."""
 
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.relations.relation import Cell, Relation
 from lmexp.analysis.scaling.words import estimate_text, interval_text, number
 from lmexp.report.terminal.fit import LAWS, FitText, Rows, about_points

@@ -5,7 +5,7 @@ import pytest
 
 from lmexp.analysis.scaling.agreement import agreement
 from lmexp.analysis.scaling.answers import answer
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.words import headline

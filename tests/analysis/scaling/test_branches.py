@@ -6,7 +6,8 @@ import pytest
 
 from lmexp.analysis.scaling.answers import answer
 from lmexp.analysis.scaling.branches import CHANCE, in_units, shared_noise
-from lmexp.analysis.scaling.fit import LawFit, fit, fit_law
+from lmexp.analysis.scaling.fit import fit, fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import chinchilla
 from lmexp.analysis.scaling.readers import points_of_frame
 from tests.analysis.scaling.test_coverage import BUDGET, TRUTH, study

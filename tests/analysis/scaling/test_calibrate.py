@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from lmexp.analysis.scaling.calibrate import calibrate
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_csv

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmexp.analysis.scaling.effective import BEST_PARAMS_PER_TOKEN, Repeated
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import optimizers, repeated
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame

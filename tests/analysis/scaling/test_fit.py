@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.scaling.bootstrap import margin, unit_indices
-from lmexp.analysis.scaling.fit import LawFit, fit, fit_law
+from lmexp.analysis.scaling.fit import fit, fit_law
 from lmexp.analysis.scaling.holdout import largest
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import PUBLISHED_LAWS, chinchilla, extra, kaplan, overtraining, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from lmexp.analysis.scaling.answers import answer, answer_in_cost
-from lmexp.analysis.scaling.fit import LawFit, fit, fit_law
+from lmexp.analysis.scaling.fit import fit, fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import Law, chinchilla, extra, kaplan, overtraining, power
 from lmexp.analysis.scaling.solver import solve
 from lmexp.analysis.scaling.surface import Surface

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lmexp.analysis.scaling.answers import answer
-from lmexp.analysis.scaling.fit import LawFit, fit, fit_law, held_out
+from lmexp.analysis.scaling.fit import fit, fit_law, held_out
 from lmexp.analysis.scaling.holdout import largest
 from lmexp.analysis.scaling.lack_of_fit import LackOfFit, distance, rate_of, reach_of
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import Law, chinchilla, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_csv

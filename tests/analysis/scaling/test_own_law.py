@@ -11,7 +11,8 @@ from scipy.optimize import curve_fit
 import lmexp
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.answers import answer
-from lmexp.analysis.scaling.fit import LawFit, fit, fit_law
+from lmexp.analysis.scaling.fit import fit, fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import Law, chinchilla, kaplan
 from lmexp.analysis.scaling.own_law import Bounds, bounds_of, own_law, surface_of
 from lmexp.analysis.scaling.points import Points

@@ -9,7 +9,8 @@ import pytest
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.answers import answer_in_cost
 from lmexp.analysis.scaling.curves import curve_of_file
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import overtraining, repeated
 from lmexp.analysis.scaling.multipower import fit_curves
 from lmexp.analysis.scaling.points import Points

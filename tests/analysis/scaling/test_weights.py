@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import least_squares
 
 from lmexp.analysis.scaling.answers import answer
-from lmexp.analysis.scaling.fit import LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
+from lmexp.analysis.scaling.law_fit import LawFit
 from lmexp.analysis.scaling.laws import chinchilla, power
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_frame

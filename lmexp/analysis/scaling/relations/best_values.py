@@ -22,7 +22,7 @@ from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.parabola import vertex, window
 from lmexp.analysis.scaling.bootstrap import ONE_DEVIATION, student
 from lmexp.analysis.scaling.checks import size_of
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.relations.relation import Formula, Listed, Picture, Prediction, Relation, once
 from lmexp.analysis.scaling.relations.rows import Rows, known_only

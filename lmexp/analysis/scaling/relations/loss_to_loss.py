@@ -17,8 +17,9 @@ import numpy as np
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling import checks
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS, student
-from lmexp.analysis.scaling.fit import Estimate, LawFit, fit_law
+from lmexp.analysis.scaling.fit import fit_law
 from lmexp.analysis.scaling.holdout import SHARE
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit
 from lmexp.analysis.scaling.laws import chinchilla
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.relations.least_squares import Curve, Fitted, few_units, fit_curve, resampled

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.fit import Estimate
+from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.points import Points
 
 Cell = str | float | Estimate
