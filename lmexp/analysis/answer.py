@@ -3,7 +3,7 @@
 - A grid of sizes and tokens, or of sizes at several amounts of compute, is answered by a law: the best size for the
   compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them).
 - A search is answered by its best run, the runs that are tied with it and, with several objectives, by the ends of
-  their frontier. If trials were stopped early, it says whether that was for less than noise.
+  their frontier. If trials were stopped early, it says whether that was for a difference that may be noise.
 - Anything else is answered by the best setting, the settings that cannot be told apart from it, and the largest
   effects; of two arms, also by the compute that one needs for the quality of the other.
 
