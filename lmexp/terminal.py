@@ -10,17 +10,26 @@ import codecs
 import json
 import os
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from lmexp.units import CONTROL, harmless
+from lmexp.errors import UserError
+from lmexp.units import CONTROL, duration, harmless
 
 IN_ASCII = {"–": "-", "—": "-", "−": "-", "…": "...", "×": "x", "≈": "~", "≤": "<=", "≥": ">=", "‘": "'", "’": "'"}
 """Characters of lmexp's own, and what stands for them where the output's encoding lacks them."""
+PROGRESS_VARIABLE = "LMEXP_PROGRESS_SECONDS"
+"""The environment variable with the seconds between two lines of progress, where there is no terminal."""
+DEFAULT_PROGRESS_SECONDS = 25.0
+SILENCE = 1.15
+"""After this many times that interval without any line, a reminder says that the work goes on: before 30 s are over."""
 LENIENT = "lmexp.lenient"
 """The error handler of encodings that replaces what cannot be encoded."""
 
@@ -41,8 +50,25 @@ def never_raise_for_letters(*streams: TextIO) -> None:
             reconfigure(errors=LENIENT)
 
 
+def progress_seconds() -> float:
+    """Return the seconds between two lines of progress. Raises UserError if the environment has no such number."""
+    text = os.environ.get(PROGRESS_VARIABLE) or str(DEFAULT_PROGRESS_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.01 <= seconds <= threading.TIMEOUT_MAX / SILENCE:
+        raise UserError(
+            f"{PROGRESS_VARIABLE}={text}: it is a number of seconds between two lines of progress, such as 25"
+        )
+    return seconds
+
+
 class Terminal(Console):
     """A console that prints every text as text."""
+
+    last_print = 0.0
+    """When any terminal of this process last printed, by the monotonic clock."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
@@ -51,6 +77,11 @@ class Terminal(Console):
         """Yield what is printed of anything, with harmless text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=self._fitting(harmless(segment.text)))
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, and remember when."""
+        Terminal.last_print = time.monotonic()
+        super().print(*objects, **options)
 
     def print_piece(self, text: str) -> None:
         """Print a part of a line, or several lines, as they are: unwrapped, with their tabs."""
@@ -77,6 +108,37 @@ class Terminal(Console):
         if text.isascii() or self.encoding.lower().startswith("utf"):
             return text
         return text.encode(self.encoding, LENIENT).decode(self.encoding)
+
+
+@contextmanager
+def reminders(console: Terminal) -> Iterator[None]:
+    """Print that the work goes on, whenever nothing was printed for a while; nothing on a terminal.
+
+    Who reads the log of CI or of a cluster cannot see otherwise whether a long download still moves. Raises UserError
+    if the environment asks for an interval that is none.
+    """
+    patience = SILENCE * progress_seconds()
+    if console.is_terminal:
+        yield
+        return
+    ended = threading.Event()
+    Terminal.last_print = time.monotonic()
+
+    def remind() -> None:
+        news = Terminal.last_print
+        while not ended.wait(max(Terminal.last_print + patience - time.monotonic(), 0.0)):
+            if time.monotonic() < Terminal.last_print + patience:
+                news = Terminal.last_print
+                continue
+            console.print_line(f"still at work; nothing new for {duration(time.monotonic() - news)}")
+
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -11,8 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from lmexp.cli import main
+from lmexp.errors import UserError
 from lmexp.report.terminal.layout import small_table
-from lmexp.terminal import Terminal
+from lmexp.terminal import PROGRESS_VARIABLE, Terminal, progress_seconds, reminders
 
 HOSTILE = "[bold]x[/bold] bad.csv:100: \x1b[31mred\x1b]0;t\x07 \r\x9b1A \u202egnp \udcff end"
 
@@ -98,3 +100,43 @@ def test_a_command_prints_what_the_encoding_lacks_in_another_way(monkeypatch: py
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", output)
             assert run_main(patched, *words) in (0, 2)
+
+
+def wait_for(line: str, file: io.StringIO) -> None:
+    deadline = time.monotonic() + 30
+    while line not in file.getvalue():
+        assert time.monotonic() < deadline, file.getvalue()
+        time.sleep(0.005)
+
+
+def test_work_that_is_silent_without_a_terminal_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(PROGRESS_VARIABLE, "0.01")
+    file = io.StringIO()
+    with reminders(Terminal(file=file)):
+        wait_for("still at work; nothing new for 0 s\n", file)
+    said = file.getvalue()
+    time.sleep(0.05)
+    assert file.getvalue() == said, "the work has ended"
+
+
+def test_work_that_prints_is_not_silent_and_a_terminal_gets_no_reminders(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(PROGRESS_VARIABLE, "3600")
+    file = io.StringIO()
+    with reminders(Terminal(file=file)):
+        time.sleep(0.02)
+    assert not file.getvalue()
+    monkeypatch.setenv(PROGRESS_VARIABLE, "0.01")
+    with reminders(Terminal(file=file, force_terminal=True)):
+        time.sleep(0.05)
+    assert not file.getvalue()
+
+
+def test_the_interval_is_25_seconds_unless_the_environment_says_another_number(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(PROGRESS_VARIABLE, raising=False)
+    assert progress_seconds() == 25
+    monkeypatch.setenv(PROGRESS_VARIABLE, "600")
+    assert progress_seconds() == 600
+    for wrong in ("often", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv(PROGRESS_VARIABLE, wrong)
+        with pytest.raises(UserError, match=f"LMEXP_PROGRESS_SECONDS={wrong}"):
+            progress_seconds()

@@ -7,6 +7,7 @@ import errno
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 
 from lmexp.cli.options import flat
 from lmexp.errors import UserError, reason_of
-from lmexp.terminal import Terminal, forget_output, never_raise_for_letters
+from lmexp.terminal import Terminal, forget_output, never_raise_for_letters, reminders
 
 RUN, WATCH, DECIDE, USE, LOOK = "Run", "Watch and change", "Decide", "Use a model", "Look around"
 """The groups of verbs in `lmexp --help`."""
@@ -31,26 +32,35 @@ out = Terminal()
 err = Terminal(stderr=True)
 
 
-def verb(panel: str, *examples: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a verb, under its own name unless `name` is given; its help shows the examples."""
+def verb(
+    panel: str, *examples: str, name: str | None = None, only_shows: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a verb, under its own name unless `name` is given; its help shows the examples.
+
+    A verb that `only_shows` something, perhaps until Ctrl-C, is not at work while it is silent.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         shown = ", or ".join(f"`{example}`" for example in examples)
         app.command(name or function.__name__, epilog=f"Example: {shown}", rich_help_panel=panel)(
-            _until_nobody_reads(flat(function))
+            _until_nobody_reads(flat(function), only_shows)
         )
         return function
 
     return register
 
 
-def _until_nobody_reads(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command that ends well when the reader of its output has gone, as in `lmexp list models | head`."""
+def _until_nobody_reads(command: Callable[..., None], only_shows: bool) -> Callable[..., None]:
+    """Return a command that ends well when the reader of its output has gone, as in `lmexp list models | head`.
+
+    While it works without a terminal, it prints a line at least every 30 seconds.
+    """
 
     @wraps(command)
     def call(**values: Any) -> None:
         try:
-            command(**values)
+            with nullcontext() if only_shows else reminders(err):
+                command(**values)
             sys.stdout.flush()
         except BrokenPipeError:
             forget_output()

@@ -8,7 +8,7 @@ from lmexp.cli.app import WATCH, print_line, verb
 from lmexp.cli.options import OUTPUTS, Debug, OutputDir
 
 
-@verb(WATCH, "lmexp logs demo -f", "lmexp logs train/gpt_nano")
+@verb(WATCH, "lmexp logs demo -f", "lmexp logs train/gpt_nano", only_shows=True)
 def logs(
     run: Annotated[str, typer.Argument(help="A run: its directory, or a part of its name. Or the name of a sweep.")],
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Keep printing until it ends.")] = False,

@@ -38,7 +38,7 @@ class OutputOptions:
         return format_named(self.format, self.output)
 
 
-@verb(DECIDE, "lmexp report demo --cost train_flops")
+@verb(DECIDE, "lmexp report demo --cost train_flops", only_shows=True)
 def report(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Sweeps that have been started.")],
     choices: ViewChoices,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lmexp.runs.record import Row
 
 
-@verb(WATCH, "lmexp status demo --watch")
+@verb(WATCH, "lmexp status demo --watch", only_shows=True)
 def status(
     name: StartedSweep,
     common: CommonWithCode,

@@ -5,17 +5,25 @@ from collections.abc import Sequence
 
 from rich.live import Live
 
+from lmexp.config.checks import may_be_compiled
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
-from lmexp.terminal import Terminal
+from lmexp.runs.status import seconds_left
+from lmexp.terminal import Terminal, progress_seconds
 from lmexp.units import duration, si
 
 LOOK_SECONDS = 0.5
-"""How often the states of the running runs are read."""
+"""How often the states of the running runs are read for the live lines of a terminal."""
+MAX_LINES = 8
+"""Without a terminal, this many runs have a line of their own each time."""
 
 
 class SweepProgress:
-    """Prints a line for each run that ends; on a terminal, also a live line for each run that is under way."""
+    """Prints a line for each run that ends, and how far the runs under way are.
+
+    On a terminal, each of these has a live line. Without one, as in CI, under nohup and in a job of Slurm, a few plain
+    lines are printed at least every 30 seconds.
+    """
 
     def __init__(self, console: Terminal, sweep: Sweep) -> None:
         runs = sweep.runs
@@ -28,9 +36,11 @@ class SweepProgress:
         """Tokens of the runs that have not ended; None if the budget is a time."""
         self.ended_runs = 0
         self._began = time.monotonic()
-        self._looked = 0.0
-        self._started: set[str] = set()
+        self._started: dict[str, float] = {}
+        """When runs were started, by the monotonic clock."""
         self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        self._every = LOOK_SECONDS if self._live else progress_seconds()
+        self._looked = 0.0 if self._live else self._began
 
     @property
     def total(self) -> int:
@@ -56,7 +66,7 @@ class SweepProgress:
 
     def started(self, planned: PlannedRun) -> None:
         """A run was started."""
-        self._started.add(planned.run.name)
+        self._started[planned.run.name] = time.monotonic()
 
     def ended(self, planned: PlannedRun, state: State) -> None:
         """Print the outcome of a run."""
@@ -76,16 +86,25 @@ class SweepProgress:
         self.console.print_line(f"{planned.run.name} is started again: {why}")
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
-        """Refresh the live lines, at most every LOOK_SECONDS."""
-        if self._live is None or time.monotonic() - self._looked < LOOK_SECONDS:
+        """Show how far the runs under way are, each time that the interval is over."""
+        if time.monotonic() - self._looked < self._every:
             return
         self._looked = time.monotonic()
         states = [(planned, planned.run.read_state()) for planned in running]
         under_way = sum(self._weights.get(planned.run.name, 1.0) * (state.share or 0) for planned, state in states)
-        lines = [_running(planned, state) for planned, state in states]
         left = [self._tokens_left(states), self._seconds_left(under_way)]
-        lines.append(", ".join([f"{self.ended_runs}/{self.total} runs", *filter(None, left)]))
-        self._live.update("\n".join(lines), refresh=True)
+        if self._live:
+            lines = [_running(planned, state) for planned, state in states]
+            lines.append(", ".join([f"{self.ended_runs}/{self.total} runs", *filter(None, left)]))
+            self._live.update("\n".join(lines), refresh=True)
+            return
+        for planned, state in states[:MAX_LINES]:
+            since_start = time.monotonic() - self._started[planned.run.name]
+            self.console.print_line(f"{planned.run.name}  {_how_far(planned, state, since_start)}")
+        if len(states) > MAX_LINES:
+            self.console.print_line(f"and {len(states) - MAX_LINES} more runs under way")
+        if len(states) != 1 or self.total > 1:
+            self.console.print_line(", ".join([f"{self.ended_runs}/{self.total} runs have ended", *filter(None, left)]))
 
     def _tokens_left(self, states: Sequence[tuple[PlannedRun, State]]) -> str:
         known = [tokens for tokens in self._tokens.values() if tokens is not None]
@@ -99,7 +118,7 @@ class SweepProgress:
         elapsed = time.monotonic() - self._began
         if done <= 0 or elapsed < 5:
             return ""
-        return f"about {duration(elapsed * (self._work_left - under_way) / done)}"
+        return f"about {duration(elapsed * (self._work_left - under_way) / done)} left"
 
 
 def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
@@ -125,3 +144,23 @@ def _running(planned: PlannedRun, state: State) -> str:
     share = state.share or 0.0
     loss = f", train loss {state.train_loss:.3f}" if state.train_loss is not None else ""
     return f"  {planned.run.name}  {share:.0%}{loss}"
+
+
+def _how_far(planned: PlannedRun, state: State, since_start: float) -> str:
+    """Return what a run does now, and how far it is; `since_start` are the seconds since it was started."""
+    if state.state == "queued":
+        waits = f"waits in its scheduler's queue as {state.job}" if state.job else "is starting"
+        return f"{waits}, {duration(since_start)}"
+    if not state.steps:
+        compiles = may_be_compiled(planned.config, planned.device.kind)
+        what = "prepares or compiles its first step" if compiles else "prepares its first step"
+        return f"{what}, {duration(since_start)}"
+    facts = [f"step {state.steps:,}", f"{state.share or 0.0:.0%}"]
+    if state.train_loss is not None:
+        facts.append(f"train loss {state.train_loss:.3f}")
+    if (state.share or 0.0) >= 1:
+        return ", ".join([*facts, "scores the trained model"])
+    if state.tokens_per_second is not None:
+        facts.append(f"{si(state.tokens_per_second)} tokens/s")
+    left = seconds_left(state)
+    return ", ".join([*facts, *([f"{duration(left)} left"] if left is not None else [])])

@@ -42,6 +42,8 @@ class State:
     """Seconds that earlier attempts took."""
     tokens: int = 0
     """Tokens trained on so far."""
+    steps: int = 0
+    """Optimizer steps that led to the present weights."""
     share: float | None = None
     """Share of the budget that is spent, 0 to 1."""
     train_loss: float | None = None

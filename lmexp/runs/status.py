@@ -23,6 +23,7 @@ def status(folder: Path) -> list[Row]:
             {
                 "run": run.path.resolve().name,
                 "state": "failed" if lost else state.state,
+                "steps": state.steps,
                 "share": 1.0 if state.state == "done" else state.share,  # early stopping leaves some of the budget
                 "train_loss": state.train_loss,
                 "tokens_per_second": state.tokens_per_second if runs else None,

@@ -29,6 +29,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
             state="running",
             heartbeat=run.now(),
             tokens=progress.run_tokens,
+            steps=progress.steps,
             share=progress.run_share,
             train_loss=curve.train_loss,
             tokens_per_second=curve.tokens_per_second,
