@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from lmexp.runs.columns import COLUMNS, SI, column
+from lmexp.runs.differences import distinguishing_keys
 from lmexp.units import si
 
 MAX_AXES = 5
@@ -28,15 +29,7 @@ def distinguishing_axes(axes: Sequence[str], cells: Sequence[Mapping[str, Any]])
 
     An axis is not needed if the axes before it determine its value, as when one point of a sweep sets several keys.
     """
-    if len(axes) <= MAX_AXES:
-        return list(axes)
-    kept: list[str] = []
-    groups = 1
-    for axis in axes:
-        finer = len({tuple(str(cell.get(name)) for name in [*kept, axis]) for cell in cells})
-        if finer > groups:
-            kept, groups = [*kept, axis], finer
-    return kept
+    return list(axes) if len(axes) <= MAX_AXES else distinguishing_keys(axes, cells)
 
 
 def number_format(name: str, values: Iterable[float]) -> str:

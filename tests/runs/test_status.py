@@ -46,3 +46,18 @@ def test_a_run_that_ended_keeps_its_state_and_reason(run: RunDir):
 )
 def test_without_speed_share_and_tokens_the_time_left_is_unknown(known):
     assert seconds_left(State(state="running", **known)) is None
+
+
+def test_runs_of_one_name_have_the_keys_of_their_configs_that_differ(tmp_path: Path):
+    folder = tmp_path / "train"
+    configs = [config("gpt_nano", layers, "fp32", seed=seed) for layers, seed in ((2, 0), (4, 0), (4, 1))]
+    for i, each in enumerate(configs):
+        RunDir.create(folder / f"gpt_nano-fp32-{i}", each)
+    RunDir.create(folder / "gpt_tiny-fp32-3", config("gpt_tiny", 2, "fp32", seed=5))
+    differs = [row["differs"] for row in status(folder)]
+    assert differs == [
+        {"seed": 0, "model.n_layers": 2},
+        {"seed": 0, "model.n_layers": 4},
+        {"seed": 1, "model.n_layers": 4},
+        {},
+    ], "what follows from these, and what only another name has, is left out"

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ import numpy as np
 
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.table import Study
-from lmexp.config.yaml_files import read_yaml
-from lmexp.errors import UserError
 from lmexp.files import lines_of, open_regular
 from lmexp.report.page.answers import answers
 from lmexp.runs.columns import higher_is_better
+from lmexp.runs.differences import flat_config
 from lmexp.runs.directory import RunDir
 from lmexp.units import printable
 
@@ -29,8 +27,6 @@ MAX_DETAILS = 300
 """Runs whose details are in the page."""
 LOG_LINES, LOG_CHARACTERS, LOG_BYTES = 40, 4000, 65_536
 """The end of a log: its lines, its characters, and the bytes that are read from the disk."""
-LEFT_OUT = ("schema_version", "run", "logger", "launcher")
-"""Sections of a config that do not say what was trained."""
 SECRETS = (
     re.compile(r"(?<=//)[^/\s:@]+:[^/\s@]+(?=@)"),  # http://me:secret@host
     re.compile(r"(?i)(?<=bearer )\S+"),
@@ -78,25 +74,10 @@ def _detailed_runs(study: Study, quality: str, cost: str) -> list[str]:
 
 def _flat_config(run: RunDir) -> dict[str, Any]:
     """Return the config of a run as dotted keys with text values; empty if it cannot be read."""
-    try:
-        config = read_yaml(run.path / "config.yaml")
-    except UserError:
-        return {}
-    if not isinstance(config, dict):
-        return {}
-    return _flat({key: value for key, value in config.items() if key not in LEFT_OUT})
-
-
-def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = without_secrets(
-                value if isinstance(value, str) else json.dumps(value, default=str)
-            )
-    return flat
+    return {
+        key: without_secrets(value if isinstance(value, str) else json.dumps(value, default=str))
+        for key, value in flat_config(run).items()
+    }
 
 
 def _common(configs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,16 +5,19 @@ configs are printed as they are: rich never reads them as markup.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 from rich.text import Text
 
 from lmexp.report.texts import NULL
 from lmexp.units import printable
 
+CUT = "…"
+"""What stands for the part of a name that is left out."""
 GAP = 2
 """Characters between two columns: one from the box, the rest is padding."""
 
@@ -70,6 +73,58 @@ def fitted_table(
     for cells, style in zip(rows, styles or [""] * len(rows), strict=True):
         table.add_row(*map(Text, cells), style=style)
     return table
+
+
+def room_for(
+    name: str,
+    texts: Mapping[str, list[str]],
+    headings: Mapping[str, str],
+    hide_first: Sequence[str],
+    enough: int,
+    width: int,
+) -> int:
+    """Return the characters that one column may take in a fitted table of `width` characters.
+
+    Other columns are hidden, in the order of `hide_first`, until it can have `enough` of them, or all that it needs.
+    """
+    in_two_lines = {heading: _in_two_lines(headings[heading]) for heading in headings}
+    widths = column_widths(in_two_lines, texts)
+    others = {other: characters for other, characters in widths.items() if other != name}
+    hidden = columns_to_hide(others, 1, hide_first, width - min(enough, widths[name]) - 1)
+    left = width - 1 - sum(characters + 1 for other, characters in others.items() if other not in hidden)
+    return max(left, cell_len(headings[name]))
+
+
+def shortened(names: Sequence[str], width: int) -> list[str]:
+    """Return names of at most `width` characters: of a longer one, a part is left out, where most names stay distinct.
+
+    All names are cut at the same place. If their differences lie far from both ends, the beginning that all of them
+    share is left out first.
+    """
+    if all(cell_len(name) <= width for name in names):
+        return list(names)
+    shared = sum(1 for _ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False)))
+    best: list[str] = []
+    for without_start in (0, shared):
+        whole = [f"{CUT}{name[without_start:]}" if without_start else name for name in names]
+        # The middle first: of two places where as many names stay distinct, the earlier one in this order is taken.
+        for head in sorted(range(width), key=lambda head: abs(head - width // 2)):
+            cut = [_cut(name, head, width) for name in whole]
+            if not best or len(set(cut)) > len(set(best)):
+                best = cut
+            if len(set(best)) == len(set(names)):
+                return best
+    return best
+
+
+def _cut(name: str, head: int, width: int) -> str:
+    """Return a name of at most `width` characters: at most `head` from its beginning, the others from its end."""
+    if cell_len(name) <= width:
+        return name
+    start, end = set_cell_size(name, head), len(name)
+    while cell_len(f"{start}{CUT}{name[end - 1 :]}") <= width:
+        end -= 1
+    return f"{start}{CUT}{name[end:]}"
 
 
 def column_widths(headings: Mapping[str, str], texts: Mapping[str, list[str]]) -> dict[str, int]:

@@ -1,16 +1,21 @@
 """What the runs of a sweep are doing, as a table in the terminal: once, or watched until nothing runs."""
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from lmexp.report.terminal.layout import fitted_table
+from lmexp.analysis.columns import axis_headings
+from lmexp.report.terminal.layout import fitted_table, room_for, shortened
+from lmexp.report.texts import NULL
 from lmexp.runs.record import Row
 from lmexp.runs.state import PRUNED, RESULTS
-from lmexp.units import duration, printable, si
+from lmexp.runs.status import slug
+from lmexp.units import duration, plain_number, printable, si
 
 WATCH_SECONDS = 1.0
 """Between two looks of `status --watch`."""
@@ -18,6 +23,10 @@ RIGHT = ("done", "tokens/s", "left", "train loss", "predicted loss")
 """Columns of numbers."""
 HIDDEN_FIRST = ("train loss", "tokens/s", "left", "predicted loss", "done")
 """Columns that a narrow terminal does not show, the least important first."""
+MIN_NAME = 40
+"""Characters that a name may take before columns are hidden for it; a longer one is shortened in its middle."""
+NOT_STARTED = "not started"
+"""What the table says of a run that is queued although nothing is there that would start it."""
 
 
 def print_status(
@@ -28,8 +37,9 @@ def print_status(
     `by_itself` returns whether the sweep continues without a further command; `calibration` says how good the predicted
     losses are.
     """
-    console.print(_status(rows, console.width, calibration))
-    if any(map(_is_open, rows)) and not _goes_on(rows, by_itself):
+    will_start = by_itself()
+    console.print(_status(rows, console.width, calibration, will_start))
+    if any(map(_is_open, rows)) and not _goes_on(rows, lambda: will_start):
         console.print("Nothing runs now; the same command continues from here.")
 
 
@@ -48,7 +58,7 @@ def watch_status(
         seen: dict[str, tuple[str, str]] = {}
         while True:
             for row in rows:
-                now = (row["state"], "" if row["share"] is None else f"{row['share']:.0%}")
+                now = (_state(row, by_itself), "" if row["share"] is None else f"{row['share']:.0%}")
                 if seen.get(row["run"]) != now:
                     seen[row["run"]] = now
                     predicted = _predicted(row)
@@ -60,15 +70,14 @@ def watch_status(
                 return
             time.sleep(WATCH_SECONDS)
             rows = look()
-    with Live(
-        _status(rows, console.width, calibration()), console=console, auto_refresh=False, vertical_overflow="crop"
-    ) as live:
+    first_look = _status(rows, console.width, calibration(), by_itself())
+    with Live(first_look, console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while _goes_on(rows, by_itself):
             time.sleep(WATCH_SECONDS)
             rows = look()
             # What runs comes first: a long sweep is taller than the screen.
             first = sorted(rows, key=lambda row: row["state"] != "running")
-            live.update(_status(first, console.width, calibration()), refresh=True)
+            live.update(_status(first, console.width, calibration(), by_itself()), refresh=True)
 
 
 def _is_open(row: Row) -> bool:
@@ -89,12 +98,21 @@ def _predicted(row: Row) -> str:
     return f"{row['predicted_loss']:.3f} ({row['predicted_low']:.3f} to {row['predicted_high']:.3f})"
 
 
-def _status(rows: Sequence[Row], width: int, calibration: Sequence[str]) -> Group:
-    """Return one line for each run, then the reasons: a run is never spread over several lines."""
-    names = _short_names([row["run"] for row in rows])
+def _state(row: Row, by_itself: Callable[[], bool]) -> str:
+    """Return the state as the table says it: what nobody will start has not started, and does not wait in a queue."""
+    never_started = row["state"] == "queued" and not row.get("attempts")
+    return NOT_STARTED if never_started and not by_itself() else str(row["state"])
+
+
+def _status(rows: Sequence[Row], width: int, calibration: Sequence[str], will_start: bool) -> Group:
+    """Return one line for each run, then the reasons: a run is never spread over several lines.
+
+    `will_start` says whether queued runs start without a further command.
+    """
+    names = _names(rows)
     texts = {
         "run": names,
-        "state": [row["state"] for row in rows],
+        "state": [_state(row, lambda: will_start) for row in rows],
         "done": ["" if row["share"] is None else f"{row['share']:.0%}" for row in rows],
         "tokens/s": ["" if row["tokens_per_second"] is None else si(row["tokens_per_second"]) for row in rows],
         "left": ["" if row["seconds_left"] is None else duration(row["seconds_left"]) for row in rows],
@@ -103,6 +121,7 @@ def _status(rows: Sequence[Row], width: int, calibration: Sequence[str]) -> Grou
     }
     texts = {name: cells for name, cells in texts.items() if name in ("run", "state") or any(cells)}
     headings = {name: name for name in texts}
+    names = texts["run"] = shortened(names, room_for("run", texts, headings, HIDDEN_FIRST, MIN_NAME, width))
     states = texts["state"]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     table = fitted_table(texts, headings, RIGHT, HIDDEN_FIRST, [], width)
@@ -121,7 +140,28 @@ def _reasons(names: Sequence[str], rows: Sequence[Row], key: str) -> Iterator[st
         yield f"{runs[0] if len(runs) == 1 else f'{len(runs)} runs'}: {what}{reason}"
 
 
-def _short_names(runs: Sequence[str]) -> list[str]:
-    """Return the names of runs without their hashes, where those are unique; otherwise as they are."""
-    slugs = [run.rpartition("-")[0] or run for run in runs]
-    return [slug if slugs.count(slug) == 1 else run for slug, run in zip(slugs, runs, strict=True)]
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return the names of runs with the keys that differ instead of their hashes; as they are, if these are equal."""
+    slugs = [slug(row["run"]) for row in rows]
+    told = _told_apart([row.get("differs") or {} for row in rows])
+    names = [f"{name}, {differs}" if differs else name for name, differs in zip(slugs, told, strict=True)]
+    return [name if names.count(name) == 1 else row["run"] for name, row in zip(names, rows, strict=True)]
+
+
+def _told_apart(all_values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the values of each run's keys as text, such as `lr 0.003`; rounded, if that does not make two equal."""
+    headings = axis_headings(dict.fromkeys(key for values in all_values for key in values))
+
+    def text(write: Callable[[Any], str]) -> list[str]:
+        return [", ".join(f"{headings[key]} {write(value)}" for key, value in values.items()) for values in all_values]
+
+    rounded, exact = text(_rounded), text(_exact)
+    return rounded if len(set(rounded)) == len(set(exact)) else exact
+
+
+def _rounded(value: Any) -> str:
+    return plain_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else _exact(value)
+
+
+def _exact(value: Any) -> str:
+    return NULL if value is None else value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,9 +1,12 @@
 """Tables in the terminal fit their width, and say what they hide."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
-from lmexp.report.terminal.layout import column_widths, columns_to_hide, fitted_table, small_table
+from lmexp.report.terminal.layout import column_widths, columns_to_hide, fitted_table, shortened, small_table
 
 TEXTS = {"run": ["a", "b"], "loss": ["2.5000", "2.6000"], "train_seconds": ["12.5", "9.0"], "extra": ["x" * 20, "y"]}
 HEADINGS = {"run": "run", "loss": "loss", "train_seconds": "train seconds", "extra": "extra"}
@@ -55,3 +58,26 @@ def test_small_tables_show_text_as_text_and_null_as_a_dash(hostile):
 def test_headings_that_align_right_do_so():
     lines = printed(small_table(("name", "number"), [("a", "1")], right={"number"}), 60).splitlines()
     assert lines[2].endswith("     1")
+
+
+@given(st.lists(st.text("ab-é中", min_size=1, max_size=30), min_size=1, max_size=5), st.integers(8, 30))
+def test_a_shortened_name_fits_and_a_list_of_short_names_stays_as_it_is(names: list[str], width: int):
+    short = shortened(names, width)
+    assert all(cell_len(name) <= width for name in short) and len(short) == len(names)
+    if all(cell_len(name) <= width for name in names):
+        assert short == names
+
+
+@pytest.mark.parametrize(
+    "name", ["{}" + "-same" * 12, "same-" * 12 + "{}", "same-" * 6 + "{}" + "-same" * 6, "{}" + "-same" * 12 + "-{}"]
+)
+def test_a_shortened_name_keeps_what_differs(name: str):
+    names = [name.format(f"lr0.00{i}", f"seed{i % 2}") for i in range(4)]
+    assert len(set(shortened(names, 24))) == 4
+
+
+def test_a_name_is_shortened_in_its_middle():
+    assert shortened(["gpt_nano-n_layers2-lr0.0003-seed0", "gpt_nano-n_layers2-lr0.0003-seed1"], 15) == [
+        "gpt_nan…3-seed0",
+        "gpt_nan…3-seed1",
+    ]

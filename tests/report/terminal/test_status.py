@@ -63,7 +63,41 @@ def test_a_run_is_one_line_in_a_narrow_terminal_and_its_reason_follows():
     assert "train loss" not in lines[0] and any("Not shown" in line and "train loss" in line for line in lines)
 
 
-def test_runs_of_one_name_keep_their_hashes():
+def test_names_of_any_length_are_one_line_of_80_characters_and_stay_distinct():
+    name = "llama_nano-n_layers2-d_model64-lr{}-batch_tokens4096-bf16-muon-wsd-seed1"
+    running = {"share": 0.5, "tokens_per_second": 12_300.0, "seconds_left": 3725.0, "train_loss": 3.21987}
+    predicted = {"predicted_loss": 3.41, "predicted_low": 3.3622, "predicted_high": 3.4591}
+    rows = [
+        row("running", **running, **predicted) | {"run": f"{name.format(f'0.000{i}')}-0123456789a{i}"}
+        for i in range(1, 6)
+    ]
+    lines = shown(rows, lambda: True, width=80).splitlines()
+    of_runs = [line for line in lines if " running " in line]
+    assert max(map(len, lines)) <= 80
+    assert len({line.split()[0] for line in of_runs}) == 5, lines
+    assert all("…" in line and "50%" in line for line in of_runs)
+
+
+def test_runs_of_one_name_are_told_apart_by_the_keys_that_differ():
+    rows = [row("done") | {"run": f"a-{i}", "differs": {"optim.lr": lr}} for i, lr in enumerate((0.003, 0.001))]
+    text = shown([*rows, row("done") | {"run": "b-2"}], lambda: False)
+    assert "a, lr 0.003 " in text and "a, lr 0.001 " in text and "\nb " in text
+
+
+def test_numbers_that_are_equal_when_rounded_are_written_in_full():
+    rows = [row("done") | {"run": f"a-{i}", "differs": {"budget.tokens": 200_000 + i}} for i in range(2)]
+    text = shown(rows, lambda: False)
+    assert "tokens 200000 " in text and "tokens 200001 " in text
+
+
+def test_a_cell_that_nobody_starts_has_not_started_and_one_that_waits_is_queued():
+    rows = [DONE, row("queued", attempts=0) | {"run": "b-1"}, row("queued", attempts=1) | {"run": "c-1"}]
+    stopped = shown(rows, lambda: False)
+    assert "1 done, 1 not started, 1 queued" in stopped
+    assert "1 done, 2 queued" in shown(rows, lambda: True), "a coordinator is at work, or a scheduler has their jobs"
+
+
+def test_runs_of_one_config_keep_their_hashes():
     text = shown([row("done") | {"run": "a-0123456789ab"}, row("done") | {"run": "a-ba9876543210"}], lambda: False)
     assert "a-0123456789ab" in text and "a-ba9876543210" in text
 
