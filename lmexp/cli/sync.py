@@ -1,6 +1,6 @@
 """`lmexp sync`: rebuild a sweep's mirrors in other tools."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,10 @@ def sync(
         str | None, typer.Option(help="Mirror to rebuild: wandb, tensorboard or mlflow [default: each run's own].")
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Mode of W&B: offline or online [default: each run's own].")] = None,
+    artifacts: Annotated[
+        str | None,
+        typer.Option(help="Files to copy to W&B or MLflow: model, report, or model,report [default: each run's own]."),
+    ] = None,
     project: Annotated[
         str | None, typer.Option(help="Project in W&B, or experiment in MLflow [default: each run's own].")
     ] = None,
@@ -24,7 +28,11 @@ def sync(
     from lmexp.runs.find import sweep_folder
     from lmexp.runs.sync import sync
 
-    changes = {key: value for key, value in (("name", logger), ("mode", mode), ("project", project)) if value}
+    changes: dict[str, Any] = {
+        key: value for key, value in (("name", logger), ("mode", mode), ("project", project)) if value
+    }
+    if artifacts:
+        changes["artifacts"] = [kind.strip() for kind in artifacts.split(",")]
     rows = sync(sweep_folder(name, common.output_dir), changes, say)
     if common.as_json:
         print_json({"sweep": name, "runs": rows})

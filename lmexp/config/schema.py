@@ -191,14 +191,22 @@ class HardwareConfig(Section):
 class LoggerConfig(Section):
     """A mirror of the curve and the record; it may fail without harm to the run."""
 
-    name: Literal["none", "wandb", "tensorboard", "mlflow"]
+    name: Literal["none", "wandb", "tensorboard", "mlflow", "trackio"]
     project: str = "lmexp"
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    """Tags beside those that every run gets: its model, family, task and precision."""
+    artifacts: list[Literal["model", "report"]] = []
+    """Files to copy as well, in W&B and MLflow: the final weights of each run, the sweep's report page (by `sync`)."""
+    system_metrics: bool = True
+    """Whether W&B and trackio sample the machine while a run trains: CPU, memory, GPUs."""
+    console: bool = True
+    """W&B only: whether it gets what the run prints."""
     mode: Literal["offline", "online", "disabled"] = "offline"
     """W&B only."""
     entity: str | None = None
     """W&B only."""
     uri: str | None = None
-    """MLflow only: the tracking server; null means a folder in the run directory."""
+    """MLflow only: the tracking server; null means a folder in the sweep's folder."""
 
 
 class OutsideLogger(OutsideSection):

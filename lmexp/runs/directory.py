@@ -344,6 +344,14 @@ class RunDir:
         with suppress(FileNotFoundError):
             flush_to_disk(self.path / "metrics.jsonl", self.path)
 
+    def read_log(self) -> str:
+        """Return what the run has printed so far; nothing if there is no log, or no file in its place."""
+        try:
+            with open_regular(self.log) as file:
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
     def read_curve(self) -> list[dict[str, Any]]:
         """Return the points of the curve; lines that are no points, such as one torn by a kill, are dropped."""
         try:

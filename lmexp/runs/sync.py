@@ -10,16 +10,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lmexp.config.failures import explain
 from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
 from lmexp.config.trust import check_settings
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
 from lmexp.runs.find import runs_of
-from lmexp.runs.mirrors.open import check_logger, has_mirror, open_mirror
+from lmexp.runs.links import check_sweep_links
+from lmexp.runs.mirrors.mirror import File
+from lmexp.runs.mirrors.open import add_page, check_logger, has_mirror, open_mirror
 from lmexp.runs.mirrors.wandb import agents_run
 from lmexp.runs.record import Row
 from lmexp.runs.state import WAITING
+
+REPORT_PAGE = "report.html"
+"""The page that `lmexp report` writes into the folder of a sweep."""
 
 
 def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) -> list[Row]:
@@ -28,7 +34,7 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
     A row holds `run`, `state`, `mirror` (the logger's name), `result`, `place` (where the mirror is) and `reason`.
     The result is `mirrored`; `offline`, when it was to be online and is on the disk only; `stopped`, when the
     mirror broke; or `skipped`, when there is nothing to show yet. Runs that did not end well are mirrored as
-    failed, with what there is of their curve.
+    failed, with what there is of their curve. If `artifacts` has `report`, the last row is that of the report page.
 
     Args:
         logger: fields of the config's `logger` that are to be others than the run's own.
@@ -58,8 +64,44 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
             row = rebuild(run, config)
             unreachable = row["reason"] if row["result"] == "offline" else unreachable
         rows.append(row)
-        say(f"{row['run']}: {row['result']}{': ' + row['reason'] if row['reason'] else ''}")
+        say(_line(row))
+    if page := _mirror_page(folder, runs, configs, unreachable):
+        rows.append(page)
+        say(_line(page))
     return rows
+
+
+def _mirror_page(folder: Path, runs: list[RunDir], configs: list[RunConfig], unreachable: str | None) -> Row | None:
+    """Add the sweep's report page where `logger.artifacts` asks for it, and return its row; None if it does not.
+
+    The first of the sweep's own runs says where.
+    """
+    own = [pair for pair in zip(runs, configs, strict=True) if pair[0].path.resolve().parent == folder.resolve()]
+    asked = [(run, config) for run, config in own if has_mirror(config.logger) and _asks_for_page(config)]
+    if not asked:
+        return None
+    run, config = asked[0]
+    if unreachable:
+        config = _with_logger(config, {"mode": "offline"})
+    file = File("report", f"report-{folder.resolve().name}", folder.resolve() / REPORT_PAGE)
+    row: Row = {"run": REPORT_PAGE, "state": "done", "mirror": config.logger.name}
+    row |= {"result": "skipped", "place": None, "reason": None}
+    if not file.path.is_file():
+        return row | {"reason": f"there is none; write it with `lmexp report {folder.name}`"}
+    check_sweep_links(folder)
+    try:
+        place = add_page(config, run, file)
+    except Exception as error:
+        return row | {"result": "stopped", "reason": explain(error)}
+    return row | {"result": "offline" if unreachable else "mirrored", "place": place, "reason": unreachable}
+
+
+def _asks_for_page(config: RunConfig) -> bool:
+    return isinstance(config.logger, LoggerConfig) and "report" in config.logger.artifacts
+
+
+def _line(row: Row) -> str:
+    return f"{row['run']}: {row['result']}{': ' + row['reason'] if row['reason'] else ''}"
 
 
 def rebuild(run: RunDir, config: RunConfig) -> Row:
@@ -80,7 +122,7 @@ def rebuild(run: RunDir, config: RunConfig) -> Row:
         record = run.read_record() or run.read_milestones()
         if not record and not run.read_curve():
             return row | {"reason": "it has no curve"}
-        mirror = open_mirror(config, run, say=lambda line: None)
+        mirror = open_mirror(config, run, say=lambda line: None, is_live=False)
         mirror.finish(record[-1] if record else None, 0 if state == "done" else 1)
     if mirror.stopped:
         return row | {"result": "stopped", "reason": mirror.stopped}

@@ -26,7 +26,7 @@ def test_every_extension_of_the_page_works_with_all_others(tmp_path: Path, lmexp
         assert ended.returncode == 0, (line, ended.stderr)
     (run,) = (tmp_path / "outputs" / "train").glob("*/record.json")
     notes = (run.parent / "notes.txt").read_text()
-    assert "train_loss" in notes and "'model': 'average'" in notes
+    assert "train/loss" in notes and "'model': 'average'" in notes
     (row,) = json.loads((run.parent / "record.json").read_text())["rows"]
     assert row["family"] == "average" and row["flops_source"] == "counted" and row["task"] == "smooth"
     assert 0 <= row["score/smooth/right_in_first"] <= 1

@@ -3,10 +3,13 @@
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmexp.config.data import ByteTokenizerConfig, StdlibData
 from lmexp.config.models.gpt import GPTConfig
@@ -23,9 +26,11 @@ from lmexp.config.schema import (
 )
 from lmexp.config.tasks.causal_lm import CausalLMConfig
 from lmexp.errors import UserError
+from lmexp.runs.columns import QUALITIES
 from lmexp.runs.directory import RunDir
+from lmexp.runs.manifest import Manifest, write_manifest
 from lmexp.runs.mirrors import wandb as wandb_mirror
-from lmexp.runs.mirrors.mirror import Copy, Mirror, Point, flat_config
+from lmexp.runs.mirrors.mirror import AXES, Copy, Mirror, Point, describe, flat_config, named
 from lmexp.runs.mirrors.open import check_logger, open_mirror
 
 KEY = "0123456789abcdef" * 3
@@ -115,7 +120,8 @@ def read_wandb(file: Path) -> dict[str, Any]:
     def values(items: Any) -> dict[str, Any]:
         return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
-    found: dict[str, Any] = {"history": [], "config": {}, "summary": {}, "axes": {}, "exit_code": None}
+    found: dict[str, Any] = {"history": [], "config": {}, "summary": {}, "metrics": {}, "exit_code": None}
+    found |= {"console": "", "system": set(), "artifacts": []}
     for record in records:
         match record.WhichOneof("record_type"):
             case "run":
@@ -128,14 +134,38 @@ def read_wandb(file: Path) -> dict[str, Any]:
             case "summary":
                 found["summary"] |= values(record.summary.update)
             case "metric":
-                found["axes"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
+                found["metrics"][record.metric.name] = record.metric
+            case "output_raw":
+                found["console"] += record.output_raw.line
+            case "output_logger":
+                found["console"] += record.output_logger.line
+            case "stats":
+                found["system"] |= {item.key for item in record.stats.item}
+            case "artifact":
+                found["artifacts"].append(record.artifact)
             case "exit":
                 found["exit_code"] = record.exit.exit_code
     return found
 
 
 def points_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if not name.startswith("_")} for row in history]
+    mine = ("_runtime", "_timestamp", "_wandb")
+    return [{name: value for name, value in row.items() if name not in mine} for row in history]
+
+
+WANDB_CURVE: list[dict[str, Any]] = [
+    {"_step": 1, "tokens": 64, "flops": 1e6, "seconds": 0.5, "train/loss": 5.5},
+    {
+        "_step": 2,
+        "tokens": 128,
+        "flops": 2e6,
+        "seconds": 1.0,
+        "train/loss": 5.25,
+        "val/loss": 5.0,
+        "val/perplexity": 148.4,
+    },
+]
+"""CURVE as W&B has it: the optimizer step is its own step, and what an evaluation measures joins the step before it."""
 
 
 def test_wandb_keeps_curve_config_and_record_offline(run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
@@ -150,14 +180,96 @@ def test_wandb_keeps_curve_config_and_record_offline(run: RunDir, capfd: pytest.
         "n_layers=1",
         "abc123",
     )
-    assert points_of(found["history"]) == CURVE
-    assert found["axes"]["*"] == "tokens"
+    assert points_of(found["history"]) == WANDB_CURVE
+    assert {name for name, metric in found["metrics"].items() if metric.options.hidden} == {
+        "tokens",
+        "flops",
+        "seconds",
+    }
+    curves = {name: metric for name, metric in found["metrics"].items() if not metric.options.hidden}
+    assert {name: metric.step_metric for name, metric in curves.items()} == dict.fromkeys(
+        ["train/loss", "val/loss", "val/perplexity"], "tokens"
+    )
+    assert {name for name, metric in curves.items() if metric.summary.min} == {"val/loss", "val/perplexity"}
+    assert (set(who.tags), who.job_type, who.notes) == ({"nano", "gpt", "causal_lm", "fp32"}, "train", "")
     assert {name: found["config"][name] for name in flat_config(config)} == flat_config(config)
     known = {name: value for name, value in RECORD.items() if value is not None}
     assert {name: found["summary"].get(name) for name in known} == known
     assert "mfu" not in found["summary"]
     assert found["exit_code"] == 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_mirror_names_the_question_and_the_users_tags(run: RunDir) -> None:
+    write_manifest(run.path.parent, Manifest(name="sizes", question="Does size pay?"))
+    about = describe(config_for(name="none", tags=["nano", "mine"]), run)
+    assert (about.question, about.tags) == ("Does size pay?", ("nano", "gpt", "causal_lm", "fp32", "mine"))
+    mirror_whole_run(config_for(name="wandb", tags=["mine"]), run)
+    who = read_wandb(wandb_pieces(run)[0])["run"]
+    assert (who.notes, "mine" in who.tags) == ("Does size pay?", True)
+
+
+def test_a_manifest_that_cannot_be_read_costs_the_question_only(run: RunDir) -> None:
+    (run.path.parent / "sweep.json").write_text("{")
+    assert describe(config_for(name="none"), run).question is None
+
+
+@given(st.dictionaries(st.sampled_from([*AXES, *QUALITIES, "train_loss", "grad_norm", "lr", "mine"]), st.floats(0, 9)))
+def test_no_two_measurements_of_a_point_get_one_name(point: dict[str, float]) -> None:
+    there = named(point)
+    assert sorted(there.values()) == sorted(point.values())
+    assert all(name in AXES or name.startswith(("train/", "val/")) for name in there)
+
+
+def test_the_best_value_is_the_highest_accuracy_and_the_lowest_loss(run: RunDir) -> None:
+    mirror = open_mirror(config_for(name="wandb"), run)
+    for step, loss, accuracy in ((1, 3.0, 0.1), (2, 1.0, 0.9), (3, 2.0, 0.5)):
+        axes = {"step": step, "tokens": 64 * step, "flops": 1e6 * step, "seconds": float(step)}
+        mirror.log(axes | {"loss": loss, "accuracy": accuracy})
+    mirror.finish(None, 0)
+    summary = read_wandb(wandb_pieces(run)[0])["summary"]
+    assert summary["val/loss"] == {"min": 1.0, "last": 2.0}
+    assert summary["val/accuracy"] == {"max": 0.9, "last": 0.5}
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_wandb_has_the_earlier_log_and_samples_the_machine_only_while_it_trains(run: RunDir, is_live: bool) -> None:
+    run.log.write_text("what an earlier attempt printed\n")
+    for seconds in (0.5, 2.0, 8.0):  # on a loaded machine, the first sample may take a while
+        mirror = open_mirror(config_for(name="wandb"), run, is_live=is_live)
+        print("what is printed now")
+        time.sleep(seconds)
+        mirror.finish(None, 0)
+        found = read_wandb(wandb_pieces(run)[0])
+        if found["system"] or not is_live:
+            break
+    assert ("memory_percent" in found["system"]) == is_live
+    assert found["console"].count("what an earlier attempt printed\n") == 1
+    if not is_live:  # pytest exchanges standard output; tests/e2e/test_wandb.py looks at a run's own
+        assert "what is printed now" not in found["console"]
+
+
+def test_wandb_leaves_out_console_and_system_metrics_if_asked(run: RunDir) -> None:
+    run.log.write_text("an earlier line\n")
+    mirror = open_mirror(config_for(name="wandb", console=False, system_metrics=False), run)
+    print("a line")
+    mirror.finish(None, 0)
+    found = read_wandb(wandb_pieces(run)[0])
+    assert (found["system"], found["console"]) == (set(), "")
+
+
+def test_wandb_has_the_final_weights_only_if_asked_and_only_of_a_finished_run(run: RunDir) -> None:
+    run.final.mkdir(parents=True)
+    (run.final / "model.safetensors").write_bytes(b"weights")
+    for asked, exit_code, names in ((["model"], 0, ["n_layers-1-abc123"]), (["model"], 1, []), ([], 0, [])):
+        mirror_whole_run(config_for(name="wandb", artifacts=asked), run, exit_code)
+        artifacts = read_wandb(wandb_pieces(run)[0])["artifacts"]
+        assert [artifact.name for artifact in artifacts] == names
+        for artifact in artifacts:
+            [entry] = artifact.manifest.contents
+            assert (artifact.type, entry.path, entry.size) == ("model", "model.safetensors", 7)
+            assert Path(entry.local_path).read_bytes() == b"weights"  # where `wandb sync` takes it from
+            assert json.loads(artifact.metadata)["loss"] == 4.75
 
 
 def test_a_resumed_run_has_one_wandb_piece_with_the_whole_curve(run: RunDir) -> None:
@@ -171,7 +283,7 @@ def test_a_resumed_run_has_one_wandb_piece_with_the_whole_curve(run: RunDir) -> 
         again.log(point)
     again.finish(RECORD, 0)
     [piece] = wandb_pieces(run)
-    assert points_of(read_wandb(piece)["history"]) == CURVE
+    assert points_of(read_wandb(piece)["history"]) == WANDB_CURVE
 
 
 def test_wandb_online_without_a_key_goes_on_offline(run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +291,7 @@ def test_wandb_online_without_a_key_goes_on_offline(run: RunDir, capfd: pytest.C
     mirror_whole_run(config_for(name="wandb", mode="online"), run)
     assert time.monotonic() - started < 30
     [piece] = wandb_pieces(run)
-    assert points_of(read_wandb(piece)["history"]) == CURVE
+    assert points_of(read_wandb(piece)["history"]) == WANDB_CURVE
     out, err = capfd.readouterr()
     assert out.count("\n") == 1
     assert f"wandb sync {piece.parent}" in out
@@ -195,7 +307,7 @@ def test_wandb_online_without_a_network_goes_on_offline_and_keeps_the_key_secret
     mirror_whole_run(config_for(name="wandb", mode="online"), run)
     assert time.monotonic() - started < 20
     [piece] = wandb_pieces(run)
-    assert points_of(read_wandb(piece)["history"]) == CURVE
+    assert points_of(read_wandb(piece)["history"]) == WANDB_CURVE
     out = capfd.readouterr().out
     assert out.count("\n") == 1
     assert "wandb sync" in out
@@ -221,15 +333,57 @@ def read_tensorboard(run: RunDir) -> Any:
 def test_tensorboard_shows_the_curve_against_tokens(run: RunDir) -> None:
     mirror_whole_run(config_for(name="tensorboard"), run)
     events = read_tensorboard(run)
-    assert [(e.step, e.value) for e in events.Scalars("train_loss")] == [(64, 5.5), (128, 5.25)]
-    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(128, 5.0)]
-    assert [(e.step, e.value) for e in events.Scalars("record/tokens")] == [(128, 128.0)]
-    first, second = (e.wall_time for e in events.Scalars("train_loss"))
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(64, 5.5), (128, 5.25)]
+    assert [(e.step, e.value) for e in events.Scalars("val/loss")] == [(128, 5.0)]
+    assert set(events.Tags()["scalars"]) == {"train/loss", "val/loss", "val/perplexity"}  # none of the record
+    first, second = (e.wall_time for e in events.Scalars("train/loss"))
     assert second - first == pytest.approx(0.5, abs=1e-3)
     [text] = events.Tensors("config/text_summary")
     assert b"| model.n_layers | 1 |" in text.tensor_proto.string_val[0]
-    assert "_hparams_/session_start_info" in events.summary_metadata
-    assert not {"tokens", "seconds", "record/mfu", "record/exclusive"} & set(events.Tags()["scalars"])
+
+
+def test_tensorboards_own_hparams_tab_compares_the_runs_by_config_record_and_curves(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    for name, code in (("one", 0), ("two", 1)):
+        run = RunDir(tmp_path / "sizes" / name)
+        run.path.mkdir(parents=True)
+        mirror_whole_run(config_for(name="tensorboard"), run, exit_code=code)
+    logdir = str(tmp_path / "sizes")
+    reader = EventMultiplexer()
+    reader.AddRunsFromDirectory(logdir)
+    reader.Reload()
+    context = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(reader, logdir), logdir=logdir))
+    request = RequestContext()
+    columns = context.experiment_from_metadata(
+        request,
+        "",
+        True,
+        context.hparams_metadata(request, ""),
+        context.hparams_from_data_provider(request, "", 1000),
+        1000,
+    )
+    assert {"model.n_layers", "record/loss", "record/tokens"} <= {info.name for info in columns.hparam_infos}
+    assert {info.name.tag for info in columns.metric_infos} == {"train/loss", "val/loss", "val/perplexity"}
+    wanted = api_pb2.ListSessionGroupsRequest(
+        start_index=0,
+        slice_size=10,
+        allowed_statuses=[api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE],
+        col_params=[
+            api_pb2.ColParams(hparam="record/loss"),
+            api_pb2.ColParams(metric=api_pb2.MetricName(tag="val/loss", group="tensorboard")),
+        ],
+    )
+    listed = list_session_groups.Handler(request, context, "", wanted).run()
+    groups = {group.sessions[0].name.split("/")[0]: group for group in listed.session_groups}
+    assert set(groups) == {"one", "two"}
+    assert groups["one"].hparams["record/loss"].number_value == 4.75
+    statuses = {name: group.sessions[0].status for name, group in groups.items()}
+    assert statuses == {"one": api_pb2.STATUS_SUCCESS, "two": api_pb2.STATUS_FAILURE}
 
 
 def test_a_resumed_run_shows_each_point_once_in_tensorboard(run: RunDir) -> None:
@@ -238,7 +392,7 @@ def test_a_resumed_run_shows_each_point_once_in_tensorboard(run: RunDir) -> None
     again = open_mirror(config_for(name="tensorboard"), run)
     again.log(CURVE[1])
     again.finish(None, 0)
-    assert [e.step for e in read_tensorboard(run).Scalars("train_loss")] == [64, 128]
+    assert [e.step for e in read_tensorboard(run).Scalars("train/loss")] == [64, 128]
 
 
 # MLflow
@@ -249,19 +403,29 @@ def mlflow_runs(uri: str, project: str = "lmexp") -> tuple[Any, list[Any]]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(project)
-    return client, client.search_runs([experiment.experiment_id])
+    runs = client.search_runs([experiment.experiment_id])
+    return client, [run for run in runs if run.data.tags["job_type"] != "sweep"]
 
 
-def test_mlflow_keeps_curve_config_and_record_in_the_run_directory(run: RunDir) -> None:
+def mlflow_parents(client: Any) -> list[Any]:
+    every = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(every, "tags.job_type = 'sweep'"))
+
+
+def test_mlflow_keeps_curve_config_and_record_in_the_sweeps_folder(run: RunDir) -> None:
     config = config_for(name="mlflow", project="study")
     mirror_whole_run(config, run)
-    client, [found] = mlflow_runs((run.path / "mlruns").as_uri(), "study")
+    client, [found] = mlflow_runs((run.path.parent / "mlruns").as_uri(), "study")
+    [parent] = mlflow_parents(client)
+    assert found.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (parent.info.run_name, parent.info.status) == ("sizes", "FINISHED")
+    assert found.data.tags["tags"] == "nano, gpt, causal_lm, fp32"
     assert found.info.run_name == "n_layers=1"
     assert found.info.status == "FINISHED"
     assert found.data.tags["sweep"] == "sizes"
     assert found.data.tags["model"] == "nano"
     assert found.data.params == {name: str(value) for name, value in flat_config(config).items()}
-    history = client.get_metric_history(found.info.run_id, "train_loss")
+    history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(64, 5.5), (128, 5.25)]
     assert history[1].timestamp - history[0].timestamp == pytest.approx(500, abs=1)
     assert found.data.metrics["record/loss"] == 4.75
@@ -275,8 +439,45 @@ def test_mlflow_runs_of_one_project_share_an_experiment_on_a_server(run: RunDir,
     mirror_whole_run(config_for(name="mlflow", uri=uri), somebody_elses)
     mirror_whole_run(config_for(name="mlflow", uri=uri), run)
     mirror_whole_run(config_for(name="mlflow", uri=uri), run, exit_code=1)  # takes the place of the one before
-    _, found = mlflow_runs(uri)
+    client, found = mlflow_runs(uri)
     assert sorted(one.info.status for one in found) == ["FAILED", "FINISHED"]
+    # The run in `elsewhere` belongs to somebody's sweep of the same name; the two sweeps are not joined.
+    assert len({one.data.tags["mlflow.parentRunId"] for one in found}) == len(mlflow_parents(client)) == 2
+
+
+def test_runs_that_start_together_have_one_parent_in_mlflow_that_runs_as_long_as_one_of_them(tmp_path: Path) -> None:
+    runs = [RunDir(tmp_path / "sizes" / f"run-{number}") for number in range(4)]
+    for run in runs:
+        run.path.mkdir(parents=True)
+    write_manifest(tmp_path / "sizes", Manifest(name="sizes", question="Does size pay?"))
+    with ThreadPoolExecutor(4) as pool:
+        mirrors = list(pool.map(lambda run: open_mirror(config_for(name="mlflow"), run), runs))
+    client, found = mlflow_runs((tmp_path / "sizes" / "mlruns").as_uri())
+    [parent] = mlflow_parents(client)
+    assert [one.data.tags["mlflow.parentRunId"] for one in found] == [parent.info.run_id] * 4
+    assert parent.data.tags["mlflow.note.content"] == found[0].data.tags["mlflow.note.content"] == "Does size pay?"
+    for mirror in mirrors:
+        assert client.get_run(parent.info.run_id).info.status == "RUNNING"
+        mirror.finish(RECORD, 0)
+    assert client.get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+def test_mlflow_keeps_the_final_weights_if_asked(run: RunDir) -> None:
+    run.final.mkdir(parents=True)
+    (run.final / "model.safetensors").write_bytes(b"weights")
+    mirror_whole_run(config_for(name="mlflow", artifacts=["model"]), run)
+    client, [found] = mlflow_runs((run.path.parent / "mlruns").as_uri())
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "model")] == ["model/model.safetensors"]
+
+
+def test_a_note_from_elsewhere_deletes_nothing_in_mlflow(run: RunDir) -> None:
+    mirror_whole_run(config_for(name="mlflow"), run)
+    [parent] = mlflow_parents(mlflow_runs((run.path.parent / "mlruns").as_uri())[0])
+    (run.path / ".mlflow").write_text(f"{parent.info.run_id}\n../../..\n")
+    mirror_whole_run(config_for(name="mlflow"), run)
+    client, found = mlflow_runs((run.path.parent / "mlruns").as_uri())
+    assert len(found) == 2
+    assert [one.info.run_id for one in mlflow_parents(client)] == [parent.info.run_id]
 
 
 def test_a_dead_mlflow_server_is_said_in_one_line_without_the_password(
@@ -316,7 +517,7 @@ def test_an_address_without_a_password_is_not_refused(uri: str) -> None:
 def test_a_folder_that_vanishes_harms_nothing(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     mirror = open_mirror(config_for(name=name), run)
     mirror.log(CURVE[0])
-    shutil.rmtree(run.path)
+    shutil.rmtree(run.path.parent)
     for point in CURVE * 50:  # more than any of their queues holds
         mirror.log(point)
     mirror.finish(RECORD, 0)
@@ -325,7 +526,8 @@ def test_a_folder_that_vanishes_harms_nothing(name: str, run: RunDir, capfd: pyt
 
 @pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
 def test_a_folder_that_cannot_be_made_is_said_once(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
-    (run.path / {"mlflow": "mlruns"}.get(name, name)).write_text("a file in the folder's place")
+    place = run.path.parent / "mlruns" if name == "mlflow" else run.path / name
+    place.write_text("a file in the folder's place")
     mirror_whole_run(config_for(name=name), run)
     assert capfd.readouterr().out.count("the run goes on") == 1
 

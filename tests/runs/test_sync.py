@@ -18,7 +18,9 @@ from tests.runs.test_mirrors import (
     CURVE,
     KEY,
     RECORD,
+    WANDB_CURVE,
     config_for,
+    mlflow_parents,
     mlflow_runs,
     nobody_logged_in,  # noqa: F401  a fixture that is used by itself
     points_of,
@@ -73,7 +75,7 @@ def test_each_run_becomes_one_clean_wandb_run_however_often(make: Make, sweep: P
     for run, row in zip(runs, rows, strict=True):
         found = only_wandb_piece(run)
         assert found["run"].run_id == run.name[-2:]
-        assert points_of(found["history"]) == CURVE
+        assert points_of(found["history"]) == WANDB_CURVE
         assert found["summary"]["loss"] == 4.75  # the last row of the record
         assert found["exit_code"] == 0
         assert row["place"] == str(wandb_pieces(run)[0].parent)
@@ -86,7 +88,7 @@ def test_a_run_that_did_not_end_well_is_mirrored_as_failed(make: Make, sweep: Pa
     run.write_milestones([RECORD | {"run_id": "a1", "loss": 5.0}])
     assert results(sync(sweep, {})) == [(state, "mirrored")]
     found = only_wandb_piece(run)
-    assert points_of(found["history"]) == CURVE
+    assert points_of(found["history"]) == WANDB_CURVE
     assert found["summary"]["loss"] == 5.0  # of the milestone that it has reached
     assert found["exit_code"] == 1
 
@@ -148,7 +150,7 @@ def test_a_server_that_cannot_be_reached_is_waited_for_once(
     assert capfd.readouterr().out == ""
     assert results(rows) == [("done", "offline")] * 3
     assert all(row["reason"].startswith("W&B could not be reached") for row in rows)
-    assert all(points_of(only_wandb_piece(run)["history"]) == CURVE for run in runs)
+    assert all(points_of(only_wandb_piece(run)["history"]) == WANDB_CURVE for run in runs)
 
 
 def test_a_mirror_that_stops_says_why_and_the_others_go_on(make: Make, sweep: Path) -> None:
@@ -157,7 +159,7 @@ def test_a_mirror_that_stops_says_why_and_the_others_go_on(make: Make, sweep: Pa
     rows = sync(sweep, {})
     assert results(rows) == [("done", "stopped"), ("done", "mirrored")]
     assert rows[0]["reason"] and rows[0]["place"] is None
-    assert points_of(only_wandb_piece(whole)["history"]) == CURVE
+    assert points_of(only_wandb_piece(whole)["history"]) == WANDB_CURVE
 
 
 def test_tensorboard_has_one_clean_event_file(make: Make, sweep: Path) -> None:
@@ -166,23 +168,61 @@ def test_tensorboard_has_one_clean_event_file(make: Make, sweep: Path) -> None:
         [row] = sync(sweep, {"name": "tensorboard"})
     assert row["place"] == str(run.path / "tensorboard")
     events = read_tensorboard(run)
-    assert [e.step for e in events.Scalars("train_loss")] == [64, 128]
-    assert [e.value for e in events.Scalars("record/loss")] == [4.75]
+    assert [e.step for e in events.Scalars("train/loss")] == [64, 128]
 
 
 @pytest.mark.parametrize("on_server", [False, True])
 def test_mlflow_has_one_clean_run_each(make: Make, sweep: Path, tmp_path: Path, on_server: bool) -> None:
-    run = make("a1")
+    make("a1")
     make("b2", "failed")
     uri = (tmp_path / "server").as_uri()
     for _ in range(2):
         rows = sync(sweep, {"name": "mlflow", **({"uri": uri} if on_server else {})})
     assert results(rows) == [("done", "mirrored"), ("failed", "mirrored")], rows
-    client, found = mlflow_runs(uri if on_server else (run.path / "mlruns").as_uri())
-    assert sorted(one.info.status for one in found) == (["FAILED", "FINISHED"] if on_server else ["FINISHED"])
+    client, found = mlflow_runs(uri if on_server else (sweep / "mlruns").as_uri())
+    assert sorted(one.info.status for one in found) == ["FAILED", "FINISHED"]
+    [parent] = mlflow_parents(client)
+    assert {one.data.tags["mlflow.parentRunId"] for one in found} == {parent.info.run_id}
+    if not on_server:  # what was replaced is gone from the disk as well
+        assert len(list(sweep.glob("mlruns/[0-9]*/*/meta.yaml"))) == 3
     finished = next(one for one in found if one.info.status == "FINISHED")
-    assert len(client.get_metric_history(finished.info.run_id, "train_loss")) == 2
+    assert len(client.get_metric_history(finished.info.run_id, "train/loss")) == 2
     assert finished.data.metrics["record/loss"] == 4.75
+
+
+def test_the_report_page_is_one_wandb_run_of_the_sweep_however_often(make: Make, sweep: Path) -> None:
+    make("a1")
+    [*_, row] = sync(sweep, {"artifacts": ["report"]})
+    assert (row["run"], row["result"]) == ("report.html", "skipped")
+    assert "lmexp report sizes" in row["reason"]
+    (sweep / "report.html").write_text("<html>")
+    for _ in range(2):
+        rows = sync(sweep, {"artifacts": ["report"]})
+    assert [row["result"] for row in rows] == ["mirrored"] * 2
+    [piece] = sweep.glob("wandb/offline-run-*/*.wandb")
+    found = read_wandb(piece)
+    assert (found["run"].run_id, found["run"].job_type, found["run"].run_group) == ("report-sizes", "report", "sizes")
+    [artifact] = found["artifacts"]
+    assert (artifact.type, artifact.name) == ("report", "report-sizes")
+    assert [entry.path for entry in artifact.manifest.contents] == ["report.html"]
+
+
+def test_the_report_page_is_in_the_sweeps_own_run_in_mlflow(make: Make, sweep: Path) -> None:
+    make("a1")
+    (sweep / "report.html").write_text("<html>")
+    rows = sync(sweep, {"name": "mlflow", "artifacts": ["report"]})
+    assert [row["result"] for row in rows] == ["mirrored"] * 2
+    client, _ = mlflow_runs((sweep / "mlruns").as_uri())
+    [parent] = mlflow_parents(client)
+    assert [file.path for file in client.list_artifacts(parent.info.run_id, "report")] == ["report/report.html"]
+
+
+def test_files_are_refused_where_they_cannot_go(make: Make, sweep: Path) -> None:
+    make("a1")
+    with pytest.raises(UserError, match="logger=tensorboard takes no files"):
+        sync(sweep, {"name": "tensorboard", "artifacts": ["model"]})
+    with pytest.raises(UserError, match="artifacts"):
+        sync(sweep, {"artifacts": ["modle"]})
 
 
 def test_a_sweep_that_was_not_started_is_named(sweep: Path) -> None:
@@ -217,7 +257,7 @@ def test_a_repeated_suggestion_is_answered_from_the_record(make: Make, agent: No
     attach_to_agent(run, asked, said.append)
     found = only_wandb_piece(run)
     assert (found["run"].run_id, found["summary"]["loss"]) == ("agent42", 4.75)
-    assert points_of(found["history"]) == CURVE
+    assert points_of(found["history"]) == WANDB_CURVE
     assert said == [f"{run.name} has its result; the W&B agent's run is mirrored from it"]
 
 

@@ -4,22 +4,29 @@ The files in the run directory are the truth. At its first failure a mirror says
 on. A mirror always holds the whole run: opened on a resumed run, it drops what an earlier attempt left in the run
 directory, and receives the curve so far first. So `sync` opens a mirror on a finished run and finishes it (sync.py).
 
-Each tool is one class, a `Copy`: wandb.py, tensorboard.py and mlflow.py beside this file, or a class from outside. All
-show the curve against tokens. Only rank 0 opens a mirror.
+Each tool is one class, a `Copy`: wandb.py, tensorboard.py, mlflow.py and trackio.py beside this file, or a class from
+outside. What they say of a run is the same and comes from here: `describe` for the run, `named` for the points of its
+curve, `files_of` for its files. Only rank 0 opens a mirror.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from lmexp.config.failures import explain
-from lmexp.config.schema import RunConfig
+from lmexp.config.schema import LoggerConfig, RunConfig
+from lmexp.errors import UserError
 from lmexp.messages import Say
+from lmexp.runs.columns import QUALITIES, column
 from lmexp.runs.directory import RunDir
+from lmexp.runs.manifest import read_manifest
 from lmexp.runs.record import Row
 
 T = TypeVar("T")
 Point = Mapping[str, Any]
-"""A point of the curve, as a line of metrics.jsonl has it."""
+"""A point of the curve, with the names that `named` gives."""
 
 AXES = ("tokens", "step", "flops", "seconds")
 """What a point is plotted against; its other numbers are measurements."""
@@ -30,6 +37,81 @@ CONNECT_SECONDS = 10.0
 def print_line(line: str) -> None:
     """Print to the run's log, at once."""
     print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a mirror says of a run beside its curve and its record; the same in every tool."""
+
+    id: str
+    """The run's hash."""
+    name: str
+    """The swept values in words."""
+    sweep: str
+    """The sweep that ran it first."""
+    question: str | None
+    """The question of that sweep, if it has one."""
+    tags: tuple[str, ...]
+    """Model, family, task and precision, then `logger.tags`; each once."""
+    config: dict[str, Any]
+    """The config with dotted keys, without what is null."""
+    job_type: str = "train"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or a folder that goes to a tool that keeps files, if `logger.artifacts` names its kind."""
+
+    kind: Literal["model", "report"]
+    name: str
+    """Letters, digits and `-_.`, at most 80."""
+    path: Path
+
+
+def describe(config: RunConfig, run: RunDir) -> Description:
+    """Return what a mirror says of a run; a sweep whose manifest cannot be read has no question."""
+    who, model = config.run, config.model
+    assert who is not None, "a run's config names its run"
+    sweep = None
+    with suppress(UserError):
+        sweep = read_manifest(run.path.parent)
+    own = config.logger.tags if isinstance(config.logger, LoggerConfig) else []
+    tags = [model.name, model.family, config.task.name, config.precision.name, *own]
+    return Description(
+        id=who.id,
+        name=who.slug,
+        sweep=who.sweep,
+        question=sweep.question if sweep else None,
+        tags=tuple(dict.fromkeys(tag for tag in tags if tag)),
+        config=flat_config(config),
+    )
+
+
+def metric_name(name: str) -> str:
+    """Return the name of a measurement in every tool: `val/` for what evaluations measure, `train/` for the others.
+
+    `loss` in metrics.jsonl is the validation loss, so it becomes `val/loss`; `train_loss` becomes `train/loss`.
+    """
+    return f"val/{name}" if name in QUALITIES else f"train/{name.removeprefix('train_')}"
+
+
+def named(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line of metrics.jsonl with the names that the tools show, and without what is null; axes keep theirs."""
+    return {name if name in AXES else metric_name(name): value for name, value in known(point).items()}
+
+
+def best_of(metric: str) -> Literal["min", "max"] | None:
+    """Return which value of a curve is its best; None for what has no good direction, and for training metrics."""
+    kind, _, name = metric.partition("/")
+    better = column(name).better if kind == "val" else None
+    return {"lower": "min", "higher": "max", None: None}[better]
+
+
+def files_of(config: RunConfig, run: RunDir) -> list[File]:
+    """Return the files that `logger.artifacts` asks for of a finished run: its weights, or nothing."""
+    logger = config.logger
+    asked = isinstance(logger, LoggerConfig) and "model" in logger.artifacts
+    return [File("model", run.name, run.final.resolve())] if asked and run.final.is_dir() else []
 
 
 class Copy:
@@ -44,7 +126,11 @@ class Copy:
         """Open the copy of a run. Keys beside the logger's `_target_` arrive as further keyword arguments."""
 
     def log(self, point: Point) -> None:
-        """Add a point of the curve, such as {"step": 5, "tokens": 1280, "train_loss": 5.1}."""
+        """Add a point of the curve, such as {"step": 5, "tokens": 1280, "train/loss": 5.1}."""
+        raise NotImplementedError
+
+    def add_file(self, file: File, record: Row) -> None:
+        """Add a file of a finished run, before `finish`; called only if `logger.artifacts` asks for it."""
         raise NotImplementedError
 
     def finish(self, record: Row | None, exit_code: int) -> None:
@@ -57,8 +143,14 @@ class Mirror:
     stopped: str | None = None
     """Why it stopped, where it did."""
 
-    def __init__(self, title: str, copy: Callable[[], Copy] | None = None, say: Say = print_line) -> None:
-        self._title, self._say = title, say
+    def __init__(
+        self,
+        title: str,
+        copy: Callable[[], Copy] | None = None,
+        say: Say = print_line,
+        files: Callable[[], list[File]] = list,
+    ) -> None:
+        self._title, self._say, self._files = title, say, files
         self._copy = self._guarded(copy) if copy else None
 
     @property
@@ -71,11 +163,11 @@ class Mirror:
         """Why the copy is on the disk only, where it was asked to be online."""
         return self._copy.kept_offline if self._copy else None
 
-    def log(self, point: Point) -> None:
+    def log(self, point: Mapping[str, Any]) -> None:
         """Add a point of the curve, as it is in metrics.jsonl."""
         copy = self._copy
         if copy and self.stopped is None:
-            self._guarded(lambda: copy.log(point))
+            self._guarded(lambda: copy.log(named(point)))
 
     def finish(self, record: Row | None, exit_code: int) -> None:
         """Add the record, if the run has one, and close with the process's exit code.
@@ -83,8 +175,14 @@ class Mirror:
         A mirror that stopped is closed too: W&B would otherwise do it, slowly, when the process ends.
         """
         copy = self._copy
+        if copy and record and exit_code == 0 and self.stopped is None:
+            self._guarded(lambda: self._add_files(copy, record))
         if copy:
             self._guarded(lambda: copy.finish(record, exit_code))
+
+    def _add_files(self, copy: Copy, record: Row) -> None:
+        for file in self._files():
+            copy.add_file(file, record)
 
     def _guarded(self, action: Callable[[], T]) -> T | None:
         try:

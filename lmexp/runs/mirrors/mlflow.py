@@ -6,15 +6,94 @@ import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from lmexp.config.schema import LoggerConfig, RunConfig
+from lmexp.files import write_atomically
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors.mirror import CONNECT_SECONDS, Copy, Point, final_numbers, flat_config, measured
+from lmexp.runs.links import check_sweep_links
+from lmexp.runs.mirrors.mirror import (
+    CONNECT_SECONDS,
+    Copy,
+    Description,
+    File,
+    Point,
+    describe,
+    final_numbers,
+    measured,
+)
 from lmexp.runs.record import Row
+
+NOTE = ".mlflow"
+"""Names a run directory's run, and in the folder of a sweep the sweep's runs: one id a line, each of another server."""
+
+
+def mlflow_client(uri: str | None, sweep: Path) -> tuple[Any, str]:
+    """Return MLflow's client for the server at `uri`, or for the sweep's own `mlruns`, and where that is."""
+    # Read at import or at the first call. Left to the user where the user has set them.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(CONNECT_SECONDS / 2)))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # A folder of files needs no server and no SQLAlchemy; MLflow 3 only opens one when told so.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow import MlflowClient
+
+    if uri is not None:
+        return MlflowClient(tracking_uri=uri), uri
+    check_sweep_links(sweep)
+    folder = sweep / "mlruns"
+    (folder / ".trash").mkdir(parents=True, exist_ok=True)  # MLflow makes a store's folders once in a process
+    return MlflowClient(tracking_uri=folder.resolve().as_uri()), str(folder)
+
+
+class SweepRun:
+    """The run that stands for a sweep in MLflow, the parent of its runs.
+
+    Runs of a sweep that start together share it: whoever comes first makes it, under a lock in the sweep's folder, and
+    notes its id there. It is running while one of its runs is.
+    """
+
+    def __init__(self, client: Any, folder: Path, project: str, about: Description) -> None:
+        self._client, self._folder = client, folder
+        with self._lock():
+            self.experiment = _experiment(client, project)
+            self.id = self._noted(about.sweep) or self._make(about)
+
+    def _lock(self) -> FileLock:
+        return FileLock(self._folder / f"{NOTE}.lock", timeout=3 * CONNECT_SECONDS)
+
+    def _noted(self, sweep: str) -> str | None:
+        for noted in _lines(self._folder / NOTE):
+            with suppress(Exception):  # on another server, or deleted by hand
+                run = self._client.get_run(noted)
+                here = run.info.experiment_id == self.experiment and run.info.lifecycle_stage == "active"
+                if here and run.data.tags.get("lmexp.sweep") == sweep:
+                    return noted
+        return None
+
+    def _make(self, about: Description) -> str:
+        tags = {"lmexp.sweep": about.sweep, "job_type": "sweep", **_question(about)}
+        made: str = self._client.create_run(self.experiment, run_name=about.sweep, tags=tags).info.run_id
+        write_atomically(self._folder / NOTE, "\n".join([*_lines(self._folder / NOTE), made]) + "\n")
+        return made
+
+    def open(self) -> None:
+        """Say that one of its runs is running."""
+        with self._lock():
+            self._client.update_run(self.id, status="RUNNING")
+
+    def close(self) -> None:
+        """Say that it has finished, unless one of its runs is running."""
+        running = f"tags.`mlflow.parentRunId` = '{self.id}' and attributes.status = 'RUNNING'"
+        with self._lock():
+            if not self._client.search_runs([self.experiment], running, max_results=1):
+                self._client.set_terminated(self.id)
 
 
 class MLflowCopy(Copy):
-    """An MLflow run on the server that `uri` names, or in the run directory's `mlruns`.
+    """An MLflow run on the server that `uri` names, or in the sweep's `mlruns`, below the run of its sweep.
 
     A server gives out ids of its own. The run directory's `.mlflow` notes the run's, so that mirrored again it
     takes its own place, and never that of somebody else's run of the same config.
@@ -25,61 +104,47 @@ class MLflowCopy(Copy):
     TAG_LENGTH = 5000
 
     def __init__(self, config: RunConfig, run: RunDir) -> None:
-        # Read at import or at the first call. Left to the user where the user has set them.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(int(CONNECT_SECONDS / 2)))
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-        # A folder of files needs no server and no SQLAlchemy; MLflow 3 only opens one when told so.
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        from mlflow import MlflowClient
-        from mlflow.entities import Param
-
-        who = config.run
-        assert who is not None, "a run's config names its run"
         logger = config.logger
         assert isinstance(logger, LoggerConfig), "an outside logger has a class of its own"
-        folder = run.path / "mlruns"
-        if logger.uri is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            (folder / ".trash").mkdir(parents=True)  # MLflow makes a store's folders once in a process
-        self._client = MlflowClient(tracking_uri=logger.uri or folder.resolve().as_uri())
+        self._client, store = mlflow_client(logger.uri, run.path.parent)
+        from mlflow.entities import Param
+
+        about = describe(config, run)
         self._opened = time.time()
         self._tokens = 0
-        tags = {"sweep": who.sweep, "lmexp.run_id": who.id}
-        opened = self._client.create_run(self._experiment(logger.project), run_name=who.slug, tags=tags)
+        self._sweep = SweepRun(self._client, run.path.parent, logger.project, about)
+        self._sweep.open()
+        tags = {"sweep": about.sweep, "lmexp.run_id": about.id, "mlflow.parentRunId": self._sweep.id}
+        tags |= {"tags": ", ".join(about.tags), "job_type": about.job_type, **_question(about)}
+        opened = self._client.create_run(self._sweep.experiment, run_name=about.name, tags=tags)
         self._id = opened.info.run_id
-        self._take_place_of_last(run.path / ".mlflow", who.id)
-        self.place = str(folder) if logger.uri is None else f"{logger.uri} {self._id}"
-        params = [
-            Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in flat_config(config).items()
-        ]
+        self._take_place_of_last(run.path / NOTE, about.id, None if logger.uri else Path(store))
+        self.place = store if logger.uri is None else f"{logger.uri} {self._id}"
+        params = [Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in about.config.items()]
         for start in range(0, len(params), self.PARAMETERS_A_CALL):
             self._client.log_batch(self._id, params=params[start : start + self.PARAMETERS_A_CALL])
 
-    def _take_place_of_last(self, note: Path, run_id: str) -> None:
-        """Delete the run that this run's directory made before; a note that names any other run deletes nothing."""
-        with suppress(Exception):  # none before, or on another server, or deleted by hand
-            earlier = note.read_text()
-            if self._client.get_run(earlier).data.tags.get("lmexp.run_id") == run_id:
+    def _take_place_of_last(self, note: Path, run_id: str, store: Path | None) -> None:
+        """Delete the run that this run's directory made before; a note that names any other run deletes nothing.
+
+        MLflow keeps what it deletes. In the sweep's own store, its files go as well.
+        """
+        for earlier in _lines(note):
+            with suppress(Exception):  # on another server, or deleted by hand
+                found = self._client.get_run(earlier)
+                if found.data.tags.get("lmexp.run_id") != run_id:
+                    continue
                 self._client.delete_run(earlier)
-        note.write_text(self._id)
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        try:  # created first, because two runs that looked first could both find nothing
-            made: str = self._client.create_experiment(name)
-            return made
-        except MlflowException:
-            experiment = self._client.get_experiment_by_name(name)
-            if experiment is None:
-                raise
-            known: str = experiment.experiment_id
-            return known
+                if store and re.fullmatch("[0-9a-f]{32}", earlier) and found.info.experiment_id.isdigit():
+                    shutil.rmtree(store / found.info.experiment_id / earlier)
+        write_atomically(note, f"{self._id}\n")
 
     def log(self, point: Point) -> None:
         self._tokens = int(point["tokens"])
         self._log_numbers(measured(point), self._opened + (point.get("seconds") or 0.0))
+
+    def add_file(self, file: File, record: Row) -> None:
+        add_mlflow_file(self._client, self._id, file)
 
     def finish(self, record: Row | None, exit_code: int) -> None:
         from mlflow.entities import RunTag
@@ -92,12 +157,54 @@ class MLflowCopy(Copy):
                 self._client.log_batch(self._id, tags=tags)
         finally:
             self._client.set_terminated(self._id, status="FINISHED" if exit_code == 0 else "FAILED")
+            self._sweep.close()
 
     def _log_numbers(self, numbers: dict[str, float], when: float) -> None:
         from mlflow.entities import Metric
 
         metrics = [Metric(_mlflow_name(name), value, int(when * 1000), self._tokens) for name, value in numbers.items()]
         self._client.log_batch(self._id, metrics=metrics)
+
+
+def add_mlflow_page(logger: LoggerConfig, folder: Path, about: Description, page: File) -> str:
+    """Put the report page of the sweep in `folder` into the sweep's run; return where. Raises what MLflow raises."""
+    client, store = mlflow_client(logger.uri, folder)
+    sweep = SweepRun(client, folder, logger.project, about)
+    add_mlflow_file(client, sweep.id, page)
+    sweep.close()
+    return store
+
+
+def add_mlflow_file(client: Any, run_id: str, file: File) -> None:
+    """Add a file or a folder to the artifacts of an MLflow run, in a folder that its kind names."""
+    add = client.log_artifacts if file.path.is_dir() else client.log_artifact
+    add(run_id, str(file.path), artifact_path=file.kind)
+
+
+def _experiment(client: Any, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:  # created first, because two runs that looked first could both find nothing
+        made: str = client.create_experiment(name)
+        return made
+    except MlflowException:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            raise
+        known: str = experiment.experiment_id
+        return known
+
+
+def _question(about: Description) -> dict[str, str]:
+    """Return the tag that MLflow shows as the description of a run."""
+    return {"mlflow.note.content": about.question} if about.question else {}
+
+
+def _lines(note: Path) -> list[str]:
+    try:
+        return note.read_text().split()
+    except (OSError, ValueError):
+        return []
 
 
 def _mlflow_name(name: str) -> str:

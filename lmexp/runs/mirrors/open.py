@@ -9,12 +9,14 @@ from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
 from lmexp.errors import UserError
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
-from lmexp.runs.mirrors.mirror import Copy, Mirror, print_line
-from lmexp.runs.mirrors.mlflow import MLflowCopy
+from lmexp.runs.mirrors.mirror import Copy, File, Mirror, describe, files_of, named, print_line
+from lmexp.runs.mirrors.mlflow import MLflowCopy, add_mlflow_page
 from lmexp.runs.mirrors.tensorboard import TensorBoardCopy
-from lmexp.runs.mirrors.wandb import WandbCopy
+from lmexp.runs.mirrors.wandb import WandbCopy, add_wandb_page
 
 TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
+KEEP_FILES = ("none", "wandb", "mlflow")
+"""Loggers that may have `artifacts`; with `none`, it waits for a `lmexp sync` that names one."""
 HAS_PASSWORD = re.compile(r"//[^/\s]*:(?!\d*/).*@")
 """In an address, as in http://me:secret@host; nothing but digits between a colon and a slash is a port."""
 
@@ -33,6 +35,8 @@ def check_logger(logger: LoggerConfig | OutsideLogger) -> None:
             "logger.uri holds a password, which would stand in the config.yaml of every run: leave it out, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
+    if logger.artifacts and logger.name not in KEEP_FILES:
+        raise UserError(f"logger.artifacts is for W&B and MLflow; logger={logger.name} takes no files")
     if logger.name in ("tensorboard", "mlflow") and not importlib.util.find_spec(logger.name):
         raise UserError(f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'")
 
@@ -44,17 +48,18 @@ def has_mirror(logger: LoggerConfig | OutsideLogger) -> bool:
     return logger.name != "none" and not (logger.name == "wandb" and logger.mode == "disabled")
 
 
-def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line) -> Mirror:
+def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line, is_live: bool = True) -> Mirror:
     """Open the mirror that the config names, and give it the curve so far. Never raises an Exception.
 
     A run that resumes drops the points after its checkpoint first (`RunDir.keep_curve_up_to`).
-    `say` receives one line when the mirror stops or has to stay offline.
+    `say` receives one line when the mirror stops or has to stay offline. `is_live` says whether this process trains
+    the run, so that a tool may sample the machine.
     """
     logger = config.logger
     if not has_mirror(logger):
         return Mirror(logger.name)
     kinds: dict[str, Callable[[RunConfig, RunDir], Copy]] = {
-        "wandb": lambda config, run: WandbCopy(config, run, say),
+        "wandb": lambda config, run: WandbCopy(config, run, say, is_live),
         "tensorboard": TensorBoardCopy,
         "mlflow": MLflowCopy,
     }
@@ -66,7 +71,20 @@ def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line) -> Mirror
         else:
             copy = kinds[logger.name](config, run)
         for point in run.read_curve():
-            copy.log(point)
+            copy.log(named(point))
         return copy
 
-    return Mirror(TITLES.get(logger.name, logger.name), copy_so_far, say)
+    return Mirror(TITLES.get(logger.name, logger.name), copy_so_far, say, lambda: files_of(config, run))
+
+
+def add_page(config: RunConfig, run: RunDir, page: File) -> str:
+    """Add the report page of a sweep to the tool that the config of one of its runs names; return where it is.
+
+    Raises what the tool raises.
+    """
+    logger = config.logger
+    assert isinstance(logger, LoggerConfig) and logger.name in ("wandb", "mlflow"), "see check_logger"
+    folder = run.path.parent.resolve()
+    if logger.name == "wandb":
+        return add_wandb_page(logger, folder, page)
+    return add_mlflow_page(logger, folder, describe(config, run), page)
