@@ -167,6 +167,7 @@ def report(
     under: Mapping[str, float] | None = None,
     group_by: str | None = None,
     charts: Iterable[str] = (),
+    publish: Folder | None = None,
 ) -> "StudyReport":
     """Compare the runs of one or several sweeps, and write report.html, table.csv and table.parquet beside them.
 
@@ -184,8 +185,10 @@ def report(
         under: name the best run within these limits, as in `{"dollars": 2}`.
         group_by: expressions to take means by, as in "model,precision" [default: all axes but the seed].
         charts: also write the charts as files of these formats: "png", "svg", "pdf".
+        publish: also write a folder of this name for any web server; see docs/share.md.
 
-    Raises UserError for a folder that holds no runs, and for a wrong column, expression or format.
+    Raises UserError for a folder that holds no runs, for a wrong column, expression or format, and for a folder to
+    publish in that holds something else.
     """
     from lmexp.report.charts.export import check_formats
     from lmexp.report.options import ViewOptions
@@ -203,7 +206,14 @@ def report(
         reach=dict(reach or {}),
         under=dict(under or {}),
     )
-    return write_report_files(study, StudyView.of(study, options), paths, formats)
+    written = write_report_files(study, StudyView.of(study, options), paths, formats)
+    if publish is None:
+        return written
+    from lmexp.study.publish import publish_study
+
+    chosen = written.view.options
+    published = publish_study(paths, Path(publish), chosen.quality[0], chosen.cost[0], all_runs)
+    return replace(written, published=published)
 
 
 def versus(

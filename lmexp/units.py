@@ -33,6 +33,14 @@ def si(value: float) -> str:
     return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTPEZY'[thousands].strip()}"
 
 
+def bytes_in_words(n_bytes: int) -> str:
+    """Return a size, such as `3.2 MB`; a MB is 10^6 bytes."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
 def plain_number(value: float) -> str:
     """Return a number as a sentence or a legend has it: 1.234, 32, 100k, 2.5e12, 1e-5."""
     if not math.isfinite(value):

@@ -24,6 +24,12 @@ class OutputOptions:
     charts: Annotated[
         str | None, typer.Option(metavar="FORMATS", help="Also write the charts to charts/, as png, svg or pdf.")
     ] = None
+    publish: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Also write a folder for any web server: page, tables, records, figures and README."
+        ),
+    ] = None
     serve: Annotated[
         bool, typer.Option("--serve", help="Serve the page on this machine; it follows the runs while they train.")
     ] = False
@@ -38,7 +44,7 @@ class OutputOptions:
         return format_named(self.format, self.output)
 
 
-@verb(DECIDE, "lmexp report demo --cost train_flops", only_shows=True)
+@verb(DECIDE, "lmexp report demo --cost train_flops", "lmexp report demo --publish site", only_shows=True)
 def report(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="Sweeps that have been started.")],
     choices: ViewChoices,
@@ -50,10 +56,12 @@ def report(
 
     folders = [sweep_folder(name, common.output_dir) for name in names]
     table_format = target.parse_format()
+    if target.publish and (target.serve or table_format is not None):
+        raise UserError("--publish writes a folder; it cannot be combined with --serve, --format or --output")
     if target.serve:
         serve_report(folders, choices, target.port, common.as_json)
     elif table_format is None:
-        show_report(folders, choices, common.as_json, target.charts)
+        show_report(folders, choices, common.as_json, target.charts, target.publish)
     elif common.as_json or target.charts is not None:
         raise UserError("--format and --output write one table; they cannot be combined with --json or --charts")
     else:

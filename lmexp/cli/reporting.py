@@ -80,9 +80,18 @@ class ViewChoices:
 
 
 def show_report(
-    folders: Sequence[Path], choices: ViewChoices | None = None, as_json: bool = False, charts: str | None = None
+    folders: Sequence[Path],
+    choices: ViewChoices | None = None,
+    as_json: bool = False,
+    charts: str | None = None,
+    publish: Path | None = None,
 ) -> None:
-    """Write the files of a whole study, and print the chosen view of it; `charts` names formats, such as `png,pdf`."""
+    """Write the files of a whole study, and print the chosen view of it.
+
+    Args:
+        charts: formats of charts to write as well, such as `png,pdf`.
+        publish: folder for a publication of the study.
+    """
     from lmexp.analysis.table import load_study
     from lmexp.report.charts.export import check_formats
     from lmexp.report.export.document import study_document
@@ -98,8 +107,17 @@ def show_report(
     except OSError as problem:  # the outputs are somebody else's, or the disk is full: what is known is still printed
         report = None
         say(f"warning: the report's files could not be written: {message_of(problem)}")
+    published = None
+    if publish is not None:
+        from lmexp.study.publish import publish_study
+
+        quality, cost = view.options.quality[0], view.options.cost[0]
+        published = publish_study(folders, publish, quality, cost, choices.all_runs)
     if as_json:
-        files = {"report": str(report.page) if report else None}
+        files = {
+            "report": str(report.page) if report else None,
+            "published": str(published.folder) if published else None,
+        }
         print_json(study_document(view) | files | {"charts": [str(file) for file in report.charts] if report else []})
         return
     print_study(view, out)
@@ -107,6 +125,11 @@ def show_report(
         print_line(f"\nreport: {report.page}")
     if report and report.charts:
         print_line(f"charts: {len(report.charts)} files in {report.charts[0].parent}")
+    if published:
+        from lmexp.units import bytes_in_words
+
+        size = bytes_in_words(published.n_bytes)
+        print_line(f"published: {published.files} files, {size}, in {published.folder}")
 
 
 def export_report(folders: Sequence[Path], choices: ViewChoices, name: str, output: Path | None) -> None:

@@ -41,6 +41,8 @@ STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
 RECORD, MILESTONES = "record.json", "milestones.json"
 """The rows of a finished run, and those that it has reached on its way."""
+CURVE = "metrics.jsonl"
+"""The points of the curve."""
 SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
 PREDICTIONS = "predictions.jsonl"
@@ -336,13 +338,13 @@ class RunDir:
 
     def append_point(self, point: dict[str, Any]) -> None:
         """Append a point to the curve with a single write."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
+        with (self.path / CURVE).open("ab") as file:
             file.write((json.dumps(point, allow_nan=False) + "\n").encode())
 
     def flush_curve(self) -> None:
         """Wait until the curve is on the disk: no checkpoint may survive a power cut that its curve does not."""
         with suppress(FileNotFoundError):
-            flush_to_disk(self.path / "metrics.jsonl", self.path)
+            flush_to_disk(self.path / CURVE, self.path)
 
     def read_log(self) -> str:
         """Return what the run has printed so far; nothing if there is no log, or no file in its place."""
@@ -355,7 +357,7 @@ class RunDir:
     def read_curve(self) -> list[dict[str, Any]]:
         """Return the points of the curve; lines that are no points, such as one torn by a kill, are dropped."""
         try:
-            with open_regular(self.path / "metrics.jsonl") as file:
+            with open_regular(self.path / CURVE) as file:
                 lines = file.read().split(b"\n")[:-1]
         except OSError:
             return []
@@ -364,9 +366,7 @@ class RunDir:
     def keep_curve_up_to(self, tokens: int) -> None:
         """Drop the points after `tokens`, because a resumed run writes them again."""
         kept = [point for point in self.read_curve() if point.get("tokens", 0) <= tokens]
-        write_atomically(
-            self.path / "metrics.jsonl", "".join(json.dumps(point, allow_nan=False) + "\n" for point in kept)
-        )
+        write_atomically(self.path / CURVE, "".join(json.dumps(point, allow_nan=False) + "\n" for point in kept))
 
     def write_milestones(self, rows: list[Row]) -> None:
         """Write the rows of the milestones that a run has reached on its way, atomically."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,6 +14,9 @@ from lmexp.files import hash_text
 from lmexp.report.forecasts import forecast_document
 from lmexp.report.said import said_of
 from lmexp.report.view import StudyView
+
+if TYPE_CHECKING:
+    from lmexp.study.publish import Publication
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class StudyReport:
     parquet: Path
     charts: tuple[Path, ...]
     """Charts as files, if any were asked for."""
+    published: "Publication | None" = None
+    """The folder for a web server, if one was asked for."""
 
     @property
     def name(self) -> str:
@@ -109,5 +115,5 @@ def write_report_files(
     csv, parquet = folder / "table.csv", folder / "table.parquet"
     write_csv(study.table, csv)
     write_parquet(study.table, parquet)
-    charts = write_charts(study, folder, quality, cost, list(formats)) if formats else []
+    charts = write_charts(study, folder / "charts", quality, cost, list(formats)) if formats else []
     return StudyReport(view, page, csv, parquet, tuple(charts))

@@ -19,14 +19,14 @@ def study(tmp_path_factory):
 
 @pytest.mark.slow
 def test_every_chart_is_written_in_every_format(study, tmp_path):
-    files = write_charts(study, tmp_path, "loss", "train_seconds", ["png", "svg", "pdf"])
+    files = write_charts(study, tmp_path / "charts", "loss", "train_seconds", ["png", "svg", "pdf"])
     assert {file.stem for file in files} == {"scatter", "curves", "parallel", "effects", "heat"}
     starts = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
     assert all(file.read_bytes().startswith(starts[file.suffix]) for file in files)
 
 
 def test_an_exported_chart_has_a_colour_for_its_ink_and_holds_the_runs(study, tmp_path):
-    write_charts(study, tmp_path, "loss", "train_seconds", ["svg"])
+    write_charts(study, tmp_path / "charts", "loss", "train_seconds", ["svg"])
     scatter = (tmp_path / "charts/scatter.svg").read_text()
     assert "currentColor" not in scatter and "training time (s)" in scatter and "gpt_tiny-l4-fp32-s0" in scatter
     effects_svg = (tmp_path / "charts/effects.svg").read_text()
@@ -37,11 +37,11 @@ def test_an_exported_chart_has_a_colour_for_its_ink_and_holds_the_runs(study, tm
 def test_the_loss_that_no_model_can_beat_is_a_line_of_the_charts(study, tmp_path):
     table = study.table.assign(loss_floor=2.3)
     table.loc[0, "loss_floor"] = 2.25
-    write_charts(replace(study, table=table), tmp_path, "loss", "train_seconds", ["svg"])
+    write_charts(replace(study, table=table), tmp_path / "charts", "loss", "train_seconds", ["svg"])
     for name in ("scatter", "curves"):
         drawn = (tmp_path / f"charts/{name}.svg").read_text()
         assert drawn.count(">no model can beat 2.3<") == drawn.count(">no model can beat 2.25<") == 1
-    write_charts(replace(study, table=table), tmp_path, "bits_per_byte", "train_seconds", ["svg"])
+    write_charts(replace(study, table=table), tmp_path / "charts", "bits_per_byte", "train_seconds", ["svg"])
     bits = 2.3 * table["bits_per_byte"].iloc[1] / table["loss"].iloc[1]
     assert f">no model can beat {bits:.4f}".rstrip("0") in (tmp_path / "charts/scatter.svg").read_text()
 

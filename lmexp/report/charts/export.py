@@ -28,17 +28,17 @@ def check_formats(text: str) -> list[str]:
 
 
 def write_charts(study: Study, folder: Path, quality: str, cost: str, formats: Sequence[str]) -> list[Path]:
-    """Write every chart of a study into `folder`/charts, atomically, and return the files."""
+    """Write every chart of a study into `folder`, atomically, and return the files."""
     data = page_data(study, quality, cost)
     names = list(data["rows"])
     columns = zip(*data["rows"].values(), strict=True)
     rows = [{"i": i, "selected": True, **dict(zip(names, row, strict=True))} for i, row in enumerate(columns)]
     datasets = {ROWS: rows, CURVES: data["curves"], PAIRS: pair_changes(data, quality)}
     written = []
-    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, spec in data["charts"].items():
         for form in formats:
-            file = folder / "charts" / f"{name}.{form}"
+            file = folder / f"{name}.{form}"
             write_atomically(file, drawn(spec, datasets, form))
             written.append(file)
     return written

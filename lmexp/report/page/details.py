@@ -44,8 +44,12 @@ SECRETS = (
 )
 
 
-def details(study: Study, quality: str, cost: str) -> dict[str, Any]:
-    """Return what all configs share, and for each detailed run: its differing keys, the end of its log, its command."""
+def details(study: Study, quality: str, cost: str, here: Path | None = None) -> dict[str, Any]:
+    """Return what all configs share, and for each detailed run: its differing keys, the end of its log, its command.
+
+    The command is to be typed in the folder `here` [default: the current one].
+    """
+    here = here or Path.cwd()
     detailed = _detailed_runs(study, quality, cost)
     configs = {run_id: _flat_config(study.runs[run_id]) for run_id in detailed}
     common = _common(list(configs.values()))
@@ -53,7 +57,7 @@ def details(study: Study, quality: str, cost: str) -> dict[str, Any]:
         run_id: {
             "config": {key: value for key, value in configs[run_id].items() if key not in common},
             "log": _log_end(study.runs[run_id]),
-            "command": _command(study.runs[run_id]),
+            "command": _command(study.runs[run_id], here),
             "answers": answers(study.runs[run_id]),
         }
         for run_id in detailed
@@ -102,9 +106,8 @@ def _log_end(run: RunDir) -> str:
     return "\n".join(map(printable, lines))[-LOG_CHARACTERS:]
 
 
-def _command(run: RunDir) -> str:
-    """Return the command that trains the same config in a new folder, for the working directory of the report."""
-    here = Path.cwd()
+def _command(run: RunDir, here: Path) -> str:
+    """Return the command that trains the same config in a new folder, to be typed in the folder `here`."""
     path = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
     again = shlex.quote(f"again/{run.name}")
     return f"mkdir -p {again} && cp {shlex.quote(str(path / 'config.yaml'))} {again}/ && python -m lmexp.worker {again}"

@@ -39,6 +39,15 @@ from lmexp.runs.columns import column
 
 SCRIPTS = ("data.js", "filter.js", "table.js", "charts.js", "detail.js", "main.js")
 """The files of the script, which are joined in this order into one module."""
+FILES = (
+    "<code>table.csv</code> and <code>table.parquet</code> hold the same rows with every column. This file holds the "
+    "ends of the runs' logs, which may name folders of the machine they ran on."
+)
+PUBLISHED_FILES = (
+    'The same rows with every column: <a href="table.csv">table.csv</a> and <a href="table.parquet">table.parquet</a>. '
+    '<a href="README.md">README.md</a> says what the other files are. Logs are left out.'
+)
+"""What a page says of the files beside it."""
 MAX_LISTED = 200
 """Rows of the table of unfinished runs and of skipped cells; the table of all runs has every run."""
 
@@ -55,13 +64,24 @@ def write_report(study: Study, folder: Path, quality: str = "loss", cost: str = 
     return file
 
 
-def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds", version: str | None = None) -> str:
+def report_page(
+    study: Study,
+    quality: str = "loss",
+    cost: str = "train_seconds",
+    version: str | None = None,
+    published: Path | None = None,
+) -> str:
     """Return the page. With a `version`, it asks its server (serve.py) for newer versions; else it makes no requests.
+
+    `published` is the folder of a publication (study/publish.py): the page then links to the files beside it.
 
     Raises UserError for a quality or cost that is no column of numbers.
     """
     found = said_of(study, quality, cost)
-    data = page_data(study, quality, cost) | {"details": details(study, quality, cost), "version": version}
+    data = page_data(study, quality, cost) | {
+        "details": details(study, quality, cost, published),
+        "version": version,
+    }
     return Template(resource("page.html")).substitute(
         head=head(study.name, connects=version is not None),
         name=html.escape(study.name),
@@ -74,6 +94,7 @@ def report_page(study: Study, quality: str = "loss", cost: str = "train_seconds"
         glossary=_glossary(data["columns"]),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         lmexp=html.escape(lmexp.__version__),
+        files=FILES if published is None else PUBLISHED_FILES,
         data=script_json(data),
         script="\n".join(resource(name) for name in SCRIPTS),
         vega=vega(),

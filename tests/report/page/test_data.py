@@ -48,7 +48,7 @@ def test_the_findings_in_the_terminal_and_the_drawn_chart_have_it_too(study: Stu
     mean, half = on_the_page(study, "loss")
     (sentence,) = [said for said in findings(study).sentences if said.startswith("precision bf16 against fp32")]
     assert f"loss +{mean:.4f} ± {half:.4f} (95 %, 6 pairs of equal seed)" in sentence
-    write_charts(study, tmp_path, "loss", "train_seconds", ["svg"])
+    write_charts(study, tmp_path / "charts", "loss", "train_seconds", ["svg"])
     drawn = re.search(rf'"{LABEL}: (\S+), 95 % interval (\S+) to (\S+)"', (tmp_path / "charts/effects.svg").read_text())
     low_and_high = [float(drawn[i].replace("−", "-")) for i in (1, 2, 3)]
     assert low_and_high == pytest.approx([mean, mean - half, mean + half], rel=1e-3)
