@@ -138,6 +138,9 @@ def plan(
     overrides: Iterable[str] = (),
     *,
     measure: bool = False,
+    on: str | None = None,
+    devices: int | None = None,
+    mfu: float | None = None,
     output_dir: Folder | None = None,
     config_dir: Folder | None = None,
     trust: Iterable[str] = (),
@@ -147,14 +150,19 @@ def plan(
 
     The result has a row for each run (`table`, `rows`) and the sums (`total`). Nothing is trained, but a text that is
     not in the token store yet is tokenised. With `measure`, a few steps of each distinct shape are trained, which takes
-    some seconds each; then seconds, kWh and dollars are known too.
+    some seconds each; then seconds, kWh and dollars are known too. `on="h100_sxm"` plans for hardware that is not here
+    (`lmexp list hardware`): `devices` of it [default: 1], at an assumed `mfu` [default: 0.4].
 
     The other arguments are those of `sweep`. Raises UserError for wrong input.
     """
+    from lmexp.config.paths import search_roots
+    from lmexp.cost.elsewhere import hardware_elsewhere
     from lmexp.study.plan import plan_sweep
 
+    outputs, configs = _outputs(output_dir), _path(config_dir)
     with _trusting(trust):
-        return plan_sweep(name, _listed(overrides), _outputs(output_dir), _path(config_dir), measure, _say(verbose))
+        elsewhere = hardware_elsewhere(on, devices, mfu, search_roots(configs))
+        return plan_sweep(name, _listed(overrides), outputs, configs, measure, _say(verbose), elsewhere)
 
 
 def report(

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "planning": {"config", "cost", "runs", "analysis"},
     "papers": {"config", "analysis"},
     "report": {"config", "cost", "runs", "analysis", "planning", "papers"},
-    "study": {"config", "runs", "inference", "resolve", "launch", "analysis", "planning", "papers", "report"},
+    "study": {"config", "cost", "runs", "inference", "resolve", "launch", "analysis", "planning", "papers", "report"},
     "cli": {
         "config",
         "data",

@@ -8,11 +8,10 @@ import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, verb
 from lmexp.cli.options import AllRuns, CommonWithConfigs
-from lmexp.errors import UserError, nearest
+from lmexp.errors import UserError
 
 if TYPE_CHECKING:
     from lmexp.analysis.advice.advise import Ask
-    from lmexp.config.schema import HardwareConfig
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,11 @@ class BudgetOptions:
     def parse(self, roots: list[Path]) -> "Ask":
         """Return what is asked. Raises UserError for a cost or a device that is not known."""
         from lmexp.analysis.advice.advise import UNITS, Ask
+        from lmexp.cost.hardware import hardware_named
 
         if self.by not in (None, *UNITS):
             raise UserError(f"--by {self.by}: choose among {', '.join(UNITS)}")
-        device = _device(self.device, roots)
+        device = None if self.device is None else hardware_named(self.device, roots)
         return Ask(self.flops, self.hours, self.dollars, self.loss, self.by, device, self.dollars_per_hour, self.serve)
 
 
@@ -89,15 +89,3 @@ def advise(
     ask = budget.parse(roots)
     advice = advise(learn(load_study(folders, all_runs), task), ask, roots)
     print_json(advice) if common.as_json else print_advice(advice, out)
-
-
-def _device(name: str | None, roots: list[Path]) -> "HardwareConfig | None":
-    """Return the hardware file of a name. Raises UserError, with the nearest name, if there is none."""
-    from lmexp.cost.hardware import AUTO, MEASURED, known_hardware
-
-    if name is None:
-        return None
-    known = {key: value for key, value in known_hardware(roots).items() if key not in (AUTO, MEASURED)}
-    if name not in known:
-        raise UserError(f"there is no hardware '{name}'.{nearest(name, known)} `lmexp list hardware` shows them")
-    return known[name]

@@ -10,6 +10,7 @@ from lmexp.cli.options import OUTPUTS, CommonWithConfigs, Overrides, SweepName
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
+    from lmexp.cost.elsewhere import HardwareElsewhere
     from lmexp.planning.cuts import Caps
     from lmexp.study.plan import SweepPlan
 
@@ -58,12 +59,39 @@ class LawOptions:
             raise UserError("--target-flops is the budget that a law should predict: it needs --law")
 
 
-@verb(DECIDE, "lmexp plan isoflop", "lmexp plan demo --measure", "lmexp plan papers/gpt3_2020 --scale paper")
+@dataclass(frozen=True)
+class HardwareOptions:
+    """Hardware that is not here."""
+
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="HARDWARE",
+            help="Plan for hardware that is not here (`lmexp list hardware`): whether each run fits, and its hours and "
+            "dollars, from an assumed MFU.",
+        ),
+    ] = None
+    devices: Annotated[int | None, typer.Option(help="With --on: devices for all runs together [default: 1].")] = None
+    mfu: Annotated[
+        float | None, typer.Option(help="With --on: the share of the peak that training reaches [default: 0.4].")
+    ] = None
+
+    def parse(self, common: CommonWithConfigs) -> "HardwareElsewhere | None":
+        """Return the hardware, or None. Raises UserError for options that are wrong or do not go together."""
+        from lmexp.config.paths import search_roots
+        from lmexp.cost.elsewhere import hardware_elsewhere
+
+        return hardware_elsewhere(self.on, self.devices, self.mfu, search_roots(common.config_dir))
+
+
+@verb(DECIDE, "lmexp plan isoflop", "lmexp plan demo --measure", "lmexp plan demo --on h100_sxm --devices 4")
 def plan(
     name: SweepName,
     common: CommonWithConfigs,
     caps: CapOptions,
     law: LawOptions,
+    hardware: HardwareOptions,
     overrides: Overrides = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="First train a few steps of each distinct shape, to measure its speed.")
@@ -72,14 +100,21 @@ def plan(
         str | None, typer.Option(help="For a paper: cpu, gpu or paper, as in `lmexp reproduce`. [default: cpu]")
     ] = None,
 ) -> None:
-    """Estimate what each run of a sweep takes: parameters, FLOPs and memory; with --measure also time and money."""
-    from lmexp.report.terminal.plan import print_affordable, print_plan, print_search_plan, print_simulation
+    """Estimate what each run of a sweep takes: parameters, FLOPs, memory; with --measure or --on time and money."""
+    from lmexp.report.terminal.plan import (
+        print_affordable,
+        print_assumptions,
+        print_plan,
+        print_search_plan,
+        print_simulation,
+    )
     from lmexp.study.plan import plan_sweep
 
     limits = caps.parse()
     law.check()
+    elsewhere = hardware.parse(common)
     wanted = [*_overrides_of_scale(name, scale, common), *(overrides or [])]
-    planned = plan_sweep(name, wanted, common.output_dir, common.config_dir, measure, say)
+    planned = plan_sweep(name, wanted, common.output_dir, common.config_dir, measure, say, elsewhere)
     proposals = _proposals(name, wanted, common, planned, limits, law)
     if common.as_json:
         print_json(_document(planned) | proposals)
@@ -90,6 +125,8 @@ def plan(
         print_search_plan(planned.name, search.spec, rows, out)
     else:
         print_plan(rows, out)
+    if planned.assumed:
+        print_assumptions(planned.assumed, rows, out)
     if planned.advice:
         out.print(planned.advice, soft_wrap=True)
     if "affordable" in proposals:
@@ -119,7 +156,7 @@ def _proposals(
 
     options = [] if common.output_dir == OUTPUTS else ["--output-dir", str(common.output_dir)]
     options += [] if common.config_dir is None else ["--config-dir", str(common.config_dir)]
-    command = PlannedCommand(name, overrides, common.output_dir, common.config_dir, options, say)
+    command = PlannedCommand(name, overrides, common.output_dir, common.config_dir, options, say, plan.elsewhere)
     parts: dict[str, Any] = {}
     if caps:
         parts["affordable"] = affordable(command, command.view(plan), caps)
@@ -130,7 +167,8 @@ def _proposals(
 
 def _document(plan: "SweepPlan") -> dict[str, Any]:
     sharing = {"side_by_side": asdict(plan.sharing)} if plan.sharing else {}
-    return _runs_document(plan) | sharing
+    assumed = {} if plan.assumed is None else {"assumed": plan.assumed}
+    return _runs_document(plan) | sharing | assumed
 
 
 def _runs_document(plan: "SweepPlan") -> dict[str, Any]:

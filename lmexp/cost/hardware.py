@@ -32,6 +32,16 @@ def known_hardware(roots: Sequence[Path] | None = None) -> dict[str, HardwareCon
     return dict(_read(tuple((name, file, file.stat().st_mtime_ns) for name, file in files.items())))
 
 
+def hardware_named(name: str, roots: Sequence[Path] | None = None) -> HardwareConfig:
+    """Return the hardware file of a name. Raises UserError, with the names most like it, if there is none."""
+    known = {key: value for key, value in known_hardware(roots).items() if key not in (AUTO, MEASURED)}
+    if name in known:
+        return known[name]
+    with_it = [key for key in known if name and name.lower() in key]
+    similar = f" Did you mean {', '.join(with_it)}?" if with_it else nearest(name.lower(), known)
+    raise UserError(f"there is no hardware '{name}'.{similar} `lmexp list hardware` shows them")
+
+
 def hardware_of(config: HardwareConfig, device: Device, roots: Sequence[Path] | None = None) -> HardwareConfig:
     """Return the config itself, or for `hardware=auto` the description of the device.
 
@@ -41,7 +51,11 @@ def hardware_of(config: HardwareConfig, device: Device, roots: Sequence[Path] | 
     """
     if config.name != AUTO:
         return config
-    described = _file_for(device, list(roots or [shipped_root()]))
+    return with_given(_file_for(device, list(roots or [shipped_root()])), config)
+
+
+def with_given(described: HardwareConfig, config: HardwareConfig) -> HardwareConfig:
+    """Return a description with the values that a config sets besides; these have the config as their source."""
     given = {key: value for key, value in config if key != "name" and value not in (None, [], {})}
     for value, source in (("peak_flops", "peak_source"), ("dollars_per_hour", "price_source")):
         if value in given:

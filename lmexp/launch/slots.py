@@ -121,9 +121,9 @@ class Places:
 def visible_devices(device: Device) -> list[str]:
     """Return the GPUs that this process may use: indices, or the names in its environment (GPU-..., MIG-...).
 
-    As in CUDA, a negative index hides itself and all that follow it.
+    As in CUDA, a negative index hides itself and all that follow it. Devices that are not here have all their indices.
     """
-    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    outer = None if device.elsewhere else os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is None:
         return [str(i) for i in range(device.count)]
     names = []

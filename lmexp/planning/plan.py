@@ -8,6 +8,7 @@ from lmexp.config.compose import Values
 from lmexp.config.schema import RunConfig
 from lmexp.config.sweeps import SearchSpec
 from lmexp.cost.device import Device, devices_used
+from lmexp.cost.elsewhere import AssumedSpeed, fit
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.flops import count_run
 from lmexp.cost.horizon import Horizon
@@ -28,6 +29,15 @@ PLAN_COLUMNS = {
     "dollars": "dollars",
 }
 """The columns of a plan that a terminal shows, with their headings; columns without any value are left out."""
+PLAN_COLUMNS_ELSEWHERE = {key: title for key, title in PLAN_COLUMNS.items() if key != "train_seconds"} | {
+    "peak_memory_gb": "memory\n/device",
+    "fits": "fits",
+    "gpus": "GPUs",
+    "train_hours": "hours\nassumed",
+    "energy_kwh": "kWh\nassumed",
+    "dollars": "dollars\nassumed",
+}
+"""The columns of a plan for hardware that is not here."""
 GIVE_WAY = (
     "flops_per_token",
     "steps",
@@ -41,6 +51,8 @@ GIVE_WAY = (
 """The order in which columns are dropped from a table that is too wide."""
 MEMORY_SOURCES = {"formula": "formula", "counted": "estimated"}
 """Where a model's memory comes from, by where its FLOPs come from: without a formula, its activations are a guess."""
+ASSUMED = "assumed"
+"""The source of seconds, and of what follows from them, that rest on an assumed MFU."""
 TOTALS = ("tokens", "train_flops", "train_seconds", "energy_kwh", "dollars")
 
 
@@ -52,7 +64,7 @@ class CostedRun:
     config: RunConfig
     horizon: Horizon
     device: Device
-    probe: Probe | None = None
+    probe: Probe | AssumedSpeed | None = None
 
 
 def plan(cells: Iterable[CostedRun]) -> list[Row]:
@@ -95,6 +107,9 @@ def plan(cells: Iterable[CostedRun]) -> list[Row]:
             **_energy(cell, steps, seconds),
             "dollars": _dollars(cell, seconds),
         }
+        if isinstance(cell.probe, AssumedSpeed):
+            hours = None if seconds is None else seconds / 3600
+            figures |= {"train_hours": hours, "time_source": ASSUMED, **_fit(cell)}
         name = {"model": config.model.name, "precision": config.precision.name} if not cell.values else {}
         rows.append(name | dict(cell.values) | figures)
     return rows
@@ -122,6 +137,17 @@ def _micro_batch(cell: CostedRun) -> int | None:
     kind, processes = cell.device.kind, world_size(cell.config) if cell.device.kind == "cpu" else 1
     room = cell.device.memory_gb * 1e9 * device_share(cell.config, kind) / processes
     return fitting_micro_batches(cell.config, kind, room)[0]
+
+
+def _fit(cell: CostedRun) -> Row:
+    """Return whether the run fits on its devices, on how many it would, and what must be changed for that."""
+    fitting = fit(cell.config, cell.config.hardware.memory_gb or cell.device.memory_gb)
+    return {
+        "devices": world_size(cell.config),
+        "fits": fitting.fits,
+        "devices_needed": fitting.devices,
+        "fits_with": list(fitting.overrides),
+    }
 
 
 def _steps(cell: CostedRun) -> int | None:
@@ -153,7 +179,8 @@ def _energy(cell: CostedRun, steps: int | None, seconds: float | None) -> Row:
     if probe is not None and probe.joules_per_step is not None and steps is not None:
         joules, source = probe.joules_per_step * steps, probe.energy_source
     elif watts is not None and seconds is not None:
-        joules, source = watts * _devices(cell) * seconds, "estimated"
+        is_assumed = isinstance(probe, AssumedSpeed)
+        joules, source = watts * _devices(cell) * seconds, ASSUMED if is_assumed else "estimated"
     return {"energy_kwh": None if joules is None else joules / JOULES_PER_KWH, "energy_source": source}
 
 

@@ -15,7 +15,8 @@ from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
 from lmexp.config.trust import allow_settings
 from lmexp.cost.device import Device, detect, slow_precision, slow_vocabulary, unsupported_precision
-from lmexp.cost.hardware import fits, hardware_of
+from lmexp.cost.elsewhere import HardwareElsewhere
+from lmexp.cost.hardware import AUTO, fits, hardware_of, with_given
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
@@ -57,8 +58,21 @@ def init_name(pretraining: Values, alternatives: Sequence[Values]) -> str:
 class RunResolver:
     """Resolves configs into runs; reads each source and looks at each device once."""
 
-    def __init__(self, outputs: Path, sweep: str, roots: list[Path], say: Say, when_valid: Callable[[], None]) -> None:
-        """`when_valid` is called once, as soon as one config is known to make sense on this machine."""
+    def __init__(
+        self,
+        outputs: Path,
+        sweep: str,
+        roots: list[Path],
+        say: Say,
+        when_valid: Callable[[], None],
+        elsewhere: HardwareElsewhere | None = None,
+    ) -> None:
+        """`when_valid` is called once, as soon as one config is known to make sense on this machine.
+
+        With `elsewhere`, runs are checked for that hardware instead; whether they fit into its memory is left to the
+        plan.
+        """
+        self._elsewhere = elsewhere
         self.outputs, self.sweep, self.roots, self.say = outputs, sweep, roots, say
         self._when_valid: Callable[[], None] | None = when_valid
         self.warnings: list[str] = []
@@ -146,7 +160,8 @@ class RunResolver:
             self._when_valid()
             self._when_valid = None
         config = self._inputs.settled(config)
-        self._check_memory(config, device)
+        if self._elsewhere is None:
+            self._check_memory(config, device)
         is_given = isinstance(config.model, HFConfig) and config.model.pretrained is not None
         has_table = config.task.label_head() is None and not is_given
         if has_table and (warning := slow_vocabulary(config.model.vocab_size or 0, config.precision, device)):
@@ -184,6 +199,9 @@ class RunResolver:
 
     def _check_device(self, config: RunConfig) -> Device:
         """Return the device that a run trains on. Raises UserError if this machine lacks what it needs."""
+        if self._elsewhere is not None:
+            self._elsewhere.check(config)
+            return self._elsewhere.device
         accelerator = config.trainer.accelerator
         if not config.launcher.is_local:
             return _device_elsewhere(config)
@@ -205,6 +223,11 @@ class RunResolver:
     def _with_hardware(self, config: RunConfig, device: Device) -> RunConfig:
         """Fill in what is known about the device, unless the config says it."""
         named = config.hardware
+        if self._elsewhere is not None:
+            there = self._elsewhere.hardware
+            if named.name not in (AUTO, there.name):
+                raise UserError(f"hardware={named.name} and --on {there.name} name two devices")
+            return config.model_copy(update={"hardware": with_given(there, named)})
         if device.elsewhere:  # the worker resolves `auto` on its node
             return config
         if not fits(named, device):

@@ -16,6 +16,7 @@ from lmexp.config.identity import folder_name
 from lmexp.config.overrides import parse_overrides, split_words
 from lmexp.config.sweeps import SweepSpec
 from lmexp.config.words import ELSEWHERE
+from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
@@ -35,6 +36,7 @@ def resolve_sweep(
     name: str | None = None,
     say: Say = silent,
     when_valid: Callable[[], None] = lambda: None,
+    elsewhere: HardwareElsewhere | None = None,
 ) -> Sweep:
     """Resolve a sweep file (or, without one, the overrides alone) into runs.
 
@@ -46,6 +48,7 @@ def resolve_sweep(
         name: name of the sweep's folder [default: the sweep's name].
         say: receives progress messages.
         when_valid: called as soon as one cell is known to make sense on this machine, before its text is tokenised.
+        elsewhere: hardware that the runs are planned for [default: this machine, or the launcher's cluster].
 
     Raises UserError if the sweep cannot be read or none of its cells can run.
     """
@@ -60,7 +63,7 @@ def resolve_sweep(
     sweep_overrides, run_overrides = split_words(overrides)
     composer = Composer(roots, file, sweep_overrides)
     spec = composer.sweep_spec() if file or sweep_overrides else SweepSpec()
-    resolver = RunResolver(outputs, name, roots, say, when_valid)
+    resolver = RunResolver(outputs, name, roots, say, when_valid, elsewhere)
     if spec.search is not None:
         search = search_space(spec.search, run_overrides)
         resolved = resolve_search(search, Composer(roots, file, run_overrides), resolver)

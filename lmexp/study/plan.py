@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from lmexp.config.checks import device_share
 from lmexp.config.launchers import AUTO
+from lmexp.cost.elsewhere import HardwareElsewhere
+from lmexp.errors import UserError
+from lmexp.launch.placement import Placed, most_at_a_time, place_runs
 from lmexp.launch.probe import known_probes, measure, shape
 from lmexp.launch.processes import warm_up
 from lmexp.launch.sharing import Sharing, best_sharing, is_auto, settle_sharing
@@ -35,6 +38,11 @@ class SweepPlan:
     known. A search has two rows: for the least and for the most work that a trial can be."""
     sharing: Sharing | None = None
     """How many runs side by side make the best use of a device; None if that was not measured."""
+    elsewhere: HardwareElsewhere | None = None
+    """The hardware that is not here, for which the sweep was planned; None for this machine."""
+
+    assumed: Row | None = None
+    """What the seconds and dollars of a plan for that hardware rest on, and its hours on the clock."""
 
     @property
     def name(self) -> str:
@@ -96,15 +104,23 @@ def plan_sweep(
     config_dir: Path | None = None,
     measured: bool = False,
     say: Say = silent,
+    elsewhere: HardwareElsewhere | None = None,
 ) -> SweepPlan:
     """Resolve a sweep and return what each of its runs will take; see `resolve_sweep` for the arguments.
 
     With `measured`, a few steps of each distinct shape are trained first, so that seconds, kWh and dollars are known,
     and how many runs side by side make the best use of a device.
+    With `elsewhere`, seconds, kWh and dollars follow from the MFU that is assumed for that hardware.
     Raises UserError for wrong input.
     """
+    if measured and elsewhere is not None:
+        raise UserError("--measure trains a few steps here, and --on is for hardware that is not here: choose one")
     ready = warm_up if measured else (lambda: None)
-    resolved = resolve_sweep(name, list(overrides), output_dir, config_dir, say=say, when_valid=ready)
+    resolved = resolve_sweep(
+        name, list(overrides), output_dir, config_dir, say=say, when_valid=ready, elsewhere=elsewhere
+    )
+    if elsewhere is not None:
+        return _plan_elsewhere(resolved, elsewhere)
     leaves_share = any(is_auto(planned.config) for planned in resolved.examples)
     resolved, sharing = settle_sharing(resolved, measured, say)
     if leaves_share and sharing is None and not measured:
@@ -117,6 +133,43 @@ def plan_sweep(
         now = measure(resolved.examples, output_dir, say)
         sharing = sharing or best_sharing(resolved, may_measure=True, say=say)
     return plan_resolved(resolved, sharing, now)
+
+
+def _plan_elsewhere(resolved: Sweep, elsewhere: HardwareElsewhere) -> SweepPlan:
+    """Return what each run would take on hardware that is not here."""
+    if any(is_auto(planned.config) for planned in resolved.examples):
+        raise UserError(
+            f"launcher.devices_per_run={AUTO} is measured on the device itself: with --on, give a number, such as 0.5"
+        )
+    runs = resolved.examples
+    rows = plan(
+        CostedRun(each.values, each.config, each.horizon, each.device, elsewhere.speed(each.config, each.horizon))
+        for each in runs
+    )
+    # The runs of a search are not known yet.
+    placed = [] if resolved.search else place_runs(runs, [row["train_seconds"] for row in rows], elsewhere.device)
+    if placed and all(each.config.launcher.is_local for each in runs):  # else the scheduler chooses the devices
+        rows = [row | {"gpus": list(at.devices), "starts_at": at.starts} for row, at in zip(rows, placed, strict=True)]
+    return SweepPlan(resolved, tuple(rows), elsewhere=elsewhere, assumed=_assumed(resolved, elsewhere, placed))
+
+
+def _assumed(resolved: Sweep, elsewhere: HardwareElsewhere, placed: Sequence[Placed]) -> Row:
+    """Return what the hours and dollars of a plan for other hardware rest on."""
+    configs = [planned.config for planned in resolved.examples]
+    at_a_time, in_use = most_at_a_time(placed)
+    return {
+        "hardware": elsewhere.hardware.name,
+        "devices": elsewhere.count,
+        "mfu": elsewhere.mfu,
+        "mfu_is_default": elsewhere.is_default_mfu,
+        "peak_flops": {config.precision.name: elsewhere.peak(config)[0] for config in configs},
+        "peak_source": elsewhere.peak(configs[0])[1],
+        "dollars_per_hour": configs[0].hardware.dollars_per_hour,
+        "price_source": configs[0].hardware.price_source,
+        "clock_seconds": max(one.ends for one in placed) if placed else None,
+        "runs_at_a_time": at_a_time or None,
+        "devices_in_use": in_use or None,
+    }
 
 
 def plan_resolved(

@@ -8,6 +8,7 @@ from lmexp.config import paths
 from lmexp.config.compose import Composer
 from lmexp.config.overrides import split_words
 from lmexp.config.sweeps import SweepSpec
+from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.messages import Say, silent
 from lmexp.planning.proposals import PlannedCells
 from lmexp.study.plan import SweepPlan, plan_sweep
@@ -24,10 +25,12 @@ class PlannedCommand:
     options: list[str] = field(default_factory=list)
     """Options of the command that proposals keep, such as --output-dir."""
     say: Say = silent
+    elsewhere: HardwareElsewhere | None = None
+    """The hardware that the plans are for; None for this machine."""
 
     def plan(self, overrides: list[str]) -> PlannedCells:
         """Resolve the sweep with these overrides instead, and plan it. Raises UserError for wrong input."""
-        return self.view(plan_sweep(self.name, overrides, self.output_dir, self.config_dir))
+        return self.view(plan_sweep(self.name, overrides, self.output_dir, self.config_dir, elsewhere=self.elsewhere))
 
     def view(self, plan: SweepPlan) -> PlannedCells:
         """Return a plan as proposals need it."""

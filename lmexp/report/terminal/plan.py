@@ -9,7 +9,8 @@ from rich.text import Text
 
 from lmexp.analysis.columns import distinguishing_axes
 from lmexp.config.sweeps import Choices, SearchAxis, SearchSpec
-from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, search_totals, totals
+from lmexp.cost.elsewhere import MIN_PARAMS
+from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, PLAN_COLUMNS_ELSEWHERE, search_totals, totals
 from lmexp.report.terminal.layout import column_widths, columns_to_hide, empty_table, small_table
 from lmexp.runs.record import Row
 from lmexp.units import duration, si
@@ -79,11 +80,12 @@ def print_search_plan(name: str, search: SearchSpec, rows: Sequence[Row], consol
 
 
 def _print_rows(rows: Sequence[Row], console: Console) -> None:
-    headings = {key: title for key, title in PLAN_COLUMNS.items() if any(row[key] is not None for row in rows)}
+    columns = PLAN_COLUMNS_ELSEWHERE if any("fits" in row for row in rows) else PLAN_COLUMNS
+    headings = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in rows)}
     axes = list(dict.fromkeys(key for row in rows for key in takewhile(lambda key: key not in PLAN_COLUMNS, row)))
     axes = distinguishing_axes(axes, rows)
     texts = {axis: [_swept(row.get(axis)) for row in rows] for axis in axes}
-    texts |= {key: [_figure(key, row[key]) for row in rows] for key in headings}
+    texts |= {key: [_figure(key, row.get(key)) for row in rows] for key in headings}
     estimated = [row["memory_source"] == "estimated" for row in rows]
     texts["peak_memory_gb"] = [
         f"{'~' * is_rough}{text}" for is_rough, text in zip(estimated, texts["peak_memory_gb"], strict=True)
@@ -113,16 +115,71 @@ def _print_unknown(rows: Sequence[Row], console: Console) -> None:
         console.print("Some shapes were not measured: --measure does that.")
 
 
-def _figure(key: str, value: float | None) -> str:
+def _figure(key: str, value: Any) -> str:
     if value is None:
         return "–"
+    if key == "fits":
+        return "yes" if value else "no"
+    if key == "gpus":
+        return _span(value)
     if key == "steps":
         return f"{value:,}"
-    if key in ("energy_kwh", "dollars", "lr_by_rule"):
+    if key in ("train_hours", "energy_kwh", "dollars", "lr_by_rule"):
         return f"{value:.3g}"
     if key == "train_seconds":
         return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
     return f"{si(value * 1e9)}B" if key.endswith("_gb") else si(value)
+
+
+def _span(gpus: Sequence[str]) -> str:
+    """Return indices in a row as 0-7, others as 0,2."""
+    numbers = [int(gpu) for gpu in gpus]
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}-{numbers[-1]}"
+    return ",".join(gpus)
+
+
+def print_assumptions(assumed: Row, rows: Sequence[Row], console: Console) -> None:
+    """Print what the seconds and dollars of a plan for other hardware rest on, and what does not fit there."""
+    name, devices, mfu = assumed["hardware"], assumed["devices"], assumed["mfu"]
+    there = f"{devices} x {name}" if devices > 1 else name
+    if assumed["clock_seconds"] is not None:
+        together = assumed["runs_at_a_time"]
+        at_a_time = f", {together} run{'s' if together > 1 else ''} at a time" if len(rows) > 1 else ""
+        console.print(f"On {there}{at_a_time}: {duration(assumed['clock_seconds'])} on the clock, assumed.")
+        if assumed["devices_in_use"] < devices:
+            idle = devices - assumed["devices_in_use"]
+            console.print(
+                f"{idle} of the {devices} devices stay{'s' if idle == 1 else ''} idle; trainer.devices sets how many "
+                "a run takes."
+            )
+    for row in rows:
+        if not row["fits"]:
+            console.print(_misfit(row), soft_wrap=True)
+    peaks = ", ".join(f"{si(peak)}FLOP/s in {precision}" for precision, peak in assumed["peak_flops"].items())
+    price = assumed["dollars_per_hour"]
+    paid = "no price is known" if price is None else f"{price:g} dollars per device hour ({assumed['price_source']})"
+    console.print(
+        f"Assumed: an MFU of {mfu:g} of the dense peak, {peaks} ({assumed['peak_source']}); {paid}. Starting, "
+        "evaluation and checkpoints come on top."
+    )
+    if assumed["mfu_is_default"] and min(row["n_params"] for row in rows) < MIN_PARAMS:
+        console.print(
+            f"An MFU of {mfu:g} is that of models of {si(MIN_PARAMS)} parameters or more in bf16. Smaller ones reach "
+            "less: --mfu sets another, and --measure on that machine measures it."
+        )
+
+
+def _misfit(row: Row) -> str:
+    """Return which run does not fit, and what would make it fit."""
+    values = takewhile(lambda pair: pair[0] != "n_params", row.items())
+    name = " ".join(f"{key}={_swept(value)}" for key, value in values)
+    devices = row["devices"]
+    told = f"{name} does not fit on {devices} device{'s' if devices > 1 else ''} as it is"
+    needed = row["devices_needed"]
+    if needed is None:
+        return f"{told}, nor on any number of them with trainer.strategy=fsdp."
+    return f"{told}; it fits on {needed} device{'s' if needed > 1 else ''} with {' '.join(row['fits_with'])}."
 
 
 def _swept(value: Any) -> str:
