@@ -13,7 +13,8 @@ def sync(
     name: StartedSweep,
     common: CommonWithCode,
     logger: Annotated[
-        str | None, typer.Option(help="Mirror to rebuild: wandb, tensorboard or mlflow [default: each run's own].")
+        str | None,
+        typer.Option(help="Mirror: wandb, tensorboard, mlflow or trackio [default: each run's own]."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Mode of W&B: offline or online [default: each run's own].")] = None,
     artifacts: Annotated[
@@ -24,7 +25,7 @@ def sync(
         str | None, typer.Option(help="Project in W&B, or experiment in MLflow [default: each run's own].")
     ] = None,
 ) -> None:
-    """Rebuild clean mirrors (W&B, TensorBoard, MLflow) from the runs' own files."""
+    """Rebuild clean mirrors (W&B, TensorBoard, MLflow, trackio) from the runs' own files."""
     from lmexp.runs.find import sweep_folder
     from lmexp.runs.sync import sync
 

@@ -1,8 +1,11 @@
 """Mirrors hold what the run directory holds, and never harm the run. Real libraries, no network."""
 
+import importlib
 import json
 import shutil
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -509,6 +512,72 @@ def test_an_address_without_a_password_is_not_refused(uri: str) -> None:
     check_logger(LoggerConfig(name="mlflow", uri=uri))
 
 
+# trackio
+
+
+@pytest.fixture
+def trackio(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Trackio as a new process has it: where its files are is fixed at its import."""
+    for name in ("TRACKIO_DIR", "TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Later:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("trackio"), name)
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+            del sys.modules[name]
+
+    forget()
+    yield Later()
+    forget()
+
+
+def read_trackio(project: str, run: RunDir) -> list[dict[str, Any]]:
+    """Return the points of a run; what trackio adds by itself is left out."""
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs(project, run.name)
+    return [{name: value for name, value in row.items() if name != "timestamp"} for row in rows]
+
+
+def test_trackio_keeps_curve_config_and_record_beside_the_sweeps(
+    run: RunDir, trackio: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_manifest(run.path.parent, Manifest(name="sizes", question="Does size pay?"))
+    config = config_for(name="trackio", project="study")
+    mirror_whole_run(config, run)
+    assert capfd.readouterr().out == ""
+    assert (run.path.parent.parent / ".trackio" / "study.db").is_file()
+    *curve, record = read_trackio("study", run)
+    assert curve == [{"step": point["step"], **named(point)} for point in CURVE]
+    rows = {row["column"]: row["value"] for row in record["record"]["_value"]}
+    assert (rows["loss"], rows["model"], "mfu" in rows) == ("4.75", "nano", False)
+    [there] = trackio.Api().runs("study")
+    flat = {name: json.loads(json.dumps(value)) for name, value in flat_config(config).items()}
+    assert {name: there.config[name] for name in flat} == flat
+    assert (there.config["_Group"], there.config["about.question"]) == ("sizes", "Does size pay?")
+
+
+def test_trackio_stops_where_it_would_send_data_away(
+    run: RunDir, trackio: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "me/space")
+    mirror_whole_run(config_for(name="trackio"), run)
+    assert "TRACKIO_SPACE_ID is set" in capfd.readouterr().out
+
+
+def test_trackio_in_one_process_has_one_folder(
+    run: RunDir, trackio: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mirror_whole_run(config_for(name="trackio"), run)
+    other = RunDir(tmp_path / "elsewhere" / "sizes" / "run")
+    other.path.mkdir(parents=True)
+    mirror_whole_run(config_for(name="trackio"), other)
+    assert "use another process" in capfd.readouterr().out
+
+
 # None of them harms a run
 
 
@@ -517,16 +586,20 @@ def test_an_address_without_a_password_is_not_refused(uri: str) -> None:
 def test_a_folder_that_vanishes_harms_nothing(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
     mirror = open_mirror(config_for(name=name), run)
     mirror.log(CURVE[0])
-    shutil.rmtree(run.path.parent)
+    while run.path.parent.exists():  # W&B may be writing a file while it is deleted
+        shutil.rmtree(run.path.parent, ignore_errors=True)
     for point in CURVE * 50:  # more than any of their queues holds
         mirror.log(point)
     mirror.finish(RECORD, 0)
     assert capfd.readouterr().out.count("the run goes on") == (0 if name == "wandb" else 1)
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
-def test_a_folder_that_cannot_be_made_is_said_once(name: str, run: RunDir, capfd: pytest.CaptureFixture[str]) -> None:
-    place = run.path.parent / "mlruns" if name == "mlflow" else run.path / name
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow", "trackio"])
+def test_a_folder_that_cannot_be_made_is_said_once(
+    name: str, run: RunDir, trackio: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sweep = run.path.parent
+    place = {"mlflow": sweep / "mlruns", "trackio": sweep.parent / ".trackio"}.get(name, run.path / name)
     place.write_text("a file in the folder's place")
     mirror_whole_run(config_for(name=name), run)
     assert capfd.readouterr().out.count("the run goes on") == 1
@@ -560,7 +633,7 @@ def test_an_interrupt_is_not_swallowed() -> None:
         Mirror("W&B", interrupted)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "trackio"])
 def test_a_missing_package_is_said_before_anything_starts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_logger(LoggerConfig(name=name))
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)

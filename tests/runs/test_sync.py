@@ -1,6 +1,9 @@
 """Rebuilt mirrors hold what the run directories hold, once. Real libraries, no network."""
 
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,12 @@ from tests.runs.test_mirrors import (
     nobody_logged_in,  # noqa: F401  a fixture that is used by itself
     points_of,
     read_tensorboard,
+    read_trackio,
     read_wandb,
+    trackio,  # noqa: F401
     wandb_pieces,
 )
+from tests.runs.wandb_server import CONSOLE, SUMMARY, WandbServer, wandb_server
 
 Make = Callable[..., RunDir]
 
@@ -153,6 +159,46 @@ def test_a_server_that_cannot_be_reached_is_waited_for_once(
     assert all(points_of(only_wandb_piece(run)["history"]) == WANDB_CURVE for run in runs)
 
 
+@pytest.fixture
+def wandbs(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server in place of W&B's; the client is the real one."""
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY[:40])
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        yield server
+
+
+def test_syncing_twice_leaves_one_run_with_one_curve_on_the_server(
+    make: Make, sweep: Path, wandbs: WandbServer
+) -> None:
+    make("a1").log.write_text("a line\n")
+    for _ in range(2):
+        [row] = sync(sweep, {"mode": "online"})
+        assert (row["result"], row["reason"]) == ("mirrored", None)
+    [(name, run)] = wandbs.runs.items()
+    assert name == "a1"
+    assert points_of(run.history) == WANDB_CURVE
+    about = run.about
+    assert (about["project"], about["groupName"], about["displayName"]) == ("lmexp", "sizes", "slug-of-a1")
+    assert (about["jobType"], set(about["tags"])) == ("train", {"nano", "gpt", "causal_lm", "fp32"})
+    [summary] = run.files[SUMMARY].values()
+    assert json.loads(summary)["loss"] == 4.75
+    assert [line.split(" ")[-2:] for line in run.files[CONSOLE].values()] == [["a", "line"]]
+
+
+@pytest.mark.slow(10)
+def test_an_offline_run_that_is_uploaded_later_is_the_same_run(make: Make, sweep: Path, wandbs: WandbServer) -> None:
+    run = make("a1")
+    sync(sweep, {"mode": "online"})
+    sync(sweep, {"mode": "offline"})
+    [piece] = wandb_pieces(run)
+    command = [sys.executable, "-m", "wandb", "sync", str(piece.parent)]
+    ended = subprocess.run(command, cwd=sweep, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert list(wandbs.runs) == ["a1"]
+    assert points_of(wandbs.runs["a1"].history) == WANDB_CURVE
+
+
 def test_a_mirror_that_stops_says_why_and_the_others_go_on(make: Make, sweep: Path) -> None:
     broken, whole = make("a1"), make("b2")
     (broken.path / "wandb").write_text("a file in the folder's place")
@@ -223,6 +269,19 @@ def test_files_are_refused_where_they_cannot_go(make: Make, sweep: Path) -> None
         sync(sweep, {"name": "tensorboard", "artifacts": ["model"]})
     with pytest.raises(UserError, match="artifacts"):
         sync(sweep, {"artifacts": ["modle"]})
+
+
+def test_trackio_has_one_clean_run_each(make: Make, sweep: Path, request: pytest.FixtureRequest, capfd: Any) -> None:
+    there = request.getfixturevalue("trackio")
+    run = make("a1")
+    make("b2", "failed")
+    for _ in range(2):
+        rows = sync(sweep, {"name": "trackio", "project": "study"})
+    assert results(rows) == [("done", "mirrored"), ("failed", "mirrored")], rows
+    assert rows[0]["place"] == str(sweep.parent / ".trackio")
+    assert sorted(one.name for one in there.Api().runs("study")) == ["n_layers-1-a1", "n_layers-1-b2"]
+    assert len(read_trackio("study", run)) == len(CURVE) + 1  # and the record
+    assert capfd.readouterr().out == ""
 
 
 def test_a_sweep_that_was_not_started_is_named(sweep: Path) -> None:

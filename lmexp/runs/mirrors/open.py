@@ -12,9 +12,10 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Copy, File, Mirror, describe, files_of, named, print_line
 from lmexp.runs.mirrors.mlflow import MLflowCopy, add_mlflow_page
 from lmexp.runs.mirrors.tensorboard import TensorBoardCopy
+from lmexp.runs.mirrors.trackio import TrackioCopy
 from lmexp.runs.mirrors.wandb import WandbCopy, add_wandb_page
 
-TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
+TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow", "trackio": "trackio"}
 KEEP_FILES = ("none", "wandb", "mlflow")
 """Loggers that may have `artifacts`; with `none`, it waits for a `lmexp sync` that names one."""
 HAS_PASSWORD = re.compile(r"//[^/\s]*:(?!\d*/).*@")
@@ -37,7 +38,7 @@ def check_logger(logger: LoggerConfig | OutsideLogger) -> None:
         )
     if logger.artifacts and logger.name not in KEEP_FILES:
         raise UserError(f"logger.artifacts is for W&B and MLflow; logger={logger.name} takes no files")
-    if logger.name in ("tensorboard", "mlflow") and not importlib.util.find_spec(logger.name):
+    if logger.name in ("tensorboard", "mlflow", "trackio") and not importlib.util.find_spec(logger.name):
         raise UserError(f"logger={logger.name} needs the package {logger.name}: pip install 'lmexp[{logger.name}]'")
 
 
@@ -62,6 +63,7 @@ def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line, is_live: 
         "wandb": lambda config, run: WandbCopy(config, run, say, is_live),
         "tensorboard": TensorBoardCopy,
         "mlflow": MLflowCopy,
+        "trackio": lambda config, run: TrackioCopy(config, run, is_live),
     }
 
     def copy_so_far() -> Copy:
