@@ -10,6 +10,8 @@ import psutil
 MAX_WAIT_FRACTION = 0.1
 """A run that waited for its cores for a larger share of its time is marked: its speeds are too low."""
 SAMPLE_SECONDS = 0.5
+MIN_BUSY_CORES = 0.25
+"""If other programs use less of a core, work is hardly slower."""
 
 
 class CpuWait:
@@ -55,6 +57,33 @@ def cores_of_others(seconds: float = SAMPLE_SECONDS) -> float:
     own = (_own_seconds(mine) - own_before) / seconds
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(busy))
     return max(0.0, sum(busy[core] for core in allowed if core < len(busy)) / 100 - own)
+
+
+def busy_warning(threads: int, at_once: int, cores: int, setting: str, mark: str = "") -> str | None:
+    """Return a warning if work on the CPU would have to share its cores; None if the cores suffice.
+
+    Other programs must have been busy twice in a row: the end of a short one is no reason to warn. Fewer threads are
+    suggested where they are known to be faster: a step waits for its slowest thread (docs/performance.md, Threads).
+
+    Args:
+        threads: threads of each run.
+        at_once: runs side by side.
+        cores: cores that this process may use.
+        setting: what sets the threads, such as `launcher.threads`.
+        mark: what is said of the speeds besides that they will be too low.
+    """
+    needed = threads * at_once
+    others = cores_of_others()
+    if others >= MIN_BUSY_CORES and others + needed > cores:
+        others = min(others, cores_of_others())
+    if others >= MIN_BUSY_CORES and others + needed > cores:
+        fewer = max(1, int(cores - others + MIN_BUSY_CORES) // at_once)
+        faster = f"; beside them, {setting}={fewer} is faster" if fewer < threads else ""
+        return f"warning: other programs use {others:.1f} of {cores} cores, so the speeds will be too low{mark}{faster}"
+    if needed > cores and threads > 1:
+        what = f"a run of {threads} threads has" if at_once == 1 else f"{at_once} runs of {threads} threads have"
+        return f"warning: {what} only {cores} cores; {setting}={max(1, cores // at_once)} is faster"
+    return None
 
 
 def _own_seconds(process: psutil.Process) -> float:

@@ -5,6 +5,7 @@ silently trained in another precision.
 """
 
 import ctypes
+import math
 import os
 import platform
 import re
@@ -18,6 +19,7 @@ from typing import Literal
 import psutil
 
 from lmexp.config.schema import PrecisionConfig
+from lmexp.cost.cgroups import cpu_limit
 from lmexp.errors import UserError, nearest
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -149,10 +151,13 @@ def devices_used(kind: str, processes: int) -> int:
 
 
 def cores() -> int:
-    """Return the number of CPU cores that this process may use; Slurm and containers often grant only some."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPU cores that this process may use; Slurm and containers often grant only some.
+
+    A container with 2 of 64 cores sees them all: with 64 threads, it would be stopped most of the time.
+    """
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = cpu_limit()
+    return seen if limit is None else max(1, min(seen, math.ceil(limit)))
 
 
 def _may_have_gpu() -> bool:

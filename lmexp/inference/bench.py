@@ -28,7 +28,8 @@ from lmexp.config.outside import warn_of_changes
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.scoring import INTEGERS
-from lmexp.cost.device import Device, detect, is_out_of_memory, unsupported_precision
+from lmexp.cost.contention import busy_warning
+from lmexp.cost.device import Device, cores, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
 from lmexp.cost.measure import measured
@@ -139,6 +140,8 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     precisions, unsupported = _precisions_that_run(grid.precisions, target, device)
     skipped += unsupported
     _check_memory(target.config, device)
+    if device.kind == "cpu" and (warning := busy_warning(torch.get_num_threads(), 1, cores(), "OMP_NUM_THREADS")):
+        say(warning)
     # The lock is on the device: a training run that comes to it meanwhile also learns that it is not alone.
     exclusive = lock_devices(device.kind)
     notes: list[str] = []

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from lmexp.config.checks import devices_of, world_size
 from lmexp.config.launchers import LocalLauncher
 from lmexp.config.schema import RunConfig
-from lmexp.cost.contention import cores_of_others
+from lmexp.cost import contention
 from lmexp.cost.device import Device, cores
 from lmexp.resolve.planned import PlannedRun
 
 NEARLY = 1e-9
-MIN_BUSY_CORES = 0.25
-"""If other programs use less of a core, a run is hardly slower."""
 
 
 @dataclass(frozen=True)
@@ -64,16 +62,15 @@ def threads_of(config: RunConfig, device: Device) -> int:
 def busy_warning(runs: Sequence[PlannedRun]) -> str | None:
     """Return a warning if runs on this machine's CPU would have to share its cores with other programs."""
     needed = [
-        slots_of(planned.config, planned.device) * threads_of(planned.config, planned.device)
+        (slots_of(planned.config, planned.device), threads_of(planned.config, planned.device))
         for planned in runs
         if planned.device.kind == "cpu" and not planned.device.elsewhere
     ]
     if not needed:
         return None
-    others, all_cores = cores_of_others(), cores()
-    if others < MIN_BUSY_CORES or others + max(needed) <= all_cores:
-        return None
-    return f"warning: other programs use {others:.1f} of {all_cores} cores, so the speeds will be too low"
+    at_once, threads = max(needed, key=math.prod)
+    mark = " (tables mark them with ~ if a run waited for its cores)"
+    return contention.busy_warning(threads, at_once, cores(), "launcher.threads", mark)
 
 
 def _launcher(config: RunConfig) -> LocalLauncher:

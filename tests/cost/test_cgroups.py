@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.cost.cgroups import memory_groups, memory_limits
+from lmexp.cost import device
+from lmexp.cost.cgroups import cpu_limit, memory_groups, memory_limits
 
 
 def machine(root: Path, groups: str) -> Path:
@@ -51,3 +52,32 @@ def test_limits_of_version_1_are_not_read_from_files_of_version_2(tmp_path: Path
     root = machine(tmp_path, "4:memory:/a\n")
     limited(root / "sys/fs/cgroup/memory/a", "1000", 600, 100)
     assert list(memory_limits(root)) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000", "cpu.max": "400000 100000"}, 1.5),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2.0),
+        ("0::/\n", {"cpu.max": "max 100000"}, None),
+        ("0::/\n", {}, None),
+        ("1:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}, 0.5),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ],
+)
+def test_the_smallest_limit_of_all_groups_says_how_many_cores_there_are(
+    tmp_path: Path, groups: str, files: dict[str, str], limit: float | None
+):
+    root = machine(tmp_path, groups)
+    for name, text in files.items():
+        file = root / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert cpu_limit(root) == limit
+
+
+@pytest.mark.parametrize(("limit", "cores"), [(None, 8), (2.0, 2), (1.5, 2), (0.3, 1), (64.0, 8)])
+def test_a_container_has_the_cores_of_its_limit(monkeypatch: pytest.MonkeyPatch, limit: float | None, cores: int):
+    monkeypatch.setattr(device, "cpu_limit", lambda: limit)
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert device.cores() == cores

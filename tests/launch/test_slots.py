@@ -20,9 +20,9 @@ from lmexp.cost.device import Device, cores
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch import local
-from lmexp.launch.slots import NEARLY, Place, Places, slots_of, threads_of, visible_devices
+from lmexp.launch.slots import NEARLY, Place, Places, busy_warning, slots_of, threads_of, visible_devices
 from lmexp.resolve import run as resolving
-from lmexp.resolve.planned import Sweep
+from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 
 Configure = Callable[..., RunConfig]
@@ -100,6 +100,21 @@ def test_the_cores_are_split_evenly_between_the_runs_of_a_cpu(config: Configure)
     half = config("launcher.threads=null", "launcher.devices_per_run=0.5", "launcher.exclusive=false")
     assert (slots_of(alone, CPU), threads_of(alone, CPU)) == (1, cores())
     assert (slots_of(half, CPU), threads_of(half, CPU)) == (2, max(1, cores() // 2))
+
+
+def test_the_warning_of_a_busy_machine_is_about_the_runs_that_take_the_most_cores(
+    config: Configure, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmexp.cost.contention.cores_of_others", lambda: 3.0)
+    monkeypatch.setattr("lmexp.launch.slots.cores", lambda: 8)
+    small, large = config("launcher.threads=2"), config("launcher.threads=4", "launcher.slots=2")
+    planned = [cast(PlannedRun, SimpleNamespace(config=one, device=CPU)) for one in (small, large, small)]
+    warning = busy_warning(planned)
+    assert warning is not None and "3.0 of 8 cores" in warning and warning.endswith("launcher.threads=2 is faster")
+    assert busy_warning(planned[:1]) is None, "two threads find a core each"
+    on_gpu = cast(PlannedRun, SimpleNamespace(config=large, device=gpus(1)))
+    on_cluster = cast(PlannedRun, SimpleNamespace(config=large, device=replace(CPU, elsewhere=True)))
+    assert busy_warning([on_gpu, on_cluster]) is None
 
 
 @pytest.mark.parametrize(("set_to", "threads"), [("1", 1), ("3", 3), ("99", 8), ("2,4", 2), ("many", 8), ("0", 8)])
