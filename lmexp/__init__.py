@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Any
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
-    from lmexp.api import fit, fit_relation, forecast, frontier, load, plan, report, reproduce, run, sweep, versus
+    from lmexp.api import (
+        fit,
+        fit_relation,
+        forecast,
+        frontier,
+        load,
+        plan,
+        pull,
+        push,
+        report,
+        reproduce,
+        run,
+        sweep,
+        versus,
+    )
     from lmexp.launch.policy import Policy
     from lmexp.study.stop_if import StopIf
 
@@ -26,6 +40,8 @@ __all__ = [
     "frontier",
     "load",
     "plan",
+    "pull",
+    "push",
     "report",
     "reproduce",
     "run",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
     from lmexp.resolve.planned import Sweep
     from lmexp.runs.manifest import LookRule
+    from lmexp.runs.share import Pulled, Pushed
     from lmexp.study.evaluations import FailedEvaluation
     from lmexp.study.forecast import SealedForecasts
     from lmexp.study.paper import PaperReport
@@ -222,6 +223,30 @@ def report(
     chosen = written.view.options
     published = publish_study(paths, Path(publish), chosen.quality[0], chosen.cost[0], all_runs)
     return replace(written, published=published)
+
+
+def push(folder: Folder, address: Folder, *, weights: bool = False, verbose: bool = False) -> "Pushed":
+    """Copy a sweep's finished runs to a folder or an address: `lmexp.push("outputs/demo", "s3://bucket/studies")`.
+
+    What is there is not copied again, and nothing there is replaced. With `weights`, final weights are copied too.
+    The result says which runs were `pushed`, which were `present`, and which have other results there (`conflicts`).
+    Raises UserError for an address that cannot be used, and for a folder without runs.
+    """
+    from lmexp.runs.share import push
+
+    return push(Path(folder), os.fspath(address), weights, _say(verbose))
+
+
+def pull(folder: Folder, address: Folder, *, weights: bool = False, verbose: bool = False) -> "Pulled":
+    """Merge a sweep's finished runs at an address into its folder, which may be new; no run here is replaced.
+
+    The result says which runs were `pulled`, and which were `refused`, with the reason. Another result of a run that
+    is finished here is kept beside it: see `conflicts`, and docs/share.md. `weights` copies final weights too.
+    Raises UserError for an address that cannot be used, or has no runs of this sweep.
+    """
+    from lmexp.runs.share import pull
+
+    return pull(Path(folder), os.fspath(address), weights, _say(verbose))
 
 
 def versus(

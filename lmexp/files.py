@@ -100,7 +100,7 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     return read_bytes(path, max_bytes).decode("utf-8-sig")
 
 
-def write_atomically(path: Path, content: str | bytes | Iterator[str]) -> None:
+def write_atomically(path: Path, content: str | bytes | Iterator[str] | Iterator[bytes]) -> None:
     """Write `content` to `path` so that readers see the old file or the new one, never a part.
 
     An iterator yields one part after another, which are not held together in memory.
@@ -122,7 +122,7 @@ def write_new(path: Path, content: str) -> None:
 
 
 @contextmanager
-def _written(path: Path, content: str | bytes | Iterator[str]) -> Iterator[Path]:
+def _written(path: Path, content: str | bytes | Iterator[str] | Iterator[bytes]) -> Iterator[Path]:
     """Yield a hidden file beside `path` with the whole content, flushed to disk; it is gone afterwards."""
     parts = content if isinstance(content, Iterator) else [content]
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -5,7 +5,7 @@ that `lmexp --help`, `report` and `fit` start without torch.
 """
 
 from lmexp.cli import train, sweep, retry, prepare  # noqa: F401, I001
-from lmexp.cli import status, logs, cancel, sync  # noqa: F401
+from lmexp.cli import status, logs, cancel, sync, push, pull  # noqa: F401
 from lmexp.cli import plan, report, versus, advise, fit, forecast, reproduce  # noqa: F401
 from lmexp.cli import generate, score, eval, bench, export, import_  # noqa: F401
 from lmexp.cli import list, doctor  # noqa: F401

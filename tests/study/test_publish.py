@@ -196,7 +196,7 @@ def publish_forever(study: Path, site: Path) -> None:
 @pytest.mark.slow(15)
 def test_a_kill_at_any_moment_leaves_no_folder_or_a_whole_one(study: Path, tmp_path: Path):
     site = tmp_path / "site"
-    for seconds in (0.3, 1.0, 2.3, 3.1):
+    for seconds in (0.4, 1.7, 2.9):
         process = start_process(publish_forever, study, site)
         time.sleep(seconds)
         assert process.pid
