@@ -21,6 +21,9 @@ def sync(
         str | None,
         typer.Option(help="Files to copy to W&B or MLflow: model, report, or model,report [default: each run's own]."),
     ] = None,
+    view: Annotated[
+        bool, typer.Option("--view", help="Write wandb-view.json, which compares the runs; save it in W&B if online.")
+    ] = False,
     project: Annotated[
         str | None, typer.Option(help="Project in W&B, or experiment in MLflow [default: each run's own].")
     ] = None,
@@ -34,7 +37,8 @@ def sync(
     }
     if artifacts:
         changes["artifacts"] = [kind.strip() for kind in artifacts.split(",")]
-    rows = sync(sweep_folder(name, common.output_dir), changes, say)
+    folder = sweep_folder(name, common.output_dir)
+    rows = sync(folder, changes, say, with_view=view)
     if common.as_json:
         print_json({"sweep": name, "runs": rows})
     results = {row["result"] for row in rows}

@@ -20,6 +20,7 @@ from lmexp.runs.find import runs_of
 from lmexp.runs.links import check_sweep_links
 from lmexp.runs.mirrors.mirror import File
 from lmexp.runs.mirrors.open import add_page, check_logger, has_mirror, open_mirror
+from lmexp.runs.mirrors.view import VIEW, save_view, write_view
 from lmexp.runs.mirrors.wandb import agents_run
 from lmexp.runs.record import Row
 from lmexp.runs.state import WAITING
@@ -28,7 +29,7 @@ REPORT_PAGE = "report.html"
 """The page that `lmexp report` writes into the folder of a sweep."""
 
 
-def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) -> list[Row]:
+def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None, with_view: bool = False) -> list[Row]:
     """Rebuild the mirror of each run of the sweep in `folder`, and return a row for each run.
 
     A row holds `run`, `state`, `mirror` (the logger's name), `result`, `place` (where the mirror is) and `reason`.
@@ -39,6 +40,8 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
     Args:
         logger: fields of the config's `logger` that are to be others than the run's own.
         say: told of each run when it is through.
+        with_view: also write the view that compares the runs in W&B, and save it there if the runs are online. It has
+            a row of its own, the last one.
 
     Raises UserError, before anything is written, when the sweep was not started or no mirror is named.
     """
@@ -68,7 +71,27 @@ def sync(folder: Path, logger: Mapping[str, Any], say: Say = lambda line: None) 
     if page := _mirror_page(folder, runs, configs, unreachable):
         rows.append(page)
         say(_line(page))
+    if with_view:
+        rows.append(_mirror_view(folder, configs, unreachable))
+        say(_line(rows[-1]))
     return rows
+
+
+def _mirror_view(folder: Path, configs: list[RunConfig], unreachable: str | None) -> Row:
+    """Write the view that compares the runs in W&B, save it there if they are online, and return its row."""
+    row: Row = {"run": VIEW, "state": "done", "mirror": "wandb", "result": "skipped", "place": None, "reason": None}
+    loggers = [config.logger for config in configs if config.logger.name == "wandb"]
+    if not loggers or not isinstance(loggers[0], LoggerConfig):
+        return row | {"reason": "a view is for W&B"}
+    check_sweep_links(folder)
+    try:
+        file = write_view(folder.resolve(), loggers[0])
+        if loggers[0].mode != "online" or unreachable:
+            why = unreachable or "it is saved in W&B with --mode online"
+            return row | {"result": "offline", "place": str(file), "reason": why}
+        return row | {"result": "mirrored", "place": save_view(file)}
+    except Exception as error:
+        return row | {"result": "stopped", "reason": explain(error)}
 
 
 def _mirror_page(folder: Path, runs: list[RunDir], configs: list[RunConfig], unreachable: str | None) -> Row | None:

@@ -284,6 +284,17 @@ def test_trackio_has_one_clean_run_each(make: Make, sweep: Path, request: pytest
     assert capfd.readouterr().out == ""
 
 
+def test_a_view_is_a_file_offline_and_on_the_server_online(make: Make, sweep: Path, wandbs: WandbServer) -> None:
+    make("a1")
+    *_, row = sync(sweep, {}, with_view=True)
+    assert (row["run"], row["result"], row["place"]) == ("wandb-view.json", "offline", str(sweep / "wandb-view.json"))
+    assert not wandbs.views
+    *_, row = sync(sweep, {"mode": "online"}, with_view=True)
+    assert (row["result"], len(wandbs.views)) == ("mirrored", 1), row
+    *_, row = sync(sweep, {"name": "tensorboard"}, with_view=True)
+    assert (row["result"], row["reason"]) == ("skipped", "a view is for W&B")
+
+
 def test_a_sweep_that_was_not_started_is_named(sweep: Path) -> None:
     with pytest.raises(UserError, match="no sweep 'sizes' was started"):
         sync(sweep, {})

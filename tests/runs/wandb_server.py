@@ -37,6 +37,7 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, StoredRun] = {}
+        self.views: list[dict[str, Any]] = []
 
     @property
     def address(self) -> str:
@@ -53,6 +54,9 @@ class WandbServer(ThreadingHTTPServer):
             shown = {"displayName": run.about.get("displayName"), "description": "", "config": "{}", "sweepName": None}
             bucket = {"id": name, "name": name, "historyLineCount": 0, "project": owner, **shown}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if "upsertView" in query:
+            self.views.append(variables)
+            return {"upsertView": {"view": {"id": "V", "name": variables["name"]}, "inserted": True}}
         if "createRunFiles" in query:
             files = [{"name": name, "uploadUrl": f"{self.address}/upload/{name}"} for name in variables["files"]]
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
