@@ -7,7 +7,9 @@ joins later, with a default that does what was done before, changes no run's ide
 """
 
 import json
+import math
 import re
+from decimal import Decimal
 from typing import Any
 
 from lmexp.config.data import PATH_KEYS
@@ -83,9 +85,18 @@ def slug(values: dict[str, Any]) -> str:
         if value is None or isinstance(value, list | dict):
             continue
         is_choice = "." not in key and isinstance(value, str)
-        words.append(str(value) if is_choice else f"{key.rsplit('.', 1)[-1]}{value}")
+        words.append(value if is_choice else f"{key.rsplit('.', 1)[-1]}{_word(value)}")
     text = re.sub(r"[^a-z0-9._-]+", "_", "-".join(words).lower()).strip("._-")
     return text[:SLUG_LENGTH].rstrip("._-") or "run"
+
+
+def _word(value: Any) -> str:
+    """Return a value for a name. A float is exact, but short: 4e10, not 40000000000.0."""
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    exact = Decimal(repr(value)).normalize()
+    is_far = abs(value) >= 1e9 or 0 < abs(value) < 1e-3
+    return f"{exact:e}".replace("e+", "e") if is_far else f"{exact:f}"
 
 
 def folder_name(name: str) -> str:

@@ -68,6 +68,19 @@ def test_a_slug_is_short_and_plain(values: dict):
     assert re.fullmatch(rf"[a-z0-9._-]{{1,{SLUG_LENGTH}}}", slug(values))
 
 
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(4e10, "4e10"), (3.5e11, "3.5e11"), (1e-5, "1e-5"), (0.003, "0.003"), (2.0, "2"), (1e8, "100000000"), (0.0, "0")],
+)
+def test_a_slug_has_numbers_as_people_write_them(value: float, word: str):
+    assert slug({"budget.flops": value}) == f"flops{word}"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_in_a_slug_is_exact(value: float):
+    assert float(slug({"x": value})[1:]) == value
+
+
 def test_a_slug_says_what_was_swept():
     assert slug({"model": "gpt_nano", "model.n_layers": 4, "precision": "bf16", "seed": 1}) == (
         "gpt_nano-n_layers4-bf16-seed1"

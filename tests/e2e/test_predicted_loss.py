@@ -65,7 +65,7 @@ def test_the_end_of_a_run_is_predicted_while_it_trains_and_a_hopeless_one_is_sto
     ended = lmexp("sweep", *hopeless, timeout=300)
     assert ended.returncode == 0, ended.stderr
     stopped = [row for row in rows_of(lmexp) if row["state"] == "cancelled"]
-    assert len(stopped) == 2 and all("lr1e-07" in row["run"] for row in stopped)
+    assert len(stopped) == 2 and all("lr1e-7" in row["run"] for row in stopped)
     assert all(row["reason"].startswith("pruned at ") and "predicted_low is " in row["reason"] for row in stopped)
     steps = [len(RunDir(folder / row["run"]).read_curve()) for row in stopped]
     again = lmexp("sweep", *hopeless, timeout=300)  # leaves them stopped
