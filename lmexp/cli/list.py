@@ -8,6 +8,7 @@ from lmexp.cli.app import LOOK, out, print_json, verb
 from lmexp.cli.options import OUTPUTS, AsJson, ConfigDir, Debug, OutputDir
 from lmexp.config import paths
 from lmexp.errors import UserError, nearest
+from lmexp.files import read_text
 
 SWEEPS, PAPERS = "sweeps", "papers"
 UNCOUNTABLE = ("data", "hardware")
@@ -21,9 +22,12 @@ def kinds(groups: set[str]) -> dict[str, str]:
 SHIPPED = ", ".join([*kinds(paths.groups([paths.shipped_root()])), SWEEPS, PAPERS])
 
 
-@verb(LOOK, "lmexp list models", name="list")
+@verb(LOOK, "lmexp list models", "lmexp list sweeps --show demo", name="list")
 def list_choices(
     kind: Annotated[str, typer.Argument(help=f"What to list: {SHIPPED}.")],
+    show: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Print the file of one of them, such as a sweep, instead.")
+    ] = None,
     config_dir: ConfigDir = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
@@ -34,7 +38,7 @@ def list_choices(
 
     roots = paths.search_roots(config_dir)
     groups = kinds(paths.groups(roots))
-    if kind == PAPERS:
+    if kind == PAPERS and show is None:
         from lmexp.papers.overview import in_words, overview
 
         papers = overview(roots, output_dir)
@@ -43,13 +47,21 @@ def list_choices(
         else:
             print_list({name: in_words(paper) for name, paper in papers.items()}, out)
         return
-    if kind == SWEEPS:
-        files = paths.sweep_files(roots)
+    if kind in (SWEEPS, PAPERS):
+        from lmexp.papers.paper import paper_files
+
+        files = paper_files(roots) if kind == PAPERS else paths.sweep_files(roots)
     elif kind in groups:
         files = paths.group_choices(groups[kind], roots)
     else:
         known = [*groups, SWEEPS, PAPERS]
         raise UserError(f"there is no list of {kind}.{nearest(kind, known)} Choices: {', '.join(known)}")
+    if show is not None:
+        if show not in files:
+            raise UserError(f"there is no '{show}' in {kind}.{nearest(show, files)} `lmexp list {kind}` shows them")
+        text = read_text(files[show])
+        print_json({"name": show, "file": str(files[show]), "text": text}) if as_json else out.print_piece(text)
+        return
     folder = paths.SWEEPS if kind == SWEEPS else f"{paths.CONF}/{groups[kind]}"
     several = paths.clashes(roots)
     notes = {name: " (in several plug-ins)" for name in files if f"{folder}/{name}.yaml" in several}

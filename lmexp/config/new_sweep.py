@@ -1,0 +1,89 @@
+"""A sweep file of one's own, written from another one, with comments on what to edit."""
+
+import re
+from pathlib import Path
+
+from lmexp.config.paths import CONF, SWEEPS, find_sweep, search_roots, sweep_files
+from lmexp.errors import UserError
+from lmexp.files import read_text, write_new
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+TOP_KEY = re.compile(r"^[A-Za-z_][\w-]*:")
+PAPER = "paper:"
+HINTS = {
+    "question": "what you want to know; the report begins with its answer",
+    "grid": "the axes: every combination of their values is a cell; a group (`lmexp list models`) or any key",
+    "zip": "axes of equal length whose values go together",
+    "points": "further cells, each written out",
+    "seeds": "how many seeds each cell gets, 1 if missing; 2 or more tell differences from noise",
+    "search": "let Optuna choose the cells instead of a grid",
+    "budget": "what one run may spend: tokens, flops, tokens_per_param, epochs, seconds or dollars",
+    "batch": "tokens: of one optimizer step, over all devices; a multiple of model.context",
+    "model": "what all runs have in common, such as n_layers, d_model and context",
+    "tokenizer": "vocab_size of bpe or wordpiece; a short text supports fewer, and the message names the largest",
+    "optim": "lr is the peak learning rate; lr: auto computes it for large decoders",
+    "data": "what is read (docs/data.md)",
+}
+"""What the keys of a sweep file are for, in the order in which the header names them."""
+OWN_TEXT = (
+    "Your own text: put `defaults: [{override /data: text}, _self_]` at the top, and below it",
+    "`data: {path: my_text.txt, document: line}`. Short texts: `{override /tokenizer: byte}` in the defaults.",
+)
+
+
+def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
+    """Write `sweeps/NAME.yaml` as a copy of the sweep `source`, and return its path.
+
+    It goes to the folder of the user's own configs: `config_dir`, or else the current folder. A copy of a paper's sweep
+    has its runs without the paper's claims, which hold for these runs only.
+
+    Raises UserError for a name that is taken or that no file should have, and for a source that does not exist.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' is no name for a sweep: use letters, digits, - and _")
+    has_configs = config_dir is not None and any((config_dir / part).is_dir() for part in (CONF, SWEEPS))
+    roots = search_roots(config_dir if has_configs else None)
+    known = sweep_files(roots)
+    if name in known:
+        raise UserError(f"there is a sweep '{name}' already, {known[name]}; choose another name")
+    _, file = find_sweep(source, roots)
+    written = (config_dir or Path()) / SWEEPS / f"{name}.yaml"
+    content = _with_header(name, source, read_text(file))
+    written.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        write_new(written, content)
+    except FileExistsError:
+        raise UserError(f"{written} exists already; choose another name") from None
+    return written
+
+
+def _with_header(name: str, source: str, text: str) -> str:
+    """Return the text of a sweep file with comments on what to edit below its first comment."""
+    lines = _without_paper(text.splitlines())
+    first = [lines.pop(0)] if lines and lines[0].startswith("#") else [f"# A sweep from {source}"]
+    keys = {match[1] for line in lines if (match := re.match(r"^(?:  )?(\w+):", line))}
+    hints = {key: hint for key, hint in HINTS.items() if key in keys}
+    width = max(map(len, hints), default=0)
+    header = [
+        *first,
+        "#",
+        f"# Written by `lmexp new {name} --from {source}`. Edit it, then: lmexp plan {name}, lmexp sweep {name}, "
+        f"lmexp report {name}.",
+        "# Every key can also be set on the command line: lmexp plan " + name + " budget.tokens=100_000",
+        "#",
+        *(f"#   {key:<{width}}  {hint}" for key, hint in hints.items()),
+        *([] if "data" in keys or "/data" in text else [f"# {line}" for line in OWN_TEXT]),
+        "",
+    ]
+    return "\n".join([*header, *lines]) + "\n"
+
+
+def _without_paper(lines: list[str]) -> list[str]:
+    """Leave out the top-level mapping `paper`, with the comments inside it."""
+    kept, inside = [], False
+    for line in lines:
+        if TOP_KEY.match(line):
+            inside = line.startswith(PAPER)
+        if not inside:
+            kept.append(line)
+    return kept
