@@ -416,18 +416,19 @@ def ends_of_pairs(model: ModelSection, document: int) -> tuple[int, int, int | N
 
 def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: RunConfig) -> int:
     """Return how many texts of all splits are longer than `room` tokens. Raises UserError unless they may be cut."""
-    cut = 0
-    for split in store.splits:
-        lengths = (store.source if side == "source" else store.target)(split).lengths
-        too_long = np.flatnonzero(lengths > room)
-        if len(too_long) and not getattr(config.data, "truncate", False):
-            first = int(too_long[0])
-            raise UserError(
-                f"{store.where(split, first)}: the {side} has {int(lengths[first])} tokens, more than the {room} that "
-                f"{key} leaves, and {len(too_long) - 1} more are too long; data.truncate=true cuts them"
-            )
-        cut += len(too_long)
-    return cut
+    lengths = {split: (store.source if side == "source" else store.target)(split).lengths for split in store.splits}
+    longest = max((int(each.max()) for each in lengths.values() if len(each)), default=0)
+    count = sum(int((each > room).sum()) for each in lengths.values())
+    if not count or getattr(config.data, "truncate", False):
+        return count
+    split = next(split for split, each in lengths.items() if (each > room).any())
+    first = int(np.flatnonzero(lengths[split] > room)[0])
+    enough = getattr(config.model, key.removeprefix("model.")) + longest - room
+    raise UserError(
+        f"{store.where(split, first)}: the {side} has {int(lengths[split][first])} tokens, more than the {room} that "
+        f"{key} leaves{f', and {count - 1} more are too long' if count > 1 else ''}; {key}={enough} holds the longest, "
+        "data.truncate=true cuts them"
+    )
 
 
 def _overlapping(example: int, length: int, room: int) -> list[tuple[int, int, int, int]]:

@@ -37,6 +37,7 @@ from lmexp.planning.simulate import (
     points_of_plan,
     predict,
     rehearse,
+    worse_than_uniform,
 )
 from lmexp.runs.manifest import SkippedCell
 from lmexp.runs.record import Row
@@ -203,10 +204,12 @@ def simulated(command: Command, planned: PlannedCells, law: str, noise: float, t
     if not (math.isfinite(aim) and aim > 0):
         raise UserError(f"--target-flops {aim:g}: give a number above 0, such as 1e18")
     refusals, warnings = design_problems(points)
+    uniform = _uniform_loss(planned.configs)
     document: dict[str, Any] = {
         "law": assumed.law.name, "formula": assumed.law.formula, "source": assumed.source, "noise": noise,
         "theta": dict(zip(assumed.law.parameters, assumed.theta.tolist(), strict=True)),
         "target_flops": aim, "runs": len(points), "refusals": list(refusals), "warnings": list(warnings),
+        "uniform_loss": uniform, "law_warning": None if uniform is None else worse_than_uniform(points, uniform),
         "widths": None, "rehearsals": 0, "asked_rehearsals": 0, "cheaper": None,
     }  # fmt: skip
     if refusals:
@@ -223,6 +226,12 @@ def simulated(command: Command, planned: PlannedCells, law: str, noise: float, t
         return document
     proposal, after = cheaper
     return document | {"cheaper": proposal | _rehearsed(command.name, after, assumed, aim, expected)}
+
+
+def _uniform_loss(configs: Sequence[RunConfig]) -> float | None:
+    """Return the loss of a uniform guess, ln of the largest vocabulary, in nats; None if a task has labels instead."""
+    sizes = [config.model.vocab_size for config in configs if config.task.head == "vocabulary"]
+    return math.log(max(sizes)) if len(sizes) == len(configs) and all(sizes) else None
 
 
 def _rehearsed(

@@ -159,6 +159,19 @@ def points_of_plan(rows: Sequence[Row], assumed: Assumed, name: str) -> Points:
     )
 
 
+def worse_than_uniform(points: Points, uniform: float) -> str | None:
+    """Return a warning if the law predicts more than `uniform`, the loss of a uniform guess, for a run; else None."""
+    worse = points.loss > uniform
+    if not worse.any():
+        return None
+    runs = "all" if worse.all() else f"{int(worse.sum())} of {len(points)}"
+    return (
+        f"for {runs} planned runs the law predicts a loss worse than a uniform guess over the vocabulary (up to "
+        f"{points.loss.max():.3g} nats, against {uniform:.3g}), because it was fitted to another text and tokenizer, "
+        "or to larger runs: give the constants of a fit to runs like these, as in --law fit.json"
+    )
+
+
 def design_problems(points: Points) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the reasons why `fit` would refuse a law in N and D on these points, and the warnings it would give."""
     return refusals(points), warnings(points)

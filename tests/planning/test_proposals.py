@@ -86,5 +86,8 @@ def test_a_cheaper_design_is_a_command_whose_plan_is_cheaper(command: PlannedCom
 def test_no_drawn_loss_is_ever_a_record(command: PlannedCommand):
     planned = command.plan(command.overrides)
     before = sorted(command.output_dir.rglob("*"))
-    simulated(command, planned, "hoffmann", 0.01, None)
+    document = simulated(command, planned, "hoffmann", 0.01, None)
+    # 257 bytes: ln 257 = 5.549; hoffmann expects more than 9 nats of models this small
+    assert document["uniform_loss"] == pytest.approx(5.549, abs=1e-3)
+    assert "for all planned runs" in document["law_warning"] and "against 5.55" in document["law_warning"]
     assert sorted(command.output_dir.rglob("*")) == before

@@ -23,6 +23,7 @@ from lmexp.planning.simulate import (
     points_of_plan,
     predict,
     rehearse,
+    worse_than_uniform,
 )
 
 
@@ -140,3 +141,13 @@ def test_what_is_no_law_is_refused_in_words(law: str, noise: float, said: str):
 def test_runs_of_unknown_length_are_refused_with_the_way_to_know_it():
     with pytest.raises(UserError, match="`lmexp plan x --measure`"):
         points_of_plan([{"n_params": 1e6, "tokens": None, "train_flops": None}], HOFFMANN, "x")
+
+
+def test_a_law_that_predicts_more_than_a_uniform_guess_is_told_with_the_number_of_runs():
+    points = points_of_plan(
+        [{"n_params": n, "tokens": 10**7, "train_flops": 6e7 * n} for n in (10**5, 10**9)], HOFFMANN, "x"
+    )
+    low, high = sorted(points.loss)
+    assert worse_than_uniform(points, high) is None
+    assert "for 1 of 2 planned runs" in (worse_than_uniform(points, (low + high) / 2) or "")
+    assert "for all planned runs" in (worse_than_uniform(points, low - 0.1) or "")

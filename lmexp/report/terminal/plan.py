@@ -245,6 +245,8 @@ def print_simulation(simulation: dict[str, Any], console: Console) -> None:
         )
         if simulation["rehearsals"] < simulation["asked_rehearsals"]:
             console.print(f"Of {simulation['asked_rehearsals']} rehearsals the fit refused the others.")
+    if simulation["law_warning"]:
+        console.print(f"warning: {simulation['law_warning']}")
     for reason in simulation["refusals"]:
         console.print(f"`fit` would refuse: {reason}")
     for reason in simulation["warnings"]:
