@@ -230,8 +230,8 @@ def simulated(command: Command, planned: PlannedCells, law: str, noise: float, t
 
 def _uniform_loss(configs: Sequence[RunConfig]) -> float | None:
     """Return the loss of a uniform guess, ln of the largest vocabulary, in nats; None if a task has labels instead."""
-    sizes = [config.model.vocab_size for config in configs if config.task.head == "vocabulary"]
-    return math.log(max(sizes)) if len(sizes) == len(configs) and all(sizes) else None
+    sizes = [config.model.vocab_size or 0 for config in configs if config.task.head == "vocabulary"]
+    return math.log(max(sizes)) if len(sizes) == len(configs) and min(sizes, default=0) > 0 else None
 
 
 def _rehearsed(
