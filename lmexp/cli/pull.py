@@ -39,12 +39,12 @@ def pull(
         )
     else:
         parts = [
-            f"{len(result.pulled)} runs pulled ({bytes_in_words(result.n_bytes)})",
-            f"{len(result.present)} were here already",
-            *([f"{len(result.completed)} got scores or files that they lacked"] if result.completed else []),
-            *([f"{len(result.begun)} have begun here and were left alone"] if result.begun else []),
-            *([f"{len(result.conflicts)} have other results, now in conflicts/"] if result.conflicts else []),
-            *([f"{len(result.refused)} were refused"] if result.refused else []),
+            f"runs pulled: {len(result.pulled)} ({bytes_in_words(result.n_bytes)})",
+            f"here already: {len(result.present)}",
+            *([f"given scores or files that they lacked: {len(result.completed)}"] if result.completed else []),
+            *([f"begun here, left alone: {len(result.begun)}"] if result.begun else []),
+            *([f"other results, kept in conflicts/: {len(result.conflicts)}"] if result.conflicts else []),
+            *([f"refused: {len(result.refused)}"] if result.refused else []),
         ]
         print_line(", ".join(parts))
     if result.refused:

@@ -26,6 +26,6 @@ def push(name: StartedSweep, address: Address, common: Common, weights: Weights 
         print_json({"sweep": name, "address": address, **asdict(result)})
         return
     print_line(
-        f"{len(result.pushed)} runs pushed ({bytes_in_words(result.n_bytes)}), {len(result.present)} were there "
-        f"already, {result.unfinished} are not finished"
+        f"runs pushed: {len(result.pushed)} ({bytes_in_words(result.n_bytes)}), there already: {len(result.present)}, "
+        f"not finished: {result.unfinished}"
     )
