@@ -95,7 +95,7 @@ class Fit:
     fits: bool
     """As its config says."""
     devices: int | None
-    """How many devices it needs; None if it fits on no number of them up to MAX_DEVICES."""
+    """How many devices it needs; None if it fits on no power of two, up to MAX_DEVICES, that divides its batch."""
     overrides: tuple[str, ...] = ()
     """What makes it fit, if it does not as it is."""
 
@@ -127,8 +127,8 @@ def hardware_elsewhere(
 def fit(config: RunConfig, memory_gb: float) -> Fit:
     """Return whether a run fits on GPUs of so much memory, and else the smallest change with which it does.
 
-    Smaller micro-batches come first, then FSDP on 2, 4, 8, ... devices. A tenth of the memory is spared, as
-    `batch.micro=auto` does.
+    Smaller micro-batches come first, then FSDP on 2, 4, 8, ... devices, and last FSDP with activation checkpointing.
+    A tenth of the memory is spared, as `batch.micro=auto` does.
     """
     room = (1 - SPARE["cuda"]) * memory_gb * 1e9
 
@@ -154,16 +154,21 @@ def _changes(config: RunConfig) -> Iterator[tuple[int, RunConfig, tuple[str, ...
     smaller = () if config.batch.micro == "auto" else ("batch.micro=auto",)
     if smaller:
         yield world_size(config), config.model_copy(update={"batch": batch}), smaller
-    devices = 2
-    while devices <= MAX_DEVICES:
-        more = () if sequences(config) >= devices else (f"batch.tokens={devices * config.model.sequence_tokens}",)
-        tokens = devices * config.model.sequence_tokens if more else batch.tokens
-        trainer = config.trainer.model_copy(update={"devices": devices, "num_nodes": 1, "strategy": "fsdp"})
-        changed = {"batch": batch.model_copy(update={"tokens": tokens}), "trainer": trainer}
-        nodes = (f"trainer.num_nodes={devices // NODE}",) if devices > NODE else ()
-        words = (*nodes, f"trainer.devices={min(devices, NODE)}", "trainer.strategy=fsdp", *smaller, *more)
-        yield devices, config.model_copy(update=changed), words
-        devices *= 2
+    if (recompute := config.trainer.activation_checkpointing) == "none":
+        recomputes = {"none": (), "full": ("trainer.activation_checkpointing=full",)}
+    else:
+        recomputes = {recompute: ()}
+    powers = range(1, MAX_DEVICES.bit_length())
+    for how, recomputing in recomputes.items():
+        for devices in (2**power for power in powers):
+            more = () if sequences(config) >= devices else (f"batch.tokens={devices * config.model.sequence_tokens}",)
+            tokens = devices * config.model.sequence_tokens if more else batch.tokens
+            sharded = {"devices": devices, "num_nodes": 1, "strategy": "fsdp", "activation_checkpointing": how}
+            trainer = config.trainer.model_copy(update=sharded)
+            changed = {"batch": batch.model_copy(update={"tokens": tokens}), "trainer": trainer}
+            nodes = (f"trainer.num_nodes={devices // NODE}",) if devices > NODE else ()
+            words = (*nodes, f"trainer.devices={min(devices, NODE)}", "trainer.strategy=fsdp", *smaller, *more)
+            yield devices, config.model_copy(update=changed), (*words, *recomputing)
 
 
 def _multiplies_in(precision: PrecisionConfig) -> str:

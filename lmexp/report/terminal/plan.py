@@ -178,7 +178,10 @@ def _misfit(row: Row) -> str:
     told = f"{name} does not fit on {devices} device{'s' if devices > 1 else ''} as it is"
     needed = row["devices_needed"]
     if needed is None:
-        return f"{told}, nor on any number of them with trainer.strategy=fsdp."
+        return (
+            f"{told}, nor with trainer.strategy=fsdp and activation checkpointing on any of 2, 4, 8, ... 1024 "
+            "devices that can share its batch evenly."
+        )
     return f"{told}; it fits on {needed} device{'s' if needed > 1 else ''} with {' '.join(row['fits_with'])}."
 
 
