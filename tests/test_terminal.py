@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from lmexp.cli import main
+from lmexp.cli.app import out
 from lmexp.errors import UserError
 from lmexp.report.terminal.layout import small_table
 from lmexp.terminal import PROGRESS_VARIABLE, Terminal, progress_seconds, reminders
@@ -90,6 +91,7 @@ def test_a_command_whose_reader_has_gone_exits_well_and_silently(
         os.close(read)
         with monkeypatch.context() as patched, open(write, "w") as pipe:  # noqa: PTH123
             patched.setattr(sys, "stdout", pipe)
+            patched.setattr(out, "quiet", False)  # which a broken pipe sets, for all tests that follow
             assert run_main(patched, *words) == 0
     assert capsys.readouterr().err == ""
 
