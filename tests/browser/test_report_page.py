@@ -183,4 +183,4 @@ def test_it_fits_the_window_and_is_readable_in_both_schemes(open_page, report, s
 
 def test_charts_change_their_ink_with_the_scheme(page):
     page.emulate_media(color_scheme="dark")
-    expect(page.locator("#scatter svg text").first).to_have_attribute("fill", "rgb(228, 231, 235)")
+    expect(page.locator("#scatter svg text").first).to_have_css("fill", "rgb(228, 231, 235)")

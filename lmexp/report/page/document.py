@@ -74,6 +74,7 @@ def document_page(
         json=html.escape(json_file),
         data=script_json({key: titled.chart for key, titled in charts.items()}),
         vega=vega(),
+        script=resource("print.js"),
     )
 
 

@@ -2,6 +2,7 @@
 // is drawn when it is scrolled to, and follows the selection when it is in sight.
 const CHARTS = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
+const DARK = matchMedia("(prefers-color-scheme: dark)");
 const NEAR = 100; // pixels from the window at which a chart counts as in sight
 const MAX_CURVES = 400;
 const MAX_LINES = 800;
@@ -16,9 +17,11 @@ const parameters = () => ({
   ...chosen, logx: chosen.logx === "log", logy: chosen.logy === "log",
 });
 
-function dressed(name) {
-  const ink = getComputedStyle(document.documentElement).color;
-  const paper = getComputedStyle(document.documentElement).backgroundColor;
+// The spec of a chart that is as wide as a figure. In an SVG, ink and paper are the page's own colours, so that they follow
+// it, on paper too; a canvas has them as they are now.
+function dressed(name, figure, renderer) {
+  const { color, backgroundColor } = getComputedStyle(document.documentElement);
+  const [ink, paper] = renderer === "svg" ? ["currentColor", "var(--paper)"] : [color, backgroundColor];
   const spec = JSON.parse(JSON.stringify(page.charts[name])
     .replaceAll('"currentColor"', JSON.stringify(ink)).replaceAll('"Canvas"', JSON.stringify(paper)));
   const values = parameters();
@@ -30,7 +33,7 @@ function dressed(name) {
     if (layer.encoding?.y?.scale) layer.encoding.y.scale.type = chosen.logy;
   }
   spec.datasets = { ...spec.datasets, ...dataOf(name) };
-  return spec;
+  return narrowed(name, spec, figure.clientWidth);
 }
 
 // The columns that each chart reads. Vega copies rows again and again, so a chart gets no other.
@@ -165,7 +168,7 @@ async function draw(name) {
   // Off the page first, so that the chart before stays in sight until this one is drawn.
   made.className = "drawn";
   figure.append(made);
-  const { view } = await vegaEmbed(made, dressed(name), { ...EMBED, renderer });
+  const { view } = await vegaEmbed(made, dressed(name, figure, renderer), { ...EMBED, renderer });
   views[name]?.finalize();
   figure.replaceChildren(made);
   figure.style.minHeight = "";
@@ -188,6 +191,7 @@ function describe(name, made) {
   const drawn = made.querySelector("canvas, svg");
   drawn.setAttribute("aria-label", `${said}. The table of all runs holds the same values.`);
   drawn.setAttribute("role", drawn.tagName === "CANVAS" ? "img" : "group");
+  drawn.classList.toggle("pale", drawn.tagName === "CANVAS" && DARK.matches); // the ink, which paper cannot show
 }
 
 // ---- boxes: `brush` is Vega-Lite's, in values; `brush_x_1` and `brush_y_1` are its sides in pixels ----
@@ -206,5 +210,6 @@ function dropBox(name) {
 
 function restoreBox(name, view) {
   const { x, y } = chosen.brushes[name];
-  view.signal("brush_x_1", x.map(view.scale("x"))).signal("brush_y_1", y.map(view.scale("y"))).runAsync();
+  const [across, up] = name === "parallel" && isTurned() ? [y, x] : [x, y];
+  view.signal("brush_x_1", across.map(view.scale("x"))).signal("brush_y_1", up.map(view.scale("y"))).runAsync();
 }

@@ -105,11 +105,14 @@ function curveOf(row) {
   const curves = page.curves.filter((curve) => curve.run_id === row.run_id);
   if (!curves.length) return [element("h3", "Curve"), element("p", "No curve.", { className: "note" })];
   const place = element("figure", [], { className: "chart", id: "detail-curve" });
-  const spec = dressed("curves");
-  spec.datasets = { ...spec.datasets, curves, rows: [{ ...row }] };
-  spec.height = 200;
-  spec.description = `Loss of ${row.slug} as it trained`;
-  requestAnimationFrame(() => place.isConnected && vegaEmbed(place, spec, { ...EMBED, renderer: "svg" }));
+  requestAnimationFrame(() => {
+    if (!place.isConnected) return;
+    const spec = dressed("curves", place, "svg");
+    spec.datasets = { ...spec.datasets, curves, rows: [{ ...row }] };
+    spec.height = 200;
+    spec.description = `Loss of ${row.slug} as it trained`;
+    vegaEmbed(place, spec, { ...EMBED, renderer: "svg" });
+  });
   return [element("h3", "Curve"), place];
 }
 

@@ -53,7 +53,14 @@ byId("clear").addEventListener("click", () => { clear(); byId("search").focus();
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !detail.open && isNarrowed()) clear();
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+DARK.addEventListener("change", () => { if (rows.length > CANVAS) drawAll(); }); // an SVG changes its ink by itself
+NARROW.addEventListener("change", drawAll);
+
+addEventListener("beforeprint", () => {
+  const boxes = Object.entries(chosen.brushes).filter(([, box]) => isBox(box)).map(([name]) => `a box in the ${name} chart`);
+  const by = [...(chosen.search.trim() ? [`the filter ${chosen.search.trim()}`] : []), ...boxes].join(" and ");
+  byId("selection-on-paper").textContent = isNarrowed() ? `Selected by ${by}: ${byId("count").value}.` : "";
+});
 
 // ---- while a sweep runs: the server that `lmexp report --serve` starts knows when there is news ----
 

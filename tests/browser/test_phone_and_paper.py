@@ -1,0 +1,120 @@
+"""The page on a phone, 390 pixels wide, and on paper."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lmexp.report.page.document import Table, Titled, document_page
+
+PHONE = {"width": 390, "height": 844}
+SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((node) => node.scrollWidth > node.clientWidth + 1
+  && ["auto", "scroll"].includes(getComputedStyle(node).overflowX)).map((node) => node.className)"""
+SMALL = """() => [...document.querySelectorAll("button, select, input, summary, a[href]")]
+  .map((node) => node.labels?.[0]?.contains(node) ? node.labels[0] : node)
+ .filter((node) => node.checkVisibility() && !node.matches(".skip"))
+  .map((node) => [node.outerHTML.slice(0, 80), node.getBoundingClientRect()])
+  .filter(([, box]) => box.width < 24 || box.height < 24)
+  .map(([html, box]) => `${html} ${box.width} x ${box.height}`)"""
+
+
+@pytest.fixture
+def phone(open_page, report):
+    return open_page(report, viewport=PHONE)
+
+
+def test_only_a_table_scrolls_sideways(phone):
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
+    assert set(phone.evaluate(SIDEWAYS)) <= {"scroll wide", "scroll"}
+    assert phone.locator("figure svg").count() == 5
+    for chart in phone.locator("figure svg").all():
+        assert chart.evaluate("node => node.getBoundingClientRect().right") <= 390
+
+
+def test_a_control_is_large_enough_for_a_finger(phone):
+    phone.get_by_text("Columns", exact=True).click()
+    assert phone.evaluate(SMALL) == []
+    phone.locator("#table tbody button").first.click()
+    expect(phone.locator("#detail")).to_be_visible()
+    assert phone.evaluate(SMALL) == []
+    assert phone.evaluate("document.querySelector('#detail').scrollWidth") <= 390
+
+
+def test_the_words_of_the_effects_stand_above_their_marks(phone):
+    label = phone.locator("#effects svg text", has_text="precision: bf16 against fp32").bounding_box()
+    mark = phone.locator("#effects svg .mark-symbol.role-mark path").last.bounding_box()
+    assert label["x"] < 40 and label["y"] + label["height"] <= mark["y"] + mark["height"] / 2
+    plot = phone.locator("#effects svg path.background").first.bounding_box()
+    assert plot["width"] > 300
+
+
+def test_the_parallel_lines_lie_below_each_other_and_stand_again_in_a_wide_window(phone):
+    boxes = [
+        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).last.bounding_box()
+        for word in ("model", "loss")
+    ]
+    assert boxes[0]["x"] == pytest.approx(boxes[1]["x"], abs=2) and boxes[0]["y"] < boxes[1]["y"] - 200
+    phone.evaluate("() => { window.old = views.parallel; }")
+    phone.set_viewport_size({"width": 1280, "height": 900})
+    phone.wait_for_function("views.parallel !== old")
+    boxes = [
+        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).last.bounding_box()
+        for word in ("model", "loss")
+    ]
+    assert boxes[0]["y"] == pytest.approx(boxes[1]["y"], abs=2) and boxes[0]["x"] < boxes[1]["x"] - 500
+
+
+def test_a_document_fits_a_phone(open_page, report, tmp_path):
+    words = {"kind": "fit", "name": "n" * 60, "about": ["a" * 90], "headline": [], "notes": [], "json_file": "fit.json"}
+    chart = {
+        "mark": "point",
+        "data": {"values": [{"x": 1, "y": 2}]},
+        "width": "container",
+        "encoding": {"x": {"field": "x"}},
+    }
+    wide = Table("A table", ["heading"] * 20, [["12345"] * 20])
+    file = tmp_path / "fit.html"
+    page = document_page(charts={"law": Titled("A law", chart)}, tables=[wide], **words)
+    file.write_text(page.replace("<html", "<html data-ready"))
+    shown = open_page(file, viewport=PHONE)
+    expect(shown.locator("#chart-law svg")).to_be_visible()
+    assert shown.evaluate("document.documentElement.scrollWidth") == 390
+    assert shown.evaluate(SIDEWAYS) == ["scroll"]
+
+
+def test_on_paper_there_is_all_that_is_folded_and_no_control_and_the_ink_is_dark(open_page, report):
+    page = open_page(report, color_scheme="dark")
+    page.get_by_label("Filter").fill("loss < 2.6")
+    expect(page.locator("#count")).to_have_text("2 of 10 rows selected")
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert (
+        page.locator("button:visible, select:visible, input:visible").evaluate_all(
+            "nodes => nodes.filter((node) => !node.closest('table')).length"
+        )
+        == 0
+    )
+    assert page.locator("main details:not([open]):visible").count() == 0
+    expect(page.locator("#selection-on-paper")).to_have_text(
+        "Selected by the filter loss < 2.6: 2 of 10 rows selected."
+    )
+    expect(page.locator("#scatter svg text").first).to_have_css("fill", "rgb(27, 31, 36)")
+    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(255, 255, 255)"
+    # A4 less its margins is 680 pixels wide and 1009 high: no section with a chart is higher.
+    page.set_viewport_size({"width": 680, "height": 1009})
+    for section in page.locator("section:has(> .chart)").all():
+        assert section.evaluate("node => node.getBoundingClientRect().height") < 1009
+        assert section.evaluate("node => getComputedStyle(node).breakInside") == "avoid"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 680
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("main details[open]").count() == 0
+
+
+def test_a_printed_report_has_the_charts_as_wide_as_the_paper(page):
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#scatter svg").get_attribute("width") == "660"
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    page.wait_for_function("views.scatter.width() > 700")
