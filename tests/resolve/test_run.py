@@ -28,7 +28,7 @@ def resolve(small: list[str], tmp_path: Path) -> Resolve:
 def test_the_name_of_a_run_depends_on_its_own_values_alone(resolve: Resolve):
     whole = {planned.identity: planned.run.name for planned in resolve().runs}
     narrow = resolve("model.n_layers=2", "optim.lr=0.0003", "seed=1").runs
-    assert [planned.run.name for planned in narrow] == [f"n_layers2-lr0.0003-seed1-{narrow[0].identity}"]
+    assert [planned.run.name for planned in narrow] == [f"n_layers2-lr3e-4-seed1-{narrow[0].identity}"]
     assert whole[narrow[0].identity] == narrow[0].run.name
     wide = {planned.identity: planned.run.name for planned in resolve("model.n_layers=2,1,3").runs}
     assert len(wide) == 12 and whole.items() <= wide.items()
