@@ -41,6 +41,15 @@ def bytes_in_words(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
+def short_si(value: float) -> str:
+    """Return a number of at least 1 with at most four significant digits and an SI prefix: 40G, 1.6M, 1.049M, 950."""
+    if not math.isfinite(value) or abs(value) >= 1e27:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    thousands = min(max(int(exponent) // 3, 0), 8)
+    return f"{float(mantissa) * 10 ** (int(exponent) - 3 * thousands):g}{' kMGTPEZY'[thousands].strip()}"
+
+
 def plain_number(value: float) -> str:
     """Return a number as a sentence or a legend has it: 1.234, 32, 100k, 2.5e12, 1e-5."""
     if not math.isfinite(value):

@@ -4,6 +4,7 @@ Titles, units and formats of the record's columns come from runs/columns.py; the
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -11,7 +12,7 @@ from typing import Any
 
 from lmexp.runs.columns import COLUMNS, SI, column
 from lmexp.runs.differences import distinguishing_keys
-from lmexp.units import si
+from lmexp.units import short_si, si
 
 MAX_AXES = 5
 """A table with more columns of settings than this has no room left for results."""
@@ -55,6 +56,31 @@ def format_number(value: float, spec: str) -> str:
     if spec:
         return format(value, spec)
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:g}"
+
+
+def value_text(value: Any) -> str:
+    """Return a value of an axis as people write it: bf16, 4, 65536, 100k, 40G, 1e-5, true, null.
+
+    Numbers from 10,000 have an SI prefix if three digits say them exactly; from a million, always, with four digits.
+    """
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if not isinstance(value, int | float):
+        return str(value)
+    size = abs(value)
+    if size >= 1e6 or (size >= 1e4 and float(f"{value:.3g}") == value):
+        return short_si(value)
+    text = f"{value:.6g}"
+    return re.sub(r"e-0*", "e-", text)
+
+
+def setting_in_words(axes: Sequence[str], values: Iterable[Any]) -> str:
+    """Return the values of some axes in one line: texts as they are, others with the name of their axis."""
+    headings = axis_headings(axes)
+    return ", ".join(
+        value if isinstance(value, str) else f"{headings[axis]} {value_text(value)}"
+        for axis, value in zip(axes, values, strict=False)
+    )
 
 
 def in_words(name: str, value: float) -> str:

@@ -46,12 +46,10 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
     runs used the device are kept, and `mixed` says so.
     Raises UserError for an invalid expression, and for a measure that is not a numeric column.
     """
-    keys = {name: _keys(values) for name, values in grouping(table, by).items()}
     done = is_done(table)
     values = {name: pd.Series(numbers(table, name), table.index)[done] for name in measures}
-    table, keys = table[done], {name: column[done] for name, column in keys.items()}
-    split = _splitting(table, keys)
-    by_key = [column.rename(name) for name, column in (keys | split).items()]
+    by_key = _by_key(table, by)
+    table = table[done]
     unit = next((table[name] for name in ("unit", "run_id") if name in table and table[name].notna().all()), None)
     unit = pd.Series(np.arange(len(table)), table.index) if unit is None else unit
     numbered = pd.DataFrame({name: column.where(np.isfinite(column)) for name, column in values.items()})
@@ -74,6 +72,22 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
         result[name + HALF] = np.asarray(half, dtype=float)
     result["mixed"] = _mixed(table, by_key).reindex(mean.index).fillna("").to_numpy()
     return result
+
+
+def group_numbers(table: pd.DataFrame, by: str) -> pd.Series:
+    """Return the number of each row's group, from 0, as a nullable integer; null if the row is not finished.
+
+    Raises UserError for an invalid expression.
+    """
+    numbered = table[is_done(table)].groupby(_by_key(table, by), sort=False, dropna=False, observed=True).ngroup()
+    return numbered.reindex(table.index).astype("Int64")
+
+
+def _by_key(table: pd.DataFrame, by: str) -> list[pd.Series]:
+    """Return what finished rows are grouped by: the expressions of `by`, and what else keeps rows of a group apart."""
+    done = is_done(table)
+    keys = {name: _keys(values)[done] for name, values in grouping(table, by).items()}
+    return [column.rename(name) for name, column in (keys | _splitting(table[done], keys)).items()]
 
 
 def _keys(values: pd.Series) -> pd.Series:

@@ -34,3 +34,17 @@ def json_column(values: pd.Series, digits: int | None = None) -> list[Any]:
         kept = [float(value) if digits is None else float(f"{value:.{digits}g}") for value in floats]
         return [value if math.isfinite(value) else None for value in kept]
     return [json_value(value, digits) for value in values.astype(object)]
+
+
+def as_script(value: Any) -> str:
+    """Return a value as JavaScript's String does."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e21:
+            return str(int(value))
+        mantissa, _, exponent = repr(value).partition("e")
+        if exponent and -7 < int(exponent) < 0:
+            return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - int(exponent)}f}"
+        return f"{mantissa}e{int(exponent):+d}" if exponent else mantissa
+    return str(value)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from lmexp.analysis.columns import in_words
 from lmexp.analysis.comparable import SHARED_MARK, crowded
 from lmexp.analysis.effects.power import Detection, seeds_to_show
 from lmexp.analysis.effects.ties import FrontierTies, about_frontier, frontier_ties, tied_with
+from lmexp.analysis.filters import grouping
 from lmexp.analysis.forecasts.score import Score, scores_of
 from lmexp.analysis.frontier import frontier, is_done, numbers
-from lmexp.analysis.groups import default_grouping, grouped
+from lmexp.analysis.groups import default_grouping, group_numbers, grouped
 from lmexp.analysis.hypervolume import Hypervolume, hypervolume
 from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.select import knee
@@ -28,7 +30,7 @@ from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 from lmexp.units import printable
 
 TIED_NOTE = "{mark} tied: its seeds do not tell its setting from one that costs no more."
-_RANK, _TIED = "\0rank", "\0tied"
+GROUP, _RANK, _TIED = "\0group", "\0rank", "\0tied"
 """Columns of this view alone; no name of a user's begins like them."""
 TIED_WITH = "tied_with"
 """The column that names the setting that costs no more and cannot be told apart; see effects/ties.py."""
@@ -176,16 +178,33 @@ class StudyView:
         `frontier` says which are on the frontier of the means. If each group is one setting, `tied_with` names the one
         that it is tied with.
         """
+        groups = self.means(self.measures)
+        if groups is None:
+            return None
+        sort, groups = self.options.sort, groups.drop(columns=GROUP)
+        by = sort if sort is not None and sort in groups else self.options.quality[0]
+        is_descending = bool(pd.api.types.is_numeric_dtype(groups[by])) and higher_is_better(by)
+        return groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
+
+    def means(self, measures: Sequence[str]) -> pd.DataFrame | None:
+        """Return the means of some columns over seeds, as `groups` has them, in order of the table.
+
+        The column GROUP has the number of each group, as `group_numbers` has it. None if there is nothing to group.
+        """
         if self.group_by is None or not self.table["state"].eq("done").any():
             return None
-        sort, quality = self.options.sort, self.options.quality
-        # Means of numbers that say which rows may be ranked together: rows of one group always may.
+        quality = self.options.quality
+        # Means of numbers that are equal within a group: its number, and which rows may be ranked together.
         names, tied = np.unique(self.tied_with.fillna("").to_numpy(dtype=str), return_inverse=True)
-        ranked = self.table.assign(**{_RANK: rank_groups(self.table, quality), _TIED: tied})
-        groups = grouped(ranked, self.group_by, [*self.measures, _RANK, _TIED])
+        own: dict[str, Any] = {GROUP: group_numbers(self.table, self.group_by)}
+        own |= {_RANK: rank_groups(self.table, quality), _TIED: tied}
+        keys = grouping(self.table, self.group_by)
+        measures = [name for name in measures if name not in keys]
+        groups = grouped(self.table.assign(**own), self.group_by, [*measures, *own])
         rank, number = groups[_RANK].to_numpy(), groups[_TIED].to_numpy()
-        groups = groups.drop(columns=[name for name in groups if str(name).startswith((_RANK, _TIED))])
-        by = sort if sort is not None and sort in groups else quality[0]
+        groups[GROUP] = groups[GROUP].astype(int)
+        extra = [name for name in groups if str(name) != GROUP and str(name).startswith(tuple(own))]
+        groups = groups.drop(columns=extra)
         marks = pd.Series(False, index=groups.index)
         for each in np.unique(rank):
             marks[rank == each] = frontier(groups[rank == each], quality, self.options.cost)
@@ -193,8 +212,7 @@ class StudyView:
         if self.options.group_by is None:
             of_group = [names[int(at)] or None for at in number]
             groups.insert(1, TIED_WITH, pd.Series(of_group, index=groups.index, dtype="string"))
-        is_descending = bool(pd.api.types.is_numeric_dtype(groups[by])) and higher_is_better(by)
-        return groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
+        return groups
 
     # what there is to say
 

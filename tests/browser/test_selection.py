@@ -107,7 +107,7 @@ def test_a_box_in_the_scatter_filters_table_and_charts(page):
 
 def test_a_box_across_the_lines_filters_table_and_charts(page):
     # The third line is the precision, and bf16 is above fp32 on it.
-    drag(page, "parallel", (0.36, 0.02), (0.46, 0.3))
+    drag(page, "parallel", (0.45, 0.02), (0.55, 0.3))
     expect(count(page)).to_have_text("4 of 10 rows selected")
     assert set(column(page, "precision")) == {"bf16"}
     expect(bright(page)).to_have_count(4)
@@ -115,7 +115,7 @@ def test_a_box_across_the_lines_filters_table_and_charts(page):
 
 def test_filter_and_both_boxes_make_one_selection_and_clear_ends_it(page):
     drag(page, "scatter", (0.4, 0.5), (0.999, 0.999))
-    drag(page, "parallel", (0.36, 0.02), (0.46, 0.3))
+    drag(page, "parallel", (0.45, 0.02), (0.55, 0.3))
     page.get_by_label("Filter").fill("n_layers=4")
     expect(count(page)).to_have_text("1 of 10 rows selected")
     page.get_by_role("button", name="Clear selection").click()

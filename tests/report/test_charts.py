@@ -7,7 +7,6 @@ import pytest
 from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
-from lmexp.report.charts.axes import as_script
 from lmexp.report.charts.export import check_formats, write_charts
 from tests.report.synthetic import write_study
 
@@ -56,11 +55,3 @@ def test_the_effects_are_those_of_the_findings(study):
 def test_another_format_is_a_wrong_input(formats):
     with pytest.raises(UserError, match="png, svg and pdf"):
         check_formats(formats)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1.0, "1"), (0.001, "0.001"), (1e-5, "0.00001"), (3e-7, "3e-7"), (1.5e22, "1.5e+22"), (True, "true"), (2, "2")],
-)
-def test_values_are_written_as_the_pages_script_writes_them(value, text):
-    assert as_script(value) == text

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lmexp.report.values import json_column, json_value
+from lmexp.report.values import as_script, json_column, json_value
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_digits_round_floats_and_nothing_else():
 def test_a_column_of_any_type_has_null_for_what_is_missing(values, expected):
     column = json_column(pd.Series(values), 3)
     assert column == expected and [type(value) for value in column] == [type(value) for value in expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1"), (0.001, "0.001"), (1e-5, "0.00001"), (3e-7, "3e-7"), (1.5e22, "1.5e+22"), (True, "true"), (2, "2")],
+)
+def test_values_are_written_as_the_pages_script_writes_them(value, text):
+    assert as_script(value) == text

@@ -20,7 +20,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import axis_headings
+from lmexp.analysis.columns import setting_in_words
 from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.effects.pairing import axis_values, comparable_runs
 from lmexp.analysis.table import Study
@@ -125,13 +125,8 @@ def looks_of(study: Study, rule: LookRule) -> list[Look]:
 def arm_names(study: Study) -> pd.Series:
     """Return for each row what its arm is called: its values of all axes but the seed."""
     axes = [axis for axis, values in study.axes.items() if axis != "seed" and len(values) > 1]
-    headings = axis_headings(axes)
     words = [
-        ", ".join(
-            value if isinstance(value, str) else f"{headings[axis]} {'null' if value is None else value}"
-            for axis, value in zip(axes, row, strict=True)
-        )
-        for row in zip(*(axis_values(study.table[axis]) for axis in axes), strict=True)
+        setting_in_words(axes, row) for row in zip(*(axis_values(study.table[axis]) for axis in axes), strict=True)
     ]
     return pd.Series(words, index=study.table.index)
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.columns import axis_headings, in_words
+from lmexp.analysis.columns import in_words, setting_in_words
 from lmexp.analysis.comparable import slowed
 from lmexp.analysis.effects.effects import noise_floor
 from lmexp.analysis.effects.noise import LEVEL, Noise, Spread, holm, p_values, spread, unexplained
@@ -187,16 +187,8 @@ def _arms(study: Study, rows: pd.DataFrame, quality: str, cost: str, has_tokens:
 def _names(study: Study, by_runs: Mapping[tuple[str, ...], Key]) -> dict[tuple[str, ...], str]:
     """Return what each arm is called: texts as they are, numbers with the name of their axis."""
     axes = [axis for axis in study.varied if axis != "seed"]
-    headings = axis_headings(axes)
-
-    def word(axis: str, value: Any) -> str:
-        return value if isinstance(value, str) else f"{headings[axis]} {'null' if value is None else value}"
-
     several = len({key[0] for key in by_runs.values()}) > 1
     return {
-        runs: ", ".join(
-            [str(key[0])] * several + [word(axis, value) for axis, value in zip(axes, key[1:], strict=False)]
-        )
-        or str(key[0])
+        runs: ", ".join(filter(None, [str(key[0]) * several, setting_in_words(axes, key[1:])])) or str(key[0])
         for runs, key in by_runs.items()
     }

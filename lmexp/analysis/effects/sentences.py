@@ -4,7 +4,7 @@ from itertools import islice
 
 import pandas as pd
 
-from lmexp.analysis.columns import format_number, number_format
+from lmexp.analysis.columns import format_number, number_format, value_text
 from lmexp.analysis.effects.effects import Effect, Effects
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.phrases import half_text, listed, mark, ratio_text, signed_text, size_text
@@ -73,7 +73,8 @@ def effect_in_words(effect: Effect, quality: str, cost: str, is_judged: bool = T
     speed = (
         f", {ratio_text(effect.speed_ratio)} the tokens/s" if effect.speed_ratio and cost != "tokens_per_second" else ""
     )
-    return f"{effect.axis} {effect.value} against {effect.base}: {column(quality).title} {change}{price}{speed}."
+    against = f"{effect.axis} {value_text(effect.value)} against {value_text(effect.base)}"
+    return f"{against}: {column(quality).title} {change}{price}{speed}."
 
 
 def about_seeds(ranked: Ranking, quality: str, is_fixed: bool = True) -> list[str]:

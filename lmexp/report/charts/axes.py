@@ -5,25 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 
-from lmexp.analysis.columns import axis_headings
+from lmexp.analysis.columns import axis_headings, value_text
+from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
+from lmexp.report.values import as_script
 from lmexp.runs.columns import column, higher_is_better
 
 DRAWN_PAIRS = 2000
 """At most this many pairs are drawn as ticks; the means are over all pairs."""
 
 
-def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.LayerChart:
+def parallel_chart(lines: Sequence[Mapping[str, Any]], groups: Groups) -> alt.LayerChart:
     """Return one line a run through its settings, its quality and its cost; data: `rows`.
 
     `lines` describes each vertical line: `key`, the column of `rows` that holds where a run crosses it (0 to 1),
     `title`, and `ticks`, pairs of such a place and its label (page_data.py). A box drawn across lines (the
     parameter `brush`) picks the runs that cross them inside it.
     """
-    groups = Groups.of(study)
     keys: list[str | alt.FieldName] = [str(line["key"]) for line in lines]
     runs = (
         alt.Chart(alt.NamedData(ROWS))
@@ -42,7 +44,7 @@ def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.Laye
     posts = alt.Chart(alt.InlineData(values=titles))
     layers = [
         posts.mark_rule(color=INK, opacity=0.35, clip=True).encode(x=x),
-        runs.mark_line(strokeWidth=1.25)
+        runs.mark_line(strokeWidth=1.25, tooltip=alt.ExprRef("{row: datum.i}"))
         .encode(
             x=x,
             y=y,
@@ -60,9 +62,9 @@ def parallel_chart(study: Study, lines: Sequence[Mapping[str, Any]]) -> alt.Laye
                 mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK),
             ),
         ),
-        posts.mark_text(dy=16, fontSize=12, fontWeight="bold", color=INK, limit=120, clip=False).encode(
-            x=x, y=y, text="title:N"
-        ),
+        posts.mark_text(
+            dy=16, fontSize=12, fontWeight="bold", color=INK, limit=alt.ExprRef(f"width / {len(lines)} - 6"), clip=False
+        ).encode(x=x, y=y, text="title:N"),
         # Twice: a rim in the colour of the background keeps labels readable where lines pass.
         labels.mark_text(**place, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(x=x, y=y, text="label:N"),
         labels.mark_text(**place, color=INK).encode(x=x, y=y, text="label:N"),
@@ -129,19 +131,22 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
     down, across = axes[0], axes[1]
     cells = _mean_of_cells()
     heads = axis_headings(study.varied)
+    texts = {
+        name: {as_script(value): value_text(value) for value in study.table[name].dropna().unique()} for name in axes
+    }
     x = alt.X(
         "a:O",
         scale=alt.Scale(domain=alt.ExprRef(lookup("across", orders)), padding=0.02),
-        axis=alt.Axis(labelAngle=0, labelLimit=120, grid=False, domain=False, ticks=False, title=" "),
+        axis=_heat_axis("across", texts, labelAngle=0, labelLimit=120, title=" "),
     )
     y = alt.Y(
         "d:O",
         scale=alt.Scale(domain=alt.ExprRef(lookup("down", orders)), padding=0.04),
-        axis=alt.Axis(labelLimit=160, grid=False, domain=False, ticks=False, title=None),
+        axis=_heat_axis("down", texts, labelLimit=160, title=None),
     )
     colour = alt.Color("mean:Q", scale=alt.Scale(scheme="viridis", zero=False), legend=None)
     tooltip = alt.ExprRef("{across: datum.a, down: datum.d, mean: format(datum.mean, '.4~g'), runs: datum.runs}")
-    texts = {"x": x, "y": y, "text": alt.Text("mean:Q", format=".4~g")}
+    words = {"x": x, "y": y, "text": alt.Text("mean:Q", format=".4~g")}
     layers = [
         cells.mark_rect(tooltip=tooltip, cornerRadius=2)
         .encode(x=x, y=y, color=colour)
@@ -151,7 +156,7 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
             alt.param(name="down", value=down),
         ),
         cells.mark_text(fontSize=12).encode(
-            **texts, color=alt.condition("datum.share > 0.55", alt.value("#10151a"), alt.value("#ffffff"))
+            **words, color=alt.condition("datum.share > 0.55", alt.value("#10151a"), alt.value("#ffffff"))
         ),
         alt.Chart(alt.InlineData(values=[{}])).mark_text(
             text=alt.ExprRef(lookup("across", heads)),
@@ -173,6 +178,11 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
     )
 
 
+def _heat_axis(parameter: str, texts: Mapping[str, Mapping[str, str]], **options: Any) -> alt.Axis:
+    label = f"{lookup(parameter, texts)}[datum.label] || datum.label"
+    return alt.Axis(labelExpr=label, labelOverlap="greedy", grid=False, domain=False, ticks=False, **options)
+
+
 def _mean_of_cells() -> alt.Chart:
     """Return the chart's data: the mean quality for each pair of values (`a`, `d`), and where in the range it lies."""
     return (
@@ -188,9 +198,25 @@ def _mean_of_cells() -> alt.Chart:
     )
 
 
-def shown_axes(study: Study) -> list[str]:
-    """Return the axes with few enough values for a row, a column or a colour each."""
-    return [axis for axis in study.varied if 1 < len(_values(study, axis)) <= MAX_GROUPS]
+def by_effect(study: Study, quality: str, effects: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the axes with an effect on the quality, the largest first: by the largest mean change of one value.
+
+    `effects` are those of the page's data (page/data.py).
+    """
+    values = numbers(study.table, quality)
+    sizes: dict[str, float] = {}
+    for effect in effects:
+        if quality in effect["half_of_one_pair"]:
+            change = abs(float(np.mean(values[effect["after"]] - values[effect["before"]])))
+            sizes[effect["axis"]] = max(change, sizes.get(effect["axis"], 0.0))
+    return sorted(sizes, key=lambda axis: -sizes[axis])
+
+
+def shown_axes(study: Study, order: Sequence[str] = ()) -> list[str]:
+    """Return the axes with few enough values for a row, a column or a colour each; those in `order` come first."""
+    axes = [axis for axis in study.varied if 1 < len(_values(study, axis)) <= MAX_GROUPS]
+    others = sorted((axis for axis in axes if axis not in order), key=lambda axis: axis == "seed")
+    return [*(axis for axis in order if axis in axes), *others]
 
 
 def _values(study: Study, axis: str) -> list[str]:
@@ -199,20 +225,6 @@ def _values(study: Study, axis: str) -> list[str]:
     order = {str(value): i for i, value in enumerate(study.axes[axis])}
     ordered = sorted(values, key=lambda value: order.get(str(value), len(order)))
     return list(dict.fromkeys(as_script(value) for value in ordered))
-
-
-def as_script(value: Any) -> str:
-    """Return a value as JavaScript's String does."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        if value.is_integer() and abs(value) < 1e21:
-            return str(int(value))
-        mantissa, _, exponent = repr(value).partition("e")
-        if exponent and -7 < int(exponent) < 0:
-            return f"{value:.{len(mantissa.replace('.', '').lstrip('-')) - 1 - int(exponent)}f}"
-        return f"{mantissa}e{int(exponent):+d}" if exponent else mantissa
-    return str(value)
 
 
 def _better(name: str) -> str:

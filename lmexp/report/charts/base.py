@@ -11,12 +11,17 @@ once. The field `selected` of a row says whether the reader has selected it.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import altair as alt
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from lmexp.analysis.columns import axis_headings, value_text
 from lmexp.analysis.table import Study
+from lmexp.report.values import as_script
 from lmexp.runs.columns import column
 
 ROWS, CURVES, PAIRS = "rows", "curves", "pairs"
@@ -44,7 +49,11 @@ SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 MAX_GROUPS = 12
 """An axis with more values cannot be chosen as a colour, because nobody could tell the colours apart."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-TICKS = "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
+TICKS = (
+    "datum.value >= 1e18 ? replace(format(datum.value, '~e'), '+', '') : "
+    "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
+)
+"""How an axis of a study writes its numbers, for Vega: 0.5, 20, 5G, 4e18."""
 NONE, NULL = "none", "–"
 
 
@@ -59,13 +68,23 @@ class Groups:
     values: dict[str, list[Any]]
 
     @classmethod
-    def of(cls, study: Study) -> "Groups":
-        """Return the varied axes; if there are none, whichever of model and precision differs between the runs."""
+    def of(cls, study: Study, order: Sequence[str] = ()) -> "Groups":
+        """Return the varied axes; if there are none, whichever of model and precision differs between the runs.
+
+        Those in `order` come first, and the seed comes last.
+        """
         table = study.table
         names = study.varied or [name for name in ("model", "precision") if table[name].dropna().nunique() > 1]
-        choices = {name: [NULL if pd.isna(v) else v for v in table[name].unique().tolist()] for name in names}
-        few = {name: values for name, values in choices.items() if len(values) <= MAX_GROUPS}
+        places = {name: at for at, name in enumerate(order)}
+        names = sorted(names, key=lambda name: (name == "seed", places.get(name, len(places))))
+        few = {name: values for name in names if len(values := _distinct(table[name])) <= MAX_GROUPS}
         return cls({**few, NONE: ["all runs"]})
+
+    @cached_property
+    def titles(self) -> dict[str, str | None]:
+        """The title of the legend for each choice."""
+        heads = axis_headings([name for name in self.values if name != NONE])
+        return {name: heads.get(name) for name in self.values}
 
     @property
     def choose(self) -> alt.Parameter:
@@ -79,9 +98,25 @@ class Groups:
     def channel(self, channel: Any, marks: list[str]) -> Any:
         """Return an encoding of the chosen column by `marks`, which are colours or shapes."""
         domain = alt.ExprRef(lookup("colour", self.values))
-        return channel(
-            "group:N", scale=alt.Scale(domain=domain, range=marks), legend=alt.Legend(title=None, symbolOpacity=1)
+        texts = {
+            name: {as_script(value): value_text(value) for value in values} for name, values in self.values.items()
+        }
+        pixels = {name: 34 + 7 * max(map(len, of.values())) for name, of in texts.items()}
+        legend = alt.Legend(
+            title=next(iter(self.titles.values())),
+            symbolOpacity=1,
+            labelExpr=f"({json.dumps(texts)})[colour]['' + datum.value] || datum.label",
+            columns=alt.ExprRef(f"max(1, floor(width / {lookup('colour', pixels)}))"),
         )
+        return channel("group:N", scale=alt.Scale(domain=domain, range=marks), legend=legend)
+
+
+def _distinct(values: pd.Series) -> list[Any]:
+    """Return the distinct values of an axis, null as a dash: numbers in rising order, others in that of the table."""
+    distinct = values.dropna().unique().tolist()
+    if pd.api.types.is_numeric_dtype(values):
+        distinct.sort()
+    return [*distinct, *([NULL] if values.isna().any() else [])]
 
 
 NUMBERS = (
@@ -96,6 +131,33 @@ def measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the names of the columns that have values, each once; at least the first name."""
     known = [name for name in dict.fromkeys(names) if name in table and table[name].notna().any()]
     return known or [names[0]]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the ticks of a logarithmic axis from `low` to `high`, both above 0.
+
+    They are powers of ten, and 2 and 5 times these unless they are many; if fewer than three are inside, even steps.
+    """
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    digits = (1,) if high > 1e4 * low else (1, 2, 5)
+    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    if len(inside) >= 3:
+        return inside
+    step = 10.0 ** np.floor(np.log10((high - low) / 4))
+    step *= next(digit for digit in (1, 2, 5, 10) if (high - low) / (digit * step) <= 6)
+    return [float(f"{tick * step:.12g}") for tick in range(int(np.ceil(low / step)), int(high / step) + 1)]
+
+
+def ticks_of(values: npt.ArrayLike) -> list[float]:
+    """Return the ticks of a logarithmic axis of the values that are above 0, with a margin; none if there are none."""
+    known = np.asarray(values, dtype=float)
+    known = known[np.isfinite(known) & (known > 0)]
+    if not len(known):
+        return []
+    low, high = float(known.min()), float(known.max())
+    margin = max((high / low) ** 0.06, 1.05)
+    return [float(f"{tick:.6g}") for tick in log_ticks(low / margin, high * margin)]
 
 
 def lookup(parameter: str, words: Mapping[str, Any]) -> str:
@@ -132,9 +194,13 @@ def floor_lines(values: Sequence[Mapping[str, Any]], condition: str = "true") ->
     ]
 
 
-def axis(grid: bool = True, title: str | None = " ") -> alt.Axis:
-    """Return an axis; a blank title reserves the room for `below`."""
+def axis(grid: bool = True, title: str | None = " ", ticks: str = "null") -> alt.Axis:
+    """Return an axis; a blank title reserves the room for `below`.
+
+    `ticks` is an expression for the ticks of a logarithmic scale; null leaves them to Vega.
+    """
     return alt.Axis(
+        values=alt.ExprRef(ticks),
         title=title,
         grid=grid,
         labelExpr=TICKS,
@@ -181,6 +247,11 @@ def styled(layers: list[alt.Chart], title: str, height: int, description: str) -
             columnPadding=18,
             labelColor=INK,
             labelFontSize=12,
+            titleColor=INK,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            titleOrient="left",
+            titlePadding=12,
             symbolSize=90,
             symbolStrokeWidth=1.75,
         )

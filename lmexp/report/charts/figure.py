@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from lmexp.papers.drawing import Axis, Drawing, Range
-from lmexp.report.charts.base import INK, NUMBERS, PALETTE, SHAPES, styled
+from lmexp.report.charts.base import INK, NUMBERS, PALETTE, SHAPES, log_ticks, styled
 from lmexp.report.charts.fit_encodings import SHADES, data_rows, tip
 from lmexp.report.figure_words import label_of
 from lmexp.runs.columns import column
@@ -196,20 +196,5 @@ def _axis(title: str, axis: Axis, ends: Range, grid: bool) -> alt.Axis:
         labelOverlap="greedy",
         labelSeparation=8,
         grid=grid,
-        **({"values": _log_ticks(*ends)} if axis.is_log else {"tickCount": 6}),
+        **({"values": log_ticks(*ends)} if axis.is_log else {"tickCount": 6}),
     )
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten; if there are few, also 2 and 5 times these; within less than a factor of 2, even steps."""
-    import numpy as np
-
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    digits = (1,) if high > 1e4 * low else (1, 2, 5)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
-    inside = [tick for tick in ticks if low <= tick <= high]
-    if len(inside) >= 3:
-        return inside
-    step = 10.0 ** np.floor(np.log10((high - low) / 4))
-    step *= next(digit for digit in (1, 2, 5, 10) if (high - low) / (digit * step) <= 6)
-    return [float(f"{tick * step:.12g}") for tick in range(int(np.ceil(low / step)), int(high / step) + 1)]

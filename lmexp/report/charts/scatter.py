@@ -1,16 +1,19 @@
 """The scatter chart: quality against cost of each finished run, with the frontier; any two numbers can be the axes.
 
-Vega-Lite computes the frontier from the chosen columns, so it is always the frontier of what is shown. A box drawn in
-the chart (the parameter `brush`) selects runs for all charts and the table.
+The frontier is the one that the table marks. A box drawn in the chart (the parameter `brush`) selects runs for all
+charts and the table.
 """
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from lmexp.analysis.floor import FLOORED, distinct_floors
+from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.groups import HALF
 from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
@@ -26,8 +29,12 @@ from lmexp.report.charts.base import (
     lookup,
     measured,
     styled,
+    ticks_of,
 )
-from lmexp.runs.columns import COSTS, QUALITIES, column, higher_is_better
+from lmexp.runs.columns import COSTS, QUALITIES, column
+
+MAX_NAMED = 6
+"""Points of the scatter chart that have their names beside them."""
 
 
 def qualities(table: pd.DataFrame, first: str) -> list[str]:
@@ -56,41 +63,50 @@ def rank_fields(table: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, li
     return fields, field_of
 
 
-def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
-    """Return the scatter of quality against cost with the frontier as a step line; data: `rows`."""
+def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.LayerChart:
+    """Return the scatter of quality against cost with the frontier as a step line; data: `rows`.
+
+    A row is a run, or the mean of a setting; then the row has half the 95 % interval of each number that differs
+    within the setting, in a column with the suffix HALF. `frontier` says whether the row is on the frontier.
+    """
     ups, downs = qualities(study.table, quality), costs(study.table, cost)
-    groups = Groups.of(study)
     rank_field = rank_fields(study.table, ups)[1]
-    more_is_better = json.dumps([name for name in dict.fromkeys([*ups, *downs]) if higher_is_better(name)])
     points = (
         alt.Chart(alt.NamedData(ROWS))
         .transform_filter(DONE)
-        .transform_calculate(x="datum[cost]", y="datum[quality]", group=groups.value("datum"))
-        .transform_filter("isValid(datum.x) && isValid(datum.y) && (!logx || datum.x > 0) && (!logy || datum.y > 0)")
-        # Less is better in `lost` and `spent`. A row is on the frontier when nothing at its cost or below is better,
-        # and nothing cheaper is as good. The window takes in rows of equal cost, so ties stay together, as they do in
-        # analysis/frontier.py.
         .transform_calculate(
-            lost=f"indexof({more_is_better}, quality) >= 0 ? -datum.y : datum.y",
-            spent=f"indexof({more_is_better}, cost) >= 0 ? -datum.x : datum.x",
+            x="datum[cost]",
+            y="datum[quality]",
+            group=groups.value("datum"),
             rank=f"datum[{json.dumps(rank_field)}[quality]]",
+            dx=f"datum[cost + '{HALF}']",
+            dy=f"datum[quality + '{HALF}']",
         )
-        .transform_window(best="min(lost)", sort=[alt.SortField("spent")], frame=[None, 0], groupby=["rank"])
-        .transform_joinaggregate(cheapest="min(spent)", groupby=["lost", "rank"])
-        .transform_calculate(frontier="datum.lost === datum.best && datum.spent === datum.cheapest")
+        .transform_filter("isValid(datum.x) && isValid(datum.y) && (!logx || datum.x > 0) && (!logy || datum.y > 0)")
     )
-    x = alt.X("x:Q", scale=alt.Scale(type="log", nice=False, padding=24), axis=axis(grid=False))
-    y = alt.Y("y:Q", scale=alt.Scale(type="linear", zero=False, padding=24), axis=axis(title=None))
+    ticks = {name: ticks_of(numbers(study.table, name)[is_done(study.table)]) for name in dict.fromkeys([*ups, *downs])}
+    x = alt.X(
+        "x:Q",
+        scale=alt.Scale(type="log", nice=False, padding=24),
+        axis=axis(grid=False, ticks=f"logx ? {lookup('cost', ticks)} : null"),
+    )
+    y = alt.Y(
+        "y:Q",
+        scale=alt.Scale(type="linear", zero=False, padding=24),
+        axis=axis(title=None, ticks=f"logy ? {lookup('quality', ticks)} : null"),
+    )
     steps = points.transform_filter("datum.frontier").mark_line(
         interpolate="step-after", color=INK, opacity=0.45, strokeWidth=1.5
     )
     # The page makes the text of a tooltip when it is shown (charts.js); here it would be made for every mark.
     size = 110 if len(study.table) <= 300 else 40
-    marks = points.mark_point(size=size, strokeWidth=1.75, tooltip=alt.ExprRef("{row: datum.i}")).encode(
+    marks = points.mark_point(
+        size=size, strokeWidth=1.75, tooltip=alt.ExprRef("{row: datum.i, setting: datum.n > 0}")
+    ).encode(
         color=groups.channel(alt.Color, PALETTE),
         shape=groups.channel(alt.Shape, SHAPES),
         fill=alt.condition("datum.frontier", groups.channel(alt.Fill, PALETTE), alt.value("transparent")),
-        opacity=alt.condition("datum.selected", alt.value(1), alt.value(0.1)),
+        opacity=_seen(1),
         description=alt.Description("slug:N"),
     )
     parameters = (
@@ -103,9 +119,12 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
             name="brush", encodings=["x", "y"], zoom=False, mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
         ),
     )
+    color = groups.channel(alt.Color, PALETTE)
     layers = [
         steps.encode(x=x, y=y, detail="rank:N"),
+        *(bars.encode(color=color, opacity=_seen(0.7)) for bars in _bars(points, x, y)),
         marks.encode(x=x, y=y).add_params(*parameters),
+        _names(points).encode(x=x, y=y),
         below("cost", downs),
         *floor_lines(
             [{"of": name, "floor": floor} for name in FLOORED for floor in distinct_floors(study.table, name)],
@@ -114,6 +133,64 @@ def scatter_chart(study: Study, quality: str, cost: str) -> alt.LayerChart:
     ]
     title = lookup("quality", {name: column(name).heading for name in ups})
     return styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")
+
+
+def _seen(opacity: float) -> Any:
+    """Return the opacity of a mark, which is dimmed if the reader has not selected its row."""
+    return alt.condition("datum.selected", alt.value(opacity), alt.value(0.1))
+
+
+def _bars(points: alt.Chart, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Return the 95 % intervals of the means along both axes, without those that a logarithmic axis cannot show."""
+    high = points.transform_calculate(low="datum.y - datum.dy", high="datum.y + datum.dy")
+    wide = points.transform_calculate(low="datum.x - datum.dx", high="datum.x + datum.dx")
+    return [
+        wide.transform_filter("datum.dx > 0 && (!logx || datum.low > 0)")
+        .mark_rule(strokeWidth=1.25)
+        .encode(x=_as(x, "low"), x2="high:Q", y=y),
+        high.transform_filter("datum.dy > 0 && (!logy || datum.low > 0)")
+        .mark_rule(strokeWidth=1.25)
+        .encode(x=x, y=_as(y, "low"), y2="high:Q"),
+    ]
+
+
+def _as(channel: Any, field: str) -> Any:
+    """Return an axis with another field."""
+    changed = channel.copy(deep=False)
+    changed.shorthand = f"{field}:Q"
+    return changed
+
+
+def _names(points: alt.Chart) -> alt.Chart:
+    """Return the names of a few points: the two ends of the frontier, and those far from the others in quality.
+
+    Far is more than three times the interquartile range above the third quartile or below the first: the outer fences
+    of Tukey, Exploratory Data Analysis, 1977, section 2D. At most MAX_NAMED points are named, the farthest first.
+    """
+    judged = (
+        points.transform_joinaggregate(q1="q1(y)", q3="q3(y)", groupby=["rank"])
+        .transform_calculate(
+            far="max(datum.q1 - datum.y, datum.y - datum.q3) - 3 * (datum.q3 - datum.q1)",
+            spent="datum.frontier ? datum.x : NaN",
+        )
+        .transform_joinaggregate(first="min(spent)", last="max(spent)", groupby=["rank"])
+        .transform_calculate(
+            weight="datum.frontier && (datum.x === datum.first || datum.x === datum.last) ? 1e300 : datum.far"
+        )
+        .transform_filter("datum.weight > 0 && datum.selected")
+        .transform_window(place="row_number()", sort=[alt.SortField("weight", order="descending")])
+        .transform_filter(f"datum.place <= {MAX_NAMED}")
+    )
+    is_right = "scale('x', datum.x) > width / 2"
+    return judged.mark_text(
+        align=alt.ExprRef(f"{is_right} ? 'right' : 'left'"),
+        dx=alt.ExprRef(f"{is_right} ? -9 : 9"),
+        dy=-9,
+        fontSize=11,
+        limit=alt.ExprRef("width * 0.4"),
+        color=INK,
+        opacity=0.8,
+    ).encode(text="label:N")
 
 
 def _numeric(table: pd.DataFrame) -> list[str]:

@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import axis_headings, number_format
+from lmexp.analysis.columns import axis_headings, number_format, setting_in_words, value_text
+from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.effects import effects_by_quality
+from lmexp.analysis.effects.pairing import axis_values
 from lmexp.analysis.rankable import rank_groups
-from lmexp.analysis.table import Study, final_rows
-from lmexp.report.charts.axes import as_script, effects_chart, heat_chart, parallel_chart, shown_axes
+from lmexp.analysis.table import Study, final_rows, names_of_rows
+from lmexp.report.charts.axes import by_effect, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.scatter import costs, qualities, rank_fields, scatter_chart
 from lmexp.report.options import ViewOptions
+from lmexp.report.page.curves import DIGITS as CURVE_DIGITS
 from lmexp.report.page.curves import page_curves
+from lmexp.report.page.means import mean_curves, page_means
 from lmexp.report.page.parallel import parallel_lines
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.values import json_column
 from lmexp.report.view import TIED_WITH, StudyView
-from lmexp.runs.columns import COLUMNS, column, higher_is_better
+from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
 
 LEADING_QUALITIES = ("loss", "perplexity", "bits_per_byte")
 """Shown beside the chosen quality; the others can be asked for."""
@@ -45,17 +49,23 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
     curves, note = page_curves(study)
     lines, heights = parallel_lines(study, quality, cost)
     effects = _effects(study, qualities(study.table, quality), cost)
-    axes = shown_axes(study)
-    charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost)}
+    order = by_effect(study, quality, effects)
+    groups = Groups.of(study, order)
+    axes = shown_axes(study, order)
+    charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost, groups)}
     if curves:
-        charts["curves"] = curves_chart(study)
+        charts["curves"] = curves_chart(study, curves, groups)
     if len(lines) > 2:
-        charts["parallel"] = parallel_chart(study, lines)
+        charts["parallel"] = parallel_chart(lines, groups)
     if effects:
         charts["effects"] = effects_chart(study, quality, effects)
     if len(axes) > 1:
         charts["heat"] = heat_chart(study, quality, axes)
     used = _used(study.table)
+    means = page_means(view, DIGITS)
+    if means:
+        means["curves"] = mean_curves(curves, means, study.table["run_id"].tolist(), CURVE_DIGITS)
+    shared = crowded(study.table)
     ranks, rank_field_of = rank_fields(study.table, qualities(study.table, quality))
     return {
         "n_rows": len(study.table),
@@ -63,9 +73,12 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
             "frontier": view.marks.tolist(),
             **({TIED_WITH: tied} if view.has_ties else {}),
             **ranks,
+            "label": _labels(study),
+            **({"shared": shared.tolist()} if shared.any() else {}),
             **{name: json_column(study.table[name], DIGITS) for name in used},
             **heights,
         },
+        "means": means,
         "about_ties": view.about_ties,
         "rank_fields": rank_field_of,
         "columns": [*_marks(view), *_columns(study, quality, cost)],
@@ -82,12 +95,17 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         "curves": curves,
         "curves_note": note,
         "charts": {name: chart.to_dict() for name, chart in charts.items()},
-        "choices": _choices(study, quality, cost, curves, axes),
+        "choices": _choices(study, quality, cost, curves, axes, groups),
     }
 
 
 def _choices(
-    study: Study, quality: str, cost: str, curves: Sequence[Mapping[str, Any]], axes: Sequence[str]
+    study: Study,
+    quality: str,
+    cost: str,
+    curves: Sequence[Mapping[str, Any]],
+    axes: Sequence[str],
+    groups: Groups,
 ) -> dict[str, dict[str, Any]]:
     """Return what a reader can choose: the options of each parameter of the charts, as [value, label]."""
 
@@ -97,15 +115,22 @@ def _choices(
 
     against = [name for name in CURVE_AXES if any(value is not None for curve in curves for value in curve[name])]
     words = {"tokens": "tokens", "flops": "FLOPs", "seconds": "seconds", "dollars": "dollars"}
-    groups = list(Groups.of(study).values)
     return {
         "quality": {"value": quality, "options": titled(qualities(study.table, quality))},
         "cost": {"value": cost, "options": titled(costs(study.table, cost))},
-        "colour": {"value": groups[0], "options": titled(groups)},
+        "colour": {"value": next(iter(groups.values)), "options": titled(list(groups.values))},
         "against": {"value": "tokens", "options": [[name, words[name]] for name in against or ["tokens"]]},
         "down": {"value": axes[0] if axes else None, "options": titled(axes)},
         "across": {"value": axes[1] if len(axes) > 1 else None, "options": titled(axes)},
     }
+
+
+def _labels(study: Study) -> list[str]:
+    """Return what each run is called beside its mark: its settings in words, or its name if nothing varies."""
+    values = zip(*(axis_values(study.table[axis]) for axis in study.varied), strict=True)
+    if not study.varied:
+        return names_of_rows(study.table)
+    return [setting_in_words(study.varied, of_run) for of_run in values]
 
 
 def _used(table: pd.DataFrame) -> list[str]:
@@ -149,6 +174,7 @@ def _column(table: pd.DataFrame, name: str, heading: str | None, lead: bool) -> 
         "numeric": numeric,
         "higher_is_better": higher_is_better(name),
         "lead": lead,
+        "device_bound": name in DEVICE_BOUND,
     }
 
 
@@ -166,12 +192,13 @@ def _effects(study: Study, names: Sequence[str], cost: str) -> list[dict[str, An
         for name, effects in effects_by_quality(part, of_part, cost).items():
             for effect in (effect for axis in axes for effect in effects.get(axis, [])):
                 pairs = effect.pairs
-                label = f"{heads[effect.axis]}: {as_script(effect.value)} against {as_script(effect.base)}"
+                label = f"{heads[effect.axis]}: {value_text(effect.value)} against {value_text(effect.base)}"
                 label = f"{title}, {label}" if title else label
                 if (label, pairs.before, pairs.after) not in known:
                     rows = ([row_of[run] for run in runs] for runs in (pairs.before, pairs.after))
                     known[label, pairs.before, pairs.after] = {
                         "label": label,
+                        "axis": effect.axis,
                         **dict(zip(("before", "after"), rows, strict=True)),
                         "half_of_one_pair": {},
                     }

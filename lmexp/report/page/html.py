@@ -88,7 +88,6 @@ def report_page(
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
         findings=_findings(found),
         ties=_ties(data["about_ties"], found),
-        frontier_axes=html.escape(f"{column(quality).title} against {column(cost).title}"),
         forecasts=_forecasts(StudyView(study, ViewOptions()).forecasts),
         rest=_rest(study),
         glossary=_glossary(data["columns"]),

@@ -1,21 +1,23 @@
 """The parallel coordinates of the page: a vertical line for each setting and measure, and where each row crosses it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.columns import axis_headings, format_number, number_format
+from lmexp.analysis.columns import axis_headings, format_number, number_format, value_text
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.report.page.curves import spread
-from lmexp.runs.columns import column
+from lmexp.runs.columns import COLUMNS, column
 
 MAX_LINES = 8
 """Vertical lines that a screen has room for."""
 MAX_NUMBER_TICKS, MAX_WORD_TICKS = 6, 12
 """Labels on a line of numbers, beyond which only its ends have one, and on a line of words."""
+MIN_GAP = 0.05
+"""The smallest distance of two labels, as a share of the height."""
 LOG_RATIO = 20
 """Numbers are placed by their logarithm if the largest is more than this many times the smallest."""
 
@@ -28,7 +30,7 @@ Ticks = list[list[Any]]
 def parallel_lines(study: Study, quality: str, cost: str) -> tuple[list[dict[str, Any]], dict[str, Heights]]:
     """Return the lines with their labels, and for each line, by its key, where the rows cross it."""
     heads = axis_headings(study.varied)
-    names = [name for name in study.varied if study.table[name].nunique() > 1]
+    names = [name for name in study.varied if name != "seed" and study.table[name].nunique() > 1]
     names = [*names[: MAX_LINES - 2], *(name for name in (cost, quality) if name not in names)]
     lines: list[dict[str, Any]] = []
     heights: dict[str, Heights] = {}
@@ -56,10 +58,20 @@ def _placed_numbers(values: np.ndarray, name: str) -> tuple[Heights, Ticks] | No
     distinct = np.unique(finite)
     low, high = float(distinct[0]), float(distinct[-1])
     labelled = distinct if len(distinct) <= MAX_NUMBER_TICKS else np.array([low, high])
-    spec = number_format(name, finite)
-    ticks = zip(_heights(labelled, low, high).tolist(), labelled.tolist(), strict=True)
+    spec = number_format(name, finite) if name in COLUMNS else ""
+    ticks = _apart(zip(_heights(labelled, low, high).tolist(), labelled.tolist(), strict=True))
     heights = [round(height, 4) if np.isfinite(height) else None for height in _heights(values, low, high).tolist()]
-    return heights, [[height, format_number(value, spec)] for height, value in ticks]
+    return heights, [[height, format_number(value, spec) if spec else value_text(value)] for height, value in ticks]
+
+
+def _apart(ticks: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return rising ticks without those whose labels would touch; the lowest and the highest stay."""
+    first, *others = ticks
+    kept = [first]
+    for tick in others:
+        if tick[0] - kept[-1][0] >= MIN_GAP and (1 - tick[0] >= MIN_GAP or tick is others[-1]):
+            kept.append(tick)
+    return kept
 
 
 def _heights(values: np.ndarray, low: float, high: float) -> np.ndarray:

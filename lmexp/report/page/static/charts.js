@@ -25,9 +25,12 @@ function dressed(name, figure, renderer) {
   const spec = JSON.parse(JSON.stringify(page.charts[name])
     .replaceAll('"currentColor"', JSON.stringify(ink)).replaceAll('"Canvas"', JSON.stringify(paper)));
   const values = parameters();
+  const legend = page.choices.colour.options.find(([value]) => value === chosen.colour)[1];
   for (const param of spec.params ?? []) if (param.name in values) param.value = values[param.name];
   for (const layer of spec.layer ?? []) {
     for (const param of layer.params ?? []) if (param.name in values && "value" in param) param.value = values[param.name];
+    for (const channel of ["color", "shape"]) if (layer.encoding?.[channel]?.legend) layer.encoding[channel].legend.title = legend;
+    if (layer.encoding?.fill?.condition?.legend) layer.encoding.fill.condition.legend.title = legend;
     if (name !== "scatter") continue;
     if (layer.encoding?.x?.scale) layer.encoding.x.scale.type = chosen.logx;
     if (layer.encoding?.y?.scale) layer.encoding.y.scale.type = chosen.logy;
@@ -38,7 +41,8 @@ function dressed(name, figure, renderer) {
 
 // The columns that each chart reads. Vega copies rows again and again, so a chart gets no other.
 const READS = {
-  scatter: () => ["task", chosen.cost, chosen.quality, chosen.colour],
+  scatter: () => ["label", "n", "frontier", page.rank_fields[chosen.quality], chosen.colour,
+    chosen.cost, chosen.quality, chosen.cost + HALF, chosen.quality + HALF],
   parallel: () => [chosen.colour, ...page.lines.map((line) => line.key)],
   heat: () => [chosen.quality, chosen.down, chosen.across],
   curves: () => [chosen.colour],
@@ -56,14 +60,17 @@ function rowsFor(name, given) {
 
 function dataOf(name) {
   if (name === "curves") {
-    const runs = new Set();
-    for (const i of selected) if (runs.size < MAX_CURVES) runs.add(rows[i].run_id);
-    const hidden = new Set(selected.map((i) => rows[i].run_id)).size - runs.size;
+    const [all, curves, what] = isMeans() ? [settings, meanCurves(), "settings"] : [rows, page.curves, "runs"];
+    const drawn = new Set();
+    for (const i of shown) if (drawn.size < MAX_CURVES) drawn.add(all[i].run_id);
+    const hidden = new Set(shown.map((i) => all[i].run_id)).size - drawn.size;
     byId("curves-note").textContent = [page.curves_note,
-      hidden > 0 ? `The first ${MAX_CURVES} runs of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
-    return { curves: page.curves.filter((curve) => runs.has(curve.run_id)),
-      rows: rowsFor(name, rows.filter((row) => runs.has(row.run_id))) };
+      isMeans() ? "Each curve is the mean over the runs of a setting; bars are 95 % intervals." : "",
+      hidden > 0 ? `The first ${MAX_CURVES} ${what} of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
+    return { curves: curves.filter((curve) => drawn.has(curve.run_id)),
+      rows: rowsFor(name, all.filter((row) => drawn.has(row.run_id))) };
   }
+  if (name === "scatter") return { rows: rowsFor(name, points()) };
   if (name === "parallel" && rows.length > MAX_LINES) {
     const drawn = new Set(selected.slice(0, MAX_LINES).map((i) => rows[i]));
     const step = Math.ceil(rows.length / 200); // some of the others, as a background
@@ -73,6 +80,24 @@ function dataOf(name) {
   }
   if (name === "effects") return { pairs: selectedPairs() };
   return { rows: rowsFor(name, name === "heat" ? selected.map((i) => rows[i]) : rows) };
+}
+
+// The mean curves of the settings: of one with some of its runs selected, the mean over these.
+function meanCurves() {
+  return page.means.curves.map((curve) => {
+    const setting = settings.find((known) => known.run_id === curve.run_id);
+    if (!setting.partial) return curve;
+    const runs = new Set(setting.members.filter((i) => rows[i].passes).map((i) => rows[i].run_id));
+    const parts = page.curves.filter((part) => runs.has(part.run_id) && part.kind === curve.kind);
+    const made = { ...curve, loss: [], half: [] };
+    for (const tokens of curve.tokens) {
+      const values = parts.map((part) => part.loss[part.tokens.indexOf(tokens)]);
+      const { mean, half } = spreadOf(values);
+      made.loss.push(mean);
+      made.half.push(half);
+    }
+    return made;
+  });
 }
 
 // What each pair of selected runs changes in the chosen quality. Which runs are pairs is found by analysis/effects.
@@ -92,12 +117,12 @@ function selectedPairs() {
 
 // A mark of the scatter names its row; the words are found when somebody asks, not for all marks beforehand.
 function tooltip(value, sanitize) {
-  const told = "row" in value ? wordsOf(rows[value.row]) : Object.entries(value);
-  return `<table>${told.map(([key, words]) =>
+  const lines = "row" in value ? wordsOf(value.setting ? settings[value.row] : rows[value.row]) : Object.entries(value);
+  return `<table>${lines.map(([key, words]) =>
     `<tr><td class="key">${sanitize(key)}</td><td class="value">${sanitize(words)}</td></tr>`).join("")}</table>`;
 }
 
-const wordsOf = (row) => [["run", row.slug], ...page.told.map((name) => {
+const wordsOf = (row) => [[row.members ? "mean of" : "run", row.slug], ...(row.members ? [["runs", row.n]] : []), ...page.told.filter((name) => !row.members || name !== "seed").map((name) => {
   const column = page.columns.find((known) => known.name === name);
   return [column.unit ? `${column.title} (${column.unit})` : column.title, text(row[name], column)];
 })];
@@ -150,7 +175,7 @@ function drawAll() {
 // Puts rows into a chart without making it anew. The scatter has all rows: those that change are told to it.
 function fill(name, need) {
   const view = views[name];
-  if (name === "scatter" && need === SELECTION) {
+  if (name === "scatter" && need === SELECTION && !isMeans()) {
     const now = (row) => rows[row.i].selected;
     view.change("rows", view.changeset().modify((row) => row.selected !== now(row), "selected", now));
   } else {
@@ -179,6 +204,8 @@ async function draw(name) {
     if (isBox(chosen.brushes[name])) restoreBox(name, view);
   }
   view.addEventListener("click", (event, item) => {
+    const setting = isMeans() && item?.datum?.run_id && settings.find((known) => known.run_id === item.datum.run_id);
+    if (setting) return showRuns(setting.i);
     const run = item?.datum?.run_id && rows.find((row) =>
       item.datum.i === undefined ? row.run_id === item.datum.run_id : row.i === item.datum.i);
     if (run) openDetail(run.i);

@@ -2,12 +2,15 @@
 // text only. These files are one module, in the order of html.py.
 let page = JSON.parse(document.getElementById("data").textContent);
 let rows = [];
+let settings = []; // the means over seeds, one object a setting; none if no setting has several seeds
 let words = null; // what a search looks through: every text of a row, whether its column is shown or not
 
 // All that a reader can choose; it outlives an update of the data.
-const chosen = { logx: "log", logy: "linear", search: "", brushes: {}, sort: page.sort, columns: null, shown: 100 };
+const chosen = { show: "means", logx: "log", logy: "linear", search: "", brushes: {}, sort: page.sort, columns: null, shown: 100 };
 let filterProblem = ""; // what is wrong with the filter's expression
 let selected = []; // indices of the rows that pass filter and boxes, in the table's order
+let shown = []; // indices of the points that are selected: of rows, or of settings; in the table's order
+const HALF = "_ci95"; // ends the name of a number's half 95 % interval, as in analysis/groups.py
 
 const byId = (id) => document.getElementById(id);
 
@@ -21,10 +24,75 @@ function load(data) {
     return row;
   });
   words = null; // until somebody searches
+  settings = settingsOf(page.means);
   for (const [name, { value, options }] of Object.entries(page.choices)) {
     if (!options.some(([known]) => known === chosen[name])) chosen[name] = value;
   }
+  if (isMeans()) selectMeans();
   markFrontier();
+}
+
+// ---- means over seeds: computed by analysis/groups.py; if a selection leaves out runs of a setting, here ----
+
+const isMeans = () => settings.length > 0 && chosen.show === "means";
+const points = () => (isMeans() ? settings : rows); // what scatter and table show
+
+function settingsOf(means) {
+  if (!means) return [];
+  return means.members.map((members, i) => {
+    const setting = { i, members, selected: true, partial: false };
+    for (const [name, values] of Object.entries(means.rows)) setting[name] = values[i];
+    for (const [name, halves] of Object.entries(means.half)) setting[name + HALF] = halves[i];
+    for (const name of new Set(Object.values(page.rank_fields))) setting[name] = rows[members[0]][name];
+    for (const row of members) rows[row].setting = setting;
+    return setting;
+  });
+}
+
+// The mean of a column over some rows and half its 95 % interval (Student's t); rows of one unit are one value.
+function meanOf(name, members) {
+  const units = new Map();
+  for (const i of members) {
+    if (rows[i][name] === null) continue;
+    const unit = page.means.unit[i];
+    units.set(unit, [...(units.get(unit) ?? []), rows[i][name]]);
+  }
+  return spreadOf([...units.values()].map(average));
+}
+
+const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// The mean of independent values and half its 95 % interval, as analysis/effects/noise.py has them.
+function spreadOf(values) {
+  const n = values.length;
+  if (!n) return { n, mean: null, half: null };
+  const mean = average(values);
+  if (n < 2) return { n, mean, half: null };
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (n - 1);
+  return { n, mean, half: page.means.t[n - 2] * Math.sqrt(variance / n) };
+}
+
+// Lets each setting have the means over those of its runs that pass; returns whether a mean has changed.
+function selectMeans() {
+  let isChanged = false;
+  for (const setting of settings) {
+    const passed = setting.members.filter((i) => rows[i].passes !== false);
+    setting.selected = passed.length > 0;
+    const isPartial = setting.selected && passed.length < setting.members.length;
+    if (!isPartial && !setting.partial) continue;
+    const { i } = setting;
+    isChanged = true;
+    setting.partial = isPartial;
+    for (const name of Object.keys(page.means.half)) {
+      const { mean, half } = isPartial ? meanOf(name, passed)
+        : { mean: page.means.rows[name][i], half: page.means.half[name][i] };
+      setting[name] = mean;
+      setting[name + HALF] = half;
+    }
+    setting.n = isPartial ? meanOf(page.choices.quality.value, passed).n : page.means.rows.n[i];
+    setting.shared = isPartial ? passed.some((row) => rows[row].shared) : page.means.rows.shared[i];
+  }
+  return isChanged;
 }
 
 // A number of which less is better, from one of any column.
@@ -35,14 +103,17 @@ const lessIsBetter = (name, value) =>
 // cheaper that is as good. The first axes have the marks of the report, which may have been asked for more columns.
 function markFrontier() {
   const { quality, cost } = chosen;
-  const isFirst = quality === page.choices.quality.value && cost === page.choices.cost.value;
-  const known = rows.filter((row) => row.state === "done" && row[quality] !== null && row[cost] !== null)
+  const all = points();
+  const marks = isMeans() ? page.means.rows : page.rows;
+  const isFirst = quality === page.choices.quality.value && cost === page.choices.cost.value
+    && !(isMeans() && settings.some((setting) => setting.partial));
+  const known = all.filter((row) => row.state === "done" && row[quality] !== null && row[cost] !== null)
     .map((row) => ({ row, lost: lessIsBetter(quality, row[quality]), spent: lessIsBetter(cost, row[cost]) }))
     .sort((a, b) => a.spent - b.spent || a.lost - b.lost);
   const best = new Map(); // the best row so far of each group that compares
-  for (const row of rows) {
-    row.frontier = isFirst && page.rows.frontier[row.i];
-    if ("tied_with" in row) row.tied_with = isFirst ? page.rows.tied_with[row.i] : null; // tested for these axes alone
+  for (const row of all) {
+    row.frontier = isFirst && marks.frontier[row.i];
+    if ("tied_with" in row) row.tied_with = isFirst ? marks.tied_with[row.i] : null; // tested for these axes alone
   }
   for (const each of isFirst ? [] : known) {
     const group = each.row[page.rank_fields[quality]];
@@ -52,7 +123,7 @@ function markFrontier() {
     if (each.row.frontier) best.set(group, each);
   }
   const title = (name) => page.choices[name].options.find(([value]) => value === chosen[name])[1];
-  page.columns[0].help = isFirst ? "on the frontier" : `on the frontier of ${title("quality")} and ${title("cost")}`;
+  page.columns[0].help = `on the frontier of ${title("quality")} and ${title("cost")}`;
 }
 
 // ---- the selection: an expression in the filter (filter.js), a box in the scatter, a box in the parallel lines ----
@@ -69,20 +140,26 @@ function inParallel(row, box) {
 }
 
 const isBox = (box) => Boolean(box && box.x && box.y);
-const picks = { scatter: inScatter, parallel: inParallel };
 const isNarrowed = () => Boolean(chosen.search.trim()) || Object.values(chosen.brushes).some(isBox);
 
 function select() {
   const { test, problem } = filterOf(chosen.search);
   filterProblem = problem;
-  const boxes = Object.entries(chosen.brushes).filter(([, box]) => isBox(box));
-  selected = [];
-  for (const row of rows) {
-    row.selected = test(row.i) && boxes.every(([name, box]) => picks[name](row, box));
-    if (row.selected) selected.push(row.i);
+  const { scatter, parallel } = chosen.brushes;
+  for (const row of rows) row.passes = test(row.i) && (!isBox(parallel) || inParallel(row, parallel));
+  if (isMeans() && selectMeans()) markFrontier();
+  for (const point of points()) {
+    point.selected = (isMeans() ? point.selected : point.passes) && (!isBox(scatter) || inScatter(point, scatter));
   }
+  if (isMeans()) for (const row of rows) row.selected = row.passes && (row.setting ? row.setting.selected : !isBox(scatter));
+  selected = inOrder(rows);
+  shown = isMeans() ? inOrder(settings) : selected;
+}
+
+function inOrder(all) {
   const { name, ascending } = chosen.sort;
-  selected.sort((i, j) => compare(rows[i][name], rows[j][name], ascending) || i - j);
+  return all.filter((row) => row.selected).map((row) => row.i)
+    .sort((i, j) => compare(all[i][name] ?? null, all[j][name] ?? null, ascending) || i - j);
 }
 
 const collator = new Intl.Collator("en", { numeric: true });
@@ -121,6 +198,22 @@ function text(value, column) {
   if (column.name === "frontier") return value ? "●" : "";
   if (column.format) return number(value, column.format);
   return String(typeof value === "number" ? +value.toPrecision(12) : value);
+}
+
+// A value of a run or a setting: a mean with half its 95 % interval, and ~ before what shared its device.
+function told(row, column) {
+  const value = row[column.name];
+  const words = text(value, column);
+  if (!column.numeric || value === null || value === undefined) return words;
+  const mark = row.shared && column.device_bound ? "~" : "";
+  const half = row[column.name + HALF];
+  return mark + words + (half > 0 ? ` ± ${text(half, halfOf(column, value, half))}` : "");
+}
+
+// The format of an interval's half: that of the number, unless this leaves no digit of it.
+function halfOf(column, value, half) {
+  const isLost = column.format && !Number(number(half, column.format).replace(/[^\d.]/g, ""));
+  return isLost || !column.format ? { ...column, format: ".2g" } : column;
 }
 
 function element(tag, content = [], options = {}) {

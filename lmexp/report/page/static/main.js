@@ -1,23 +1,25 @@
 // The reader's choices, and the page as it begins; where it is served, it asks for news.
 const LABELS = {
   quality: "Quality", cost: "Cost", colour: "Colour and shape", against: "Against", down: "Down", across: "Across",
-  logx: "Cost axis", logy: "Quality axis",
+  logx: "Cost axis", logy: "Quality axis", show: "Show",
 };
 const TOUCHES = { // which charts a choice makes anew
   quality: ["scatter", "effects", "heat"], cost: ["scatter"], logx: ["scatter"], logy: ["scatter"],
-  colour: ["scatter", "parallel", "curves"], against: ["curves"], down: ["heat"], across: ["heat"],
+  colour: ["scatter", "parallel", "curves"], show: ["scatter", "curves"], against: ["curves"], down: ["heat"], across: ["heat"],
 };
 const SCALES = [["log", "logarithmic"], ["linear", "linear"]];
+const SHOWN = [["means", "means over seeds"], ["runs", "single runs"]];
 
 function drawChoices() {
   for (const place of document.querySelectorAll("[data-choices]")) {
-    place.replaceChildren(...place.dataset.choices.split(" ").map((name) => {
-      const options = page.choices[name]?.options ?? SCALES;
+    const names = place.dataset.choices.split(" ").filter((name) => name !== "show" || settings.length > 0);
+    place.replaceChildren(...names.map((name) => {
+      const options = name === "show" ? SHOWN : page.choices[name]?.options ?? SCALES;
       const select = element("select", options.map(([value, label]) => element("option", label, { value })), { name, id: `choice-${name}` });
       select.value = chosen[name];
       select.addEventListener("change", () => {
         chosen[name] = select.value;
-        if (["quality", "cost"].includes(name)) { markFrontier(); changed(); }
+        if (["quality", "cost", "show"].includes(name)) { markFrontier(); changed(); }
         // A box means a part of the axes it was drawn on.
         if (["quality", "cost", "logx", "logy"].includes(name) && isBox(chosen.brushes.scatter)) {
           delete chosen.brushes.scatter;

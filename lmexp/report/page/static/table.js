@@ -2,19 +2,50 @@
 const MORE = 400; // further rows at a time: the browser lays out as many at once
 
 const table = byId("table");
-const shownColumns = () => page.columns.filter((column) => chosen.columns?.[column.name] ?? column.lead);
+const N = { name: "n", title: "runs", unit: "", help: "independent runs, over which the means are", format: "", numeric: true };
+const opened = new Set(); // the settings whose runs are shown below their means
+
+function shownColumns() {
+  const columns = page.columns.filter((column) => chosen.columns?.[column.name] ?? column.lead);
+  if (!isMeans()) return columns;
+  const ofMeans = columns.filter(({ name }) => !["seed", "state"].includes(name));
+  const last = ofMeans.findLastIndex(({ name }) => name === "slug" || page.varied.includes(name));
+  return ofMeans.toSpliced(last + 1, 0, N);
+}
 
 function drawTable() {
   const columns = shownColumns();
   table.tHead.replaceChildren(element("tr", columns.map(heading)));
-  const shown = selected.slice(0, chosen.shown);
-  table.tBodies[0].replaceChildren(...shown.map((i) => tableRow(rows[i], columns)));
-  byId("more").hidden = shown.length === selected.length;
-  byId("more").textContent = `Show ${Math.min(MORE, selected.length - shown.length)} more rows`;
-  const total = rows.length.toLocaleString("en");
-  byId("count").value = isNarrowed()
-    ? `${selected.length.toLocaleString("en")} of ${total} rows selected${filterProblem && `: ${filterProblem}`}` : `${total} rows`;
+  const drawn = shown.slice(0, chosen.shown);
+  table.tBodies[0].replaceChildren(...drawn.flatMap((i) => [tableRow(points()[i], columns), ...runsOf(i, columns)]));
+  byId("more").hidden = drawn.length === shown.length;
+  byId("more").textContent = `Show ${Math.min(MORE, shown.length - drawn.length)} more rows`;
+  byId("count").value = counted();
   byId("clear").disabled = !isNarrowed();
+  byId("table-notes").textContent = tableNotes();
+}
+
+function counted() {
+  const [all, what] = isMeans() ? [settings, "settings"] : [rows, "rows"];
+  const total = all.length.toLocaleString("en");
+  if (!isNarrowed()) return isMeans() ? `${total} settings, ${rows.length.toLocaleString("en")} runs` : `${total} rows`;
+  const partly = isMeans() && shown.some((i) => settings[i].partial) ? "; means over the selected runs" : "";
+  return `${shown.length.toLocaleString("en")} of ${total} ${what} selected${partly}${filterProblem && `: ${filterProblem}`}`;
+}
+
+function tableNotes() {
+  const notes = [`● ${page.columns[0].help}${isMeans() ? ", by the means" : ""}.`];
+  if (isMeans()) notes.push("Means over the runs of a setting, which differ in the seed alone, ± half of the 95 % interval (Student's t).");
+  if (rows.some((row) => row.shared)) notes.push("~ measured while other work was on the device.");
+  notes.push("A dash means that the value was not measured.");
+  notes.push(`Choose a heading to sort, ${isMeans() ? "a setting to see its runs, a run" : "a run"} to see its details.`);
+  return notes.join(" ");
+}
+
+// The rows of a setting's runs, if the reader has opened it.
+function runsOf(i, columns) {
+  if (!isMeans() || !opened.has(settings[i].slug)) return [];
+  return settings[i].members.filter((row) => rows[row].selected).map((row) => tableRow(rows[row], columns));
 }
 
 function heading(column) {
@@ -29,17 +60,19 @@ function heading(column) {
 
 function tableRow(row, columns) {
   const cells = columns.map((column) => {
-    const words = text(row[column.name], column);
+    const words = told(row, column);
     if (column.name === "slug") {
       const open = element("button", words, { type: "button", className: "open" });
+      if (row.members) open.setAttribute("aria-expanded", String(opened.has(row.slug)));
       return element("th", open, { scope: "row", className: "name" });
     }
     const cell = element("td", words, { className: classOf(column) });
     if (column.name === "frontier" && row.frontier) cell.setAttribute("aria-label", "on the frontier");
     return cell;
   });
-  const made = element("tr", cells, { className: row.state === "done" ? "" : "unfinished" });
-  made.dataset.i = row.i;
+  const kind = row.members ? "setting" : isMeans() ? "member" : "";
+  const made = element("tr", cells, { className: `${kind} ${row.state === "done" ? "" : "unfinished"}`.trim() });
+  made.dataset[row.members ? "setting" : "i"] = row.i;
   return made;
 }
 
@@ -53,6 +86,22 @@ function sortBy(column) {
   select();
   drawTable();
   table.tHead.rows[0].cells[shownColumns().indexOf(column)].querySelector("button").focus();
+}
+
+function toggleRuns(i) {
+  const { slug } = settings[i];
+  if (!opened.delete(slug)) opened.add(slug);
+  drawTable();
+  const button = table.tBodies[0].querySelector(`tr[data-setting="${i}"] button`);
+  button?.focus();
+}
+
+// Shows the runs of a setting in the table, from a mark of a chart.
+function showRuns(i) {
+  chosen.shown = Math.max(chosen.shown, shown.indexOf(i) + 1);
+  opened.delete(settings[i].slug);
+  toggleRuns(i);
+  table.tBodies[0].querySelector(`tr[data-setting="${i}"]`)?.scrollIntoView({ block: "center" });
 }
 
 function drawColumnChoices() {
@@ -85,5 +134,7 @@ byId("more").addEventListener("click", () => {
 });
 table.tBodies[0].addEventListener("click", (event) => {
   const row = event.target.closest("tr");
-  if (row && !String(getSelection())) openDetail(Number(row.dataset.i), event.target.closest("button"));
+  if (!row || String(getSelection())) return;
+  if (row.dataset.setting) toggleRuns(Number(row.dataset.setting));
+  else openDetail(Number(row.dataset.i), event.target.closest("button"));
 });

@@ -1,0 +1,87 @@
+"""Means over seeds on the page: the switch, the bars, the frontier, the marks, and what a selection does to them."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lmexp.report.options import ViewOptions
+from lmexp.report.page.html import write_report
+from lmexp.report.view import StudyView
+from tests.analysis.test_groups import study_of
+from tests.browser.reading import FILLED, MARKS, column
+
+BARS = "#scatter svg .mark-rule.role-mark line"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("outputs")
+    return study_of(root, jitter=0.004, exclusive=lambda seed: seed != 1, wall_seconds=lambda seed: 5 + seed / 2)
+
+
+@pytest.fixture
+def page(open_page, study, tmp_path):
+    return open_page(write_report(study, tmp_path))
+
+
+def means_in_table(page) -> dict[str, str]:
+    return dict(zip(column(page, "run"), column(page, "loss"), strict=True))
+
+
+def means_in_python(study, **options) -> dict[str, str]:
+    groups = StudyView.of(study, ViewOptions(**options)).groups
+    return {
+        f"{row['model']}, {row['precision']}": f"{row['loss']:.4f} ± {row['loss_ci95']:.4f}"
+        for _, row in groups.iterrows()
+    }
+
+
+def test_the_table_has_the_means_of_the_terminal_and_on_demand_the_runs(page, study):
+    assert means_in_table(page) == means_in_python(study)
+    assert column(page, "runs") == ["3"] * 4
+    page.get_by_label("Show", exact=True).select_option("runs")
+    expect(page.locator("#table tbody tr")).to_have_count(12)
+    expect(page.locator(MARKS)).to_have_count(12)
+    expect(page.locator(BARS)).to_have_count(0)
+
+
+def test_a_selection_of_some_seeds_has_the_means_that_python_has_for_them(page, study):
+    page.get_by_label("Filter").fill("seed < 2")
+    expect(page.locator("#count")).to_have_text("4 of 4 settings selected; means over the selected runs")
+    assert means_in_table(page) == means_in_python(study, where="seed < 2")
+    page.get_by_label("Filter").fill("")
+    expect(page.locator("#count")).to_have_text("4 settings, 12 runs")
+    assert means_in_table(page) == means_in_python(study)
+
+
+def test_the_scatter_has_a_bar_for_each_mean_and_the_frontier_of_the_table(page):
+    expect(page.locator(MARKS)).to_have_count(4)
+    expect(page.locator(BARS)).to_have_count(4)  # the training time is the same for all seeds
+    expect(page.locator(FILLED)).to_have_count(column(page, "●").count("●"))
+    page.get_by_label("Cost", exact=True).select_option("wall_seconds")
+    expect(page.locator(BARS)).to_have_count(8)
+    expect(page.locator(FILLED)).to_have_count(column(page, "●").count("●"))
+    expect(page.locator("#table-notes")).to_contain_text("on the frontier of loss and wall time, by the means")
+
+
+def test_a_setting_opens_its_runs_and_a_run_its_details(page):
+    page.get_by_role("button", name="gpt_tiny, fp32").click()
+    expect(page.locator("#table tbody tr")).to_have_count(7)
+    expect(page.get_by_role("button", name="gpt_tiny, fp32")).to_have_attribute("aria-expanded", "true")
+    page.locator("#table tr.member button").first.click()
+    expect(page.locator("#detail")).to_be_visible()
+
+
+def test_a_time_that_was_measured_beside_other_work_has_its_mark(page):
+    assert all(re.match(r"~\d", text) for text in column(page, "training time"))
+    page.get_by_label("Show", exact=True).select_option("runs")
+    expect(page.locator("#table tbody tr")).to_have_count(12)
+    seeds, times = column(page, "seed"), column(page, "training time")
+    assert [time.startswith("~") for time in times] == [seed == "1" for seed in seeds]
+    expect(page.locator("#table-notes")).to_contain_text("~ measured while other work was on the device.")
+
+
+def test_hovering_names_the_setting(page):
+    page.locator(MARKS).first.hover()
+    expect(page.locator("#vg-tooltip-element")).to_contain_text("mean of")
