@@ -176,6 +176,7 @@ def report(
     under: Mapping[str, float] | None = None,
     group_by: str | None = None,
     charts: Iterable[str] = (),
+    width: str = "double",
     publish: Folder | None = None,
 ) -> "StudyReport":
     """Compare the runs of one or several sweeps, and write report.html, table.csv and table.parquet beside them.
@@ -194,17 +195,19 @@ def report(
         under: name the best run within these limits, as in `{"dollars": 2}`.
         group_by: expressions to take means by, as in "model,precision" [default: all axes but the seed].
         charts: also write the charts as files of these formats: "png", "svg", "pdf".
+        width: how wide these are: "single" (3.25 inches, a column of a paper) or "double" (6.75 inches).
         publish: also write a folder of this name for any web server; see docs/share.md.
 
     Raises UserError for a folder that holds no runs, for a wrong column, expression or format, and for a folder to
     publish in that holds something else.
     """
-    from lmexp.report.charts.export import check_formats
+    from lmexp.report.charts.export import check_formats, check_width
     from lmexp.report.options import ViewOptions
     from lmexp.report.view import StudyView
     from lmexp.study.report import write_report_files
 
     formats = check_formats(",".join(_listed(charts))) if charts else []
+    check_width(width)
     paths = _folders(folders, "report")
     study = load_study(paths, all_runs)
     options = ViewOptions(
@@ -215,7 +218,7 @@ def report(
         reach=dict(reach or {}),
         under=dict(under or {}),
     )
-    written = write_report_files(study, StudyView.of(study, options), paths, formats)
+    written = write_report_files(study, StudyView.of(study, options), paths, formats, width)
     if publish is None:
         return written
     from lmexp.study.publish import publish_study

@@ -24,6 +24,9 @@ class OutputOptions:
     charts: Annotated[
         str | None, typer.Option(metavar="FORMATS", help="Also write the charts to charts/, as png, svg or pdf.")
     ] = None
+    width: Annotated[
+        str, typer.Option(help="Width of the charts of --charts: single (3.25 inches, a column) or double (6.75).")
+    ] = "double"
     publish: Annotated[
         Path | None,
         typer.Option(
@@ -61,7 +64,7 @@ def report(
     if target.serve:
         serve_report(folders, choices, target.port, common.as_json)
     elif table_format is None:
-        show_report(folders, choices, common.as_json, target.charts, target.publish)
+        show_report(folders, choices, common.as_json, target.charts, target.publish, target.width)
     elif common.as_json or target.charts is not None:
         raise UserError("--format and --output write one table; they cannot be combined with --json or --charts")
     else:

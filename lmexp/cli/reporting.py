@@ -85,25 +85,28 @@ def show_report(
     as_json: bool = False,
     charts: str | None = None,
     publish: Path | None = None,
+    width: str = "double",
 ) -> None:
     """Write the files of a whole study, and print the chosen view of it.
 
     Args:
         charts: formats of charts to write as well, such as `png,pdf`.
         publish: folder for a publication of the study.
+        width: how wide the charts are, `single` or `double`.
     """
     from lmexp.analysis.table import load_study
-    from lmexp.report.charts.export import check_formats
+    from lmexp.report.charts.export import check_formats, check_width
     from lmexp.report.export.document import study_document
     from lmexp.report.terminal.study import print_study
     from lmexp.study.report import write_report_files
 
     formats = check_formats(charts) if charts is not None else []
+    check_width(width)
     choices = choices or ViewChoices()
     study = load_study(list(folders), choices.all_runs)
     view = choices.of(study)
     try:
-        report = write_report_files(study, view, folders, formats)
+        report = write_report_files(study, view, folders, formats, width)
     except OSError as problem:  # the outputs are somebody else's, or the disk is full: what is known is still printed
         report = None
         say(f"warning: the report's files could not be written: {message_of(problem)}")

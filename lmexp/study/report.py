@@ -99,11 +99,12 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def write_report_files(
-    study: Study, view: StudyView, folders: Sequence[Path], formats: Sequence[str] = ()
+    study: Study, view: StudyView, folders: Sequence[Path], formats: Sequence[str] = (), width: str = "double"
 ) -> StudyReport:
     """Write report.html and the tables of a whole study, and its charts in these formats; return them with the view.
 
-    They lie in the study's folder; of several, in a folder beside the first that has all their names.
+    They lie in the study's folder; of several, in a folder beside the first that has all their names. `width` is that
+    of the charts, `single` or `double` (charts/export.py).
     """
     from lmexp.report.charts.export import write_charts
     from lmexp.report.export.files import write_csv, write_parquet
@@ -115,5 +116,5 @@ def write_report_files(
     csv, parquet = folder / "table.csv", folder / "table.parquet"
     write_csv(study.table, csv)
     write_parquet(study.table, parquet)
-    charts = write_charts(study, folder / "charts", quality, cost, list(formats)) if formats else []
+    charts = write_charts(study, folder / "charts", quality, cost, list(formats), width) if formats else []
     return StudyReport(view, page, csv, parquet, tuple(charts))

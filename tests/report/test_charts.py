@@ -1,5 +1,6 @@
 """Charts as files: every chart in every format, in ink that paper takes, and no other format."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -55,3 +56,20 @@ def test_the_effects_are_those_of_the_findings(study):
 def test_another_format_is_a_wrong_input(formats):
     with pytest.raises(UserError, match="png, svg and pdf"):
         check_formats(formats)
+
+
+@pytest.mark.parametrize(("width", "inches"), [("single", 3.25), ("double", 6.75)])
+def test_a_figure_is_as_wide_as_a_column_or_the_text_and_its_text_has_7_to_9_points(study, tmp_path, width, inches):
+    files = write_charts(study, tmp_path, "loss", "train_seconds", ["svg"], width)
+    for file in files:
+        svg = file.read_text()
+        wide, view = re.search(r'width="([\d.]+)in" .*?viewBox="0 0 (\d+) ', svg).groups()
+        assert float(wide) == pytest.approx(inches, abs=0.01)
+        points = {float(size) * float(wide) * 72 / float(view) for size in re.findall(r'font-size="([\d.]+)px"', svg)}
+        assert min(points) >= 7 and max(points) <= 9
+        assert set(re.findall(r'font-family="([^"]*)"', svg)) == {"Tinos, 'Times New Roman', Times, serif"}
+
+
+def test_another_width_is_a_wrong_input(study, tmp_path):
+    with pytest.raises(UserError, match="Did you mean 'single'"):
+        write_charts(study, tmp_path, "loss", "train_seconds", ["svg"], "singel")

@@ -10,7 +10,7 @@ import numpy as np
 from lmexp.analysis.columns import axis_headings, value_text
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, lookup, styled
+from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, X_TITLE, Groups, lookup, styled
 from lmexp.report.charts.scatter import qualities
 from lmexp.report.values import as_script
 from lmexp.runs.columns import column, higher_is_better
@@ -131,9 +131,8 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
     down, across = axes[0], axes[1]
     cells = _mean_of_cells()
     heads = axis_headings(study.varied)
-    texts = {
-        name: {as_script(value): value_text(value) for value in study.table[name].dropna().unique()} for name in axes
-    }
+    values = {name: study.table[name].dropna().unique().tolist() for name in axes}
+    texts = {name: {as_script(value): value_text(value) for value in of_axis} for name, of_axis in values.items()}
     x = alt.X(
         "a:O",
         scale=alt.Scale(domain=alt.ExprRef(lookup("across", orders)), padding=0.02),
@@ -158,7 +157,8 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
         cells.mark_text(fontSize=12).encode(
             **words, color=alt.condition("datum.share > 0.55", alt.value("#10151a"), alt.value("#ffffff"))
         ),
-        alt.Chart(alt.InlineData(values=[{}])).mark_text(
+        alt.Chart(alt.InlineData(values=[{}]))
+        .mark_text(
             text=alt.ExprRef(lookup("across", heads)),
             x=alt.ExprRef("width"),
             y=alt.ExprRef("height + 34"),
@@ -166,7 +166,8 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
             fontSize=13,
             color=INK,
             clip=False,
-        ),
+        )
+        .properties(name=X_TITLE),
     ]
     means = lookup("quality", {name: f"mean {column(name).heading}" for name in ups})
     title = f"{means} + '; down: ' + {lookup('down', heads)}"

@@ -27,6 +27,8 @@ from lmexp.runs.columns import column
 ROWS, CURVES, PAIRS = "rows", "curves", "pairs"
 """The names of the data: one object a row; one object a curve, whose values are lists of equal length; one object a
 pair of runs that differ in one axis alone."""
+X_TITLE = "x_title"
+"""The name of the layer that `below` returns."""
 INK, PAPER = "currentColor", "Canvas"
 """Placeholders for the colours of text and background, which are replaced when a chart is shown."""
 DONE = "datum.state === 'done'"
@@ -168,14 +170,18 @@ def lookup(parameter: str, words: Mapping[str, Any]) -> str:
 def below(parameter: str, names: list[str], words: dict[str, str] | None = None) -> alt.Chart:
     """Return the title of the x axis as a text below it, because the titles of Vega-Lite cannot follow a choice."""
     words = words or {name: column(name).heading for name in names}
-    return alt.Chart(alt.InlineData(values=[{}])).mark_text(
-        text=alt.ExprRef(lookup(parameter, words)),
-        x=alt.ExprRef("width"),
-        y=alt.ExprRef("height + 38"),
-        align="right",
-        fontSize=13,
-        color=INK,
-        clip=False,
+    return (
+        alt.Chart(alt.InlineData(values=[{}]))
+        .mark_text(
+            text=alt.ExprRef(lookup(parameter, words)),
+            x=alt.ExprRef("width"),
+            y=alt.ExprRef("height + 38"),
+            align="right",
+            fontSize=13,
+            color=INK,
+            clip=False,
+        )
+        .properties(name=X_TITLE)
     )
 
 
