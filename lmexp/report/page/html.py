@@ -37,7 +37,18 @@ from lmexp.report.terminal.study import unfinished
 from lmexp.report.view import StudyView
 from lmexp.runs.columns import column
 
-SCRIPTS = ("data.js", "filter.js", "table.js", "narrow.js", "charts.js", "detail.js", "main.js", "print.js")
+SCRIPTS = (
+    "data.js",
+    "filter.js",
+    "table.js",
+    "narrow.js",
+    "charts.js",
+    "detail.js",
+    "compare.js",
+    "address.js",
+    "main.js",
+    "print.js",
+)
 """The files of the script, which are joined in this order into one module."""
 FILES = (
     "<code>table.csv</code> and <code>table.parquet</code> hold the same rows with every column. This file holds the "

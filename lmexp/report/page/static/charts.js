@@ -32,12 +32,15 @@ function dressed(name, figure, renderer) {
     for (const channel of ["color", "shape"]) if (layer.encoding?.[channel]?.legend) layer.encoding[channel].legend.title = legend;
     if (layer.encoding?.fill?.condition?.legend) layer.encoding.fill.condition.legend.title = legend;
     if (name !== "scatter") continue;
-    if (layer.encoding?.x?.scale) layer.encoding.x.scale.type = chosen.logx;
-    if (layer.encoding?.y?.scale) layer.encoding.y.scale.type = chosen.logy;
+    if (layer.encoding?.x?.scale) layer.encoding.x.scale = scaled(layer.encoding.x.scale, chosen.logx);
+    if (layer.encoding?.y?.scale) layer.encoding.y.scale = scaled(layer.encoding.y.scale, chosen.logy);
   }
   spec.datasets = { ...spec.datasets, ...dataOf(name) };
   return narrowed(name, spec, figure.clientWidth);
 }
+
+// A logarithmic scale has no zero to begin at.
+const scaled = ({ zero, ...scale }, type) => (type === "log" ? { ...scale, type } : { ...scale, zero, type });
 
 // The columns that each chart reads. Vega copies rows again and again, so a chart gets no other.
 const READS = {

@@ -10,7 +10,7 @@ function openDetail(i, from = null) {
   fillDetail();
   if (!detail.open) detail.showModal();
   byId("detail-name").focus();
-  remember(`#run=${encodeURIComponent(rows[i].run_id)}`);
+  remember();
 }
 
 function fillDetail() {
@@ -22,11 +22,12 @@ function fillDetail() {
   byId("previous").disabled = place <= 0;
   byId("next").disabled = place < 0 || place + 1 >= selected.length;
   const state = row.state === "done" ? [] : [element("p", [row.state, row.reason ? `: ${row.reason}` : ""].join(""), { className: "headline" })];
-  byId("detail-body").replaceChildren(...state, ...numbersOf(row), ...difference(row), ...answersOf(told), ...curveOf(row), ...logOf(told), ...commandOf(told));
+  byId("detail-body").replaceChildren(...state, pickButton(row), ...factsOf(row), ...difference(row), ...allSettingsOf(told), ...answersOf(told), ...curveOf(row), ...logOf(told), ...commandOf(told));
 }
 
-function numbersOf(row) {
-  const columns = page.columns.filter((column) => column.lead && column.numeric && row[column.name] !== null);
+function factsOf(row) {
+  const columns = page.columns.filter((column) => column.lead && !["frontier", "slug"].includes(column.name)
+    && (row[column.name] ?? null) !== null);
   return [element("dl", columns.flatMap((column) =>
     [element("dt", column.title), element("dd", `${text(row[column.name], column)} ${column.numeric ? column.unit : ""}`)]), { className: "facts" })];
 }
@@ -67,6 +68,15 @@ function difference(row) {
     "Only the swept values: this page holds the configs of the best, the frontier's and the failed runs.", { className: "note" })];
   return [element("h3", "Config, where it differs"),
     element("div", [element("label", "Baseline", { htmlFor: "baseline" }), choice], { className: "choices" }), shown, ...partly];
+}
+
+// Every setting of the run, numbers and texts, by its key.
+function allSettingsOf(told) {
+  const settings = Object.entries({ ...page.details.common, ...told?.config }).sort(([a], [b]) => (a < b ? -1 : 1));
+  if (!told || !settings.length) return [];
+  const folded = element("details", element("summary", `All ${settings.length} settings`), { className: "settings" });
+  folded.addEventListener("toggle", () => folded.append(tableOf(["setting", "value"], settings)), { once: true });
+  return [folded];
 }
 
 // ---- what it answered ----
@@ -139,16 +149,6 @@ function step(by) {
   if (place >= 0 && place < selected.length) openDetail(selected[place]);
 }
 
-function remember(hash) {
-  try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* a page without an address */ }
-}
-
-function followLink() {
-  const run = new URLSearchParams(location.hash.slice(1)).get("run");
-  const row = run && rows.findLast((known) => known.run_id === run);
-  if (row) openDetail(row.i);
-}
-
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));
 byId("close").addEventListener("click", () => detail.close());
@@ -162,6 +162,5 @@ detail.addEventListener("close", () => {
   const row = table.tBodies[0].querySelector(`tr[data-i="${at}"] button`); // the row may have moved
   (opener?.isConnected ? opener : row)?.focus();
   at = opener = null;
-  remember("");
+  remember();
 });
-window.addEventListener("hashchange", followLink);

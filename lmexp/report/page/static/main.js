@@ -26,6 +26,7 @@ function drawChoices() {
           changed();
         }
         bring(TOUCHES[name], ANEW);
+        remember();
       });
       return element("span", [element("label", LABELS[name], { htmlFor: select.id }), select], { className: "choice" });
     }));
@@ -103,10 +104,12 @@ async function takeNews(source) {
 }
 
 load(page);
+recall();
 select();
 drawChoices();
 drawColumnChoices();
 drawTable();
 drawAll().then(() => { document.documentElement.dataset.ready = "true"; });
-followLink();
+drawCompared();
+openRecalled();
 if (page.version) lookForNews();

@@ -23,6 +23,7 @@ function drawTable() {
   byId("count").value = counted();
   byId("clear").disabled = !isNarrowed();
   byId("table-notes").textContent = tableNotes();
+  remember();
 }
 
 function counted() {
