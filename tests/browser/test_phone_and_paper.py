@@ -50,7 +50,7 @@ def test_the_words_of_the_effects_stand_above_their_marks(phone):
 
 def test_the_parallel_lines_lie_below_each_other_and_stand_again_in_a_wide_window(phone):
     boxes = [
-        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).last.bounding_box()
+        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).first.bounding_box()
         for word in ("model", "loss")
     ]
     assert boxes[0]["x"] == pytest.approx(boxes[1]["x"], abs=2) and boxes[0]["y"] < boxes[1]["y"] - 200
@@ -58,7 +58,7 @@ def test_the_parallel_lines_lie_below_each_other_and_stand_again_in_a_wide_windo
     phone.set_viewport_size({"width": 1280, "height": 900})
     phone.wait_for_function("views.parallel !== old")
     boxes = [
-        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).last.bounding_box()
+        phone.locator("#parallel svg text", has_text=re.compile(f"^{word}$")).first.bounding_box()
         for word in ("model", "loss")
     ]
     assert boxes[0]["y"] == pytest.approx(boxes[1]["y"], abs=2) and boxes[0]["x"] < boxes[1]["x"] - 500
