@@ -239,6 +239,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 patch.setenv(name, value)
             import s3fs
 
+            s3fs.S3FileSystem.clear_instance_cache()  # one of an earlier server would keep its address
             s3fs.S3FileSystem().mkdir("bucket")
             yield "s3://bucket/studies"
     finally:
