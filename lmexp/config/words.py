@@ -4,10 +4,11 @@ A run directory holds a resolved config, not the command that made it. For each 
 differs least, and what still differs is set key by key.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmexp.config.flat import flat
 from lmexp.config.overrides import written
 from lmexp.config.paths import CONF, group_choices
 from lmexp.config.schema import RunConfig
@@ -32,7 +33,7 @@ def words_of(config: RunConfig, roots: Sequence[Path]) -> list[str]:
     `roots` are searched for choices in their order, as composing does.
     """
     wanted = config.model_dump(mode="json", by_alias=True)
-    changed = dict(_flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
+    changed = dict(flat(config.model_dump(mode="json", by_alias=True, exclude_defaults=True)))
     base = _read(next(file for root in roots if (file := root / CONF / "config.yaml").is_file()))
     usual = {group: choice for entry in base.pop("defaults") if entry != "_self_" for group, choice in entry.items()}
     words, given = [], {key: value for key, value in base.items() if key != "sweep"}
@@ -44,12 +45,12 @@ def words_of(config: RunConfig, roots: Sequence[Path]) -> list[str]:
             words += [f"{group}={nearest}"] if nearest != choice else []
             choice = nearest
         given[group] = _content(choice, choices)
-    have = dict(_flat(given))
+    have = dict(flat(given))
     for section, value in wanted.items():
         if isinstance(value, dict) and given.get(section, value) is None:  # a section that is absent by default
             words.append(f"{section}={written(_without_null(value))}")
             wanted = wanted | {section: None}
-    for key, value in _flat(wanted):
+    for key, value in flat(wanted):
         if key.split(".")[0] in ELSEWHERE:
             continue
         if key not in have:
@@ -69,19 +70,10 @@ def _is_filled_in(key: str, given: Any) -> bool:
 
 def _distance(content: Plain, wanted: Plain, name: str) -> tuple[int, int]:
     """Return how far a choice is from a section: keys that differ, then how few agree; a key left open is neither."""
-    flat, ours = dict(_flat(content)), dict(_flat(wanted))
-    told = {key: value for key, value in flat.items() if value not in (None, "???") and key != "name"}
+    ours = dict(flat(wanted))
+    told = {key: value for key, value in flat(content) if value not in (None, "???") and key != "name"}
     agree = sum(key in ours and _same(value, ours[key]) for key, value in told.items())
     return len(told) - agree, -agree - (name == wanted.get("name"))
-
-
-def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings under dotted keys; a list is a leaf, and so is an empty mapping."""
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _same(said: Any, value: Any) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmexp.config.flat import flat
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
@@ -19,7 +20,7 @@ def flat_config(run: RunDir) -> dict[str, Any]:
         return {}
     if not isinstance(config, dict):
         return {}
-    return _flat({key: value for key, value in config.items() if key not in LEFT_OUT})
+    return dict(flat({key: value for key, value in config.items() if key not in LEFT_OUT}))
 
 
 def distinguishing_keys(keys: Sequence[str], cells: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -40,13 +41,3 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return for each flat config the keys, with their values, that tell it from the others; empty for equal ones."""
     keys = distinguishing_keys(list(dict.fromkeys(key for config in configs for key in config)), configs)
     return [{key: config.get(key) for key in keys} for config in configs]
-
-
-def _flat(config: Mapping[Any, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = value
-    return flat

@@ -33,7 +33,7 @@ from lmexp.runs.columns import QUALITIES
 from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import Manifest, write_manifest
 from lmexp.runs.mirrors import wandb as wandb_mirror
-from lmexp.runs.mirrors.mirror import AXES, Copy, Mirror, Point, describe, flat_config, named
+from lmexp.runs.mirrors.mirror import AXES, Copy, Mirror, Point, describe, named
 from lmexp.runs.mirrors.open import check_logger, open_mirror
 
 KEY = "0123456789abcdef" * 3
@@ -195,7 +195,7 @@ def test_wandb_keeps_curve_config_and_record_offline(run: RunDir, capfd: pytest.
     )
     assert {name for name, metric in curves.items() if metric.summary.min} == {"val/loss", "val/perplexity"}
     assert (set(who.tags), who.job_type, who.notes) == ({"nano", "gpt", "causal_lm", "fp32"}, "train", "")
-    assert {name: found["config"][name] for name in flat_config(config)} == flat_config(config)
+    assert {name: found["config"][name] for name in describe(config, run).config} == describe(config, run).config
     known = {name: value for name, value in RECORD.items() if value is not None}
     assert {name: found["summary"].get(name) for name in known} == known
     assert "mfu" not in found["summary"]
@@ -427,7 +427,7 @@ def test_mlflow_keeps_curve_config_and_record_in_the_sweeps_folder(run: RunDir) 
     assert found.info.status == "FINISHED"
     assert found.data.tags["sweep"] == "sizes"
     assert found.data.tags["model"] == "nano"
-    assert found.data.params == {name: str(value) for name, value in flat_config(config).items()}
+    assert found.data.params == {name: str(value) for name, value in describe(config, run).config.items()}
     history = client.get_metric_history(found.info.run_id, "train/loss")
     assert [(point.step, point.value) for point in history] == [(64, 5.5), (128, 5.25)]
     assert history[1].timestamp - history[0].timestamp == pytest.approx(500, abs=1)
@@ -555,7 +555,7 @@ def test_trackio_keeps_curve_config_and_record_beside_the_sweeps(
     rows = {row["column"]: row["value"] for row in record["record"]["_value"]}
     assert (rows["loss"], rows["model"], "mfu" in rows) == ("4.75", "nano", False)
     [there] = trackio.Api().runs("study")
-    flat = {name: json.loads(json.dumps(value)) for name, value in flat_config(config).items()}
+    flat = {name: json.loads(json.dumps(value)) for name, value in describe(config, run).config.items()}
     assert {name: there.config[name] for name in flat} == flat
     assert (there.config["_Group"], there.config["about.question"]) == ("sizes", "Does size pay?")
 

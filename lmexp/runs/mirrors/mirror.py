@@ -9,13 +9,14 @@ outside. What they say of a run is the same and comes from here: `describe` for 
 curve, `files_of` for its files. Only rank 0 opens a mirror.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lmexp.config.failures import explain
+from lmexp.config.flat import flat
 from lmexp.config.schema import LoggerConfig, RunConfig
 from lmexp.errors import UserError
 from lmexp.messages import Say
@@ -77,13 +78,14 @@ def describe(config: RunConfig, run: RunDir) -> Description:
         sweep = read_manifest(run.path.parent)
     own = config.logger.tags if isinstance(config.logger, LoggerConfig) else []
     tags = [model.name, model.family, config.task.name, config.precision.name, *own]
+    settings = flat(config.model_dump(mode="json", by_alias=True))
     return Description(
         id=who.id,
         name=who.slug,
         sweep=who.sweep,
         question=sweep.question if sweep else None,
         tags=tuple(dict.fromkeys(tag for tag in tags if tag)),
-        config=flat_config(config),
+        config={key: value for key, value in settings if value not in (None, {})},
     )
 
 
@@ -192,19 +194,6 @@ class Mirror:
                 self.stopped = explain(error)
                 self._say(f"the {self._title} mirror stopped: {self.stopped}; the run goes on")
             return None
-
-
-def flat_config(config: RunConfig) -> dict[str, Any]:
-    """Return a config with dotted keys, without what is null."""
-
-    def leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                yield from leaves(value, f"{prefix}{key}.")
-            elif value is not None:
-                yield prefix + key, value
-
-    return dict(leaves(config.model_dump(mode="json", by_alias=True)))
 
 
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
