@@ -19,10 +19,10 @@ from lmexp.config.launchers import LocalLauncher
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError
 from lmexp.files import read_bytes, write_atomically, write_json
-from lmexp.report.page.details import without_secrets
 from lmexp.runs.directory import CURVE, SCORES, RunDir, read_scores, runs_in
 from lmexp.runs.forecasts import FOLDER, read_forecasts
 from lmexp.runs.manifest import Manifest, read_manifest, write_manifest
+from lmexp.runs.redact import without_secrets
 from lmexp.runs.state import State
 
 PRIVATE_COLUMNS = ("host",)

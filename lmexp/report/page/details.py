@@ -7,7 +7,6 @@ is replaced in both. At most MAX_DETAILS runs have details: those on the frontie
 
 import json
 import os
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,13 @@ from lmexp.report.page.answers import answers
 from lmexp.runs.columns import higher_is_better
 from lmexp.runs.differences import flat_config
 from lmexp.runs.directory import RunDir
+from lmexp.runs.redact import without_secrets
 from lmexp.units import printable
 
 MAX_DETAILS = 300
 """Runs whose details are in the page."""
 LOG_LINES, LOG_CHARACTERS, LOG_BYTES = 40, 4000, 65_536
 """The end of a log: its lines, its characters, and the bytes that are read from the disk."""
-SECRETS = (
-    re.compile(r"(?<=//)[^/\s:@]+:[^/\s@]+(?=@)"),  # http://me:secret@host
-    re.compile(r"(?i)(?<=bearer )\S+"),
-    re.compile(
-        r"(?i)\b\w*(?:api_?key|password|passwd|secret|auth_?token|access_?token|hf_token)\w*[\"']?\s*[=:]\s*\S+"
-    ),
-    re.compile(r"(?i)--?(?:api-?key|password|passwd|secret|token|auth-?token|access-?token)[ =]\S+"),  # --password x
-    re.compile(r"\b(?:hf|gh[opsru]|github_pat|glpat|sk|pk|wandb_v1|xox[a-z])[_-][A-Za-z0-9_-]{16,}"),
-    re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),  # Amazon
-    re.compile(r"\bAIza[A-Za-z0-9_-]{35}"),  # Google
-    re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),  # JSON web tokens
-    # A private key, all its lines; its beginning or its end may be outside the text.
-    re.compile(r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"),
-    re.compile(r"(?s)\A.*-----END [A-Z ]*PRIVATE KEY-----"),
-)
 
 
 def details(study: Study, quality: str, cost: str, here: Path | None = None) -> dict[str, Any]:
@@ -111,10 +96,3 @@ def _command(run: RunDir, here: Path) -> str:
     path = run.path.relative_to(here) if run.path.is_relative_to(here) else run.path
     again = shlex.quote(f"again/{run.name}")
     return f"mkdir -p {again} && cp {shlex.quote(str(path / 'config.yaml'))} {again}/ && python -m lmexp.worker {again}"
-
-
-def without_secrets(text: str) -> str:
-    """Return a text in which everything that looks like a password or a key is replaced."""
-    for pattern in SECRETS:
-        text = pattern.sub("[left out]", text)
-    return text

@@ -5,13 +5,13 @@ package wandb-workspaces.
 """
 
 import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
 from lmexp.config.schema import LoggerConfig
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
+from lmexp.runs.mirrors.wandb import import_wandb
 
 VIEW = "wandb-view.json"
 """In the folder of a sweep."""
@@ -40,8 +40,17 @@ def save_view(file: Path) -> str:
         return str(view["saved_at"])
     if not importlib.util.find_spec("wandb_workspaces"):
         raise UserError("to save a view in W&B needs the package wandb-workspaces: pip install 'lmexp[wandb-view]'")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
+    wandb = import_wandb()
+    try:
+        address = _save(view, view["entity"] or wandb.Api().default_entity)
+    finally:
+        wandb.teardown()  # what it has read of the environment is not for runs that are opened later
+    write_json(file, view | {"saved_at": address})
+    return address
+
+
+def _save(view: dict[str, Any], entity: Any) -> str:
+    """Save a view in W&B, and return its address."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -52,7 +61,7 @@ def save_view(file: Path) -> str:
     ]
     workspace = ws.Workspace(
         name=view["name"],
-        entity=str(view["entity"] or wandb.Api().default_entity),
+        entity=str(entity),
         project=view["project"],
         sections=[
             ws.Section(name="Curves", panels=curves, is_open=True),
@@ -63,9 +72,7 @@ def save_view(file: Path) -> str:
             pinned_columns=[f"summary:{name}" for name in view["columns"]],
         ),
     )
-    address = str(workspace.save().url)
-    write_json(file, view | {"saved_at": address})
-    return address
+    return str(workspace.save().url)
 
 
 def _saved_at(file: Path, view: dict[str, Any]) -> str | None:

@@ -34,6 +34,18 @@ def agents_run() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
+def import_wandb() -> Any:
+    """Import W&B so that it prints nothing, asks for no key in a terminal, and reports none of its errors.
+
+    It reads this from the environment, at import. What the user has set there stays.
+    """
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
 class WandbCopy(Copy):
     """A W&B run, offline unless asked for online; online falls back to offline.
 
@@ -50,9 +62,6 @@ class WandbCopy(Copy):
             is_live: whether this process trains the run now. If it does, W&B samples the machine and collects what is
                 printed from now on. If not, the machine of today says nothing about the run, and log.txt has its lines.
         """
-        # Before the import, which reads them. Left to the user where the user has set them.
-        os.environ.setdefault("WANDB_SILENT", "true")  # also keeps it from asking for a key in a terminal
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         assert isinstance(config.logger, LoggerConfig), "an outside logger has a class of its own"
         self._logger, self._folder, self._is_live = config.logger, run.path, is_live
         self._description = describe(config, run)
@@ -75,20 +84,19 @@ class WandbCopy(Copy):
             self._run.write_logs(run.read_log())
 
     def _open(self, mode: str) -> Any:
-        import wandb
-
+        wandb = import_wandb()
         shutil.rmtree(self._folder / "wandb", ignore_errors=True)
         about = self._description
         own = {"project": self._logger.project, "entity": self._logger.entity, "group": about.sweep, "id": about.id}
         return wandb.init(
-            mode=mode,  # type: ignore[arg-type]
+            mode=mode,
             dir=self._folder,
             name=about.name,
             config=about.config,
             tags=[tag[:TAG_LENGTH] for tag in about.tags],
             notes=about.question,
             job_type=about.job_type,
-            **({} if agents_run() else own),  # type: ignore[arg-type]
+            **({} if agents_run() else own),
             settings=_settings(
                 # "wrap" sees what Python prints, and leaves the file descriptors, which are the run's log, alone.
                 console="wrap" if self._is_live and self._logger.console else "off",
@@ -102,9 +110,7 @@ class WandbCopy(Copy):
 
     def _end_service(self) -> None:
         """End the process that writes and uploads: until then it holds the run's id, and may yet write."""
-        import wandb
-
-        wandb.teardown()
+        import_wandb().teardown()
 
     def log(self, point: Point) -> None:
         values = {name: value for name, value in point.items() if name != "step"}
@@ -131,10 +137,7 @@ def add_wandb_page(logger: LoggerConfig, folder: Path, page: File) -> str:
 
     The run bears the sweep's name, so that a further page is a new version in the same run. Raises what W&B raises.
     """
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
+    wandb = import_wandb()
     shutil.rmtree(folder / "wandb", ignore_errors=True)
     run = wandb.init(
         mode=logger.mode,
@@ -156,8 +159,7 @@ def add_wandb_page(logger: LoggerConfig, folder: Path, page: File) -> str:
 
 
 def _log_artifact(run: Any, file: File, metadata: dict[str, float]) -> None:
-    import wandb
-
+    wandb = import_wandb()
     artifact = wandb.Artifact(file.name, type=file.kind, metadata=metadata)
     # Not copied to W&B's cache in the user's home: it is read where it is, at the end of the run or by `wandb sync`.
     add = artifact.add_dir if file.path.is_dir() else artifact.add_file
@@ -166,9 +168,7 @@ def _log_artifact(run: Any, file: File, metadata: dict[str, float]) -> None:
 
 
 def _settings(**of_run: Any) -> Any:
-    import wandb
-
-    return wandb.Settings(
+    return import_wandb().Settings(
         silent=True,
         init_timeout=CONNECT_SECONDS,
         finish_timeout=UPLOAD_SECONDS,
