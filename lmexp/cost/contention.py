@@ -11,7 +11,7 @@ MAX_WAIT_FRACTION = 0.1
 """A run that waited for its cores for a larger share of its time is marked: its speeds are too low."""
 SAMPLE_SECONDS = 0.5
 MIN_BUSY_CORES = 0.25
-"""If other programs use less of a core, work is hardly slower."""
+"""Other programs that use less of a core than this hardly slow the work down."""
 
 
 class CpuWait:
@@ -59,18 +59,18 @@ def cores_of_others(seconds: float = SAMPLE_SECONDS) -> float:
     return max(0.0, sum(busy[core] for core in allowed if core < len(busy)) / 100 - own)
 
 
-def busy_warning(threads: int, at_once: int, cores: int, setting: str, mark: str = "") -> str | None:
-    """Return a warning if work on the CPU would have to share its cores; None if the cores suffice.
+def busy_warning(threads: int, at_once: int, cores: int, setting: str, note: str = "") -> str | None:
+    """Return a warning if work on the CPU would have to share its cores; None if there are enough cores.
 
-    Other programs must have been busy twice in a row: the end of a short one is no reason to warn. Fewer threads are
-    suggested where they are known to be faster: a step waits for its slowest thread (docs/performance.md, Threads).
+    Other programs must be busy in two samples in a row, because one that is about to end is no reason to warn. The
+    warning suggests fewer threads if they are faster: a step waits for its slowest thread (docs/performance.md).
 
     Args:
-        threads: threads of each run.
-        at_once: runs side by side.
-        cores: cores that this process may use.
-        setting: what sets the threads, such as `launcher.threads`.
-        mark: what is said of the speeds besides that they will be too low.
+        threads: number of threads of each run.
+        at_once: number of runs that train at the same time.
+        cores: number of cores that this process may use.
+        setting: key or environment variable that sets the number of threads, such as `launcher.threads`.
+        note: text that follows "the speeds will be too low", such as how tables mark these speeds.
     """
     needed = threads * at_once
     others = cores_of_others()
@@ -79,7 +79,7 @@ def busy_warning(threads: int, at_once: int, cores: int, setting: str, mark: str
     if others >= MIN_BUSY_CORES and others + needed > cores:
         fewer = max(1, int(cores - others + MIN_BUSY_CORES) // at_once)
         faster = f"; beside them, {setting}={fewer} is faster" if fewer < threads else ""
-        return f"warning: other programs use {others:.1f} of {cores} cores, so the speeds will be too low{mark}{faster}"
+        return f"warning: other programs use {others:.1f} of {cores} cores, so the speeds will be too low{note}{faster}"
     if needed > cores and threads > 1:
         what = f"a run of {threads} threads has" if at_once == 1 else f"{at_once} runs of {threads} threads have"
         return f"warning: {what} only {cores} cores; {setting}={max(1, cores // at_once)} is faster"

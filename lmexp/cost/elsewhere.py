@@ -22,11 +22,11 @@ DEFAULT_MFU = 0.4
 """Llama 3 405B was trained at an MFU of 0.38 to 0.43 in bf16 on up to 16,384 H100s (Llama Team 2024, table 4). lmexp
 trained GPT-2 small at 0.43 and a Llama of 1B parameters at 0.55 on one H200, compiled, in bf16 (docs/gpu.md)."""
 MIN_PARAMS = 100_000_000
-"""Smaller models than those keep a GPU less busy than DEFAULT_MFU."""
+"""Models with fewer parameters than this reach a lower MFU than DEFAULT_MFU."""
 NODE = 8
-"""Devices of a node, in the overrides for a run on many of them."""
+"""Devices of a node, in the overrides that are suggested for a run on several nodes."""
 MAX_DEVICES = 1024
-"""The most devices that are tried for a run that does not fit."""
+"""The largest number of devices that is tried for a run that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class HardwareElsewhere:
 
     @property
     def device(self) -> Device:
-        """One of the devices, as far as the table knows it."""
+        """One of the devices, with what the hardware table has of it."""
         hardware = self.hardware
         assert hardware.memory_gb is not None, "hardware_elsewhere refuses hardware of unknown memory"
         return Device("cuda", hardware.name, self.count, hardware.memory_gb, None, True, elsewhere=True)
@@ -73,18 +73,18 @@ class HardwareElsewhere:
 
 @dataclass(frozen=True)
 class AssumedSpeed:
-    """What a step would take; stands in a plan where a probe would be."""
+    """The time of a step under the assumed MFU; a plan has it in place of a probe."""
 
     step_seconds: float
     joules_per_step: None = None
     energy_source: None = None
 
     def seconds(self, steps: int) -> float:
-        """Return the training seconds of so many steps."""
+        """Return the training seconds of this many steps."""
         return steps * self.step_seconds
 
     def steps_in(self, seconds: float) -> int:
-        """Return how many steps fit into so many training seconds; at least one."""
+        """Return how many steps fit into this many training seconds; at least one."""
         return max(1, round(seconds / self.step_seconds))
 
 
@@ -93,11 +93,11 @@ class Fit:
     """Whether a run fits into the memory of its devices."""
 
     fits: bool
-    """As its config says."""
+    """Whether the run fits with its config as it is."""
     devices: int | None
-    """How many devices it needs; None if it fits on no power of two, up to MAX_DEVICES, that divides its batch."""
+    """How many devices the run needs; None if it fits on none of 2, 4, 8, ... MAX_DEVICES that divide its batch."""
     overrides: tuple[str, ...] = ()
-    """What makes it fit, if it does not as it is."""
+    """The overrides with which the run fits; empty if it needs none, or if none help."""
 
 
 def hardware_elsewhere(
@@ -125,10 +125,10 @@ def hardware_elsewhere(
 
 
 def fit(config: RunConfig, memory_gb: float) -> Fit:
-    """Return whether a run fits on GPUs of so much memory, and else the smallest change with which it does.
+    """Return whether a run fits on GPUs with `memory_gb` each, and if not, the smallest change that makes it fit.
 
-    Smaller micro-batches come first, then FSDP on 2, 4, 8, ... devices, and last FSDP with activation checkpointing.
-    A tenth of the memory is spared, as `batch.micro=auto` does.
+    Smaller micro-batches are tried first, then FSDP on 2, 4, 8, ... devices, then FSDP with activation checkpointing.
+    A tenth of the memory is kept free, as `batch.micro=auto` does.
     """
     room = (1 - SPARE["cuda"]) * memory_gb * 1e9
 
@@ -149,7 +149,7 @@ def fit(config: RunConfig, memory_gb: float) -> Fit:
 
 
 def _changes(config: RunConfig) -> Iterator[tuple[int, RunConfig, tuple[str, ...]]]:
-    """Yield configs that take less memory on each device: how many devices, the config, and its overrides."""
+    """Yield the number of devices, the config and its overrides for each change that saves memory on a device."""
     batch = config.batch.model_copy(update={"micro": "auto"})
     smaller = () if config.batch.micro == "auto" else ("batch.micro=auto",)
     if smaller:

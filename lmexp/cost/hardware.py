@@ -33,12 +33,12 @@ def known_hardware(roots: Sequence[Path] | None = None) -> dict[str, HardwareCon
 
 
 def hardware_named(name: str, roots: Sequence[Path] | None = None) -> HardwareConfig:
-    """Return the hardware file of a name. Raises UserError, with the names most like it, if there is none."""
+    """Return the hardware file of a name. Raises UserError, with similar names, if there is none."""
     known = {key: value for key, value in known_hardware(roots).items() if key not in (AUTO, MEASURED)}
     if name in known:
         return known[name]
-    with_it = [key for key in known if name and name.lower() in key]
-    similar = f" Did you mean {', '.join(with_it)}?" if with_it else nearest(name.lower(), known)
+    containing = [key for key in known if name and name.lower() in key]
+    similar = f" Did you mean {', '.join(containing)}?" if containing else nearest(name.lower(), known)
     raise UserError(f"there is no hardware '{name}'.{similar} `lmexp list hardware` shows them")
 
 
@@ -55,7 +55,7 @@ def hardware_of(config: HardwareConfig, device: Device, roots: Sequence[Path] | 
 
 
 def with_given(described: HardwareConfig, config: HardwareConfig) -> HardwareConfig:
-    """Return a description with the values that a config sets besides; these have the config as their source."""
+    """Return a description with the values that a config sets itself; their source is then the config."""
     given = {key: value for key, value in config if key != "name" and value not in (None, [], {})}
     for value, source in (("peak_flops", "peak_source"), ("dollars_per_hour", "price_source")):
         if value in given:

@@ -1,4 +1,4 @@
-"""Which devices the runs of a sweep would get, and when, if each took a known time: what the queue does, without it."""
+"""A simulation of the queue: which devices each run of a sweep would get, and when, if the time of each is known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ from lmexp.resolve.planned import PlannedRun
 
 @dataclass(frozen=True)
 class Placed:
-    """Where and when a run would train."""
+    """The devices on which a run would train, and when."""
 
     run: str
-    """Its identity."""
+    """The identity of the run."""
     devices: tuple[str, ...]
-    """Names for CUDA_VISIBLE_DEVICES; on a cluster the scheduler chooses them, and these are only examples."""
+    """Indices for CUDA_VISIBLE_DEVICES; on a cluster the scheduler chooses them, and these are only examples."""
     starts: float
     """Seconds since the sweep began."""
     ends: float
 
 
 def place_runs(runs: Sequence[PlannedRun], seconds: Sequence[float], device: Device) -> list[Placed]:
-    """Return the place of each run, in the order of the runs.
+    """Return the devices and times of each run, in the order of `runs`.
 
-    As in the queue, runs start in their order as soon as there is room, and one that needs another's weights after it.
-    `seconds` are those of each run. No run may take more devices than `device.count`.
+    As in the queue, runs start in their order as soon as there is room, and a run that needs another run's weights
+    starts after that one. `seconds` has the duration of each run. No run may take more devices than `device.count`.
     """
     places, now = Places(device), 0.0
     waiting, names = list(range(len(runs))), {planned.identity for planned in runs}
@@ -53,18 +53,18 @@ def place_runs(runs: Sequence[PlannedRun], seconds: Sequence[float], device: Dev
     return [placed[i] for i in range(len(runs))]
 
 
-def most_at_a_time(placed: Sequence[Placed]) -> tuple[int, int]:
-    """Return how many runs train at a time at most, and how many devices are in use at a time at most."""
+def max_at_once(placed: Sequence[Placed]) -> tuple[int, int]:
+    """Return the largest number of runs that train at the same time, and of devices in use at the same time."""
     runs = devices = 0
     for start in {one.starts for one in placed}:
-        there = [one for one in placed if one.starts <= start < one.ends]
-        runs = max(runs, len(there))
-        devices = max(devices, len({device for one in there for device in one.devices}))
+        running = [one for one in placed if one.starts <= start < one.ends]
+        runs = max(runs, len(running))
+        devices = max(devices, len({device for one in running for device in one.devices}))
     return runs, devices
 
 
 def _local(config: RunConfig) -> RunConfig:
-    """Return a config whose runs get their devices as on one machine; a scheduler with so many free does the same."""
+    """Return a config for the local launcher: a scheduler with enough free devices places runs in the same way."""
     if isinstance(config.launcher, LocalLauncher):
         return config
     share = devices_of(config)

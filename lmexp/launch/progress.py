@@ -15,14 +15,14 @@ from lmexp.units import duration, si
 LOOK_SECONDS = 0.5
 """How often the states of the running runs are read for the live lines of a terminal."""
 MAX_LINES = 8
-"""Without a terminal, this many runs have a line of their own each time."""
+"""Without a terminal, at most this many runs have a line of their own each time."""
 
 
 class SweepProgress:
-    """Prints a line for each run that ends, and how far the runs under way are.
+    """Prints a line for each run that ends, and the progress of the runs under way.
 
-    On a terminal, each of these has a live line. Without one, as in CI, under nohup and in a job of Slurm, a few plain
-    lines are printed at least every 30 seconds.
+    On a terminal, each run under way has a live line. Without one, as in CI, under nohup and in a job of Slurm, a few
+    plain lines are printed at least every 30 seconds.
     """
 
     def __init__(self, console: Terminal, sweep: Sweep) -> None:
@@ -86,7 +86,7 @@ class SweepProgress:
         self.console.print_line(f"{planned.run.name} is started again: {why}")
 
     def waiting(self, running: Sequence[PlannedRun]) -> None:
-        """Show how far the runs under way are, each time that the interval is over."""
+        """Show the progress of the runs under way, once in each interval."""
         if time.monotonic() - self._looked < self._every:
             return
         self._looked = time.monotonic()
@@ -100,7 +100,7 @@ class SweepProgress:
             return
         for planned, state in states[:MAX_LINES]:
             since_start = time.monotonic() - self._started[planned.run.name]
-            self.console.print_line(f"{planned.run.name}  {_how_far(planned, state, since_start)}")
+            self.console.print_line(f"{planned.run.name}  {_progress_of(planned, state, since_start)}")
         if len(states) > MAX_LINES:
             self.console.print_line(f"and {len(states) - MAX_LINES} more runs under way")
         if len(states) != 1 or self.total > 1:
@@ -146,8 +146,8 @@ def _running(planned: PlannedRun, state: State) -> str:
     return f"  {planned.run.name}  {share:.0%}{loss}"
 
 
-def _how_far(planned: PlannedRun, state: State, since_start: float) -> str:
-    """Return what a run does now, and how far it is; `since_start` are the seconds since it was started."""
+def _progress_of(planned: PlannedRun, state: State, since_start: float) -> str:
+    """Return what a run does now, and its progress; `since_start` is the number of seconds since its start."""
     if state.state == "queued":
         waits = f"waits in its scheduler's queue as {state.job}" if state.job else "is starting"
         return f"{waits}, {duration(since_start)}"

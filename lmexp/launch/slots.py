@@ -69,8 +69,8 @@ def busy_warning(runs: Sequence[PlannedRun]) -> str | None:
     if not needed:
         return None
     at_once, threads = max(needed, key=math.prod)
-    mark = " (tables mark them with ~ if a run waited for its cores)"
-    return contention.busy_warning(threads, at_once, cores(), "launcher.threads", mark)
+    note = " (tables mark them with ~ if a run waited for its cores)"
+    return contention.busy_warning(threads, at_once, cores(), "launcher.threads", note)
 
 
 def _launcher(config: RunConfig) -> LocalLauncher:
@@ -118,7 +118,8 @@ class Places:
 def visible_devices(device: Device) -> list[str]:
     """Return the GPUs that this process may use: indices, or the names in its environment (GPU-..., MIG-...).
 
-    As in CUDA, a negative index hides itself and all that follow it. Devices that are not here have all their indices.
+    As in CUDA, a negative index hides itself and all that follow it. If the devices are not on this machine, all their
+    indices are returned.
     """
     outer = None if device.elsewhere else os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is None:

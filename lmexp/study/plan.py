@@ -11,7 +11,7 @@ from lmexp.config.checks import device_share
 from lmexp.config.launchers import AUTO
 from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.errors import UserError
-from lmexp.launch.placement import Placed, most_at_a_time, place_runs
+from lmexp.launch.placement import Placed, max_at_once, place_runs
 from lmexp.launch.probe import known_probes, measure, shape
 from lmexp.launch.processes import warm_up
 from lmexp.launch.sharing import Sharing, best_sharing, is_auto, settle_sharing
@@ -156,7 +156,7 @@ def _plan_elsewhere(resolved: Sweep, elsewhere: HardwareElsewhere) -> SweepPlan:
 def _assumed(resolved: Sweep, elsewhere: HardwareElsewhere, placed: Sequence[Placed]) -> Row:
     """Return what the hours and dollars of a plan for other hardware rest on."""
     configs = [planned.config for planned in resolved.examples]
-    at_a_time, in_use = most_at_a_time(placed)
+    at_a_time, in_use = max_at_once(placed)
     return {
         "hardware": elsewhere.hardware.name,
         "devices": elsewhere.count,

@@ -12,7 +12,7 @@ from lmexp.cost.elsewhere import HardwareElsewhere, fit, hardware_elsewhere
 from lmexp.cost.horizon import horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
-from lmexp.launch.placement import most_at_a_time, place_runs
+from lmexp.launch.placement import max_at_once, place_runs
 from lmexp.planning.plan import CostedRun, plan
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import RunDir
@@ -109,7 +109,7 @@ def test_four_runs_on_four_gpus_train_side_by_side_whatever_is_visible_here(
     placed = place_runs(runs, [4.0, 1.0, 3.0, 3.0, 2.0], hardware.device)
     assert [one.devices for one in placed] == [("0",), ("1",), ("2",), ("3",), ("1",)]
     assert [(one.starts, one.ends) for one in placed][-1] == (1.0, 3.0) and max(one.ends for one in placed) == 4.0
-    assert most_at_a_time(placed) == (4, 4)
+    assert max_at_once(placed) == (4, 4)
 
 
 def test_runs_of_four_gpus_take_turns_on_eight(config: Config):
