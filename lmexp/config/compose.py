@@ -315,7 +315,18 @@ class Composer:
             hint = f" It is set by {ELSEWHERE[key]}."
         if key == "launcher.devices_per_run":
             hint = " Only launcher=local has it: on a cluster, the scheduler says where runs train."
-        return f"{self.place(key)}{key} is not a key of the config.{hint}"
+        return f"{self.place(key)}{key} is not a key of the config.{hint}{self._hint_of_file(key)}"
+
+    def _hint_of_file(self, key: str) -> str:
+        """Return how to drop a key that the sweep file sets and that a choice on the command line lacks, or nothing."""
+        words = {word.key_or_group: word.input_line for word in parse_overrides(self.words)}
+        choice = next((line for group, line in words.items() if key.startswith(f"{group}.")), None)
+        if self.sweep_file is None or choice is None or key in words:
+            return ""
+        line = line_of(self.sweep_file, key.split("."))
+        if line is None:
+            return ""
+        return f" {shown(self.sweep_file)}:{line} sets it, and {choice} has no such key: add '~{key}' to drop it."
 
     def place(self, key: str) -> str:
         """Return `sweeps/demo.yaml:7: ` when the sweep file names `key`, else nothing: it was a word."""

@@ -146,6 +146,17 @@ def test_a_mistake_in_a_sweep_file_names_the_file(tmp_path: Path):
         Composer(ROOTS, file)
 
 
+def test_a_key_of_the_sweep_file_that_the_chosen_group_lacks_is_named_with_the_word_that_drops_it(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("sweep: {}\ntokenizer: {vocab_size: 300}\n")
+    with pytest.raises(UserError, match=r"mine\.yaml:2 sets it, and tokenizer=byte has no .* '~tokenizer\.vocab_size'"):
+        Composer(ROOTS, file, ["tokenizer=byte"]).config({})
+    dropped = Composer(ROOTS, file, ["tokenizer=byte", "~tokenizer.vocab_size"]).config({})
+    assert dropped.tokenizer == compose("tokenizer=byte").tokenizer
+    with pytest.raises(UserError, match=r"config\.$"):  # the words set it, so dropping the file's is no help
+        Composer(ROOTS, file, ["tokenizer=byte", "tokenizer.vocab_size=9"]).config({})
+
+
 def test_of_words_that_set_one_key_the_last_counts_however_it_is_written():
     for words, layers in {
         ("model.n_layers=1", "++model.n_layers=3"): 3,
