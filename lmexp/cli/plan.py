@@ -68,7 +68,7 @@ class HardwareOptions:
         typer.Option(
             "--on",
             metavar="HARDWARE",
-            help="Plan for hardware that is not here (`lmexp list hardware`): whether each run fits, and its hours and "
+            help="Plan for hardware that is not here (`lmexp list hardware`): whether each run fits, and its time and "
             "dollars, from an assumed MFU.",
         ),
     ] = None

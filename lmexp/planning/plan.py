@@ -33,7 +33,7 @@ PLAN_COLUMNS_ELSEWHERE = {key: title for key, title in PLAN_COLUMNS.items() if k
     "peak_memory_gb": "memory\n/device",
     "fits": "fits",
     "gpus": "GPUs",
-    "train_hours": "hours\nassumed",
+    "train_hours": "time\nassumed",
     "energy_kwh": "kWh\nassumed",
     "dollars": "dollars\nassumed",
 }

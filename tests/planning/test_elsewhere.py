@@ -1,9 +1,12 @@
 """A plan for hardware that is not here: hours from an assumed MFU, memory, and which GPU each run gets."""
 
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lmexp.config.compose import Composer
 from lmexp.config.paths import shipped_root
@@ -14,6 +17,7 @@ from lmexp.cost.memory import estimate_memory
 from lmexp.errors import UserError
 from lmexp.launch.placement import max_at_once, place_runs
 from lmexp.planning.plan import CostedRun, plan
+from lmexp.report.terminal.plan import print_plan
 from lmexp.resolve.planned import PlannedRun
 from lmexp.runs.directory import RunDir
 
@@ -45,6 +49,16 @@ def test_hours_and_dollars_are_flops_over_devices_peak_and_mfu(config: Config, p
     assert row["train_hours"] == row["train_seconds"] / 3600
     assert row["dollars"] == pytest.approx(3.9492 * 8 * row["train_hours"])
     assert row["time_source"] == row["energy_source"] == "assumed"
+
+
+def test_a_tiny_run_has_no_number_with_an_exponent_in_its_plan(config: Config):
+    hardware = there()
+    row = row_of(on(config("model.vocab_size=257"), hardware), hardware)
+    assert row["train_hours"] < 1e-6 and row["dollars"] < 1e-4
+    console = Console(width=200, file=io.StringIO())
+    print_plan([row], console)
+    shown = console.file.getvalue()
+    assert "<1 s" in shown and "<0.0001" in shown and not re.search(r"\de-\d", shown)
 
 
 def test_a_model_that_is_too_large_is_told_with_the_devices_that_it_needs():

@@ -56,8 +56,9 @@ def _sums(total: Row) -> list[str]:
     if total["tokens"] is not None:
         said.append(f"{si(total['tokens'])} tokens, {si(total['train_flops'])} FLOPs")
     if total["train_seconds"] is not None:
-        said.append(f"{duration(total['train_seconds'])} of training steps")
-    said += [f"{total[key]:.3g} {unit}" for key, unit in (("energy_kwh", "kWh"), ("dollars", "dollars")) if total[key]]
+        said.append(f"{_time(total['train_seconds'])} of training steps")
+    units = {"energy_kwh": "kWh", "dollars": "dollars"}
+    said += [f"{_amount(total[key])} {unit}" for key, unit in units.items() if total[key]]
     return said
 
 
@@ -124,11 +125,24 @@ def _figure(key: str, value: Any) -> str:
         return _span(value)
     if key == "steps":
         return f"{value:,}"
-    if key in ("train_hours", "energy_kwh", "dollars", "lr_by_rule"):
+    if key == "train_hours":
+        return _time(3600 * value)
+    if key in ("energy_kwh", "dollars"):
+        return _amount(value)
+    if key == "lr_by_rule":
         return f"{value:.3g}"
     if key == "train_seconds":
         return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
     return f"{si(value * 1e9)}B" if key.endswith("_gb") else si(value)
+
+
+def _time(seconds: float) -> str:
+    return "<1 s" if 0 < seconds < 1 else duration(seconds)
+
+
+def _amount(value: float) -> str:
+    """Return kWh or dollars with three digits. Amounts that would need an exponent are too small to matter."""
+    return "<0.0001" if 0 < value < 1e-4 else f"{value:.3g}"
 
 
 def _span(gpus: Sequence[str]) -> str:
@@ -146,7 +160,7 @@ def print_assumptions(assumed: Row, rows: Sequence[Row], console: Console) -> No
     if assumed["clock_seconds"] is not None:
         together = assumed["runs_at_a_time"]
         at_a_time = f", {together} run{'s' if together > 1 else ''} at a time" if len(rows) > 1 else ""
-        console.print(f"On {there}{at_a_time}: {duration(assumed['clock_seconds'])} on the clock, assumed.")
+        console.print(f"On {there}{at_a_time}: {_time(assumed['clock_seconds'])} on the clock, assumed.")
         if assumed["devices_in_use"] < devices:
             idle = devices - assumed["devices_in_use"]
             console.print(
