@@ -347,7 +347,7 @@ class RunDir:
             flush_to_disk(self.path / CURVE, self.path)
 
     def read_log(self) -> str:
-        """Return what the run has printed so far; nothing if there is no log, or no file in its place."""
+        """Return what the run has printed so far; empty if log.txt is missing or is no regular file."""
         try:
             with open_regular(self.log) as file:
                 return file.read().decode(errors="replace")

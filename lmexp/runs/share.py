@@ -4,11 +4,11 @@
     SWEEP/runs/NAME/SHA256.json   a run: which files it has; written last, and named by the hash of its content too
     SWEEP/sweep/SHA256.json       which runs and axes the sweep of one person has
 
-A name stands for one content, so nothing is ever replaced: two people who push at the same moment lose nothing. What a
-killed push leaves is no run, because its last file is missing. Two results of one run id are two runs here.
+A file's name depends on its content, so no file is ever replaced, and two people may push at the same moment. A push
+that was killed leaves no run, because the list of files is missing. Two results of one run id are two runs here.
 
-What is pulled is a stranger's. Names, sizes, hashes and the form of records are checked before a run takes its place,
-and nothing is imported. Logs are not shared: they say much about a machine.
+Anybody may have written what is pulled. Names, sizes, hashes and the form of records are checked before a run is put
+into the sweep's folder, and nothing is imported. Logs are not shared, because they say much about a machine.
 """
 
 import hashlib
@@ -89,42 +89,44 @@ class SharedRun(BaseModel):
 
 @dataclass
 class Pushed:
-    """What became of a push."""
+    """The result of a push."""
 
     pushed: list[str] = field(default_factory=list)
     """Names of the runs that were written."""
     present: list[str] = field(default_factory=list)
     """Names of the runs that were there already."""
     unfinished: int = 0
-    """Runs without a result, which stay here."""
+    """Number of runs without a result, which are not copied."""
     conflicts: list[str] = field(default_factory=list)
-    """Names of the runs that have other results there, too."""
+    """Names of the runs of which the address also has another result."""
     n_bytes: int = 0
 
 
 @dataclass
 class Pulled:
-    """What became of a pull."""
+    """The result of a pull."""
 
     folder: Path
     pulled: list[str] = field(default_factory=list)
     """Names of the runs that are new here."""
     completed: list[str] = field(default_factory=list)
-    """Names of the runs that got scores, predictions or weights."""
+    """Names of the runs here that got scores, predictions or weights."""
     present: list[str] = field(default_factory=list)
+    """Names of the runs that are complete here already."""
     begun: list[str] = field(default_factory=list)
     """Names of the runs that have begun here without a result, and were left alone."""
     conflicts: list[Path] = field(default_factory=list)
-    """Other results of runs that are finished here: their folders."""
+    """Folders of the other results of runs that are finished here."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Names of what could not be trusted, with the reason."""
+    """Names of the runs that failed a check, with the reason."""
     n_bytes: int = 0
 
 
 def push(folder: Path, address: str, weights: bool = False, say: Say = silent) -> Pushed:
-    """Copy the finished runs of the sweep in `folder` to an address, and return what became of each.
+    """Copy the finished runs of the sweep in `folder` to an address, and return which were copied.
 
-    What is there already is not written again. `weights` also copies the final weights.
+    Files that are there already are not written again. `weights` also copies the final weights.
+
     Raises UserError for an address that cannot be used, and for a folder without runs.
     """
     store = Store(address)
@@ -159,7 +161,7 @@ def push(folder: Path, address: str, weights: bool = False, say: Say = silent) -
 
 
 def _describe(run: RunDir, state: State, weights: bool) -> tuple[SharedRun, dict[str, bytes | Path]]:
-    """Return what is shared of a finished run, and the contents of its files by name."""
+    """Return the list of files of a finished run, and their contents by name."""
     contents: dict[str, bytes | Path] = {}
     for file in sorted([*run.path.iterdir(), *(run.final.iterdir() if weights and run.final.is_dir() else [])]):
         name = file.relative_to(run.path).as_posix()
@@ -194,7 +196,7 @@ def _push_run(
     known: dict[str, int],
     result: Pushed,
 ) -> int:
-    """Write what is missing of a run, its list of files last, and return how many bytes that were."""
+    """Write the missing files of a run, its list of files last, and return the number of bytes written."""
     place, text = f"{sweep}/runs/{shared.name}", shared.text()
     name, sent = f"{place}/{hash_text(text)}.json", 0
     if known.get(name) == len(text.encode()):
@@ -219,9 +221,10 @@ def _push_run(
 def pull(folder: Path, address: str, weights: bool = False, say: Say = silent) -> Pulled:
     """Copy the finished runs of a sweep from an address into its folder here, which may be new.
 
-    A run that is finished here stays as it is, and gets what it lacks of the same result: scores, predictions, and with
-    `weights` the final weights. Another result of it is kept in `conflicts/NAME-HASH`. A run that has begun here and
-    has no result is left alone. Of several results of a run that is not here, the one that ended first becomes the run.
+    A run that is finished here stays as it is. If the address has the same result, the run gets the scores and
+    predictions that it lacks, and with `weights` the final weights. A different result is kept in
+    `conflicts/NAME-HASH`. A run that has begun here and has no result is left alone. If a run is not here and the
+    address has several results of it, the one that ended first becomes the run.
 
     Raises UserError for an address that cannot be used, and if it has no runs of this sweep.
     """
@@ -260,13 +263,13 @@ def pull(folder: Path, address: str, weights: bool = False, say: Say = silent) -
 
 
 class _Refused(Exception):
-    """What was pulled is not what it should be."""
+    """Something at the address failed a check."""
 
 
 def _read_run(store: Store, name: str, size: int) -> SharedRun | str:
     """Return the run that a file lists, or what is wrong with the file."""
     if size > MAX_TEXT_BYTES:
-        return f"its list of files has {size:,} bytes"
+        return f"its list of files is too large ({size:,} bytes)"
     content = store.read(name)
     if _sha256(content) != Path(name).stem:
         return "its list of files is damaged"
@@ -286,7 +289,7 @@ def _read_run(store: Store, name: str, size: int) -> SharedRun | str:
 def _pull_run(
     store: Store, place: str, shared: SharedRun, run: RunDir, sizes: dict[str, int], weights: bool, result: Pulled
 ) -> None:
-    """Give a run at an address its place in the sweep's folder; see `pull`."""
+    """Put a run from an address into the sweep's folder; see `pull`."""
     wanted = {name: of for name, of in shared.files.items() if weights or not name.startswith(FINAL)}
     if not run.path.exists():
         with _fetched(store, place, shared, wanted, sizes, result) as draft:
@@ -404,7 +407,7 @@ def _check_content(draft: RunDir, shared: SharedRun) -> None:
     try:
         config = read_yaml(draft.path / CONFIG)
         is_of_run = isinstance(config, dict) and config["run"]["id"] == shared.run_id
-        if is_of_run and all(map(is_shipped, targets_in(config))):  # other code is not imported, only to check a hash
+        if is_of_run and all(map(is_shipped, targets_in(config))):  # other code is never imported just to check a hash
             is_of_run = shared.run_id in ids_of(RunConfig.model_validate(config))
     except (UserError, ValidationError, LookupError, TypeError, ValueError, RecursionError):
         is_of_run = False
@@ -429,7 +432,7 @@ def _merge_sweeps(store: Store, sweep: str, sizes: dict[str, int], folder: Path)
         except ValidationError:
             continue
         cells = [cell for cell in other.cells if re.fullmatch(_RUN, cell.path)]
-        other = other.model_copy(update={"cells": cells, "command": []})  # a command is the user's own to say
+        other = other.model_copy(update={"cells": cells, "command": []})  # a command from elsewhere is not this user's
         merged = _merged(merged, other) if merged else other
     if merged is not None and merged != here:
         write_manifest(folder, merged)

@@ -18,7 +18,8 @@ def status(folder: Path) -> list[Row]:
     """Return a row for each run of the sweep in `folder`; seconds_left is None if it cannot be estimated.
 
     A run whose process is gone counts as failed, whatever its state file says. `differs` has the keys of the config
-    that tell runs of one name apart, as of two `lmexp train` with different overrides; it is empty if the name does.
+    that tell runs with the same name apart, such as two `lmexp train` with different overrides. It is empty for a run
+    whose name no other run has.
     Raises UserError if nothing was started there.
     """
     what_now = "it will be started again" if has_coordinator(folder) else "run the sweep again to resume"

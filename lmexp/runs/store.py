@@ -1,7 +1,7 @@
 """A place for files that several machines share: a folder, or any address of fsspec (s3://, gs://, hf://, file://).
 
-Credentials come from the environment or from the service's own config files, never from the address. A file is there
-whole or not at all: object stores write so, and in a folder a hidden file is renamed.
+Credentials come from the environment or from the service's own config files, never from the address. Each file is
+either complete or missing: object stores guarantee this, and in a folder a hidden file is written and then renamed.
 """
 
 import re
@@ -57,7 +57,7 @@ class Store:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the names of all files below a folder, with their bytes; none if it is missing."""
-        with self._told():
+        with self._as_user_error():
             self._files.invalidate_cache()
             try:
                 entries = self._files.find(f"{self._root}/{prefix.rstrip('/')}", detail=True)
@@ -71,7 +71,7 @@ class Store:
 
     def folders(self) -> list[str]:
         """Return the names of the folders at the top."""
-        with self._told():
+        with self._as_user_error():
             try:
                 entries = self._files.ls(self._root or "/", detail=True)
             except FileNotFoundError:
@@ -79,19 +79,19 @@ class Store:
         return sorted(PurePosixPath(str(entry["name"])).name for entry in entries if entry.get("type") == "directory")
 
     def read(self, name: str) -> bytes:
-        """Return the content of a file, whose size is known to be sensible. Raises UserError."""
-        with self._told():
+        """Return the content of a file. The caller has checked its size. Raises UserError."""
+        with self._as_user_error():
             content: bytes = self._files.cat_file(f"{self._root}/{name}")
             return content
 
     def write(self, name: str, content: bytes | Path) -> None:
-        """Write a file that has this content, or that of a local file. Raises UserError, or OSError for a folder."""
+        """Write a file with this content, or with that of a local file. Raises UserError, or OSError for a folder."""
         if self.folder:
             place = self.folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(place, content if isinstance(content, bytes) else _parts(content))
             return
-        with self._told():
+        with self._as_user_error():
             if isinstance(content, bytes):
                 self._files.pipe_file(f"{self._root}/{name}", content)
             else:
@@ -99,11 +99,11 @@ class Store:
 
     def fetch(self, name: str, file: Path) -> None:
         """Copy a file to a local one. Raises UserError."""
-        with self._told():
+        with self._as_user_error():
             self._files.get_file(f"{self._root}/{name}", str(file))
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_user_error(self) -> Iterator[None]:
         try:
             yield
         except FileNotFoundError:

@@ -97,7 +97,7 @@ def _mirror_view(folder: Path, configs: list[RunConfig], unreachable: str | None
 def _mirror_page(folder: Path, runs: list[RunDir], configs: list[RunConfig], unreachable: str | None) -> Row | None:
     """Add the sweep's report page where `logger.artifacts` asks for it, and return its row; None if it does not.
 
-    The first of the sweep's own runs says where.
+    The config of the first of the sweep's own runs says where it goes.
     """
     own = [pair for pair in zip(runs, configs, strict=True) if pair[0].path.resolve().parent == folder.resolve()]
     asked = [(run, config) for run, config in own if has_mirror(config.logger) and _asks_for_page(config)]

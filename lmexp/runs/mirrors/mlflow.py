@@ -27,7 +27,8 @@ from lmexp.runs.mirrors.mirror import (
 from lmexp.runs.record import Row
 
 NOTE = ".mlflow"
-"""Names a run directory's run, and in the folder of a sweep the sweep's runs: one id a line, each of another server."""
+"""A file with ids of MLflow runs, one a line. A run directory has that of its run; a sweep's folder has those of the
+run that stands for the sweep, one for each server."""
 
 
 def mlflow_client(uri: str | None, sweep: Path) -> tuple[Any, str]:
@@ -51,41 +52,41 @@ def mlflow_client(uri: str | None, sweep: Path) -> tuple[Any, str]:
 class SweepRun:
     """The run that stands for a sweep in MLflow, the parent of its runs.
 
-    Runs of a sweep that start together share it: whoever comes first makes it, under a lock in the sweep's folder, and
-    notes its id there. It is running while one of its runs is.
+    All runs of the sweep share it, also those that start at the same moment: the first of them creates it, under a lock
+    in the sweep's folder, and writes its id there. Its status is "running" as long as one of its runs is running.
     """
 
     def __init__(self, client: Any, folder: Path, project: str, about: Description) -> None:
         self._client, self._folder = client, folder
         with self._lock():
             self.experiment = _experiment(client, project)
-            self.id = self._noted(about.sweep) or self._make(about)
+            self.id = self._known_id(about.sweep) or self._create(about)
 
     def _lock(self) -> FileLock:
         return FileLock(self._folder / f"{NOTE}.lock", timeout=3 * CONNECT_SECONDS)
 
-    def _noted(self, sweep: str) -> str | None:
-        for noted in _lines(self._folder / NOTE):
+    def _known_id(self, sweep: str) -> str | None:
+        for run_id in _lines(self._folder / NOTE):
             with suppress(Exception):  # on another server, or deleted by hand
-                run = self._client.get_run(noted)
+                run = self._client.get_run(run_id)
                 here = run.info.experiment_id == self.experiment and run.info.lifecycle_stage == "active"
                 if here and run.data.tags.get("lmexp.sweep") == sweep:
-                    return noted
+                    return run_id
         return None
 
-    def _make(self, about: Description) -> str:
+    def _create(self, about: Description) -> str:
         tags = {"lmexp.sweep": about.sweep, "job_type": "sweep", **_question(about)}
-        made: str = self._client.create_run(self.experiment, run_name=about.sweep, tags=tags).info.run_id
-        write_atomically(self._folder / NOTE, "\n".join([*_lines(self._folder / NOTE), made]) + "\n")
-        return made
+        run_id: str = self._client.create_run(self.experiment, run_name=about.sweep, tags=tags).info.run_id
+        write_atomically(self._folder / NOTE, "\n".join([*_lines(self._folder / NOTE), run_id]) + "\n")
+        return run_id
 
     def open(self) -> None:
-        """Say that one of its runs is running."""
+        """Mark the sweep as running."""
         with self._lock():
             self._client.update_run(self.id, status="RUNNING")
 
     def close(self) -> None:
-        """Say that it has finished, unless one of its runs is running."""
+        """Mark the sweep as finished, unless one of its runs is still running."""
         running = f"tags.`mlflow.parentRunId` = '{self.id}' and attributes.status = 'RUNNING'"
         with self._lock():
             if not self._client.search_runs([self.experiment], running, max_results=1):
@@ -95,8 +96,8 @@ class SweepRun:
 class MLflowCopy(Copy):
     """An MLflow run on the server that `uri` names, or in the sweep's `mlruns`, below the run of its sweep.
 
-    A server gives out ids of its own. The run directory's `.mlflow` notes the run's, so that mirrored again it
-    takes its own place, and never that of somebody else's run of the same config.
+    The server chooses the id, and the run directory's `.mlflow` keeps it. So if the run is mirrored again, the new copy
+    replaces this one, and never somebody else's run of the same config.
     """
 
     PARAMETERS_A_CALL = 100
@@ -118,25 +119,25 @@ class MLflowCopy(Copy):
         tags |= {"tags": ", ".join(about.tags), "job_type": about.job_type, **_question(about)}
         opened = self._client.create_run(self._sweep.experiment, run_name=about.name, tags=tags)
         self._id = opened.info.run_id
-        self._take_place_of_last(run.path / NOTE, about.id, None if logger.uri else Path(store))
+        self._replace_earlier(run.path / NOTE, about.id, None if logger.uri else Path(store))
         self.place = store if logger.uri is None else f"{logger.uri} {self._id}"
         params = [Param(_mlflow_name(key), str(value)[: self.PARAMETER_LENGTH]) for key, value in about.config.items()]
         for start in range(0, len(params), self.PARAMETERS_A_CALL):
             self._client.log_batch(self._id, params=params[start : start + self.PARAMETERS_A_CALL])
 
-    def _take_place_of_last(self, note: Path, run_id: str, store: Path | None) -> None:
-        """Delete the run that this run's directory made before; a note that names any other run deletes nothing.
+    def _replace_earlier(self, note: Path, run_id: str, store: Path | None) -> None:
+        """Delete the earlier copy of this run, whose id is in the file `note`. An id of any other run deletes nothing.
 
-        MLflow keeps what it deletes. In the sweep's own store, its files go as well.
+        MLflow keeps the files of a run that it deletes. In the sweep's own store, these are deleted as well.
         """
-        for earlier in _lines(note):
+        for earlier_id in _lines(note):
             with suppress(Exception):  # on another server, or deleted by hand
-                found = self._client.get_run(earlier)
-                if found.data.tags.get("lmexp.run_id") != run_id:
+                earlier = self._client.get_run(earlier_id)
+                if earlier.data.tags.get("lmexp.run_id") != run_id:
                     continue
-                self._client.delete_run(earlier)
-                if store and re.fullmatch("[0-9a-f]{32}", earlier) and found.info.experiment_id.isdigit():
-                    shutil.rmtree(store / found.info.experiment_id / earlier)
+                self._client.delete_run(earlier_id)
+                if store and re.fullmatch("[0-9a-f]{32}", earlier_id) and earlier.info.experiment_id.isdigit():
+                    shutil.rmtree(store / earlier.info.experiment_id / earlier_id)
         write_atomically(note, f"{self._id}\n")
 
     def log(self, point: Point) -> None:
@@ -167,7 +168,7 @@ class MLflowCopy(Copy):
 
 
 def add_mlflow_page(logger: LoggerConfig, folder: Path, about: Description, page: File) -> str:
-    """Put the report page of the sweep in `folder` into the sweep's run; return where. Raises what MLflow raises."""
+    """Add the report page of the sweep in `folder` to the sweep's run; return the store. Raises what MLflow raises."""
     client, store = mlflow_client(logger.uri, folder)
     sweep = SweepRun(client, folder, logger.project, about)
     add_mlflow_file(client, sweep.id, page)

@@ -17,7 +17,7 @@ from lmexp.runs.mirrors.wandb import WandbCopy, add_wandb_page
 
 TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow", "trackio": "trackio"}
 KEEP_FILES = ("none", "wandb", "mlflow")
-"""Loggers that may have `artifacts`; with `none`, it waits for a `lmexp sync` that names one."""
+"""Loggers that may have `artifacts`. With `none`, a later `lmexp sync --logger` uses them."""
 HAS_PASSWORD = re.compile(r"//[^/\s]*:(?!\d*/).*@")
 """In an address, as in http://me:secret@host; nothing but digits between a colon and a slash is a port."""
 

@@ -22,7 +22,7 @@ _IMPORT = threading.Lock()
 class TrackioCopy(Copy):
     """A trackio run in the outputs' `.trackio`, or in the folder that the user's TRACKIO_DIR names.
 
-    It bears the name of the run directory, so a run that is mirrored again takes its own place.
+    Its name is that of the run directory, so a run that is mirrored again replaces its earlier copy.
     """
 
     def __init__(self, config: RunConfig, run: RunDir, is_live: bool = True) -> None:
@@ -79,11 +79,11 @@ class TrackioCopy(Copy):
                 self._add({"record": self._trackio.Table(dataframe=pd.DataFrame(rows))})
         finally:
             with redirect_stdout(io.StringIO()):
-                self._trackio.finish()  # not the run's own: that one is finished, and heard, once more at exit
+                self._trackio.finish()  # not run.finish(): trackio would then finish it again at exit, and print
         self._check()
 
     def _check(self) -> None:
-        """Raise RuntimeError if points are missing: trackio writes in a thread that only warns."""
+        """Raise RuntimeError if points are missing: trackio writes in a thread, which only warns if it fails."""
         from trackio.sqlite_storage import SQLiteStorage
 
         there = len(SQLiteStorage.get_logs(self._project, self._name, run_id=self._run.id))
@@ -92,7 +92,7 @@ class TrackioCopy(Copy):
 
 
 def _import_trackio(folder: Path) -> Any:
-    """Import trackio with its files in `folder`. Raises UserError if this process has it with another folder."""
+    """Import trackio with its files in `folder`. Raises UserError if it was imported with another one."""
     with _IMPORT:
         before = os.environ.get("TRACKIO_DIR")
         os.environ["TRACKIO_DIR"] = str(folder)  # read at import, once in a process

@@ -1,4 +1,4 @@
-"""A view of W&B that compares the runs of a sweep: which charts and columns, as a file, and how it is saved in W&B.
+"""A view in W&B that compares the runs of a sweep: a file with its charts and columns, and how it is saved in W&B.
 
 The file can be written without a network. W&B keeps views on its server only, so saving one needs the server and the
 package wandb-workspaces.
@@ -44,7 +44,7 @@ def save_view(file: Path) -> str:
     try:
         address = _save(view, view["entity"] or wandb.Api().default_entity)
     finally:
-        wandb.teardown()  # what it has read of the environment is not for runs that are opened later
+        wandb.teardown()  # so that runs that are opened later do not get the settings it has read
     write_json(file, view | {"saved_at": address})
     return address
 

@@ -60,7 +60,8 @@ class WandbCopy(Copy):
 
         Args:
             is_live: whether this process trains the run now. If it does, W&B samples the machine and collects what is
-                printed from now on. If not, the machine of today says nothing about the run, and log.txt has its lines.
+                printed from now on. If not, samples of the machine would say nothing about the run, and all that it
+                printed is in log.txt.
         """
         assert isinstance(config.logger, LoggerConfig), "an outside logger has a class of its own"
         self._logger, self._folder, self._is_live = config.logger, run.path, is_live
