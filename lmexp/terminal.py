@@ -29,7 +29,7 @@ PROGRESS_VARIABLE = "LMEXP_PROGRESS_SECONDS"
 """The environment variable with the seconds between two lines of progress, where there is no terminal."""
 DEFAULT_PROGRESS_SECONDS = 25.0
 SILENCE = 1.15
-"""After this many times that interval without any line, a reminder says that the work goes on: before 30 s are over."""
+"""A reminder says that the work goes on if no line was printed for this many intervals: 28.75 s by default."""
 LENIENT = "lmexp.lenient"
 """The error handler of encodings that replaces what cannot be encoded."""
 
@@ -58,9 +58,7 @@ def progress_seconds() -> float:
     except ValueError:
         seconds = 0.0
     if not 0.01 <= seconds <= threading.TIMEOUT_MAX / SILENCE:
-        raise UserError(
-            f"{PROGRESS_VARIABLE}={text}: it is a number of seconds between two lines of progress, such as 25"
-        )
+        raise UserError(f"{PROGRESS_VARIABLE}={text}: expected the seconds between two lines of progress, such as 25")
     return seconds
 
 
@@ -112,10 +110,10 @@ class Terminal(Console):
 
 @contextmanager
 def reminders(console: Terminal) -> Iterator[None]:
-    """Print that the work goes on, whenever nothing was printed for a while; nothing on a terminal.
+    """Print that the work goes on whenever nothing was printed for a while; print nothing on a terminal.
 
-    Who reads the log of CI or of a cluster cannot see otherwise whether a long download still moves. Raises UserError
-    if the environment asks for an interval that is none.
+    Without that, the log of CI or of a cluster does not show whether a long download still makes progress. Raises
+    UserError if LMEXP_PROGRESS_SECONDS is not a valid interval.
     """
     patience = SILENCE * progress_seconds()
     if console.is_terminal:

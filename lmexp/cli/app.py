@@ -37,7 +37,7 @@ def verb(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a verb, under its own name unless `name` is given; its help shows the examples.
 
-    A verb that `only_shows` something, perhaps until Ctrl-C, is not at work while it is silent.
+    `only_shows` is for verbs that show something, perhaps until Ctrl-C: they print no reminders that work goes on.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:

@@ -26,7 +26,7 @@ SHIPPED = ", ".join([*kinds(paths.groups([paths.shipped_root()])), SWEEPS, PAPER
 def list_choices(
     kind: Annotated[str, typer.Argument(help=f"What to list: {SHIPPED}.")],
     show: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Print the file of one of them, such as a sweep, instead.")
+        str | None, typer.Option(metavar="NAME", help="Print the file of this choice instead, such as that of a sweep.")
     ] = None,
     config_dir: ConfigDir = None,
     output_dir: OutputDir = OUTPUTS,

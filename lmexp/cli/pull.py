@@ -16,7 +16,7 @@ def pull(
     common: Common,
     weights: Weights = False,
 ) -> None:
-    """Copy a sweep's finished runs from a folder or an address, and merge them with those here. Replaces no run."""
+    """Copy a sweep's finished runs from a folder or an address, and merge them with those here; none is replaced."""
     from lmexp.runs.find import sweep_folder
     from lmexp.runs.share import pull
     from lmexp.units import bytes_in_words
@@ -40,10 +40,10 @@ def pull(
     else:
         parts = [
             f"runs pulled: {len(result.pulled)} ({bytes_in_words(result.n_bytes)})",
-            f"here already: {len(result.present)}",
-            *([f"given scores or files that they lacked: {len(result.completed)}"] if result.completed else []),
+            f"already here: {len(result.present)}",
+            *([f"missing scores or files added: {len(result.completed)}"] if result.completed else []),
             *([f"begun here, left alone: {len(result.begun)}"] if result.begun else []),
-            *([f"other results, kept in conflicts/: {len(result.conflicts)}"] if result.conflicts else []),
+            *([f"with another result, kept in conflicts/: {len(result.conflicts)}"] if result.conflicts else []),
             *([f"refused: {len(result.refused)}"] if result.refused else []),
         ]
         print_line(", ".join(parts))

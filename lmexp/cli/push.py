@@ -8,9 +8,7 @@ import typer
 from lmexp.cli.app import WATCH, print_json, print_line, say, verb
 from lmexp.cli.options import Common, StartedSweep
 
-Address = Annotated[
-    str, typer.Argument(metavar="ADDRESS", help="A folder, or an address of fsspec, such as s3://bucket/studies.")
-]
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A folder, or an address such as s3://bucket/studies.")]
 Weights = Annotated[bool, typer.Option("--weights", help="Also copy the final weights.")]
 
 
@@ -26,6 +24,6 @@ def push(name: StartedSweep, address: Address, common: Common, weights: Weights 
         print_json({"sweep": name, "address": address, **asdict(result)})
         return
     print_line(
-        f"runs pushed: {len(result.pushed)} ({bytes_in_words(result.n_bytes)}), there already: {len(result.present)}, "
+        f"runs pushed: {len(result.pushed)} ({bytes_in_words(result.n_bytes)}), already there: {len(result.present)}, "
         f"not finished: {result.unfinished}"
     )

@@ -14,7 +14,7 @@ def sync(
     common: CommonWithCode,
     logger: Annotated[
         str | None,
-        typer.Option(help="Mirror: wandb, tensorboard, mlflow or trackio [default: each run's own]."),
+        typer.Option(help="Tool to copy the runs to: wandb, tensorboard, mlflow or trackio [default: each run's own]."),
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Mode of W&B: offline or online [default: each run's own].")] = None,
     artifacts: Annotated[
@@ -22,7 +22,11 @@ def sync(
         typer.Option(help="Files to copy to W&B or MLflow: model, report, or model,report [default: each run's own]."),
     ] = None,
     view: Annotated[
-        bool, typer.Option("--view", help="Write wandb-view.json, which compares the runs; save it in W&B if online.")
+        bool,
+        typer.Option(
+            "--view",
+            help="Also write wandb-view.json, a view that compares the runs; with --mode online, save it in W&B.",
+        ),
     ] = False,
     project: Annotated[
         str | None, typer.Option(help="Project in W&B, or experiment in MLflow [default: each run's own].")

@@ -1,4 +1,4 @@
-"""A sweep file of one's own, written from another one, with comments on what to edit."""
+"""A new sweep file: a copy of another one, with comments on what to edit."""
 
 import re
 from pathlib import Path
@@ -27,17 +27,18 @@ HINTS = {
 """What the keys of a sweep file are for, in the order in which the header names them."""
 OWN_TEXT = (
     "Your own text: put `defaults: [{override /data: text}, _self_]` at the top, and below it",
-    "`data: {path: my_text.txt, document: line}`. Short texts: `{override /tokenizer: byte}` in the defaults.",
+    "`data: {path: my_text.txt, document: line}`. Short texts: also `{override /tokenizer: byte}` in the",
+    "defaults, and no `tokenizer.vocab_size` below.",
 )
 
 
 def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
     """Write `sweeps/NAME.yaml` as a copy of the sweep `source`, and return its path.
 
-    It goes to the folder of the user's own configs: `config_dir`, or else the current folder. A copy of a paper's sweep
-    has its runs without the paper's claims, which hold for these runs only.
+    It is written into the folder of the user's own configs: `config_dir`, or else the current folder. A copy of a
+    paper's sweep has the runs but not the paper's claims, which hold for the paper's own runs only.
 
-    Raises UserError for a name that is taken or that no file should have, and for a source that does not exist.
+    Raises UserError if the name is taken or has other characters than NAME allows, or if there is no such source.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name for a sweep: use letters, digits, - and _")
@@ -58,7 +59,7 @@ def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
 
 
 def _with_header(name: str, source: str, text: str) -> str:
-    """Return the text of a sweep file with comments on what to edit below its first comment."""
+    """Return the text of a sweep file, with comments on what to edit after its first comment."""
     lines = _without_paper(text.splitlines())
     first = [lines.pop(0)] if lines and lines[0].startswith("#") else [f"# A sweep from {source}"]
     keys = {match[1] for line in lines if (match := re.match(r"^(?:  )?(\w+):", line))}

@@ -1,4 +1,4 @@
-"""A copy of a study's runs that anybody may see: what a report needs of each run, and nothing about the machine.
+"""A copy of a study's runs that anybody may see: what a report needs of each run, and nothing that names the machine.
 
 A copied run has its config, its record, its curve and its scores. It has no log, no predictions (they hold texts of the
 data) and no weights. The name of the machine is null in the record. The sections `logger` and `launcher` of the
@@ -26,15 +26,15 @@ from lmexp.runs.redact import without_secrets
 from lmexp.runs.state import State
 
 PRIVATE_COLUMNS = ("host",)
-"""Columns of a record that say something about the machine's owner."""
+"""Columns of a record that name the machine."""
 _PATH = re.compile(r"(?:file:/+|(?<![\w/.~<-])~?/(?!/))(?:[^\s/'\"]+/+)*([^\s/'\"]+)/*")
-"""An absolute path within a text; the path of a web address is none, because it follows a name."""
+"""An absolute path within a text. The path in a web address does not match, because a host name is before it."""
 _ALONE = re.compile(r"~?(?:/[^/\n]+)+/?")
-"""A text that is an absolute path, which may then hold spaces."""
+"""A text that is nothing but an absolute path; only such a path may contain spaces."""
 
 
 def without_places(value: Any) -> Any:
-    """Return a value with its texts, however nested, free of absolute paths and secrets; keys of mappings too."""
+    """Return a value without absolute paths and secrets in its texts, nested ones and keys of mappings too."""
     if isinstance(value, str):
         if _ALONE.fullmatch(value):
             return f".../{Path(value).name}"
@@ -62,11 +62,11 @@ def write_public_copy(sweep: Path, target: Path, all_runs: bool = False) -> Path
     if all_runs or not manifest:
         paths += [run.path.resolve() for run in runs_in(root)]
     for path in dict.fromkeys(paths):
-        if path.is_dir():  # of a sweep that was stopped early, not all are made
+        if path.is_dir():  # a sweep that was stopped early has not made all of them
             _copy_run(RunDir(path), RunDir(target / path.parent.name / path.name))
     for file in read_forecasts(sweep):
         text = read_bytes(file.path).decode() if file.forecast else ""
-        if text and without_places(text) == text:  # a changed one would not fit its seal
+        if text and without_places(text) == text:  # a forecast with a changed text would not match its seal
             (copy / FOLDER).mkdir(exist_ok=True)
             write_atomically(copy / FOLDER / file.path.name, text)
     return copy
@@ -101,7 +101,7 @@ def _copy_run(run: RunDir, copy: RunDir) -> None:
 
 
 def _public_state(state: State) -> State:
-    """Return what a run was doing, without machine and process; in the copy, nothing trains it."""
+    """Return the state of a run without machine and process. A running run becomes queued: nothing trains the copy."""
     name, reason = state.state, state.reason
     if name == "running":
         name, reason = "queued", "it was being trained when this was published"

@@ -7,9 +7,10 @@
     README.md          what this is, how to read it, and how to cite it
     publication.json   which files were written, with their SHA-256
 
-Everything is made from the copy of the runs, so nothing else of the machine can be in it. The folder appears as a
-whole: it is made under a hidden name beside its place, and then the two change places. A later publication replaces the
-files of the earlier one, and keeps all others, such as a CNAME, a CITATION.cff or the `.git` of a pages host.
+Everything is made from the public copy of the runs, so it can hold nothing else. The folder appears as a whole: it is
+made under a hidden name in the same parent folder, and then renamed, or exchanged with the earlier folder. A later
+publication replaces the files of the earlier one, and keeps all others, such as a CNAME, a CITATION.cff or the `.git`
+of a pages host.
 """
 
 import fcntl
@@ -50,7 +51,7 @@ from lmexp.study.public_copy import write_public_copy
 
 MANIFEST, README, RECORDS = "publication.json", "README.md", "records"
 _DRAFT = "publication"
-"""What a hidden draft beside the folder is called."""
+"""Part of the name of a hidden draft beside the folder."""
 
 
 class PublicationFiles(BaseModel):
@@ -83,9 +84,9 @@ class Publication:
 def publish_study(sweeps: Sequence[Path], folder: Path, quality: str, cost: str, all_runs: bool = False) -> Publication:
     """Publish the sweeps in these folders together, in `folder`; see above.
 
-    Raises UserError, and writes nothing, if `folder` is a file, or holds something else than an earlier publication, or
-    if a file of that was changed; if two sweeps have the same name; and for a wrong quality or cost. Raises OSError if
-    it cannot be written; the earlier publication is untouched then.
+    Raises UserError, and writes nothing, if `folder` is a file, if it holds other files and no earlier publication, if
+    a published file in it was changed, if two sweeps have the same name, or if the quality or the cost is wrong. Raises
+    OSError if the folder cannot be written; the earlier publication then stays as it is.
     """
     target = Path(os.path.realpath(user_path(folder)))
     names = [sweep.resolve().name for sweep in sweeps]
@@ -109,9 +110,9 @@ def publish_study(sweeps: Sequence[Path], folder: Path, quality: str, cost: str,
 
 
 def _earlier(target: Path) -> set[str]:
-    """Return the files of the earlier publication in a folder, and none if it is missing or empty.
+    """Return the files of the earlier publication in a folder; an empty set if the folder is missing or empty.
 
-    Raises UserError if it is no folder, holds something else, or if a published file was changed since.
+    Raises UserError if it is no folder, if it holds no earlier publication, or if a published file was changed.
     """
     if not os.path.lexists(target):
         return set()
@@ -143,9 +144,9 @@ def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @contextmanager
 def _draft(target: Path) -> Iterator[Path]:
-    """Yield the path of a new folder beside `target`; what is there at the end is deleted.
+    """Yield the path for a new folder beside `target`; whatever has that path at the end is deleted.
 
-    So are the drafts of processes that were killed: their locks are free.
+    The drafts of processes that were killed are deleted as well: their locks are free.
     """
     prefix = f".{target.name}.{_DRAFT}-"
     for left in target.parent.glob(f"{glob.escape(prefix)}*"):
@@ -162,9 +163,9 @@ def _draft(target: Path) -> Iterator[Path]:
 
 
 def _link_others(source: Path, into: Path, ours: set[str], is_replacing: bool = False) -> None:
-    """Give everything in `source` that no publication wrote the same name in `into`, too; its content is not copied.
+    """Link everything in `source` that no publication wrote into the folder `into`; contents are not copied.
 
-    Raises UserError, unless `is_replacing`, if a new file of ours has the name of another one.
+    Raises UserError if a file of the new publication has the name of such a file, unless `is_replacing`.
     """
     ours_above = {above.as_posix() for name in ours for above in PurePosixPath(name).parents}
     for name, path in _entries(source):
@@ -213,7 +214,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _readme(
     study: Study, sweeps: Sequence[str], quality: str, cost: str, written: datetime, records_sha256: str
 ) -> str:
-    """Return README.md; names and questions come from anywhere, and no character of theirs becomes markup."""
+    """Return the text of README.md. Names and questions may hold any character, so they are escaped."""
     read = [f"lmexp report {RECORDS}/{name} --output-dir ." for name in sweeps]
     load = ", ".join(repr(f"{RECORDS}/{name}") for name in sweeps)
     files = [
@@ -247,8 +248,8 @@ def _readme(
                 "```console\n" + "\n".join(f"$ {line}" for line in read) + "\n```",
                 f"```python\nimport lmexp\n\ndf = lmexp.load({load})\n```",
                 "## How to cite it",
-                "Name its authors, its address, and this line. Whoever has a copy can check the number: it is the "
-                f"beginning of `records_sha256` in {MANIFEST}. If CITATION.cff is beside it, that says more.",
+                "Name its authors, its address, and the line below. With a copy, anybody can check the hash in it: it is "
+                f"the beginning of `records_sha256` in {MANIFEST}. If there is a CITATION.cff, it says more.",
                 f"> {escaped(cite)}",
                 "## Columns",
                 table(["column", "unit", "meaning"], columns),
