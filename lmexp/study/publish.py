@@ -248,8 +248,8 @@ def _readme(
                 "```console\n" + "\n".join(f"$ {line}" for line in read) + "\n```",
                 f"```python\nimport lmexp\n\ndf = lmexp.load({load})\n```",
                 "## How to cite it",
-                "Name its authors, its address, and the line below. With a copy, anybody can check the hash in it: it is "
-                f"the beginning of `records_sha256` in {MANIFEST}. If there is a CITATION.cff, it says more.",
+                "Name its authors, its address, and the line below. With a copy, anybody can check the hash in it: it "
+                f"is the beginning of `records_sha256` in {MANIFEST}. If there is a CITATION.cff, it says more.",
                 f"> {escaped(cite)}",
                 "## Columns",
                 table(["column", "unit", "meaning"], columns),
