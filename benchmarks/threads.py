@@ -4,7 +4,7 @@
 
 A step of a small and of a larger GPT (forward, backward, AdamW) is timed with each number of threads, all of them in
 turn in each round, first with nothing beside it, then with `--busy` programs that compute without a pause. The table
-has the median seconds of a step, and the least and the largest ratio to the first number of threads over the rounds.
+has the median seconds of a step, and the smallest and the largest ratio to the first number of threads over the rounds.
 """
 
 import argparse

@@ -100,7 +100,7 @@ def plan(
         str | None, typer.Option(help="For a paper: cpu, gpu or paper, as in `lmexp reproduce`. [default: cpu]")
     ] = None,
 ) -> None:
-    """Estimate what each run of a sweep takes: parameters, FLOPs, memory; with --measure or --on time and money."""
+    """Estimate what each run of a sweep takes: parameters, FLOPs and memory; --measure or --on adds time and money."""
     from lmexp.report.terminal.plan import (
         print_affordable,
         print_assumptions,

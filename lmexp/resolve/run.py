@@ -69,8 +69,8 @@ class RunResolver:
     ) -> None:
         """`when_valid` is called once, as soon as one config is known to make sense on this machine.
 
-        With `elsewhere`, runs are checked for that hardware instead; whether they fit into its memory is left to the
-        plan.
+        With `elsewhere`, runs are checked for that hardware instead of this machine. The plan checks whether they fit
+        into its memory.
         """
         self._elsewhere = elsewhere
         self.outputs, self.sweep, self.roots, self.say = outputs, sweep, roots, say
@@ -226,7 +226,7 @@ class RunResolver:
         if self._elsewhere is not None:
             there = self._elsewhere.hardware
             if named.name not in (AUTO, there.name):
-                raise UserError(f"hardware={named.name} and --on {there.name} name two devices")
+                raise UserError(f"hardware={named.name} and --on {there.name} name different devices")
             return config.model_copy(update={"hardware": with_given(there, named)})
         if device.elsewhere:  # the worker resolves `auto` on its node
             return config

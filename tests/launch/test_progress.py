@@ -1,4 +1,4 @@
-"""Whoever reads the log of CI, of nohup or of a job sees how far the runs are, without a terminal."""
+"""Without a terminal, the log of CI, of nohup or of a job shows how far the runs are."""
 
 import io
 import re

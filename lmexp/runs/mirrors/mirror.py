@@ -5,7 +5,7 @@ on. A mirror always holds the whole run: opened on a resumed run, it drops what 
 directory, and receives the curve so far first. So `sync` opens a mirror on a finished run and finishes it (sync.py).
 
 Each tool is one class, a `Copy`: wandb.py, tensorboard.py, mlflow.py and trackio.py beside this file, or a class from
-outside. What they say of a run is the same and comes from here: `describe` for the run, `named` for the points of its
+outside. All of them say the same of a run, and take it from here: `describe` for the run, `named` for the points of its
 curve, `files_of` for its files. Only rank 0 opens a mirror.
 """
 
@@ -42,7 +42,7 @@ def print_line(line: str) -> None:
 
 @dataclass(frozen=True)
 class Description:
-    """What a mirror says of a run beside its curve and its record; the same in every tool."""
+    """What a mirror says of a run in addition to its curve and its record; the same in every tool."""
 
     id: str
     """The run's hash."""
