@@ -235,10 +235,11 @@ def _evidence(purpose: Purpose, study: Study) -> dict[str, Any]:
     matched = part.of_rows(part.table.index.isin(done.index[known & (flops <= most * (1 + 1e-9))]))
     ranked = ranking(matched, quality, "train_flops")
     best = _best_runs(matched.table, quality) if ranked is None else _best_settings(matched, quality, ranked)
-    evidence = {"quality": quality, "most_flops": most, "families": best, "test": ranked and ranked.test_in_words}
+    evidence: dict[str, Any] = {"quality": quality, "most_flops": most, "families": best, "test": None}
     if ranked is None:
         evidence["noise_unknown"] = about_unknown_noise(part, quality, "train_flops")
     else:
+        evidence["test"] = ranked.test_in_words
         evidence["noise"] = {"sd": ranked.noise.sd, "df": ranked.noise.df}
     return empty | {"rows": int(known.sum())} | evidence
 

@@ -40,7 +40,7 @@ ROUNDS, FINAL_ROUNDS = 8, 30
 LEAST_SPREAD = 0.02
 """Least standard deviation of the runs' levels, as a share of their mean: a few runs may be alike by chance."""
 LEAST_LEVEL = 0.05
-"""A mean level below this, in nats, counts as this much for the least standard deviation."""
+"""In nats: for the least standard deviation, a mean level that is smaller counts as this."""
 LEVELS = 3
 
 

@@ -107,14 +107,14 @@ def mean_curves(
     `half` is half the 95 % interval of the mean loss. Of settings with the same runs, such as milestones, only the last
     has a curve, and a setting whose runs are not all among the curves has none.
     """
-    of_run: dict[tuple[str, str], Mapping[str, Any]] = {(curve["run_id"], curve["kind"]): curve for curve in curves}
+    curve_of: dict[tuple[str, str], Mapping[str, Any]] = {(curve["run_id"], curve["kind"]): curve for curve in curves}
     last = {tuple(sorted({run_ids[row] for row in rows})): at for at, rows in enumerate(means["members"])}
     drawn = []
     for runs, at in last.items():
         for kind in ("train", "validation"):
-            found = [of_run[run, kind] for run in runs if (run, kind) in of_run]
-            if len(found) == len(runs):
-                drawn.append({"run_id": means["rows"]["run_id"][at], "kind": kind, **_mean_curve(found, digits)})
+            if all((run, kind) in curve_of for run in runs):
+                mean = _mean_curve([curve_of[run, kind] for run in runs], digits)
+                drawn.append({"run_id": means["rows"]["run_id"][at], "kind": kind, **mean})
     return [curve for curve in drawn if curve["tokens"]]
 
 

@@ -40,7 +40,7 @@ function remember() {
 
 // Takes the choices of the address; everything that it does not name is as at first.
 function recall() {
-  asFirst ??= { ...Object.fromEntries(choiceNames().map((name) => [name, chosen[name]])) };
+  asFirst ??= Object.fromEntries(choiceNames().map((name) => [name, chosen[name]]));
   written = location.hash;
   const told = new URLSearchParams(location.hash.slice(1));
   for (const name of choiceNames()) {
