@@ -216,7 +216,7 @@ def print_affordable(affordable: dict[str, Any], runs: int, console: Console) ->
     for proposal in affordable["proposals"]:
         console.print()
         if proposal["kind"] == "trials":
-            console.print(f"{proposal['trials']} trials fit, should each be the dearest:")
+            console.print(f"{proposal['trials']} trials fit even if each costs the most that one can:")
         elif proposal["kind"] == "scale":
             console.print(f"All {runs} runs fit on {proposal['factor']:.3g} of their budgets: {_said(proposal)}:")
         else:
@@ -234,7 +234,7 @@ ANSWERS = {"params": "best size", "tokens": "best tokens", "loss": "loss there"}
 
 
 def print_simulation(simulation: dict[str, Any], console: Console) -> None:
-    """Print how well a design would tell an assumed law, what weakens it, and a cheaper one."""
+    """Print how wide the intervals of an assumed law would be on a design, what weakens it, and a cheaper design."""
     console.print()
     console.print(
         f"If {simulation['formula']} holds ({simulation['source']}) and a loss is off by {simulation['noise']:.2%}, "
@@ -273,8 +273,8 @@ def print_simulation(simulation: dict[str, Any], console: Console) -> None:
         less = 1 - cheaper["total"]["train_flops"] / cheaper["flops_before"]
         console.print()
         console.print(
-            f"As sharp for {less:.0%} fewer FLOPs, {cheaper['dropped']} runs less and {cheaper['added']} others: "
-            f"{_said(cheaper)}:"
+            f"Equally narrow intervals for {less:.0%} fewer FLOPs, with {cheaper['dropped']} runs fewer and "
+            f"{cheaper['added']} others: {_said(cheaper)}:"
         )
         console.print(f"  {cheaper['command']}", soft_wrap=True)
         if cheaper["rehearsed_widest"] is not None:
