@@ -10,6 +10,7 @@ from lmexp.report.page.html import write_report
 from lmexp.report.view import StudyView
 from tests.analysis.test_groups import study_of
 from tests.browser.reading import FILLED, MARKS, column
+from tests.browser.test_detail import open_run
 
 BARS = "#scatter svg .mark-rule.role-mark line"
 
@@ -80,8 +81,14 @@ def test_a_time_that_was_measured_beside_other_work_has_its_mark(page):
     seeds, times = column(page, "seed"), column(page, "training time")
     assert [time.startswith("~") for time in times] == [seed == "1" for seed in seeds]
     expect(page.locator("#table-notes")).to_contain_text("~ measured while other work was on the device.")
+    for name, seed in zip(column(page, "run"), seeds, strict=True):
+        shown = open_run(page, name)
+        mark = "~" if seed == "1" else ""
+        expect(shown.locator("dt:text-is('training time') + dd")).to_have_text(re.compile(rf"^{mark}\d"))
+        page.keyboard.press("Escape")
 
 
-def test_hovering_names_the_setting(page):
+def test_hovering_names_the_setting_and_its_intervals(page):
     page.locator(MARKS).first.hover()
     expect(page.locator("#vg-tooltip-element")).to_contain_text("mean of")
+    expect(page.locator("#vg-tooltip-element")).to_contain_text(" ± ")

@@ -127,7 +127,7 @@ function tooltip(value, sanitize) {
 
 const wordsOf = (row) => [[row.members ? "mean of" : "run", row.slug], ...(row.members ? [["runs", row.n]] : []), ...page.told.filter((name) => !row.members || name !== "seed").map((name) => {
   const column = page.columns.find((known) => known.name === name);
-  return [column.unit ? `${column.title} (${column.unit})` : column.title, text(row[name], column)];
+  return [column.unit ? `${column.title} (${column.unit})` : column.title, cellText(row, column)];
 })];
 
 // ---- what is to be done: each chart may have to take the selection, to take new rows, or to be made anew ----

@@ -43,7 +43,7 @@ function fillComparison() {
   const results = page.columns.filter((column) => column.name !== "slug" && column.name !== "frontier" && column.lead
     && !page.varied.includes(column.name) && runs.some((row) => (row[column.name] ?? null) !== null))
     .map((column) => [column.unit && column.numeric ? `${column.title} (${column.unit})` : column.title,
-      ...runs.map((row) => text(row[column.name], column))]);
+      ...runs.map((row) => cellText(row, column))]);
   const whole = runs.every((row) => row.run_id in page.details.runs);
   const settings = runs.map((row) => ({ ...(whole ? page.details.common : {}), ...configOf(row, whole) }));
   const keys = [...new Set(settings.flatMap(Object.keys))];
@@ -53,7 +53,7 @@ function fillComparison() {
   const folded = element("details", [element("summary", `${same.length} settings that are the same`), tableOf(head("setting"), same)]);
   const apart = lines.filter(differs);
   byId("comparison-body").replaceChildren(
-    element("h3", "Results"), tableOf(head("result"), results),
+    element("h3", "Results"), tableOf(head("result"), results), ...sharedNote(runs),
     element("h3", "Settings that differ"),
     apart.length ? tableOf(head("setting"), apart) : element("p", "None.", { className: "note" }),
     ...(same.length ? [folded] : []),

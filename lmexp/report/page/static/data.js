@@ -10,6 +10,7 @@ const chosen = { show: "means", logx: "log", logy: "linear", search: "", brushes
 let filterProblem = ""; // what is wrong with the filter's expression
 let selected = []; // indices of the rows that pass filter and boxes, in the table's order
 let shown = []; // indices of the points that are selected: of rows, or of settings; in the table's order
+const SHARED_NOTE = "~ measured while other work was on the device.";
 const HALF = "_ci95"; // ends the name of a number's half 95 % interval, as in analysis/groups.py
 
 const byId = (id) => document.getElementById(id);
@@ -201,7 +202,7 @@ function text(value, column) {
 }
 
 // A value of a run or a setting: a mean with half its 95 % interval, and ~ before what shared its device.
-function told(row, column) {
+function cellText(row, column) {
   const value = row[column.name];
   const words = text(value, column);
   if (!column.numeric || value === null || value === undefined) return words;

@@ -29,8 +29,10 @@ function factsOf(row) {
   const columns = page.columns.filter((column) => column.lead && !["frontier", "slug"].includes(column.name)
     && (row[column.name] ?? null) !== null);
   return [element("dl", columns.flatMap((column) =>
-    [element("dt", column.title), element("dd", `${text(row[column.name], column)} ${column.numeric ? column.unit : ""}`)]), { className: "facts" })];
+    [element("dt", column.title), element("dd", `${cellText(row, column)} ${column.numeric ? column.unit : ""}`)]), { className: "facts" }), ...sharedNote([row])];
 }
+
+const sharedNote = (runs) => (runs.some((row) => row.shared) ? [element("p", SHARED_NOTE, { className: "note" })] : []);
 
 // ---- config ----
 

@@ -37,7 +37,7 @@ function counted() {
 function tableNotes() {
   const notes = [`● ${page.columns[0].help}${isMeans() ? ", by the means" : ""}.`];
   if (isMeans()) notes.push("Means over the runs of a setting, which differ in the seed alone, ± half of the 95 % interval (Student's t).");
-  if (rows.some((row) => row.shared)) notes.push("~ measured while other work was on the device.");
+  if (rows.some((row) => row.shared)) notes.push(SHARED_NOTE);
   notes.push("A dash means that the value was not measured.");
   notes.push(`Choose a heading to sort, ${isMeans() ? "a setting to see its runs, a run" : "a run"} to see its details.`);
   return notes.join(" ");
@@ -61,7 +61,7 @@ function heading(column) {
 
 function tableRow(row, columns) {
   const cells = columns.map((column) => {
-    const words = told(row, column);
+    const words = cellText(row, column);
     if (column.name === "slug") {
       const open = element("button", words, { type: "button", className: "open" });
       if (row.members) open.setAttribute("aria-expanded", String(opened.has(row.slug)));
