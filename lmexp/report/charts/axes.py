@@ -10,7 +10,7 @@ import numpy as np
 from lmexp.analysis.columns import axis_headings, value_text
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, X_TITLE, Groups, lookup, styled
+from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, below, lookup, styled
 from lmexp.report.charts.scatter import qualities
 from lmexp.report.values import as_script
 from lmexp.runs.columns import column, higher_is_better
@@ -157,17 +157,7 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
         cells.mark_text(fontSize=12).encode(
             **words, color=alt.condition("datum.share > 0.55", alt.value("#10151a"), alt.value("#ffffff"))
         ),
-        alt.Chart(alt.InlineData(values=[{}]))
-        .mark_text(
-            text=alt.ExprRef(lookup("across", heads)),
-            x=alt.ExprRef("width"),
-            y=alt.ExprRef("height + 34"),
-            align="right",
-            fontSize=13,
-            color=INK,
-            clip=False,
-        )
-        .properties(name=X_TITLE),
+        below("across", heads),
     ]
     means = lookup("quality", {name: f"mean {column(name).heading}" for name in ups})
     title = f"{means} + '; down: ' + {lookup('down', heads)}"

@@ -11,7 +11,6 @@ once. The field `selected` of a row says whether the reader has selected it.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import altair as alt
@@ -22,7 +21,6 @@ import pandas as pd
 from lmexp.analysis.columns import axis_headings, value_text
 from lmexp.analysis.table import Study
 from lmexp.report.values import as_script
-from lmexp.runs.columns import column
 
 ROWS, CURVES, PAIRS = "rows", "curves", "pairs"
 """The names of the data: one object a row; one object a curve, whose values are lists of equal length; one object a
@@ -82,12 +80,6 @@ class Groups:
         few = {name: values for name in names if len(values := _distinct(table[name])) <= MAX_GROUPS}
         return cls({**few, NONE: ["all runs"]})
 
-    @cached_property
-    def titles(self) -> dict[str, str | None]:
-        """The title of the legend for each choice."""
-        heads = axis_headings([name for name in self.values if name != NONE])
-        return {name: heads.get(name) for name in self.values}
-
     @property
     def choose(self) -> alt.Parameter:
         """The parameter that says which of these is shown."""
@@ -103,9 +95,10 @@ class Groups:
         texts = {
             name: {as_script(value): value_text(value) for value in values} for name, values in self.values.items()
         }
+        heads = axis_headings(name for name in self.values if name != NONE)
         pixels = {name: 34 + 7 * max(map(len, of.values())) for name, of in texts.items()}
         legend = alt.Legend(
-            title=next(iter(self.titles.values())),
+            title=heads.get(next(iter(self.values))),
             symbolOpacity=1,
             labelExpr=f"({json.dumps(texts)})[colour]['' + datum.value] || datum.label",
             columns=alt.ExprRef(f"max(1, floor(width / {lookup('colour', pixels)}))"),
@@ -167,9 +160,8 @@ def lookup(parameter: str, words: Mapping[str, Any]) -> str:
     return f"({json.dumps(words)})[{parameter}]"
 
 
-def below(parameter: str, names: list[str], words: dict[str, str] | None = None) -> alt.Chart:
+def below(parameter: str, words: Mapping[str, str]) -> alt.Chart:
     """Return the title of the x axis as a text below it, because the titles of Vega-Lite cannot follow a choice."""
-    words = words or {name: column(name).heading for name in names}
     return (
         alt.Chart(alt.InlineData(values=[{}]))
         .mark_text(

@@ -75,7 +75,7 @@ def curves_chart(study: Study, curves: Sequence[Mapping[str, Any]], groups: Grou
         validation.mark_point(size=45, filled=True, opacity=1, tooltip=tooltip).encode(
             **encodings, shape=groups.channel(alt.Shape, SHAPES)
         ),
-        below("against", list(CURVE_AXES), CURVE_AXES),
+        below("against", CURVE_AXES),
         *floor_lines([{"floor": floor} for floor in distinct_floors(study.table, "loss")]),
     ]
     title = json.dumps("loss (nats)")

@@ -125,7 +125,7 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
         *(bars.encode(color=color, opacity=_seen(0.7)) for bars in _bars(points, x, y)),
         marks.encode(x=x, y=y).add_params(*parameters),
         _names(points).encode(x=x, y=y),
-        below("cost", downs),
+        below("cost", {name: column(name).heading for name in downs}),
         *floor_lines(
             [{"of": name, "floor": floor} for name in FLOORED for floor in distinct_floors(study.table, name)],
             "datum.of === quality",

@@ -8,7 +8,6 @@ let later = null;
 let written = location.hash; // if the address is another one, the browser has moved and has not said so yet
 
 const choiceNames = () => [...document.querySelectorAll("[data-choices]")].flatMap((place) => place.dataset.choices.split(" "));
-const optionsOf = (name) => (name === "show" ? SHOWN : page.choices[name]?.options ?? SCALES).map(([value]) => value);
 
 function hashOf() {
   const parts = [];
@@ -44,7 +43,7 @@ function recall() {
   written = location.hash;
   const told = new URLSearchParams(location.hash.slice(1));
   for (const name of choiceNames()) {
-    chosen[name] = optionsOf(name).includes(told.get(name)) ? told.get(name) : asFirst[name];
+    chosen[name] = optionsOf(name).some(([value]) => value === told.get(name)) ? told.get(name) : asFirst[name];
   }
   chosen.search = (told.get("filter") ?? "").slice(0, LONGEST);
   byId("search").value = chosen.search;
@@ -70,7 +69,7 @@ function recall() {
 // Opens the run or the comparison of the address, or closes what is open.
 function openRecalled() {
   const told = new URLSearchParams(location.hash.slice(1));
-  const row = told.has("run") && rows.findLast((known) => known.run_id === told.get("run"));
+  const row = rowOf(told.get("run"));
   if (told.get("view") === "compare" && picked.length > 1) openComparison();
   else if (comparison.open) comparison.close();
   if (row) openDetail(row.i);

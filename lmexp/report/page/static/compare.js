@@ -1,6 +1,5 @@
 // Two or more runs side by side: results, settings with those that differ first, and the loss curves in one chart.
 const MAX_COMPARED = 8;
-const COLOURS = ["#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#9c6b4e"];
 const comparison = byId("comparison");
 let picked = []; // the ids of the runs, in the order in which they were picked
 
@@ -81,7 +80,7 @@ function comparedCurves(runs) {
     for (const { encoding } of spec.layer) {
       if (encoding?.color?.field === "group") {
         const domain = runs.map((row) => row.slug);
-        encoding.color = { field: "slug", type: "nominal", scale: { domain, range: COLOURS }, legend: { title: null, columns: 1, labelLimit: 300 } };
+        encoding.color = { field: "slug", type: "nominal", scale: { ...encoding.color.scale, domain }, legend: { title: null, columns: 1, labelLimit: 300 } };
         delete encoding.shape;
       }
     }

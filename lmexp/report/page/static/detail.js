@@ -60,11 +60,8 @@ function difference(row) {
   for (const i of few) choice.append(element("option", text(rows[i].slug, {}), { value: rows[i].run_id }));
   choice.value = base.run_id;
   choice.addEventListener("change", () => { baseline = choice.value; fillDetail(); byId("baseline").focus(); });
-  const head = element("tr", ["setting", "this run", "baseline"].map((word) => element("th", word, { scope: "col" })));
-  const lines = keys.map((key) => element("tr", [element("th", key, { scope: "row" }),
-    element("td", ours[key] ?? "–"), element("td", theirs[key] ?? "–")]));
   const shown = keys.length
-    ? element("div", element("table", [element("thead", head), element("tbody", lines)], { className: "wrap" }), { className: "scroll" })
+    ? tableOf(["setting", "this run", "baseline"], keys.map((key) => [key, ours[key] ?? "–", theirs[key] ?? "–"]))
     : element("p", row.run_id === base.run_id ? "This run is the baseline." : "Nothing differs.", { className: "note" });
   const partly = whole ? [] : [element("p",
     "Only the swept values: this page holds the configs of the best, the frontier's and the failed runs.", { className: "note" })];

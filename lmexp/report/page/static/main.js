@@ -10,12 +10,13 @@ const TOUCHES = { // which charts a choice makes anew
 const SCALES = [["log", "logarithmic"], ["linear", "linear"]];
 const SHOWN = [["means", "means over seeds"], ["runs", "single runs"]];
 
+const optionsOf = (name) => (name === "show" ? SHOWN : page.choices[name]?.options ?? SCALES);
+
 function drawChoices() {
   for (const place of document.querySelectorAll("[data-choices]")) {
     const names = place.dataset.choices.split(" ").filter((name) => name !== "show" || settings.length > 0);
     place.replaceChildren(...names.map((name) => {
-      const options = name === "show" ? SHOWN : page.choices[name]?.options ?? SCALES;
-      const select = element("select", options.map(([value, label]) => element("option", label, { value })), { name, id: `choice-${name}` });
+      const select = element("select", optionsOf(name).map(([value, label]) => element("option", label, { value })), { name, id: `choice-${name}` });
       select.value = chosen[name];
       select.addEventListener("change", () => {
         chosen[name] = select.value;

@@ -9,18 +9,11 @@ const isTurned = () => NARROW.matches; // whether the parallel lines run from th
 
 function narrowed(name, spec, width) {
   if (!NARROW.matches) return spec;
-  spec.config.legend = { ...spec.config.legend, columns: legendColumns(spec, width), columnPadding: 12 };
+  spec.config.legend = { ...spec.config.legend, columnPadding: 12 };
   spec.config.padding = { ...spec.config.padding, right: 8 };
   if (name === "effects") labelsAbove(spec, width);
   if (name === "parallel") turn(spec, width);
   return spec;
-}
-
-// As many columns as the longest label of any group leaves room for.
-function legendColumns(spec, width) {
-  const groups = new Set(rows.map((row) => String(row[chosen.colour] ?? "–")));
-  const longest = Math.max(8, ...[...groups].map((group) => group.length));
-  return Math.max(1, Math.min(groups.size, Math.floor(width / (longest * LETTER + 36))));
 }
 
 function labelsAbove(spec, width) {
