@@ -74,13 +74,25 @@ def value_text(value: Any) -> str:
     return re.sub(r"e-0*", "e-", text)
 
 
-def setting_in_words(axes: Sequence[str], values: Iterable[Any]) -> str:
-    """Return the values of some axes in one line: texts as they are, others with the name of their axis."""
+def setting_in_words(axes: Sequence[str], values: Iterable[Any], with_nulls: bool = True) -> str:
+    """Return the values of some axes in one line: texts as they are, others with the name of their axis.
+
+    A column of the record, such as the tokens of a milestone, has the format of the column. Without nulls, the axes
+    that a cell does not set are left out, unless it sets none.
+    """
     headings = axis_headings(axes)
+    pairs = list(zip(axes, values, strict=False))
+    if not with_nulls:
+        pairs = [pair for pair in pairs if pair[1] is not None] or pairs
     return ", ".join(
-        value if isinstance(value, str) else f"{headings[axis]} {value_text(value)}"
-        for axis, value in zip(axes, values, strict=False)
+        value if isinstance(value, str) else f"{headings[axis]} {_text_in(axis, value)}" for axis, value in pairs
     )
+
+
+def _text_in(name: str, value: Any) -> str:
+    """Return a value of a column as its table has it, or a value of an axis as people write it."""
+    spec = number_format(name, [value]) if name in COLUMNS and isinstance(value, int | float) else ""
+    return format_number(value, spec) if spec else value_text(value)
 
 
 def in_words(name: str, value: float) -> str:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from lmexp.analysis.columns import MAX_AXES, axis_headings, distinguishing_axes, format_number, in_words, number_format
+from lmexp.analysis.columns import (
+    MAX_AXES,
+    axis_headings,
+    distinguishing_axes,
+    format_number,
+    in_words,
+    number_format,
+    setting_in_words,
+)
 
 
 def test_an_axis_is_called_by_its_last_part_unless_two_share_it():
@@ -58,3 +66,15 @@ def test_a_number_is_written_in_its_format(value, spec, text):
 )  # fmt: skip
 def test_a_value_in_a_sentence_has_its_unit(name, value, text):
     assert in_words(name, value) == text
+
+
+def test_a_setting_is_named_without_the_axes_that_it_does_not_set():
+    axes = ["model", "model.d_ff", "budget.tokens"]
+    assert setting_in_words(axes, ["gpt_nano", None, 400_000], with_nulls=False) == "gpt_nano, tokens 400k"
+    assert setting_in_words(axes, ["gpt_nano", None, 400_000]) == "gpt_nano, d_ff null, tokens 400k"
+    assert setting_in_words(["grad_clip"], [None], with_nulls=False) == "grad_clip null"
+
+
+def test_the_tokens_of_a_milestone_are_named_as_in_the_sentences():
+    assert setting_in_words(["model", "tokens"], ["gpt_nano", 119_808]) == "gpt_nano, tokens 120k"
+    assert in_words("tokens", 119_808) == "120k tokens"

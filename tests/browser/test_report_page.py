@@ -83,6 +83,17 @@ def test_a_tied_row_names_the_cheaper_setting_and_only_on_the_axes_that_were_tes
     assert column(page, "tied with") == ["–"] * 4
 
 
+def test_the_names_in_the_scatter_stand_on_no_mark_and_that_of_the_best_run_below_it(page):
+    boxes = [mark.bounding_box() for mark in page.locator(MARKS).all()]
+    marks = [(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2) for box in boxes]
+    shown = page.locator("#scatter svg .mark-text.role-mark text", has_text="n_layers").all()
+    names = [name.bounding_box() for name in shown]
+    best = max(y for _, y in marks)
+    assert max(name["y"] for name in names) > best
+    for name in names:
+        assert not [1 for x, y in marks if 0 < x - name["x"] < name["width"] and 0 < y - name["y"] < name["height"]]
+
+
 def test_the_colour_follows_the_choice_of_axis(page):
     page.locator("select[name=colour]").select_option("precision")
     expect(page.locator("#scatter svg")).to_contain_text("bf16")

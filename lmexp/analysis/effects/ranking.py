@@ -189,6 +189,7 @@ def _names(study: Study, by_runs: Mapping[tuple[str, ...], Key]) -> dict[tuple[s
     axes = [axis for axis in study.varied if axis != "seed"]
     several = len({key[0] for key in by_runs.values()}) > 1
     return {
-        runs: ", ".join(filter(None, [str(key[0]) * several, setting_in_words(axes, key[1:])])) or str(key[0])
+        runs: ", ".join(filter(None, [str(key[0]) * several, setting_in_words(axes, key[1:], with_nulls=False)]))
+        or str(key[0])
         for runs, key in by_runs.items()
     }

@@ -20,6 +20,7 @@ from lmexp.report.charts.base import (
     DONE,
     INK,
     PALETTE,
+    PAPER,
     ROWS,
     SHAPES,
     Groups,
@@ -123,8 +124,9 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
     layers = [
         steps.encode(x=x, y=y, detail="rank:N"),
         *(bars.encode(color=color, opacity=_seen(0.7)) for bars in _bars(points, x, y)),
+        # Below the marks, so that no name hides a mark.
+        *(names.encode(x=x, y=y) for names in _names(points)),
         marks.encode(x=x, y=y).add_params(*parameters),
-        _names(points).encode(x=x, y=y),
         below("cost", {name: column(name).heading for name in downs}),
         *floor_lines(
             [{"of": name, "floor": floor} for name in FLOORED for floor in distinct_floors(study.table, name)],
@@ -161,36 +163,43 @@ def _as(channel: Any, field: str) -> Any:
     return changed
 
 
-def _names(points: alt.Chart) -> alt.Chart:
-    """Return the names of a few points: the two ends of the frontier, and those far from the others in quality.
+def _names(points: alt.Chart) -> list[alt.Chart]:
+    """Return the names of a few points, and a rim in the colour of the background behind them, where lines pass.
 
-    Far is more than three times the interquartile range above the third quartile or below the first: the outer fences
-    of Tukey, Exploratory Data Analysis, 1977, section 2D. At most MAX_NAMED points are named, the farthest first.
+    The points are the two ends of the frontier, and those far from the others in quality. Far is more than three times
+    the interquartile range above the third quartile or below the first: the outer fences of Tukey, Exploratory Data
+    Analysis, 1977, section 2D. At most MAX_NAMED points are named, the farthest first.
+
+    The name of the frontier's lower end, or of a point far below, stands below it, any other above: beyond the best end
+    of the frontier, and beyond the farthest point, there is no other mark.
     """
     judged = (
-        points.transform_joinaggregate(q1="q1(y)", q3="q3(y)", groupby=["rank"])
+        points.transform_calculate(of_frontier="datum.frontier ? datum.y : NaN")
+        .transform_joinaggregate(
+            q1="q1(y)", q3="q3(y)", lowest="min(of_frontier)", highest="max(of_frontier)", groupby=["rank"]
+        )
         .transform_calculate(
             far="max(datum.q1 - datum.y, datum.y - datum.q3) - 3 * (datum.q3 - datum.q1)",
-            spent="datum.frontier ? datum.x : NaN",
+            is_end="datum.frontier && (datum.y === datum.lowest || datum.y === datum.highest)",
+            is_below="datum.frontier ? datum.y === datum.lowest : datum.y < datum.q1",
         )
-        .transform_joinaggregate(first="min(spent)", last="max(spent)", groupby=["rank"])
-        .transform_calculate(
-            weight="datum.frontier && (datum.x === datum.first || datum.x === datum.last) ? 1e300 : datum.far"
-        )
+        .transform_calculate(weight="datum.is_end ? 1e300 : datum.far")
         .transform_filter("datum.weight > 0 && datum.selected")
         .transform_window(place="row_number()", sort=[alt.SortField("weight", order="descending")])
         .transform_filter(f"datum.place <= {MAX_NAMED}")
     )
     is_right = "scale('x', datum.x) > width / 2"
-    return judged.mark_text(
-        align=alt.ExprRef(f"{is_right} ? 'right' : 'left'"),
-        dx=alt.ExprRef(f"{is_right} ? -9 : 9"),
-        dy=-9,
-        fontSize=11,
-        limit=alt.ExprRef("width * 0.4"),
-        color=INK,
-        opacity=0.8,
-    ).encode(text="label:N")
+    place: dict[str, Any] = {
+        "align": alt.ExprRef(f"{is_right} ? 'right' : 'left'"),
+        "dx": alt.ExprRef(f"{is_right} ? -9 : 9"),
+        "dy": alt.ExprRef("datum.is_below ? 11 : -9"),
+        "fontSize": 11,
+        "limit": alt.ExprRef("width * 0.4"),
+    }
+    return [
+        judged.mark_text(**place, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(text="label:N"),
+        judged.mark_text(**place, color=INK, opacity=0.8).encode(text="label:N"),
+    ]
 
 
 def _numeric(table: pd.DataFrame) -> list[str]:

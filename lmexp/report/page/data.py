@@ -130,7 +130,7 @@ def _labels(study: Study) -> list[str]:
     values = zip(*(axis_values(study.table[axis]) for axis in study.varied), strict=True)
     if not study.varied:
         return names_of_rows(study.table)
-    return [setting_in_words(study.varied, of_run) for of_run in values]
+    return [setting_in_words(study.varied, of_run, with_nulls=False) for of_run in values]
 
 
 def _used(table: pd.DataFrame) -> list[str]:

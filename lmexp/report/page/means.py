@@ -60,7 +60,7 @@ def page_means(view: StudyView, digits: int) -> dict[str, Any] | None:
     ends = {name + end for name in measures for end in (SD, HALF)}
     keys = [str(name) for name in means if name not in {"frontier", TIED_WITH, "n", "mixed", GROUP, *measures, *ends}]
     names = [
-        setting_in_words(keys, map(axis_value, values))
+        setting_in_words(keys, map(axis_value, values), with_nulls=False)
         for values in means[keys].astype(object).where(means[keys].notna(), None).itertuples(index=False)
     ]
     shared = crowded(table).to_numpy()
