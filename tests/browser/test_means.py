@@ -2,15 +2,19 @@
 
 import re
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
 from lmexp.report.options import ViewOptions
+from lmexp.report.page.curves import page_curves
+from lmexp.report.page.data import page_data
 from lmexp.report.page.html import write_report
 from lmexp.report.view import StudyView
 from tests.analysis.test_groups import study_of
 from tests.browser.reading import FILLED, MARKS, column
 from tests.browser.test_detail import open_run
+from tests.report.synthetic import write_curve
 
 BARS = "#scatter svg .mark-rule.role-mark line"
 
@@ -18,7 +22,11 @@ BARS = "#scatter svg .mark-rule.role-mark line"
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("outputs")
-    return study_of(root, jitter=0.004, exclusive=lambda seed: seed != 1, wall_seconds=lambda seed: 5 + seed / 2)
+    study = study_of(root, jitter=0.004, exclusive=lambda seed: seed != 1, wall_seconds=lambda seed: 5 + seed / 2)
+    for run_id, run in study.runs.items():
+        row = study.table.set_index("run_id").loc[run_id]
+        write_curve(run, float(row["loss"]), 1e12, float(row["wall_seconds"]))
+    return study
 
 
 @pytest.fixture
@@ -54,6 +62,22 @@ def test_a_selection_of_some_seeds_has_the_means_that_python_has_for_them(page, 
     page.get_by_label("Filter").fill("")
     expect(page.locator("#count")).to_have_text("4 settings, 12 runs")
     assert means_in_table(page) == means_in_python(study)
+
+
+def test_the_mean_curves_of_some_seeds_are_means_over_these(page, study):
+    first = "views.curves.data('curves').find((curve) => curve.kind === 'validation').loss[0]"
+    before = page.evaluate(first)
+    page.get_by_label("Filter").fill("seed < 2")
+    page.wait_for_function(f"before => {first} !== before", arg=before)
+    of_run = {curve["run_id"]: curve for curve in page_curves(study)[0] if curve["kind"] == "validation"}
+    means = page_data(study, "loss", "train_seconds")["means"]
+    drawn = [curve for curve in page.evaluate("views.curves.data('curves')") if curve["kind"] == "validation"]
+    assert len(drawn) == 4
+    for curve in drawn:
+        members = study.table.iloc[means["members"][means["rows"]["run_id"].index(curve["run_id"])]]
+        runs = [of_run[run] for run in members["run_id"][members["seed"] < 2]]
+        for name in ("loss", "seconds"):
+            assert np.allclose(curve[name], np.mean([run[name] for run in runs], axis=0), rtol=1e-6)
 
 
 def test_the_scatter_has_a_bar_for_each_mean_and_the_frontier_of_the_table(page):

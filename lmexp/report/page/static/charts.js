@@ -25,7 +25,7 @@ function dressed(name, figure, renderer) {
   const spec = JSON.parse(JSON.stringify(page.charts[name])
     .replaceAll('"currentColor"', JSON.stringify(ink)).replaceAll('"Canvas"', JSON.stringify(paper)));
   const values = parameters();
-  const legend = page.choices.colour.options.find(([value]) => value === chosen.colour)[1];
+  const legend = chosen.colour === "none" ? null : page.choices.colour.options.find(([value]) => value === chosen.colour)[1];
   for (const param of spec.params ?? []) if (param.name in values) param.value = values[param.name];
   for (const layer of spec.layer ?? []) {
     for (const param of layer.params ?? []) if (param.name in values && "value" in param) param.value = values[param.name];
@@ -92,14 +92,15 @@ function meanCurves() {
     if (!setting.partial) return curve;
     const runs = new Set(setting.members.filter((i) => rows[i].passes).map((i) => rows[i].run_id));
     const parts = page.curves.filter((part) => runs.has(part.run_id) && part.kind === curve.kind);
-    const made = { ...curve, loss: [], half: [] };
-    for (const tokens of curve.tokens) {
-      const values = parts.map((part) => part.loss[part.tokens.indexOf(tokens)]);
-      const { mean, half } = spreadOf(values);
-      made.loss.push(mean);
-      made.half.push(half);
-    }
-    return made;
+    const spreads = (name) => curve.tokens.map((tokens) => {
+      const values = parts.map((part) => part[name][part.tokens.indexOf(tokens)]);
+      return spreadOf(values.includes(null) ? [] : values);
+    });
+    const means = Object.fromEntries(["flops", "seconds", "dollars"].map((name) => [name, spreads(name).map(({ mean }) => mean)]));
+    const losses = spreads("loss");
+    // Not a copy of the curve: a copy has its hidden number, by which Vega would take it for the curve itself.
+    const { run_id, kind, tokens } = curve;
+    return { run_id, kind, tokens, ...means, loss: losses.map(({ mean }) => mean), half: losses.map(({ half }) => half) };
   });
 }
 
