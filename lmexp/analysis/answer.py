@@ -1,7 +1,8 @@
 """The answer to the question of a study, in a few sentences that its design determines.
 
 - A grid of sizes and tokens, or of sizes at several amounts of compute, is answered by a law: the best size for the
-  compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them).
+  compute, its loss, and what ten times the compute would give (scaling/answers.py, as `lmexp fit` prints them). Sizes
+  at too few amounts of compute for a law are answered by the best size for each amount.
 - A search is answered by its best run, the runs that are tied with it and, with several objectives, by the ends of
   their frontier. If trials were stopped early, it says whether that was for a difference that may be noise.
 - Anything else is answered by the best setting, the settings that cannot be told apart from it, and the largest
@@ -9,10 +10,12 @@
 
 Where settings are ranked and none has two finished seeds, the first sentence says that it is unknown which differences
 are noise, and what it takes to find out.
+
+An answer keeps what it rests on, so that the chart beside it (report/charts/lead.py) shows the same numbers.
 """
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -30,13 +33,14 @@ from lmexp.analysis.effects.sentences import effect_in_words
 from lmexp.analysis.frontier import frontier, is_done, numbers
 from lmexp.analysis.scaling.answers import Answer as Fitted
 from lmexp.analysis.scaling.answers import answer as fitted_answer
+from lmexp.analysis.scaling.approaches import EqualCompute, equal_compute
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.readers import points_of_study
-from lmexp.analysis.scaling.words import about_compute
+from lmexp.analysis.scaling.words import about_budgets, about_compute
 from lmexp.analysis.table import Study, final_rows, name_at
 from lmexp.analysis.versus.arms import arms_by_words
+from lmexp.analysis.versus.versus import Versus, versus
 from lmexp.analysis.versus.versus import in_words as speedup_in_words
-from lmexp.analysis.versus.versus import versus
 from lmexp.errors import UserError
 from lmexp.runs.columns import column, higher_is_better
 
@@ -47,18 +51,40 @@ MAX_SENTENCES = 5
 class Design(StrEnum):
     """What kind of question a study's cells can answer."""
 
-    SCALING = "scaling"
+    ISOFLOP = "isoFLOP"
+    """Sizes at equal amounts of compute."""
+    LAW = "law"
+    """Sizes and tokens, enough of them for a law."""
     SEARCH = "search"
-    SETTINGS = "settings"
+    ARMS = "arms"
+    """Arms whose runs say how much less compute one needs for the quality of another."""
+    EFFECTS = "effects"
+    """Axes with at least one pair of runs that differ in one axis alone."""
+    RUNS = "runs"
+    """Anything else, such as a single run."""
 
 
-@dataclass(frozen=True)
+OF_COMPUTE = (Design.ISOFLOP, Design.LAW)
+"""Designs whose axes are sizes and budgets, so that the effect of one value of them answers nothing."""
+
+
+@dataclass(frozen=True, eq=False)
 class Answer:
     """The answer to a study's question."""
 
     design: Design
     sentences: tuple[str, ...]
     """At most MAX_SENTENCES, the most important first."""
+    unknown_noise: str | None = None
+    """The sentence which says that it is unknown which differences are noise."""
+    points: Points | None = None
+    """The runs of the designs OF_COMPUTE."""
+    law: Fitted | None = None
+    """Their fit; None if they are not enough for one."""
+    budgets: tuple[EqualCompute, ...] = ()
+    """The amounts of compute of an isoFLOP study."""
+    speedups: Versus | None = None
+    """The arms against the first of them, in training FLOPs."""
 
 
 def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effects: Effects) -> Answer:
@@ -67,29 +93,47 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effect
     `ranked` are its arms if seeds are repeated, `effects` those of its axes. Raises UserError for a quality or a cost
     that is not a numeric column.
     """
-    law = _law(study, quality)
-    if law is not None:
-        return Answer(Design.SCALING, tuple(about_compute(law)[:MAX_SENTENCES]))
+    by_compute = _by_compute(study, quality)
     best = headline(study, quality, cost, ranked)
-    unknown = [] if ranked else about_unknown_noise(study, quality, cost)
+    noise = [] if ranked else about_unknown_noise(study, quality, cost)
+    if by_compute is not None:
+        said = _about_compute(by_compute) if by_compute.law else [*noise, *_about_compute(by_compute), best]
+        return replace(by_compute, sentences=tuple(said[:MAX_SENTENCES]), unknown_noise=_first(noise, said))
+    unknown = _first(noise, noise)
     if study.objectives:
         ties = about_ties(ranked, quality, cost) if ranked else []
         rungs = about_rungs(study, quality, ranked.noise if ranked else None)
-        return Answer(Design.SEARCH, (*unknown, best, *ties, *_about_objectives(study), *rungs)[:MAX_SENTENCES])
-    said = [*unknown, best]
+        said = [*noise, best, *ties, *_about_objectives(study), *rungs]
+        return Answer(Design.SEARCH, tuple(said[:MAX_SENTENCES]), unknown)
+    speedups = _speedups(study, quality)
+    said = [*noise, best, *_about_two_arms(speedups)]
     if study.looks:
         said += about_looks(study, quality)
     elif ranked:
         said += about_ties(ranked, quality, cost)
-    said += [*_about_two_arms(study, quality), *_largest_effects(effects, quality, cost, is_judged=not study.looks)]
-    return Answer(Design.SETTINGS, tuple(said[:MAX_SENTENCES]))
+    said += _largest_effects(effects, quality, cost, is_judged=not study.looks)
+    design = Design.ARMS if speedups else Design.EFFECTS if any(effects.values()) else Design.RUNS
+    return Answer(design, tuple(said[:MAX_SENTENCES]), unknown, speedups=speedups)
 
 
-def _law(study: Study, quality: str) -> Fitted | None:
-    """Return the fitted laws of a study of sizes and tokens alone; None for another design, or if no law can be fitted.
+def _about_compute(of: Answer) -> list[str]:
+    """Return the best size at the amounts of compute that were run, and what the law says beyond them."""
+    by_law = about_compute(of.law) if of.law else []
+    by_size = about_budgets(of.points, of.budgets) if of.points else []
+    return [*by_size[:1], *by_law] if by_law else by_size
+
+
+def _first(noise: list[str], said: list[str]) -> str | None:
+    """Return the sentence on noise if it is said."""
+    return noise[0] if noise and noise[0] in said else None
+
+
+def _by_compute(study: Study, quality: str) -> Answer | None:
+    """Return the runs of a study of sizes and budgets alone with what they give; None for another design.
 
     In such a study, parameters and tokens say all that varies: no two runs of one seed agree in both. Axes that are
-    texts, such as kinds of positions, are no sizes.
+    texts, such as kinds of positions, are no sizes. It is an isoFLOP study if FLOPs are the only budget that varies,
+    or if no budget does and all rows have compute in common with others, as milestones of a budget in FLOPs do.
     """
     rows = final_rows(study.table)
     if quality != study.default_quality or study.objectives or len(rows) < 2:
@@ -102,6 +146,21 @@ def _law(study: Study, quality: str) -> Fitted | None:
         return None
     try:
         points = points_of_study(study)
+    except UserError:
+        return None
+    law = _law(points)
+    points = law.points if law else points
+    budgets = equal_compute(points) if points.has_sizes else ()
+    varied = {axis for axis in axes if axis.startswith("budget.")}
+    in_budgets = sum(len(budget.members) for budget in budgets)
+    if budgets and (varied == {"budget.flops"} or (not varied and in_budgets == len(points))):
+        return Answer(Design.ISOFLOP, (), points=points, law=law, budgets=budgets)
+    return Answer(Design.LAW, (), points=points, law=law) if law else None
+
+
+def _law(points: Points) -> Fitted | None:
+    """Return the fitted laws; None if no law can be fitted."""
+    try:
         return _fitted(_Hashed(points))
     except UserError:
         return None
@@ -133,25 +192,32 @@ def _largest_effects(effects: Effects, quality: str, cost: str, is_judged: bool)
     return [effect_in_words(effect, quality, cost, is_judged) for effect in largest]
 
 
-def _about_two_arms(study: Study, quality: str) -> list[str]:
-    """Return how much less compute one of two arms needs for the quality of the other (versus/versus.py).
+def _speedups(study: Study, quality: str) -> Versus | None:
+    """Return how much less compute arms need for equal quality (versus/versus.py); None if the runs do not say it.
 
-    Two arms are the values of the only axis, or of the only axis of texts beside axes of numbers. Nothing is returned
-    if the runs of some cell do not give a speedup.
+    Arms are the values of the only axis, or of the only axis of texts beside axes of numbers. Each must have a speedup
+    over all cells that both it and the first one have.
     """
     axes = [axis for axis in study.varied if axis != "seed"]
     texts = [axis for axis in axes if not pd.api.types.is_numeric_dtype(study.table[axis])]
     (axis, *others) = texts or axes or [""]
-    if others or not axis or study.table[axis].nunique() != 2 or not (texts or len(axes) == 1):
-        return []
+    if others or not axis or study.table[axis].nunique() < 2 or not (texts or len(axes) == 1):
+        return None
     try:
         compared = versus(study, arms_by_words(study, [axis]), quality, ["flops"])
     except UserError:
+        return None
+    costs = [arm.costs.get("flops") for arm in compared.arms]
+    known = [one is not None and one.overall.value is not None and not one.unknown for one in costs]
+    return compared if known and all(known) else None
+
+
+def _about_two_arms(compared: Versus | None) -> list[str]:
+    """Return how much less compute one of two arms needs for the quality of the other."""
+    if compared is None or len(compared.arms) != 1:
         return []
     (arm,) = compared.arms
-    one = arm.costs.get("flops")
-    if one is None or one.overall.value is None or one.unknown:
-        return []
+    one = arm.costs["flops"]
     return [speedup_in_words(one.overall, compared.baseline, arm.arm, one.cost, compared.confidence)]
 
 

@@ -6,12 +6,12 @@ compare, did not finish or was measured beside other work.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.answer import Design, answer
+from lmexp.analysis.answer import OF_COMPUTE, Answer, answer
 from lmexp.analysis.best import best_at, headline, nearly_as_good
 from lmexp.analysis.columns import format_number, in_words
 from lmexp.analysis.comparable import crowded, mixtures
@@ -28,6 +28,8 @@ from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column
 from lmexp.runs.origin import THEN
 
+MAX_FIRST = 3
+"""Sentences of the answer that a reader sees first."""
 PENDING = ("queued", "running")
 
 
@@ -38,6 +40,25 @@ class Findings:
     answer: tuple[str, ...]
     """The answer to its question; if rows cannot be ranked together, why, and an answer of each part by its name."""
     rest: tuple[str, ...]
+    basis: Answer | None = field(default=None, compare=False)
+    """What the answer rests on; None if rows cannot be ranked together, because each part has an answer of its own."""
+
+    of_parts: tuple[str, ...] = ()
+    """Why rows cannot be ranked together, if that is said, and then the first sentence of each part's answer."""
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The sentences of the answer to read first, at most MAX_FIRST.
+
+        That noise is unknown is one of them, but the answer itself comes before it.
+        """
+        if self.of_parts:
+            return self.of_parts[:MAX_FIRST]
+        unknown = self.basis.unknown_noise if self.basis else None
+        said = [sentence for sentence in self.answer if sentence != unknown]
+        if unknown not in self.answer:
+            return tuple(said[:MAX_FIRST])
+        return (*said[: MAX_FIRST - 1], unknown)
 
     @property
     def sentences(self) -> list[str]:
@@ -52,14 +73,19 @@ def findings(study: Study, quality: str = "loss", cost: str = "train_seconds") -
     sentences that start with its name. Raises UserError for a quality or a cost that is not a numeric column.
     """
     answered = obstacles(study.table[is_done(study.table)], quality)
+    heads = list(answered)
     rest: list[str] = []
     parts = study.rankable(quality)
     for name, part in parts.items():
         prefix = f"{name}: " if len(parts) > 1 else ""
         of_part = _of_one_part(part, quality, cost)
         answered += [prefix + sentence for sentence in of_part.answer]
+        heads += [prefix + sentence for sentence in of_part.first[:1]]
         rest += [prefix + sentence for sentence in of_part.rest]
-    return Findings(tuple(answered), (*rest, *_about_the_rest(study)))
+    rest += _about_the_rest(study)
+    if len(parts) == 1:
+        return Findings(tuple(answered), tuple(rest), of_part.basis)
+    return Findings(tuple(answered), tuple(rest), of_parts=tuple(heads))
 
 
 def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
@@ -67,19 +93,20 @@ def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
     runs = comparable_runs(study, quality)
     effects = all_effects(study, quality, cost) if any(axis != "seed" for axis in study.varied) else {}
     answered = answer(study, quality, cost, ranked, effects)
-    is_by_law = answered.design is Design.SCALING
-    rest = [headline(study, quality, cost, ranked)] if is_by_law else []
+    is_of_compute = answered.design in OF_COMPUTE
+    rest = [headline(study, quality, cost, ranked)] if is_of_compute else []
     rest += _about_tokenizers(study, quality)
     rest += nearly_as_good(study.table, quality, cost)
     rest += about_rungs(study, quality, ranked.noise if ranked else None)
-    if not is_by_law:
+    if not is_of_compute:
         rest += about_axes(study, runs, effects, quality, cost)
     if ranked:
         rest += about_seeds(ranked, quality, is_fixed=not study.looks)
     rest += _about_baselines(study.table)
     rest += _about_floor(study.table, quality)
     rest += _about_unknown(study.table, quality) + _about_peaks(study.table)
-    return Findings(answered.sentences, tuple(sentence for sentence in rest if sentence not in answered.sentences))
+    rest = [sentence for sentence in rest if sentence not in answered.sentences]
+    return Findings(answered.sentences, tuple(rest), answered)
 
 
 def _about_code(table: pd.DataFrame) -> list[str]:

@@ -4,6 +4,7 @@ The analysis does not know papers, so this is where the two meet: in the termina
 Python.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 from lmexp.analysis.answer import MAX_SENTENCES
@@ -11,7 +12,7 @@ from lmexp.analysis.findings import Findings, findings
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError
 from lmexp.papers.judge import Judged
-from lmexp.papers.of_study import claims_of
+from lmexp.papers.of_study import Claims, claims_of
 from lmexp.papers.overview import counts_in_words
 from lmexp.papers.verdicts import Verdict
 from lmexp.report.terminal.paper import interval_text, ours_text, published_text
@@ -27,35 +28,46 @@ IS: dict[Verdict, str] = {
 """How a sentence says each verdict; those that need a reader's attention come first."""
 
 
-def said_of(study: Study, quality: str = "loss", cost: str = "train_seconds") -> Findings:
+@dataclass(frozen=True)
+class Said(Findings):
+    """What a report says of a study."""
+
+    claims: tuple[Judged, ...] = ()
+    """The claims of its paper, those that need a reader's attention first; empty if it belongs to none."""
+    verdicts: tuple[str, ...] = ()
+    """The verdicts on them as sentences."""
+
+
+def said_of(study: Study, quality: str = "loss", cost: str = "train_seconds") -> Said:
     """Return what a report says of a study.
 
     Of a paper's sweep, the answer is the verdicts on its claims, in at most MAX_SENTENCES sentences; the other claims
     follow, then the findings. Raises UserError for a quality or a cost that is not a numeric column.
     """
     found = findings(study, quality, cost)
-    verdicts = _about_claims(study)
-    if not verdicts:
-        return found
-    return Findings(verdicts[:MAX_SENTENCES], (*verdicts[MAX_SENTENCES:], *found.answer, *found.rest))
-
-
-@lru_cache(maxsize=2)  # a claim may take seconds, and a report is printed, drawn and written
-def _about_claims(study: Study) -> tuple[str, ...]:
-    """Return the verdicts on the claims of the study's paper as sentences; none if it belongs to no paper."""
     try:
-        claims = claims_of(study)
+        claims = _claims(study)
     except UserError as problem:
-        return (sentence(f"The claims of the paper are not judged: {problem}"),)
+        why = sentence(f"The claims of the paper are not judged: {problem}")
+        return Said((why,), (*found.answer, *found.rest), found.basis)
     if claims is None:
-        return ()
+        return Said(found.answer, found.rest, found.basis, found.of_parts)
     kinds: list[str] = list(IS)
     judged = sorted(claims.judged, key=lambda one: kinds.index(one.verdict))
     counts = {kind: sum(one.verdict == kind for one in judged) for kind in kinds}
     total = "1 claim" if len(judged) == 1 else f"{len(judged)} claims"
-    said = f"Of {total} of {claims.paper.authors}, {claims.paper.year}, at scale {claims.scale}: "
-    said += counts_in_words({kind: count for kind, count in counts.items() if count})
-    return (sentence(said), *map(_about_claim, judged))
+    summary = f"Of {total} of {claims.paper.authors}, {claims.paper.year}, at scale {claims.scale}: "
+    summary += counts_in_words({kind: count for kind, count in counts.items() if count})
+    verdicts = tuple(map(_about_claim, judged))
+    said = (sentence(summary), *verdicts)
+    rest = (*said[MAX_SENTENCES:], *found.answer, *found.rest)
+    return Said(said[:MAX_SENTENCES], rest, found.basis, claims=tuple(judged), verdicts=verdicts)
+
+
+@lru_cache(maxsize=2)  # a claim may take seconds, and a report is printed, drawn and written
+def _claims(study: Study) -> Claims | None:
+    """Return the verdicts on the claims of the study's paper; None if it belongs to no paper."""
+    return claims_of(study)
 
 
 def _about_claim(one: Judged) -> str:

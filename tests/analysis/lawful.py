@@ -53,12 +53,17 @@ def lawful_study(
     worse: float = 0.005,
     noise: float = 0.002,
     state: str = "done",
+    flops: Sequence[float] = (),
     **columns: Any,
 ) -> Path:
-    """Write a study of every width at every number of tokens in each arm; the second arm's losses are `worse`."""
+    """Write a study of every width at every number of tokens in each arm; the second arm's losses are `worse`.
+
+    With `flops`, the budgets are these amounts of compute instead of numbers of tokens.
+    """
     random = np.random.default_rng(0)
     folder = outputs / name
     cells = []
+    kind = "budget.flops" if flops else "budget.tokens"
     for number, (family, precision) in enumerate(arms):
         words = [
             f"precision={precision}",
@@ -70,26 +75,22 @@ def lawful_study(
         words += ["model.n_heads=2", "tokenizer=byte", "model.vocab_size=257", "model.d_model=64"]
         base = Composer([shipped_root()], words=words).config({})
         for width in widths:
-            for budget in tokens:
-                values = {"model": family, "precision": precision, "model.d_model": width, "budget.tokens": int(budget)}
+            for amount in flops or tokens:
+                values = {"model": family, "precision": precision, "model.d_model": width, kind: int(amount)}
                 model = base.model.model_copy(update={"d_model": width})
                 info = RunInfo(id=hash_text(f"{name}{values}", 12), sweep=name, slug=f"{family}-{precision}-{width}")
-                made = base.model_copy(
-                    update={
-                        "model": model,
-                        "run": info,
-                        "budget": base.budget.model_copy(update={"tokens": int(budget)}),
-                    }
-                )
-                path = folder / f"{family}-{precision}-{width}-{int(budget)}"
-                run = RunDir.create(path, made)
+                made = base.model_copy(update={"model": model, "run": info})
                 params = count_run(made).n_params
+                budget = amount / (6 * params) if flops else amount
+                made = made.model_copy(update={"budget": base.budget.model_copy(update={"tokens": int(budget)})})
+                path = folder / f"{family}-{precision}-{width}-{int(amount)}"
+                run = RunDir.create(path, made)
                 loss = (law(params, budget) + worse * number) * float(np.exp(noise * random.normal()))
                 if state == "done":
                     run.write_record([_row(made, params, budget, loss) | columns])
                 run.update_state(state=state, reason=None if state == "done" else "OSError: no space left on device")
                 cells.append({"run_id": info.id, "path": path.name, "values": values})
-    axes = {"model": [], "precision": [], "model.d_model": list(widths), "budget.tokens": list(map(int, tokens))}
+    axes = {"model": [], "precision": [], "model.d_model": list(widths), kind: list(map(int, flops or tokens))}
     axes["model"] = list(dict.fromkeys(family for family, _ in arms))
     axes["precision"] = list(dict.fromkeys(precision for _, precision in arms))
     write_json(folder / "sweep.json", {"schema_version": 1, "name": name, "axes": axes, "cells": cells, "skipped": []})

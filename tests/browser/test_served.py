@@ -52,7 +52,7 @@ def test_the_page_follows_the_records_and_keeps_the_readers_choices(browser, ser
     write_json(run.path / "record.json", donor | {"rows": [row | {"run_id": run.read_config().run.id}]})
     run.update_state(state="done", reason=None)
 
-    expect(page.locator("#findings")).to_contain_text("1 of 10 runs did not finish", timeout=60_000)
+    expect(page.locator("#more-findings")).to_contain_text("1 of 10 runs did not finish", timeout=60_000)
     expect(page.locator("#table tbody tr").first).to_contain_text("the-new-run")
     assert column(page, "training time")[0] == "0.50"
     expect(page.locator("#count")).to_have_text("5 of 10 rows selected")

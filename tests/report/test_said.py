@@ -73,18 +73,18 @@ def test_json_and_all_that_is_printed_have_the_same_answer(study: Study):
 
 def test_nothing_is_written_and_rows_that_somebody_chose_have_no_verdict(outputs: Path, study: Study):
     part = study.where("precision == 'bf16'")
-    assert said_of(part) == findings(part)
+    assert said_of(part).sentences == findings(part).sentences and said_of(part).answer == findings(part).answer
     said_of(study)
     assert not (outputs / "papers-second" / "claims.json").exists() and not (outputs / "papers.json").exists()
 
 
 def test_another_study_and_one_without_a_finished_run_have_their_own_answer(outputs: Path):
     other = load_study([write_study(outputs, "papers-unknown")])
-    assert said_of(other) == findings(other)
+    assert said_of(other).sentences == findings(other).sentences and said_of(other).answer == findings(other).answer
     for record in (outputs / "papers-second").glob("*/record.json"):
         record.unlink()
     empty = load_study([outputs / "papers-second"])
-    assert said_of(empty) == findings(empty)
+    assert said_of(empty).sentences == findings(empty).sentences and said_of(empty).answer == findings(empty).answer
 
 
 def test_a_file_that_is_wrong_is_said_and_the_findings_follow(outputs: Path, study: Study):

@@ -26,6 +26,8 @@ SAME_BUDGET = 1.12
 """Runs whose FLOPs lie within this factor belong to one budget."""
 MIN_IN_PARABOLA = 5
 """Fewest sizes: a parabola has three unknowns, and two more sizes show whether it fits at all."""
+MIN_SIZES = 3
+"""Fewest sizes at equal compute that show whether the best one is inside: one of them has a neighbour on both sides."""
 MIN_BUDGETS = 3
 MIN_IN_ENVELOPE = 10
 """Fewest sizes that were run at several budgets. The published envelope has many more; about 17 make it smooth."""
@@ -56,6 +58,17 @@ class Parabola:
         """Return the parabola's loss at sizes (n,)."""
         x = np.log(params) - self.centre
         return np.asarray(np.polyval(self.coefficients[::-1], x))
+
+
+@dataclass(frozen=True, eq=False)
+class EqualCompute:
+    """The runs of one budget, and their parabola if it has its lowest point inside the sizes."""
+
+    flops: float
+    """The geometric mean of their FLOPs."""
+    members: npt.NDArray[np.int64]
+    """Indices of the points."""
+    parabola: Parabola | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +170,7 @@ def approach_2(points: Points) -> Approach | str:
     unit = np.unique(points.unit, return_inverse=True)[1]
     parabolas, at_edge, without = [], [], []
     for group in groups:
-        budget = float(np.exp(np.mean(np.log(points.flops[group]))))
+        budget = _budget(points, group)
         fitted = _fit_parabola(points, group, budget, unit)
         if fitted is None:
             at_edge.append(budget)
@@ -188,6 +201,26 @@ def approach_2(points: Points) -> Approach | str:
         holdout=float(np.exp(predicted - best[-1]) - 1) if len(parabolas) > MIN_BUDGETS else None,
         warnings=(_edges(at_edge),) if at_edge else (),
     )
+
+
+def equal_compute(points: Points) -> tuple[EqualCompute, ...]:
+    """Return the budgets at which at least MIN_SIZES sizes were run, in the order of rising compute.
+
+    Their parabolas are those of approach 2. Unlike it, this returns a budget also if it has no parabola, because its
+    sizes are fewer than MIN_IN_PARABOLA or the lowest loss lies at their edge.
+    """
+    unit = np.unique(points.unit, return_inverse=True)[1]
+    budgets = []
+    for group in budget_groups(points, MIN_SIZES):
+        sizes, budget = _n_sizes(points, group), _budget(points, group)
+        fitted = _fit_parabola(points, group, budget, unit) if sizes >= MIN_IN_PARABOLA else None
+        if sizes >= MIN_SIZES:
+            budgets.append(EqualCompute(budget, group, fitted[0] if fitted else None))
+    return tuple(budgets)
+
+
+def _budget(points: Points, group: npt.NDArray[np.int64]) -> float:
+    return float(np.exp(np.mean(np.log(points.flops[group]))))
 
 
 def _fit_parabola(
@@ -239,8 +272,8 @@ def bias(
     )
 
 
-def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
-    """Return the indices of runs with equal compute, one array per budget, in the order of rising compute.
+def budget_groups(points: Points, fewest: int = MIN_IN_PARABOLA) -> list[npt.NDArray[np.int64]]:
+    """Return the indices of at least `fewest` runs with equal compute, one array per budget, in rising order of it.
 
     The window that holds the most runs becomes the first group, then the fullest window of the remaining runs, and so
     on.
@@ -254,7 +287,7 @@ def budget_groups(points: Points) -> list[npt.NDArray[np.int64]]:
         ends = np.searchsorted(logs[rest], logs[rest] + np.log(SAME_BUDGET) + 1e-9)
         first = int(np.argmax(ends - np.arange(len(rest))))
         chosen = rest[first : ends[first]]
-        if len(chosen) < MIN_IN_PARABOLA:
+        if len(chosen) < fewest:
             break
         free[chosen] = False
         groups.append(order[chosen])

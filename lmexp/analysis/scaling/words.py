@@ -7,10 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lmexp.analysis.scaling.answers import Answer, Best
+from lmexp.analysis.scaling.approaches import EqualCompute
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.irreducible import Irreducible
 from lmexp.analysis.scaling.law_fit import Estimate, LawFit
+from lmexp.analysis.scaling.points import Points
 from lmexp.runs.columns import column
 from lmexp.units import si
 
@@ -61,6 +65,28 @@ def about_compute(answer: Answer) -> list[str]:
         off = f"{law.holdout.mean_absolute_error:.2%} off on average"
         said.append(f"Fitted to the smaller runs, {law.law.name} predicts the largest fifth of compute {off}.")
     return said
+
+
+def about_budgets(points: Points, budgets: Sequence[EqualCompute]) -> list[str]:
+    """Return the best size at each amount of compute as sentences, the largest amount first.
+
+    It is the vertex of the parabola, or without one the size with the lowest measured loss.
+    """
+    return [_at_equal_compute(points, budget) for budget in reversed(budgets)]
+
+
+def _at_equal_compute(points: Points, budget: EqualCompute) -> str:
+    at = f"At {flops_text(budget.flops)} FLOPs"
+    if budget.parabola is not None:
+        size = estimate_text(Estimate(*map(np.asarray, (budget.parabola.params, *budget.parabola.interval))), si)
+        return f"{at} the best size is {size} parameters, the lowest point of a parabola."
+    sizes = points.params[budget.members]
+    lowest = float(sizes[int(points.loss[budget.members].argmin())])
+    said = f"{at} the lowest loss is that of {si(lowest)} parameters"
+    if lowest in (sizes.min(), sizes.max()):
+        end = "smallest size, so a smaller" if lowest == sizes.min() else "largest size, so a larger"
+        return f"{said}, the {end} one may be better."
+    return f"{said}; these are too few sizes for a parabola."
 
 
 def irreducible_text(irreducible: Irreducible) -> str:

@@ -5,32 +5,42 @@ because Vega-Lite cannot evaluate a law. The law that is trusted most is drawn f
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 
 from lmexp.analysis.scaling.answers import Answer
-from lmexp.analysis.scaling.law_fit import Estimate
-from lmexp.report.charts.base import INK, PALETTE, SHAPES, floor_lines, styled
+from lmexp.analysis.scaling.approaches import EqualCompute, equal_compute
+from lmexp.analysis.scaling.law_fit import Estimate, LawFit
+from lmexp.analysis.scaling.points import Points
+from lmexp.analysis.scaling.words import flops_text
+from lmexp.report.charts.base import INK, PALETTE, PAPER, SHAPES, floor_lines, styled
 from lmexp.report.charts.fit_encodings import (
+    IF_SELECTED,
     SHADES,
     colour_by_name,
     data_rows,
     inline_data,
     log_axis,
     loss_axis,
+    run_rows,
+    selectable,
     shade_by_size,
     shade_legend,
     tip,
 )
 from lmexp.runs.columns import column
+from lmexp.units import si
 
 STEPS = 60
 """Points of a line, enough to look smooth."""
 BEYOND = 10.0
 """Lines go to this many times the largest run, or to the largest budget in question if that is more."""
 HEIGHT = 380
+MAX_NAMED = 8
+"""More budgets than this have one legend of shades instead of a name each."""
 COMPUTE = "training compute (FLOPs)"
 
 
@@ -44,7 +54,7 @@ def fit_charts(answer: Answer) -> dict[str, alt.LayerChart]:
     if answer.best:
         charts["sizes"] = size_chart(answer)
     if any(approach.parabolas for approach in answer.approaches.values()):
-        charts["isoflop"] = isoflop_chart(answer)
+        charts["isoflop"] = isoflop_chart(answer.points, equal_compute(answer.points))
     return charts | {"residuals": residual_chart(answer)}
 
 
@@ -76,7 +86,7 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
         .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), tooltip=[*tooltip, "unit:N"])
     )
     return styled(
-        [*(_bands(lines, "flops", list(laws), answer) if lines else []), marks, *_floor(answer)],
+        [*(_bands(lines, "flops", list(laws), answer) if lines else []), marks, *floor_of(answer)],
         json.dumps("loss, and the lowest loss predicted for each budget"),
         HEIGHT,
         "Loss of each run against its compute, with the lowest loss that each law predicts and its interval",
@@ -107,7 +117,7 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
     )
     lines = _line(law.law.name, "cost", grid, law.loss(grid))
     title = f"loss against {column(answer.cost).title}: the runs on the frontier, and the law"
-    layers = [*_bands(lines, "cost", [law.law.name], answer), marks, *_floor(answer)]
+    layers = [*_bands(lines, "cost", [law.law.name], answer), marks, *floor_of(answer)]
     return styled(layers, json.dumps(title), HEIGHT, title)
 
 
@@ -154,44 +164,79 @@ def size_chart(answer: Answer) -> alt.LayerChart:
     )
 
 
-def isoflop_chart(answer: Answer) -> alt.LayerChart:
-    """Return loss against size at equal compute, the parabola through each budget, and its vertex."""
-    points, rows, lines, vertices = answer.points, [], [], []
-    parabolas = [p for approach in answer.approaches.values() for p in approach.parabolas]
-    for parabola in parabolas:
-        its = parabola.members
-        rows += data_rows({"params": points.params[its], "loss": points.loss[its]}, flops=parabola.flops)
+def isoflop_chart(points: Points, budgets: Sequence[EqualCompute]) -> alt.LayerChart:
+    """Return loss against size at equal compute, the parabola of each budget, and its vertex with the best size.
+
+    A budget without a parabola has straight lines between the mean losses of its sizes.
+    """
+    rows, lines, vertices = [], [], []
+    for budget in budgets:
+        its, parabola = budget.members, budget.parabola
+        rows += run_rows(points, its, flops=budget.flops)
+        sizes, group = np.unique(points.params[its], return_inverse=True)
+        if parabola is None:
+            means = np.bincount(group, points.loss[its]) / np.bincount(group)
+            lines += data_rows({"params": sizes, "loss": means}, flops=budget.flops)
+            continue
         grid = np.geomspace(parabola.smallest, parabola.largest, STEPS)
-        lines += data_rows({"params": grid, "loss": parabola.loss(grid)}, flops=parabola.flops)
-        lowest = float(parabola.loss(np.array([parabola.params]))[0])
-        vertices.append({"flops": parabola.flops, "params": parabola.params, "loss": lowest})
+        lines += data_rows({"params": grid, "loss": parabola.loss(grid)}, flops=budget.flops)
+        lowest = parabola.loss(np.array([parabola.params]))
+        vertices += data_rows(
+            {
+                "params": [parabola.params],
+                "loss": lowest,
+                "low": [parabola.interval[0]],
+                "high": [parabola.interval[1]],
+            },
+            flops=budget.flops,
+            label=si(parabola.params),
+        )
     shade = alt.Scale(type="log", range=SHADES)
-    x = log_axis("params", "parameters", [row["params"] for row in rows])
+    x = log_axis("params", "parameters", points.params)
+    vertex = alt.Chart(alt.InlineData(values=vertices)).encode(x=x, y=loss_axis())
+    names = [flops_text(budget.flops) for budget in budgets]
+    named = alt.Legend(
+        title="training FLOPs",
+        titleFontWeight="normal",
+        titleColor=INK,
+        symbolOpacity=1,
+        values=[budget.flops for budget in budgets],
+        type="symbol",
+        labelExpr=f"{json.dumps(names)}[datum.index]",
+    )
+    legend = named if len(budgets) <= MAX_NAMED else shade_legend("training FLOPs", ".0e")
     layers = [
         alt.Chart(alt.InlineData(values=lines))
         .mark_line(strokeWidth=1.75)
         .encode(x=x, y=loss_axis(), stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
-        alt.Chart(alt.InlineData(values=rows))
-        .mark_point(size=40, filled=True, opacity=0.85)
+        selectable(rows)
+        .mark_point(size=45, filled=True)
         .encode(
             x=x,
             y=loss_axis(),
-            fill=alt.Fill("flops:Q", scale=shade, legend=shade_legend("FLOPs", ".0e")),
+            fill=alt.Fill("flops:Q", scale=shade, legend=legend),
+            opacity=IF_SELECTED,
             tooltip=[
+                *([alt.Tooltip("run:N", title="run")] if points.names is not None else []),
                 tip("params", "parameters"),
                 tip("flops", "FLOPs"),
                 tip("loss", "loss", ".4f"),
             ],
         ),
-        alt.Chart(alt.InlineData(values=vertices))
-        .mark_point(size=110, shape="diamond", filled=False, strokeWidth=1.75, color=INK, opacity=1)
-        .encode(
-            x=x,
-            y=loss_axis(),
-            tooltip=[tip("flops", "FLOPs"), tip("params", "N*"), tip("loss", "loss", ".4f")],
+        vertex.mark_point(size=110, shape="diamond", filled=False, strokeWidth=1.75, color=INK, opacity=1).encode(
+            tooltip=[
+                tip("flops", "FLOPs"),
+                tip("params", "best size"),
+                tip("low", "from"),
+                tip("high", "to"),
+                tip("loss", "loss", ".4f"),
+            ],
         ),
+        # Twice: a rim in the colour of the background keeps labels readable where lines pass.
+        vertex.mark_text(dy=17, fontSize=12, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(text="label:N"),
+        vertex.mark_text(dy=17, fontSize=12, color=INK).encode(text="label:N"),
     ]
-    title = "runs of equal compute: the lowest point of each parabola (diamond) is the best size"
+    title = "loss (nats) of runs of equal compute; the diamond is the lowest point of a parabola, the best size"
     return styled(layers, json.dumps(title), HEIGHT, "Loss against parameters at each budget, with parabolas")
 
 
@@ -219,7 +264,18 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
     return styled([zero, marks], json.dumps(title), 300, "Residuals of each law against compute")
 
 
-def _floor(answer: Answer) -> list[alt.Chart]:
+def optimum_lines(answer: Answer, law: LawFit, x: alt.X) -> list[alt.Chart]:
+    """Return the lowest loss that a law predicts for each budget, with the band of its interval."""
+    grid = _budgets(answer)
+    base = alt.Chart(alt.InlineData(values=_line(law.law.name, "flops", grid, law.optimum(grid, answer.price).loss)))
+    tooltip = [tip("flops", "FLOPs"), tip("value", "lowest loss", ".4f"), tip("low", "from"), tip("high", "to")]
+    return [
+        base.mark_area(opacity=0.13, color=PALETTE[2], clip=True).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
+        base.mark_line(strokeWidth=2.25, color=PALETTE[2]).encode(x=x, y=loss_axis("value"), tooltip=tooltip),
+    ]
+
+
+def floor_of(answer: Answer) -> list[alt.Chart]:
     """Return the line of the loss that no model can beat, if it is known."""
     floor = answer.points.floor
     return floor_lines([] if floor is None else [{"floor": floor}])

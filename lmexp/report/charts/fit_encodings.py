@@ -1,19 +1,43 @@
 """The axes, colours, tooltips and data that the charts of a fit share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from lmexp.report.charts.base import INK, PALETTE
+from lmexp.analysis.scaling.points import Points
+from lmexp.report.charts.base import INK, PALETTE, ROWS
 from lmexp.report.values import json_value
 
 SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
 """From small to large: colour-blind readers can tell them apart, on white and on near-black."""
 DIGITS = 6
 """Significant digits of a number in a chart."""
+
+
+def run_rows(points: Points, members: npt.NDArray[np.int64], **same: Any) -> list[dict[str, Any]]:
+    """Return some points as rows of a chart: sizes, FLOPs and loss, with the run and its row in the study's table."""
+    columns: dict[str, Any] = {"params": points.params, "tokens": points.tokens, "flops": points.flops}
+    columns = {name: values[members] for name, values in (columns | {"loss": points.loss}).items()}
+    texts = {"run_id": points.run_ids, "run": points.names}
+    columns |= {name: values[members].tolist() for name, values in texts.items() if values is not None}
+    if points.lines is not None:
+        columns["i"] = (points.lines[members] - 1).tolist()
+    return [row | same for row in data_rows(columns)]
+
+
+def selectable(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """Return a chart of runs that takes from the page's data, if there is any, which of them are selected."""
+    chart = alt.Chart(alt.InlineData(values=list(rows)))
+    if not rows or "i" not in rows[0]:
+        return chart
+    return chart.transform_lookup(lookup="i", from_=alt.LookupData(alt.NamedData(ROWS), key="i", fields=["selected"]))
+
+
+IF_SELECTED = alt.condition("datum.selected === false", alt.value(0.08), alt.value(0.85))
+"""How visible a run is; one outside the page's selection is faint."""
 
 
 def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:

@@ -18,12 +18,14 @@ from lmexp.analysis.table import Study, final_rows, names_of_rows
 from lmexp.report.charts.axes import by_effect, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
+from lmexp.report.charts.lead import lead_of
 from lmexp.report.charts.scatter import costs, qualities, rank_fields, scatter_chart
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.curves import DIGITS as CURVE_DIGITS
 from lmexp.report.page.curves import page_curves
 from lmexp.report.page.means import mean_curves, page_means
 from lmexp.report.page.parallel import parallel_lines
+from lmexp.report.said import Said, said_of
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.values import json_column
 from lmexp.report.view import TIED_WITH, StudyView
@@ -39,9 +41,10 @@ DIGITS = 8
 """Significant digits of a number in the table."""
 
 
-def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
+def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -> dict[str, Any]:
     """Return everything that the page's script needs except the details of the runs (details.py).
 
+    `said` is what the report says of the study, if it is known already.
     Raises UserError for a quality or cost that is no column of numbers.
     """
     view = StudyView.of(study, ViewOptions(quality=(quality,), cost=(cost,)))
@@ -61,6 +64,9 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         charts["effects"] = effects_chart(study, quality, effects)
     if len(axes) > 1:
         charts["heat"] = heat_chart(study, quality, axes)
+    lead = lead_of(study, said or said_of(study, quality, cost), quality, charts)
+    if lead and lead.chart is not None:
+        charts = {lead.name: lead.chart} | charts
     used = _used(study.table)
     means = page_means(view, DIGITS)
     if means:
@@ -95,6 +101,7 @@ def page_data(study: Study, quality: str, cost: str) -> dict[str, Any]:
         "curves": curves,
         "curves_note": note,
         "charts": {name: chart.to_dict() for name, chart in charts.items()},
+        "lead": {"name": lead.name, "reads": lead.reads, "words": lead.words} if lead else None,
         "choices": _choices(study, quality, cost, curves, axes, groups),
     }
 

@@ -89,7 +89,7 @@ def report_page(
     Raises UserError for a quality or cost that is no column of numbers.
     """
     found = said_of(study, quality, cost)
-    data = page_data(study, quality, cost) | {
+    data = page_data(study, quality, cost, found) | {
         "details": details(study, quality, cost, published),
         "version": version,
     }
@@ -97,7 +97,9 @@ def report_page(
         head=head(study.name, connects=version is not None),
         name=html.escape(study.name),
         question=f'<p class="question">{html.escape(study.question)}</p>' if study.question else "",
-        findings=_findings(found),
+        findings=_first(found),
+        lead_words=_list(data["lead"]["words"] if data["lead"] else ()),
+        more=_more(found),
         ties=_ties(data["about_ties"], found),
         forecasts=_forecasts(StudyView(study, ViewOptions()).forecasts),
         rest=_rest(study),
@@ -136,15 +138,22 @@ def script_json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
-def _findings(found: Findings) -> str:
-    """Return the answer as paragraphs, and the other findings folded away."""
-    first, *others = map(_marked_up, found.answer)
-    paragraphs = [f'<p class="headline">{first}</p>', *(f"<p>{sentence}</p>" for sentence in others)]
-    if found.rest:
-        items = "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in found.rest)
-        title = "1 more finding" if len(found.rest) == 1 else f"{len(found.rest)} more findings"
-        paragraphs.append(f"<details><summary>{title}</summary><ul>{items}</ul></details>")
-    return "".join(paragraphs)
+def _first(found: Findings) -> str:
+    """Return the first sentences of the answer as paragraphs."""
+    first, *others = map(_marked_up, found.first)
+    return "".join([f'<p class="headline">{first}</p>', *(f"<p>{sentence}</p>" for sentence in others)])
+
+
+def _more(found: Findings) -> str:
+    """Return the rest of the answer and the other findings, folded away; nothing if there are none."""
+    more = [sentence for sentence in found.sentences if sentence not in found.first]
+    title = "1 more finding" if len(more) == 1 else f"{len(more)} more findings"
+    return f"<details><summary>{title}</summary>{_list(more)}</details>" if more else ""
+
+
+def _list(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _ties(about_ties: Sequence[str], found: Findings) -> str:

@@ -1,9 +1,11 @@
 // The charts: Vega draws them from the page's specs, with what the reader has chosen put in. With many rows a chart
 // is drawn when it is scrolled to, and follows the selection when it is in sight.
-const CHARTS = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
+const BELOW = ["scatter", "parallel", "effects", "heat", "curves"]; // from the top of the page
+let CHARTS = BELOW; // with the lead first: the chart that shows the answer
 const CANVAS = 1000; // more rows than these are drawn on a canvas: a document of as many marks is slow
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const NEAR = 100; // pixels from the window at which a chart counts as in sight
+const LEAD = { least: 280, most: 400, frame: 130, below: 24, narrow: 600 }; // pixels: its height, axes and title, what is free below
 const MAX_CURVES = 400;
 const MAX_LINES = 800;
 const EMBED = { actions: false, tooltip: { theme: "custom", formatTooltip: tooltip }, logLevel: 1 }; // errors: an empty selection is none
@@ -35,12 +37,51 @@ function dressed(name, figure, renderer) {
     if (layer.encoding?.x?.scale) layer.encoding.x.scale = scaled(layer.encoding.x.scale, chosen.logx);
     if (layer.encoding?.y?.scale) layer.encoding.y.scale = scaled(layer.encoding.y.scale, chosen.logy);
   }
+  if (name === page.lead?.name) fitToFirstScreen(spec);
+  if (byId("lead-title") && name === page.lead?.name) delete spec.title;
   spec.datasets = { ...spec.datasets, ...dataOf(name) };
   return narrowed(name, spec, figure.clientWidth);
 }
 
 // A logarithmic scale has no zero to begin at.
 const scaled = ({ zero, ...scale }, type) => (type === "log" ? { ...scale, type } : { ...scale, zero, type });
+
+// The chart that shows the answer has the height that the first screen has left, with its labels and legend. One that
+// has rows, as the effects have, is no higher than its rows need. A phone has no room to fit it into.
+function fitToFirstScreen(spec) {
+  if (byId("lead").clientWidth < LEAD.narrow) return;
+  const left = innerHeight - (byId("lead").getBoundingClientRect().top + scrollY) - LEAD.below;
+  const most = spec.height < LEAD.least ? spec.height + LEAD.frame : Math.max(LEAD.most, spec.height);
+  spec.autosize = { type: "fit", contains: "padding" };
+  spec.height = Math.min(Math.max(left, LEAD.least), most);
+}
+
+// Puts the chart that shows the answer below it. A chart that has a section of its own leaves it, with its notes and
+// choices, and goes back if another one takes its place.
+function placeLead() {
+  const lead = byId("lead");
+  const name = page.lead?.name;
+  const home = lead.dataset.home;
+  if (lead.firstElementChild && lead.dataset.name !== name) {
+    const [figure, ...others] = [...lead.children];
+    if (home) document.querySelector(`[data-chart=${home}]`).append(...others, figure);
+    lead.replaceChildren();
+  }
+  CHARTS = name ? [name, ...BELOW.filter((other) => other !== name)] : BELOW;
+  if (!name || lead.firstElementChild) return;
+  const section = document.querySelector(`[data-chart=${name}]`);
+  lead.dataset.name = name;
+  lead.dataset.home = section ? name : "";
+  if (section) {
+    lead.append(byId(name), ...section.querySelectorAll(":scope > :not(h2, figure)"));
+  } else {
+    // Its title is text of the page, which breaks into lines where a chart would cut it off.
+    lead.append(element("p", JSON.parse(page.charts[name].title.text.expr), { className: "note", id: "lead-title" }),
+      element("figure", [], { id: name, className: "chart" }));
+    approach.observe(byId(name));
+  }
+  byId(name).setAttribute("aria-describedby", "lead-words");
+}
 
 // The columns that each chart reads. Vega copies rows again and again, so a chart gets no other.
 const READS = {
@@ -53,7 +94,7 @@ const READS = {
 
 // Vega writes into what it is given, so each chart gets rows of its own: those that have a result.
 function rowsFor(name, given) {
-  const columns = ["i", "run_id", "slug", "state", "selected", ...READS[name]()];
+  const columns = ["i", "run_id", "slug", "state", "selected", ...(READS[name]?.() ?? page.lead.reads)];
   return given.filter((row) => row.state === "done" || name === "curves").map((row) => {
     const made = {};
     for (const column of columns) made[column] = row[column];
@@ -164,15 +205,21 @@ function inSight(name) {
 }
 
 const approach = new IntersectionObserver(settle, { rootMargin: `${NEAR}px` });
-for (const name of CHARTS) approach.observe(byId(name));
+for (const name of BELOW) approach.observe(byId(name));
 
-function drawAll() {
+// Gives each chart its place: the lead below the answer, the others in sections, without those that are not there.
+function arrange() {
+  placeLead();
   for (const name of CHARTS) {
     const section = document.querySelector(`[data-chart=${name}]`);
-    if (section) section.hidden = !(name in page.charts);
+    if (section) section.hidden = !(name in page.charts) || name === page.lead?.name;
     // The room of a chart that is not there yet: the page does not jump.
-    if (!views[name] && name in page.charts) byId(name).style.minHeight = `${page.charts[name].height + 100}px`;
+    if (!views[name] && name in page.charts) byId(name).style.minHeight = `${page.charts[name].height + (name === page.lead?.name ? 0 : 100)}px`;
   }
+}
+
+function drawAll() {
+  arrange();
   return bring(CHARTS, ANEW);
 }
 

@@ -86,20 +86,21 @@ async function lookForNews() {
 async function takeNews(source) {
   const fresh = new DOMParser().parseFromString(source, "text/html");
   const open = at === null ? null : rows[at].run_id;
-  const specs = JSON.stringify(page.charts);
+  const before = page;
   load(JSON.parse(fresh.getElementById("data").textContent));
-  for (const id of ["findings", "forecasts", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).children);
+  for (const id of ["findings", "lead-words", "more-findings", "forecasts", "rest"]) byId(id).replaceChildren(...fresh.getElementById(id).children);
   select();
   const focus = document.activeElement?.closest("#table tr")?.dataset.i;
   drawTable();
   if (focus) table.tBodies[0].querySelector(`tr[data-i="${focus}"] button`)?.focus();
-  if (specs === JSON.stringify(page.charts)) {
-    await bring(CHARTS, DATA);
-  } else {
+  const isNew = (what) => JSON.stringify(what(before)) !== JSON.stringify(what(page));
+  if (isNew((of) => [of.choices, of.columns])) {
     drawChoices();
     drawColumnChoices();
-    await drawAll();
   }
+  arrange();
+  for (const name of CHARTS) bring([name], isNew((of) => of.charts[name]) || isNew((of) => of.lead?.name) ? ANEW : DATA);
+  await settle();
   const row = open && rows.findLast((known) => known.run_id === open);
   if (row && detail.open) { at = row.i; fillDetail(); }
 }
