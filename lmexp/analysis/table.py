@@ -135,6 +135,18 @@ class Study:
         has_bits = self.table.loc[self.table["loss"].notna(), "bits_per_byte"].notna().all()
         return "bits_per_byte" if has_bits and not self.has_one_tokenizer else "loss"
 
+    @property
+    def default_cost(self) -> str:
+        """The cost that the design varies: for budgets in tokens or FLOPs, and milestones, the training FLOPs.
+
+        For budgets in dollars it is the dollars, and otherwise the training time.
+        """
+        budgets = {axis for axis in self.axes if axis.startswith("budget.") and len(self.axes[axis]) > 1}
+        if budgets == {"budget.dollars"}:
+            return "dollars"
+        has_milestones = bool(units_of(self.table).duplicated().any())
+        return "train_flops" if budgets - {"budget.seconds", "budget.dollars"} or has_milestones else "train_seconds"
+
     @cached_property
     def curves(self) -> pd.DataFrame:
         """All points of all curves, one per row: the columns of CURVE, then all other fields of the points."""

@@ -29,8 +29,12 @@ class ViewChoices:
         ),
     ] = None
     cost: Annotated[
-        str, typer.Option(help="Cost to compare by: one column or several, such as dollars,peak_memory_gb.")
-    ] = "train_seconds"
+        str | None,
+        typer.Option(
+            help="Cost to compare by: one column or several, such as dollars,peak_memory_gb "
+            "[default: train_flops if budgets vary, otherwise train_seconds]."
+        ),
+    ] = None
     where: Where = None
     all_runs: AllRuns = False
     group_by: Annotated[
@@ -61,12 +65,12 @@ class ViewChoices:
     def of(self, study: "Study") -> "StudyView":
         """Return this view of a study. Raises UserError for a column, a limit or an expression that is wrong."""
         from lmexp.analysis.select import parse_limits
-        from lmexp.report.options import DEFAULT_COST, ViewOptions, split_names
+        from lmexp.report.options import ViewOptions, split_names
         from lmexp.report.view import StudyView
 
         options = ViewOptions(
             quality=split_names(self.quality),
-            cost=split_names(self.cost) or (DEFAULT_COST,),
+            cost=split_names(self.cost),
             where=self.where,
             group_by=self.group_by,
             reach=parse_limits(self.reach or (), "--reach"),

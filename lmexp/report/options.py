@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-DEFAULT_COST = "train_seconds"
 DEFAULT_TOP = 50
 
 
@@ -12,8 +11,8 @@ class ViewOptions:
 
     quality: tuple[str, ...] = ()
     """Columns that say how good a run is [default: the one that compares these runs fairly]. Findings use the first."""
-    cost: tuple[str, ...] = (DEFAULT_COST,)
-    """Columns that say what a run costs. Findings use the first."""
+    cost: tuple[str, ...] = ()
+    """Columns that say what a run costs [default: what the design varies]. Findings use the first."""
     where: str | None = None
     """An expression; only rows that it holds for are shown [default: all rows]."""
     group_by: str | None = None

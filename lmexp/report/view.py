@@ -59,7 +59,8 @@ class StudyView:
         part = study if options.where is None else study.where(options.where)
         if part.table.empty and options.where is not None:
             raise UserError(f"no row of {study.name} meets --where {options.where}")
-        view = cls(part, replace(options, quality=options.quality or (part.default_quality,)))
+        quality, cost = options.quality or (part.default_quality,), options.cost or (part.default_cost,)
+        view = cls(part, replace(options, quality=quality, cost=cost))
         view.check()
         return view
 

@@ -1,5 +1,6 @@
 """One table from the run directories of a sweep, whatever state they are in."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lmexp.analysis.findings import findings
-from lmexp.analysis.table import final_rows, load_study
+from lmexp.analysis.table import Study, final_rows, load_study
 from lmexp.errors import UserError
 from lmexp.files import read_json, write_json
 from lmexp.runs.columns import COLUMNS
@@ -225,3 +226,29 @@ def test_analysis_and_report_import_no_torch():
     ]
     check = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def _study_of(table: pd.DataFrame, axes: dict[str, list[float]]) -> Study:
+    return Study(("s",), (), axes, table, (), 0, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("axes", "cost"),
+    [
+        ({"model.n_layers": [2, 4], "budget.flops": [1e9, 2e9]}, "train_flops"),
+        ({"budget.tokens": [1000, 2000]}, "train_flops"),
+        ({"budget.dollars": [1.0, 2.0]}, "dollars"),
+        ({"budget.seconds": [5, 10]}, "train_seconds"),
+        ({"model.n_layers": [2, 4]}, "train_seconds"),
+        ({"budget.flops": [1e9]}, "train_seconds"),
+    ],
+)
+def test_the_cost_to_compare_by_is_what_the_design_varies(axes: dict[str, list[float]], cost: str):
+    cells = list(itertools.product(*axes.values()))
+    table = pd.DataFrame(cells, columns=list(axes)).assign(unit=[f"r{i}" for i in range(len(cells))])
+    assert _study_of(table, axes).default_cost == cost
+
+
+def test_milestones_are_compared_by_flops():
+    table = pd.DataFrame({"seed": [0, 0, 1, 1], "unit": ["a", "a", "b", "b"]})
+    assert _study_of(table, {"seed": [0, 1]}).default_cost == "train_flops"

@@ -155,7 +155,7 @@ def _is_local(host: str, port: int) -> bool:
 def serve(
     folders: Sequence[Path],
     quality: str | None,
-    cost: str,
+    cost: str | None,
     all_runs: bool,
     port: int,
     say: Callable[[str], None],
@@ -167,7 +167,7 @@ def serve(
 
     def render(version: str) -> str:
         study = load_study(list(folders), all_runs)
-        return report_page(study, quality or study.default_quality, cost, version)
+        return report_page(study, quality or study.default_quality, cost or study.default_cost, version)
 
     page = LivePage(folders, render)
     page.get()
