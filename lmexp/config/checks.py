@@ -22,7 +22,7 @@ def check_config(config: RunConfig) -> None:
     if batch.tokens % each:
         key = f"model.context={each}" if each == model.context else f"a source and a target together, {each} tokens"
         raise UserError(
-            f"batch.tokens={batch.tokens} is not a multiple of {key}; {max(batch.tokens // each, 1) * each} would be"
+            f"batch.tokens={batch.tokens} is not a multiple of {key}; {whole_batch(config, batch.tokens)} would be"
         )
     if batch.by_length and config.data.holds == "text":
         raise UserError(
@@ -32,7 +32,8 @@ def check_config(config: RunConfig) -> None:
     processes, total = world_size(config), sequences(config)
     if total % processes:
         raise UserError(
-            f"batch.tokens={batch.tokens} is {total} sequences, which {processes} devices cannot share evenly"
+            f"batch.tokens={batch.tokens} is {total} sequences, which {processes} devices cannot share evenly; set "
+            f"batch.tokens={whole_batch(config, batch.tokens)}"
         )
     if config.trainer.strategy == "fsdp":
         if processes == 1:
@@ -49,7 +50,7 @@ def check_config(config: RunConfig) -> None:
     if isinstance(batch.micro, int) and (total // processes) % batch.micro:
         raise UserError(
             f"batch.micro={batch.micro} does not divide the {total // processes} sequences "
-            f"that each device has of a step"
+            f"that each device has of a step; set batch.tokens={whole_batch(config, batch.tokens)}, or batch.micro=auto"
         )
     _check_optim(config)
     _check_recomputation(config)
@@ -221,6 +222,14 @@ def may_be_compiled(config: RunConfig, device_kind: str) -> bool:
     if config.trainer.compile != "auto":
         return config.trainer.compile
     return device_kind == "cuda" and not isinstance(config.model, CountedSection) and has_one_shape(config)
+
+
+def whole_batch(config: RunConfig, tokens: int) -> int:
+    """Return the largest batch of at most `tokens` tokens that devices and micro-batches share evenly, or the smallest
+    of all."""
+    micro = config.batch.micro if isinstance(config.batch.micro, int) else 1
+    unit = config.model.sequence_tokens * world_size(config) * micro
+    return max(tokens // unit, 1) * unit
 
 
 def sequences(config: RunConfig) -> int:

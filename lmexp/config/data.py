@@ -366,12 +366,17 @@ class CharTokenizerConfig(Section):
     kind: Literal["char"]
 
 
+AUTO_ENTRIES = 2048
+"""What `vocab_size=auto` stands for, if the training split supports as many entries."""
+
+
 class BPETokenizerConfig(Section):
     """Byte-level byte-pair encoding, trained on the training split."""
 
     kind: Literal["bpe"]
-    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)]
-    """Entries, the 256 bytes and the document token included."""
+    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] | Literal["auto"]
+    """Entries, the 256 bytes and the document token included. `auto` stands for AUTO_ENTRIES, or for as many as a small
+    training split supports, and is replaced by the number when the config is resolved."""
 
 
 WORDPIECE_LEAST = 100
@@ -386,7 +391,9 @@ class WordPieceTokenizerConfig(Section):
     """
 
     kind: Literal["wordpiece"]
-    vocab_size: Annotated[int, Field(ge=WORDPIECE_LEAST, le=1_000_000)]
+    vocab_size: Annotated[int, Field(ge=WORDPIECE_LEAST, le=1_000_000)] | Literal["auto"]
+    """Entries. `auto` is as for bpe; if the characters alone need more than AUTO_ENTRIES, it stands for what they need.
+    """
 
 
 class HFTokenizerConfig(Section):

@@ -20,15 +20,15 @@ HINTS = {
     "budget": "what one run may spend: tokens, flops, tokens_per_param, epochs, seconds or dollars",
     "batch": "tokens: of one optimizer step, over all devices; a multiple of model.context",
     "model": "what all runs have in common, such as n_layers, d_model and context",
-    "tokenizer": "vocab_size of bpe or wordpiece; a short text supports fewer, and the message names the largest",
+    "tokenizer": "vocab_size of bpe or wordpiece: a number, or auto, which fits a short text too",
     "optim": "lr is the peak learning rate; lr: auto computes it for large decoders",
     "data": "what is read (docs/data.md)",
 }
 """What the keys of a sweep file are for, in the order in which the header names them."""
 OWN_TEXT = (
     "Your own text: put `defaults: [{override /data: text}, _self_]` at the top, and below it",
-    "`data: {path: my_text.txt, document: line}`. Short texts: also `{override /tokenizer: byte}` in the",
-    "defaults, and no `tokenizer.vocab_size` below.",
+    "`data: {path: my_text.txt, document: line}`. A short text supports a small vocabulary only: set",
+    "`tokenizer: {vocab_size: auto}`, or remove what is set below.",
 )
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lmexp.config.checks import world_size
+from lmexp.config.checks import whole_batch, world_size
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.cost.device import devices_used
@@ -110,8 +110,10 @@ def horizon(
         raise UserError(f"{said} is more than {MAX_TOKENS:.0e} tokens")
     steps = int(tokens // config.batch.tokens)
     if steps < 1:
+        smaller = whole_batch(config, int(tokens))
+        fix = f"; set batch.tokens={smaller} or lower" if smaller <= tokens else ""
         raise UserError(
-            f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}"
+            f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}{fix}"
         )
     spent = steps * config.batch.tokens
     flops = float(spent) * count.flops_per_token

@@ -26,6 +26,7 @@ from lmexp.data.split import SplitExamples
 from lmexp.data.tokenizers.base import Ids, Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.lost import LostText
+from lmexp.data.tokenizers.training import Key, UnsupportedSize
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.messages import Say
@@ -106,9 +107,17 @@ def _tokenizers(
     if len(configs) == 1:
         source = target = build_tokenizer(configs[0], _SplitTexts(examples, None), say)
     else:
-        source, target = (
-            build_tokenizer(config, _SplitTexts(examples, side), say) for side, config in enumerate(configs)
-        )
+        built: list[Tokenizer] = []
+        problems: dict[Key, tuple[int, str]] = {}
+        keys: tuple[Key, Key] = ("tokenizer", "target_tokenizer")
+        for side, (key, config) in enumerate(zip(keys, configs, strict=True)):
+            try:
+                built.append(build_tokenizer(config, _SplitTexts(examples, side), say, key))
+            except UnsupportedSize as problem:
+                problems |= problem.problems
+        if problems:
+            raise UnsupportedSize(problems)
+        source, target = built
         target.save(folder / "target_tokenizer.json")
     source.save(folder / "tokenizer.json")
     return source, target

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from lmexp.config.checks import sequences
+from lmexp.config.checks import sequences, whole_batch
 from lmexp.config.data import Split
+from lmexp.config.fixes import longer_contexts, shorter_context
 from lmexp.config.hf import special_tokens
 from lmexp.config.models.base import ModelSection
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
-from lmexp.data.order import ByLength, Order, Permutations
+from lmexp.data.order import ByLength, Order, Permutations, TooShort
 from lmexp.data.store import Store, is_advised, read_soon
 from lmexp.errors import UserError
 
@@ -78,9 +79,16 @@ def open_feed(config: RunConfig, store: Store | ExampleStore, scored: Split = "v
     if isinstance(store, ExampleStore):
         return Pairs(store, config, scored) if store.holds == "pairs" else Labelled(store, config, scored)
     share = config.task.hidden_share
-    if share is not None:
-        return MaskedWindows(store, config.model.context, config.seed, share, scored)
-    return Windows(store, config.model.context, config.seed, scored, config.task.masks_documents)
+    try:
+        if share is not None:
+            return MaskedWindows(store, config.model.context, config.seed, share, scored)
+        return Windows(store, config.model.context, config.seed, scored, config.task.masks_documents)
+    except TooShort as problem:
+        most = store.tokens("train") - 1
+        if share is not None:
+            most = min(most, *(store.tokens(split) for split in store.splits))
+        fix = shorter_context(config, most)
+        raise UserError(f"{problem}; {f'set {fix}' if fix else 'use a longer text'}") from problem
 
 
 ALONE = {1: 1}
@@ -168,13 +176,15 @@ class MaskedWindows(_TrainingText):
     """
 
     def __init__(self, store: Store, context: int, seed: int, share: float, scored: Split = "validation") -> None:
-        """Raises UserError when the text has no window for training, or to score."""
+        """Raises TooShort when the text has no window for training, or to score."""
         self.store, self.context, self.seed, self.scored = store, context, seed, scored
         self.order = Order(store.tokens("train"), context, seed)
         self.epoch_tokens = store.tokens("train")
         self.validation_samples = store.tokens(scored) // context
         if not self.validation_samples:
-            raise UserError(f"the {scored} split is shorter than model.context={context}; raise data.{scored}")
+            raise TooShort(
+                f"the {scored} split is shorter than model.context={context}: it has {store.tokens(scored)} tokens"
+            )
         self.cut, self.targets_cut = 0, 0.0
         self.parts = ALONE
         self.text_bytes: int | None = None  # only some tokens are predicted, and these from both sides
@@ -246,6 +256,12 @@ class _Examples:
             parts[np.all([needed <= width // number for needed, width in sides], axis=0)] = number
             number *= 2
         slots = sequences(self.config)
+        if self.order.size < slots:
+            enough = whole_batch(self.config, self.order.size * self.config.model.sequence_tokens)
+            raise UserError(
+                f"batch.by_length=true: {self.order.size} training examples are too few for a step of {slots}; set "
+                f"batch.tokens={enough} or lower"
+            )
         self._by_length = ByLength(parts, slots, self.config.seed)
         self.parts = self._by_length.counts()
         self.epoch_tokens = self._by_length.steps * slots * self.config.model.sequence_tokens
@@ -297,7 +313,7 @@ class Labelled(_Examples):
         """Raises UserError when a text is longer than the context, and is not to be cut."""
         super().__init__(store, config, scored)
         self.room = config.model.context - 1  # beside the document token
-        self.cut = _check_lengths(store, "source", self.room, "model.context", config)
+        self.cut = _check_lengths(store, config, {"source": (self.room, "context")})
         lengths = store.source(scored).lengths
         if store.holds == "tags":
             self.cut = int((store.source("train").lengths > self.room).sum())
@@ -372,8 +388,8 @@ class Pairs(_Examples):
         self.source_room, key = config.model.source_limit
         self.source_room -= self.source_end is not None
         self.room = config.model.context - 1  # beside the token that ends it
-        self.cut = _check_lengths(store, "source", self.source_room, key, config)
-        self.cut += _check_lengths(store, "target", self.room, "model.context", config)
+        limits = {"source": (self.source_room, key.removeprefix("model.")), "target": (self.room, "context")}
+        self.cut = _check_lengths(store, config, limits)
         self.text_bytes = None if self.cut else store.bytes(scored)
         whole = store.target(scored).lengths
         self.targets_cut = float(np.maximum(whole - self.room, 0).sum() / (whole.sum() + len(whole)))
@@ -414,21 +430,35 @@ def ends_of_pairs(model: ModelSection, document: int) -> tuple[int, int, int | N
     return document, document, None
 
 
-def _check_lengths(store: ExampleStore, side: str, room: int, key: str, config: RunConfig) -> int:
-    """Return how many texts of all splits are longer than `room` tokens. Raises UserError unless they may be cut."""
-    lengths = {split: (store.source if side == "source" else store.target)(split).lengths for split in store.splits}
-    longest = max((int(each.max()) for each in lengths.values() if len(each)), default=0)
-    count = sum(int((each > room).sum()) for each in lengths.values())
-    if not count or getattr(config.data, "truncate", False):
-        return count
-    split = next(split for split, each in lengths.items() if (each > room).any())
-    first = int(np.flatnonzero(lengths[split] > room)[0])
-    enough = getattr(config.model, key.removeprefix("model.")) + longest - room
-    raise UserError(
-        f"{store.where(split, first)}: the {side} has {int(lengths[split][first])} tokens, more than the {room} that "
-        f"{key} leaves{f', and {count - 1} more are too long' if count > 1 else ''}; {key}={enough} holds the longest, "
-        "data.truncate=true cuts them"
-    )
+def _check_lengths(store: ExampleStore, config: RunConfig, sides: dict[str, tuple[int, str]]) -> int:
+    """Return how many texts of all splits are too long. Raises UserError unless they may be cut.
+
+    `sides` are how many tokens a text may have, and the key of the model that says so, for sources and for targets.
+    """
+    problems, needed, cut = [], dict[str, int](), 0
+    for side, (room, key) in sides.items():
+        lengths = {split: (store.source if side == "source" else store.target)(split).lengths for split in store.splits}
+        count = sum(int((each > room).sum()) for each in lengths.values())
+        cut += count
+        if not count:
+            continue
+        split = next(split for split, each in lengths.items() if (each > room).any())
+        first = int(np.flatnonzero(lengths[split] > room)[0])
+        limit = config.model.source_limit[0] if key == "input_context" else config.model.context
+        longest = max(int(each.max()) for each in lengths.values() if len(each))
+        needed[key] = max(needed.get(key, 0), limit + longest - room)
+        more = f", and {count - 1} more are too long" if count > 1 else ""
+        problems.append(
+            f"{store.where(split, first)}: the {side} has {int(lengths[split][first])} tokens, more than the {room} "
+            f"that model.{key} leaves{more}"
+        )
+    if not problems or getattr(config.data, "truncate", False):
+        return cut
+    fix = longer_contexts(config, needed)
+    remedies = [f"set {fix}"] if fix else []
+    if hasattr(config.data, "truncate"):
+        remedies.append("cut them with data.truncate=true")
+    raise UserError("; ".join([*problems, ", or ".join(remedies) or "shorten them"]))
 
 
 def _overlapping(example: int, length: int, room: int) -> list[tuple[int, int, int, int]]:

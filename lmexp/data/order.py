@@ -122,17 +122,13 @@ class ByLength:
     def __init__(self, parts: np.ndarray, slots: int, seed: int) -> None:
         """`parts` says how many of its kind go into the context for each example: (examples,) powers of two.
 
-        Raises UserError if there are too few examples for one step.
+        `slots` is at most the number of examples.
         """
         self.parts, self.slots, self.seed = parts, slots, seed
         self._permutations = Permutations(len(parts), seed)
         self._cached: tuple[int, list[tuple[int, np.ndarray]]] | None = None
         self.steps = len(self._epoch(0))
         """Steps of an epoch, the same in all."""
-        if not self.steps:
-            raise UserError(
-                f"batch.by_length=true: {len(parts)} training examples are too few for one step; use a smaller batch"
-            )
 
     def step(self, number: int) -> tuple[int, np.ndarray]:
         """Return how many examples share a sequence in a step, and the step's examples: (slots * that,) int64."""
@@ -160,6 +156,10 @@ class ByLength:
         return self._cached[1]
 
 
+class TooShort(UserError):
+    """A text is shorter than a window of the context."""
+
+
 class Order(Endless):
     """Token offsets of the samples of a training text, for ever.
 
@@ -168,11 +168,11 @@ class Order(Endless):
     """
 
     def __init__(self, n_tokens: int, context: int, seed: int) -> None:
-        """Raises UserError when the text is shorter than one window, which is context + 1 tokens."""
+        """Raises TooShort when the text is shorter than one window, which is context + 1 tokens."""
         if n_tokens < context + 1:
-            raise UserError(
+            raise TooShort(
                 f"model.context={context} is longer than the training text, which has {n_tokens} tokens: "
-                f"a window is context + 1 = {context + 1}; set a smaller one"
+                f"a window is context + 1 = {context + 1}"
             )
         super().__init__(max(1, (n_tokens - 1) // context - 1))
         self.n_tokens, self.context, self.seed = n_tokens, context, seed

@@ -1,14 +1,19 @@
 """The store of a run's data on disk, of text or of examples, and what a user should know about it."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+from lmexp.config.data import AUTO_ENTRIES, DataConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
 from lmexp.data import store
 from lmexp.data.cleaning import stop_words, unspaced_of
 from lmexp.data.example_writing import prepare_examples
 from lmexp.data.examples import ExampleStore
+from lmexp.data.folders import made_once, read_manifest, write_manifest
 from lmexp.data.store import Store
 from lmexp.data.tokenizers.lost import facts
+from lmexp.data.tokenizers.training import Key, UnsupportedSize
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 
@@ -18,15 +23,65 @@ MIN_LOST = 0.001
 """A smaller share of lost text or unknown tokens is not worth a warning."""
 
 
+SIZES_VERSION = 1
+_SIZES = "sizes"  # what the folder of a choice of sizes holds, as its manifest says
+
+
 def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
     """Return the store of a run's data under `root`; build it first if missing.
 
     Raises UserError: a wrong source, a source that has changed since its fingerprint was taken, a vocabulary too large
     for the text, or a folder that cannot be written.
     """
+    config = with_sizes(config, vocabulary_sizes(config, root, say))
     if config.data.holds == "text":
         return store.prepare(config.data, config.tokenizer, root, say)
     return prepare_examples(config.data, config.tokenizer, config.target_tokenizer, root, say)
+
+
+def vocabulary_sizes(config: RunConfig, root: Path, say: Say = silent) -> dict[Key, int]:
+    """Return the number that each `vocab_size=auto` of a config stands for; see BPETokenizerConfig in config/data.py.
+
+    It follows from the data. It is found by building the store, and kept under `root`. Raises UserError as `prepare`
+    does.
+    """
+    if not automatic_sizes(config):
+        return {}
+    tokenizers = tuple(section for section in (config.tokenizer, config.target_tokenizer) if section is not None)
+    folder = made_once(config.data, tokenizers, SIZES_VERSION, root, partial(_write_sizes, config, root, say))
+    sizes = read_manifest(folder, SIZES_VERSION, [_SIZES])["sizes"]
+    return {key: sizes[key] for key in automatic_sizes(config)}
+
+
+def automatic_sizes(config: RunConfig) -> list[Key]:
+    """Return the sections of the tokenizers that have `vocab_size=auto`."""
+    keys: tuple[Key, Key] = ("tokenizer", "target_tokenizer")
+    return [key for key in keys if getattr(getattr(config, key), "vocab_size", None) == "auto"]
+
+
+def with_sizes(config: RunConfig, sizes: Mapping[Key, int]) -> RunConfig:
+    """Return a config whose tokenizers have vocabularies of these sizes."""
+    sections: dict[str, TokenizerConfig] = {
+        key: getattr(config, key).model_copy(update={"vocab_size": size}) for key, size in sizes.items()
+    }
+    return config.model_copy(update=sections)
+
+
+def _write_sizes(
+    config: RunConfig, root: Path, say: Say, data: DataConfig, _: tuple[TokenizerConfig, ...], folder: Path
+) -> None:
+    """Find the sizes by building the store: first with AUTO_ENTRIES, then with what the text supports."""
+    sizes = dict.fromkeys(automatic_sizes(config), AUTO_ENTRIES)
+    config = config.model_copy(update={"data": data})
+    while True:
+        try:
+            prepare(with_sizes(config, sizes), root, say)
+            break
+        except UnsupportedSize as error:
+            if given := {key: problem for key, problem in error.problems.items() if key not in sizes}:
+                raise UnsupportedSize(given) from error
+            sizes |= {key: entries for key, (entries, _) in error.problems.items()}
+    write_manifest(folder, {"format_version": SIZES_VERSION, "holds": _SIZES, "sizes": sizes}, [])
 
 
 def warnings(store: AnyStore) -> list[str]:

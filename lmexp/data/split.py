@@ -9,6 +9,7 @@ split by the hash of their source text, or by their number, and are never cut.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate, pairwise
 
 from lmexp.config.data import DataConfig, ExampleSection, FileData, Split
@@ -17,6 +18,8 @@ from lmexp.data.cleaning import Cleaner
 from lmexp.data.example_files import Example
 from lmexp.errors import UserError
 
+MAX_TRIED = 10_000_000
+"""Characters of a text that is split in other ways too, to name those that work."""
 _NAMES: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -68,16 +71,30 @@ class SplitDocuments:
                 position += len(text)
 
     def _empty_split(self, split: Split, documents: int) -> UserError:
-        data = self.data
-        whole_files = isinstance(data, FileData) and data.format == "txt" and data.document == "file"
-        smaller = " or data.document=paragraph" if whole_files else ""
+        others = self._other_splits()
+        remedy = f"set {' or '.join(others)}" if others else "use a longer text"
         if documents == 1:
-            return UserError(f"one document cannot be split by hash: set data.split=tail{smaller}")
-        key, share = _share_of(data, split)
+            return UserError(f"one document cannot be split by hash: {remedy}")
+        key, share = _share_of(self.data, split)
         return UserError(
             f"the {_NAMES[split]} split is empty: none of {documents} documents fell there with "
-            f"{key}={share}; change it, or set data.split=tail{smaller}"
+            f"{key}={share}; change it, or {remedy}"
         )
+
+    def _other_splits(self) -> list[str]:
+        """Return overrides that each split this text, the best first."""
+        data = self.data
+        others: dict[str, dict[str, str]] = {"data.split=tail": {"split": "tail"}}
+        if isinstance(data, FileData) and data.format == "txt" and data.document == "file":
+            others |= {f"data.document={part}": {"document": part} for part in ("paragraph", "line")}
+        if self.characters > MAX_TRIED:  # long texts have lines and paragraphs enough; to try each would take long
+            return list(others)
+        working = []
+        for override, update in others.items():
+            with suppress(UserError):
+                SplitDocuments(data.model_copy(update=update))
+                working.append(override)
+        return working
 
 
 class SplitExamples:

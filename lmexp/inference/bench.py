@@ -117,7 +117,8 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
     config = Composer(paths.search_roots(config_dir), words=words).config({})
     check_config(config)
     # The text is only needed if the config does not say the size of the tokenizer.
-    size = config.model.vocab_size or getattr(config.tokenizer, "vocab_size", None)
+    known = getattr(config.tokenizer, "vocab_size", None)
+    size = config.model.vocab_size or (known if isinstance(known, int) else None)
     size = size or prepare(config, outputs / STORES, say).vocab_size
     model = config.model.model_copy(update={"vocab_size": size})
     if isinstance(model, CountedSection):

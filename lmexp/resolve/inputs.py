@@ -13,7 +13,7 @@ from lmexp.cost.measure import measured
 from lmexp.data import sources
 from lmexp.data.digests import kept_in
 from lmexp.data.examples import ExampleStore
-from lmexp.data.prepare import AnyStore, prepare
+from lmexp.data.prepare import AnyStore, prepare, vocabulary_sizes, with_sizes
 from lmexp.data.tokenizers.build import load_tokenizer, with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import absolute_text, user_path
@@ -49,12 +49,12 @@ class InputResolver:
 
     def store(self, config: RunConfig) -> AnyStore:
         """Return the store of a run's data; see `prepare`."""
-        sections = config.data, config.tokenizer, config.target_tokenizer
-        key = " ".join(section.model_dump_json() for section in sections if section is not None)
-        return self._once("store", key, lambda: prepare(config, self.root, self.say))
+        return self._once("store", _data_key(config), lambda: prepare(config, self.root, self.say))
 
     def settled(self, config: RunConfig) -> RunConfig:
-        """Fill in what the data of an identified config decide; see `with_store`."""
+        """Fill in what the data of an identified config decide; see `vocabulary_sizes` and `with_store`."""
+        sizes = self._once("sizes", _data_key(config), lambda: vocabulary_sizes(config, self.root, self.say))
+        config = with_sizes(config, sizes)
         config = with_store(config, self.store(config))
         model = config.model
         if isinstance(model, CountedSection) and model.size is None:
@@ -78,6 +78,12 @@ class InputResolver:
         if isinstance(result, UserError):
             raise result
         return result
+
+
+def _data_key(config: RunConfig) -> str:
+    """Return all that a store is made from, as text."""
+    sections = config.data, config.tokenizer, config.target_tokenizer
+    return " ".join(section.model_dump_json() for section in sections if section is not None)
 
 
 def _described(model: HFConfig) -> HFConfig:

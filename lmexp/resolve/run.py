@@ -9,6 +9,8 @@ from typing import Literal
 
 from lmexp.config.checks import check_config, devices_of, world_size
 from lmexp.config.compose import Composer, Values
+from lmexp.config.data import AUTO_ENTRIES
+from lmexp.config.flat import flat
 from lmexp.config.identity import ids_of, slug
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import check_outside, with_versions
@@ -20,7 +22,7 @@ from lmexp.cost.hardware import AUTO, fits, hardware_of, with_given
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
-from lmexp.data.prepare import AnyStore, warnings
+from lmexp.data.prepare import AnyStore, automatic_sizes, warnings
 from lmexp.data.sources import check_apart
 from lmexp.errors import UserError
 from lmexp.files import absolute_text
@@ -41,6 +43,10 @@ SURE_SHARE = 0.9
 """A run is refused only if this share of its estimated peak memory already exceeds the device."""
 PRETRAINED = "pretrained"
 """The value of the axis `init` for runs that start from a pretraining that needs no name of its own."""
+
+
+AUTOMATIC = ("optim.lr", "tokenizer.vocab_size", "target_tokenizer.vocab_size")
+"""Keys whose value `auto` stands for a number that follows from the cell."""
 
 
 def init_name(pretraining: Values, alternatives: Sequence[Values]) -> str:
@@ -120,8 +126,10 @@ class RunResolver:
             config = self._with_init(config)
         allow_settings(config.model_dump(mode="json", by_alias=True))  # they were composed, not read from a run
         config, length, device = self._runnable(config, read_source=True)
-        if values.get("optim.lr") == "auto":  # names, tables and filters show the rate
-            values = values | {"optim.lr": config.optim.peak_lr}
+        automatic = [key for key in AUTOMATIC if values.get(key) == "auto"]
+        if automatic:  # names, tables and filters show the number
+            known = dict(flat(config.model_dump(mode="json")))
+            values = values | {key: known[key] for key in automatic if key in known}
         ids = ids_of(config)
         identity = next((each for each in ids if each in self._paths), ids[0])
         name = slug(values or {"model": config.model.name, "precision": config.precision.name})
@@ -159,7 +167,9 @@ class RunResolver:
         if self._when_valid and not device.elsewhere:
             self._when_valid()
             self._when_valid = None
+        automatic = automatic_sizes(config)
         config = self._inputs.settled(config)
+        self._say_sizes(config, automatic)
         if self._elsewhere is None:
             self._check_memory(config, device)
         is_given = isinstance(config.model, HFConfig) and config.model.pretrained is not None
@@ -257,6 +267,15 @@ class RunResolver:
         if SURE_SHARE * estimate.peak > share * 1e9:
             less = "" if smallest else ", or less with a smaller micro-batch: batch.micro=auto finds it"
             raise UserError(f"{config.model.name} needs about {estimate.peak / 1e9:,.0f} GB{less}; {has}")
+
+    def _say_sizes(self, config: RunConfig, automatic: Sequence[str]) -> None:
+        """Warn of a vocabulary that is small, or large, because of its text."""
+        for key in automatic:
+            size = getattr(config, key).vocab_size
+            if size < AUTO_ENTRIES:
+                self._warn(f"{key}.vocab_size=auto is {size} here: the training text supports no more entries")
+            elif size > AUTO_ENTRIES:
+                self._warn(f"{key}.vocab_size=auto is {size} here: the characters of the training text need as many")
 
     def _warn(self, warning: str) -> None:
         if warning not in self.warnings:

@@ -12,7 +12,7 @@ from lmexp.config.sweeps import Choices, SearchSpec
 from lmexp.errors import UserError, nearest
 from lmexp.files import hash_text
 from lmexp.resolve.planned import PlannedRun, Searched
-from lmexp.resolve.run import RunResolver
+from lmexp.resolve.run import AUTOMATIC, RunResolver
 from lmexp.runs.columns import COLUMNS, FAMILIES, MAX_LOST_DIFFERENCE, PER_TEXT, PER_TOKEN, QUALITIES
 
 
@@ -46,12 +46,14 @@ def resolve_search(search: SearchSpec, composer: Composer, resolver: RunResolver
 
 
 def _check_search(search: SearchSpec) -> None:
-    rates = search.space.get("optim.lr")
-    if isinstance(rates, Choices) and "auto" in rates.choices:
-        raise UserError(
-            "sweep.search.space: optim.lr=auto stands for another number in each cell, so a search cannot choose it; "
-            "fix it for all trials with optim: {lr: auto}, or give numbers"
-        )
+    for key in AUTOMATIC:
+        choices = search.space.get(key)
+        if isinstance(choices, Choices) and "auto" in choices.choices:
+            section, name = key.split(".")
+            raise UserError(
+                f"sweep.search.space: {key}=auto may stand for another number in each cell, so a search cannot choose "
+                f"it; fix it for all trials with {section}: {{{name}: auto}}, or give numbers"
+            )
     if find_spec("optuna") is None:
         raise UserError("a search needs optuna: pip install 'lmexp[optuna]'")
     numbers = [column.name for column in COLUMNS.values() if not column.is_text]

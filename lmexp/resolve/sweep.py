@@ -20,7 +20,7 @@ from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 from lmexp.resolve.planned import PlannedRun, Sweep
-from lmexp.resolve.run import RunResolver, init_name
+from lmexp.resolve.run import AUTOMATIC, RunResolver, init_name
 from lmexp.resolve.search import resolve_search
 from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import INIT, SkippedCell, read_manifest
@@ -144,14 +144,15 @@ def _alternative_pretrainings(cells: Sequence[Values]) -> list[Values]:
 
 
 def _axes(expansion: Expansion, runs: Sequence[PlannedRun]) -> dict[str, list[Any]]:
-    """Return a sweep's axes, with the learning rates that `auto` stands for.
+    """Return a sweep's axes, with the numbers that `auto` stands for.
 
     A sweep that trains weights first has two kinds of runs, which differ in their task.
     """
     axes = dict(expansion.axes)
-    if "auto" in axes.get("optim.lr", []):
-        given = [rate for rate in axes["optim.lr"] if rate != "auto"]
-        axes["optim.lr"] = list(dict.fromkeys([*given, *(run.values["optim.lr"] for run in runs)]))
+    for key in AUTOMATIC:
+        if "auto" in axes.get(key, []):
+            given = [value for value in axes[key] if value != "auto"]
+            axes[key] = list(dict.fromkeys([*given, *(run.values[key] for run in runs if key in run.values)]))
     if any(run.needs for run in runs):
         chains = axes.pop(PRETRAIN, [])
         alternatives = _alternative_pretrainings(expansion.cells)

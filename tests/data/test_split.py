@@ -105,11 +105,26 @@ def test_shares_that_leave_nothing_or_are_not_needed_are_refused(files, shares):
 
 
 def test_one_document_cannot_be_split_by_hash(files):
-    message = "one document cannot be split by hash: set data.split=tail or data.document=paragraph"
-    with pytest.raises(UserError, match=message):
-        SplitDocuments(files("a.txt", "one\n\ntwo"))
-    with pytest.raises(UserError, match=r"set data\.split=tail$"):
+    with pytest.raises(UserError, match=r"one document cannot be split by hash: set data\.split=tail$"):
         SplitDocuments(files("a.jsonl", '{"text": "one"}'))
+    with pytest.raises(UserError, match=r"one document cannot be split by hash: use a longer text$"):
+        SplitDocuments(files("a.txt", "x"))
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n"])
+def test_each_other_way_to_split_that_a_message_names_works(files, between):
+    data = files("a.txt", between.join(f"line {i}" for i in range(200)))
+    with pytest.raises(UserError, match="cannot be split by hash: set ") as raised:
+        SplitDocuments(data)
+    named = str(raised.value).split(" set ")[1].split(" or ")
+    assert named == [
+        "data.split=tail",
+        *(["data.document=paragraph"] if between == "\n\n" else []),
+        "data.document=line",
+    ]
+    for word in named:
+        key, value = word.removeprefix("data.").split("=")
+        assert SplitDocuments(data.model_copy(update={key: value})).characters
 
 
 @pytest.mark.parametrize(("validation", "side"), [(0.0001, "validation"), (0.9999, "training")])

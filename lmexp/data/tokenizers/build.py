@@ -18,20 +18,23 @@ from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.lossless import BPETokenizer, ByteTokenizer, CharTokenizer, train_bpe
 from lmexp.data.tokenizers.others import HFTokenizer, load_hf
 from lmexp.data.tokenizers.outside import build_outside, load_outside
-from lmexp.data.tokenizers.training import train_patiently
+from lmexp.data.tokenizers.training import Key, train_patiently
 from lmexp.data.tokenizers.wordpiece import WordPieceTokenizer, train_wordpiece
 from lmexp.errors import UserError
 from lmexp.files import read_json
 from lmexp.messages import Say, silent
 
 
-def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, str]], say: Say = silent) -> Tokenizer:
+def build_tokenizer(
+    config: TokenizerConfig, documents: Iterable[tuple[Split, str]], say: Say = silent, key: Key = "tokenizer"
+) -> Tokenizer:
     """Return the tokenizer that `config` asks for; char, bpe and wordpiece learn it from the documents, which can be
     iterated more than once.
 
     char takes the characters of all splits, so that validation meets no unknown one; bpe and wordpiece are trained on
-    the training split alone, and `say` is told how long that takes. Raises UserError when these find fewer entries than
-    asked for, or one of others cannot be had.
+    the training split alone, and `say` is told how long that takes. `key` is the section of the run's config that
+    `config` is. Raises UnsupportedSize when these find fewer entries than asked for, and UserError when a tokenizer of
+    others cannot be had.
     """
     if isinstance(config, ByteTokenizerConfig):
         return ByteTokenizer()
@@ -42,14 +45,20 @@ def build_tokenizer(config: TokenizerConfig, documents: Iterable[tuple[Split, st
     if isinstance(config, OutsideTokenizerConfig):
         return build_outside(config, _texts_of_training(documents))
     if isinstance(config, BPETokenizerConfig):
-        return train_patiently(lambda: train_bpe(config.vocab_size, _texts_of_training(documents)), say)
+        return train_patiently(lambda: train_bpe(number_of(config), _texts_of_training(documents), key), say)
     if isinstance(config, WordPieceTokenizerConfig):
         texts = partial(_texts_of_training, documents)
-        return train_patiently(lambda: train_wordpiece(config.vocab_size, texts), say)
+        return train_patiently(lambda: train_wordpiece(number_of(config), texts, key), say)
     characters: set[str] = set()
     for _, text in documents:
         characters.update(text)
     return CharTokenizer(characters)
+
+
+def number_of(config: BPETokenizerConfig | WordPieceTokenizerConfig) -> int:
+    """Return the size of the vocabulary that a config asks for, once `auto` is replaced; see data/prepare.py."""
+    assert config.vocab_size != "auto", "auto is replaced before a tokenizer is built"
+    return config.vocab_size
 
 
 def _texts_of_training(documents: Iterable[tuple[Split, str]]) -> Iterator[str]:

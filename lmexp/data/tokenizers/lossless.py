@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
-from lmexp.data.tokenizers.training import bounded
+from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, other_kind
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -147,8 +147,11 @@ class BPETokenizer(LosslessTokenizer):
         return library | {"decoder": json.loads(decoders.ByteLevel().__getstate__())}, None
 
 
-def train_bpe(vocab_size: int, texts: Iterable[str]) -> BPETokenizer:
-    """Return a tokenizer with so many entries, made from texts. Raises UserError when these do not support as many."""
+def train_bpe(vocab_size: int, texts: Iterable[str], key: Key = "tokenizer") -> BPETokenizer:
+    """Return a tokenizer with so many entries, made from texts, for the section `key` of a config.
+
+    Raises UnsupportedSize if the texts support fewer entries, and UserError if they support none beyond the bytes.
+    """
     from tokenizers import models, pre_tokenizers, trainers
 
     model = _byte_level(models.BPE())
@@ -161,10 +164,10 @@ def train_bpe(vocab_size: int, texts: Iterable[str]) -> BPETokenizer:
     model.train_from_iterator((part for text in texts for piece in cut(text) for part in bounded(piece)), trainer)
     entries = model.get_vocab_size() + 1
     if entries < vocab_size:
-        remedy = f"set tokenizer.vocab_size={entries} or lower" if entries > 257 else "use tokenizer=byte"
-        raise UserError(
-            f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; {remedy}"
-        )
+        problem = f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; "
+        if entries < 258:
+            raise UserError(problem + f"use {other_kind(key, 'byte')}")
+        raise UnsupportedSize({key: (entries, problem + f"set {key}.vocab_size={entries} or lower")})
     state = json.loads(model.to_str())["model"]
     tokens = sorted(state["vocab"], key=state["vocab"].get)
     return BPETokenizer(tokens, [(left, right) for left, right in state["merges"]])

@@ -8,9 +8,10 @@ import contextvars
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, TypeVar
 
+from lmexp.errors import UserError
 from lmexp.messages import Say
 
 T = TypeVar("T")
@@ -24,6 +25,24 @@ _LONG_SPACE = re.compile(rf"\s{{{MAX_WORD + 1}}}")
 _LONG_WORD = re.compile(
     "|".join(rf"{kind}{{{MAX_WORD + 1},}}" for kind in (r"[^\W\d_]", r"\d", r"(?:[^\w\s]|_)", r"\s"))
 )
+
+
+Key = Literal["tokenizer", "target_tokenizer"]
+"""The section of a config that describes a tokenizer."""
+
+
+class UnsupportedSize(UserError):
+    """The training text does not support a vocabulary of this size."""
+
+    def __init__(self, problems: Mapping[Key, tuple[int, str]]) -> None:
+        """`problems` are, for each tokenizer, the nearest number of entries that its text supports, and a message."""
+        super().__init__("; ".join(message for _, message in problems.values()))
+        self.problems = problems
+
+
+def other_kind(key: Key, kind: str) -> str:
+    """Return the override that chooses another kind of tokenizer."""
+    return f"tokenizer={kind}" if key == "tokenizer" else f"target_tokenizer='{{kind: {kind}}}'"
 
 
 def bounded(text: str) -> Iterator[str]:

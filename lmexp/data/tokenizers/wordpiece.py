@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp.config.data import WORDPIECE_LEAST
 from lmexp.data.scripts import UNSPACED
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
-from lmexp.data.tokenizers.training import bounded
+from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, other_kind
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,10 +68,11 @@ class WordPieceTokenizer(Tokenizer):
 _NEEDLESS_SPACE = re.compile(f"(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
 
-def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> WordPieceTokenizer:
-    """Return a tokenizer with so many entries; `texts` gives the texts anew at each call, for they are read twice.
+def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]], key: Key = "tokenizer") -> WordPieceTokenizer:
+    """Return a tokenizer with so many entries, for the section `key` of a config.
 
-    Raises UserError when these do not support as many entries, or have more characters.
+    `texts` gives the texts anew at each call, because they are read twice. Raises UnsupportedSize if these do not
+    support as many entries, or have more characters, and UserError if they support fewer than WORDPIECE_LEAST.
     """
     from tokenizers import models, trainers
 
@@ -89,10 +90,11 @@ def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> Word
     first = [UNKNOWN_TOKEN, *(f"##{character}" for character in alphabet if character in inside)]
     least = len(first) + len(alphabet) + 1  # and the document token
     if vocab_size < least:
-        raise UserError(
+        problem = (
             f"a vocabulary of {vocab_size} does not hold the characters of the training text, which begin words "
-            f"and stand inside; set tokenizer.vocab_size={least} or higher"
+            f"and stand inside; set {key}.vocab_size={least} or higher"
         )
+        raise UnsupportedSize({key: (least, problem)})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size - 1,
         min_frequency=2,
@@ -105,10 +107,10 @@ def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]]) -> Word
     vocabulary = json.loads(model.to_str())["model"]["vocab"]
     entries = len(vocabulary) + 1
     if entries < vocab_size:
-        remedy = f"set tokenizer.vocab_size={entries} or lower" if entries >= WORDPIECE_LEAST else "use tokenizer=char"
-        raise UserError(
-            f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; {remedy}"
-        )
+        problem = f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; "
+        if entries < WORDPIECE_LEAST:
+            raise UserError(problem + f"use {other_kind(key, 'char')}")
+        raise UnsupportedSize({key: (entries, problem + f"set {key}.vocab_size={entries} or lower")})
     return WordPieceTokenizer(sorted(vocabulary, key=vocabulary.get))
 
 
