@@ -4,9 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Tests that share something expensive stay on one worker (tests/conftest.py). The slowest end the output. The fast tests use
-# one worker per core; the slow ones one more, because they often wait: for a cluster, a signal, a browser. Many tests start
-# processes, and where Python may not write bytecode, each of them would compile lmexp again.
-PYTEST := $(BIN)/python -m compileall -q lmexp && $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --durations=20
+# one worker per core; the slow ones one more, because they often wait: for a cluster, a signal, a browser. Python may
+# write bytecode, or each worker would rewrite the assertions of all tests again, and each process compile lmexp.
+PYTEST := $(BIN)/python -m compileall -q lmexp && PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --durations=20
 
 .PHONY: help setup demo test test-slow test-browser test-long lint bench columns clean
 

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from lmexp.collection import imports_kept
 from lmexp.orphans import die_with
 from lmexp.train.stopping import Signals
 
@@ -17,10 +18,12 @@ if __name__ == "__main__":
     if "TORCHELASTIC_RUN_ID" in os.environ:  # a torchrun that is killed leaves its processes behind
         die_with(os.getppid())
     if sys.argv[2:]:
-        from lmexp.train import probe, worker
+        with imports_kept():
+            from lmexp.train import probe, worker
 
         worker.leave(probe.main(Path(sys.argv[1])))
     with Signals() as signals:  # before the seconds that imports take
-        from lmexp.train import worker
+        with imports_kept():
+            from lmexp.train import worker
 
         worker.leave(worker.main(Path(sys.argv[1]), signals))

@@ -1,5 +1,6 @@
 """What all tests share: small texts, small configs, the command line as a user has it."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -78,7 +79,11 @@ def _group(item: pytest.Item) -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run in groups that pytest-xdist does not see: as of pytest 9.2 it ignores them without a word."""
+    """Refuse to run in groups that pytest-xdist does not see: as of pytest 9.2 it ignores them without a word.
+
+    Garbage collections from here on need not look through all libraries and the thousands of tests.
+    """
+    gc.freeze()
     if getattr(session.config.option, "loadgroup", False):
         for item in session.items:
             if item.get_closest_marker("xdist_group") and "@" not in item.nodeid.rpartition("]")[2]:

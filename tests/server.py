@@ -7,6 +7,7 @@ The first run of a machine measures its peak FLOP/s for about a second. In tests
 own, that would be half of their time, so they multiply a small matrix. Tests of the peak itself choose their own sizes.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -20,19 +21,20 @@ import torch
 import typer  # noqa: F401
 import vl_convert
 
-from lmexp.cost import peaks
+from lmexp.cost import contention, peaks
 from lmexp.files import write_atomically
 from lmexp.launch.processes import PRELOAD
 from tests.cuda_calls import recorded_cuda_calls
 
 USED_BY_COMMANDS = ("lmexp.study.run", "lmexp.study.plan", "lmexp.report.terminal.plan", "lmexp.report.charts.export")
-IS_FRESH = PRELOAD[0] not in sys.modules and "pytorch_lightning" not in sys.modules
+IS_FRESH = "lmexp.train.probe" not in sys.modules and "pytorch_lightning" not in sys.modules
 """Whether the imports below are the first ones of this process, so that CUDA_CALLS holds all that they do."""
 with recorded_cuda_calls() as CUDA_CALLS:
     for name in PRELOAD:
         import_module(name)
 for name in USED_BY_COMMANDS:
     import_module(name)
+gc.freeze()
 
 # Tests run side by side, a process a core. Threads that wait for each other there make training many times slower.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,6 +42,7 @@ torch.set_num_threads(1)
 
 peaks.MATMUL_SIZES["cpu"] = (256,)
 peaks.MATMUL_SECONDS = 0.3
+contention.SAMPLE_SECONDS = 0.05
 
 _javascript_bundle = vl_convert.javascript_bundle
 

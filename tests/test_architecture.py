@@ -40,7 +40,7 @@ MAY_IMPORT = {
     },
 }
 """Besides itself, and the small modules at the top."""
-TOP = {"errors", "files", "hub", "messages", "orphans", "terminal", "units", "__version__"}
+TOP = {"collection", "errors", "files", "hub", "messages", "orphans", "terminal", "units", "__version__"}
 
 
 def imported_by(file: Path) -> set[str]:

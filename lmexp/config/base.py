@@ -24,9 +24,7 @@ def fault_of(error: Mapping[str, Any]) -> str:
 class Section(BaseModel):
     """A part of the config: immutable, no keys beyond those named, no NaN."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

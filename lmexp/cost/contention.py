@@ -9,7 +9,8 @@ import psutil
 
 MAX_WAIT_FRACTION = 0.1
 """A run that waited for its cores for a larger share of its time is marked: its speeds are too low."""
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 0.25
+"""How long other programs are watched. The kernel counts in ticks of 10 ms at most, so this tells 4 % of a core."""
 MIN_BUSY_CORES = 0.25
 """Other programs that use less of a core than this hardly slow the work down."""
 
@@ -46,11 +47,13 @@ class CpuWait:
         return waits
 
 
-def cores_of_others(seconds: float = SAMPLE_SECONDS) -> float:
-    """Return how many of the cores that this process may use are busy with other programs, sampled for some seconds.
+def cores_of_others(seconds: float | None = None) -> float:
+    """Return how many of the cores that this process may use are busy with other programs.
 
-    The load average would still count what this process did a minute ago, such as the runs of the sweep before.
+    They are watched for `seconds`, or for SAMPLE_SECONDS if that is None. The load average would still count what this
+    process did a minute ago, such as the runs of the sweep before.
     """
+    seconds = SAMPLE_SECONDS if seconds is None else seconds
     mine = psutil.Process()
     own_before = _own_seconds(mine)
     busy = psutil.cpu_percent(seconds, percpu=True)

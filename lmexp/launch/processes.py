@@ -33,7 +33,7 @@ GRACE_SECONDS = 30.0
 CLEARING_SECONDS = 10.0
 """How long to wait for the system to remove a killed process; it takes milliseconds, more under load."""
 
-PRELOAD = ("lmexp.train.probe", __name__)
+PRELOAD = ("lmexp.launch.server",)
 """What the server from which runs are forked imports; a run that is forked after CUDA has started cannot use CUDA."""
 MAX_SERVERS = 3
 """How often the server that runs are forked from is started for one run, if something kills it."""

@@ -1,14 +1,31 @@
-"""Lightning's Trainer for a run: what lmexp sets in it, and the two of its habits that lmexp switches off."""
+"""Lightning's Trainer for a run: what lmexp sets in it, and the habits of it that lmexp switches off."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 
 from lmexp.config.checks import accumulation, copies_the_model, world_size
 from lmexp.config.schema import RunConfig
 from lmexp.runs.directory import RunDir
+
+
+class LocalCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint straight to a local file.
+
+    Lightning's own first makes a copy of it in memory, and imports the clients of all object stores that are installed,
+    which takes longer than a small run.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`; the caller renames it when it is whole."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, path)
 
 
 def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
@@ -22,7 +39,7 @@ def build_trainer(config: RunConfig, run: RunDir) -> pl.Trainer:
     is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     trainer = pl.Trainer(
         **options,
-        plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment()],
+        plugins=[LightningEnvironment() if is_alone else TorchElasticEnvironment(), LocalCheckpoints()],
         precision=config.precision.lightning,
         max_epochs=-1,  # Clock stops the run when its budget is spent
         accumulate_grad_batches=accumulation(config),

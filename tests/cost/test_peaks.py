@@ -12,6 +12,8 @@ import torch
 from lmexp.cost import peaks
 from lmexp.cost.device import detect
 from lmexp.cost.peaks import key_of, measured_peak, read_peaks, remember_peaks
+from tests.busy import busy
+from tests.command import start_process
 
 CPU = detect("cpu")
 
@@ -31,24 +33,13 @@ def _measured_on(core: int, folder: Path) -> None:
     assert (measured_peak(folder, CPU, "fp32", 1, measure=True) or 0.0) > 0
 
 
-def _busy_on(core: int) -> None:
-    os.sched_setaffinity(0, {core})
-    while True:
-        pass
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 def test_a_peak_that_other_programs_slowed_down_is_not_kept(tmp_path: Path):
-    context, core = multiprocessing.get_context("spawn"), min(os.sched_getaffinity(0))
-    others = [context.Process(target=_busy_on, args=(core,), daemon=True) for _ in range(2)]
-    for process in others:
-        process.start()
-    measured = context.Process(target=_measured_on, args=(core, tmp_path))
-    measured.start()
-    measured.join(timeout=120)
-    for process in others:
-        process.kill()
+    core = min(os.sched_getaffinity(0))
+    with busy({core}, programs=2):
+        measured = start_process(_measured_on, core, tmp_path)
+        measured.join(timeout=120)
     assert measured.exitcode == 0 and read_peaks(tmp_path, key_of(CPU, 1)) == {}
 
 

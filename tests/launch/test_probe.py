@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmexp.cost.device import cores, detect
+from lmexp.cost.device import detect
 from lmexp.cost.energy import why_no_energy
 from lmexp.cost.exclusive import Exclusive
 from lmexp.launch import probe as probes
@@ -22,6 +22,7 @@ from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.probes import FILE, PROBES
 from lmexp.runs.record import Row
 from lmexp.study.plan import plan_resolved
+from tests.busy import busy
 from tests.command import start_process
 
 
@@ -132,21 +133,12 @@ def test_a_damaged_result_counts_as_none(resolve: Resolve, tmp_path: Path, whate
         assert known_probes(sweep.runs, tmp_path / "outputs") == [None]
 
 
-def _be_busy() -> None:
-    while True:
-        pass
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux counts the waits for a core")
 def test_a_speed_that_other_programs_made_too_low_is_used_and_not_kept(resolve: Resolve, tmp_path: Path):
     sweep, said = resolve(), list[str]()
-    others = [start_process(_be_busy) for _ in range(4 * cores())]
-    try:
+    with busy(os.sched_getaffinity(0), programs=4):
         results = measure(sweep.runs, tmp_path / "outputs", said.append)
-    finally:
-        for process in others:
-            process.kill()
     assert "kept" in said[-1] and "waiting for its cores" in said[-1]
     assert known_probes(sweep.runs, tmp_path / "outputs") == [None]
     (row,) = plan_resolved(sweep, measured=results).rows

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lmexp.collection import imports_kept
 from lmexp.runs.directory import RunDir
 from lmexp.train.stopping import SAME_SECONDS, Signals
 
@@ -26,9 +27,10 @@ def main(path: Path, what: str, rank: int = 0, step: int = 0) -> int:
 
 
 def _train(path: Path, what: str, rank: int, step: int, signals: Signals) -> int:
-    import torch
+    with imports_kept():
+        import torch
 
-    from lmexp.train import clock, training, worker
+        from lmexp.train import clock, training, worker
 
     torch.set_num_threads(1)
     place: dict[str, tuple[Any, str]] = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.plugins.io import torch_io
 from pytorch_lightning.strategies import DDPStrategy
 
 from lmexp.config.schema import RunConfig
@@ -60,3 +61,14 @@ def test_gradients_of_several_processes_lie_in_the_buckets_that_are_added_up(
     for words in (["trainer.devices=2"], ["trainer.devices=2", "trainer.strategy=ddp"], ["trainer.strategy=ddp"]):
         strategy = build_trainer(config(*words, "trainer.accelerator=cpu"), RunDir(tmp_path)).strategy
         assert isinstance(strategy, DDPStrategy) and strategy._ddp_kwargs["gradient_as_bucket_view"], words
+
+
+@pytest.mark.parametrize("words", [[], ["trainer.devices=2"], ["trainer.devices=2", "trainer.strategy=fsdp"]])
+def test_a_checkpoint_goes_straight_to_its_file(
+    words: list[str], config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Lightning's way holds it in memory a second time, and imports s3fs, if that is installed, to look at the path."""
+    monkeypatch.setattr(torch_io, "_atomic_save", lambda *_: pytest.fail("it was written in Lightning's way"))
+    writer = build_trainer(config(*words), RunDir(tmp_path)).strategy.checkpoint_io
+    writer.save_checkpoint({"weight": torch.ones(2)}, tmp_path / "folder" / "last.ckpt")
+    assert torch.load(tmp_path / "folder" / "last.ckpt", weights_only=True)["weight"].tolist() == [1, 1]

@@ -22,7 +22,7 @@ class MetricConfig(Section):
     All other keys are arguments: of the function beside those two, or of the class.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
 
     target: str = Field(alias="_target_")
     name: str | None = None

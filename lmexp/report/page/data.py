@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from altair.utils.schemapi import debug_mode
 
 from lmexp.analysis.columns import axis_headings, number_format, setting_in_words, value_text
 from lmexp.analysis.comparable import crowded
@@ -55,16 +56,17 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
     order = by_effect(study, quality, effects)
     groups = Groups.of(study, order)
     axes = shown_axes(study, order)
-    charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost, groups)}
-    if curves:
-        charts["curves"] = curves_chart(study, curves, groups)
-    if len(lines) > 2:
-        charts["parallel"] = parallel_chart(lines, groups)
-    if effects:
-        charts["effects"] = effects_chart(study, quality, effects)
-    if len(axes) > 1:
-        charts["heat"] = heat_chart(study, quality, axes)
-    lead = lead_of(study, said or said_of(study, quality, cost), quality, charts)
+    with debug_mode(False):  # Altair would check each part of a chart; `to_dict` checks the whole
+        charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost, groups)}
+        if curves:
+            charts["curves"] = curves_chart(study, curves, groups)
+        if len(lines) > 2:
+            charts["parallel"] = parallel_chart(lines, groups)
+        if effects:
+            charts["effects"] = effects_chart(study, quality, effects)
+        if len(axes) > 1:
+            charts["heat"] = heat_chart(study, quality, axes)
+        lead = lead_of(study, said or said_of(study, quality, cost), quality, charts)
     if lead and lead.chart is not None:
         charts = {lead.name: lead.chart} | charts
     used = _used(study.table)
