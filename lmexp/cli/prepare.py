@@ -32,6 +32,8 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
             "documents": store.documents(split),
             "bytes": store.bytes(split),
         }
+    if (canary_tokens := getattr(store, "canary_tokens", None)) is not None:
+        document["canaries"] = {"documents": config.data.canaries.copies, "tokens": canary_tokens}
     if common.as_json:
         print_json(document)
     else:

@@ -2,6 +2,7 @@
 
 from lmexp.config.base import Section
 from lmexp.config.code import load_target
+from lmexp.config.data import MAX_CANARY_TOKENS
 from lmexp.config.launchers import LocalLauncher
 from lmexp.config.models import families
 from lmexp.config.models.base import CountedSection, TransformerSection
@@ -90,6 +91,22 @@ def check_task(config: RunConfig) -> None:
         raise UserError(f"task.document_masks=true works for models of {known}, and {model.name} is of {model.family}")
     if data.holds != task.holds:
         raise UserError(f"task={task.name} needs {task.holds}, and data.source={data.source} has {data.holds}")
+    if data.canaries.count:
+        _check_canaries(config)
+
+
+def _check_canaries(config: RunConfig) -> None:
+    """Raise UserError if no probability of a canary can be read off the model."""
+    model, task = config.model, config.task
+    if not task.predicts_next:
+        raise UserError(
+            f"data.canaries.count={config.data.canaries.count}: exposure needs the probability of a text, token after "
+            f"token, and task={task.name} gives none: set data.canaries.count=0, or task=causal_lm"
+        )
+    if model.context < MAX_CANARY_TOKENS:
+        raise UserError(
+            f"data.canaries: a canary has up to {MAX_CANARY_TOKENS} tokens, and model.context={model.context} is less"
+        )
 
 
 def _check_milestones(config: RunConfig) -> None:

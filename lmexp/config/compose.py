@@ -315,6 +315,8 @@ class Composer:
             hint = f" It is set by {ELSEWHERE[key]}."
         if key == "launcher.devices_per_run":
             hint = " Only launcher=local has it: on a cluster, the scheduler says where runs train."
+        if f"{key}.".startswith("data.canaries."):
+            hint = " Only sources of running text have it, as data=stdlib does: canaries are planted between documents."
         return f"{self.place(key)}{key} is not a key of the config.{hint}{self._hint_of_file(key)}"
 
     def _hint_of_file(self, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lmexp.config.base import BY_ORIGIN, OUTSIDE, SHIPPED, Count, OutsideSection, Section, Seed
 
@@ -63,10 +63,48 @@ class CleanConfig(Section):
         return self
 
 
+CANARY_LETTERS = 24
+"""Length of a canary: 26^24 texts are possible, about 2^113."""
+MAX_CANARY_TOKENS = CANARY_LETTERS + 1
+"""The most tokens that a tokenizer may make of one: one for each letter, and one for a space that it puts in front."""
+MAX_COPIES = 1_000_000
+"""Limit for the canaries of a text, repeats counted."""
+
+
+class CanariesConfig(Section):
+    """Random texts that are planted into the training split, to measure what a model memorises (data/canaries.py)."""
+
+    count: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Canaries for each entry of `repeats`; 0: none at all."""
+    repeats: list[Annotated[int, Field(ge=0, le=MAX_COPIES)]] = [1, 4, 16, 64]
+    """How many times each is planted; 0: it is drawn but not planted, as a control."""
+    seed: Seed = 0
+
+    @field_validator("repeats")
+    @classmethod
+    def _in_order(cls, repeats: list[int]) -> list[int]:
+        """Sort, and leave out what stands there twice, so that equal runs have equal identities."""
+        if not repeats:
+            raise ValueError("name at least one number of repeats, as in [1, 4, 16, 64]")
+        return sorted(set(repeats))
+
+    @model_validator(mode="after")
+    def _check_copies(self) -> Self:
+        if self.copies > MAX_COPIES:
+            raise ValueError(f"these are {self.copies:,} copies; at most {MAX_COPIES:,} can be planted")
+        return self
+
+    @property
+    def copies(self) -> int:
+        """How many documents are planted."""
+        return self.count * sum(self.repeats)
+
+
 class DataSection(Section):
     """What every source shares: how its documents are split."""
 
     clean: CleanConfig = CleanConfig()
+    canaries: CanariesConfig = CanariesConfig()
     split: Literal["hash", "tail"] = "hash"
     """hash: each document goes to a split by a hash of its text; tail: the last part of the text is for validation, or
     for validation and then test."""
@@ -76,6 +114,18 @@ class DataSection(Section):
     """Share of documents (hash) or of characters (tail) for test; 0: no test split, unless the source has one."""
     fingerprint: str | None = None
     """Hash of the source's content, filled in when the config is resolved; stands for the paths in identities."""
+
+    @field_validator("canaries")
+    @classmethod
+    def _none_is_one(cls, canaries: CanariesConfig) -> CanariesConfig:
+        """Let all ways to plant none be equal, so that equal runs have equal identities."""
+        return canaries if canaries.count else CanariesConfig()
+
+    @model_validator(mode="after")
+    def _check_canaries(self) -> Self:
+        if self.canaries.count and self.holds != "text":
+            raise ValueError(f"canaries are planted into running text, and this source has {self.holds}")
+        return self
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from lmexp.config.data import AUTO_ENTRIES, DataConfig, TokenizerConfig
+from lmexp.config.data import AUTO_ENTRIES, CanariesConfig, DataConfig, TokenizerConfig
 from lmexp.config.schema import RunConfig
 from lmexp.data import store
 from lmexp.data.cleaning import stop_words, unspaced_of
@@ -86,7 +86,7 @@ def _write_sizes(
 
 def warnings(store: AnyStore) -> list[str]:
     """Return what makes scores on a store's validation or test split mean less than they seem to, as sentences."""
-    sentences = _of_stop_words(store)
+    sentences = _of_stop_words(store) + _of_canaries(store)
     for split, about in store.splits.items():
         if max(about.text_lost or 0.0, about.unknown_tokens or 0.0) < MIN_LOST:
             continue
@@ -112,6 +112,21 @@ def warnings(store: AnyStore) -> list[str]:
             "split too; scores on them show what was memorised, or what runs were chosen by"
         )
     return sentences
+
+
+def _of_canaries(store: AnyStore) -> list[str]:
+    """Say that canaries stand close together, if they do."""
+    if not isinstance(store, Store) or not store.canary_tokens:
+        return []
+    copies = CanariesConfig.model_validate(store.source["canaries"]).copies
+    own = store.documents("train") - copies
+    if own >= copies:
+        return []
+    documents = "1 document" if own == 1 else f"{own:,} documents"
+    return [
+        f"the training split has {documents} for {copies:,} copies of canaries, so several stand between two of them; "
+        "data.document=paragraph or line gives more documents, a smaller data.canaries.count fewer copies"
+    ]
 
 
 def _of_stop_words(store: AnyStore) -> list[str]:

@@ -37,14 +37,19 @@ class SplitDocuments:
         self.characters = 0
         divided = 0  # characters of the source's own training split
         by_hash = dict.fromkeys(("train", *data.shares), 0)
+        hashed_to_train = 0  # characters
         for own, text in sources.documents(data, self.files):
             self.documents += 1
             self.characters += len(text)
             if own == "train":
                 divided += len(text)
-                by_hash[hashed_split(text, data.shares)] += 1
+                split = hashed_split(text, data.shares)
+                by_hash[split] += 1
+                hashed_to_train += len(text) if split == "train" else 0
         # Characters at which train ends, and each made split after it, when split by tail.
         self._ends = _ends(divided, data.shares)
+        self.training_characters = hashed_to_train if data.split == "hash" else self._ends["train"]
+        """Characters of the training split."""
         if data.split == "hash":
             for split, documents in by_hash.items():
                 if not documents:

@@ -18,11 +18,13 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
 
-from lmexp.config.data import DataConfig, Split, TokenizerConfig
+from lmexp.config.data import CANARY_LETTERS, DataConfig, Split, TokenizerConfig
+from lmexp.data.canaries import planted, planted_tokens
 from lmexp.data.folders import (
     DTYPES,
     RowWriter,
@@ -97,6 +99,9 @@ class Store:
     """The same hash of the texts for test; None if there are none."""
     test_seen: float | None = None
     """Share of the documents for test whose text is also in another split; None if there are none."""
+    canary_tokens: int | None = None
+    """Tokens of the training split that are planted (canaries.py), the one that starts each included; None if none
+    are."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -188,8 +193,9 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     say_passed_over(documents.files, say)
     megabytes = documents.characters / 1e6
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
-    tokenizer = build_tokenizer(configs[0], documents, say)
+    tokenizer = build_tokenizer(configs[0], documents, say, characters=ascii_lowercase if data.canaries.count else "")
     tokenizer.save(folder / "tokenizer.json")
+    canary_tokens = planted_tokens(data.canaries, tokenizer) if data.canaries.count else None
     hashes = SplitTexts()
     writers = _tokenise(documents, tokenizer, folder, hashes, say)
     splits = {split: writer.finish() for split, writer in writers.items()}
@@ -205,28 +211,32 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "tokenizer_fingerprint": tokenizer.fingerprint,
             "fingerprint": hash_text(splits["train"].sha256 + splits["validation"].sha256),
             **hashes.manifest(),
+            **({} if canary_tokens is None else {"canary_tokens": canary_tokens}),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
         [writer.rows for writer in writers.values()],
     )
     counts = ", ".join(f"{info.tokens:,} {split}" for split, info in splits.items())
-    say(f"tokens: {counts}")
+    of_canaries = f"; {canary_tokens:,} of train are planted canaries" if canary_tokens else ""
+    say(f"tokens: {counts}{of_canaries}")
 
 
 def _tokenise(
     documents: SplitDocuments, tokenizer: Tokenizer, folder: Path, hashes: SplitTexts, say: Say
 ) -> dict[Split, "_SplitWriter"]:
     """Write the tokens of all documents, add their texts to `hashes`, and return what has written each split."""
-    done = 0  # characters
+    data = documents.data
+    done, characters = 0, documents.characters + data.canaries.copies * CANARY_LETTERS
+    texts = planted(documents, data.canaries, documents.training_characters)
     with ExitStack() as files:
-        writers = {split: _SplitWriter(folder, split, tokenizer, files) for split in documents.data.splits}
-        together = batches(documents, lambda document: len(document[1]))
+        writers = {split: _SplitWriter(folder, split, tokenizer, files) for split in data.splits}
+        together = batches(texts, lambda document: len(document[1]))
         for batch, encoded in with_results(together, lambda batch: tokenizer.encode_batch([text for _, text in batch])):
             for (split, text), ids in zip(batch, encoded, strict=True):
                 writers[split].add(text, ids)
                 hashes.add(split, text)
             done += sum(len(text) for _, text in batch)
-            say(f"tokenised {done / documents.characters:.0%}")
+            say(f"tokenised {done / characters:.0%}")
     return writers
 
 

@@ -9,7 +9,7 @@ prefix as in d3, so that the terminal, the charts and the page's script print th
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 SI = ".3s"
@@ -237,6 +237,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             "test seen",
             ".4f",
             better="lower",
+        ),
+        Column(
+            "canary_tokens",
+            "tokens of the planted canaries (data.canaries) in the training split, document tokens included; null "
+            "without canaries",
+            "tokens of canaries",
+            "tokens",
+            "canary tokens",
+            SI,
         ),
         Column(
             "texts_cut",
@@ -624,11 +633,35 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
 }
 """Every column of a record, in its order, by subject."""
 
+PRIVACY = "privacy"
+"""The name of the scores that say what a model leaks of its training text."""
 FAMILIES = {
+    "score/privacy/exposure_": Column(
+        "score/privacy/exposure_<...>",
+        "exposure of the canaries that were planted so many times (data.canaries): log2 of the number of candidates, "
+        "1,024, minus log2 of the canary's rank among them by its probability, mean over canaries; 10 at most, and "
+        "1.44 on average for a text that was never seen",
+        "exposure of canaries planted <...> times",
+        "bits",
+        "exposure <...>",
+        ".2f",
+        better="lower",
+    ),
+    "score/privacy/extracted_": Column(
+        "score/privacy/extracted_<...>",
+        "share of the canaries planted so many times that greedy decoding completes from the first half of their "
+        "tokens, 0 to 1",
+        "canaries planted <...> times that were extracted",
+        "share of canaries",
+        "extracted <...>",
+        ".2f",
+        better="lower",
+    ),
     "score/": Column("score/<task>/<metric>", "score of a task, in the units of its metric", unit="score"),
     "flops/": Column("flops/<part>", "training FLOPs per token of one part of the model", unit="FLOPs", format=SI),
 }
-"""Columns that tasks and models add, by the prefix of their names; they come last in a record."""
+"""Columns that tasks, models and measurements of privacy add, by the prefix of their names; they come last in a record.
+What a prefix of another one says goes first."""
 
 COLUMNS = {column.name: column for columns in SECTIONS.values() for column in columns}
 QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "quality")
@@ -659,6 +692,10 @@ def column(name: str) -> Column:
     """Return the description of a column; an axis, or a column of a table that a user brings, has its name alone."""
     if name in COLUMNS:
         return COLUMNS[name]
+    for prefix, family in FAMILIES.items():
+        if prefix.startswith(f"score/{PRIVACY}/") and name.startswith(prefix):
+            own = {key: getattr(family, key).replace("<...>", name.removeprefix(prefix)) for key in ("title", "short")}
+            return replace(family, name=name, **own)
     if name.startswith("score/"):
         title = name.removeprefix("score/").replace("/", " ")
         return Column(name, FAMILIES["score/"].meaning, title, short=title, better=_direction_of_score(name))

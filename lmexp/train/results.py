@@ -15,7 +15,8 @@ from lmexp.cost.memory_step import BYTES
 from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
 from lmexp.data.loss_floor import loss_floor
-from lmexp.runs.columns import LOSS_BY_QUARTER, ON_TEST
+from lmexp.data.store import Store
+from lmexp.runs.columns import LOSS_BY_QUARTER, ON_TEST, PRIVACY
 from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns, kaplan_columns
 from lmexp.tasks.base import Quality
@@ -36,6 +37,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | quality_columns(result.quality)
         | {f"score/{config.task.name}/{metric}": value for metric, value in result.scores.scores.items()}
         | {f"score/{config.task.name}{ON_TEST}/{metric}": value for metric, value in result.test.scores.items()}
+        | {f"score/{PRIVACY}/{metric}": value for metric, value in result.privacy.scores.items()}
         | work_columns(config, training.count, progress, training.feed.epoch_tokens)
         | training.meter.summary()
         | training.memory.summary()
@@ -54,6 +56,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "validation_seen": store.validation_seen,
             "test_fingerprint": store.test_fingerprint,
             "test_seen": store.test_seen,
+            "canary_tokens": store.canary_tokens if isinstance(store, Store) else None,
             "loss_floor": loss_floor(config, store),
             "validation_words": training.feed.text_words,
             "best_tokens": result.best_tokens,

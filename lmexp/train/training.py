@@ -37,6 +37,7 @@ from lmexp.models.hf import HFModel, HFSeq2Seq
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
+from lmexp.tasks.canaries import score_canaries
 from lmexp.train.checkpoint import load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
 from lmexp.train.compiling import compile_task, compiles
@@ -66,6 +67,8 @@ class FitResult:
     """The task's own scores; none on other ranks than 0."""
     test: TaskScores
     """All scores on the test split, the loss among them; none without such a split, and on other ranks than 0."""
+    privacy: TaskScores
+    """What the model shows of its canaries; none without canaries, and on other ranks than 0."""
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
@@ -140,15 +143,18 @@ class Training:
             assert evaluation.quality is not None, "the end of a budget, like a milestone, is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = progress.is_last
-            scores = on_test = TaskScores()
+            scores = on_test = privacy = TaskScores()
             if self.leader:
                 if progress.is_last:
                     self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
                 scores = self._judge(model, self.feed)
                 if self.test_feed is not None and evaluation.test_quality is not None:
                     on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
+                privacy = score_canaries(self._whole_task(model), config.data.canaries, self.store.tokenizer())
         best_tokens = None if evaluation.best is None else evaluation.best.tokens
-        return FitResult(evaluation.quality, scores, on_test, dtypes.dtypes, spending.spent, skipped.count, best_tokens)
+        return FitResult(
+            evaluation.quality, scores, on_test, privacy, dtypes.dtypes, spending.spent, skipped.count, best_tokens
+        )
 
     def _scored_batches(self, feed: Feed) -> ValidationBatches:
         """Return this rank's share of the split that a feed scores."""
@@ -179,13 +185,16 @@ class Training:
 
     def _judge(self, model: nn.Module, feed: Feed) -> TaskScores:
         """Return the task's own scores of a model with all its weights; see `whole`."""
+        return self._whole_task(model).judge(feed, micro_batch(self.config))
+
+    def _whole_task(self, model: nn.Module) -> Task:
+        """Return the task with a model that has all its weights, on the device; see `whole`."""
         task = self.task
         if model is not task.model:  # a sharded model was put together from its parts
             task = load_target(self.config.task.target, "task")(model, self.config)
             task.trainer = self.trainer
         # Lightning has moved the weights to the CPU, and a new task reports the CPU wherever its weights are.
-        task.to(self.root_device)
-        return task.judge(feed, micro_batch(self.config))
+        return task.to(self.root_device)
 
     def _sample(self) -> None:
         """Look at what goes on beside the training; the heartbeat calls this every few seconds."""

@@ -80,6 +80,14 @@ def test_scores_and_parts_of_the_flops_are_described_by_their_family():
     assert column("flops/attention_scores").heading == "FLOPs per token, attention scores"
 
 
+def test_scores_of_privacy_are_described_by_what_they_say_and_less_is_better():
+    exposure = column("score/privacy/exposure_16")
+    assert exposure.heading == "exposure of canaries planted 16 times (bits)" and exposure.short == "exposure 16"
+    assert "log2 of the number of candidates" in exposure.meaning
+    assert column("score/privacy/extracted_4").title == "canaries planted 4 times that were extracted"
+    assert not any(higher_is_better(f"score/privacy/{name}_1") for name in ("exposure", "extracted"))
+
+
 def test_an_axis_has_its_own_name_and_no_meaning():
     axis = column("model.n_layers")
     assert (axis.title, axis.short, axis.unit, axis.meaning) == ("model.n_layers", "model.n_layers", "", "")

@@ -63,6 +63,12 @@ class TaskSection(Section):
         return None
 
     @property
+    def predicts_next(self) -> bool:
+        """Whether the model gives the probability of a text, token after token, each from those before it."""
+        is_text = self.holds == "text" and self.head == "vocabulary"
+        return is_text and self.reads == ("left_to_right",) and self.hidden_share is None
+
+    @property
     def masks_documents(self) -> bool:
         """Whether the documents of a sequence do not see each other."""
         return False

@@ -26,15 +26,19 @@ from lmexp.messages import Say, silent
 
 
 def build_tokenizer(
-    config: TokenizerConfig, documents: Iterable[tuple[Split, str]], say: Say = silent, key: Key = "tokenizer"
+    config: TokenizerConfig,
+    documents: Iterable[tuple[Split, str]],
+    say: Say = silent,
+    key: Key = "tokenizer",
+    characters: str = "",
 ) -> Tokenizer:
     """Return the tokenizer that `config` asks for; char, bpe and wordpiece learn it from the documents, which can be
     iterated more than once.
 
-    char takes the characters of all splits, so that validation meets no unknown one; bpe and wordpiece are trained on
-    the training split alone, and `say` is told how long that takes. `key` is the section of the run's config that
-    `config` is. Raises UnsupportedSize when these find fewer entries than asked for, and UserError when a tokenizer of
-    others cannot be had.
+    char takes the characters of all splits, so that validation meets no unknown one, and `characters`; bpe and
+    wordpiece are trained on the training split alone, and `say` is told how long that takes. `key` is the section of
+    the run's config that `config` is. Raises UnsupportedSize when these find fewer entries than asked for, and
+    UserError when a tokenizer of others cannot be had.
     """
     if isinstance(config, ByteTokenizerConfig):
         return ByteTokenizer()
@@ -49,10 +53,10 @@ def build_tokenizer(
     if isinstance(config, WordPieceTokenizerConfig):
         texts = partial(_texts_of_training, documents)
         return train_patiently(lambda: train_wordpiece(number_of(config), texts, key), say)
-    characters: set[str] = set()
+    known = set(characters)
     for _, text in documents:
-        characters.update(text)
-    return CharTokenizer(characters)
+        known.update(text)
+    return CharTokenizer(known)
 
 
 def number_of(config: BPETokenizerConfig | WordPieceTokenizerConfig) -> int:

@@ -29,4 +29,6 @@ def print_store(store: Mapping[str, Any], console: Console) -> None:
             ],
         )
     )
+    if planted := store.get("canaries"):
+        console.print(f"canaries in train: {planted['documents']:,} documents, {planted['tokens']:,} tokens")
     console.print(Text(f"vocabulary {store['vocab_size']:,}\n{store['path']}"), soft_wrap=True)
