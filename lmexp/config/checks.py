@@ -8,6 +8,7 @@ from lmexp.config.models import families
 from lmexp.config.models.base import CountedSection, TransformerSection
 from lmexp.config.models.mup import MupSection
 from lmexp.config.optimizers import MuonConfig
+from lmexp.config.privacy import check_privacy, is_private
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import tasks
@@ -53,6 +54,7 @@ def check_config(config: RunConfig) -> None:
             f"batch.micro={batch.micro} does not divide the {total // processes} sequences "
             f"that each device has of a step; set batch.tokens={whole_batch(config, batch.tokens)}, or batch.micro=auto"
         )
+    check_privacy(config)
     _check_optim(config)
     _check_recomputation(config)
     config.launcher.check(config.trainer)
@@ -238,6 +240,8 @@ def may_be_compiled(config: RunConfig, device_kind: str) -> bool:
     """
     if config.trainer.compile != "auto":
         return config.trainer.compile
+    if is_private(config):
+        return False
     return device_kind == "cuda" and not isinstance(config.model, CountedSection) and has_one_shape(config)
 
 
@@ -265,5 +269,8 @@ def micro_batch(config: RunConfig) -> int:
 
 
 def accumulation(config: RunConfig) -> int:
-    """Return how many forward passes on each device make one optimizer step."""
-    return device_batch(config) // micro_batch(config)
+    """Return how many batches of the loader make one optimizer step on each device.
+
+    A private step is one batch, of a size that varies; the task cuts it into micro-batches itself (tasks/private.py).
+    """
+    return 1 if is_private(config) else device_batch(config) // micro_batch(config)

@@ -31,6 +31,7 @@ from lmexp.config.data import DataConfig, TokenizerConfig
 from lmexp.config.launchers import LauncherConfig, LocalLauncher
 from lmexp.config.models import ModelConfig
 from lmexp.config.optimizers import OptimConfig
+from lmexp.config.privacy import PrivacyConfig
 from lmexp.config.schedules import AnySchedule
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.trainer import TrainerConfig
@@ -254,6 +255,7 @@ class RunConfig(Section):
     trainer: TrainerConfig
     hardware: HardwareConfig = HardwareConfig()
     init: InitConfig = InitConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     callbacks: list[CallbackConfig] = []
     """Lightning callbacks, called before lmexp's own at each hook. Validation is lmexp's: its hooks are not called."""
     logger: Annotated[Annotated[LoggerConfig, SHIPPED] | Annotated[OutsideLogger, OUTSIDE], BY_ORIGIN]

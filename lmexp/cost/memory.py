@@ -20,6 +20,8 @@ saved is what the family's section says in `saved_bytes`: only what is large, he
 autograd saves, in float32 a tenth. A family that says nothing has the general rule of ModelSection, which is rough.
 Activation checkpointing keeps the layers' inputs, and with `selective` what their matmuls and attention give out; the
 layer that goes backward needs the rest anew.
+A private step keeps the gradients of what layers give out until it knows the norms of all sequences; that is added to
+every phase, and is rough.
 Evaluation takes less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host,
 which is left out, here as by the meter (see cost/memory_meter.py).
 """
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 
 from lmexp.config.checks import device_batch, micro_batch
 from lmexp.config.models.gpt import GPTConfig
+from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.memory_gpt import GPTStep
 from lmexp.cost.memory_step import Step
@@ -95,12 +98,12 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
         micro: sequences of one forward pass, instead of the config's.
     """
     sequences = micro or micro_batch(config)
-    accumulates = sequences < device_batch(config)
+    accumulates = sequences < device_batch(config) or is_private(config)  # a step may draw more than it expects
     is_exact = isinstance(config.model, GPTConfig) and config.task.head == "vocabulary"
     step = (GPTStep if is_exact else Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
     runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else GPU_WORKSPACES
     exchange = step.gathered if step.shards > 1 else step.gradients if step.has_buckets else 0
-    fixed = step.weights + step.optimizer + runtime + exchange
+    fixed = step.weights + step.optimizer + runtime + exchange + step.kept_to_clip
     return MemoryEstimate(
         weights=step.weights,
         gradients=step.gradients,

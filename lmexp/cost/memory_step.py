@@ -3,6 +3,7 @@
 from lmexp.config.checks import copies_the_model, gathers_in_bf16, world_size
 from lmexp.config.models.base import WIDE, CountedSection
 from lmexp.config.pieces import rows_at_a_time
+from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run
 
@@ -46,7 +47,7 @@ class Step:
         self.rows = self.predictions
         """How many of the predictions have logits at a time: fewer than all if the loss is computed in pieces."""
         is_ours = run.task.target.startswith("lmexp.") and not isinstance(model, CountedSection)
-        if is_ours and not labels and model.reads != "source_to_target":
+        if is_ours and not labels and not is_private(run) and model.reads != "source_to_target":
             self.rows = min(self.rows, rows_at_a_time(max(self.classes, 1), "cpu" if on_cpu else "cuda"))
 
     @property
@@ -151,6 +152,17 @@ class Step:
         if self.count.n_params_frozen:
             return 0
         return self.run.model.backward_bytes(self.sequences, self.multiplied, self.on_cpu)
+
+    @property
+    def kept_to_clip(self) -> int:
+        """What a private step keeps until the norms of all sequences are known: the gradients of what layers give out.
+
+        Inputs and gradients are kept in float32; autocast's own copies of inputs are among the activations.
+        """
+        if not is_private(self.run):
+            return 0
+        outputs = self.sequences * self.run.model.output_bytes(WIDE, self.on_cpu)
+        return 2 * outputs + self.predictions * self.classes * WIDE
 
     def phases(self) -> dict[str, int]:
         """Return the bytes of each phase, weights and optimizer left out."""

@@ -6,7 +6,7 @@ resumes, or that runs on another number of devices, sees the same samples in the
 is computed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -65,6 +65,13 @@ class Feed(Protocol):
 
     def targets(self, first: int, count: int) -> int:
         """Return how many targets these have."""
+
+    @property
+    def apart(self) -> int:
+        """How many training sequences there are on a fixed grid, so that no token is in two of them; 0: no text."""
+
+    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+        """Return some of these by their numbers, as a private step sees them: (B,) int64."""
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:
         """Yield validation samples by their numbers, in as many batches as their lengths ask for."""
@@ -146,6 +153,15 @@ class Windows(_TrainingText):
         if is_advised(self.text):
             read_soon(self.text, self.order.take(first, count), self.context + 1)
 
+    @property
+    def apart(self) -> int:
+        """See Feed; the last target of a sequence is not the first input of the next one, so a token more is taken."""
+        return self.store.tokens("train") // (self.context + 1)
+
+    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+        """See Feed."""
+        return self._windows(self.text, samples * (self.context + 1), self.context)
+
     def targets(self, first: int, count: int) -> int:
         """See Feed: every position has one."""
         return count * self.context
@@ -204,6 +220,16 @@ class MaskedWindows(_TrainingText):
         if is_advised(self.text):
             read_soon(self.text, self.order.take(first, count), self.context)
 
+    @property
+    def apart(self) -> int:
+        """See Feed."""
+        return self.store.tokens("train") // self.context
+
+    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+        """See Feed; a step hides other tokens of a sequence than the step before it."""
+        tokens = _stretches(self.text, samples * self.context, self.context)
+        return self._hide(tokens, [(self.seed, 1, step, int(i)) for i in samples])
+
     def targets(self, first: int, count: int) -> int:
         """See Feed."""
         return count * self.hidden
@@ -213,7 +239,7 @@ class MaskedWindows(_TrainingText):
         tokens = _stretches(self.store.array(self.scored), samples * self.context, self.context)
         yield self._hide(tokens, [(0, 1, int(i)) for i in samples])
 
-    def _hide(self, tokens: np.ndarray, keys: list[tuple[int, int, int]]) -> Batch:
+    def _hide(self, tokens: np.ndarray, keys: Sequence[tuple[int, ...]]) -> Batch:
         inputs, targets = tokens.copy(), np.full_like(tokens, IGNORED)
         for row, key in enumerate(keys):
             # Raw bits, whose stream numpy guarantees; one generator a sample, so that none depends on another.
@@ -272,6 +298,15 @@ class _Examples:
 
     def expect(self, first: int, count: int) -> None:
         """See Feed: examples are few enough to be in memory."""
+
+    @property
+    def apart(self) -> int:
+        """See Feed."""
+        return 0
+
+    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+        """See Feed."""
+        raise NotImplementedError("private training is for running text")
 
     def targets(self, first: int, count: int) -> int:
         """See Feed."""

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lmexp.data.feeds import Batch, Feed
+from lmexp.data.order import PoissonSamples
 from lmexp.errors import UserError
 
 Item = TypeVar("Item")
@@ -66,6 +67,22 @@ class TrainBatches(IterableDataset[Batch]):
             batch = self.feed.batch(sample, self.micro)
             self.feed.expect(following, self.micro)
             yield {**batch, "step_targets": targets}
+
+
+class PrivateBatches(IterableDataset[Batch]):
+    """The endless stream of whole private steps, whose numbers of sequences vary around `sequences`.
+
+    Each also holds `step`, a scalar: its number, from 0 on. Which sequences a step has is a function of the seed and of
+    that number.
+    """
+
+    def __init__(self, feed: Feed, sequences: int, seed: int, first_step: int = 0) -> None:
+        self.feed, self.first_step = feed, first_step
+        self.samples = PoissonSamples(feed.apart, sequences, seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in _this_workers(count(self.first_step)):
+            yield {**self.feed.batch_apart(self.samples.step(step), step), "step": torch.tensor(step)}
 
 
 class ValidationBatches(IterableDataset[Batch]):

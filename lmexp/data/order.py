@@ -156,6 +156,24 @@ class ByLength:
         return self._cached[1]
 
 
+class PoissonSamples:
+    """The samples of each private step: each of `size`, with the same probability and apart from all others.
+
+    The number of samples of a step varies. The accounting of privacy rests on that ("amplification by sampling",
+    Abadi et al. 2016, section 3.1).
+    """
+
+    def __init__(self, size: int, expected: int, seed: int) -> None:
+        """`expected` is the mean number of samples of a step, less than `size`."""
+        self.size, self.seed = size, seed
+        self._below = (expected << 64) // size
+
+    def step(self, number: int) -> np.ndarray:
+        """Return the samples of a step, in order: (n,) int64."""
+        bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(number, 2)))
+        return np.flatnonzero(bits.random_raw(self.size) < np.uint64(self._below))
+
+
 class TooShort(UserError):
     """A text is shorter than a window of the context."""
 

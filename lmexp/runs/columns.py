@@ -384,6 +384,52 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             is_text=True,
         ),
     ),
+    "privacy": (
+        Column(
+            "epsilon",
+            "privacy that the run has spent: the epsilon of its steps by the accountant, an upper bound, for adding or "
+            "removing one training sequence; null without differential privacy",
+            "epsilon",
+            format=".3g",
+            better="lower",
+            in_tooltip=True,
+        ),
+        Column("delta", "probability that the guarantee of epsilon does not hold", format=".3g"),
+        Column(
+            "noise_multiplier",
+            "standard deviation of the noise that each step adds to the sum of gradients, as a multiple of "
+            "gradient_clip",
+            "noise multiplier",
+            short="noise",
+            format=".3g",
+        ),
+        Column(
+            "gradient_clip",
+            "norm to which the gradient of each training sequence is clipped",
+            "clip of a sequence's gradient",
+            short="clip",
+            format=".3g",
+        ),
+        Column("privacy_accountant", "name of Opacus's accountant that computed epsilon", is_text=True),
+        Column(
+            "privacy_samples",
+            "training sequences that the guarantee is about; a step draws each with the probability batch_tokens / "
+            "(context x privacy_samples)",
+            "private sequences",
+            "sequences",
+            "sequences",
+            SI,
+        ),
+        Column(
+            "sampled_tokens",
+            "tokens of the sequences that the steps of a private run drew; `tokens`, budgets and FLOPs count the "
+            "expected number",
+            "tokens drawn",
+            "tokens",
+            "drawn",
+            SI,
+        ),
+    ),
     "speed": (
         Column(
             "tokens_per_second",

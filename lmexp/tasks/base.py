@@ -33,6 +33,7 @@ from lmexp.tasks.cross_entropy import Piece, linear_cross_entropy, piece_of
 from lmexp.tasks.metrics import Answers, score
 from lmexp.tasks.optim import build_optimizer, can_fuse
 from lmexp.tasks.predictions import Prediction
+from lmexp.tasks.private import PrivateSteps
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,10 @@ class Task(pl.LightningModule):
         """What computes the loss of some tokens; a compiled copy if training is compiled."""
         self.compiled_for: int | None = None
         """How many sequences the batches of the compiled graphs have, if the model was compiled for one shape."""
+        self.private: PrivateSteps | None = None
+        """What steps are made private with; None without privacy."""
+        self._drawn: Batch | None = None
+        """The batch of the private step under way."""
         if isinstance(config.task, LabelTaskSection) and config.task.class_weights is not None:
             self.class_weights = torch.tensor(config.task.weights_of_labels())
 
@@ -267,6 +272,9 @@ class Task(pl.LightningModule):
         wherever it was computed. Means of means would not do that where batches differ in their targets.
         `step_loss`, which the curve shows, is that alone; a model's auxiliary loss trains, and is not shown.
         """
+        if self.private is not None:  # `backward` does it all: Lightning drops gradients in between
+            self._drawn = batch
+            return torch.zeros((), device=self.device)
         loss = self.batch_nll(batch) / batch["step_targets"]
         detached = loss.detach()
         self.step_loss = detached if self.step_loss is None else self.step_loss + detached
@@ -276,6 +284,14 @@ class Task(pl.LightningModule):
         # Not undone here: what keeps experts balanced is a mean over micro-batches and processes, each its own.
         auxiliary = self.model.auxiliary_loss()
         return loss if auxiliary is None else loss + auxiliary
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients of a micro-batch; of a private step, the sum of its sequences' clipped gradients."""
+        if self.private is None:
+            super().backward(loss, *args, **kwargs)
+            return
+        assert self._drawn is not None, "a training step comes before its backward pass"
+        self.step_loss, self._drawn = self.private.add_gradients(self, self._drawn), None
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take a step, then drop the gradients.
@@ -289,8 +305,11 @@ class Task(pl.LightningModule):
         """Clip the gradient's global norm, and keep it for the curve.
 
         Lightning's own clipping refuses fused optimizers under autocast, for the sake of loss scaling, which
-        only fp16 has; bf16 would lose its fused kernel, and the comparison with fp32 its fairness.
+        only fp16 has; bf16 would lose its fused kernel, and the comparison with fp32 its fairness. A private step gets
+        its noise first, so that this changes nothing about its privacy.
         """
+        if self.private is not None:
+            self.private.finish(self)
         weights = list(self.parameters())
         norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all shards

@@ -58,7 +58,9 @@ class Curve(StepCallback):
         may_end = self.config.evaluation.patience is not None and progress.due(self.config.evaluation.every)
         if not (may_end or progress.is_point(self.config.trainer.log_every)):
             return
-        assert step_loss is not None
+        if step_loss is None:
+            assert task.private is not None, "only a private step can have drawn no sequence"
+            return
         loss = float(step_loss) if trainer.world_size == 1 else self._over_processes(trainer, step_loss)
         if not math.isfinite(loss):
             raise Diverged(f"the training loss is {loss} at step {progress.steps}")

@@ -7,6 +7,7 @@ import torch
 
 from lmexp.config.checks import device_share, micro_batch
 from lmexp.config.models.count import ModelCount
+from lmexp.config.privacy import is_private
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
@@ -21,6 +22,7 @@ from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns, kaplan_columns
 from lmexp.tasks.base import Quality
 from lmexp.tasks.baselines import baseline_columns
+from lmexp.train.privacy import ACCOUNTANT
 from lmexp.train.progress import Progress
 from lmexp.train.spending import Spent
 from lmexp.train.training import FitResult, Training
@@ -68,6 +70,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "unknown_tokens": store.splits["validation"].unknown_tokens,
             "finished": utc(time.time()),
         }
+        | privacy_columns(training, progress)
         | price_columns(result.spent, training.hardware, devices, progress.tokens)
         | origin
         | {"trained_by": THEN.join(progress.trained_by)}
@@ -76,6 +79,22 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
     if (row["mfu"] or 0) > 1:
         print(f"MFU is {row['mfu']:.2f}, which is above the peak ({row['peak_source']}): that peak is too low")
     return row
+
+
+def privacy_columns(training: Training, progress: Progress) -> Row:
+    """Return the columns of privacy: what the steps that were taken have spent, whatever the config allowed."""
+    private, accounting = training.task.private, training.accounting
+    if private is None or accounting is None:
+        return {}
+    return {
+        "epsilon": accounting.spent(private.noise_multiplier, progress.steps),
+        "delta": accounting.delta,
+        "noise_multiplier": private.noise_multiplier,
+        "gradient_clip": private.clip,
+        "privacy_accountant": ACCOUNTANT,
+        "privacy_samples": accounting.samples,
+        "sampled_tokens": private.sampled * training.config.model.context,
+    }
 
 
 def quality_columns(quality: Quality) -> Row:
@@ -111,7 +130,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
     return {
         **size_columns(count, config.precision.weights),
         **count.conventions(),
-        "flops_per_token_hardware": count.executed(config.trainer.activation_checkpointing == "full"),
+        "flops_per_token_hardware": executed(config, count),
         **{f"flops/{part}": flops for part, flops in count.parts.items()},
         "flops_source": config.model.flops_source,
         "train_flops": float(progress.tokens) * count.flops_per_token,
@@ -121,6 +140,11 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
         "steps": progress.steps,
         "micro_batch": micro_batch(config),
     }
+
+
+def executed(config: RunConfig, count: ModelCount) -> float:
+    """Return the FLOPs per token that a run executes."""
+    return count.executed(config.trainer.activation_checkpointing == "full", is_private(config))
 
 
 def price_columns(spent: Spent, hardware: HardwareConfig, devices: float, tokens: int) -> Row:
@@ -172,7 +196,7 @@ def utilisation_columns(training: Training, tokens_per_second: float | None, may
         "peak_source": source,
         "mfu": share_of_one_flop * training.count.flops_per_token,
         "mfu_causal": share_of_one_flop * training.count.conventions()["flops_per_token_causal"],
-        "hfu": share_of_one_flop * training.count.executed(training.config.trainer.activation_checkpointing == "full"),
+        "hfu": share_of_one_flop * executed(training.config, training.count),
     }
 
 

@@ -17,18 +17,19 @@ from torch.utils.data import DataLoader
 from lmexp.config.checks import device_share, micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
+from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_shared
 from lmexp.cost.hardware import hardware_here
-from lmexp.cost.horizon import Horizon
+from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.cost.step_meter import StepMeter
 from lmexp.data.examples import ExampleStore
 from lmexp.data.feeds import Feed, open_feed
-from lmexp.data.loading import TrainBatches, ValidationBatches
+from lmexp.data.loading import PrivateBatches, TrainBatches, ValidationBatches
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk
@@ -48,6 +49,7 @@ from lmexp.train.float8 import convert
 from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat
 from lmexp.train.micro_batch import limit_memory
+from lmexp.train.privacy import Accounting, Privacy, accounting, private_steps
 from lmexp.train.progress import Progress
 from lmexp.train.recompute import recompute_layers
 from lmexp.train.saving import Saving
@@ -105,6 +107,13 @@ class Training:
         self.cpu_wait = CpuWait()
         self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
+        self.accounting: Accounting | None = None
+        """What privacy is accounted for by; None without privacy."""
+        if is_private(config):
+            self.accounting = accounting(config, self.feed)
+            steps = horizon(config, self.feed.epoch_tokens, self.device.kind, self.feed.parts).steps
+            assert steps is not None, "a private run has a number of steps that is known from the start"
+            self.task.private = private_steps(self.task, self.accounting.noise_multiplier(steps))
         recompute_layers(self.task.model, config.trainer.activation_checkpointing)
         self.compiles = compiles(config, self.device.kind)
         if self.compiles:
@@ -166,10 +175,15 @@ class Training:
         Clock comes before `callbacks` and times each step; NextStepTimer comes after them.
         """
         config, trainer = self.config, self.trainer
-        batches = TrainBatches(
-            self.feed, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
-            progress.samples,
-        )  # fmt: skip
+        batches: TrainBatches | PrivateBatches
+        if self.task.private is not None:
+            batches = PrivateBatches(self.feed, progress.sequences, config.seed, progress.steps)
+            callbacks = [*callbacks, Privacy(progress, self.task.private)]
+        else:
+            batches = TrainBatches(
+                self.feed, progress.sequences, micro_batch(config), trainer.global_rank, trainer.world_size,
+                progress.samples,
+            )  # fmt: skip
         clock, timer = Clock(progress, self.meter, config, self.memory), NextStepTimer(progress, self.meter)
         trainer.callbacks += [clock, *callbacks, timer]  # type: ignore[attr-defined]  # set by a connector
         loader = DataLoader(batches, batch_size=None)

@@ -34,6 +34,9 @@ class ModelSection(Section):
     supports_fp8: ClassVar[bool] = False
     """Whether precision=fp8 knows what to do with the family's layers."""
 
+    gives_sample_gradients: ClassVar[bool] = False
+    """Whether models/sample_gradients.py knows the gradients of each sequence of a batch, which privacy clips."""
+
     computes_in_narrow_weights: ClassVar[bool] = False
     """Whether fsdp may gather layers in bf16, the weights of norms included. It may not if a choice, such as that of
     experts, depends on a weight that would be rounded."""

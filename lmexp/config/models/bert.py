@@ -13,6 +13,7 @@ class BertConfig(TransformerSection):
     """Encoder after BERT (Devlin et al. 2018): learned positions, post-norm, GELU, tied head with a transform."""
 
     ways: ClassVar[tuple[Reads, ...]] = ("both_ways",)
+    gives_sample_gradients: ClassVar[bool] = True
 
     target: Literal["lmexp.models.bert.Bert"] = Field(alias="_target_")
     family: Literal["bert"] = "bert"

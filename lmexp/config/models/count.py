@@ -35,13 +35,18 @@ class ModelCount:
         """Training FLOPs per token, forward and backward; a whole number but where stacks differ in length."""
         return whole(sum(self.parts.values()))
 
-    def executed(self, recomputes_layers: bool) -> float:
+    def executed(self, recomputes_layers: bool, clips_sequences: bool = False) -> float:
         """Return the FLOPs per token that training executes, with fused attention.
+
+        `clips_sequences` says that training is private: the norm of the gradient of each sequence takes one more
+        product for each matrix. Where sequences are short, products of their positions take less, and this is a bound.
 
         `recomputes_layers` says that activation checkpointing does the forward pass of every layer again (`full`). What
         `selective` does again has no FLOPs by this count.
         """
         counted = self.conventions()
+        if clips_sequences:
+            return whole(counted["flops_per_token_hardware"] + 2 * self.n_params_matmul)
         if not recomputes_layers:
             return counted["flops_per_token_hardware"]
         return whole(counted["flops_per_token_recompute"] - self.last_products)

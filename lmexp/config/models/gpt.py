@@ -14,6 +14,7 @@ class GPTConfig(MupSection):
     """Decoder-only Transformer after GPT-2 (Radford et al. 2019): learned positions, pre-norm, GELU."""
 
     supports_fp8: ClassVar[bool] = True
+    gives_sample_gradients: ClassVar[bool] = True
     masks_documents: ClassVar[bool] = True
 
     target: Literal["lmexp.models.gpt.GPT"] = Field(alias="_target_")

@@ -128,5 +128,7 @@ class LlamaSection(TransformerSection):
 class LlamaConfig(MupSection, LlamaSection):
     """Decoder-only Transformer after Llama (Touvron et al. 2023): rotary positions, RMSNorm, SwiGLU, no biases."""
 
+    gives_sample_gradients: ClassVar[bool] = True
+
     target: Literal["lmexp.models.llama.Llama"] = Field(alias="_target_")
     family: Literal["llama"] = "llama"

@@ -17,6 +17,7 @@ class LSTMConfig(StackSection):
     """
 
     has_separate_layers: ClassVar[bool] = False
+    gives_sample_gradients: ClassVar[bool] = True
     shape: ClassVar[tuple[str, ...]] = ("n_layers", "d_model", "d_embedding")
     widths: ClassVar[tuple[str, ...]] = ("d_embedding",)
 

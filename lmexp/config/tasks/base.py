@@ -48,6 +48,8 @@ class TaskSection(Section):
     """What the task's data are."""
     head: ClassVar[Literal["vocabulary", "labels"]] = "vocabulary"
     """What the model scores: the tokens of its vocabulary, or labels of the data."""
+    has_loss_of_each_sequence: ClassVar[bool] = False
+    """Whether the loss is a sum over training sequences of a text, each with as many targets, as privacy needs it."""
     main_score: ClassVar[str | None] = None
     """The one of the task's own scores that tables show beside the loss; null: it has none."""
 

@@ -1,6 +1,6 @@
 """The section of causal language modelling."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from lmexp.config.tasks.base import TaskSection
 
 class CausalLMConfig(TaskSection):
     """Predict each token from those before it."""
+
+    has_loss_of_each_sequence: ClassVar[bool] = True
 
     target: Literal["lmexp.tasks.causal_lm.CausalLM"] = Field(alias="_target_")
     name: Literal["causal_lm"] = "causal_lm"

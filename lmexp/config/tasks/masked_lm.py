@@ -12,6 +12,7 @@ class MaskedLMConfig(TaskSection):
     """Predict tokens that are hidden, from all others (Devlin et al. 2018, section 3.1)."""
 
     reads: ClassVar[tuple[Reads, ...]] = ("both_ways",)
+    has_loss_of_each_sequence: ClassVar[bool] = True
 
     target: Literal["lmexp.tasks.masked_lm.MaskedLM"] = Field(alias="_target_")
     name: Literal["masked_lm"] = "masked_lm"
