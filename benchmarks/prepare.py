@@ -11,12 +11,15 @@ A BPE tokenizer of 8192 entries is trained on its beginning. Then, each part in 
 4. Loading: median milliseconds of a batch, and its share of a step of 20 ms.
 
 With `--bytes`, part 2 has the byte tokenizer and part 1 is left out: that shows the memory of a large text in minutes.
+With `--start TOKENS`, only a start is measured, on a store that is made so long by zeros, which take no room on the
+disk; in turn with the order that is computed from keys, and with random numbers that are sorted.
 
-python benchmarks/prepare.py [--gigabytes 0.2] [--repeats 3] [--bytes] [--folder FOLDER]
+python benchmarks/prepare.py [--gigabytes 0.2] [--repeats 3] [--bytes] [--start TOKENS] [--folder FOLDER]
 """
 
 import argparse
 import multiprocessing
+import os
 import re
 import tempfile
 import threading
@@ -32,6 +35,7 @@ import numpy as np
 import psutil
 
 from lmexp.config.data import ByteTokenizerConfig, FileData, SavedTokenizerConfig, StdlibData
+from lmexp.data import order
 from lmexp.data.feeds import Windows
 from lmexp.data.lines import lines
 from lmexp.data.loading import TrainBatches
@@ -39,6 +43,7 @@ from lmexp.data.sources import documents
 from lmexp.data.store import Store, prepare
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.lossless import train_bpe
+from lmexp.files import read_json, write_json
 
 WORDS_OF_A_DOCUMENT = 420
 DRAWN = 2_000_000
@@ -119,8 +124,10 @@ def prepared(file: Path, tokenizer: Path | None, root: Path) -> dict[str, float]
     return {"seconds": time.perf_counter() - start, "tokens": store.tokens("train") + store.tokens("validation")}
 
 
-def started(path: Path) -> dict[str, float]:
-    """Return the seconds until the first batch of a store is there."""
+def started(path: Path, sorted_at_most: int | None = None) -> dict[str, float]:
+    """Return the seconds until the first batch of a store is there; up to so many windows are sorted."""
+    if sorted_at_most is not None:
+        order._SORTED_AT_MOST = sorted_at_most
     start = time.perf_counter()
     store = Store.open(path)
     opened = time.perf_counter() - start
@@ -182,6 +189,23 @@ def measure(folder: Path, gigabytes: float, repeats: int, of_bytes: bool) -> Non
             print(f"batch of {shape}: {ms:.3f} ms, {ms / STEP_MS:.2%} of a step of {STEP_MS:g} ms")
 
 
+def measure_start(folder: Path, tokens: int, repeats: int) -> None:
+    """Make a store with a training text of so many tokens, all but the first zeros, and print what a start takes."""
+    make_text(folder / "text.txt", 1_000_000)
+    store = prepare(data_of(folder / "text.txt"), ByteTokenizerConfig(kind="byte"), folder / "stores").path
+    manifest = read_json(store / "manifest.json")
+    os.truncate(store / "train.bin", tokens * np.dtype(manifest["dtype"]).itemsize)
+    manifest["splits"]["train"]["tokens"] = tokens
+    write_json(store / "manifest.json", manifest)  # newer than the text, which is then not read as a whole
+    starts: dict[str, list[float]] = {"keyed": [], "sorted": []}
+    for _ in range(repeats):
+        for name, values in starts.items():
+            values.append(in_process(started, store, tokens if name == "sorted" else None)["seconds"])
+    for name, values in starts.items():
+        ms = [1000 * seconds for seconds in values]
+        print(f"start on {tokens:,} tokens, {name:6}: {median(ms):,.1f} ms ({min(ms):,.1f} to {max(ms):,.1f})")
+
+
 def texts_until(file: Path, characters: int) -> Iterator[str]:
     """Yield documents until there are so many characters."""
     for _, line in lines(file):
@@ -198,7 +222,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where text and stores are kept [default: a temporary folder]")
     parser.add_argument("--bytes", action="store_true", help="measure the byte tokenizer, without the library")
+    parser.add_argument("--start", type=int, metavar="TOKENS", help="measure only a start on a text of so many tokens")
     options = parser.parse_args()
+    if options.start is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            measure_start(Path(folder), options.start, options.repeats)
+        return
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
         measure(options.folder, options.gigabytes, options.repeats, options.bytes)

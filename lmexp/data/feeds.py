@@ -22,7 +22,7 @@ from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.data.examples import ExampleStore
-from lmexp.data.order import ByLength, Order, Permutations, TooShort
+from lmexp.data.order import ByLength, Endless, Order, Permutations, TooShort
 from lmexp.data.store import Store, is_advised, read_soon
 from lmexp.errors import UserError
 
@@ -42,6 +42,8 @@ class Feed(Protocol):
 
     scored: Split
     """The split that is scored: validation, or test. What is called validation below is of this split."""
+    order: Endless
+    """The order of the training samples."""
     epoch_tokens: int
     """Positions in one pass over the training split."""
     validation_samples: int
@@ -133,7 +135,7 @@ class Windows(_TrainingText):
         `marks_documents` adds `documents` (B, T) int64 to each batch: which of a window's documents a token is of.
         """
         self.store, self.context, self.scored, self.marks_documents = store, context, scored, marks_documents
-        self.order = Order(store.tokens("train"), context, seed)
+        self.order: Endless = Order(store.tokens("train"), context, seed)
         if store.tokens(scored) < 2:
             raise UserError(f"the {scored} split has no token to predict; raise data.{scored}")
         self.epoch_tokens = store.tokens("train")
@@ -194,7 +196,7 @@ class MaskedWindows(_TrainingText):
     def __init__(self, store: Store, context: int, seed: int, share: float, scored: Split = "validation") -> None:
         """Raises TooShort when the text has no window for training, or to score."""
         self.store, self.context, self.seed, self.scored = store, context, seed, scored
-        self.order = Order(store.tokens("train"), context, seed)
+        self.order: Endless = Order(store.tokens("train"), context, seed)
         self.epoch_tokens = store.tokens("train")
         self.validation_samples = store.tokens(scored) // context
         if not self.validation_samples:
@@ -259,7 +261,7 @@ class _Examples:
 
     def __init__(self, store: ExampleStore, config: RunConfig, scored: Split) -> None:
         self.store, self.config, self.scored = store, config, scored
-        self.order = Permutations(store.documents("train"), config.seed)
+        self.order: Endless = Permutations(store.documents("train"), config.seed)
         self.epoch_tokens = store.documents("train") * config.model.sequence_tokens
         self.validation_samples = store.documents(scored)
         self.text_bytes: int | None = None

@@ -10,15 +10,70 @@ Random bits come straight from numpy's PCG64, whose stream is guaranteed never t
 of numpy (NEP 19); `Generator.permutation` is not.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
 from lmexp.errors import UserError
 
+Method = Literal["sorted", "keyed"]
+"""How windows are put in order: see Shuffled and Keyed."""
 _BUCKET = 1 << 16
 """About how many numbers are sorted together."""
+_SORTED_AT_MOST = 1 << 20
+"""Windows of an epoch up to which random numbers are sorted, which takes less than 0.1 s. Longer epochs are keyed."""
+_ROUNDS = 8
+
+
+class Shuffle(Protocol):
+    """An order of the places 0 to n - 1."""
+
+    def take(self, first: int, stop: int) -> np.ndarray:
+        """Return the places at positions `first` to `stop` - 1, or to the end of the order: int64."""
+
+
+class Keyed:
+    """An order that is computed from keys, place by place, so that it costs nothing to begin with, whatever its length.
+
+    It is the generalised Feistel cipher of Black and Rogaway (2002, "Ciphers with Arbitrary Finite Domains", section
+    5): a place is left + a * right, and each round adds a hash of one half to the other. The few results that are n or
+    more go through it again. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood 2014, figure 17).
+
+    It is for long orders: over many keys, those of a dozen places show that they are not quite uniform.
+    """
+
+    def __init__(self, size: int, keys: np.ndarray) -> None:
+        """`keys` are uniform, one for each round, an even number of them: (rounds,) uint64."""
+        self._size, self._keys = size, keys
+        self._a = math.isqrt(size - 1) + 1
+        self._b = -(-size // self._a)
+
+    def take(self, first: int, stop: int) -> np.ndarray:
+        """See Shuffle."""
+        places = self._once(np.arange(first, min(stop, self._size), dtype=np.uint64))
+        while len(outside := np.flatnonzero(places >= self._size)):
+            places[outside] = self._once(places[outside])
+        return places.astype(np.int64)
+
+    def _once(self, places: np.ndarray) -> np.ndarray:
+        a, b = np.uint64(self._a), np.uint64(self._b)
+        left, right = places % a, places // a
+        of_left, of_right = a, b
+        for key in self._keys:
+            left, right = right, (left + _hash(right, key)) % of_left
+            of_left, of_right = of_right, of_left
+        return left + of_left * right  # an even number of rounds: left is below a again
+
+
+def _hash(values: np.ndarray, key: np.uint64) -> np.ndarray:
+    """Return a 32-bit hash of each value, as uint64, so that a sum with it cannot overflow."""
+    mixed = values * np.uint64(0x9E3779B97F4A7C15) + key
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (mixed ^ (mixed >> np.uint64(31))) >> np.uint64(32)
 
 
 class Shuffled:
@@ -42,7 +97,7 @@ class Shuffled:
         self._from = self._to = 0
 
     def take(self, first: int, stop: int) -> np.ndarray:
-        """Return the places of the numbers at positions `first` to `stop` - 1 of the sorted order: int64."""
+        """See Shuffle."""
         stop = min(stop, len(self._numbers))
         parts: list[np.ndarray] = []
         while first < stop:
@@ -62,9 +117,9 @@ class Shuffled:
 
 @dataclass(frozen=True)
 class Epoch:
-    """The samples of one epoch: `offset + stride * place`, in the order of random numbers."""
+    """The samples of one epoch: `offset + stride * place`, in a random order of the places."""
 
-    order: Shuffled
+    order: Shuffle
     offset: int = 0
     stride: int = 1
 
@@ -75,6 +130,9 @@ class Epoch:
 
 class Endless:
     """Epochs of `size` samples without end, each with a content of its own."""
+
+    method: Method = "sorted"
+    """How each epoch is put in order; set it before samples are taken."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -194,6 +252,7 @@ class Order(Endless):
             )
         super().__init__(max(1, (n_tokens - 1) // context - 1))
         self.n_tokens, self.context, self.seed = n_tokens, context, seed
+        self.method = "sorted" if self.size <= _SORTED_AT_MOST else "keyed"
 
     def epoch(self, number: int) -> Epoch:
         """Return the offsets of one epoch's windows: one at s has the inputs s .. s + context - 1, and the targets
@@ -201,6 +260,8 @@ class Order(Endless):
         bits = _bits(self.seed, number)
         spare = self.n_tokens - 1 - self.size * self.context
         offset = int(bits.random_raw()) % (min(spare, self.context - 1) + 1)
+        if self.method == "keyed":
+            return Epoch(Keyed(self.size, bits.random_raw(_ROUNDS)), offset, self.context)
         return Epoch(Shuffled(bits.random_raw(self.size)), offset, self.context)
 
 

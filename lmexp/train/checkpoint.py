@@ -9,7 +9,7 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 from lmexp.config.outside import check_trust
 from lmexp.config.schema import RunConfig
 from lmexp.cost.step_meter import StepMeter
+from lmexp.data.order import Method
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError, reason_of
@@ -117,6 +118,8 @@ def _check_rest(content: dict[str, Any], trainer: pl.Trainer) -> dict[str, Any]:
     StepMeter(1).load_state_dict(clock["meter"])
     Spent(**spent)
     progress = clock["progress"]
+    if progress.get("order", "sorted") not in get_args(Method):
+        raise ValueError("it takes the samples in an order that is not known")
     return {**progress, **{name: float(progress[name]) for name in ("steps", "seconds", "step_seconds")}}
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmexp.cost.horizon import Horizon, Milestone
+from lmexp.data.order import Method
 
 
 @dataclass
@@ -24,6 +25,8 @@ class Progress:
     """Sequences of each optimizer step, over all devices."""
     reached: int = 0
     """Milestones that the run has reached, so the number of the next one."""
+    order: Method = "sorted"
+    """How the training samples are put in order."""
     steps: int = 0
     seconds: float = 0.0
     """Seconds of training steps that led to the present weights, earlier attempts included."""
@@ -136,6 +139,7 @@ class Progress:
         """Return what a checkpoint keeps."""
         return {
             "reached": self.reached,
+            "order": self.order,
             "steps": self.steps,
             "seconds": self.seconds,
             "step_seconds": self.step_seconds,
@@ -143,7 +147,11 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what a checkpoint kept; one of an earlier version does not say which code trained it."""
+        """Continue from what a checkpoint kept; one of an earlier version does not say which code trained it.
+
+        Earlier versions sorted the samples of every text, however long.
+        """
+        self.order = state.get("order", "sorted")
         self.earlier_code = list(state.get("trained_by", ["unknown"]))
         self.steps = int(state["steps"])
         self.seconds, self.step_seconds = float(state["seconds"]), float(state["step_seconds"])

@@ -105,6 +105,7 @@ def _progress(training: Training, reached: int, files: list[Path]) -> tuple[Prog
         resumed = resumable_progress(file, training.task, training.trainer, training.leader)
         if resumed and _leads_on(progress, file == trunk_checkpoint(run), resumed):
             progress.load_state_dict(resumed)
+            feed.order.method = progress.order
             checkpoint = file
             break
     progress.code = code_version()

@@ -122,7 +122,7 @@ class Training:
 
     def progress(self, length: Horizon, reached: int = 0) -> Progress:
         """Return the progress of a run of this length, at its start; `reached` milestones are behind."""
-        return Progress(length, self.config.batch.tokens, sequences(self.config), reached)
+        return Progress(length, self.config.batch.tokens, sequences(self.config), reached, self.feed.order.method)
 
     def fit(self, progress: Progress, checkpoint: Path | None, mirror: Mirror, signals: Signals) -> FitResult:
         """Train to the end of the budget or to the next milestone, and score the model.

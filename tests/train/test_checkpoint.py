@@ -78,6 +78,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a moment of another shape": rewritten(other_moments),
     "no schedulers": rewritten(lambda content: content.pop("lr_schedulers") or None),
     "no meter": rewritten(lambda content: content["callbacks"]["Clock"].pop("meter") and None),
+    "samples in an unknown order": rewritten(
+        lambda content: content["callbacks"]["Clock"]["progress"].update(order="by size")
+    ),
     "no time spent": rewritten(lambda content: content["callbacks"].pop("Spending") and None),
 }
 
@@ -128,6 +131,20 @@ def test_a_good_checkpoint_is_gone_on_from(make_run: MakeRun, monkeypatch: pytes
     assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
 
 
+@pytest.mark.parametrize("begun", [0, 10**9])
+def test_a_run_on_a_long_text_goes_on_in_the_order_in_which_it_was_begun(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, begun: int
+):
+    """With at most 10**9 windows sorted, the run is begun as by an earlier version."""
+    run, other = make_run(), make_run(place="undisturbed")
+    monkeypatch.setattr("lmexp.data.order._SORTED_AT_MOST", begun)
+    stop_after(monkeypatch, run, 7)
+    assert main(other.path) == 0
+    monkeypatch.setattr("lmexp.data.order._SORTED_AT_MOST", 0)
+    assert main(run.path) == 0
+    assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
+
+
 def apart(weights: Content) -> Content:
     """Return the weights with one each for queries, keys and values, in the order of a model that has these."""
     split: Content = {}
@@ -163,6 +180,7 @@ def as_of_earlier_versions(content: Content) -> None:
     content["state_dict"] = apart(weights)
     best = content["callbacks"]["Evaluation"]["best"]
     best["weights"] = apart(best["weights"])
+    content["callbacks"]["Clock"]["progress"].pop("order")
 
 
 def test_a_checkpoint_of_a_version_with_queries_keys_and_values_apart_is_gone_on_from(
