@@ -34,6 +34,8 @@ def prepare(common: CommonWithConfigs, overrides: Overrides = None) -> None:
         }
     if (canary_tokens := getattr(store, "canary_tokens", None)) is not None:
         document["canaries"] = {"documents": config.data.canaries.copies, "tokens": canary_tokens}
+    if store.pii is not None:
+        document["pii"] = store.pii
     if common.as_json:
         print_json(document)
     else:

@@ -1,10 +1,12 @@
 """Data and tokenizer configs: where text comes from, how it is split, what a token is."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from lmexp.config.base import BY_ORIGIN, OUTSIDE, SHIPPED, Count, OutsideSection, Section, Seed
+from lmexp.errors import nearest
 
 Holds = Literal["text", "pairs", "labels", "tags"]
 """What a source holds: documents; pairs of texts; texts with one label each; sentences with a tag for each word."""
@@ -36,11 +38,24 @@ def _as_name(value: Any) -> Any:
 ColumnName = Annotated[str, BeforeValidator(_as_name)]
 
 
+PII_KINDS = ("email", "ip", "phone", "key")
+"""Kinds of personal data that lmexp finds itself; see data/pii.py."""
+
+
 class CleanConfig(Section):
     """What is done to every text before it is split or tokenised, in this order. By default nothing is."""
 
     unicode: Literal["nfc", "nfkc"] | None = None
     """Unicode normal form (Unicode Standard Annex 15); nfkc also folds what merely looks different."""
+    pii: Annotated[list[str], Field(min_length=1)] | None = None
+    """Personal data and secrets to find: `email`, `ip`, `phone`, `key`, or entities of presidio such as
+    `CREDIT_CARD`."""
+    pii_mode: Literal["mask", "remove", "drop"] = "mask"
+    """mask: `[EMAIL]` takes the place of an address; remove: nothing does; drop: the whole text is left out."""
+    pii_region: str | None = None
+    """A country by its two letters, such as `US`, of which phone numbers without a country code are found too."""
+    pii_model: str | None = None
+    """An installed spaCy pipeline, such as `en_core_web_sm`, with which presidio finds names (`PERSON`)."""
     lowercase: bool = False
     stop_words: str | None = None
     """Words to leave out: `english`, `chinese`, or a file with one a line."""
@@ -60,6 +75,25 @@ class CleanConfig(Section):
     def _check_segment(self) -> Self:
         if self.segment is not None and self.stop_words is None:
             raise ValueError(f"segment={self.segment} cuts texts to remove stop words: set stop_words too")
+        return self
+
+    @model_validator(mode="after")
+    def _check_pii(self) -> Self:
+        kinds = self.pii or []
+        for kind in kinds:
+            if kind not in PII_KINDS and not re.fullmatch("[A-Z][A-Z0-9_]*", kind):
+                known = nearest(kind, PII_KINDS)
+                raise ValueError(
+                    f"pii={kind}: expected {', '.join(PII_KINDS)}, or an entity of presidio such as CREDIT_CARD.{known}"
+                )
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"pii={','.join(kinds)}: a kind stands there twice")
+        if not kinds and self.pii_mode != "mask":
+            raise ValueError(f"pii_mode={self.pii_mode} has no effect: set pii too, as in pii=[email,ip,phone,key]")
+        if self.pii_region is not None and "phone" not in kinds:
+            raise ValueError(f"pii_region={self.pii_region} is for phone numbers: add phone to pii")
+        if self.pii_model is not None and set(kinds) <= set(PII_KINDS):
+            raise ValueError(f"pii_model={self.pii_model} is for presidio: add one of its entities, such as PERSON")
         return self
 
 

@@ -1,7 +1,7 @@
 """The cleaning of texts before they are split and tokenised, if a config sets it.
 
-The steps run in this order: Unicode normal form, lower case, stop words, length, duplicates. Duplicates are recognised
-by a hash of 16 bytes, so memory grows with the number of texts and not with their length.
+The steps run in this order: Unicode normal form, personal data (pii.py), lower case, stop words, length, duplicates.
+Duplicates are recognised by a hash of 16 bytes, so memory grows with the number of texts and not with their length.
 
 A stop word of a script without spaces (Chinese) is removed wherever its characters occur, longest words first, so
 also from inside other words: 目的 loses its 的. If the config asks for it, jieba first cuts the text into words, and a
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Set
 
 from lmexp.config.data import CleanConfig, DataSection
 from lmexp.data.example_files import Example
+from lmexp.data.pii import PersonalData
 from lmexp.data.scripts import IS_UNSPACED
 from lmexp.data.stop_words import LISTS
 from lmexp.errors import UserError, nearest
@@ -33,18 +34,26 @@ class Cleaner:
         if data.holds == "tags":
             _check_words_stay(clean)
         self._stop = _StopWords(stop_words(clean.stop_words), clean.segment is not None) if clean.stop_words else None
+        self._pii = PersonalData(clean) if clean.pii else None
         self._seen: set[bytes] = set()
+
+    @property
+    def pii(self) -> dict[str, int] | None:
+        """How often each kind of personal data was found so far; None if none is looked for."""
+        return dict(self._pii.count) if self._pii else None
 
     def document(self, text: str) -> str | None:
         """Return the cleaned text; None if it is dropped."""
+        before = self.pii
         text = self._text(text)
-        return text if self._fits(text) and self._is_new(text) else None
+        return text if self._may_stay(before) and self._fits(text) and self._is_new(text) else None
 
     def example(self, example: Example) -> Example | None:
         """Return the cleaned example; None if it is dropped, also because one of its texts is blank."""
+        before = self.pii
         cleaned = example.with_texts(self._text)
         texts = cleaned.texts
-        if not all(text.strip() and self._fits(text) for text in texts):
+        if not self._may_stay(before) or not all(text.strip() and self._fits(text) for text in texts):
             return None
         return cleaned if self._is_new("\0".join((*texts, *cleaned.answer))) else None
 
@@ -52,9 +61,15 @@ class Cleaner:
         clean = self._clean
         if clean.unicode:
             text = unicodedata.normalize("NFC" if clean.unicode == "nfc" else "NFKC", text)
+        if self._pii:
+            text = self._pii.replaced(text)
         if clean.lowercase:
             text = text.lower()
         return self._stop.removed_from(text) if self._stop else text
+
+    def _may_stay(self, found_before: dict[str, int] | None) -> bool:
+        """Whether a text stays although personal data was found in it, or none was found since `found_before`."""
+        return self._clean.pii_mode != "drop" or self.pii == found_before
 
     def _fits(self, text: str) -> bool:
         shortest, longest = self._clean.min_characters, self._clean.max_characters

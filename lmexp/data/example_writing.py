@@ -19,6 +19,7 @@ from lmexp.data.folders import (
     batches,
     made_once,
     say_passed_over,
+    say_pii,
     token_dtype,
     write_manifest,
 )
@@ -58,6 +59,7 @@ def prepare_examples(
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     examples = SplitExamples(data)
     say_passed_over(examples.files, say)
+    say_pii(data.clean, examples.pii, say)
     _say_counts(examples, say)
     source, target = _tokenizers(examples, configs, folder, say)
     hashes = SplitTexts()
@@ -81,6 +83,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "dtypes": _dtypes(data, source, target),
             "places": [list(place) for place in writing.places],
             **hashes.manifest(examples.labels),
+            **({} if examples.pii is None else {"pii": examples.pii}),
             **({"tags_repaired": examples.repaired} if data.holds == "tags" else {}),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },

@@ -128,6 +128,8 @@ class ExampleStore:
     """Share of the examples for test that are also in another split; None if there are none."""
     tags_repaired: int = 0
     """How many tags broke data.scheme, and were read as conlleval does."""
+    pii: dict[str, int] | None = None
+    """How often data.clean.pii found each kind of personal data, in all splits; None if it looked for none."""
     _opened: dict[tuple[str, Split], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from lmexp.config.data import PATH_KEYS, SPLITS, DataConfig, OutsideData, Split, TokenizerConfig
+from lmexp.config.data import PATH_KEYS, SPLITS, CleanConfig, DataConfig, OutsideData, Split, TokenizerConfig
 from lmexp.data import sources
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
@@ -123,6 +123,13 @@ def say_passed_over(known: sources.Files, say: Say) -> None:
     if files := [file for named in known.values() for file in named.passed_over]:
         count = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
         say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
+
+
+def say_pii(clean: CleanConfig, count: Mapping[str, int] | None, say: Say) -> None:
+    """Say how much personal data was found, and what became of it, if any was looked for."""
+    if count is not None:
+        what = {"mask": "masked", "remove": "removed", "drop": "left out the texts with"}[clean.pii_mode]
+        say(f"data.clean.pii {what} {', '.join(f'{number:,} {kind}' for kind, number in count.items())}")
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any], written: Iterable["RowWriter"]) -> None:

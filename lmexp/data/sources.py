@@ -168,14 +168,17 @@ def _check_files_apart(known: Files) -> None:
         )
 
 
-def documents(data: DataConfig, known: Files | None = None) -> Iterator[tuple[Split, str]]:
+def documents(
+    data: DataConfig, known: Files | None = None, cleaner: cleaning.Cleaner | None = None
+) -> Iterator[tuple[Split, str]]:
     """Yield the text of every document that is not empty, cleaned, with the one of the source's own splits it is in.
 
     The order is the same on every machine: train, validation, test. `known` are the source's files [default: they are
-    looked up]. Raises UserError where the source is missing, is damaged, or holds no text at all.
+    looked up]; `cleaner` is a new one [default: one is made]. Raises UserError where the source is missing, is damaged,
+    or holds no text at all.
     """
     known = files(data) if known is None else known
-    cleaner = cleaning.Cleaner(data)
+    cleaner = cleaner or cleaning.Cleaner(data)
     as_it_is = data.clean == CleanConfig()
     for split in data.own_splits:
         has_text = False

@@ -38,7 +38,8 @@ class SplitDocuments:
         divided = 0  # characters of the source's own training split
         by_hash = dict.fromkeys(("train", *data.shares), 0)
         hashed_to_train = 0  # characters
-        for own, text in sources.documents(data, self.files):
+        cleaner = Cleaner(data)
+        for own, text in sources.documents(data, self.files, cleaner):
             self.documents += 1
             self.characters += len(text)
             if own == "train":
@@ -46,6 +47,8 @@ class SplitDocuments:
                 split = hashed_split(text, data.shares)
                 by_hash[split] += 1
                 hashed_to_train += len(text) if split == "train" else 0
+        self.pii = cleaner.pii
+        """How often each kind of personal data was found; None if none was looked for."""
         # Characters at which train ends, and each made split after it, when split by tail.
         self._ends = _ends(divided, data.shares)
         self.training_characters = hashed_to_train if data.split == "hash" else self._ends["train"]
@@ -120,11 +123,14 @@ class SplitExamples:
         self.count: dict[Split, int] = dict.fromkeys(data.splits, 0)
         self.characters = 0
         total = divided = 0
-        for own, example in self._cleaned(count=True):
+        cleaner = Cleaner(data)
+        for own, example in self._cleaned(cleaner, count=True):
             total += 1
             divided += own == "train"
             self.characters += sum(map(len, example.texts))
             self.repaired += example.repaired
+        self.pii = cleaner.pii
+        """How often each kind of personal data was found; None if none was looked for."""
         if not total:
             skipped = f": all {self.left_out} are blank, or left out by data.clean" if self.left_out else ""
             raise UserError(f"{sources.name(data)}: the source holds no examples{skipped}")
@@ -146,7 +152,7 @@ class SplitExamples:
 
     def __iter__(self) -> Iterator[tuple[Split, Example]]:
         number = 0  # of an example in the source's own training split
-        for own, example in self._cleaned():
+        for own, example in self._cleaned(Cleaner(self.data)):
             if own != "train":
                 yield own, example
             elif self.data.split == "tail":
@@ -155,9 +161,8 @@ class SplitExamples:
             else:
                 yield hashed_split(example.text, self.data.shares), example
 
-    def _cleaned(self, count: bool = False) -> Iterator[tuple[Split, Example]]:
+    def _cleaned(self, cleaner: Cleaner, count: bool = False) -> Iterator[tuple[Split, Example]]:
         """Yield the examples that are kept, with the one of the source's own splits that each is in."""
-        cleaner = Cleaner(self.data)
         for split in self.data.own_splits:
             for example in sources.examples(self.data, split, self.files):
                 kept = cleaner.example(example)

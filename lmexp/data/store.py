@@ -36,6 +36,7 @@ from lmexp.data.folders import (
     made_once,
     read_manifest,
     say_passed_over,
+    say_pii,
     splits_of,
     take_hashes,
     token_dtype,
@@ -102,6 +103,8 @@ class Store:
     canary_tokens: int | None = None
     """Tokens of the training split that are planted (canaries.py), the one that starts each included; None if none
     are."""
+    pii: dict[str, int] | None = None
+    """How often data.clean.pii found each kind of personal data, in all splits; None if it looked for none."""
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -192,6 +195,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     documents = SplitDocuments(data)
     say_passed_over(documents.files, say)
     megabytes = documents.characters / 1e6
+    say_pii(data.clean, documents.pii, say)
     say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents, say, characters=ascii_lowercase if data.canaries.count else "")
     tokenizer.save(folder / "tokenizer.json")
@@ -212,6 +216,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
             "fingerprint": hash_text(splits["train"].sha256 + splits["validation"].sha256),
             **hashes.manifest(),
             **({} if canary_tokens is None else {"canary_tokens": canary_tokens}),
+            **({} if documents.pii is None else {"pii": documents.pii}),
             "splits": {split: asdict(info) for split, info in splits.items()},
         },
         [writer.rows for writer in writers.values()],

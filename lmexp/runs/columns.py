@@ -705,6 +705,9 @@ FAMILIES = {
     ),
     "score/": Column("score/<task>/<metric>", "score of a task, in the units of its metric", unit="score"),
     "flops/": Column("flops/<part>", "training FLOPs per token of one part of the model", unit="FLOPs", format=SI),
+    "pii/": Column(
+        "pii/<kind>", "how often data.clean.pii found this kind of personal data in the texts of all splits"
+    ),
 }
 """Columns that tasks, models and measurements of privacy add, by the prefix of their names; they come last in a record.
 What a prefix of another one says goes first."""
@@ -748,6 +751,8 @@ def column(name: str) -> Column:
     if name.startswith("flops/"):
         part = name.removeprefix("flops/").replace("_", " ")
         return Column(name, FAMILIES["flops/"].meaning, f"FLOPs per token, {part}", "FLOPs", part, SI)
+    if name.startswith("pii/"):
+        return Column(name, FAMILIES["pii/"].meaning, f"personal data: {name.removeprefix('pii/')}")
     if name in _HIGHER_METRICS or name.startswith(("f1_", "rouge")):
         return Column(name, "", better="higher")
     return Column(name, "", better="lower" if name in _LOWER_METRICS else None)

@@ -62,6 +62,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
             "loss_floor": loss_floor(config, store),
             "validation_words": training.feed.text_words,
             "best_tokens": result.best_tokens,
+            **{f"pii/{kind}": found for kind, found in (store.pii or {}).items()},
             "texts_cut": training.feed.cut,
             "targets_cut": training.feed.targets_cut,
             **(baseline_columns(store) if isinstance(store, ExampleStore) and store.holds == "labels" else {}),

@@ -31,4 +31,6 @@ def print_store(store: Mapping[str, Any], console: Console) -> None:
     )
     if planted := store.get("canaries"):
         console.print(f"canaries in train: {planted['documents']:,} documents, {planted['tokens']:,} tokens")
-    console.print(Text(f"vocabulary {store['vocab_size']:,}\n{store['path']}"), soft_wrap=True)
+    found = ", ".join(f"{count:,} {kind}" for kind, count in store.get("pii", {}).items())
+    pii = f"personal data found by data.clean.pii: {found}\n" if found else ""
+    console.print(Text(f"{pii}vocabulary {store['vocab_size']:,}\n{store['path']}"), soft_wrap=True)
