@@ -57,6 +57,7 @@ def test_families_run_to_the_end(lmexp: Lmexp, tmp_path: Path):
 
 @pytest.mark.slow(70)
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("shared_tokens")
 def test_an_encoder_and_a_decoder_are_pretrained_and_then_classify(lmexp: Lmexp, tmp_path: Path):
     ended = lmexp("sweep", "bert_vs_gpt", "budget.tokens=15_360", ONE_THREAD, timeout=550)
     assert ended.returncode == 0, ended.stderr
