@@ -50,13 +50,18 @@ def short_si(value: float) -> str:
     return f"{float(mantissa) * 10 ** (int(exponent) - 3 * thousands):g}{' kMGTPEZY'[thousands].strip()}"
 
 
+def flops_text(value: float, digits: int = 3) -> str:
+    """Return FLOPs as papers write them: 1e18, 5.76e23."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def plain_number(value: float) -> str:
     """Return a number as a sentence or a legend has it: 1.234, 32, 100k, 2.5e12, 1e-5."""
     if not math.isfinite(value):
         return "unknown"
     if abs(value) >= 1e9 or 0 < abs(value) < 1e-3:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
+        return flops_text(value)
     return (
         f"{value / 1e6:.3g}M" if abs(value) >= 1e6 else f"{value / 1e3:.3g}k" if abs(value) >= 1e4 else f"{value:.4g}"
     )

@@ -118,9 +118,9 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effect
 
 def _about_compute(of: Answer) -> list[str]:
     """Return the best size at the amounts of compute that were run, and what the law says beyond them."""
-    by_law = about_compute(of.law) if of.law else []
-    by_size = about_budgets(of.points, of.budgets) if of.points else []
-    return [*by_size[:1], *by_law] if by_law else by_size
+    if of.law:
+        return about_compute(of.law, of.budgets[-1] if of.budgets else None)
+    return about_budgets(of.points, of.budgets) if of.points else []
 
 
 def _first(noise: list[str], said: list[str]) -> str | None:

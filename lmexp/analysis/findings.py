@@ -16,6 +16,7 @@ from lmexp.analysis.best import best_at, headline, nearly_as_good
 from lmexp.analysis.columns import format_number, in_words
 from lmexp.analysis.comparable import crowded, mixtures
 from lmexp.analysis.effects.effects import all_effects
+from lmexp.analysis.effects.more_seeds import without_commands
 from lmexp.analysis.effects.pairing import comparable_runs
 from lmexp.analysis.effects.ranking import ranking
 from lmexp.analysis.effects.rungs import about_rungs
@@ -50,7 +51,8 @@ class Findings:
     def first(self) -> tuple[str, ...]:
         """The sentences of the answer to read first, at most MAX_FIRST.
 
-        That noise is unknown is one of them, but the answer itself comes before it.
+        That noise is unknown is one of them, but the answer itself comes before it, and the commands that would show
+        the noise are left to `answer`.
         """
         if self.of_parts:
             return self.of_parts[:MAX_FIRST]
@@ -58,7 +60,7 @@ class Findings:
         said = [sentence for sentence in self.answer if sentence != unknown]
         if unknown not in self.answer:
             return tuple(said[:MAX_FIRST])
-        return (*said[: MAX_FIRST - 1], unknown)
+        return (*said[: MAX_FIRST - 1], without_commands(unknown))
 
     @property
     def sentences(self) -> list[str]:

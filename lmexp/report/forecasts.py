@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmexp.analysis.forecasts.score import Calibration, Score, calibration
-from lmexp.analysis.scaling.words import MIN_WIDER, beyond, flops_text
+from lmexp.analysis.scaling.words import MIN_WIDER, beyond
 from lmexp.report.values import json_value
 from lmexp.runs.forecasts import Forecast
-from lmexp.units import si
+from lmexp.units import flops_text, si
 
 HEADINGS = ("sealed (UTC)", "for a run of", "loss, 95 % interval", "measured", "off", "result")
 RIGHT = ("measured", "off")

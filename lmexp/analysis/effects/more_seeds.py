@@ -12,9 +12,11 @@ from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.config.overrides import written
 from lmexp.runs.columns import higher_is_better
+from lmexp.units import sentence
 
 MORE_SEEDS = 3
 """More seeds of one setting that are proposed if none is repeated: 4 seeds give 3 degrees of freedom."""
+_BEFORE_COMMANDS = ": `"
 
 
 def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
@@ -24,6 +26,11 @@ def about_unknown_noise(study: Study, quality: str, cost: str) -> list[str]:
         return []
     unknown = "No cell has two finished seeds, so it is unknown which differences are noise"
     return [f"{unknown}{_cheapest_way(study, runs, cost)}."]
+
+
+def without_commands(said: str) -> str:
+    """Return the sentence of `about_unknown_noise` without its commands, which make it long."""
+    return sentence(said.split(_BEFORE_COMMANDS)[0])
 
 
 def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
@@ -41,7 +48,7 @@ def _cheapest_way(study: Study, runs: pd.DataFrame, cost: str) -> str:
     words += ["sweep.search=null"] * is_search
     of_sweep = study.command or ("lmexp", "sweep", study.name)
     command = shlex.join([*of_sweep, *words, f"sweep.seeds={MORE_SEEDS + 1}"])
-    return f"{said}: `{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
+    return f"{said}{_BEFORE_COMMANDS}{command}`, then `{shlex.join(['lmexp', 'report', study.name, '--all'])}`"
 
 
 def _is_crossed(study: Study) -> bool:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from lmexp.analysis.scaling.agreement import agreement
 from lmexp.analysis.scaling.answers import Answer, Best
-from lmexp.analysis.scaling.approaches import EqualCompute
+from lmexp.analysis.scaling.approaches import EqualCompute, Parabola
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.irreducible import Irreducible
 from lmexp.analysis.scaling.law_fit import Estimate, LawFit
 from lmexp.analysis.scaling.points import Points
 from lmexp.runs.columns import column
-from lmexp.units import si
+from lmexp.units import flops_text, si
 
 MIN_WIDER = 1.05
 """An interval that lack of fit widens by a smaller factor is not said to be wider."""
@@ -45,13 +46,19 @@ def headline(answer: Answer) -> list[str]:
     return said + [irreducible_text(each) for each in answer.irreducible]
 
 
-def about_compute(answer: Answer) -> list[str]:
-    """Return what a study of sizes and tokens says about compute, in at most five sentences: the best size for its
+def about_compute(answer: Answer, largest: EqualCompute | None = None) -> list[str]:
+    """Return what a study of sizes and tokens says about compute, in at most six sentences: the best size for its
     largest compute, how it grows, and what ten times as much would give, all by the law that the headline rests on.
+
+    If the runs of the `largest` compute say which size is best, that comes first, unless laws and approaches disagree.
     """
     law = answer.trusted
     rows = [row for row in answer.best if row.by == law.law.name]
     said = _best_size(answer, rows[0]) if rows else []
+    if largest is not None and not (answer.agreement and answer.agreement.disagree):
+        parabola = largest.parabola
+        by_law = [_beside_parabola(rows[0], parabola), *said[1:]] if rows and parabola else said
+        said = [_at_equal_compute(answer.points, largest), *by_law]
     if "approach_2" in answer.approaches:
         exponent = estimate_text(answer.approaches["approach_2"].exponent, "{:.2f}".format)
         said.append(f"The best size grows as compute to the power of {exponent}, by approach_2.")
@@ -75,10 +82,15 @@ def about_budgets(points: Points, budgets: Sequence[EqualCompute]) -> list[str]:
     return [_at_equal_compute(points, budget) for budget in reversed(budgets)]
 
 
+def budget_text(flops: float) -> str:
+    """Return the compute of a budget, whose runs differ in theirs by up to a tenth: 2e10, not 1.98e10."""
+    return flops_text(flops, 2)
+
+
 def _at_equal_compute(points: Points, budget: EqualCompute) -> str:
-    at = f"At {flops_text(budget.flops)} FLOPs"
+    at = f"At {budget_text(budget.flops)} FLOPs"
     if budget.parabola is not None:
-        size = estimate_text(Estimate(*map(np.asarray, (budget.parabola.params, *budget.parabola.interval))), si)
+        size = estimate_text(_vertex(budget.parabola), si)
         return f"{at} the best size is {size} parameters, the lowest point of a parabola."
     sizes = points.params[budget.members]
     lowest = float(sizes[int(points.loss[budget.members].argmin())])
@@ -87,6 +99,21 @@ def _at_equal_compute(points: Points, budget: EqualCompute) -> str:
         end = "smallest size, so a smaller" if lowest == sizes.min() else "largest size, so a larger"
         return f"{said}, the {end} one may be better."
     return f"{said}; these are too few sizes for a parabola."
+
+
+def _vertex(parabola: Parabola) -> Estimate:
+    """Return the best size by a parabola, with its interval."""
+    return Estimate(*map(np.asarray, (parabola.params, *parabola.interval)))
+
+
+def _beside_parabola(row: Best, parabola: Parabola) -> str:
+    """Return the best size by a law, and whether it may be that of the parabola."""
+    compared = agreement(row.flops, row.params, {"parabola": _vertex(parabola)})
+    sizes = f"{estimate_text(row.params, si)} parameters and {estimate_text(row.tokens, si)} tokens"
+    said = f"By {row.by}, fitted to all runs, it is {sizes}"
+    if compared.agree:
+        return f"{said}: the two agree within their intervals."
+    return f"{said}: they differ by more than their intervals allow." if compared.disagree else f"{said}."
 
 
 def irreducible_text(irreducible: Irreducible) -> str:
@@ -160,12 +187,6 @@ def number(value: float) -> str:
 def loss_text(value: float) -> str:
     """Return a loss with as many decimals as a fit can determine."""
     return f"{value:.3f}"
-
-
-def flops_text(value: float) -> str:
-    """Return FLOPs as the field writes them: 1e18, 5.76e23."""
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
 def beyond(times: float) -> str:

@@ -15,16 +15,18 @@ from lmexp.analysis.scaling.answers import Answer
 from lmexp.analysis.scaling.approaches import EqualCompute, equal_compute
 from lmexp.analysis.scaling.law_fit import Estimate, LawFit
 from lmexp.analysis.scaling.points import Points
-from lmexp.analysis.scaling.words import flops_text
+from lmexp.analysis.scaling.words import budget_text
 from lmexp.report.charts.base import INK, PALETTE, PAPER, SHAPES, floor_lines, styled
 from lmexp.report.charts.fit_encodings import (
     IF_SELECTED,
+    MAX_NAMED,
     SHADES,
     colour_by_name,
     data_rows,
     inline_data,
     log_axis,
     loss_axis,
+    named_legend,
     run_rows,
     selectable,
     shade_by_size,
@@ -39,8 +41,6 @@ STEPS = 60
 BEYOND = 10.0
 """Lines go to this many times the largest run, or to the largest budget in question if that is more."""
 HEIGHT = 380
-MAX_NAMED = 8
-"""More budgets than this have one legend of shades instead of a name each."""
 COMPUTE = "training compute (FLOPs)"
 
 
@@ -193,27 +193,20 @@ def isoflop_chart(points: Points, budgets: Sequence[EqualCompute]) -> alt.LayerC
         )
     shade = alt.Scale(type="log", range=SHADES)
     x = log_axis("params", "parameters", points.params)
-    vertex = alt.Chart(alt.InlineData(values=vertices)).encode(x=x, y=loss_axis())
-    names = [flops_text(budget.flops) for budget in budgets]
-    named = alt.Legend(
-        title="training FLOPs",
-        titleFontWeight="normal",
-        titleColor=INK,
-        symbolOpacity=1,
-        values=[budget.flops for budget in budgets],
-        type="symbol",
-        labelExpr=f"{json.dumps(names)}[datum.index]",
-    )
-    legend = named if len(budgets) <= MAX_NAMED else shade_legend("training FLOPs", ".0e")
+    y = loss_axis(margin=30)  # room for the label of the lowest vertex
+    vertex = alt.Chart(alt.InlineData(values=vertices)).encode(x=x, y=y)
+    names = {budget.flops: budget_text(budget.flops) for budget in budgets}
+    few = len(names) <= MAX_NAMED
+    legend = named_legend("training FLOPs", names) if few else shade_legend("training FLOPs", ".0e")
     layers = [
         alt.Chart(alt.InlineData(values=lines))
         .mark_line(strokeWidth=1.75)
-        .encode(x=x, y=loss_axis(), stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
+        .encode(x=x, y=y, stroke=alt.Stroke("flops:Q", scale=shade, legend=None), detail="flops:N"),
         selectable(rows)
         .mark_point(size=45, filled=True)
         .encode(
             x=x,
-            y=loss_axis(),
+            y=y,
             fill=alt.Fill("flops:Q", scale=shade, legend=legend),
             opacity=IF_SELECTED,
             tooltip=[

@@ -1,6 +1,7 @@
 """The axes, colours, tooltips and data that the charts of a fit share."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -10,9 +11,14 @@ import numpy.typing as npt
 from lmexp.analysis.scaling.points import Points
 from lmexp.report.charts.base import INK, PALETTE, ROWS
 from lmexp.report.values import json_value
+from lmexp.units import si
 
 SHADES = ["#4269d0", "#6cc5b0", "#efb118"]
 """From small to large: colour-blind readers can tell them apart, on white and on near-black."""
+MAX_NAMED = 8
+"""A quantity with more values than this has one legend of shades instead of a name for each."""
+LETTER = 7
+"""Pixels of a letter in a legend, on average."""
 DIGITS = 6
 """Significant digits of a number in a chart."""
 
@@ -65,16 +71,33 @@ def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) 
     )
 
 
-def loss_axis(field: str = "loss") -> alt.Y:
-    """Return the axis of the loss, which spans the values instead of starting at 0."""
+def loss_axis(field: str = "loss", margin: int = 16) -> alt.Y:
+    """Return the axis of the loss, which spans the values, with a margin in pixels, instead of starting at 0."""
     return alt.Y(
-        f"{field}:Q", scale=alt.Scale(zero=False, padding=16), axis=alt.Axis(title=None, tickCount=6, format=".2~f")
+        f"{field}:Q",
+        scale=alt.Scale(zero=False, nice=False, padding=margin),
+        axis=alt.Axis(title=None, tickCount=6, format=".2~f"),
     )
 
 
-def shade_by_size() -> alt.Fill:
-    """Return the shades of the number of parameters."""
-    return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=shade_legend("parameters", "~s"))
+def shade_by_size(sizes: Collection[float] = ()) -> alt.Fill:
+    """Return the shades of the number of parameters; each of the `sizes` has a name if they are few."""
+    few = {size: si(size) for size in sizes}
+    legend = named_legend("parameters", few) if 1 < len(few) <= MAX_NAMED else shade_legend("parameters", "~s")
+    return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=legend)
+
+
+def named_legend(title: str, names: Mapping[float, str]) -> alt.Legend:
+    """Return the legend of a quantity that is shown by shades and has few values, in as many columns as fit."""
+    entry = 38 + LETTER * max(map(len, names.values()))
+    return alt.Legend(
+        title=title,
+        symbolOpacity=1,
+        values=list(names),
+        type="symbol",
+        labelExpr=f"{json.dumps(list(names.values()))}[datum.index]",
+        columns=alt.ExprRef(f"max(1, floor((width - {20 + LETTER * len(title)}) / {entry}))"),
+    )
 
 
 def shade_legend(title: str, text: str) -> alt.Legend:

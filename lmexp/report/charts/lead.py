@@ -16,7 +16,7 @@ from lmexp.analysis.answer import Answer, Design
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.scaling.answers import Answer as Fitted
 from lmexp.analysis.scaling.checks import size_of
-from lmexp.analysis.scaling.words import about_budgets, estimate_text, flops_text, loss_text
+from lmexp.analysis.scaling.words import about_budgets, estimate_text, loss_text
 from lmexp.analysis.table import Study
 from lmexp.analysis.versus.versus import OVERALL, Versus
 from lmexp.analysis.versus.versus import in_words as speedup_in_words
@@ -36,7 +36,7 @@ from lmexp.report.charts.fit_encodings import (
 )
 from lmexp.report.said import Said
 from lmexp.runs.columns import column, higher_is_better
-from lmexp.units import si
+from lmexp.units import flops_text, si
 
 MAX_SIZES = 12
 """With more sizes than this, the law has no line for each."""
@@ -115,11 +115,12 @@ def law_chart(answer: Fitted) -> alt.LayerChart:
     points, law = answer.points, answer.trusted
     rows, lines = run_rows(points, np.arange(len(points))), []
     sizes = size_of(points.params)
+    means = np.exp(np.bincount(sizes, np.log(points.params)) / np.bincount(sizes))
     if law.law.inputs == ("params", "tokens") and sizes.max() < MAX_SIZES:
         for size in range(int(sizes.max()) + 1):
             its = np.flatnonzero(sizes == size)
             tokens = np.geomspace(points.tokens[its].min(), points.tokens[its].max(), STEPS)
-            params = float(np.exp(np.log(points.params[its]).mean()))
+            params = float(means[size])
             flops = tokens * float(np.median(points.flops[its] / points.tokens[its]))
             lines += data_rows({"flops": flops, "loss": law.loss(params, tokens).value}, params=params)
     best = [row for row in answer.best if row.by == law.law.name and row.loss is not None][-1:]
@@ -139,7 +140,7 @@ def law_chart(answer: Fitted) -> alt.LayerChart:
         .encode(
             x=x,
             y=loss_axis(),
-            fill=shade_by_size(),
+            fill=shade_by_size(means.tolist()),
             opacity=IF_SELECTED,
             tooltip=[
                 *([alt.Tooltip("run:N", title="run")] if points.names is not None else []),
@@ -164,15 +165,16 @@ def _prediction(best: Any, x: alt.X) -> list[alt.Chart]:
     label = f"{best.beyond:.3g}x the compute: {estimate_text(best.loss, loss_text)}"
     rows = data_rows({"flops": [best.flops], "loss": [value], "low": [low], "high": [high]}, label=label)
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x)
-    text: dict[str, Any] = {"align": "right", "dx": -10, "dy": -14, "fontSize": 12}
+    above = base.encode(y=loss_axis("high"), text="label:N")
+    text: dict[str, Any] = {"align": "right", "dx": 10, "dy": -9, "fontSize": 12}
     return [
         base.mark_rule(strokeWidth=1.75, color=INK).encode(y=loss_axis("low"), y2="high:Q"),
         base.mark_point(shape="diamond", size=120, filled=True, opacity=1, color=INK).encode(
             y=loss_axis(),
             tooltip=[tip("flops", "FLOPs"), tip("loss", "loss", ".4f"), tip("low", "from"), tip("high", "to")],
         ),
-        base.mark_text(**text, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(y=loss_axis(), text="label:N"),
-        base.mark_text(**text, color=INK).encode(y=loss_axis(), text="label:N"),
+        above.mark_text(**text, stroke=PAPER, strokeWidth=4, strokeJoin="round"),
+        above.mark_text(**text, color=INK),
     ]
 
 

@@ -93,7 +93,7 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
     )
     y = alt.Y(
         "y:Q",
-        scale=alt.Scale(type="linear", zero=False, padding=24),
+        scale=alt.Scale(type="linear", zero=False, nice=False, padding=24),
         axis=axis(title=None, ticks=f"logy ? {lookup('quality', ticks)} : null"),
     )
     steps = points.transform_filter("datum.frontier").mark_line(

@@ -20,7 +20,6 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.words import (
     beyond,
     estimate_text,
-    flops_text,
     headline,
     in_cost,
     interval_text,
@@ -30,7 +29,7 @@ from lmexp.analysis.scaling.words import (
 )
 from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
-from lmexp.units import printable, si
+from lmexp.units import flops_text, printable, si
 
 Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")

@@ -26,10 +26,10 @@ from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.relations.relation import Formula, Listed, Picture, Prediction, Relation, once
 from lmexp.analysis.scaling.relations.rows import Rows, known_only
-from lmexp.analysis.scaling.words import estimate_text, flops_text, number
+from lmexp.analysis.scaling.words import estimate_text, number
 from lmexp.config.step_law import step_law_batch, step_law_rate
 from lmexp.errors import UserError
-from lmexp.units import si
+from lmexp.units import flops_text, si
 
 LEARNING_RATE, BATCH_SIZE = "learning_rate", "batch_size"
 USUAL = {

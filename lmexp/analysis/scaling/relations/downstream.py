@@ -25,10 +25,10 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.relations.least_squares import Curve, Fitted, few_units, fit_curve, resampled
 from lmexp.analysis.scaling.relations.relation import Formula, HeldOut, Picture, Prediction, Relation, once
 from lmexp.analysis.scaling.relations.rows import Rows
-from lmexp.analysis.scaling.words import estimate_text, flops_text
+from lmexp.analysis.scaling.words import estimate_text
 from lmexp.errors import UserError
 from lmexp.runs.columns import column, higher_is_better
-from lmexp.units import si
+from lmexp.units import flops_text, si
 
 NAME = "downstream"
 FORMULA = "score = a / (1 + exp(-k (L - L0))) + b"
