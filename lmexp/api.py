@@ -188,8 +188,8 @@ def report(
     Args:
         folders: the folders of sweeps, which may still be running.
         quality: one column or several [default: bits_per_byte if tokenizers differ, or else loss].
-        cost: one column or several, such as `["dollars", "peak_memory_gb"]` [default: train_flops if budgets
-            vary, or else train_seconds].
+        cost: one column or several, such as `["dollars", "peak_memory_gb"]` [default: what the design
+            varies: FLOPs, dollars or train_seconds].
         where: keep only these rows, as in "n_layers >= 4 and model != 'gpt_nano'".
         all_runs: also include runs in a sweep's folder that its last command no longer contained.
         reach: name the cheapest run that reaches this, as in `{"loss": 3.0}`.

@@ -139,13 +139,18 @@ class Study:
     def default_cost(self) -> str:
         """The cost that the design varies: for budgets in tokens or FLOPs, and milestones, the training FLOPs.
 
-        For budgets in dollars it is the dollars, and otherwise the training time.
+        For budgets in FLOPs alone it is the budget: runs of one budget spend slightly different FLOPs, since a run has
+        whole steps, and a larger model is not cheaper for that. For budgets in dollars it is the dollars, and otherwise
+        the training time.
         """
         budgets = {axis for axis in self.axes if axis.startswith("budget.") and len(self.axes[axis]) > 1}
         if budgets == {"budget.dollars"}:
             return "dollars"
-        has_milestones = bool(units_of(self.table).duplicated().any())
-        return "train_flops" if budgets - {"budget.seconds", "budget.dollars"} or has_milestones else "train_seconds"
+        if bool(units_of(self.table).duplicated().any()):  # milestones: a budget is for the last of them
+            return "train_flops"
+        if budgets == {"budget.flops"} and self.table["budget.flops"].notna().all():
+            return "budget.flops"
+        return "train_flops" if budgets - {"budget.seconds", "budget.dollars"} else "train_seconds"
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -32,7 +32,7 @@ class ViewChoices:
         str | None,
         typer.Option(
             help="Cost to compare by: one column or several, such as dollars,peak_memory_gb "
-            "[default: train_flops if budgets vary, otherwise train_seconds]."
+            "[default: what the design varies: FLOPs, dollars or train_seconds]."
         ),
     ] = None
     where: Where = None

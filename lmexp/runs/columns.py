@@ -753,6 +753,10 @@ def column(name: str) -> Column:
         return Column(name, FAMILIES["flops/"].meaning, f"FLOPs per token, {part}", "FLOPs", part, SI)
     if name.startswith("pii/"):
         return Column(name, FAMILIES["pii/"].meaning, f"personal data: {name.removeprefix('pii/')}")
+    if name == "budget.flops":
+        return Column(
+            name, "training FLOPs that a run may spend", "training budget", "FLOPs", format=SI, better="lower"
+        )
     if name in _HIGHER_METRICS or name.startswith(("f1_", "rouge")):
         return Column(name, "", better="higher")
     return Column(name, "", better="lower" if name in _LOWER_METRICS else None)

@@ -53,7 +53,9 @@ def test_a_second_precision_makes_the_grid_a_comparison_of_settings(tmp_path):
 def test_without_seeds_the_answer_begins_with_what_it_takes_to_know_the_noise(tmp_path):
     runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
     axes = {"precision": ["fp32", "bf16"]}
-    said = findings(study_of(tmp_path, runs, axes)).answer[0]
+    found = findings(study_of(tmp_path, runs, axes))
+    said = found.answer[0]
+    assert found.first[-1].endswith("would show it, for about 15 s."), "a page begins with no commands"
     assert said.startswith("No cell has two finished seeds, so it is unknown which differences are noise; ")
     assert "3 more seeds of r1 would show it, for about 15 s: `" in said
     command, report = re.findall(r"`(.*?)`", said)

@@ -235,7 +235,8 @@ def _study_of(table: pd.DataFrame, axes: dict[str, list[float]]) -> Study:
 @pytest.mark.parametrize(
     ("axes", "cost"),
     [
-        ({"model.n_layers": [2, 4], "budget.flops": [1e9, 2e9]}, "train_flops"),
+        ({"model.n_layers": [2, 4], "budget.flops": [1e9, 2e9]}, "budget.flops"),
+        ({"budget.tokens": [1000, 2000], "budget.flops": [1e9, 2e9]}, "train_flops"),
         ({"budget.tokens": [1000, 2000]}, "train_flops"),
         ({"budget.dollars": [1.0, 2.0]}, "dollars"),
         ({"budget.seconds": [5, 10]}, "train_seconds"),

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from lmexp.analysis.answer import Design
+from lmexp.analysis.frontier import frontier
 from lmexp.analysis.scaling.approaches import approach_2, equal_compute
 from lmexp.analysis.scaling.readers import points_of_study
+from lmexp.analysis.scaling.words import about_compute
 from lmexp.analysis.table import Study, load_study
 from lmexp.report.charts.lead import lead_of
 from lmexp.report.page.data import page_data
@@ -45,6 +47,31 @@ def test_the_vertices_drawn_are_those_of_approach_2_and_of_the_law(isoflop):
     assert [row["flops"] for row in drawn] == pytest.approx(BUDGETS, rel=1e-3)
     for row in drawn:
         assert row["low"] <= best(row["flops"])[0] <= row["high"], "the size that is known to be best"
+
+
+def test_the_best_size_by_a_law_is_held_against_the_parabola(isoflop):
+    vertex, by_law, *_ = said_of(isoflop).answer
+    law, largest = said_of(isoflop).basis.law, said_of(isoflop).basis.budgets[-1]
+    row = next(row for row in law.best if row.by == law.trusted.law.name)
+    assert vertex.startswith(f"At 8e13 FLOPs the best size is {si(largest.parabola.params)} (")
+    assert by_law.startswith(f"By {row.by}, fitted to all runs, it is {si(float(row.params.value))} (")
+    assert by_law.endswith(": the two agree within their intervals.")
+
+    far = replace(largest.parabola, coefficients=largest.parabola.coefficients, interval=(1.0, 1.01), params=1.005)
+    apart = about_compute(law, replace(largest, parabola=far))
+    assert apart[1].endswith(": they differ by more than their intervals allow.")
+
+
+def test_runs_of_one_budget_cost_the_same_and_only_the_best_of_them_is_on_the_frontier(tmp_path):
+    study = load_study([lawful_study(tmp_path, arms=ONE_ARM, flops=BUDGETS)])
+    table = study.table
+    table["train_flops"] *= 1 - 1e-9 * table["n_params"]  # whole steps: a larger model spends a little less
+    assert study.default_cost == "budget.flops" and frontier(table, "loss", "train_flops").sum() > len(BUDGETS)
+    marks = frontier(table, "loss", study.default_cost)
+    assert sorted(table.loc[marks, "budget.flops"]) == BUDGETS
+    assert table.loc[marks, "loss"].tolist() == pytest.approx(
+        sorted(table.groupby("budget.flops")["loss"].min(), reverse=True)
+    )
 
 
 def test_a_budget_with_too_few_sizes_has_no_vertex_but_its_runs(tmp_path):
