@@ -28,7 +28,7 @@ from lmexp.config.outside import warn_of_changes
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.scoring import INTEGERS
-from lmexp.cost.contention import busy_warning
+from lmexp.cost.contention import MAX_WAIT_FRACTION, CpuWait, busy_warning
 from lmexp.cost.device import Device, cores, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
@@ -129,7 +129,8 @@ def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: S
 def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     """Measure a target and return the document: `rows`, what was `skipped`, and `notes`.
 
-    A finished run keeps it as bench.json. If no other run was on the device, its speeds join the record's scores.
+    A finished run keeps it as bench.json. Its speeds join the record's scores unless another run was on the device, or
+    other programs kept it waiting for the cores of a CPU.
     Raises UserError if nothing can be measured.
     """
     if target.run is not None:
@@ -145,6 +146,7 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
         say(warning)
     # The lock is on the device: a training run that comes to it meanwhile also learns that it is not alone.
     exclusive = lock_devices(device.kind)
+    wait = CpuWait()
     notes: list[str] = []
     rows: list[Row] = []
     try:
@@ -157,12 +159,14 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
             skipped += failed
     finally:
         is_alone = exclusive.release()
+        wait_fraction = wait.fraction() if device.kind == "cpu" else None
     if not rows:
         raise UserError(f"{target.name}: nothing was measured: {skipped[0]['reason']}")
     circumstances = {
         "device_name": device.name,
         "threads": torch.get_num_threads(),
         "exclusive": is_alone,
+        "cpu_wait_fraction": wait_fraction,
         "memory_peak_gb_per_second": peak,
         "memory_peak_source": source,
     }
@@ -176,7 +180,8 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     if target.run is not None:
         check_links(target.run.path)
         write_json(target.run.path / FILE, document)
-        if is_alone:  # in the table, speeds beside another run would look like the model's own
+        # In the table, speeds beside other work would look like the model's own.
+        if is_alone and (wait_fraction or 0.0) <= MAX_WAIT_FRACTION:
             _add_speeds(target.run, rows, circumstances)
     return document
 

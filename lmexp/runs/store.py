@@ -37,7 +37,8 @@ class Store:
         self.address = address
         self.folder = Path(user_path(address)).absolute() if not mark else None
         try:
-            file_system, root = fsspec.core.url_to_fs(str(self.folder) if self.folder else address)
+            # Not the one that fsspec keeps of an earlier call, which has the credentials and the server of then.
+            file_system, root = fsspec.core.url_to_fs(str(self.folder or address), skip_instance_cache=True)
         except ImportError as error:
             extra = EXTRAS.get(kind)
             how = f"pip install 'lmexp[{extra}]'" if extra else reason_of(error)

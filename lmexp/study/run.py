@@ -16,6 +16,7 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import SkippedCell
+from lmexp.runs.mirrors.open import end_lost_copies
 from lmexp.runs.record import Row
 from lmexp.runs.scores import failed_metrics
 from lmexp.runs.state import RESULTS, State, StateName
@@ -129,6 +130,8 @@ def run_resolved(
     if len(done_before) < len(resolved.runs) and (warning := busy_warning(resolved.runs)):
         say(warning)
     states = run_sweep(resolved, listener or Quiet(), policy or Policy(), _predict(resolved))
+    ended = zip(resolved.runs, states, strict=True)
+    end_lost_copies([(planned.config, planned.run) for planned, state in ended if state.state != "done"], say)
     for planned in done_before:
         attach_to_agent(planned.run, planned.config, say)
     # A run that was started by itself may lie in another sweep's folder, where it was done before.

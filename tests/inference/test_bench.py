@@ -35,6 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmexp.inference.measure.ENOUGH_STEPS", 1)
     monkeypatch.setattr("lmexp.inference.measure.ENOUGH_PREFILLS", 1)
     monkeypatch.setattr("lmexp.inference.bench.memory_bandwidth", lambda device: 10.0)
+    monkeypatch.setattr("lmexp.inference.bench.CpuWait.fraction", lambda wait: 0.0)  # whatever else runs here now
 
 
 @pytest.fixture
@@ -236,3 +237,13 @@ def test_latency_joins_the_record_where_the_run_had_the_device_to_itself(measure
     assert row["decode_ms_p95"] is None and "score/bench-fp32-b1-p4/decode_ms_p95" not in record
     assert not higher_is_better("score/bench-fp32-b1-p4/decode_ms_p50")
     assert higher_is_better("score/bench-fp32-b1-p4/decode_tokens_per_second")
+
+
+def test_latency_of_a_cpu_that_other_programs_used_joins_no_record(
+    measure: Callable, outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(outputs, tmp_path / "outputs")
+    monkeypatch.setattr("lmexp.inference.bench.CpuWait.fraction", lambda wait: 0.3)
+    document = measure("gpt_nano", precisions=["fp32"], prompts=["5"], where=tmp_path / "outputs")
+    assert document["rows"][0]["cpu_wait_fraction"] == 0.3
+    assert "score/bench-fp32-b1-p5/decode_ms_p50" not in run_in(tmp_path / "outputs").read_record()[0]

@@ -211,6 +211,20 @@ def test_two_coordinators_on_one_sweep_train_each_run_once(resolve: Resolve):
         assert steps == sorted(steps)
 
 
+def test_a_run_that_failed_under_another_coordinator_is_not_started_again_until_the_sweep_is(resolve: Resolve):
+    sweep = resolve("seed=0,1", "launcher.slots=1", "budget.tokens=256")
+    second = sweep.runs[1].run
+
+    def fail_elsewhere(planned: PlannedRun) -> None:
+        if planned is sweep.runs[0]:
+            second.update_state(state="failed", reason="it had to be")
+
+    notes = Notes(when_started=fail_elsewhere)
+    assert [state.state for state in run_sweep(sweep, notes)] == ["done", "failed"]
+    assert sorted(notes.told) == ["done {'seed': 0}", "failed {'seed': 1}", "started {'seed': 0}"]
+    assert run_sweep(sweep, Notes())[1].state == "done"
+
+
 @pytest.mark.slow
 def test_a_run_that_another_process_keeps_locked_for_long_is_started_and_not_said_to_have_died(resolve: Resolve):
     sweep, notes = resolve(), Notes()

@@ -34,7 +34,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import Manifest, write_manifest
 from lmexp.runs.mirrors import wandb as wandb_mirror
 from lmexp.runs.mirrors.mirror import AXES, Copy, Mirror, Point, describe, named
-from lmexp.runs.mirrors.open import check_logger, open_mirror
+from lmexp.runs.mirrors.open import check_logger, end_lost_copies, open_mirror
 
 KEY = "0123456789abcdef" * 3
 CURVE: list[dict[str, Any]] = [
@@ -453,6 +453,8 @@ def test_runs_that_start_together_have_one_parent_in_mlflow_that_runs_as_long_as
     for run in runs:
         run.path.mkdir(parents=True)
     write_manifest(tmp_path / "sizes", Manifest(name="sizes", question="Does size pay?"))
+    locks = [run.lock() for run in runs]  # as a process that trains a run has it
+    assert all(locks)
     with ThreadPoolExecutor(4) as pool:
         mirrors = list(pool.map(lambda run: open_mirror(config_for(name="mlflow"), run), runs))
     client, found = mlflow_runs((tmp_path / "sizes" / "mlruns").as_uri())
@@ -463,6 +465,32 @@ def test_runs_that_start_together_have_one_parent_in_mlflow_that_runs_as_long_as
         assert client.get_run(parent.info.run_id).info.status == "RUNNING"
         mirror.finish(RECORD, 0)
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_was_killed_does_not_keep_its_sweep_running_in_mlflow(tmp_path: Path) -> None:
+    config, runs = config_for(name="mlflow"), [RunDir(tmp_path / "sizes" / f"run-{number}") for number in range(3)]
+    for run in runs:
+        run.path.mkdir(parents=True)
+    locks = [run.lock() for run in runs]
+    mirrors = [open_mirror(config, run) for run in runs]
+    client, found = mlflow_runs((tmp_path / "sizes" / "mlruns").as_uri())
+    [parent] = mlflow_parents(client)
+
+    def statuses() -> list[str]:
+        ids = [(run.path / ".mlflow").read_text().strip() for run in runs]
+        return [client.get_run(one).info.status for one in [*ids, parent.info.run_id]]
+
+    def kill(number: int) -> None:
+        lock = locks[number]
+        assert lock is not None
+        lock.close()
+
+    kill(0)
+    mirrors[1].finish(RECORD, 0)
+    assert len(found) == 3 and statuses() == ["KILLED", "FINISHED", "RUNNING", "RUNNING"]
+    kill(2)  # nobody is left to say it but the command
+    end_lost_copies([(config, run) for run in runs], pytest.fail)
+    assert statuses() == ["KILLED", "FINISHED", "KILLED", "FINISHED"]
 
 
 def test_mlflow_keeps_the_final_weights_if_asked(run: RunDir) -> None:

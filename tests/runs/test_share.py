@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunInfo
@@ -292,3 +295,23 @@ def test_on_s3_what_is_there_is_skipped_and_weights_are_streamed(s3: str, tmp_pa
     assert weights.read_bytes() == (run.final / "model.safetensors").read_bytes()
     with pytest.raises(UserError, match=r"no runs of 'demi'.*Did you mean 'demo'"):
         pull(tmp_path / "ben" / "demi", address)
+
+
+class OneServer(MemoryFileSystem):
+    """As a client of S3, it takes the address of its server from the environment when it is made."""
+
+    protocol = "oneserver"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.server = os.environ["AWS_ENDPOINT_URL"]
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        return self.server.encode()
+
+
+def test_an_address_is_opened_with_the_environment_of_now(monkeypatch: pytest.MonkeyPatch):
+    fsspec.register_implementation("oneserver", OneServer, clobber=True)
+    for server in ("http://first", "http://second"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+        assert Store("oneserver://bucket/study").read("x") == server.encode()

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lmexp.cost.contention import MAX_WAIT_FRACTION
 from lmexp.report.terminal.layout import column_widths, columns_to_hide, empty_table
 from lmexp.runs.record import Row
 from lmexp.units import si
@@ -27,6 +28,7 @@ HEADINGS = {
     "peak_memory_gb": "peak\nmemory",
     "bandwidth_use": "memory\nspeed",
 }
+SPEEDS = {key for key in HEADINGS if "_ms" in key or key.endswith("per_second") or key == "bandwidth_use"}
 HIDE_FIRST = (
     "peak_memory_gb",
     "decode_ms_p95",
@@ -78,7 +80,7 @@ def finding(document: Row) -> str:
 
 
 def _print_table(rows: Sequence[Row], console: Console) -> None:
-    texts = {key: [_figure(key, row[key]) for row in rows] for key in HEADINGS}
+    texts = {key: [_marked(key, row) for row in rows] for key in HEADINGS}
     # A column without any number is left out; a note says why there is no loss.
     texts = {key: cells for key, cells in texts.items() if any(cell != "–" for cell in cells)}
     headings = {key: HEADINGS[key] for key in texts}
@@ -114,7 +116,20 @@ def _notes(document: Row) -> list[str]:
         )
     if not rows[0]["exclusive"]:
         notes.append("Another run or program used this device at the same time: the speeds are too low.")
+    if (rows[0]["cpu_wait_fraction"] or 0.0) > MAX_WAIT_FRACTION:
+        notes.append("Other programs kept it waiting for the cores of this CPU: the speeds are too low.")
     return notes
+
+
+def _is_slowed(row: Row) -> bool:
+    """Whether other work on the device made the speeds of a row too low."""
+    return not row["exclusive"] or (row["cpu_wait_fraction"] or 0.0) > MAX_WAIT_FRACTION
+
+
+def _marked(key: str, row: Row) -> str:
+    """Return a cell; a speed that other work made too low has a ~, as in the table of a study."""
+    text = _figure(key, row[key])
+    return f"~{text}" if key in SPEEDS and text != "–" and _is_slowed(row) else text
 
 
 def _figure(key: str, value: Any) -> str:

@@ -53,7 +53,9 @@ class SweepRun:
     """The run that stands for a sweep in MLflow, the parent of its runs.
 
     All runs of the sweep share it, also those that start at the same moment: the first of them creates it, under a lock
-    in the sweep's folder, and writes its id there. Its status is "running" as long as one of its runs is running.
+    in the sweep's folder, and writes its id there. Its status is "running" as long as one of its runs is running. A run
+    whose process was killed could not say that it has ended: that is said for it when the next run of the sweep ends,
+    or the command.
     """
 
     def __init__(self, client: Any, folder: Path, project: str, about: Description) -> None:
@@ -86,11 +88,22 @@ class SweepRun:
             self._client.update_run(self.id, status="RUNNING")
 
     def close(self) -> None:
-        """Mark the sweep as finished, unless one of its runs is still running."""
+        """Mark the sweep as finished, unless one of its runs is still running; end those whose process is gone."""
         running = f"tags.`mlflow.parentRunId` = '{self.id}' and attributes.status = 'RUNNING'"
         with self._lock():
-            if not self._client.search_runs([self.experiment], running, max_results=1):
+            alive = False
+            for child in self._client.search_runs([self.experiment], running):
+                if self._is_lost(child.info.run_id):
+                    self._client.set_terminated(child.info.run_id, status="KILLED")
+                else:
+                    alive = True
+            if not alive:
                 self._client.set_terminated(self.id)
+
+    def _is_lost(self, child: str) -> bool:
+        """Whether no process trains the run whose copy has this id; False if it is the run of no directory here."""
+        notes = (note for note in self._folder.glob(f"*/{NOTE}") if child in _lines(note))
+        return any(not RunDir(note.parent).look()[1] for note in notes)
 
 
 class MLflowCopy(Copy):
@@ -165,6 +178,17 @@ class MLflowCopy(Copy):
 
         metrics = [Metric(_mlflow_name(name), value, int(when * 1000), self._tokens) for name, value in numbers.items()]
         self._client.log_batch(self._id, metrics=metrics)
+
+
+def end_lost_mlflow_runs(config: RunConfig, run: RunDir) -> None:
+    """Say in MLflow which runs of a sweep have ended without saying so themselves. Raises what MLflow raises.
+
+    `config` is that of any run of the sweep, which lies in the directory `run`.
+    """
+    logger, folder = config.logger, run.path.parent
+    assert isinstance(logger, LoggerConfig), "an outside logger has a class of its own"
+    client, _ = mlflow_client(logger.uri, folder)
+    SweepRun(client, folder, logger.project, describe(config, run)).close()
 
 
 def add_mlflow_page(logger: LoggerConfig, folder: Path, about: Description, page: File) -> str:

@@ -2,15 +2,15 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lmexp.config.code import call_target, check_call
 from lmexp.config.schema import LoggerConfig, OutsideLogger, RunConfig
-from lmexp.errors import UserError
+from lmexp.errors import UserError, reason_of
 from lmexp.messages import Say
 from lmexp.runs.directory import RunDir
 from lmexp.runs.mirrors.mirror import Copy, File, Mirror, describe, files_of, named, print_line
-from lmexp.runs.mirrors.mlflow import MLflowCopy, add_mlflow_page
+from lmexp.runs.mirrors.mlflow import NOTE, MLflowCopy, add_mlflow_page, end_lost_mlflow_runs
 from lmexp.runs.mirrors.tensorboard import TensorBoardCopy
 from lmexp.runs.mirrors.trackio import TrackioCopy
 from lmexp.runs.mirrors.wandb import WandbCopy, add_wandb_page
@@ -77,6 +77,20 @@ def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line, is_live: 
         return copy
 
     return Mirror(TITLES.get(logger.name, logger.name), copy_so_far, say, lambda: files_of(config, run))
+
+
+def end_lost_copies(runs: Sequence[tuple[RunConfig, RunDir]], say: Say = print_line) -> None:
+    """Tell the tool of a sweep that `runs` have ended, those too whose process was killed. Never raises an Exception.
+
+    Only MLflow needs that: its page shows such a run, and the sweep above it, as running for ever.
+    """
+    folders = {run.path.parent: (config, run) for config, run in runs if (run.path / NOTE).is_file()}
+    for config, run in folders.values():
+        if isinstance(config.logger, LoggerConfig) and config.logger.name == "mlflow":
+            try:
+                end_lost_mlflow_runs(config, run)
+            except Exception as error:
+                say(f"MLflow still shows runs that were killed as running: {reason_of(error)}")
 
 
 def add_page(config: RunConfig, run: RunDir, page: File) -> str:

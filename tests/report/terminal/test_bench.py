@@ -30,6 +30,7 @@ def document(*precisions: str, **changes: Any) -> dict[str, Any]:
             "peak_memory_gb": None,
             "bandwidth_use": 0.4567,
             "exclusive": True,
+            "cpu_wait_fraction": 0.02,
         }
         | changes
         for precision in precisions
@@ -80,3 +81,18 @@ def test_what_was_skipped_is_named():
     text = printed(document("fp32") | {"skipped": [gap], "notes": ["No loss, because the text is missing."]})
     assert "Skipped: batch 4 prompt 900 new 200: more than the context of 1024." in text
     assert "No loss, because the text is missing." in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"exclusive": False}, "Another run or program used this device"),
+        ({"cpu_wait_fraction": 0.3}, "Other programs kept it waiting for the cores of this CPU"),
+    ],
+)
+def test_speeds_beside_other_work_are_marked(changes: dict[str, Any], said: str):
+    text = printed(document("fp32", **changes), 200)
+    (row, _) = [line for line in text.splitlines() if line.startswith("fp32") and "1024" in line]
+    assert said in text and {"~12.3", "~1.00k", "~0.988", "~46%"} <= set(row.split()) and "400MB" in row.split()
+    assert "~" not in printed(document("fp32"), 200)
+    assert "~" not in printed(document("fp32", cpu_wait_fraction=None), 200)
