@@ -2,12 +2,13 @@
 
 A small run leaves much of a device idle: its operations are too short for several cores, or for a whole GPU. Then
 several such runs together train more tokens per second than one after another. How many is measured by probes: copies
-of one run, side by side, each with its share of the device. One shape stands for the sweep, the one that most of its
-FLOPs are spent on.
+of one run, side by side, each with its share of the device. One shape stands for the sweep: the one that most of the
+time of the runs to come is spent on, or if their times were not measured, most of their FLOPs.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lmexp.config.checks import world_size
 from lmexp.config.compose import Values
@@ -103,7 +104,8 @@ def best_sharing(sweep: Sweep, may_measure: bool, say: Say = silent) -> Sharing 
     candidates = [planned for planned in sweep.examples if may_share(planned.config)]
     if not candidates:
         return None
-    planned, outputs = _representative(candidates), sweep.folder.parent
+    outputs = sweep.folder.parent
+    planned = _representative(candidates, outputs)
     speeds: dict[int, float] = {}
     best = 1
     for runs in _numbers_to_try(sweep, candidates):
@@ -125,15 +127,23 @@ def best_sharing(sweep: Sweep, may_measure: bool, say: Say = silent) -> Sharing 
     return Sharing(best, speeds[best] / speeds[1], planned.run.name) if speeds else None
 
 
-def _representative(candidates: Sequence[PlannedRun]) -> PlannedRun:
-    """Return a run of the shape that most FLOPs are spent on."""
-    flops: dict[str, float] = {}
+def _representative(candidates: Sequence[PlannedRun], outputs: Path) -> PlannedRun:
+    """Return a run of the shape that most time is spent on, by runs that have no result yet; else the most FLOPs.
+
+    Small runs take more time for a FLOP than large ones, and it is small runs that gain from others beside them.
+    """
+    left = [planned for planned in candidates if planned.run.read_state().state not in RESULTS] or candidates
+    alone = [shared(planned, 1) for planned in left]
+    probes = known_probes(alone, outputs)
+    is_known = all(probe and planned.horizon.spent_steps for probe, planned in zip(probes, left, strict=True))
+    costs: dict[str, float] = {}
     examples: dict[str, PlannedRun] = {}
-    for planned in candidates:
-        name = shape(shared(planned, 1))
-        flops[name] = flops.get(name, 0.0) + (planned.horizon.spent_flops or 0.0)
+    for planned, single, probe in zip(left, alone, probes, strict=True):
+        name = shape(single)
+        steps, flops = planned.horizon.spent_steps or 0, planned.horizon.spent_flops or 0.0
+        costs[name] = costs.get(name, 0.0) + (probe.seconds(steps) if probe and is_known else flops)
         examples.setdefault(name, planned)
-    return examples[max(flops, key=flops.__getitem__)]
+    return examples[max(costs, key=costs.__getitem__)]
 
 
 def _numbers_to_try(sweep: Sweep, candidates: Sequence[PlannedRun]) -> Iterator[int]:

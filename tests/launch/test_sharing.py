@@ -11,6 +11,7 @@ from lmexp.launch.sharing import best_sharing, settle_sharing, shared
 from lmexp.launch.slots import slots_of, threads_of
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.resolve.sweep import resolve_sweep
+from lmexp.runs.directory import RunDir
 from lmexp.runs.probes import PROBES, Probe, probe_run, write_probe
 
 AUTO = "launcher.devices_per_run=auto"
@@ -97,3 +98,23 @@ def test_copies_are_measured_side_by_side_once(resolve: Resolve, tmp_path: Path,
     assert len(list((tmp_path / "outputs" / PROBES).iterdir())) == 2, "a copy leaves nothing behind"
     said.clear()
     assert settle_sharing(sweep, may_measure=True, say=said.append)[1] == sharing and not said
+
+
+def test_the_shape_that_most_of_the_time_to_come_is_spent_on_stands_for_the_sweep(
+    resolve: Resolve, tmp_path: Path, four_cores: None
+):
+    sweep, outputs = resolve(AUTO, OWN_THREADS, "model.n_layers=1,8", "seed=0,1"), tmp_path / "outputs"
+    small, large = (
+        next(planned for planned in sweep.runs if planned.values["model.n_layers"] == layers) for layers in (1, 8)
+    )
+    remember(large, outputs, {1: 0.01, 2: 0.02})
+    by_flops = best_sharing(sweep, may_measure=False)
+    assert by_flops and (by_flops.measured_on, by_flops.runs) == (large.run.name, 1)
+    remember(small, outputs, {1: 0.02, 2: 0.02, 4: 0.02})
+    by_time = best_sharing(sweep, may_measure=False)
+    assert by_time and (by_time.measured_on, by_time.runs) == (small.run.name, 4)
+    for planned in sweep.runs:
+        if planned.values["model.n_layers"] == 1:
+            RunDir.create(planned.run.path, planned.config).update_state(state="diverged")
+    of_the_rest = best_sharing(sweep, may_measure=False)
+    assert of_the_rest and of_the_rest.measured_on == large.run.name
