@@ -1,24 +1,14 @@
 """Expressions over the columns of a table: `n_layers >= 4 and precision == 'bf16'`, `tokens / n_params >= 20`.
 
-Column names are written as in the table, with their dots and slashes (`model.n_layers`, `score/tag/span_f1`). A name
-with other special characters goes in backquotes. Python's own parser parses the expression, and this file then
-evaluates the tree node by node. Everything that is not listed below is an error, and nothing is ever run as code.
-
-    and  or  not  ( )      comparisons, also chained: 2 <= n_layers < 8      + - * /
-    precision in ['bf16', 'fp16'], not in         'tiny' in model (substring)
-    loss is null, is not null                     numbers, strings in quotes, true, false
+docs/report.md describes the grammar, and grammar.py parses it. Here a tree is evaluated node by node; nothing is run as
+code. The page's filter does the same in JavaScript (report/page/static/filter.js), with the same results and messages.
 
 Null works as in SQL: a comparison with null is neither true nor false, and a row is kept only if the whole expression
-is true. `precision != 'bf16'` therefore drops rows without a precision; `precision is null` selects them. NaN counts
-as null.
+is true. `precision != 'bf16'` therefore drops rows without a precision; `precision is null` selects them. NaN and
+infinity count as null.
 """
 
-import ast
-import math
-import re
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from operator import add, eq, ge, gt, le, lt, mul, ne, sub, truediv
 from typing import Any
 
@@ -26,16 +16,31 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.arrays import Marks
+from lmexp.analysis.grammar import (
+    FILTER,
+    ColumnNames,
+    Comparison,
+    Computed,
+    Constant,
+    Grammar,
+    Items,
+    Logic,
+    Name,
+    Negative,
+    Node,
+    Not,
+    parse,
+    parse_list,
+    wrong,
+)
 from lmexp.errors import UserError, nearest
-from lmexp.units import printable
 
-MAX_CHARACTERS = 5_000
-_COMPARE = {ast.Eq: eq, ast.NotEq: ne, ast.Lt: lt, ast.LtE: le, ast.Gt: gt, ast.GtE: ge}
-_COMPUTE = {ast.Add: add, ast.Sub: sub, ast.Mult: mul, ast.Div: truediv}
-_CONSTANTS = {"true": True, "false": False, "null": None}
-_OWN_WORDS = {"and", "or", "not", "in", "is", "True", "False", "None", *_CONSTANTS}
-_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|[^\W\d][\w.]*(?:/\w[\w.]*)*|\d[\w.]*|.""")
-_ALLOWED = "allowed are names of columns, numbers, texts in quotes, comparisons, in, is null, and, or, not, + - * /"
+_COMPARE = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+_COMPUTE = {"+": add, "-": sub, "*": mul, "/": truediv}
+NUMBER, TEXT, TRUTH, UNKNOWN, NULL = "a number", "text", "true or false", "unknown", "null"
+"""The kinds of values. Every value of a column of unknown kind is null, so it compares with anything."""
+_NO_TRUTH = "this is neither true nor false; a comparison is, as in n_layers >= 4"
+_NO_COLUMN = "neither side of this comparison is a column"
 
 Value = pd.Series | str | float | bool | None
 """The value of an expression: a series with one value per row, or one constant for all rows."""
@@ -47,13 +52,8 @@ def matching(table: pd.DataFrame, expression: str) -> Marks:  # (rows,)
     Raises UserError, with the position in the expression, if it has a syntax error, names a column that does not
     exist, or compares text with numbers.
     """
-    reader = Reader(table, with_plain_names(expression, map(str, table.columns)))
-    mask = reader.value(reader.parse())
-    if isinstance(mask, bool):
-        return np.full(len(table), mask)
-    if not isinstance(mask, pd.Series) or not pd.api.types.is_bool_dtype(mask):
-        raise UserError(f"'{expression}' is neither true nor false; a comparison is, as in n_layers >= 4")
-    return mask.to_numpy(dtype=bool, na_value=False)
+    reader = Reader(table, expression)
+    return reader.truth(parse(expression, reader.names)).to_numpy(dtype=bool, na_value=False)
 
 
 def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
@@ -61,286 +61,243 @@ def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
 
     The keys of the result are the expressions as the user wrote them. Raises UserError as `matching` does.
     """
-    reader = Reader(table, with_plain_names(expressions, map(str, table.columns)))
-    node = reader.parse()
-    parts = node.elts if isinstance(node, ast.Tuple) else [node]
+    reader = Reader(table, expressions)
     columns: dict[str, pd.Series] = {}
-    for part in parts:
-        values = reader.value(part)
+    for part in parse_list(expressions, reader.names):
+        values = reader.read(part)
         if not isinstance(values, pd.Series):
             raise UserError(f"cannot group by {reader.words(part)}: it is the same for every row")
         columns[reader.words(part)] = values.set_axis(table.index)
     return columns
 
 
-@dataclass(frozen=True)
-class Names:
-    """An expression whose column names were replaced by valid Python names, with a map back to the original."""
-
-    original: str
-    text: str
-    columns: dict[str, str]
-    """Placeholder name in `text` -> column."""
-    places: list[int]
-    """Position in the original of each character of `text`, and of the end."""
+def names_of(table: pd.DataFrame) -> ColumnNames:
+    """Return how the columns of a table may be named."""
+    return ColumnNames(map(str, table.columns))
 
 
-def with_plain_names(expression: str, columns: Iterable[str], divides: bool = False) -> Names:
-    """Replace each column by a short placeholder, because Python would read `score/tag/span_f1` as divisions.
-
-    With `divides`, a slash in what is no column is a division: names may then be those of other things than columns.
-    """
-    if len(expression) > MAX_CHARACTERS:
-        raise UserError(f"an expression of {len(expression):,} characters; allowed are {MAX_CHARACTERS:,}")
-    if "\0" in expression:
-        raise UserError("an expression with a null character")
-    known = set(columns)
-    names: dict[str, str] = {}
-    text, places = "", []
-
-    def put(piece: str, at: int) -> None:
-        nonlocal text
-        text += piece
-        places.extend([at] * len(piece))
-
-    at = 0
-    flat = re.sub(r"\s", " ", expression)
-    while at < len(flat):
-        match = _TOKEN.match(flat, at)
-        assert match is not None, "the last alternative takes any character"
-        word = match.group()
-        if word == "#":
-            raise UserError(f"in the expression, at '#' (character {at + 1}): this is not allowed here; {_ALLOWED}")
-        if word[0] == "`" and len(word) > 1:
-            column = word[1:-1]
-        elif word[0].isalpha() or word[0] == "_":
-            column, word = _column_at(flat, at, word, known, divides)
-        else:
-            places.extend(range(at, at + len(word)))
-            text += word
-            at += len(word)
-            continue
-        if column in _OWN_WORDS and word[0] != "`":
-            put(word, at)
-        else:
-            plain = f"c{len(names)}"
-            names[plain] = column
-            put(plain, at)
-        at += len(word)
-    return Names(expression, text, names, [*places, len(flat)])
-
-
-def _column_at(text: str, at: int, word: str, known: set[str], divides: bool) -> tuple[str, str]:
-    """Return the column that starts at a position, and its text there. The longest match wins: `a/b` before `a`."""
-    ends = [match.end() for match in re.finditer(r"[^\s()\[\]<>=!'\"]+?(?![\w.])", text[at:])]
-    for end in reversed(ends[:40]):
-        if text[at : at + end] in known:
-            return text[at : at + end], text[at : at + end]
-    parts = word.split("/")
-    if len(parts) > 1 and (divides or parts[0] in known):  # `tokens/n_params` is a division
-        return parts[0], parts[0]
-    return word, word
+def kind_of_column(values: pd.Series) -> str:
+    """Return the kind of a column's values: NUMBER, TEXT, TRUTH, or UNKNOWN if all of them are null."""
+    read = _readable(values)
+    return UNKNOWN if read.isna().all() else _kind(read)
 
 
 class Reader:
     """Evaluates an expression on the columns of a table."""
 
-    allowed = _ALLOWED
-    """What an expression may hold, for messages."""
+    grammar: Grammar = FILTER
 
-    def __init__(self, table: pd.DataFrame, names: Names) -> None:
-        self.table, self.names = table, names
+    def __init__(self, table: pd.DataFrame, text: str) -> None:
+        self.table, self.text = table, text
+        self.names = names_of(table)
 
-    def parse(self) -> ast.expr:
-        """Return the syntax tree. Raises UserError for a syntax error."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # harmless warnings, such as an unknown escape in a string
-                return ast.parse(self.names.text.strip() or "()", mode="eval").body
-        except SyntaxError as error:
-            lead = len(self.names.text) - len(self.names.text.lstrip())
-            at = min(max((error.offset or 1) - 1 + lead, 0), len(self.names.places) - 1)
-            place = self.names.places[at]
-            equal = "; write == for equal" if self.names.original[place : place + 1] == "=" else ""
-            raise self._wrong(place, f"this is no expression{equal}; {self.allowed}") from None
-        except (ValueError, RecursionError, MemoryError):
-            raise self._too_deep() from None
-
-    def value(self, node: ast.expr) -> Value:
-        """Return the value of a whole expression."""
-        try:
-            return self.read(node)
-        except RecursionError:
-            raise self._too_deep() from None
-
-    def read(self, node: ast.expr) -> Value:
-        """Return the value of a node. Raises UserError, with the position, for syntax that is not allowed."""
+    def read(self, node: Node) -> Value:
+        """Return the value of a node. Raises UserError, with the position, for what has none."""
         match node:
-            case ast.Constant(value=value) if value is None or isinstance(value, bool | str):
+            case Constant(value=value):
                 return value
-            case ast.Constant(value=int() | float() as value):
-                return self._finite(node, value)
-            case ast.Name(id=name) if name in _CONSTANTS:
-                return _CONSTANTS[name]
-            case ast.Name(id=name):
-                return self._column(node, name)
-            case ast.BoolOp(op=op, values=parts):
-                read = [self._truth(part) for part in parts]
+            case Name():
+                return self._column(node)
+            case Logic(operator=operator, parts=parts):
+                read = [self.truth(part) for part in parts]
                 result = read[0]
                 for other in read[1:]:
-                    result = result & other if isinstance(op, ast.And) else result | other
+                    result = result & other if operator == "and" else result | other
                 return result
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return ~self._truth(operand)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -self._number(operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _COMPUTE:
-                return self._computed(_COMPUTE[type(op)], left, right)
-            case ast.Compare(left=left, ops=ops, comparators=others):
-                steps = zip([left, *others], ops, others, strict=False)
-                truths = [self._compared(*step) for step in steps]
-                result = truths[0]
-                for other in truths[1:]:
-                    result = result & other
+            case Not(part=part):
+                return ~self.truth(part)
+            case Negative(part=part):
+                return -self._number(part)
+            case Computed(first=first, steps=steps):
+                total = self._number(first)
+                for operator, right in steps:
+                    total = self._computed(node, _COMPUTE[operator], total, right)
+                return total
+            case Comparison(first=left, steps=steps):
+                result = pd.Series(pd.array([True] * len(self.table), dtype="boolean"))
+                for operator, right in steps:
+                    result = result & self._compared(left, operator, right)
+                    left = right
                 return result
-        raise self._wrong(self._place(node), f"this is not allowed here; {self.allowed}")
+        raise self._wrong(node, f"this is not allowed here; {self.grammar.allowed}")
 
-    def words(self, node: ast.expr) -> str:
-        """Return the text of a node as the user wrote it."""
-        lead = len(self.names.text) - len(self.names.text.lstrip())
-        line = self.names.text.strip().encode()
-        start = len(line[: node.col_offset].decode()) + lead
-        end = len(line[: node.end_col_offset].decode()) + lead
-        last = self.names.places[end - 1]
-        after = next((place for place in self.names.places[end:] if place > last), self.names.places[-1])
-        return self.names.original[self.names.places[start] : after].strip(" ,`")
+    def truth(self, node: Node) -> pd.Series:
+        """Return whether a node is true in each row, null if that is not known.
 
-    def _finite(self, node: ast.expr, number: float) -> float:
-        try:
-            if math.isfinite(number):
-                return float(number)
-        except OverflowError:  # a whole number without bounds
-            pass
-        raise self._wrong(self._place(node), "this number is too large")
-
-    def _column(self, node: ast.expr, name: str) -> pd.Series:
-        column = self.names.columns.get(name, name)
-        if column not in self.table:
-            hint = nearest(column, map(str, self.table.columns))
-            raise self._wrong(self._place(node), f"there is no column '{column}'.{hint}")
-        values = self.table[column].reset_index(drop=True)
-        if pd.api.types.is_bool_dtype(values):
-            return values.astype("boolean")
-        if pd.api.types.is_numeric_dtype(values):
-            return _numeric(values.to_numpy(dtype=float, na_value=np.nan))
-        if values.isna().all():  # the type of an empty column is unknown
-            return pd.Series(pd.array([pd.NA] * len(values), dtype="Float64"))
-        return values.astype("string")
-
-    def _truth(self, node: ast.expr) -> pd.Series:
+        A word, a text or a number alone is true of a row if one of its texts has it; upper and lower case are the same.
+        """
+        if not self.grammar.has_functions and (searched := self._searched(node)) is not None:
+            return self._search(searched)
         value = self.read(node)
         if isinstance(value, bool):
             return pd.Series(pd.array([value] * len(self.table), dtype="boolean"))
-        if isinstance(value, pd.Series) and (pd.api.types.is_bool_dtype(value) or value.isna().all()):
+        if self._kind_at(node, value) in (TRUTH, UNKNOWN):
+            assert isinstance(value, pd.Series)
             return value.astype("boolean")
-        raise self._wrong(self._place(node), "this is neither true nor false; a comparison is, as in n_layers >= 4")
+        raise self._wrong(node, _NO_TRUTH)
 
-    def _number(self, node: ast.expr) -> Any:
-        value = self.read(node)
-        if _kind(value) != "a number":
-            raise self._wrong(self._place(node), f"this is {_kind(value)}, not a number")
-        return value
+    def words(self, node: Node) -> str:
+        """Return the text of a node as the user wrote it."""
+        return self.text[node.start : node.end].strip("`")
 
-    def _computed(self, operation: Callable[[Any, Any], Any], left: ast.expr, right: ast.expr) -> Value:
-        first, second = self._number(left), self._number(right)
-        if isinstance(first, pd.Series) or isinstance(second, pd.Series):
-            with np.errstate(all="ignore"):
-                return _numeric(np.asarray(operation(_floats(first), _floats(second)), dtype=float))
-        try:
-            return float(operation(first, second))
-        except ZeroDivisionError:
-            raise self._wrong(self._place(right), "a division by zero") from None
+    def _searched(self, node: Node) -> str | None:
+        """Return what a node searches for, or None if it is no search."""
+        match node:
+            case Name(name=name) if node.is_word:
+                return name
+            case Constant(value=str() as text):
+                return text
+            case Constant(value=float()):
+                return self.words(node)
+        return None
 
-    def _compared(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> pd.Series:
-        """Return the result of one comparison; it is null in rows where either side is null."""
-        if isinstance(op, ast.In | ast.NotIn):
-            result = self._contained(left, right)
-            return ~result if isinstance(op, ast.NotIn) else result
-        first, second = self.read(left), self.read(right)
-        if first is None or second is None or isinstance(op, ast.Is | ast.IsNot):
-            return self._is_null(left, first, op, right, second)
-        self._check_kinds(left, first, right, second)
-        if not isinstance(first, pd.Series) and not isinstance(second, pd.Series):
-            raise self._wrong(self._place(left), "neither side of this comparison is a column")
-        result = _COMPARE[type(op)](first, second)
+    def _search(self, searched: str) -> pd.Series:
+        result = np.zeros(len(self.table), dtype=bool)
+        for values in map(self.table.__getitem__, self.table):
+            if kind_of_column(values) == TEXT:
+                result |= _contains(values.astype("string").str.lower(), searched.lower()).to_numpy(
+                    bool, na_value=False
+                )
         return pd.Series(result, dtype="boolean")
 
-    def _is_null(self, left: ast.expr, first: Value, op: ast.cmpop, right: ast.expr, second: Value) -> pd.Series:
-        values = first if second is None else second
-        if (first is not None and second is not None) or not isinstance(values, pd.Series):
-            raise self._wrong(self._place(right), "after a column, `is` takes null: loss is null, loss is not null")
-        if isinstance(op, ast.Is | ast.Eq):
-            return values.isna().astype("boolean")
-        if isinstance(op, ast.IsNot | ast.NotEq):
-            return values.notna().astype("boolean")
-        raise self._wrong(self._place(left), "null is neither more nor less than anything; write is null")
+    def _column(self, node: Name) -> pd.Series:
+        if not node.columns:
+            hint = nearest(node.name, {**self.names.own, **self.names.spellings})
+            raise self._wrong(node, f"there is no column '{node.name}'.{hint}")
+        if len(node.columns) > 1:
+            raise self._wrong(node, f"'{node.name}' may mean {' or '.join(node.columns)}; write one of them")
+        return _readable(self.table[node.columns[0]])
 
-    def _contained(self, left: ast.expr, right: ast.expr) -> pd.Series:
-        """Return the result of `column in [...]` or of `'part' in column`."""
+    def _number(self, node: Node) -> Any:
+        value = self.read(node)
+        if self._kind_at(node, value) not in (NUMBER, UNKNOWN):
+            raise self._wrong(node, f"this is {_kind(value)}, not a number")
+        return value
+
+    def _computed(self, node: Node, operation: Callable[[Any, Any], Any], total: Any, right: Node) -> Value:
+        other = self._number(right)
+        if isinstance(total, pd.Series) or isinstance(other, pd.Series):
+            with np.errstate(all="ignore"):
+                return finite(operation(_floats(total), _floats(other)))
+        try:
+            result = float(operation(total, other))
+        except ZeroDivisionError:
+            raise self._wrong(right, "a division by zero") from None
+        if np.isinf(result):
+            raise self._wrong(node, "this number is too large")
+        return result
+
+    def _compared(self, left: Node, operator: str, right: Node) -> pd.Series:
+        """Return the result of one comparison; it is null in rows where either side is null."""
+        if operator.endswith("in"):
+            result = self._in_list(left, right) if isinstance(right, Items) else self._part_of(left, right)
+            return ~result if operator == "not in" else result
         first = self.read(left)
-        if isinstance(right, ast.List | ast.Tuple | ast.Set):
-            if not isinstance(first, pd.Series):
-                raise self._wrong(self._place(left), "the left side of `in [...]` must be a column")
-            result = pd.Series(pd.array([False] * len(first), dtype="boolean"))
-            for item in right.elts:
-                value = self.read(item)
-                if value is None or isinstance(value, pd.Series):
-                    raise self._wrong(self._place(item), "a list holds numbers or texts")
-                self._check_kinds(left, first, item, value)
+        folds = self._is_text(right, self._kind_at(left, first))
+        second = right.name.lower() if folds and isinstance(right, Name) else self.read(right)
+        are_columns = isinstance(first, pd.Series) or isinstance(second, pd.Series)
+        if first is None or second is None:
+            if operator not in ("==", "!="):
+                raise self._wrong(left, "null is neither more nor less than anything; write is null")
+            if not are_columns:
+                raise self._wrong(left, _NO_COLUMN)
+            values = second if first is None else first
+            assert isinstance(values, pd.Series)
+            return (values.isna() if operator == "==" else values.notna()).astype("boolean")
+        self._check_kinds(left, first, right, second)
+        if not are_columns:
+            raise self._wrong(left, _NO_COLUMN)
+        if folds:
+            first = _folded(first)
+        if self._kind_at(left, first) == UNKNOWN or self._kind_at(right, second) == UNKNOWN:
+            return pd.Series(pd.array([pd.NA] * len(self.table), dtype="boolean"))
+        return pd.Series(_COMPARE[operator](first, second), dtype="boolean")
+
+    def _in_list(self, left: Node, right: Items) -> pd.Series:
+        """Return the result of `column in [...]`."""
+        first = self.read(left)
+        if not isinstance(first, pd.Series):
+            raise self._wrong(left, "the left side of `in [...]` must be a column")
+        result = pd.Series(pd.array([False] * len(first), dtype="boolean"))
+        kind = self._kind_at(left, first)
+        for item in right.items:
+            if isinstance(item, Name) and self._is_text(item, kind):
+                result = result | (_folded(first) == item.name.lower()).astype("boolean")
+                continue
+            value = self.read(item)
+            if value is None or isinstance(value, pd.Series):
+                raise self._wrong(item, "a list holds numbers or texts")
+            self._check_kinds(left, first, item, value)
+            if kind != UNKNOWN:
                 result = result | (first == value).astype("boolean")
-            return result.mask(first.isna(), pd.NA)
+        return result.mask(first.isna(), pd.NA)
+
+    def _part_of(self, left: Node, right: Node) -> pd.Series:
+        """Return the result of `'part' in column`."""
+        is_word = self._is_text(left, TEXT)
+        part = left.name.lower() if is_word and isinstance(left, Name) else self.read(left)
         second = self.read(right)
-        if isinstance(first, str) and isinstance(second, pd.Series) and _kind(second) == "text":
-            return second.str.contains(first, regex=False).astype("boolean")
-        raise self._wrong(self._place(right), "after `in` stands a list, as in ['fp32', 'bf16'], or a column of text")
+        kind = self._kind_at(right, second)
+        if not isinstance(part, str) or kind not in (TEXT, UNKNOWN) or not isinstance(second, pd.Series):
+            raise self._wrong(right, "after `in` comes a list, as in ['fp32', 'bf16'], or a column of text")
+        return _contains(_folded(second) if is_word else second.astype("string"), part)
 
-    def _check_kinds(self, left: ast.expr, first: Value, right: ast.expr, second: Value) -> None:
-        unknown = any(isinstance(value, pd.Series) and value.isna().all() for value in (first, second))
-        if _kind(first) != _kind(second) and not unknown:
-            held = f"{self.words(left)} is {_kind(first)}, {self.words(right)} is {_kind(second)}"
-            hint = f"; write '{self.words(right)}'" if _kind(first) == "text" and isinstance(second, float) else ""
-            raise self._wrong(self._place(right), f"{held}: these do not compare{hint}")
+    def _is_text(self, node: Node, kind: str) -> bool:
+        """Whether a node beside a value of some kind is a text without quotes."""
+        return isinstance(node, Name) and node.is_word and kind in (TEXT, UNKNOWN) and not self.grammar.has_functions
 
-    def _place(self, node: ast.expr) -> int:
-        lead = len(self.names.text) - len(self.names.text.lstrip())
-        characters = len(self.names.text.strip().encode()[: node.col_offset].decode())
-        return self.names.places[min(characters + lead, len(self.names.places) - 1)]
+    def _check_kinds(self, left: Node, first: Value, right: Node, second: Value) -> None:
+        kinds = [self._kind_at(left, first), self._kind_at(right, second)]
+        if kinds[0] != kinds[1] and UNKNOWN not in kinds:
+            held = f"{self.words(left)} is {kinds[0]}, {self.words(right)} is {kinds[1]}"
+            hint = f"; write '{self.words(right)}'" if kinds[0] == TEXT and isinstance(second, float) else ""
+            raise self._wrong(right, f"{held}: these do not compare{hint}")
 
-    def _too_deep(self) -> UserError:
-        return UserError(f"the expression '{printable(self.names.original[:40])}...' is nested too deeply")
+    def _kind_at(self, node: Node, value: Value) -> str:
+        is_unknown = isinstance(node, Name) and isinstance(value, pd.Series) and value.isna().all()
+        return UNKNOWN if is_unknown else _kind(value)
 
-    def _wrong(self, place: int, what: str) -> UserError:
-        here = printable(self.names.original[place : place + 20])
-        at = f"at '{here}' (character {place + 1})" if here else "at its end"
-        return UserError(f"in the expression, {at}: {what}")
+    def _wrong(self, node: Node, what: str) -> UserError:
+        return wrong(self.text, node.start, what)
 
 
-def _numeric(values: np.ndarray) -> pd.Series:
-    """Return numbers as a nullable column, with NaN as null."""
-    return pd.Series(pd.array(np.where(np.isnan(values), np.nan, values), dtype="Float64"))
+def finite(values: Any) -> pd.Series:  # (n,)
+    """Return numbers as a nullable column; NaN and infinity are null."""
+    floats = np.asarray(values, dtype=float)
+    return pd.Series(pd.array(np.where(np.isfinite(floats), floats, np.nan), dtype="Float64"))
+
+
+def _readable(values: pd.Series) -> pd.Series:
+    """Return a column as numbers, texts, or true and false, with null; a column of nulls counts as numbers."""
+    values = values.reset_index(drop=True)
+    if values.isna().all():
+        return finite([np.nan] * len(values))
+    if pd.api.types.is_bool_dtype(values):
+        return values.astype("boolean")
+    if pd.api.types.is_numeric_dtype(values):
+        return finite(values.to_numpy(dtype=float, na_value=np.nan))
+    return values.astype("string")
 
 
 def _floats(value: Any) -> Any:
     return value.to_numpy(dtype=float, na_value=np.nan) if isinstance(value, pd.Series) else value
 
 
+def _folded(values: Any) -> pd.Series:
+    return values.astype("string").str.lower()
+
+
+def _contains(texts: pd.Series, part: str) -> pd.Series:
+    return texts.str.contains(part, regex=False).astype("boolean")
+
+
 def _kind(value: Value) -> str:
     if isinstance(value, pd.Series):
         if pd.api.types.is_bool_dtype(value):
-            return "true or false"
-        return "a number" if pd.api.types.is_numeric_dtype(value) else "text"
+            return TRUTH
+        return NUMBER if pd.api.types.is_numeric_dtype(value) else TEXT
     if value is None:
-        return "null"
+        return NULL
     if isinstance(value, bool):
-        return "true or false"
-    return "text" if isinstance(value, str) else "a number"
+        return TRUTH
+    return TEXT if isinstance(value, str) else NUMBER

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmexp.analysis.filters import matching, with_plain_names
+from lmexp.analysis.filters import matching
 from lmexp.analysis.final_loss.predict import FinalLossPredictor, Prediction
+from lmexp.analysis.grammar import ColumnNames, names_in, parse
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir
 from lmexp.runs.state import PRUNED
@@ -27,7 +28,7 @@ class StopIf:
         empty = pd.DataFrame([dict.fromkeys(NAMES)])
         try:
             matching(empty, self._expression)
-            used = with_plain_names(self._expression, NAMES).columns.values()
+            used = names_in(parse(self._expression, ColumnNames(NAMES)))
         except UserError as problem:
             raise UserError(f"--stop-if: {problem}") from None
         self._used = [name for name in NAMES if name in used]

@@ -1,6 +1,7 @@
 """A view that is shared by its address, and runs side by side."""
 
 import re
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import expect
@@ -59,6 +60,19 @@ def test_an_address_with_what_the_page_does_not_know_is_the_page_as_it_begins(op
     expect(page.locator("select[name=cost]")).to_have_value("train_seconds")
     assert page.locator("main img, dialog[open]").count() == 0
     assert page.locator("#table tbody tr").count() == (0 if "filter" in address else 10)
+
+
+OLD_FILTERS = {
+    "gpt_nano precision=bf16": 3, "loss<2.8": 4, "state!=done": 2, "n_layers>=4 AND not precision is BF16": 2,
+    "tiny in model": 5, "seed in (1, 2)": 2, "layers<3": 5, "GPT_TINY or seed=1": 6, "frontier": 5,
+    "2 <= model.n_layers < 4 or loss is not null": 9,
+}  # fmt: skip
+
+
+def test_addresses_of_an_older_version_select_the_same_rows(page):
+    for expression, rows in OLD_FILTERS.items():
+        page.evaluate("(hash) => { location.hash = hash; }", f"#filter={quote(expression)}")
+        expect(page.locator("#count")).to_have_text(f"{rows} of 10 rows selected")
 
 
 def test_a_filter_of_the_address_is_text(open_page, report):

@@ -9,7 +9,8 @@ from functools import cache
 import pandas as pd
 import pytest
 
-from lmexp.analysis.filters import matching, with_plain_names
+from lmexp.analysis.filters import matching
+from lmexp.analysis.grammar import ColumnNames, names_in, parse
 from lmexp.analysis.table import plain
 from lmexp.config import paths
 from lmexp.config.cells import expand
@@ -62,14 +63,14 @@ def table_of(cells: list[Values], texts: list[str]) -> pd.DataFrame:
 
 def check_claim(expression: str, table: pd.DataFrame) -> None:
     """Raise UserError for what no run can mend: unknown names, and a comparison of a text with a number."""
-    reader = ClaimReader(Evidence(table, (), ""), with_plain_names(expression, map(str, table.columns)))
+    reader = ClaimReader(Evidence(table, (), ""), expression)
     calls = reader.calls(reader.parse())
     assert calls, f"{expression}: it is the same whatever the runs give"
     for call in calls:
         function = reader.function(call)
-        assert len(call.args) >= len(function.arguments), f"{expression}: write {function.signature}"
-        for argument in (*call.args, *(word.value for word in call.keywords)):
-            reader.value(argument)
+        assert len(call.arguments) >= len(function.arguments), f"{expression}: write {function.signature}"
+        for argument in (*call.arguments, *(value for _, value in call.options)):
+            reader.read(argument)
     try:
         estimate(expression, Evidence(table.head(1), ("seed",), "one row"))
     except UserError as problem:  # one row is too few for a law, which is no fault of the claim
@@ -110,7 +111,7 @@ def test_scores_in_other_precisions_come_from_the_evaluations_of_the_paper(name:
 @pytest.mark.parametrize("name", WITH_POINTS)
 def test_claims_on_published_points_name_functions_and_laws_that_exist(name: str):
     for claim in PAPERS[name].claims_at(POINTS):  # which columns the file has is known to its source alone
-        named = with_plain_names(claim.value, ()).columns.values()
+        named = names_in(parse(claim.value, ColumnNames(()), ClaimReader.grammar))
         check_claim(claim.value, pd.DataFrame({column: ["some text" if column == CURVE else None] for column in named}))
 
 

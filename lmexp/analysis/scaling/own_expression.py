@@ -3,25 +3,36 @@
     loss = E + A*params^-alpha + B*tokens^-beta*exp(-epochs/gamma)
 
 Names that are columns of the points are data, and all others are parameters. The grammar is that of filters
-(lmexp/analysis/filters.py) with `^` or `**` for a power and the functions of FUNCTIONS. Python's parser reads it, and
-nothing is run as code.
+(lmexp/analysis/grammar.py) with `^` or `**` for a power and the functions of FUNCTIONS. Nothing is run as code.
 
 The Hessian of a weighted sum over points follows from one pass forwards and one backwards: with the gradients of all
 steps at hand, a step f(a, b) adds its adjoint times (f_aa a' a' + f_ab (a' b' + b' a') + f_bb b' b').
 """
 
-import ast
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.filters import Names, Reader, with_plain_names
+from lmexp.analysis.grammar import (
+    Call,
+    ColumnNames,
+    Comparison,
+    Computed,
+    Constant,
+    Grammar,
+    Name,
+    Negative,
+    Node,
+    Power,
+    names_in,
+    wrong,
+)
+from lmexp.analysis.grammar import parse as parse_expression
 from lmexp.errors import UserError, nearest
 from lmexp.units import printable
 
@@ -49,7 +60,11 @@ FUNCTIONS: dict[str, Function] = {
     "sqrt": Function(np.sqrt, lambda x, f: 0.5 / f, lambda x, f: -0.25 / (f * x)),
     "tanh": Function(np.tanh, lambda x, f: 1 - f**2, lambda x, f: -2 * f * (1 - f**2)),
 }
-OPERATORS: dict[type, str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Pow: "**"}
+GRAMMAR = Grammar(
+    f"allowed are columns, parameters, numbers, + - * / ^, ( ) and the functions {', '.join(FUNCTIONS)}",
+    word=re.compile(r"[^\W\d][\w.]*"),
+    has_functions=True,
+)
 
 
 @dataclass(frozen=True)
@@ -267,20 +282,19 @@ class Written:
             )
         return cls(text, match.group(1) if match else "", start, start + len(left) + 1)
 
-    def plain_names(self, columns: Iterable[str]) -> Names:
-        """Return the expression with plain names and Python's sign of a power."""
-        names = with_plain_names(" " * self.right + self.text[self.right :], columns, divides=True)
-        text = ""
-        places: list[int] = []
-        for character, place in zip(names.text, names.places, strict=False):
-            piece = "**" if character == "^" else character
-            text, places = text + piece, [*places, *[place] * len(piece)]
-        return replace(names, original=self.text, text=text, places=[*places, names.places[-1]])
+    def parse(self, columns: Iterable[str]) -> Node:
+        """Return the tree of the expression, with places in the whole text. Raises UserError for a syntax error."""
+        node = parse_expression(
+            " " * self.right + self.text[self.right :], ColumnNames(columns, has_short=False), GRAMMAR
+        )
+        if isinstance(node, Comparison):
+            raise wrong(self.text, self.text.find("=", node.first.end), "a law has one equals sign, after the loss")
+        return node
 
 
-def names_in(text: str, columns: Iterable[str], losses: Collection[str] = (LOSS,)) -> set[str]:
-    """Return the names in a law, of columns, parameters and functions alike. Raises UserError if it is no law."""
-    return set(Written.of(text, losses).plain_names(columns).columns.values())
+def names_in_law(text: str, columns: Iterable[str], losses: Collection[str] = (LOSS,)) -> set[str]:
+    """Return the names of columns and parameters in a law. Raises UserError if it is no law."""
+    return set(names_in(Written.of(text, losses).parse(columns)))
 
 
 def parse(
@@ -297,11 +311,7 @@ def parse(
     parameters or columns, and one of the loss itself.
     """
     reader = _LawReader(written, columns, declared, losses, dict.fromkeys((*columns, *headings)))
-    node = reader.parse()
-    try:
-        reader.add(node)
-    except RecursionError:
-        raise reader._too_deep() from None
+    reader.add(written.parse(columns))
     parameters, used = reader.parameters, reader.used
     name = f"the law '{printable(written.text[:60])}'"
     if not parameters:
@@ -314,10 +324,8 @@ def parse(
     return Expression(written.text[written.left :].strip(), tuple(reader.steps), tuple(parameters), tuple(used))
 
 
-class _LawReader(Reader):
-    """Turns the syntax tree of a law into steps."""
-
-    allowed = f"allowed are columns, parameters, numbers, + - * / ^, ( ) and the functions {', '.join(FUNCTIONS)}"
+class _LawReader:
+    """Turns the tree of a law into steps."""
 
     def __init__(
         self,
@@ -327,75 +335,58 @@ class _LawReader(Reader):
         losses: Collection[str],
         headings: Collection[str],
     ) -> None:
-        super().__init__(pd.DataFrame(), written.plain_names(columns))
+        self.text = written.text
         self.columns, self.declared, self.losses, self.headings = columns, declared, losses, headings
         self.steps: list[Step] = []
         self.parameters: list[str] = []
         self.used: list[str] = []
 
-    def parse(self) -> ast.expr:
-        """Return the syntax tree. Raises UserError for a syntax error, and names a parenthesis without its other."""
-        opened: list[int] = []
-        for character, place in zip(self.names.text, self.names.places, strict=False):
-            if character == "=":
-                raise self._wrong(place, "a law has one equals sign, after the loss")
-            if character == "(":
-                opened.append(place)
-            elif character == ")" and not opened:
-                raise self._wrong(place, "this parenthesis closes none")
-            elif character == ")":
-                opened.pop()
-        if opened:
-            raise self._wrong(opened[-1], "this parenthesis is not closed")
-        return super().parse()
-
-    def add(self, node: ast.expr) -> int:
+    def add(self, node: Node) -> int:
         """Add the steps of a node, and return the number of the last of them."""
-        words = self.words(node)
+        words = self.text[node.start : node.end].strip("`")
         match node:
-            case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
-                return self._step(Step("number", value=self._finite(node, value), words=words))
-            case ast.Name():
+            case Constant(value=float() as value):
+                return self._step(Step("number", value=value, words=words))
+            case Name():
                 return self._named(node, words)
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return self._step(Step("negative", (self.add(operand),), words=words))
-            case ast.UnaryOp(op=ast.UAdd(), operand=operand):
-                return self.add(operand)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-                return self._step(Step(OPERATORS[type(op)], (self.add(left), self.add(right)), words=words))
-            case ast.Call(func=ast.Name() as called, args=args, keywords=keywords):
-                name = self.names.columns.get(called.id, called.id)
+            case Negative(part=part):
+                return self._step(Step("negative", (self.add(part),), words=words))
+            case Computed(first=first, steps=steps):
+                total = self.add(first)
+                for operator, right in steps:
+                    words = self.text[node.start : right.end]
+                    total = self._step(Step(operator, (total, self.add(right)), words=words))
+                return total
+            case Power(base=base, exponent=exponent):
+                return self._step(Step("**", (self.add(base), self.add(exponent)), words=words))
+            case Call(name=name, arguments=arguments, options=options):
                 if name not in FUNCTIONS:
                     hint = nearest(name, FUNCTIONS)
-                    raise self._wrong(
-                        self._place(node), f"there is no function '{name}'.{hint} There are {', '.join(FUNCTIONS)}"
-                    )
-                if len(args) != 1 or keywords:
-                    raise self._wrong(self._place(node), f"write {name}(x)")
-                return self._step(Step(name, (self.add(args[0]),), words=words))
-        raise self._wrong(self._place(node), f"this is not allowed here; {self.allowed}")
+                    raise self._wrong(node, f"there is no function '{name}'.{hint} There are {', '.join(FUNCTIONS)}")
+                if len(arguments) != 1 or options:
+                    raise self._wrong(node, f"write {name}(x)")
+                return self._step(Step(name, (self.add(arguments[0]),), words=words))
+        raise self._wrong(node, f"this is not allowed here; {GRAMMAR.allowed}")
 
-    def _named(self, node: ast.Name, words: str) -> int:
-        name = self.names.columns.get(node.id)
-        if name is None:
-            raise self._wrong(self._place(node), f"this is not allowed here; {self.allowed}")
+    def _named(self, node: Name, words: str) -> int:
+        name = node.name
         if name in self.losses:
-            raise self._wrong(self._place(node), "the loss is what the law predicts, so it stands on the left alone")
+            raise self._wrong(node, "the loss is what the law predicts, so it stands on the left alone")
         if name in self.columns:
             name = self.columns[name]
             if name not in self.used:
                 self.used.append(name)
             return self._step(Step("column", name=name, words=words))
         if name in FUNCTIONS:
-            raise self._wrong(self._place(node), f"{name} is a function: write {name}(x)")
+            raise self._wrong(node, f"{name} is a function: write {name}(x)")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             hint = nearest(name, self.headings)
-            raise self._wrong(self._place(node), f"there is no column '{printable(name)}'.{hint}")
+            raise self._wrong(node, f"there is no column '{name}'.{hint}")
         alike = get_close_matches(name, list(self.headings), n=1, cutoff=LIKE_A_COLUMN)
         if alike and len(name) >= MIN_LETTERS and name not in self.declared:
             raise self._wrong(
-                self._place(node),
-                f"there is no column '{name}'. Did you mean '{printable(alike[0])}'? If it is a parameter, say so with "
+                node,
+                f"there is no column '{name}'. Did you mean '{alike[0]}'? If it is a parameter, say so with "
                 f"--parameter {name}=0:",
             )
         if name not in self.parameters:
@@ -409,3 +400,6 @@ class _LawReader(Reader):
                 return i
         self.steps.append(step)
         return len(self.steps) - 1
+
+    def _wrong(self, node: Node, what: str) -> UserError:
+        return wrong(self.text, node.start, what)

@@ -22,7 +22,7 @@ from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.scaling.checks import ONE_CONVENTION
 from lmexp.analysis.scaling.other_columns import EPOCHS, OPTIMIZERS, UNIQUE, varying
-from lmexp.analysis.scaling.own_expression import LOSS, names_in
+from lmexp.analysis.scaling.own_expression import LOSS, names_in_law
 from lmexp.analysis.scaling.plausible import MAX_LOSS, ask
 from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import BITS
@@ -183,7 +183,7 @@ def _others(
 ) -> dict[str, Floats]:
     """Return the columns (n,) that laws of the user's name, besides params, tokens and FLOPs; NaN without a number."""
     losses = {LOSS, named["loss"]}
-    wanted = {name for text in expressions for name in names_in(text, map(str, frame.columns), losses)}
+    wanted = {name for text in expressions for name in names_in_law(text, map(str, frame.columns), losses)}
     others = [str(name) for name in frame.columns if str(name) in wanted - {*NAMES, *named.values()}]
     columns = {name: table.numbers(frame, name) for name in others}
     return {name: np.where(np.isfinite(values), values, np.nan) for name, values in columns.items()}

@@ -21,8 +21,8 @@ from lmexp.analysis.frontier import is_done
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 
-_VALUES = re.compile(r"\s*([^\s=<>!'\"`()]+)\s*=(?!=)\s*(.+)")
-"""An axis and some of its values."""
+_VALUES = re.compile(r"\s*([^\s=<>!'\"`()]+)\s*=\s*([^\s=<>!,]+(?:\s*,\s*[^\s=<>!,]+)*)\s*")
+"""An axis and some of its values; anything else with an equals sign is an expression."""
 _NAME = re.compile(r"[\w.@/-]+")
 """The name of an axis alone."""
 

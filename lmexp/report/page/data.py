@@ -14,6 +14,7 @@ from lmexp.analysis.columns import axis_headings, number_format, setting_in_word
 from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.effects import effects_by_quality
 from lmexp.analysis.effects.pairing import axis_values
+from lmexp.analysis.filters import kind_of_column, names_of
 from lmexp.analysis.rankable import rank_groups
 from lmexp.analysis.table import Study, final_rows, names_of_rows
 from lmexp.report.charts.axes import by_effect, effects_chart, heat_chart, parallel_chart, shown_axes
@@ -90,7 +91,7 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
         "about_ties": view.about_ties,
         "rank_fields": rank_field_of,
         "columns": [*_marks(view), *_columns(study, quality, cost)],
-        "empty_columns": [str(name) for name in study.table if study.table[name].isna().all()],
+        "filter": filter_data(study.table.assign(frontier=view.marks)),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
         "varied": study.varied,
         "told": [
@@ -105,6 +106,14 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
         "charts": {name: chart.to_dict() for name, chart in charts.items()},
         "lead": {"name": lead.name, "reads": lead.reads, "words": lead.words} if lead else None,
         "choices": _choices(study, quality, cost, curves, axes, groups),
+    }
+
+
+def filter_data(table: pd.DataFrame) -> dict[str, Any]:
+    """Return what the filter (static/filter.js) knows of the columns: the kind of each, and how they may be named."""
+    return {
+        "kinds": {str(name): kind_of_column(table[name]) for name in table},
+        "spellings": names_of(table).spellings,
     }
 
 

@@ -1,7 +1,6 @@
 // The view in the address: what differs from the page as it begins, after the #. Who opens the address sees the same. The
 // entry in the history is replaced, so that "back" leaves the page instead of undoing every letter of a filter. What an
 // address says is taken only if it is one of the page's own columns, runs and options, or a number.
-const LONGEST = 5000; // letters of a filter, as for --where
 const QUIET = 200; // milliseconds without a change until the address follows
 let asFirst = null; // the choices of the page as it begins
 let later = null;
@@ -45,7 +44,7 @@ function recall() {
   for (const name of choiceNames()) {
     chosen[name] = optionsOf(name).some(([value]) => value === told.get(name)) ? told.get(name) : asFirst[name];
   }
-  chosen.search = (told.get("filter") ?? "").slice(0, LONGEST);
+  chosen.search = (told.get("filter") ?? "").slice(0, MAX_CHARACTERS);
   byId("search").value = chosen.search;
   chosen.brushes = {};
   for (const name of brushed) {
