@@ -671,6 +671,12 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             is_text=True,
         ),
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),
+        Column(
+            "weights_sha256",
+            "SHA-256 of the final weights, checkpoints/final/model.safetensors; null in rows of milestones before the "
+            "last one",
+            is_text=True,
+        ),
         Column("host", "name of the machine", is_text=True),
         Column("started", "start of the run, in UTC", is_text=True),
         Column("finished", "end of the run, in UTC", is_text=True),

@@ -43,6 +43,8 @@ RECORD, MILESTONES = "record.json", "milestones.json"
 """The rows of a finished run, and those that it has reached on its way."""
 CURVE = "metrics.jsonl"
 """The points of the curve."""
+WEIGHTS = "model.safetensors"
+"""The final weights, in `checkpoints/final/`."""
 SCORES = "scores.json"
 """Scores of the final weights; see runs/scores.py."""
 PREDICTIONS = "predictions.jsonl"
@@ -136,13 +138,14 @@ class RunDir:
         A model or a task from outside lmexp is imported, because its own section checks its keys; that of code which
         the user does not trust is a UserError.
         """
-        return self._read_config(RunConfig.model_validate)
+        return self.parse_config(RunConfig.model_validate)
 
     def read_launcher(self) -> LauncherConfig:
         """Return the launcher's section of the config, and import nothing. Raises UserError if it cannot be read."""
-        return self._read_config(lambda config: LAUNCHER_READER.validate_python(config["launcher"]))
+        return self.parse_config(lambda config: LAUNCHER_READER.validate_python(config["launcher"]))
 
-    def _read_config(self, parse: Callable[[Any], T]) -> T:
+    def parse_config(self, parse: Callable[[Any], T]) -> T:
+        """Return what `parse` makes of the config as plain mappings; nothing else is imported. Raises UserError."""
         file = self.path / "config.yaml"
         if not file.exists():
             raise UserError(f"{self.path} is not a run directory: it has no config.yaml")

@@ -20,15 +20,21 @@ THEN = " then "
 
 def origin_columns(started: float) -> Row:
     """Return the record's columns of origin; `started` is in seconds since the epoch."""
-    sha = _git("rev-parse", "HEAD")
+    sha, is_dirty = checkout()
     return {
         "git_sha": sha,
-        "git_dirty": bool(_git("status", "--porcelain")) if sha else None,
+        "git_dirty": is_dirty,
         "packages": packages(),
         "host": platform.node(),
         "started": utc(started),
         "schema_version": SCHEMA_VERSION,
     }
+
+
+def checkout() -> tuple[str | None, bool | None]:
+    """Return the commit that lmexp runs from, and whether there are uncommitted changes; None outside of a checkout."""
+    sha = _git("rev-parse", "HEAD")
+    return sha, bool(_git("status", "--porcelain")) if sha else None
 
 
 @cache

@@ -28,12 +28,12 @@ from lmexp.files import write_atomically
 from lmexp.models.build import build_model
 from lmexp.models.finite import check_finite
 from lmexp.models.labels import LabelModel
-from lmexp.runs.directory import RunDir, dump_config
+from lmexp.runs.directory import WEIGHTS, RunDir, dump_config
 from lmexp.tasks.base import Task
 from lmexp.train.old_checkpoint import stack_checkpoint
 from lmexp.train.spending import Spent
 
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.yaml"
+TOKENIZER, CONFIG = "tokenizer.json", "config.yaml"
 TARGET_TOKENIZER = "target_tokenizer.json"
 """Written if source and target have tokenizers of their own."""
 

@@ -21,8 +21,9 @@ import torch
 
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import horizon
+from lmexp.files import digest_of
 from lmexp.runs.columns import ON_TEST, PRIVACY
-from lmexp.runs.directory import RunDir
+from lmexp.runs.directory import WEIGHTS, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
 from lmexp.runs.origin import code_version, origin_columns
@@ -80,6 +81,7 @@ def _train_to_next(
         if leader:
             row = record_row(training, progress, result, origin)
             if progress.is_last:
+                row["weights_sha256"] = digest_of(run.final / WEIGHTS).hex()
                 record = row
                 _finish(training, result, row)
             else:

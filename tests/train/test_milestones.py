@@ -19,7 +19,7 @@ from tests.train.test_worker import TIMINGS
 MakeRun = Callable[..., RunDir]
 WSD = ["schedule=wsd", "schedule.warmup=0.125", "schedule.final=0.1", "model.dropout=0.1"]
 """Shares that are powers of 1/2 keep the arithmetic of the warm-up exact."""
-OF_SHARING = ["run_id", "unit", "spent_flops", *TIMINGS]
+OF_SHARING = ["run_id", "unit", "spent_flops", "weights_sha256", *TIMINGS]
 
 
 def results(row: dict[str, Any]) -> dict[str, Any]:
