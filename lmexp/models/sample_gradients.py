@@ -43,13 +43,14 @@ class Outer:
         """Return the product of each position with each of the other's, summed over rows and columns: (B,)."""
         return (_products_of_rows(self.rows, other.rows) * (self.columns @ other.columns.mT)).sum((1, 2))
 
-    def squared_norms(self, n_rows: int) -> Tensor:
-        """Return the squared norm of each sequence's gradient, (B,), by the way that takes less work."""
-        length, n_columns = self.columns.shape[1:]
-        is_lookup = self.rows.ndim == 2
-        if is_lookup or length * (n_rows + n_columns) < n_rows * n_columns:
-            return self.products(self)
-        return (self.rows.mT @ self.columns).square().sum((1, 2))
+    def whole(self, n_rows: int) -> Tensor:
+        """Return each sequence's gradient: (B, R, C)."""
+        if self.rows.ndim == 3:
+            return self.rows.mT @ self.columns
+        samples, _, n_columns = self.columns.shape
+        places = self.rows + n_rows * torch.arange(samples, device=self.rows.device)[:, None]
+        table = self.columns.new_zeros(samples * n_rows, n_columns)
+        return table.index_add_(0, places.flatten(), self.columns.flatten(0, 1)).view(samples, n_rows, n_columns)
 
     def weighted_sum(self, factors: Tensor, like: Tensor) -> Tensor:
         """Return the sum over sequences, each times its factor: (B,) -> (R, C)."""
@@ -211,7 +212,10 @@ def _squared_norms(weight: Tensor, parts: list[Outer | Tensor]) -> Tensor:
         assert len(vectors) == len(parts), "a weight is a matrix in all of its uses, or in none"
         return torch.stack(vectors).sum(0).square().sum(1)
     outers = [part for part in parts if isinstance(part, Outer)]
-    norms = torch.stack([outer.squared_norms(len(weight)) for outer in outers]).sum(0)
+    n_rows, n_columns = weight.shape
+    if max(outer.columns.shape[1] for outer in outers) * (n_rows + n_columns) >= n_rows * n_columns:
+        return torch.stack([outer.whole(n_rows) for outer in outers]).sum(0).square().sum((1, 2))  # less work
+    norms = torch.stack([outer.products(outer) for outer in outers]).sum(0)
     for index, outer in enumerate(outers):
         for other in outers[:index]:
             norms = norms + 2 * outer.products(other)
@@ -253,7 +257,7 @@ def _use_of_gates(gates: Tensor, weights: tuple[nn.Parameter, ...], x: Tensor, b
 
     def parts(gradient: Tensor) -> Iterator[Part]:
         yield of_input, Outer(gradient, x)
-        yield of_hidden, Outer(gradient, before)
+        yield of_hidden, Outer(gradient[:, 1:], before[:, 1:])  # the first position finds an empty state
         yield bias, gradient.sum(1)
         yield second_bias, gradient.sum(1)
 

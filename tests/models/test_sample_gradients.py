@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from lmexp.config.models.bert import BertConfig
 from lmexp.config.models.gpt import GPTConfig
@@ -101,6 +102,20 @@ def test_dropout_is_the_same_in_the_norm_and_in_the_clipped_sum():
         gradients.add_clipped(losses, 0.01)
         norm = torch.stack([weight.grad.norm() for weight in model.parameters() if weight.grad is not None]).norm()
         assert float(norm) == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("name, length", [("gpt", 3), ("llama", 12), ("lstm, tied by a projection", 12)])
+def test_clipping_takes_at_most_one_more_product_for_each_matrix(name: str, length: int):
+    with torch.device("meta"):
+        model = MODELS[name]()
+    tokens = torch.zeros(5, length, dtype=torch.int64, device="meta")
+    gradients = SampleGradients(model)
+    with FlopCounterMode(display=False) as counter, gradients.recording(5):
+        gradients.add_clipped(losses_of(model, tokens, tokens), 1.0)
+    a_token = counter.get_total_flops() / tokens.numel()
+    count = model.config.model_copy(update={"context": length}).count(None)
+    of_lookups = 4 * length * SIZES["d_model"]  # products of looked-up rows with each other, and with those of the head
+    assert count.flops_per_token < a_token <= count.executed(False, clips_sequences=True) + of_lookups
 
 
 def test_an_lstm_step_by_step_equals_torchs_own():

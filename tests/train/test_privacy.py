@@ -61,6 +61,7 @@ def test_the_published_example_of_the_first_paper_is_a_bound():
     assert 0.942 < accounting.spent(4.0, steps=10_000) < 1.26
 
 
+@pytest.mark.slow(5)
 def test_the_noise_is_the_least_that_keeps_epsilon():
     accounting = Accounting(epsilon=3.0, delta=1e-4, samples=500, sample_rate=0.064)
     noise = accounting.noise_multiplier(steps=50)
