@@ -11,6 +11,7 @@ from lmexp.report.page.curves import page_curves
 from lmexp.report.page.data import page_data
 from lmexp.report.page.html import write_report
 from lmexp.report.view import StudyView
+from tests.analysis.test_findings import study_of as of_runs
 from tests.analysis.test_groups import study_of
 from tests.browser.reading import FILLED, MARKS, column
 from tests.browser.test_detail import open_run
@@ -78,6 +79,28 @@ def test_the_mean_curves_of_some_seeds_are_means_over_these(page, study):
         runs = [of_run[run] for run in members["run_id"][members["seed"] < 2]]
         for name in ("loss", "seconds"):
             assert np.allclose(curve[name], np.mean([run[name] for run in runs], axis=0), rtol=1e-6)
+
+
+def test_in_the_heat_map_a_setting_with_more_seeds_has_no_more_weight(open_page, tmp_path):
+    loss = {"gpt_nano": 3.0, "gpt_tiny": 2.0}
+    runs = [
+        ({"model": model, "precision": precision, "optim.lr": lr, "seed": seed}, loss[model] + extra + 0.02 * seed, 1.0)
+        for model in loss
+        for precision in ("fp32", "bf16")
+        for lr, extra in ((0.001, 0.0), (0.002, 0.1))
+        for seed in range(4 if (model, precision, lr) == ("gpt_nano", "fp32", 0.001) else 1)
+    ]
+    axes = {"model": list(loss), "precision": ["fp32", "bf16"], "optim.lr": [0.001, 0.002], "seed": [0, 1, 2, 3]}
+    study = of_runs(tmp_path, runs, axes)
+    page = open_page(write_report(study, tmp_path))
+    page.get_by_label("Down", exact=True).select_option("model")
+    page.get_by_label("Across", exact=True).select_option("precision")
+    expect(page.locator("#heat svg")).to_contain_text("3.065", timeout=30_000)  # (3.03 + 3.1)/2
+    page.get_by_label("Show", exact=True).select_option("runs")
+    expect(page.locator("#heat svg")).to_contain_text("3.044", timeout=30_000)  # (3 + 3.02 + 3.04 + 3.06 + 3.1)/5
+    page.get_by_label("Show", exact=True).select_option("means")
+    page.get_by_label("Across", exact=True).select_option("seed")
+    expect(page.locator("#heat svg .mark-rect.role-mark path")).to_have_count(5, timeout=30_000)
 
 
 def test_the_scatter_has_a_bar_for_each_mean_and_the_frontier_of_the_table(page):

@@ -125,7 +125,10 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
 
 
 def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChart:
-    """Return the mean quality for the values of two axes; data: `rows`. `axes` are those that may be chosen."""
+    """Return the mean quality for the values of two axes; data: `rows`. `axes` are those that may be chosen.
+
+    A row is a run, or the mean of a setting over its `n` runs, so that a setting with more seeds has no more weight.
+    """
     ups = qualities(study.table, quality)
     orders = {axis: _values(study, axis) for axis in axes}
     down, across = axes[0], axes[1]
@@ -181,7 +184,8 @@ def _mean_of_cells() -> alt.Chart:
         .transform_filter(f"datum.selected && {DONE} && isValid(datum[quality])")
         .transform_filter("isValid(datum[across]) && isValid(datum[down])")
         .transform_calculate(a="toString(datum[across])", d="toString(datum[down])", q="datum[quality]")
-        .transform_aggregate(mean="mean(q)", runs="count()", groupby=["a", "d"])
+        .transform_calculate(runs="datum.n || 1")
+        .transform_aggregate(mean="mean(q)", runs="sum(runs)", groupby=["a", "d"])
         .transform_joinaggregate(least="min(mean)", most="max(mean)")
         .transform_calculate(
             share="datum.most > datum.least ? (datum.mean - datum.least)/(datum.most - datum.least) : 0"

@@ -19,7 +19,7 @@ from lmexp.report.page.data import page_data, pair_changes
 from lmexp.runs.columns import column
 
 FORMATS = ("png", "svg", "pdf")
-OF_MEANS = ("scatter", "curves")
+OF_MEANS = ("scatter", "heat", "curves")
 """The charts that show means over seeds, if cells have seeds."""
 WIDTHS = {"single": 3.25, "double": 6.75}
 """Widths of a figure in inches: a column, and the text of two columns, in the style of ICML papers (icml.cc)."""
@@ -72,9 +72,11 @@ def write_charts(
     folder.mkdir(parents=True, exist_ok=True)
     for name, spec in data["charts"].items():
         figure = _titled(name, spec, study, quality, cost)
+        by_seed = any(param.get("value") == "seed" for param in spec.get("params", []))
+        given = of_means if name in OF_MEANS and not by_seed else datasets
         for form in formats:
             file = folder / f"{name}.{form}"
-            write_atomically(file, as_figure(figure, of_means if name in OF_MEANS else datasets, form, inches))
+            write_atomically(file, as_figure(figure, given, form, inches))
             written.append(file)
     return written
 

@@ -88,7 +88,7 @@ const READS = {
   scatter: () => ["label", "n", "frontier", page.rank_fields[chosen.quality], chosen.colour,
     chosen.cost, chosen.quality, chosen.cost + HALF, chosen.quality + HALF],
   parallel: () => [chosen.colour, ...page.lines.map((line) => line.key)],
-  heat: () => [chosen.quality, chosen.down, chosen.across],
+  heat: () => ["n", chosen.quality, chosen.down, chosen.across],
   curves: () => [chosen.colour],
 };
 
@@ -123,7 +123,13 @@ function dataOf(name) {
     return { rows: rowsFor(name, [...drawn]) };
   }
   if (name === "effects") return { pairs: selectedPairs() };
-  return { rows: rowsFor(name, name === "heat" ? selected.map((i) => rows[i]) : rows) };
+  return { rows: rowsFor(name, name === "heat" ? heatPoints() : rows) };
+}
+
+// What the heat map takes the mean of: settings, each once however many seeds it has; runs if the seed is an axis.
+function heatPoints() {
+  const isOfRuns = !isMeans() || [chosen.down, chosen.across].includes("seed");
+  return isOfRuns ? selected.map((i) => rows[i]) : settings.filter((setting) => setting.selected);
 }
 
 // The mean curves of the settings: of one with some of its runs selected, the mean over these.

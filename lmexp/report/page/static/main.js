@@ -5,7 +5,7 @@ const LABELS = {
 };
 const TOUCHES = { // which charts a choice makes anew
   quality: ["scatter", "effects", "heat"], cost: ["scatter"], logx: ["scatter"], logy: ["scatter"],
-  colour: ["scatter", "parallel", "curves"], show: ["scatter", "curves"], against: ["curves"], down: ["heat"], across: ["heat"],
+  colour: ["scatter", "parallel", "curves"], show: ["scatter", "heat", "curves"], against: ["curves"], down: ["heat"], across: ["heat"],
 };
 const SCALES = [["log", "logarithmic"], ["linear", "linear"]];
 const SHOWN = [["means", "means over seeds"], ["runs", "single runs"]];
