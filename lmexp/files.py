@@ -123,9 +123,17 @@ def write_new(path: Path, content: str) -> None:
 
 @contextmanager
 def _written(path: Path, content: str | bytes | Iterator[str] | Iterator[bytes]) -> Iterator[Path]:
-    """Yield a hidden file beside `path` with the whole content, flushed to disk; it is gone afterwards."""
+    """Yield a hidden file beside `path` with the whole content, flushed to disk; it is gone afterwards.
+
+    Raises OSError about the folder if no file can be made in it, and about `path` if something else is wrong; the user
+    never reads of the hidden file.
+    """
     parts = content if isinstance(content, Iterator) else [content]
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        named = path if error.errno == errno.ENAMETOOLONG else path.parent
+        raise OSError(error.errno, error.strerror, str(named)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             for part in parts:
@@ -134,6 +142,10 @@ def _written(path: Path, content: str | bytes | Iterator[str] | Iterator[bytes])
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~umask())  # mkstemp's 0600 would hide a shared sweep from colleagues
         yield Path(name)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, name):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from rich.live import Live
 from lmexp.config.checks import may_be_compiled
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
-from lmexp.runs.status import seconds_left
+from lmexp.runs.status import progress_text
 from lmexp.terminal import Terminal, progress_seconds
 from lmexp.units import duration, si
 
@@ -155,12 +155,4 @@ def _progress_of(planned: PlannedRun, state: State, since_start: float) -> str:
         compiles = may_be_compiled(planned.config, planned.device.kind)
         what = "prepares or compiles its first step" if compiles else "prepares its first step"
         return f"{what}, {duration(since_start)}"
-    facts = [f"step {state.steps:,}", f"{state.share or 0.0:.0%}"]
-    if state.train_loss is not None:
-        facts.append(f"train loss {state.train_loss:.3f}")
-    if (state.share or 0.0) >= 1:
-        return ", ".join([*facts, "scores the trained model"])
-    if state.tokens_per_second is not None:
-        facts.append(f"{si(state.tokens_per_second)} tokens/s")
-    left = seconds_left(state)
-    return ", ".join([*facts, *([f"{duration(left)} left"] if left is not None else [])])
+    return progress_text(state)

@@ -12,6 +12,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.find import runs_of
 from lmexp.runs.record import Row
 from lmexp.runs.state import State
+from lmexp.units import duration, si
 
 
 def status(folder: Path) -> list[Row]:
@@ -51,6 +52,19 @@ def seconds_left(state: State) -> float | None:
     if not (state.share and state.tokens and state.tokens_per_second):
         return None
     return state.tokens * (1 / state.share - 1) / state.tokens_per_second
+
+
+def progress_text(state: State) -> str:
+    """Return how far a run is that has begun to train: step, share of the budget, training loss, speed, time left."""
+    facts = [f"step {state.steps:,}", f"{state.share or 0.0:.0%}"]
+    if state.train_loss is not None:
+        facts.append(f"train loss {state.train_loss:.3f}")
+    if (state.share or 0.0) >= 1:
+        return ", ".join([*facts, "scores the trained model"])
+    if state.tokens_per_second is not None:
+        facts.append(f"{si(state.tokens_per_second)} tokens/s")
+    left = seconds_left(state)
+    return ", ".join([*facts, *([f"{duration(left)} left"] if left is not None else [])])
 
 
 def slug(name: str) -> str:

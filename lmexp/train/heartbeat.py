@@ -1,10 +1,15 @@
-"""The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is."""
+"""The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is, and every half
+minute log.txt does."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
+from lmexp.runs.status import progress_text
+from lmexp.terminal import progress_seconds
 from lmexp.train.curve import Curve
 from lmexp.train.progress import Progress
 
@@ -15,17 +20,24 @@ HEARTBEAT_SECONDS = 2.0
 def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[], None]) -> Iterator[None]:
     """Update state.json at the start, at the end and every few seconds in between, from a thread.
 
-    The thread also calls `sample`, to measure what changes while the run trains.
+    The thread also calls `sample`, to measure what changes while the run trains, and prints a line of progress at least
+    every 30 seconds, whatever the run does meanwhile. Raises UserError if LMEXP_PROGRESS_SECONDS is not a valid
+    interval.
     """
-    stop = threading.Event()
+    stop, every = threading.Event(), progress_seconds()
 
     def beat() -> None:
+        said = time.monotonic()
         while not stop.wait(HEARTBEAT_SECONDS):
-            update()
+            state = update()
             sample()
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                text = progress_text(state) if state.steps else "prepares its first step"
+                print(f"{text}\n", end="", flush=True)  # in one piece, beside what the main thread prints
 
-    def update() -> None:
-        run.update_state(
+    def update() -> State:
+        return run.update_state(
             state="running",
             heartbeat=run.now(),
             tokens=progress.run_tokens,

@@ -8,12 +8,16 @@ from typing import Any, cast
 import pytest
 import torch
 
+from lmexp.cost.horizon import Horizon
 from lmexp.data.loading import TrainBatches
 from lmexp.models.build import build_model
 from lmexp.runs.directory import RunDir
 from lmexp.tasks.base import Batch, TaskScores
 from lmexp.tasks.causal_lm import CausalLM
+from lmexp.train import heartbeat as beating
 from lmexp.train.checkpoint import load_final
+from lmexp.train.curve import Curve
+from lmexp.train.progress import Progress
 from lmexp.train.spending import start_watch
 from lmexp.train.training import Training
 from lmexp.train.worker import main
@@ -62,6 +66,25 @@ def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
     for lock in (exclusive, None):  # only the leader has one
         Training._sample(cast(Training, SimpleNamespace(watch=watch, exclusive=lock)))
     assert done == ["energy", "look", "energy"]
+
+
+def test_a_line_of_progress_is_printed_whatever_the_run_does(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("LMEXP_PROGRESS_SECONDS", "0.02")
+    monkeypatch.setattr(beating, "HEARTBEAT_SECONDS", 0.01)
+    progress = Progress(Horizon(20, 5120, 1.0, None, 1.0), batch_tokens=256, sequences=8)
+    curve = cast(Curve, SimpleNamespace(train_loss=None, tokens_per_second=None))
+    said = ""
+    deadline = time.monotonic() + 60
+    with beating.heartbeat(make_run(), progress, curve, lambda: None):
+        while "prepares its first step\n" not in said and time.monotonic() < deadline:
+            said += capsys.readouterr().out
+        curve.train_loss = 2.5
+        progress.advance(seconds=1.0, step_seconds=1.0)  # and then no step ends
+        while said.count("step 1, 5%, train loss 2.500\n") < 2 and time.monotonic() < deadline:
+            said += capsys.readouterr().out
+    assert "prepares its first step\n" in said and said.count("step 1, 5%, train loss 2.500\n") >= 2
 
 
 def test_gradients_are_dropped_before_the_next_step_goes_forward(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):

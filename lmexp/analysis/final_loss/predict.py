@@ -23,7 +23,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.final_loss.curves import MAX_LOSS, MILESTONES, Kind, LossCurve, comparable_key, curves_of, why_not
 from lmexp.analysis.final_loss.law import SharedLaw, fit_law
 from lmexp.analysis.phrases import listed
-from lmexp.analysis.scaling.bootstrap import student
+from lmexp.analysis.scaling.bootstrap import around, student
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir, runs_in
@@ -194,7 +194,8 @@ class FinalLossPredictor:
                 continue
             half = half_width(errors)
             loss = law.predict(beginning) * float(np.exp(-errors.mean()))
-            return Prediction(loss, loss * float(np.exp(-half)), loss * float(np.exp(half)), share, len(errors), kind)
+            low, high = around(loss, half)
+            return Prediction(loss, float(low), float(high), share, len(errors), kind)
         if not curves:
             return NO_POINT
         done = sum(run is not None and run.key == key for run in self._finished.values())

@@ -103,6 +103,16 @@ def margin(value: Floats, refits: Floats, n_units: int, level: float = LEVEL) ->
     return np.asarray(student(n_units - 1, level) * (high - low) / 2)
 
 
+@np.errstate(over="ignore")
+def around(value: npt.ArrayLike, half: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Return the ends of the interval around a value (...) whose half-width (...) is given in the logarithm.
+
+    An end that is too large for a float64 is infinite.
+    """
+    middle, width = np.asarray(value), np.asarray(half)
+    return np.asarray(middle * np.exp(-width)), np.asarray(middle * np.exp(width))
+
+
 def _of_jackknife(moved: Floats, level: float) -> Floats:
     """Return the margin (...) from the changes that leaving out each unit causes (units, ...).
 

@@ -11,6 +11,7 @@ from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.scaling.bootstrap import (
     FEW_UNITS,
     LEVEL,
+    around,
     margin,
     student,
 )
@@ -157,7 +158,7 @@ class LawFit:
             return mean
         sizes = [value for name, value in zip(self.law.inputs, inputs, strict=True) if name in self.law.sizes]
         half = self.lack_of_fit.half(sizes)
-        low, high = mean.value * np.exp(-half), mean.value * np.exp(half)
+        low, high = around(mean.value, half)
         return Estimate(mean.value, np.minimum(mean.low, low), np.maximum(mean.high, high))
 
     def mean_error(self, points: Points) -> Estimate:
@@ -181,7 +182,7 @@ class LawFit:
             np.log(high / value),
             student(max(self.n_points - self.samples.shape[1] + len(self.fixed), 1)) * self.residual,
         )
-        return Estimate(value, value * np.exp(-half), value * np.exp(half))
+        return Estimate(value, *around(value, half))
 
     def optimum(self, flops: npt.ArrayLike, price: Price = SIX_ND, precision: str | None = None) -> Optimum:
         """Return N*, D* and L* for a budget at a price of a token.

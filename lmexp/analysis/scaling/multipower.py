@@ -21,7 +21,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.bootstrap import margin, student
+from lmexp.analysis.scaling.bootstrap import around, margin, student
 from lmexp.analysis.scaling.curves import Curve
 from lmexp.analysis.scaling.fit import WORST_CONDITION
 from lmexp.analysis.scaling.law_fit import Estimate
@@ -89,7 +89,7 @@ class CurveFit:
         slope = [np.log(multipower(best + step, curve)[-1] / value) / STEP for step in STEP * np.eye(len(best))]
         moved = (self.left_one_out - best) @ np.array(slope)  # linear, as the refits are
         half = np.hypot(margin(np.zeros(()), moved, len(moved)), student(len(moved) - 1) * self.residual)
-        return Estimate(np.array(value), value * np.exp(-half), value * np.exp(half))
+        return Estimate(np.array(value), *around(value, half))
 
     def test(self, curve: Curve) -> Tested:
         """Return how well the law predicts a curve, or its loss alone if the curve has no losses."""
@@ -158,8 +158,7 @@ def fit_curves(curves: Sequence[Curve], delta: float | None = None) -> CurveFit:
         curves=curves,
         theta=dict(zip(PARAMETERS, theta.tolist(), strict=True)),
         intervals={
-            name: (float(value * np.exp(-wide)), float(value * np.exp(wide)))
-            for name, value, wide in zip(PARAMETERS, theta, half, strict=True)
+            name: (float(low), float(high)) for name, low, high in zip(PARAMETERS, *around(theta, half), strict=True)
         },
         left_one_out=left,
         objective=float(best.cost),

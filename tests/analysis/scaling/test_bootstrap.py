@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, margin, unit_indices
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS, around, margin, unit_indices
 
 
 def test_points_of_one_unit_share_its_index():
@@ -39,3 +39,9 @@ def test_where_one_unit_holds_the_law_the_interval_is_wider():
     even, uneven = np.tile([1.0, -1.0], 10), np.array([np.sqrt(20.0)] + [0.0] * 19)
     assert (even**2).sum() == pytest.approx((uneven**2).sum())
     assert margin(np.array(0.0), uneven, 20) > 3 * margin(np.array(0.0), even, 20)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_end_of_an_interval_that_no_float_can_hold_is_infinite_without_a_warning_of_numpy():
+    low, high = around(2.0, [0.0, np.log(2), 800.0, np.inf])
+    assert low.tolist() == [2.0, 1.0, 0.0, 0.0] and high.tolist() == [2.0, 4.0, np.inf, np.inf]
