@@ -52,6 +52,52 @@ class HarnessOptions:
     )
 
 
+@dataclass(frozen=True)
+class MembershipOptions:
+    """An attack on the run instead of its quality."""
+
+    membership: Annotated[
+        bool,
+        typer.Option(
+            "--membership",
+            help="Measure instead whether the model tells its training documents from its validation documents.",
+        ),
+    ] = False
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN | hf:NAME",
+            help="With --membership: also compare with this model, which has not seen the training documents.",
+        ),
+    ] = None
+
+
+def _refuse_beside_membership(
+    membership: MembershipOptions, scoring: ScoringOptions, harness: HarnessOptions, overrides: list[str]
+) -> None:
+    """Raise UserError for an option that has no effect beside, or without, --membership."""
+    if not membership.membership:
+        if membership.reference is not None:
+            raise UserError("--reference is for --membership")
+        return
+    if harness.harness is not None:
+        raise UserError("--membership and --lm-eval measure different things: use one of them at a time")
+    if overrides:
+        raise UserError(
+            f"{overrides[0]} has no effect with --membership, which reads the data that the run was trained on"
+        )
+    if idle := [name for name in ("name", "predicts", "precision") if getattr(scoring, name) is not None]:
+        raise UserError(f"--{idle[0].replace('name', 'as')} has no effect with --membership")
+    from lmexp.config.schema import MIN_DOCUMENTS
+
+    if scoring.split != "validation":
+        raise UserError("--split has no effect with --membership, which compares training and validation documents")
+    if scoring.examples is not None and scoring.examples < MIN_DOCUMENTS:
+        raise UserError(
+            f"--examples {scoring.examples}: with --membership at least {MIN_DOCUMENTS} documents of each split"
+        )
+
+
 def _refuse_idle(scoring: ScoringOptions, harness: HarnessOptions) -> None:
     """Raise UserError for an option that has no effect beside, or without, --lm-eval."""
     for options, is_idle, reason in (
@@ -69,6 +115,7 @@ def evaluate(
     subject: Model,
     scoring: ScoringOptions,
     harness: HarnessOptions,
+    membership: MembershipOptions,
     common: CommonWithConfigs,
     overrides: Annotated[
         list[str] | None,
@@ -77,7 +124,9 @@ def evaluate(
 ) -> None:
     """Measure the quality of a finished run, or of a pretrained model, on its validation split or on other data.
 
-    A run's record keeps the scores. `--split test data.test_path=FILE` scores a whole file.
+    A run's record keeps the scores. `--split test data.test_path=FILE` scores a whole file. `--membership` asks instead
+    whether the model's probabilities tell what it was trained on; `--examples` then says how many documents of each
+    split are compared [default: 1000].
     """
     from lmexp.config.overrides import refuse_axes
     from lmexp.config.scoring import Scoring
@@ -86,8 +135,19 @@ def evaluate(
 
     overrides = overrides or []
     _refuse_idle(scoring, harness)
+    _refuse_beside_membership(membership, scoring, harness, overrides)
     refuse_axes(overrides, "`lmexp train -m`")
     where = common.output_dir, common.config_dir
+    if membership.membership:
+        from lmexp.inference.membership import evaluate_membership
+        from lmexp.report.terminal.scores import print_membership
+
+        attacked = evaluate_membership(subject, *where, membership.reference, scoring.examples, say)
+        if common.as_json:
+            print_json(attacked)
+        else:
+            print_membership(attacked, out)
+        return
     if harness.harness is not None:
         names = harness.harness.split(",")
         trusted = harness.tasks_dir, harness.limit, harness.trust_task_code

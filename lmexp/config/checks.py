@@ -55,6 +55,11 @@ def check_config(config: RunConfig) -> None:
             f"that each device has of a step; set batch.tokens={whole_batch(config, batch.tokens)}, or batch.micro=auto"
         )
     check_privacy(config)
+    if config.evaluation.membership and not config.task.predicts_next:
+        raise UserError(
+            f"evaluation.membership={config.evaluation.membership}: it needs the probability of a text, token after "
+            f"token, and task={config.task.name} gives none: set evaluation.membership=null, or task=causal_lm"
+        )
     _check_optim(config)
     _check_recomputation(config)
     config.launcher.check(config.trainer)

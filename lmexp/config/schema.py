@@ -100,6 +100,10 @@ class BatchConfig(Section):
     context (two halves, four quarters and so on), which otherwise is mostly padding. Not for running text."""
 
 
+MIN_DOCUMENTS = 20
+"""The fewest documents of each split that `evaluation.membership` compares."""
+
+
 class EvaluationConfig(Section):
     """When the whole validation split is scored, besides the end."""
 
@@ -109,6 +113,9 @@ class EvaluationConfig(Section):
     """How many evaluations in a row may bring no lower validation loss before the run stops. The final weights are
     then those of the lowest loss, also of a run that spends its whole budget. null: every run spends it, and its last
     weights are final."""
+    membership: Annotated[int, Field(ge=MIN_DOCUMENTS)] | None = None
+    """How many training and how many validation documents are compared at the end, at most, to measure whether one can
+    tell by the model's probabilities what it was trained on; null: this is not measured."""
 
 
 class CheckpointConfig(Section):

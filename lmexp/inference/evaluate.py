@@ -97,7 +97,7 @@ def evaluate(
         feed.validation_samples, feed.text_bytes, feed.text_words = examples, None, None
     else:
         examples = None
-    task, batch = _task(loaded.model, config, precision), micro_batch(config) if run else BATCH
+    task, batch = build_task(loaded.model, config, precision), micro_batch(config) if run else BATCH
     with float32_products(_multiplied_in(config, precision)):
         quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes, feed.text_words)
         judged = task.judge(feed, batch)
@@ -218,7 +218,7 @@ def keep(
     }
 
 
-def _task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
+def build_task(model: nn.Module, config: RunConfig, precision: str | None) -> Task:
     """Return the task with a model in a precision, on the device of this machine."""
     device = device_for(config)
     model = model.to(device.kind)

@@ -23,6 +23,7 @@ from lmexp.cost.hardware import AUTO, fits, hardware_of, with_given
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
 from lmexp.data.feeds import open_feed
+from lmexp.data.membership import membership_texts
 from lmexp.data.prepare import AnyStore, automatic_sizes, warnings
 from lmexp.data.sources import check_apart
 from lmexp.errors import UserError
@@ -185,6 +186,8 @@ class RunResolver:
             check_samples(config, feed.apart, sequences(config))
         if "test" in store.splits:
             open_feed(config, store, "test")  # a split that is too short is refused now, not when the run starts
+        if count := config.evaluation.membership:
+            membership_texts(store, config.model.context, count)  # too few documents are refused now, not at the end
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
         length = horizon(config, feed.epoch_tokens, device.kind, feed.parts)

@@ -686,7 +686,9 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
 """Every column of a record, in its order, by subject."""
 
 PRIVACY = "privacy"
-"""The name of the scores that say what a model leaks of its training text."""
+"""The name of the scores that say what a model memorises of its canaries."""
+MEMBERSHIP = "membership"
+"""The name of the scores that say whether a model tells what it was trained on."""
 FAMILIES = {
     "score/privacy/exposure_": Column(
         "score/privacy/exposure_<...>",
@@ -707,6 +709,27 @@ FAMILIES = {
         "share of canaries",
         "extracted <...>",
         ".2f",
+        better="lower",
+    ),
+    "score/membership/auc_": Column(
+        "score/membership/auc_<...>",
+        "probability that an attack (loss, min_k, zlib or reference) gives a random training document a larger number "
+        "than a random validation document of the same length (evaluation.membership, `lmexp eval --membership`): the "
+        "area under its ROC curve; 0.5 is a guess, and is expected after about one epoch",
+        "AUC of the membership attack <...>",
+        "area",
+        "AUC <...>",
+        ".3f",
+        better="lower",
+    ),
+    "score/membership/tpr_": Column(
+        "score/membership/tpr_<...>",
+        "largest share of the training documents that such an attack finds while it takes at most 1 % of the "
+        "validation documents for members; 0.01 is a guess",
+        "true positives at 1 % false ones of the membership attack <...>",
+        "share of members",
+        "TPR <...>",
+        ".3f",
         better="lower",
     ),
     "score/": Column("score/<task>/<metric>", "score of a task, in the units of its metric", unit="score"),
@@ -748,7 +771,7 @@ def column(name: str) -> Column:
     if name in COLUMNS:
         return COLUMNS[name]
     for prefix, family in FAMILIES.items():
-        if prefix.startswith(f"score/{PRIVACY}/") and name.startswith(prefix):
+        if family.title != family.name and name.startswith(prefix):
             own = {key: getattr(family, key).replace("<...>", name.removeprefix(prefix)) for key in ("title", "short")}
             return replace(family, name=name, **own)
     if name.startswith("score/"):

@@ -17,7 +17,7 @@ from lmexp.cost.peaks import measured_peak
 from lmexp.data.examples import ExampleStore
 from lmexp.data.loss_floor import loss_floor
 from lmexp.data.store import Store
-from lmexp.runs.columns import LOSS_BY_QUARTER, ON_TEST, PRIVACY
+from lmexp.runs.columns import LOSS_BY_QUARTER, MEMBERSHIP, ON_TEST, PRIVACY
 from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns, kaplan_columns
 from lmexp.tasks.base import Quality
@@ -40,6 +40,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | {f"score/{config.task.name}/{metric}": value for metric, value in result.scores.scores.items()}
         | {f"score/{config.task.name}{ON_TEST}/{metric}": value for metric, value in result.test.scores.items()}
         | {f"score/{PRIVACY}/{metric}": value for metric, value in result.privacy.scores.items()}
+        | {f"score/{MEMBERSHIP}/{metric}": value for metric, value in result.membership.scores.items()}
         | work_columns(config, training.count, progress, training.feed.epoch_tokens)
         | training.meter.summary()
         | training.memory.summary()

@@ -22,7 +22,7 @@ import torch
 from lmexp.config.schema import RunConfig
 from lmexp.cost.horizon import horizon
 from lmexp.files import digest_of
-from lmexp.runs.columns import ON_TEST, PRIVACY
+from lmexp.runs.columns import MEMBERSHIP, ON_TEST, PRIVACY
 from lmexp.runs.directory import WEIGHTS, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.runs.mirrors.open import open_mirror
@@ -148,8 +148,9 @@ def _finish(training: Training, result: FitResult, record: Row) -> None:
     if result.test.scores:
         add_scores(run, f"{config.task.name}{ON_TEST}", result.test.scores, result.test.details)
         write_predictions(run, map(asdict, result.test.predictions), f"{config.task.name}{ON_TEST}")
-    if result.privacy.scores:
-        add_scores(run, PRIVACY, result.privacy.scores, result.privacy.details)
+    for name, leaks in ((PRIVACY, result.privacy), (MEMBERSHIP, result.membership)):
+        if leaks.scores:
+            add_scores(run, name, leaks.scores, leaks.details)
     run.write_record([*run.read_milestones(), record])
     # Before the mirror closes, which may take seconds: the run is done, whatever happens next.
     run.update_state(state="done", finished=run.now(), pid=None)

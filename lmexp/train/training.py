@@ -30,6 +30,7 @@ from lmexp.cost.step_meter import StepMeter
 from lmexp.data.examples import ExampleStore
 from lmexp.data.feeds import Feed, open_feed
 from lmexp.data.loading import PrivateBatches, TrainBatches, ValidationBatches
+from lmexp.data.membership import membership_texts
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk
@@ -39,6 +40,7 @@ from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.mirrors.mirror import Mirror
 from lmexp.tasks.base import Quality, Task, TaskScores
 from lmexp.tasks.canaries import score_canaries
+from lmexp.tasks.membership import score_membership
 from lmexp.train.checkpoint import load_weights, save_final, whole
 from lmexp.train.clock import Clock, NextStepTimer
 from lmexp.train.compiling import compile_task, compiles
@@ -71,6 +73,8 @@ class FitResult:
     """All scores on the test split, the loss among them; none without such a split, and on other ranks than 0."""
     privacy: TaskScores
     """What the model shows of its canaries; none without canaries, and on other ranks than 0."""
+    membership: TaskScores
+    """Whether the model tells what it was trained on; none if this is not asked for, and on other ranks than 0."""
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
@@ -152,17 +156,25 @@ class Training:
             assert evaluation.quality is not None, "the end of a budget, like a milestone, is always evaluated"
             model = whole(self.task.model, config)
             signals.finishing = progress.is_last
-            scores = on_test = privacy = TaskScores()
+            scores = on_test = privacy = membership = TaskScores()
             if self.leader:
                 if progress.is_last:
                     self._save_weights(model)  # before judging, which may fail: the weights are then kept all the same
                 scores = self._judge(model, self.feed)
                 if self.test_feed is not None and evaluation.test_quality is not None:
                     on_test = self._judge(model, self.test_feed).beside(evaluation.test_quality)
-                privacy = score_canaries(self._whole_task(model), config.data.canaries, self.store.tokenizer())
+                privacy, membership = self._leaks(self._whole_task(model))
         best_tokens = None if evaluation.best is None else evaluation.best.tokens
         return FitResult(
-            evaluation.quality, scores, on_test, privacy, dtypes.dtypes, spending.spent, skipped.count, best_tokens
+            evaluation.quality,
+            scores,
+            on_test,
+            privacy,
+            membership,
+            dtypes.dtypes,
+            spending.spent,
+            skipped.count,
+            best_tokens,
         )
 
     def _scored_batches(self, feed: Feed) -> ValidationBatches:
@@ -200,6 +212,16 @@ class Training:
     def _judge(self, model: nn.Module, feed: Feed) -> TaskScores:
         """Return the task's own scores of a model with all its weights; see `whole`."""
         return self._whole_task(model).judge(feed, micro_batch(self.config))
+
+    def _leaks(self, task: Task) -> tuple[TaskScores, TaskScores]:
+        """Return what a model shows of its canaries, and whether it tells what it was trained on, if asked for."""
+        config, store, tokenizer = self.config, self.store, self.store.tokenizer()
+        of_canaries = score_canaries(task, config.data.canaries, tokenizer)
+        count = config.evaluation.membership
+        if not count:
+            return of_canaries, TaskScores()
+        texts = membership_texts(store, config.model.context, count)
+        return of_canaries, score_membership(task, texts, tokenizer)
 
     def _whole_task(self, model: nn.Module) -> Task:
         """Return the task with a model that has all its weights, on the device; see `whole`."""

@@ -92,7 +92,7 @@ def test_exposure_is_the_rank_by_probability_of_a_model_that_only_counts_letters
 
 def test_a_canary_is_extracted_if_each_token_after_the_first_half_is_the_likeliest():
     def scores(*likeliest: int) -> TokenScores:
-        return TokenScores(np.zeros(len(likeliest)), np.array(likeliest, bool))
+        return TokenScores(np.zeros(len(likeliest)), np.array(likeliest, bool), np.zeros(len(likeliest)))
 
     assert is_extracted(scores(0, 0, 1, 1)) and not is_extracted(scores(1, 1, 1, 0))
     assert is_extracted(scores(0, 0, 0, 1, 1)) and not is_extracted(scores(1, 1, 1, 0, 1))
