@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # write bytecode, or each worker would rewrite the assertions of all tests again, and each process compile lmexp.
 PYTEST := $(BIN)/python -m compileall -q lmexp && PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --dist loadgroup --no-loadscope-reorder --durations=20
 
-.PHONY: help setup demo test test-slow test-browser test-long lint bench columns clean
+.PHONY: help setup demo test test-slow test-browser test-long lint audit bench columns clean
 
 help:        ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -41,6 +41,9 @@ lint: setup  ## formatting, style, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: setup  ## the pins of constraints.txt against known advisories; OPTIONS="--vulnerability-service osv" asks another service
+	$(BIN)/python release/audit.py $(OPTIONS)
 
 bench: setup  ## the measured claims in benchmarks/; those of GPUs: python benchmarks/gpu.py
 	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
