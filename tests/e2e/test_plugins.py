@@ -15,7 +15,7 @@ import yaml
 from lmexp.runs.directory import RunDir
 from tests.conftest import Lmexp
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow(70), pytest.mark.timeout(600)]
 
 CODE = '''
 import json

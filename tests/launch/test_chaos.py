@@ -23,7 +23,8 @@ from lmexp.runs.directory import RunDir, runs_in
 from tests.conftest import Lmexp
 from tests.train.test_worker import TIMINGS
 
-MEASURED = {*TIMINGS, "exclusive", "mfu", "mfu_causal", "hfu", "peak_flops", "peak_source", "git_sha", "git_dirty"}
+MEASURED = {*TIMINGS, "exclusive", "mfu", "mfu_causal", "hfu", "peak_flops", "peak_source", "git_sha", "git_dirty",
+            "trained_by"}  # fmt: skip
 """What depends on the time that steps take, on who else was there, and on who edits lmexp meanwhile."""
 SWEEP = ["sweep", "chaos.yaml"]
 FILE = """

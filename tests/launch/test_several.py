@@ -33,7 +33,7 @@ def test_sharded_weights_are_an_axis_that_changes_no_loss(resolve: Resolve):
     assert sharded["loss"] == pytest.approx(whole["loss"], rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 def test_two_runs_of_two_processes_at_once_do_not_meet(resolve: Resolve):
     """Each torchrun finds a port of its own."""
     sweep, notes = resolve("seed=1,2,3,4", *TWO, "launcher.slots=2"), Notes()
@@ -42,7 +42,7 @@ def test_two_runs_of_two_processes_at_once_do_not_meet(resolve: Resolve):
     assert len({planned.run.read_record()[0]["loss"] for planned in sweep.runs}) == 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow(70)
 @pytest.mark.parametrize("which", [0, 1])
 def test_when_one_process_is_killed_all_are_gone_and_the_run_goes_on(resolve: Resolve, which: int):
     sweep = resolve("budget.tokens=128_000", "checkpoint.every=0.02", *TWO)

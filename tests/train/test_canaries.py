@@ -1,8 +1,6 @@
 """What real runs show of their canaries."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir, read_scores
 from lmexp.train.checkpoint import load_final
 from lmexp.train.worker import main
+from tests.train.together import train_together
 
 MakeRun = Callable[..., RunDir]
 PLANTED = ["data.canaries.count=2", "data.canaries.repeats=[0,32]"]
@@ -74,8 +73,7 @@ def test_two_processes_that_share_the_weights_measure_what_one_does(make_run: Ma
     sharded = ["trainer.strategy=fsdp", "trainer.devices=2"]
     alone, together = make_run(*words, place="alone"), make_run(*words, *sharded, place="together")
     assert main(alone.path) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*command, "-m", "lmexp.worker", str(together.path)], check=True, capture_output=True, timeout=120)
+    train_together(together.path)
     one, two = (canaries_in(run) for run in (alone, together))
     assert [row["log2_probability"] for row in one] == pytest.approx([r["log2_probability"] for r in two], rel=1e-5)
     assert [row["exposure"] for row in one] == pytest.approx([row["exposure"] for row in two], abs=0.1)

@@ -15,6 +15,7 @@ from lmexp.runs.record import Row
 from lmexp.train.checkpoint import last_checkpoint, trunk_checkpoint
 from lmexp.train.worker import main
 from tests.train.test_worker import TIMINGS
+from tests.train.together import train_together
 
 MakeRun = Callable[..., RunDir]
 WSD = ["schedule=wsd", "schedule.warmup=0.125", "schedule.final=0.1", "model.dropout=0.1"]
@@ -92,8 +93,7 @@ def test_two_processes_reach_the_milestones_of_one(make_run: MakeRun):
     words = [*WSD[:-1], "budget.milestones=[0.5]"]  # without dropout, for which each process draws its own numbers
     alone, together = make_run(*words, place="alone"), make_run(*words, "trainer.devices=2", place="together")
     assert main(alone.path) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run([*command, "-m", "lmexp.worker", str(together.path)], check=True, capture_output=True, timeout=120)
+    train_together(together.path)
     rows, others = together.read_record(), alone.read_record()
     assert [row["world_size"] for row in rows] == [2, 2]
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in others], abs=2e-5)

@@ -27,6 +27,7 @@ from lmexp.tasks.causal_lm import CausalLM
 from lmexp.train.checkpoint import last_checkpoint, load_final
 from lmexp.train.worker import main
 from tests.train.test_ranks import column, shared_out
+from tests.train.together import train_together
 
 FSDP = ("trainer.strategy=fsdp", "trainer.devices=2", "trainer.accelerator=cpu")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
@@ -43,7 +44,7 @@ def train(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Train:
         if words not in done:
             made = make(small, words, tmp_path_factory.mktemp("sharded"))
             if "trainer.devices=2" in words:
-                launch("-m", "lmexp.worker", str(made.path))
+                train_together(made.path)
             else:
                 assert main(made.path) == 0
             done[words] = made
@@ -55,13 +56,6 @@ def train(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Train:
 def make(small: list[str], words: tuple[str, ...], folder: Path) -> RunDir:
     (planned,) = resolve_sweep(None, [*small, "trainer.log_every=1", *words], folder / "outputs").runs
     return RunDir.create(planned.run.path, planned.config)
-
-
-def launch(*program: str, fails: bool = False) -> None:
-    """Run a program as two processes."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run([*TORCHRUN, *program], capture_output=True, text=True, timeout=120, env=environment)
-    assert bool(ended.returncode) == fails, ended.stderr[-3000:]
 
 
 def weights(run: RunDir) -> dict[str, torch.Tensor]:
@@ -175,7 +169,8 @@ def test_stopping_and_resuming_changes_nothing(train: Train, small: list[str], t
     words = ("model.dropout=0.1", "model.tie_embeddings=false", *FSDP)
     undisturbed, stopped = train(*words), make(small, words, tmp_path)
     (tmp_path / "killed.py").write_text(KILLED_AFTER_ITS_FIRST_CHECKPOINT)
-    launch(str(tmp_path / "killed.py"), str(stopped.path), fails=True)
+    command = [*TORCHRUN, str(tmp_path / "killed.py"), str(stopped.path)]
+    assert subprocess.run(command, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode != 0
     assert not stopped.read_record()
     kept = torch.load(last_checkpoint(stopped), weights_only=True)
     shapes = {f"model.{name}": weight.shape for name, weight in weights(undisturbed).items()}
@@ -183,7 +178,7 @@ def test_stopping_and_resuming_changes_nothing(train: Train, small: list[str], t
     (state,) = (optimizer["state"].values() for optimizer in kept["optimizer_states"])
     assert sorted(weight["exp_avg"].shape for weight in state) == sorted(shapes.values())
 
-    launch("-m", "lmexp.worker", str(stopped.path))
+    train_together(stopped.path)
     assert stopped.read_state().attempts == 2
     for name in ("train_loss", "grad_norm", "loss"):
         assert column(stopped.path, name) == column(undisturbed.path, name)

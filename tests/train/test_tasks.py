@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +12,11 @@ from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import RunDir
 from lmexp.tasks.spans import count_spans, total
 from lmexp.train.worker import main
+from tests.command import start_process
 from tests.train import disturbed
 from tests.train.test_ranks import column
-from tests.train.test_sharded import FSDP, launch
+from tests.train.test_sharded import FSDP
+from tests.train.together import train_together
 
 COMMON = [
     "model.d_model=16",
@@ -48,7 +48,6 @@ SCORES = {
     "tag": {"span_precision", "span_recall", "span_f1"},
     "seq2seq": {"bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact_match"},
 }
-DISTURBED = Path(disturbed.__file__)
 Train = Callable[..., RunDir]
 
 
@@ -62,7 +61,7 @@ def train(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
         if key not in done:
             done[key] = made = make(text, tmp_path_factory.mktemp("tasks"), name, *words)
             if "trainer.devices=2" in words:
-                launch("-m", "lmexp.worker", str(made.path))
+                train_together(made.path)
             else:
                 assert main(made.path) == 0, made.read_state().reason
         return done[key]
@@ -130,7 +129,7 @@ def test_labels_have_no_perplexity_and_a_text_has_no_scores_besides_its_loss(tra
 def test_a_run_that_stops_and_goes_on_is_an_undisturbed_one(train: Train, text: Path, tmp_path: Path, name: str):
     whole = train(name)
     parts = make(text, tmp_path, name)
-    subprocess.run([sys.executable, str(DISTURBED), str(parts.path), "a signal", "0", "4"], timeout=120)
+    start_process(disturbed.main, parts.path, "a signal", 0, 4).join(120)
     assert parts.read_state().state != "done"
     assert main(parts.path) == 0
     assert column(parts.path, "train_loss") == column(whole.path, "train_loss")

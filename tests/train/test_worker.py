@@ -18,6 +18,7 @@ from lmexp.runs.columns import COLUMNS, LOSS_BY_QUARTER
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.train.checkpoint import last_checkpoint, load_final
 from lmexp.train.worker import main
+from tests.train.together import train_together
 
 MakeRun = Callable[..., RunDir]
 TIMINGS = ["tokens_per_second", "step_ms_p50", "step_ms_p95", "data_wait_fraction", "train_seconds", "wall_seconds",
@@ -139,8 +140,7 @@ def test_accumulation_changes_neither_steps_nor_loss(make_run: MakeRun, micro: i
 def test_several_processes_train_the_same_model_as_one(make_run: MakeRun, processes: int):
     alone, together = make_run(place="alone"), make_run(f"trainer.devices={processes}", place="together")
     assert main(alone.path) == 0
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    subprocess.run([*command, "-m", "lmexp.worker", str(together.path)], check=True, capture_output=True, timeout=120)
+    train_together(together.path, processes)
     one, other = record_of(alone), record_of(together)
     assert other["world_size"] == processes
     assert one["loss"] == pytest.approx(other["loss"], abs=2e-5)
