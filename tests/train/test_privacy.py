@@ -100,24 +100,25 @@ def _drawn(run: RunDir) -> dict[str, torch.Tensor]:
 
 
 def test_a_step_without_noise_is_the_mean_of_clipped_gradients_whatever_the_micro_batch(make_run: MakeRun):
-    task, run = _task(make_run, 0.0, "batch.micro=4", "privacy.clip=0.5")
+    task, run = _task(make_run, 0.0, "batch.micro=4")
     batch = _drawn(run)
     assert task.private is not None and len(batch["targets"]) == 10, "two micro-batches and a half"
+    rows, losses = [], []
+    for row in range(10):
+        nll, targets = sequence_nll(task, {name: each[row : row + 1] for name, each in batch.items() if each.ndim})
+        losses.append(float((nll / targets).detach()))
+        rows.append(torch.autograd.grad((nll / targets).sum(), list(task.parameters())))
+    norms = [float(torch.stack([gradient.norm() for gradient in row]).norm()) for row in rows]
+    task.private.clip = clip = sorted(norms)[5]  # the gradients of some sequences are longer, of others shorter
+
     shown = task.private.add_gradients(task, batch)
     task.private.finish(task)
-    sums, losses = [torch.zeros_like(weight) for weight in task.parameters()], []
-    for row in range(len(batch["targets"])):
-        nll, targets = sequence_nll(task, {name: each[row : row + 1] for name, each in batch.items() if each.ndim})
-        losses.append(loss := (nll / targets).sum())
-        gradients = torch.autograd.grad(loss, list(task.parameters()))
-        length = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
-        assert length > 0.5, "all of them are clipped"
-        for total, gradient in zip(sums, gradients, strict=True):
-            total += gradient * 0.5 / length / 8  # 8 sequences are expected, whatever was drawn
-    for weight, expected in zip(task.parameters(), sums, strict=True):
+    for index, weight in enumerate(task.parameters()):
+        clipped = [row[index] * min(1.0, clip / norm) for row, norm in zip(rows, norms, strict=True)]
+        expected = torch.stack(clipped).sum(0) / 8  # 8 sequences are expected, whatever was drawn
         torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-7)
-    assert float(shown) == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
-    assert task.private.sampled == len(losses)
+    assert shown is not None and float(shown) == pytest.approx(sum(losses) / 10, rel=1e-5)
+    assert task.private.sampled == 10
 
 
 def test_noise_comes_once_a_step_from_seed_and_step_alone(make_run: MakeRun):
