@@ -138,7 +138,7 @@ class Reader:
 
     def words(self, node: Node) -> str:
         """Return the text of a node as the user wrote it."""
-        return self.text[node.start : node.end].strip("`")
+        return node.name if isinstance(node, Name) else self.text[node.start : node.end]
 
     def _searched(self, node: Node) -> str | None:
         """Return what a node searches for, or None if it is no search."""

@@ -9,8 +9,8 @@ Curves are read only when they are used, because a table of 10,000 runs does not
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
-from lmexp.runs.directory import RunDir, runs_in
+from lmexp.runs.directory import CONFLICTS, RunDir, runs_in
 from lmexp.runs.manifest import INIT, Axes, Cell, LookRule, Manifest, SkippedCell, Values, read_manifest
 from lmexp.runs.record import Row, identity_columns, kaplan_columns
 
@@ -59,6 +59,8 @@ class Study:
     """The rules of the sweeps whose seeds were added after looks at results."""
     command: tuple[str, ...] = ()
     """The command of the sweep, without its axes; empty for several sweeps, and if it is not known."""
+    conflicts: Mapping[str, int] = field(default_factory=dict)
+    """Sweep -> how many other results of its runs `lmexp pull` has put beside it; they are left out."""
 
     @property
     def name(self) -> str:
@@ -104,6 +106,15 @@ class Study:
             for name, part in zip(_names_of_parts(of_task.varied, each), each, strict=True):
                 parts[f"{task}, {name}" if len(self.tasks) > 1 else name] = part
         return parts
+
+    @property
+    def about_conflicts(self) -> list[str]:
+        """For each sweep with other results of its runs, a sentence that says where they are."""
+        return [
+            f"Left out: {n} other result{'' if n == 1 else 's'} of runs of {name}, which a pull brought; "
+            f"`lmexp report {name}/{CONFLICTS}` shows {'it' if n == 1 else 'them'}."
+            for name, n in self.conflicts.items()
+        ]
 
     def of_task(self, task: str) -> "Study":
         """Return the study with only the rows of one task."""
@@ -211,6 +222,7 @@ def load_study(folders: list[Path], all_runs: bool = False) -> Study:
         objectives=_common([tuple(manifest.objectives) for manifest in manifests]),
         looks=tuple(manifest.looks for manifest in manifests if manifest.looks),
         command=tuple(manifests[0].command) if len(manifests) == 1 else (),
+        conflicts={folder.name: n for folder in folders if (n := len(runs_in(folder / CONFLICTS)))},
     )
 
 

@@ -34,6 +34,7 @@ def pull(
                 "begun": result.begun,
                 "conflicts": [str(path) for path in result.conflicts],
                 "refused": result.refused,
+                "forecasts": result.forecasts,
                 "n_bytes": result.n_bytes,
             }
         )
@@ -44,6 +45,7 @@ def pull(
             *([f"missing scores or files added: {len(result.completed)}"] if result.completed else []),
             *([f"begun here, left alone: {len(result.begun)}"] if result.begun else []),
             *([f"with another result, kept in conflicts/: {len(result.conflicts)}"] if result.conflicts else []),
+            *([f"forecasts: {result.forecasts}"] if result.forecasts else []),
             *([f"refused: {len(result.refused)}"] if result.refused else []),
         ]
         print_line(", ".join(parts))

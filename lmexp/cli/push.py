@@ -25,5 +25,5 @@ def push(name: StartedSweep, address: Address, common: Common, weights: Weights 
         return
     print_line(
         f"runs pushed: {len(result.pushed)} ({bytes_in_words(result.n_bytes)}), already there: {len(result.present)}, "
-        f"not finished: {result.unfinished}"
+        f"not finished: {result.unfinished}" + (f", forecasts: {result.forecasts}" if result.forecasts else "")
     )

@@ -288,7 +288,7 @@ class StudyView:
             notes.append(
                 f"Left out: {runs} in the folder that the last sweep command no longer contained; --all includes them."
             )
-        return notes
+        return [*notes, *self.study.about_conflicts]
 
     @property
     def has_ties(self) -> bool:

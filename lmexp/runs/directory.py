@@ -39,6 +39,8 @@ from lmexp.runs.state import FAILURE_READER, RESULTS, STALE_SECONDS, STATE_READE
 
 STORES = ".tokens"
 """The folder of token stores, beside the sweeps' folders."""
+CONFLICTS = "conflicts"
+"""The folder, in a sweep's folder, of other results of runs that were finished here as well; see runs/share.py."""
 RECORD, MILESTONES = "record.json", "milestones.json"
 """The rows of a finished run, and those that it has reached on its way."""
 CURVE = "metrics.jsonl"

@@ -141,12 +141,39 @@ def write_forecast(folder: Path, forecast: Forecast) -> ForecastFile:
     """
     content = forecast.model_dump(mode="json")
     seal = seal_of(content)
-    stamp = utc(forecast.date).partition("+")[0].replace("-", "").replace(":", "")
-    path = folder / FOLDER / f"{stamp}Z-{seal[:12]}.json"
+    path = _place(folder, forecast, seal)
     path.parent.mkdir(exist_ok=True)
     with suppress(FileExistsError):  # another process wrote the same forecast in the same second
         write_new(path, json.dumps(content | {"seal": seal}, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     return ForecastFile(path, forecast)
+
+
+def add_forecast(folder: Path, content: bytes) -> bool:
+    """Put a sealed forecast of another machine beside the sweep in `folder`; return False if it is there already.
+
+    Raises ValueError unless it is a forecast whose seal is right.
+    """
+    try:
+        known = json.loads(content)
+        forecast = Forecast.model_validate(known)
+        is_sealed = known["seal"] == seal_of(known)
+    except (ValidationError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError("it is no forecast") from error
+    if not is_sealed:
+        raise ValueError("it was changed after it was sealed")
+    path = _place(folder, forecast, known["seal"])
+    path.parent.mkdir(exist_ok=True)
+    try:
+        write_new(path, content.decode())
+    except FileExistsError:
+        return False
+    return True
+
+
+def _place(folder: Path, forecast: Forecast, seal: str) -> Path:
+    """Return where a forecast of the sweep in `folder` lies."""
+    stamp = utc(forecast.date).partition("+")[0].replace("-", "").replace(":", "")
+    return folder / FOLDER / f"{stamp}Z-{seal[:12]}.json"
 
 
 def read_forecasts(folder: Path) -> Iterator[ForecastFile]:

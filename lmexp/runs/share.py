@@ -3,6 +3,7 @@
     SWEEP/runs/NAME/SHA256        a file of a run, named by the hash of its content
     SWEEP/runs/NAME/SHA256.json   a run: which files it has; written last, and named by the hash of its content too
     SWEEP/sweep/SHA256.json       which runs and axes the sweep of one person has
+    SWEEP/forecasts/SHA256.json   a sealed forecast
 
 A file's name depends on its content, so no file is ever replaced, and two people may push at the same moment. A push
 that was killed leaves no run, because the list of files is missing. Two results of one run id are two runs here.
@@ -35,8 +36,9 @@ from lmexp.errors import UserError, nearest, reason_of
 from lmexp.files import MAX_BYTES, digest_of, flush_to_disk, hash_text, read_bytes, read_json
 from lmexp.messages import Say, silent
 from lmexp.runs.columns import COLUMNS, FAMILIES
-from lmexp.runs.directory import MILESTONES, RECORD, SCORES, RunDir, read_scores
+from lmexp.runs.directory import CONFLICTS, MILESTONES, RECORD, SCORES, RunDir, read_scores
 from lmexp.runs.find import runs_of
+from lmexp.runs.forecasts import FOLDER, MAX_FILES, add_forecast, read_forecasts
 from lmexp.runs.links import check_links, check_sweep_links
 from lmexp.runs.manifest import Cell, Manifest, read_manifest, write_manifest
 from lmexp.runs.record import is_row
@@ -44,8 +46,6 @@ from lmexp.runs.scores import add_scores
 from lmexp.runs.state import RESULTS, State
 from lmexp.runs.store import Store
 
-CONFLICTS = "conflicts"
-"""The folder, in a sweep's folder, of other results of runs that were finished here as well."""
 CONFIG, FINAL = "config.yaml", "checkpoints/final"
 MAX_RUNS, MAX_ROWS, MAX_SWEEPS = 100_000, 10_000, 1000
 MAX_TEXT_BYTES, MAX_MANIFEST_BYTES = 2_000_000, 50_000_000
@@ -99,6 +99,8 @@ class Pushed:
     """Number of runs without a result, which are not copied."""
     conflicts: list[str] = field(default_factory=list)
     """Names of the runs of which the address also has another result."""
+    forecasts: int = 0
+    """Number of sealed forecasts that were written."""
     n_bytes: int = 0
 
 
@@ -118,7 +120,9 @@ class Pulled:
     conflicts: list[Path] = field(default_factory=list)
     """Folders of the other results of runs that are finished here."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Names of the runs that failed a check, with the reason."""
+    """Names of the runs and forecasts that failed a check, with the reason."""
+    forecasts: int = 0
+    """Number of sealed forecasts that are new here."""
     n_bytes: int = 0
 
 
@@ -151,6 +155,12 @@ def push(folder: Path, address: str, weights: bool = False, say: Say = silent) -
         name = f"{sweep}/sweep/{hash_text(text)}.json"
         if known.get(name) != len(text.encode()):
             store.write(name, text.encode())
+    for file in read_forecasts(folder):
+        content = b"" if file.problem else read_bytes(file.path)
+        name = f"{sweep}/{FOLDER}/{_sha256(content)}.json"
+        if content and known.get(name) != len(content):
+            store.write(name, content)
+            result.forecasts += 1
     with ThreadPoolExecutor(store.threads) as pool:
         sent = list(pool.map(one, runs))
     result.unfinished = sum(each is None for each in sent)
@@ -247,6 +257,7 @@ def pull(folder: Path, address: str, weights: bool = False, say: Say = silent) -
         for left in folder.glob(".pull-*"):
             shutil.rmtree(left)  # of a pull that was killed
         _merge_sweeps(store, sweep, sizes, folder)
+        _add_forecasts(store, sweep, sizes, result)
         manifest = read_manifest(folder)
         paths = {cell.run_id: folder / cell.path for cell in manifest.cells} if manifest else {}
         for shared in sorted(there, key=lambda each: (each.finished or "~", each.result, each.text())):
@@ -376,9 +387,10 @@ def _fetched(
             limit = MAX_TEXT_BYTES if name == CONFIG else MAX_BYTES
             if sizes.get(f"{place}/{about.sha256}") != about.size or (about.size > limit and not is_weights):
                 raise _Refused(f"{name} is missing there, or has another size than it should")
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+        store.fetch({draft.path / name: f"{place}/{about.sha256}" for name, about in files.items()})
+        for name, about in files.items():
             file = draft.path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            store.fetch(f"{place}/{about.sha256}", file)
             if digest_of(file).hex() != about.sha256:
                 raise _Refused(f"{name} is damaged: its content has another hash than its name")
             flush_to_disk(file)
@@ -436,6 +448,19 @@ def _merge_sweeps(store: Store, sweep: str, sizes: dict[str, int], folder: Path)
         merged = _merged(merged, other) if merged else other
     if merged is not None and merged != here:
         write_manifest(folder, merged)
+
+
+def _add_forecasts(store: Store, sweep: str, sizes: dict[str, int], result: Pulled) -> None:
+    """Put the sealed forecasts of an address beside the sweep here; those that fail a check are refused."""
+    names = [name for name in sizes if re.fullmatch(rf"{re.escape(sweep)}/{FOLDER}/[0-9a-f]{{64}}\.json", name)]
+    for name in sorted(names)[:MAX_FILES]:
+        content = store.read(name) if sizes[name] <= MAX_TEXT_BYTES else b""
+        try:
+            if _sha256(content) != Path(name).stem:
+                raise ValueError("its content has another hash than its name, or is too large")
+            result.forecasts += add_forecast(result.folder, content)
+        except ValueError as error:
+            result.refused[f"{FOLDER}/{Path(name).stem[:12]}"] = str(error)
 
 
 def _merged(mine: Manifest, other: Manifest) -> Manifest:

@@ -5,7 +5,7 @@ either complete or missing: object stores guarantee this, and in a folder a hidd
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -98,10 +98,11 @@ class Store:
             else:
                 self._files.put_file(str(content), f"{self._root}/{name}")
 
-    def fetch(self, name: str, file: Path) -> None:
-        """Copy a file to a local one. Raises UserError."""
-        with self._as_user_error():
-            self._files.get_file(f"{self._root}/{name}", str(file))
+    def fetch(self, names: Mapping[Path, str]) -> None:
+        """Copy files to local ones, many at a time if the service can do it. Raises UserError."""
+        if names:
+            with self._as_user_error():
+                self._files.get([f"{self._root}/{name}" for name in names.values()], [str(file) for file in names])
 
     @contextmanager
     def _as_user_error(self) -> Iterator[None]:

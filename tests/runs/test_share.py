@@ -15,11 +15,16 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from lmexp.analysis.table import load_study
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunInfo
 from lmexp.errors import UserError
 from lmexp.files import hash_text, read_json
+from lmexp.report.options import ViewOptions
+from lmexp.report.page.html import report_page
+from lmexp.report.view import StudyView
 from lmexp.runs.directory import RunDir
+from lmexp.runs.forecasts import Forecast, Interval, SealedLaw, write_forecast
 from lmexp.runs.manifest import Cell, Manifest, read_manifest, write_manifest
 from lmexp.runs.scores import add_scores
 from lmexp.runs.share import CONFLICTS, pull, push
@@ -84,6 +89,53 @@ def test_two_results_of_one_run_are_both_kept_and_the_one_here_stays_the_row(tmp
     assert losses(ben) == {0: 2.0} and len(pull(ben, address).conflicts) == 1
     both = pull(tmp_path / "carl" / "demo", address)  # a third person has both as well
     assert len(both.pulled) == len(both.conflicts) == 1
+
+
+def test_the_report_says_where_other_results_are(tmp_path: Path):
+    anna, ben = write_sweep(tmp_path / "anna", [0], loss=3.0), write_sweep(tmp_path / "ben", [0], loss=2.0)
+    push(ben, str(tmp_path / "shared"))
+    assert load_study([anna]).about_conflicts == []
+    pull(anna, str(tmp_path / "shared"))
+    study = load_study([anna])
+    said = "Left out: 1 other result of runs of demo, which a pull brought; `lmexp report demo/conflicts` shows it."
+    assert study.about_conflicts == [said]
+    assert said in StudyView.of(study, ViewOptions()).notes
+    assert "<code>lmexp report demo/conflicts</code> shows it" in report_page(study)
+    assert len(load_study([anna / CONFLICTS]).table) == 1
+
+
+def a_forecast(loss: float) -> Forecast:
+    sizes = {"params": 1e6, "tokens": 2e7, "flops": 1.2e14}
+    return Forecast(
+        sweep="demo", date=1.8e9, date_utc="2027-01-15", run=sizes, at="run", same_size={"params": 1.1},
+        conditions={}, columns=dict.fromkeys(("params", "tokens", "flops", "loss"), "loss"),
+        loss=Interval(value=loss, low=2, high=4), beyond=2, laws=("kaplan",), fit={}, n_units=5, points=(),
+        law=SealedLaw(name="kaplan", formula="", theta={}, effective=(1,), residual=0.1, delta=None),
+        points_sha256="0", code="test",
+    )  # fmt: skip
+
+
+def test_sealed_forecasts_are_shared_byte_by_byte_and_changed_ones_are_not(tmp_path: Path):
+    anna, address = write_sweep(tmp_path / "anna", [0]), tmp_path / "shared"
+    sealed, changed = (write_forecast(anna, a_forecast(loss)).path for loss in (3.0, 3.5))
+    changed.write_text(changed.read_text().replace("3.5", "3.1"))
+    assert push(anna, str(address)).forecasts == 1 and push(anna, str(address)).forecasts == 0
+    ben = tmp_path / "ben" / "demo"
+    assert pull(ben, str(address)).forecasts == 1 and pull(ben, str(address)).forecasts == 0
+    (copy,) = (ben / "forecasts").iterdir()
+    assert (copy.name, copy.read_bytes()) == (sealed.name, sealed.read_bytes())
+    forged = changed.read_bytes()
+    (address / "demo" / "forecasts" / f"{hashlib.sha256(forged).hexdigest()}.json").write_bytes(forged)
+    (reason,) = pull(ben, str(address)).refused.values()
+    assert reason == "it was changed after it was sealed" and len(list((ben / "forecasts").iterdir())) == 1
+
+
+def test_the_files_of_a_run_are_fetched_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    address, get, fetched = "memory://at-once", MemoryFileSystem.get, []
+    push(write_sweep(tmp_path / "anna", [0, 1]), address)
+    monkeypatch.setattr(MemoryFileSystem, "get", lambda *args: (fetched.append(len(args[1])), get(*args)))
+    assert len(pull(tmp_path / "ben" / "demo", address).pulled) == 2
+    assert len(fetched) == 2 and min(fetched) >= 3
 
 
 def test_scores_and_weights_that_came_later_join_the_run(tmp_path: Path):

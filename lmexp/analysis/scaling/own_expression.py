@@ -343,7 +343,7 @@ class _LawReader:
 
     def add(self, node: Node) -> int:
         """Add the steps of a node, and return the number of the last of them."""
-        words = self.text[node.start : node.end].strip("`")
+        words = node.name if isinstance(node, Name) else self.text[node.start : node.end]
         match node:
             case Constant(value=float() as value):
                 return self._step(Step("number", value=value, words=words))

@@ -188,6 +188,7 @@ def _rest(study: Study) -> str:
             f'<p class="note">{runs} in the folder but not in the last sweep command, and left out here; '
             "<code>lmexp report --all</code> includes them.</p>"
         )
+    sections += [f'<p class="note">{_marked_up(sentence)}</p>' for sentence in study.about_conflicts]
     return "\n".join(sections)
 
 

@@ -257,7 +257,7 @@ function conjoined(a, b, isAnd) {
 
 function testOf(text) {
   const failure = (node, what) => wrong(text, node.start, what);
-  const wordsOfNode = (node) => text.slice(node.start, node.end).replace(/^`+|`+$/g, "");
+  const wordsOfNode = (node) => (node.rule === "name" ? node.name : text.slice(node.start, node.end));
 
   function read(node) {
     const { rule, parts, part, first, steps, operator, value } = node;
