@@ -11,9 +11,19 @@ function narrowed(name, spec, width) {
   if (!NARROW.matches) return spec;
   spec.config.legend = { ...spec.config.legend, columnPadding: 12 };
   spec.config.padding = { ...spec.config.padding, right: 8 };
+  for (const { encoding } of spec.layer ?? []) fixColumns(encoding ?? {}, width);
   if (name === "effects") labelsAbove(spec, width);
   if (name === "parallel") turn(spec, width);
   return spec;
+}
+
+// A legend whose columns follow the width grows after its room is measured, and would be cut off at the top.
+function fixColumns({ color, shape, fill }, width) {
+  const longest = Math.max(...rows.map((row) => String(row[chosen.colour] ?? "").length));
+  const fitting = Math.max(1, Math.floor((width - 60) / (34 + 7 * longest)));
+  for (const legend of [color, shape, fill, fill?.condition].map((channel) => channel?.legend)) {
+    if (legend?.columns) legend.columns = legend.type === "symbol" ? 2 : fitting; // shades have short names
+  }
 }
 
 function labelsAbove(spec, width) {
