@@ -1,11 +1,15 @@
-"""What lmexp adds to an optimizer step: the run's own path against bare Lightning and a bare loop in torch.
+"""What lmexp, and W&B's copy of a run, add to an optimizer step, against bare Lightning and a bare loop in torch.
 
 All train the same weights on the same batches with the same optimizer, in turn, in one process on one thread: a
 model whose step is next to nothing, and one whose step takes about 50 ms. The time of a step is that from one
 request for a batch to the next, so it holds everything that comes between, heartbeat and points of the curve
-included; the first steps, evaluation, checkpoints and start are left out: python benchmarks/overhead.py [rounds]
+included; the first steps, evaluation, checkpoints and start are left out. The last column is the processor time of a
+whole run in other processes, such as that in which W&B writes its files and samples the machine every 15 s:
+
+    python benchmarks/overhead.py [rounds]
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -25,9 +29,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lmexp.config.schema import RunConfig
+from lmexp.data.feeds import open_feed
 from lmexp.data.loading import Batch, TrainBatches
-from lmexp.data.order import Order
-from lmexp.data.store import Store, prepare
+from lmexp.data.prepare import AnyStore, prepare
 from lmexp.models.build import build_model
 from lmexp.resolve.sweep import resolve_sweep
 from lmexp.runs.directory import STORES, RunDir
@@ -41,7 +45,7 @@ WINDOW = 10
 """Steps of a window: as many as lie between two points of the curve, so that each window has one."""
 MODELS = {
     "tiny": (["model=gpt_nano", "model.context=32", "model.d_model=32", "batch.tokens=256"], 420),
-    "50 ms": (["model=gpt_tiny", "batch.tokens=768"], 120),
+    "50 ms": (["model=gpt_tiny", "batch.tokens=768"], 420),  # longer than W&B waits between two samples
 }
 """Overrides, and steps of a run."""
 
@@ -64,15 +68,14 @@ class TrainingSetup:
     """The config, data and length that all arms train with."""
 
     config: RunConfig
-    store: Store
+    store: AnyStore
     steps: int
     made: int = 0
 
     def loader(self) -> DataLoader[Batch]:
         """Return the batches, from the first."""
         sequences = self.config.batch.tokens // self.config.model.context
-        order = Order(self.store.tokens("train"), self.config.model.context, self.config.seed)
-        return DataLoader(Stamped(self.store, order, sequences, sequences), batch_size=None)
+        return DataLoader(Stamped(open_feed(self.config, self.store), sequences, sequences), batch_size=None)
 
     def model(self) -> tuple[nn.Module, torch.optim.Optimizer]:
         """Return fresh weights and their optimizer."""
@@ -121,11 +124,11 @@ def bare_lightning(setup: TrainingSetup) -> None:
     trainer.fit(Bare(setup), setup.loader())
 
 
-def lmexp(setup: TrainingSetup, logger: str = "none") -> None:
+def lmexp(setup: TrainingSetup, logger: str = "none", **options: bool) -> None:
     """Train as a run does."""
     setup.made += 1
     config = setup.config
-    config = config.model_copy(update={"logger": config.logger.model_copy(update={"name": logger})})
+    config = config.model_copy(update={"logger": config.logger.model_copy(update={"name": logger, **options})})
     assert config.run is not None, "it was resolved"
     sweep = setup.store.path.parents[1] / "overhead"
     run = RunDir.create(sweep / f"{logger}{setup.made}-{config.run.id}", config)
@@ -138,20 +141,25 @@ ARMS: dict[str, Callable[[TrainingSetup], None]] = {
     "torch": bare_torch,
     "Lightning": bare_lightning,
     "lmexp": lmexp,
-    "lmexp, W&B offline": lambda setup: lmexp(setup, "wandb"),
+    "lmexp, W&B's curve": lambda setup: lmexp(setup, "wandb", system_metrics=False, console=False),
+    "lmexp, W&B": lambda setup: lmexp(setup, "wandb"),
 }
+"""W&B is offline. By default it also samples the machine and collects what is printed."""
 
 
-def step_ms(arm: Callable[[TrainingSetup], None], setup: TrainingSetup) -> float:
-    """Train, and return the median over windows of a step's milliseconds."""
+def measure(arm: Callable[[TrainingSetup], None], setup: TrainingSetup) -> tuple[float, float]:
+    """Train, and return the median over windows of a step's milliseconds, and the seconds of other processes."""
+    before = os.times()
     arm(setup)
+    after = os.times()
+    others = after.children_user + after.children_system - before.children_user - before.children_system
     stamps = Stamped.stamps[LEFT_OUT:]
     windows = zip(stamps[::WINDOW], stamps[WINDOW::WINDOW], strict=False)
-    return median((end - begin) / WINDOW * 1e3 for begin, end in windows)
+    return median((end - begin) / WINDOW * 1e3 for begin, end in windows), others
 
 
 def main() -> None:
-    """Print, for each model and arm, the median over rounds, and of the ratio to torch in the same round."""
+    """Print, for each model and arm, the median over rounds, and of the ratios in the same round."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     worker.quieten()
     torch.set_num_threads(1)
@@ -168,21 +176,19 @@ def main() -> None:
             tokens = int(words[-1].partition("=")[2])
             [planned] = resolve_sweep(None, [*common, *words, f"budget.tokens={steps * tokens}"], outputs).runs
             config = planned.config
-            setup = TrainingSetup(config, prepare(config.data, config.tokenizer, outputs / STORES), steps)
+            setup = TrainingSetup(config, prepare(config, outputs / STORES), steps)
             lmexp(setup)  # does not count: a run tells malloc to keep memory, and all are to have that
-            seen: dict[str, list[float]] = {arm: [] for arm in ARMS}
+            seen: dict[str, list[tuple[float, float]]] = {arm: [] for arm in ARMS}
             for _ in range(rounds):
                 for arm, train in ARMS.items():
-                    seen[arm].append(step_ms(train, setup))
-            for arm, ms in seen.items():
-                pairs = list(zip(ms, seen["torch"], strict=True))
-                added, ratio = median(a - b for a, b in pairs), median(a / b for a, b in pairs)
-                low, high = min(a / b for a, b in pairs), max(a / b for a, b in pairs)
-                print(
-                    f"{name:6} {arm:20} {median(ms):7.2f} ms a step   {added:+.2f} ms   "
-                    f"{ratio:.3f} of torch's ({low:.3f} to {high:.3f})",
-                    flush=True,
-                )
+                    seen[arm].append(measure(train, setup))
+            for arm, results in seen.items():
+                ms, others = zip(*results, strict=True)
+                shown = f"{name:6} {arm:19} {median(ms):7.2f} ms a step"
+                for base in ("torch", "lmexp"):
+                    ratios = [a / b for a, (b, _) in zip(ms, seen[base], strict=True)]
+                    shown += f"   {median(ratios):.3f} of {base}'s ({min(ratios):.3f} to {max(ratios):.3f})"
+                print(f"{shown}   {median(others):.2f} s elsewhere", flush=True)
 
 
 if __name__ == "__main__":
