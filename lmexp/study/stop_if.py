@@ -25,9 +25,9 @@ class StopIf:
         """Raises UserError for an expression that cannot be read, or that uses nothing of the run."""
         self._expression = expression.strip()
         self.name = f"--stop-if {self._expression!r}"
-        empty = pd.DataFrame([dict.fromkeys(NAMES)])
+        of_numbers = pd.DataFrame([dict.fromkeys(NAMES, 1.0)])  # of nulls, nothing would say that `loss` is a number
         try:
-            matching(empty, self._expression)
+            matching(of_numbers, self._expression)
             used = names_in(parse(self._expression, ColumnNames(NAMES)))
         except UserError as problem:
             raise UserError(f"--stop-if: {problem}") from None

@@ -55,10 +55,10 @@ def test_a_run_without_a_curve_is_not_stopped(tmp_path: Path):
     ("expression", "said"),
     [
         ("predictedloss > 4", "there is no column 'predictedloss'. Did you mean 'predicted_loss'"),
-        ("loss >", "this is no expression"),
+        ("loss >", "at its end: something is missing"),
         ("loss", "neither true nor false"),
         ("true", "uses none of predicted_loss"),
-        ("", "not allowed here"),
+        ("", "at its end: something is missing"),
         ("__import__('os')", "not allowed here"),
     ],
 )
