@@ -46,7 +46,7 @@ audit: setup  ## the pins of constraints.txt against known advisories; OPTIONS="
 	$(BIN)/python release/audit.py $(OPTIONS)
 
 bench: setup  ## the measured claims in benchmarks/; those of GPUs: python benchmarks/gpu.py
-	@for script in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(filter-out benchmarks/gpu.py benchmarks/__init__.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 columns: setup  ## docs/columns.md, from lmexp/runs/columns.py
 	$(BIN)/python -m lmexp.runs.columns_text > docs/columns.md
