@@ -240,8 +240,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "canary_tokens",
-            "tokens of the planted canaries (data.canaries) in the training split, document tokens included; null "
-            "without canaries",
+            "tokens of the training split that belong to planted canaries (data.canaries), document tokens included; "
+            "null without canaries",
             "tokens of canaries",
             "tokens",
             "canary tokens",
@@ -387,8 +387,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
     "privacy": (
         Column(
             "epsilon",
-            "privacy that the run has spent: the epsilon of its steps by the accountant, an upper bound, for adding or "
-            "removing one training sequence; null without differential privacy",
+            "epsilon that the steps of the run have spent, for adding or removing one training sequence, an upper "
+            "bound; null without differential privacy",
             "epsilon",
             format=".3g",
             better="lower",
@@ -413,7 +413,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("privacy_accountant", "name of Opacus's accountant that computed epsilon", is_text=True),
         Column(
             "privacy_samples",
-            "training sequences that the guarantee is about; a step draws each with the probability batch_tokens / "
+            "number of training sequences; a private step draws each of them with the probability batch_tokens / "
             "(context x privacy_samples)",
             "private sequences",
             "sequences",
@@ -422,8 +422,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         ),
         Column(
             "sampled_tokens",
-            "tokens of the sequences that the steps of a private run drew; `tokens`, budgets and FLOPs count the "
-            "expected number",
+            "tokens of the sequences that the steps of a private run have drawn; `tokens`, budgets and FLOPs count the "
+            "expected number instead",
             "tokens drawn",
             "tokens",
             "drawn",
@@ -673,8 +673,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column("tokenizer_fingerprint", "hash of the tokenizer", is_text=True),
         Column(
             "weights_sha256",
-            "SHA-256 of the final weights, checkpoints/final/model.safetensors; null in rows of milestones before the "
-            "last one",
+            "SHA-256 of the final weights, checkpoints/final/model.safetensors; null in the rows of earlier milestones",
             is_text=True,
         ),
         Column("host", "name of the machine", is_text=True),
@@ -686,15 +685,15 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
 """Every column of a record, in its order, by subject."""
 
 PRIVACY = "privacy"
-"""The name of the scores that say what a model memorises of its canaries."""
+"""The name of the scores of canaries: what a model has memorised of them."""
 MEMBERSHIP = "membership"
-"""The name of the scores that say whether a model tells what it was trained on."""
+"""The name of the scores of membership attacks."""
 FAMILIES = {
     "score/privacy/exposure_": Column(
         "score/privacy/exposure_<...>",
-        "exposure of the canaries that were planted so many times (data.canaries): log2 of the number of candidates, "
-        "1,024, minus log2 of the canary's rank among them by its probability, mean over canaries; 10 at most, and "
-        "1.44 on average for a text that was never seen",
+        "mean exposure of the canaries that were planted this many times (data.canaries): log2(1,024) minus log2 of a "
+        "canary's rank by probability, among itself and 1,023 random texts; at most 10, and 1.44 on average for a text "
+        "that the model has never seen",
         "exposure of canaries planted <...> times",
         "bits",
         "exposure <...>",
@@ -703,7 +702,7 @@ FAMILIES = {
     ),
     "score/privacy/extracted_": Column(
         "score/privacy/extracted_<...>",
-        "share of the canaries planted so many times that greedy decoding completes from the first half of their "
+        "share of the canaries planted this many times that greedy decoding completes, given the first half of their "
         "tokens, 0 to 1",
         "canaries planted <...> times that were extracted",
         "share of canaries",
@@ -713,9 +712,9 @@ FAMILIES = {
     ),
     "score/membership/auc_": Column(
         "score/membership/auc_<...>",
-        "probability that an attack (loss, min_k, zlib or reference) gives a random training document a larger number "
-        "than a random validation document of the same length (evaluation.membership, `lmexp eval --membership`): the "
-        "area under its ROC curve; 0.5 is a guess, and is expected after about one epoch",
+        "area under the ROC curve of a membership attack (loss, min_k, zlib or reference; evaluation.membership, "
+        "`lmexp eval --membership`): the probability that it ranks a random training document above a random "
+        "validation document of the same length; random guesses give 0.5, which is expected after about one epoch",
         "AUC of the membership attack <...>",
         "area",
         "AUC <...>",
@@ -724,8 +723,8 @@ FAMILIES = {
     ),
     "score/membership/tpr_": Column(
         "score/membership/tpr_<...>",
-        "largest share of the training documents that such an attack finds while it takes at most 1 % of the "
-        "validation documents for members; 0.01 is a guess",
+        "share of the training documents that a membership attack finds, with the threshold at which it is wrong about "
+        "at most 1 % of the validation documents; random guesses give 0.01",
         "true positives at 1 % false ones of the membership attack <...>",
         "share of members",
         "TPR <...>",
@@ -739,7 +738,7 @@ FAMILIES = {
     ),
 }
 """Columns that tasks, models and measurements of privacy add, by the prefix of their names; they come last in a record.
-What a prefix of another one says goes first."""
+A longer prefix stands before a shorter one that it begins with, because the first match counts."""
 
 COLUMNS = {column.name: column for columns in SECTIONS.values() for column in columns}
 QUALITIES = tuple(column.name for column in COLUMNS.values() if column.role == "quality")

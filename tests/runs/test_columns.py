@@ -83,7 +83,7 @@ def test_scores_and_parts_of_the_flops_are_described_by_their_family():
 def test_scores_of_privacy_are_described_by_what_they_say_and_less_is_better():
     exposure = column("score/privacy/exposure_16")
     assert exposure.heading == "exposure of canaries planted 16 times (bits)" and exposure.short == "exposure 16"
-    assert "log2 of the number of candidates" in exposure.meaning
+    assert "mean exposure of the canaries" in exposure.meaning
     assert column("score/privacy/extracted_4").title == "canaries planted 4 times that were extracted"
     assert not any(higher_is_better(f"score/privacy/{name}_1") for name in ("exposure", "extracted"))
 
