@@ -2,11 +2,10 @@
 
 It is written from pyproject.toml and constraints.txt alone, so the same two files give the same bytes. It says with
 which versions lmexp is developed and tested; an installation without `--constraint` may have others. The build
-environment has only hatchling, so this file imports nothing else.
+environment has only hatchling and what it requires, packaging among them, so this file imports nothing else.
 """
 
 import json
-import re
 import shutil
 import tempfile
 import tomllib
@@ -14,20 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 SBOM = "lmexp.cdx.json"
 SPEC_VERSION = "1.6"
 
 
-def canonical(name: str) -> str:
-    """Return the name of a package as PyPI knows it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def named(requirements: list[str]) -> set[str]:
     """Return the packages that requirements such as `torch>=2.8` or `moto[s3]>=5` name, without lmexp itself."""
-    names = {canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]) for requirement in requirements}
-    return names - {"lmexp"}
+    return {canonicalize_name(Requirement(each).name) for each in requirements} - {"lmexp"}
 
 
 def sbom(root: Path, version: str) -> dict[str, Any]:
@@ -41,7 +36,7 @@ def sbom(root: Path, version: str) -> dict[str, Any]:
     optional = named([each for extra in project["optional-dependencies"].values() for each in extra]) - required
     pins = [line.split("==") for line in (root / "constraints.txt").read_text(encoding="utf-8").split()]
     components = []
-    for name, pinned in sorted((canonical(name), pinned) for name, pinned in pins):
+    for name, pinned in sorted((canonicalize_name(name), pinned) for name, pinned in pins):
         component = {"type": "library", "name": name, "version": pinned, "purl": f"pkg:pypi/{name}@{pinned}"}
         component["bom-ref"] = component["purl"]
         if name in required | optional:

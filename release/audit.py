@@ -3,7 +3,7 @@
     python release/audit.py [OPTIONS of pip-audit] [--pins FILE]
 
 pip-audit asks PyPI for the advisories of each pin, or another service: `--vulnerability-service osv`. A service that
-cannot be reached, or that knows none of the packages, is said in one line and is no failure: nothing was found out.
+cannot be reached, or that knows none of the packages, is named in one line. That is not counted as a failure.
 
 The exit code is 0 if no pin has an advisory or nothing could be checked, 1 if one has, 2 if the pins cannot be read.
 """

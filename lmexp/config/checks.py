@@ -57,8 +57,8 @@ def check_config(config: RunConfig) -> None:
     check_privacy(config)
     if config.evaluation.membership and not config.task.predicts_next:
         raise UserError(
-            f"evaluation.membership={config.evaluation.membership}: it needs the probability of a text, token after "
-            f"token, and task={config.task.name} gives none: set evaluation.membership=null, or task=causal_lm"
+            f"evaluation.membership={config.evaluation.membership} needs a model that predicts the next token, and "
+            f"that of task={config.task.name} does not: set evaluation.membership=null, or task=causal_lm"
         )
     _check_optim(config)
     _check_recomputation(config)
@@ -103,12 +103,12 @@ def check_task(config: RunConfig) -> None:
 
 
 def _check_canaries(config: RunConfig) -> None:
-    """Raise UserError if no probability of a canary can be read off the model."""
+    """Raise UserError if the model cannot give the probability of a canary."""
     model, task = config.model, config.task
     if not task.predicts_next:
         raise UserError(
-            f"data.canaries.count={config.data.canaries.count}: exposure needs the probability of a text, token after "
-            f"token, and task={task.name} gives none: set data.canaries.count=0, or task=causal_lm"
+            f"data.canaries.count={config.data.canaries.count} needs a model that predicts the next token, and that of "
+            f"task={task.name} does not: set data.canaries.count=0, or task=causal_lm"
         )
     if model.context < MAX_CANARY_TOKENS:
         raise UserError(

@@ -51,9 +51,9 @@ class CleanConfig(Section):
     """Personal data and secrets to find: `email`, `ip`, `phone`, `key`, or entities of presidio such as
     `CREDIT_CARD`."""
     pii_mode: Literal["mask", "remove", "drop"] = "mask"
-    """mask: `[EMAIL]` takes the place of an address; remove: nothing does; drop: the whole text is left out."""
+    """mask: `[EMAIL]` replaces an address; remove: the address is deleted; drop: the whole text is left out."""
     pii_region: str | None = None
-    """A country by its two letters, such as `US`, of which phone numbers without a country code are found too."""
+    """A country by its two letters, such as `US`: its phone numbers are found without the country code too."""
     pii_model: str | None = None
     """An installed spaCy pipeline, such as `en_core_web_sm`, with which presidio finds names (`PERSON`)."""
     lowercase: bool = False
@@ -87,7 +87,7 @@ class CleanConfig(Section):
                     f"pii={kind}: expected {', '.join(PII_KINDS)}, or an entity of presidio such as CREDIT_CARD.{known}"
                 )
         if len(set(kinds)) < len(kinds):
-            raise ValueError(f"pii={','.join(kinds)}: a kind stands there twice")
+            raise ValueError(f"pii={','.join(kinds)}: a kind is named twice")
         if not kinds and self.pii_mode != "mask":
             raise ValueError(f"pii_mode={self.pii_mode} has no effect: set pii too, as in pii=[email,ip,phone,key]")
         if self.pii_region is not None and "phone" not in kinds:
@@ -102,7 +102,7 @@ CANARY_LETTERS = 24
 MAX_CANARY_TOKENS = CANARY_LETTERS + 1
 """The most tokens that a tokenizer may make of one: one for each letter, and one for a space that it puts in front."""
 MAX_COPIES = 1_000_000
-"""Limit for the canaries of a text, repeats counted."""
+"""The most copies of canaries in a text."""
 
 
 class CanariesConfig(Section):
@@ -117,7 +117,7 @@ class CanariesConfig(Section):
     @field_validator("repeats")
     @classmethod
     def _in_order(cls, repeats: list[int]) -> list[int]:
-        """Sort, and leave out what stands there twice, so that equal runs have equal identities."""
+        """Sort, and drop duplicates, so that equal runs have equal identities."""
         if not repeats:
             raise ValueError("name at least one number of repeats, as in [1, 4, 16, 64]")
         return sorted(set(repeats))
@@ -152,7 +152,7 @@ class DataSection(Section):
     @field_validator("canaries")
     @classmethod
     def _none_is_one(cls, canaries: CanariesConfig) -> CanariesConfig:
-        """Let all ways to plant none be equal, so that equal runs have equal identities."""
+        """Ignore the other keys if the count is 0, so that equal runs have equal identities."""
         return canaries if canaries.count else CanariesConfig()
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Overrides that make the lengths of a config fit its data, for messages: all that have to change together."""
+"""Overrides that make contexts fit the data, for error messages, with all keys that have to change together."""
 
 from lmexp.config.checks import check_config, whole_batch
 from lmexp.config.hf import library_config

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from lmexp.config.schema import RunConfig
 
 DELTA_EXPONENT = 1.1
-"""delta is 1 / sequences ** this unless it is set: less than the chance of picking one sequence at random."""
+"""Unless delta is set, it is 1 / (training sequences) ** 1.1, which is less than 1 / (training sequences)."""
 PRECISIONS = ("fp32", "tf32", "bf16")
-"""What matrices may be multiplied in: loss scaling (fp16) and scaled products (fp8) change what is clipped."""
+"""Types in which matrices may be multiplied. Loss scaling (fp16) and scaled products (fp8) change what is clipped."""
 
 
 class PrivacyConfig(Section):

@@ -114,8 +114,8 @@ class EvaluationConfig(Section):
     then those of the lowest loss, also of a run that spends its whole budget. null: every run spends it, and its last
     weights are final."""
     membership: Annotated[int, Field(ge=MIN_DOCUMENTS)] | None = None
-    """How many training and how many validation documents are compared at the end, at most, to measure whether one can
-    tell by the model's probabilities what it was trained on; null: this is not measured."""
+    """At the end of a run, membership attacks compare up to this many training documents with as many validation
+    documents (tasks/membership.py); null: no attacks."""
 
 
 class CheckpointConfig(Section):

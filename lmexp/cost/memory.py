@@ -20,8 +20,8 @@ saved is what the family's section says in `saved_bytes`: only what is large, he
 autograd saves, in float32 a tenth. A family that says nothing has the general rule of ModelSection, which is rough.
 Activation checkpointing keeps the layers' inputs, and with `selective` what their matmuls and attention give out; the
 layer that goes backward needs the rest anew.
-A private step keeps the gradients of what layers give out until it knows the norms of all sequences; that is added to
-every phase, and is rough.
+A private step keeps the gradients of the layers' outputs until it knows the norms of all sequences. They are added to
+every phase, which is a rough estimate.
 Evaluation takes less than training: it saves nothing. Checkpoints are written by way of a copy in memory on the host,
 which is left out, here as by the meter (see cost/memory_meter.py).
 """

@@ -155,7 +155,7 @@ class Step:
 
     @property
     def kept_to_clip(self) -> int:
-        """What a private step keeps until the norms of all sequences are known: the gradients of what layers give out.
+        """What a private step keeps until the norms of all sequences are known: the gradients of the layers' outputs.
 
         Inputs and gradients are kept in float32; autocast's own copies of inputs are among the activations.
         """

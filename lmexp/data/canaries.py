@@ -1,14 +1,13 @@
-"""Canaries: random texts that are planted into the training split, so that what a model memorises can be measured.
+"""Canaries: random texts that are added to the training split, to measure what a model memorises.
 
-A canary is a document of 24 random lower-case letters. Of the 2^113 texts of this form, it is as likely as any other,
-and no text of a size that can be stored holds it by chance. So only memorisation makes a model prefer it to other
-texts of the form (Carlini et al. 2019, "The Secret Sharer"). Letters, because nearly every tokenizer can spell them.
+A canary is a document of 24 random lower-case letters, because nearly every tokenizer can spell letters. There are
+2^113 such texts, all equally likely, so no stored text contains a canary by chance. Only memorisation can make a model
+prefer a canary to other texts of this form (Carlini et al. 2019, "The Secret Sharer").
 
-The copies of a canary lie between the documents of the training split, at places that are uniform over its characters,
-so that no document is cut and no sequence has more copies than chance gives it. Validation and test splits, and a
-tokenizer that is trained, are the same with canaries and without. Which letters a canary has, and where its copies lie,
-depends only on the seed, its repeats and its number: another count or other repeats leave the other canaries as they
-are.
+Copies of a canary are put between the documents of the training split, at places that are uniform over its characters.
+No document is cut. Validation and test splits do not change, nor does a tokenizer that is trained on the text. The
+letters of a canary and the places of its copies depend only on the seed, its repeats and its number. So canaries stay
+the same if a config asks for more of them, or for other repeats as well.
 
 Random bits come from numpy's PCG64, whose stream never changes between versions (NEP 19).
 """
@@ -37,7 +36,7 @@ class Canary:
     repeats: int
     """How many times it is planted."""
     places: tuple[int, ...]
-    """For each copy, a random number, which gives its place; see `planted`."""
+    """A random number for each copy, from which `planted` computes its place."""
 
 
 def canaries_of(config: CanariesConfig) -> list[Canary]:
@@ -46,7 +45,7 @@ def canaries_of(config: CanariesConfig) -> list[Canary]:
 
 
 def references_of(config: CanariesConfig) -> list[str]:
-    """Return texts that are drawn as canaries are, and planted nowhere."""
+    """Return random texts of the same form, which are not planted."""
     bits = np.random.PCG64(np.random.SeedSequence(config.seed, spawn_key=(_REFERENCES,)))
     return [_letters(bits) for _ in range(N_REFERENCES)]
 
@@ -83,9 +82,9 @@ def planted(
 
 
 def planted_tokens(config: CanariesConfig, tokenizer: Tokenizer) -> int:
-    """Return how many tokens all copies have, with the one that begins each document.
+    """Return how many tokens all copies have, the token that begins each document included.
 
-    Raises UserError if the tokenizer cannot spell canaries, so that they could not be told from other texts.
+    Raises UserError if the tokenizer cannot spell canaries: the model could not distinguish them from other texts.
     """
     canaries = canaries_of(config)
     encoded = tokenizer.encode_batch([canary.text for canary in canaries] + references_of(config))

@@ -1,8 +1,7 @@
-"""Texts of which an attack is to say whether the model was trained on them: equally long ones, from two splits.
+"""Texts for membership attacks: beginnings of training documents (members) and of validation documents (others).
 
-A text is the beginning of a document, cut to the same number of tokens for all, because most attacks depend on the
-length. So the documents of the training split, which are members, and those of the validation split, which are not,
-differ in nothing else, if the split was made by hash: then they are two random samples of one source.
+All are cut to the same number of tokens, because most attacks depend on the length. If the split was made by hash,
+members and others are two random samples of one source. They then differ only in whether the model was trained on them.
 """
 
 from dataclasses import dataclass
@@ -50,11 +49,12 @@ def membership_texts(store: AnyStore, context: int, count: int) -> Texts:
         long_enough["train"] = _without_canaries(store, bounds["train"], long_enough["train"])
     drawn = min(count, *(len(each) for each in long_enough.values()))
     if drawn < MIN_DOCUMENTS:
-        found = " and ".join(f"{len(each):,} of {split}" for split, each in long_enough.items())
+        training, validation = (f"{len(long_enough[split]):,}" for split in _SPLITS)
         raise UserError(
-            f"membership compares at least {MIN_DOCUMENTS} training and {MIN_DOCUMENTS} validation documents, and "
-            f"these data have {found} that are long enough ({length} tokens); data.document=paragraph or line gives "
-            "more documents, and a larger data.validation more of validation"
+            f"membership needs at least {MIN_DOCUMENTS} training documents and {MIN_DOCUMENTS} validation documents; "
+            f"these data have {training} training and {validation} validation documents of at least {length} tokens. "
+            "data.document=paragraph or line gives more documents; a larger data.validation gives more validation "
+            "documents"
         )
     return Texts(*(_beginnings(store, split, bounds[split], long_enough[split], length, drawn) for split in _SPLITS))
 
@@ -70,7 +70,7 @@ def _beginnings(
 
 
 def _without_canaries(store: Store, bounds: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Return those of some training documents that are not planted."""
+    """Return the training documents of these that are not canaries."""
     config = CanariesConfig.model_validate(store.source.get("canaries") or {})
     encoded = store.tokenizer().encode_batch([canary.text for canary in canaries_of(config)])
     planted = {ids.tobytes() for ids in encoded}

@@ -23,9 +23,11 @@ Method = Literal["sorted", "keyed"]
 """How windows are put in order: see Shuffled and Keyed."""
 _BUCKET = 1 << 16
 """About how many numbers are sorted together."""
-_SORTED_AT_MOST = 1 << 20
-"""Windows of an epoch up to which random numbers are sorted, which takes less than 0.1 s. Longer epochs are keyed."""
+_MAX_SORTED = 1 << 20
+"""The most windows of an epoch that are put in order by sorting, which takes less than 0.1 s. Longer epochs are keyed.
+"""
 _ROUNDS = 8
+"""Rounds of Keyed."""
 
 
 class Shuffle(Protocol):
@@ -36,13 +38,13 @@ class Shuffle(Protocol):
 
 
 class Keyed:
-    """An order that is computed from keys, place by place, so that it costs nothing to begin with, whatever its length.
+    """An order that is computed place by place from a few keys, so that even a long order needs no preparation.
 
     It is the generalised Feistel cipher of Black and Rogaway (2002, "Ciphers with Arbitrary Finite Domains", section
     5): a place is left + a * right, and each round adds a hash of one half to the other. The few results that are n or
     more go through it again. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood 2014, figure 17).
 
-    It is for long orders: over many keys, those of a dozen places show that they are not quite uniform.
+    It is for long orders. Orders of a dozen places are not quite uniform, which shows over many keys.
     """
 
     def __init__(self, size: int, keys: np.ndarray) -> None:
@@ -215,7 +217,7 @@ class ByLength:
 
 
 class PoissonSamples:
-    """The samples of each private step: each of `size`, with the same probability and apart from all others.
+    """The samples of each private step: each of `size` is drawn with the same probability, independently of the others.
 
     The number of samples of a step varies. The accounting of privacy rests on that ("amplification by sampling",
     Abadi et al. 2016, section 3.1).
@@ -252,7 +254,7 @@ class Order(Endless):
             )
         super().__init__(max(1, (n_tokens - 1) // context - 1))
         self.n_tokens, self.context, self.seed = n_tokens, context, seed
-        self.method = "sorted" if self.size <= _SORTED_AT_MOST else "keyed"
+        self.method = "sorted" if self.size <= _MAX_SORTED else "keyed"
 
     def epoch(self, number: int) -> Epoch:
         """Return the offsets of one epoch's windows: one at s has the inputs s .. s + context - 1, and the targets

@@ -8,8 +8,8 @@ r"""Personal data and secrets in texts: what is found, by which patterns, and wh
     NAME    any entity of Microsoft's presidio, such as CREDIT_CARD (presidio.py)
 
 Each pattern has a limited length, and a match can begin at a limited number of places, so the time is linear in the
-length of the text. A text that merely has the form of an address, such as the version 10.0.1.2, is told apart by what
-stands in front of it; docs/privacy.md lists these rules.
+length of the text. Some texts only look like an address, such as the version 10.0.1.2. What stands in front of them
+decides; docs/privacy.md lists these rules.
 """
 
 import ipaddress

@@ -24,7 +24,7 @@ MIN_LOST = 0.001
 
 
 SIZES_VERSION = 1
-_SIZES = "sizes"  # what the folder of a choice of sizes holds, as its manifest says
+_SIZES = "sizes"  # how the manifest names the content of a folder that keeps found sizes
 
 
 def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
@@ -115,7 +115,7 @@ def warnings(store: AnyStore) -> list[str]:
 
 
 def _of_canaries(store: AnyStore) -> list[str]:
-    """Say that canaries stand close together, if they do."""
+    """Return a warning if copies of canaries stand side by side."""
     if not isinstance(store, Store) or not store.canary_tokens:
         return []
     copies = CanariesConfig.model_validate(store.source["canaries"]).copies
@@ -124,8 +124,8 @@ def _of_canaries(store: AnyStore) -> list[str]:
         return []
     documents = "1 document" if own == 1 else f"{own:,} documents"
     return [
-        f"the training split has {documents} for {copies:,} copies of canaries, so several stand between two of them; "
-        "data.document=paragraph or line gives more documents, a smaller data.canaries.count fewer copies"
+        f"the training split has {documents} for {copies:,} copies of canaries, so several copies stand side by side; "
+        "data.document=paragraph or line gives more documents, and a smaller data.canaries.count gives fewer copies"
     ]
 
 

@@ -19,7 +19,7 @@ from lmexp.data.example_files import Example
 from lmexp.errors import UserError
 
 MAX_TRIED = 10_000_000
-"""Characters of a text that is split in other ways too, to name those that work."""
+"""The most characters of a text for which other ways to split it are tried, to name only those that work."""
 _NAMES: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -95,7 +95,7 @@ class SplitDocuments:
         others: dict[str, dict[str, str]] = {"data.split=tail": {"split": "tail"}}
         if isinstance(data, FileData) and data.format == "txt" and data.document == "file":
             others |= {f"data.document={part}": {"document": part} for part in ("paragraph", "line")}
-        if self.characters > MAX_TRIED:  # long texts have lines and paragraphs enough; to try each would take long
+        if self.characters > MAX_TRIED:  # it has enough lines and paragraphs, and trying takes long
             return list(others)
         working = []
         for override, update in others.items():

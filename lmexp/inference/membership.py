@@ -1,4 +1,4 @@
-"""Whether a finished run tells what it was trained on: its training documents against its validation documents."""
+"""Membership attacks on a finished run: they compare its training documents with its validation documents."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def evaluate_membership(
     Raises UserError.
     """
     if subject.startswith(PREFIX):
-        raise UserError(f"{subject}: membership is measured on a run of lmexp, whose training documents are known")
+        raise UserError(f"{subject}: membership needs a run of lmexp, because only its training documents are known")
     run = find_run(subject, outputs, is_finished=True)
     check_scores(run)
     loaded = load_subject(subject, outputs, config_dir, say=say)
@@ -51,7 +51,7 @@ def evaluate_membership(
     if other is not None and reference is not None:
         context = min(context, other.config.model.context)
         if other.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
-            raise UserError(f"--reference {reference}: its tokenizer is another one than that of {subject}")
+            raise UserError(f"--reference {reference}: it must have the tokenizer of {subject}, and has another one")
         if other.config.data.fingerprint == config.data.fingerprint:
             say(f"warning: {reference} was trained on the same source, so it has seen the training documents too")
     store = InputResolver(outputs / STORES, say).store(config)
@@ -67,7 +67,7 @@ def evaluate_membership(
 
 
 def _causal_task(subject: str, loaded: Loaded) -> Task:
-    """Return the task of a model. Raises UserError if the model gives no probability of a text, token after token."""
+    """Return the task of a model. Raises UserError unless the model predicts the next token."""
     if not loaded.config.task.predicts_next:
         raise UserError(f"{subject} was trained for task={loaded.config.task.name}; membership needs task=causal_lm")
     check_task(loaded.config)

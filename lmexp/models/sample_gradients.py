@@ -10,9 +10,9 @@ with weights, and one backward pass gives the gradients of what comes out of it.
 - the clipped sum, in which each outer product is weighed by its sequence's factor, so that no second backward pass is
   needed ("book-keeping": Bu et al. 2023, arXiv 2210.00038, section 2).
 
-Opacus has hooks for ghost clipping too. They refuse weights that two layers share, as an embedding and a head do, take
-the positions of a learned position embedding for sequences, know no torch.nn.LSTM, and drop the gradients of earlier
-micro-batches. Shapes: B sequences, T positions, a matrix of R rows and C columns.
+Opacus has hooks for ghost clipping too. They are not used, because they refuse an embedding and a head that share
+weights, take the positions of a learned position embedding for sequences, do not support torch.nn.LSTM, and drop the
+gradients of earlier micro-batches. Shapes: B sequences, T positions, a matrix of R rows and C columns.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class Outer:
     """The gradient of a matrix for each sequence: the sum over positions of `rows` times `columns`, transposed."""
 
     rows: Tensor
-    """(B, T, R); or, where all but one element is 0 and that is 1, as in a lookup, its place: (B, T) int64."""
+    """(B, T, R). For a lookup, whose rows are one-hot, only the index of each 1: (B, T) int64."""
     columns: Tensor
     """(B, T, C)."""
 

@@ -1,6 +1,6 @@
-"""Whether a finished run can still be traced: its record and config, held against what lies on this machine now.
+"""Whether a finished run can still be traced: its record and config, compared with what is on this machine now.
 
-Everything in a run directory is text from anywhere. It is compared and shown, and nothing that it names is imported,
+The files of a run directory may come from anybody. They are compared and shown. Nothing that they name is imported,
 except for a source of the user's own, and only if the user trusts it.
 """
 
@@ -35,7 +35,7 @@ Result = Literal["same", "differs", "not checked", "noted"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a run rests on."""
+    """One thing that a run depends on, compared."""
 
     subject: Subject
     what: str
@@ -51,7 +51,7 @@ class Check:
 
 
 def trace(run: RunDir, outputs: Path) -> list[Check]:
-    """Return what became of everything that a finished run rests on. Raises UserError for a run without a record.
+    """Compare everything that a finished run depends on. Raises UserError for a run without a record.
 
     Reads the source of the data, which takes as long as hashing it, and the weights. `outputs` holds the token stores.
     """

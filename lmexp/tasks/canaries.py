@@ -1,15 +1,15 @@
-"""What a trained model shows of its canaries (data/canaries.py): their exposure, and whether they can be extracted.
+"""What a trained model has memorised of its canaries (data/canaries.py): their exposure and extraction.
 
-**Exposure** (Carlini et al. 2019, "The Secret Sharer", definition of exposure): log2 |R| - log2 rank(s), in bits, where
-R are the texts that the canary s could have been, and its rank is how many of them the model finds at least as likely,
-s included. R has 2^113 texts here, so the rank is estimated by sampling, as the paper does: among N_REFERENCES random
-texts of R and s. The exposure is then at most log2(N_REFERENCES + 1) = 10 bits. The paper's other way, which reaches
-further by a skew-normal distribution fitted to the likelihoods, is not used. A canary that the model has never seen has
-a uniform rank, and so an exposure of 1 / ln 2 = 1.44 bits on average.
+**Exposure** (Carlini et al. 2019, "The Secret Sharer", definition of exposure): log2 |R| - log2 rank(s), in bits. R is
+the set of all texts that the canary s could have been. The rank of s is the number of texts in R that are at least as
+likely as s under the model, s included. R has 2^113 texts here. So the rank is estimated by sampling, as the paper
+does: R is replaced by s and N_REFERENCES random texts, and the exposure is at most log2(N_REFERENCES + 1) = 10 bits.
+The paper also fits a skew-normal distribution to the likelihoods, to go beyond that; this is not done here. A canary
+that the model has never seen has a uniform rank, and so an exposure of 1 / ln 2 = 1.44 bits on average.
 
-**Extraction** (Carlini et al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1): whether
-the model, prompted by the first half of a canary's tokens, gives the second half by greedy decoding. That is so if
-each token of the second half is the likeliest after those before it, which one forward pass shows.
+**Extraction** (Carlini et al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1): given
+the first half of a canary's tokens, greedy decoding gives the second half. One forward pass shows it: each token of
+the second half must be the likeliest after the tokens before it.
 """
 
 import math

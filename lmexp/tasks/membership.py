@@ -1,13 +1,13 @@
-"""Membership inference: can an attacker who sees a model's probabilities tell what it was trained on?
+"""Membership attacks: they guess from a model's probabilities whether it was trained on a text.
 
 Each attack gives a text a number that is larger for a member. Numbers of members and of others are compared by
 
     auc   the area under the ROC curve: the probability that a random member has a larger number than a random other
-          text, ties counted half. 0.5 is a guess.
-    tpr   the largest share of members that a threshold finds while it takes at most 1 % of the others for members
-          (Carlini et al. 2022, "Membership Inference Attacks From First Principles"). 0.01 is a guess.
+          text, ties counted half. Random guesses give 0.5.
+    tpr   the share of members above a threshold that at most 1 % of the others exceed (Carlini et al. 2022,
+          "Membership Inference Attacks From First Principles"). Random guesses give 0.01.
 
-Both have a 95 % interval: percentiles of a bootstrap that draws members and others anew, each among themselves.
+Both have a 95 % interval: percentiles of a bootstrap that resamples members and others separately.
 
 The attacks, for a text x of n tokens:
 

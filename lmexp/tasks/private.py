@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmexp.tasks.base import Task
 
 NOISE = 3
-"""Tells the random numbers of the noise from those of dropout, which come from the seed and the step as well."""
+"""Makes the random numbers of the noise differ from those of dropout, which also come from the seed and the step."""
 
 
 @dataclass

@@ -7,7 +7,7 @@
     Saving         (saving.py)      keeps last.ckpt and trunk.ckpt, and stops the run when a signal asked for it
     Spending       (spending.py)    counts wall time and energy, over all attempts
     DtypeReader    (dtypes.py)      reads which types the tensors are stored and multiplied in
-    Privacy        (privacy.py)     keeps what a private run goes on with: its noise and its count of sequences drawn
+    Privacy        (privacy.py)     keeps the noise and the count of drawn sequences of a private run in checkpoints
     NextStepTimer  (clock.py)       starts the timers of the next step and of the wait for the next micro-batch
 
 Callbacks from outside lmexp, which a config lists, follow Clock: a checkpoint holds their state of the same step.

@@ -25,7 +25,7 @@ ACCOUNTANT = "prv"
 ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(12, 64)) + [2**n for n in range(6, 13)]
 """Rényi orders for the first estimate: those of Opacus, and higher ones for small epsilons."""
 HALVINGS = 6
-"""Of the interval in which the noise multiplier is searched, a quarter of its size: leaves half a percent."""
+"""How often the interval of the search is halved: from a quarter of the noise multiplier to less than 0.5 % of it."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Accounting:
     def noise_multiplier(self, steps: int) -> float:
         """Return the least noise multiplier, to half a percent, with which so many steps spend no more than epsilon.
 
-        The search begins at what the Rényi accountant asks for, which is a little more: the accountant used here is
-        slow for multipliers much below the one looked for. Raises UserError if no noise is enough.
+        The search begins at the multiplier of the Rényi accountant, which is a little larger. It does not begin at
+        small multipliers, for which the accountant used here is slow. Raises UserError if no noise is enough.
         """
         from opacus.accountants.utils import get_noise_multiplier
 

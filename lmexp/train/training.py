@@ -72,9 +72,9 @@ class FitResult:
     test: TaskScores
     """All scores on the test split, the loss among them; none without such a split, and on other ranks than 0."""
     privacy: TaskScores
-    """What the model shows of its canaries; none without canaries, and on other ranks than 0."""
+    """The scores of canaries; none without canaries, and on other ranks than 0."""
     membership: TaskScores
-    """Whether the model tells what it was trained on; none if this is not asked for, and on other ranks than 0."""
+    """The scores of membership attacks; none if the config asks for none, and on other ranks than 0."""
     dtypes: dict[str, str | None]
     """The types that tensors were stored and multiplied in, by column of the record."""
     spent: Spent
@@ -214,7 +214,7 @@ class Training:
         return self._whole_task(model).judge(feed, micro_batch(self.config))
 
     def _leaks(self, task: Task) -> tuple[TaskScores, TaskScores]:
-        """Return what a model shows of its canaries, and whether it tells what it was trained on, if asked for."""
+        """Return the scores of canaries and of membership attacks; each is empty if the config does not ask for it."""
         config, store, tokenizer = self.config, self.store, self.store.tokenizer()
         of_canaries = score_canaries(task, config.data.canaries, tokenizer)
         count = config.evaluation.membership

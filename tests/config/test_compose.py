@@ -248,7 +248,7 @@ def test_lightnings_trainer_has_every_option_that_the_config_names():
         ),
         (["budget.tokens=5", "budget.flops=5"], "two budgets: budget.tokens and budget.flops"),
         (["schedule=wsd", "schedule.warmup=0.9"], "are more than the whole budget"),
-        (["task=masked_lm", "model=bert_nano", "data.canaries.count=1"], "task=masked_lm gives none"),
+        (["task=masked_lm", "model=bert_nano", "data.canaries.count=1"], "task=masked_lm does not"),
         (["data.canaries.count=1", "model.context=16"], "has up to 25 tokens, and model.context=16 is less"),
         (["data=reverse", "data.canaries.count=1"], "Only sources of running text have it"),
         (["data=reverse", "+data.canaries.count=1"], "planted into running text, and this source has pairs"),

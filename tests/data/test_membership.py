@@ -48,5 +48,5 @@ def test_canaries_are_no_members(files, tmp_path):
 
 def test_too_few_documents_are_refused(files, tmp_path):
     store = prepare(files("a.txt", "abc" * 100, split="tail"), BYTE, tmp_path / "stores")
-    with pytest.raises(UserError, match="1 of train and 1 of validation"):
+    with pytest.raises(UserError, match="1 training and 1 validation documents of at least"):
         membership_texts(store, 100, 1000)

@@ -295,7 +295,7 @@ def test_a_long_text_of_what_a_pattern_begins_with_ends(unit: str) -> None:
     ("clean", "said"),
     [
         ({"pii": ["emial"]}, r"pii=emial: expected email, ip, phone, key, or an entity .* Did you mean 'email'"),
-        ({"pii": ["email", "email"]}, "a kind stands there twice"),
+        ({"pii": ["email", "email"]}, "a kind is named twice"),
         ({"pii": []}, "at least 1 item"),
         ({"pii_mode": "drop"}, r"pii_mode=drop has no effect: set pii too"),
         ({"pii": ["email"], "pii_region": "US"}, "is for phone numbers: add phone to pii"),

@@ -81,5 +81,5 @@ def test_the_command_prints_intervals_and_what_they_mean(runs, lmexp):
 
 
 def test_what_has_no_training_documents_of_its_own_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="whose training documents are known"):
+    with pytest.raises(UserError, match="only its training documents are known"):
         evaluate_membership("hf:some/model", tmp_path)

@@ -137,10 +137,10 @@ def test_a_run_on_a_long_text_goes_on_in_the_order_in_which_it_was_begun(
 ):
     """With at most 10**9 windows sorted, the run is begun as by an earlier version."""
     run, other = make_run(), make_run(place="undisturbed")
-    monkeypatch.setattr("lmexp.data.order._SORTED_AT_MOST", begun)
+    monkeypatch.setattr("lmexp.data.order._MAX_SORTED", begun)
     stop_after(monkeypatch, run, 7)
     assert main(other.path) == 0
-    monkeypatch.setattr("lmexp.data.order._SORTED_AT_MOST", 0)
+    monkeypatch.setattr("lmexp.data.order._MAX_SORTED", 0)
     assert main(run.path) == 0
     assert not list(run.checkpoints.glob("*.damaged")) and results(run) == results(other)
 
