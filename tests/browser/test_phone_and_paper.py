@@ -6,6 +6,9 @@ import pytest
 from playwright.sync_api import expect
 
 from lmexp.report.page.document import Table, Titled, document_page
+from lmexp.report.page.html import write_report
+from tests.analysis.test_findings import study_of as of_runs
+from tests.browser.reading import MARKS
 
 PHONE = {"width": 390, "height": 844}
 SIDEWAYS = """() => [...document.querySelectorAll("body *")].filter((node) => node.scrollWidth > node.clientWidth + 1
@@ -41,11 +44,41 @@ def test_a_control_is_large_enough_for_a_finger(phone):
 
 
 def test_the_words_of_the_effects_stand_above_their_marks(phone):
-    label = phone.locator("#effects svg text", has_text="precision: bf16 against fp32").bounding_box()
-    mark = phone.locator("#effects svg .mark-symbol.role-mark path").last.bounding_box()
-    assert label["x"] < 40 and label["y"] + label["height"] <= mark["y"] + mark["height"] / 2
+    words = phone.locator("#effects svg text", has_text=" against ").all()
+    marks = phone.locator("#effects svg :is(.mark-rect, .mark-rule, .mark-symbol).role-mark :is(path, line)").all()
+    marks = [box for box in (mark.bounding_box() for mark in marks) if box["height"] < 30]  # not the line at 0
+    assert len(words) == 3 and len(marks) > 6
+    for label in (word.bounding_box() for word in words):
+        assert label["x"] < 40
+        top, bottom = label["y"], label["y"] + label["height"]
+        assert all(mark["y"] + mark["height"] <= top or mark["y"] >= bottom + 3 for mark in marks)
     plot = phone.locator("#effects svg path.background").first.bounding_box()
     assert plot["width"] > 300
+
+
+def test_a_name_in_the_scatter_lies_on_no_mark(open_page, tmp_path):
+    """The study demo: the cheapest runs are the worst, and runs that cost more are a little worse still."""
+    runs = [
+        ({"model": model, "model.n_layers": layers, "precision": precision}, loss, seconds)
+        for model, layers, precision, loss, seconds in (
+            ("gpt_nano", 2, "fp32", 5.8737, 1.28),
+            ("gpt_nano", 2, "bf16", 5.8736, 1.69),
+            ("gpt_nano", 4, "fp32", 5.8798, 1.93),
+            ("gpt_nano", 4, "bf16", 5.8787, 3.55),
+            ("gpt_tiny", 2, "fp32", 5.6562, 2.26),
+            ("gpt_tiny", 2, "bf16", 5.6463, 2.48),
+        )
+    ]
+    axes = {"model": ["gpt_nano", "gpt_tiny"], "model.n_layers": [2, 4], "precision": ["fp32", "bf16"]}
+    page = open_page(write_report(of_runs(tmp_path, runs, axes), tmp_path), viewport=PHONE)
+    marks = [mark.bounding_box() for mark in page.locator(MARKS).all()]
+    names = page.locator("#scatter svg text", has_text="n_layers").all()
+    assert len(marks) == 6 and len(names) == 4, "two names, each with its rim"
+    for name in (name.bounding_box() for name in names):
+        for mark in marks:
+            x, y = mark["x"] + mark["width"] / 2, mark["y"] + mark["height"] / 2
+            is_inside = name["x"] < x < name["x"] + name["width"] and name["y"] < y < name["y"] + name["height"]
+            assert not is_inside, (name, mark)
 
 
 def test_the_parallel_lines_lie_below_each_other_and_stand_again_in_a_wide_window(phone):

@@ -32,7 +32,7 @@ from lmexp.report.charts.base import (
     styled,
     ticks_of,
 )
-from lmexp.runs.columns import COSTS, QUALITIES, column
+from lmexp.runs.columns import COSTS, QUALITIES, column, higher_is_better
 
 MAX_NAMED = 6
 """Points of the scatter chart that have their names beside them."""
@@ -125,7 +125,7 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
         steps.encode(x=x, y=y, detail="rank:N"),
         *(bars.encode(color=color, opacity=_seen(0.7)) for bars in _bars(points, x, y)),
         # Below the marks, so that no name hides a mark.
-        *(names.encode(x=x, y=y) for names in _names(points)),
+        *(names.encode(x=x, y=y) for names in _names(points, ups)),
         marks.encode(x=x, y=y).add_params(*parameters),
         below("cost", {name: column(name).heading for name in downs}),
         *floor_lines(
@@ -163,16 +163,17 @@ def _as(channel: Any, field: str) -> Any:
     return changed
 
 
-def _names(points: alt.Chart) -> list[alt.Chart]:
+def _names(points: alt.Chart, qualities: Sequence[str]) -> list[alt.Chart]:
     """Return the names of a few points, and a rim in the colour of the background behind them, where lines pass.
 
     The points are the two ends of the frontier, and those far from the others in quality. Far is more than three times
     the interquartile range above the third quartile or below the first: the outer fences of Tukey, Exploratory Data
     Analysis, 1977, section 2D. At most MAX_NAMED points are named, the farthest first.
 
-    The name of the frontier's lower end, or of a point far below, stands below it, any other above: beyond the best end
-    of the frontier, and beyond the farthest point, there is no other mark.
+    The name of an end of the frontier stands on the side where quality is better: no mark is better there, except
+    those of the frontier. The name of a point far below the others stands below it, and that of one far above, above.
     """
+    best_is_low = lookup("quality", {name: not higher_is_better(name) for name in qualities})
     judged = (
         points.transform_calculate(of_frontier="datum.frontier ? datum.y : NaN")
         .transform_joinaggregate(
@@ -181,7 +182,7 @@ def _names(points: alt.Chart) -> list[alt.Chart]:
         .transform_calculate(
             far="max(datum.q1 - datum.y, datum.y - datum.q3) - 3 * (datum.q3 - datum.q1)",
             is_end="datum.frontier && (datum.y === datum.lowest || datum.y === datum.highest)",
-            is_below="datum.frontier ? datum.y === datum.lowest : datum.y < datum.q1",
+            is_below=f"datum.frontier ? {best_is_low} : datum.y < datum.q1",
         )
         .transform_calculate(weight="datum.is_end ? 1e300 : datum.far")
         .transform_filter("datum.weight > 0 && datum.selected")
@@ -192,7 +193,7 @@ def _names(points: alt.Chart) -> list[alt.Chart]:
     place: dict[str, Any] = {
         "align": alt.ExprRef(f"{is_right} ? 'right' : 'left'"),
         "dx": alt.ExprRef(f"{is_right} ? -9 : 9"),
-        "dy": alt.ExprRef("datum.is_below ? 11 : -9"),
+        "dy": alt.ExprRef("datum.is_below ? 15 : -9"),
         "fontSize": 11,
         "limit": alt.ExprRef("width * 0.4"),
     }

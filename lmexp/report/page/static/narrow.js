@@ -2,7 +2,8 @@
 // sideways. A chart is wide again as soon as the window is.
 const NARROW = matchMedia("(max-width: 600px)");
 const LETTER = 6.2; // pixels of a letter in a chart, on average
-const ROW = 46; // pixels of a row of the effects: a line of words, and the marks below it
+const ROW = 50; // pixels of a row of the effects: a line of words, and the marks below it
+const WORDS_ABOVE = 20; // pixels from the middle of the marks up to the middle of the words
 const LINE = 58; // pixels between two lines of the parallel coordinates
 
 const isTurned = () => NARROW.matches; // whether the parallel lines run from the top to the bottom
@@ -31,7 +32,7 @@ function labelsAbove(spec, width) {
   for (const layer of spec.layer) {
     const axis = layer.encoding?.y?.axis;
     if (!axis) continue;
-    Object.assign(axis, { labelAlign: "left", labelPadding: 0, labelOffset: -15, labelLimit: width - 30, minExtent: 0, maxExtent: 0 });
+    Object.assign(axis, { labelAlign: "left", labelPadding: 0, labelOffset: -WORDS_ABOVE, labelLimit: width - 30, minExtent: 0, maxExtent: 0 });
     layer.encoding.x.axis = { ...layer.encoding.x.axis, tickCount: 4 };
   }
   spec.height = ROW * new Set(labels).size;
