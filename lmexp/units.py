@@ -8,6 +8,10 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud8
 which no encoding has. A tab and the end of a line are not among them."""
 
 
+MAX_EXPONENT = 18
+"""From 1e18 on, numbers are powers of ten, as papers write FLOPs; below, they have an SI prefix."""
+
+
 def harmless(text: str) -> str:
     """Return a text of one or more lines without characters that would do something to a terminal."""
     return CONTROL.sub("\ufffd", text)
@@ -24,13 +28,15 @@ def sentence(text: str) -> str:
 
 
 def si(value: float) -> str:
-    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950, 1e30 is 1e+30."""
-    if not value or not math.isfinite(value) or abs(value) >= 1e27:  # beyond the last prefix, yotta
+    """Return a number with three significant digits and an SI prefix: 1234567 is 1.23M, 950 is 950; 5.76e23 stays."""
+    if not value or not math.isfinite(value):
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.2e}".split("e")
-    thousands = min(max(int(exponent) // 3, 0), 8)
+    if int(exponent) >= MAX_EXPONENT:
+        return power_of_ten(value)
+    thousands = max(int(exponent) // 3, 0)
     shift = int(exponent) - 3 * thousands
-    return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTPEZY'[thousands].strip()}"
+    return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTP'[thousands].strip()}"
 
 
 def bytes_in_words(n_bytes: int) -> str:
@@ -41,19 +47,26 @@ def bytes_in_words(n_bytes: int) -> str:
     return f"{n_bytes} bytes"
 
 
-def short_si(value: float) -> str:
-    """Return a number of at least 1 with at most four significant digits and an SI prefix: 40G, 1.6M, 1.049M, 950."""
-    if not math.isfinite(value) or abs(value) >= 1e27:
-        return f"{value:.4g}"
-    mantissa, exponent = f"{value:.3e}".split("e")
-    thousands = min(max(int(exponent) // 3, 0), 8)
-    return f"{float(mantissa) * 10 ** (int(exponent) - 3 * thousands):g}{' kMGTPEZY'[thousands].strip()}"
+def short_si(value: float, digits: int = 4) -> str:
+    """Return a number of at least 1 with so many significant digits and an SI prefix: 40G, 1.6M, 1.049M, 950, 1e18."""
+    if not math.isfinite(value):
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if int(exponent) >= MAX_EXPONENT:
+        return power_of_ten(value, digits)
+    thousands = max(int(exponent) // 3, 0)
+    return f"{float(mantissa) * 10 ** (int(exponent) - 3 * thousands):g}{' kMGTP'[thousands].strip()}"
+
+
+def power_of_ten(value: float, digits: int = 3) -> str:
+    """Return a number as papers write large ones: 1e18, 5.76e23."""
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def flops_text(value: float, digits: int = 3) -> str:
-    """Return FLOPs as papers write them: 1e18, 5.76e23."""
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
+    """Return FLOPs as the table and the axes of charts have them: 20G, 1.5T, 1e18, 5.76e23."""
+    return short_si(value, digits)
 
 
 def plain_number(value: float) -> str:
@@ -61,7 +74,7 @@ def plain_number(value: float) -> str:
     if not math.isfinite(value):
         return "unknown"
     if abs(value) >= 1e9 or 0 < abs(value) < 1e-3:
-        return flops_text(value)
+        return power_of_ten(value)
     return (
         f"{value / 1e6:.3g}M" if abs(value) >= 1e6 else f"{value / 1e3:.3g}k" if abs(value) >= 1e4 else f"{value:.4g}"
     )

@@ -29,7 +29,7 @@ MAX_CHARACTERS = 5_000
 MAX_DEPTH = 40
 """Levels of parentheses, `not` and signs."""
 UNITS = {"k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "B": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Z": 1e21, "Y": 1e24}
-"""What may end a number: the prefixes that reports write, and B for a billion."""
+"""What may end a number: the SI prefixes, and B for a billion."""
 CONSTANTS = {"true": True, "false": False, "null": None, "none": None}
 KEYWORDS = {"and", "or", "not", "in", "is", *CONSTANTS}
 

@@ -53,7 +53,7 @@ def test_the_best_size_by_a_law_is_held_against_the_parabola(isoflop):
     vertex, by_law, *_ = said_of(isoflop).answer
     law, largest = said_of(isoflop).basis.law, said_of(isoflop).basis.budgets[-1]
     row = next(row for row in law.best if row.by == law.trusted.law.name)
-    assert vertex.startswith(f"At 8e13 FLOPs the best size is {si(largest.parabola.params)} (")
+    assert vertex.startswith(f"At 80T FLOPs the best size is {si(largest.parabola.params)} (")
     assert by_law.startswith(f"By {row.by}, fitted to all runs, it is {si(float(row.params.value))} (")
     assert by_law.endswith(": the two agree within their intervals.")
 
@@ -83,7 +83,7 @@ def test_a_budget_with_too_few_sizes_has_no_vertex_but_its_runs(tmp_path):
     assert not values_of(spec, "label") and len(values_of(spec, "run_id")) == 8
     largest = study.table[study.table["budget.flops"] == BUDGETS[1]]
     lowest = si(float(largest.loc[largest["loss"].astype(float).idxmin(), "n_params"]))
-    assert f"At 2e13 FLOPs the lowest loss is that of {lowest} parameters" in said.answer[0]
+    assert f"At 20T FLOPs the lowest loss is that of {lowest} parameters" in said.answer[0]
 
 
 def test_the_prediction_drawn_is_the_one_of_the_sentence(tmp_path):

@@ -83,7 +83,7 @@ def about_budgets(points: Points, budgets: Sequence[EqualCompute]) -> list[str]:
 
 
 def budget_text(flops: float) -> str:
-    """Return the compute of a budget, whose runs differ in theirs by up to a tenth: 2e10, not 1.98e10."""
+    """Return the compute of a budget, whose runs differ in theirs by up to a tenth: 20G, not 19.8G."""
     return flops_text(flops, 2)
 
 

@@ -197,7 +197,7 @@ def isoflop_chart(points: Points, budgets: Sequence[EqualCompute]) -> alt.LayerC
     vertex = alt.Chart(alt.InlineData(values=vertices)).encode(x=x, y=y)
     names = {budget.flops: budget_text(budget.flops) for budget in budgets}
     few = len(names) <= MAX_NAMED
-    legend = named_legend("training FLOPs", names) if few else shade_legend("training FLOPs", ".0e")
+    legend = named_legend("training FLOPs", names) if few else shade_legend("training FLOPs")
     layers = [
         alt.Chart(alt.InlineData(values=lines))
         .mark_line(strokeWidth=1.75)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling.points import Points
-from lmexp.report.charts.base import INK, PALETTE, ROWS
+from lmexp.report.charts.base import INK, PALETTE, ROWS, TICKS
 from lmexp.report.values import json_value
 from lmexp.units import si
 
@@ -47,11 +47,10 @@ IF_SELECTED = alt.condition("datum.selected === false", alt.value(0.08), alt.val
 
 
 def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:
-    """Return a logarithmic axis for the values `over`; FLOPs are written as 1e18, other numbers with an SI prefix.
+    """Return a logarithmic axis for the values `over`.
 
     Its ticks are powers of ten, and also 2 and 5 times these if the values span few of them.
     """
-    text = "replace(format(datum.value, '.0e'), '+', '')" if "FLOPs" in title else "format(datum.value, '~s')"
     values = np.asarray(over, dtype=np.float64)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     digits = (1,) if high > 1e3 * low else (1, 2, 5)
@@ -64,7 +63,7 @@ def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) 
             title=title,
             titleFontWeight="normal",
             values=[tick for tick in ticks if low / 1.5 <= tick <= high * 1.5],
-            labelExpr=text,
+            labelExpr=TICKS,
             labelOverlap="greedy",
             grid=channel is alt.Y,
         ),
@@ -83,7 +82,7 @@ def loss_axis(field: str = "loss", margin: int = 16) -> alt.Y:
 def shade_by_size(sizes: Collection[float] = ()) -> alt.Fill:
     """Return the shades of the number of parameters; each of the `sizes` has a name if they are few."""
     few = {size: si(size) for size in sizes}
-    legend = named_legend("parameters", few) if 1 < len(few) <= MAX_NAMED else shade_legend("parameters", "~s")
+    legend = named_legend("parameters", few) if 1 < len(few) <= MAX_NAMED else shade_legend("parameters")
     return alt.Fill("params:Q", scale=alt.Scale(type="log", range=SHADES), legend=legend)
 
 
@@ -100,14 +99,14 @@ def named_legend(title: str, names: Mapping[float, str]) -> alt.Legend:
     )
 
 
-def shade_legend(title: str, text: str) -> alt.Legend:
+def shade_legend(title: str) -> alt.Legend:
     """Return the legend of a quantity that is shown by shades."""
     return alt.Legend(
         title=title,
         titleFontWeight="normal",
         titleColor=INK,
         type="gradient",
-        format=text,
+        labelExpr=TICKS,
         gradientLength=180,
         tickCount=4,
     )

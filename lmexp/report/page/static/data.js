@@ -187,11 +187,12 @@ function number(value, format) {
 }
 
 function si(value) {
-  if (!value || Math.abs(value) >= 1e27) return String(Number(value.toPrecision(3))); // beyond the last prefix, yotta
+  if (!value) return "0";
   const [mantissa, exponent] = value.toExponential(2).split("e").map(Number);
-  const thousands = Math.min(Math.max(Math.trunc(exponent / 3), 0), 8);
+  if (exponent >= 18) return `${mantissa}e${exponent}`; // as papers write FLOPs
+  const thousands = Math.max(Math.trunc(exponent / 3), 0);
   const shift = exponent - 3 * thousands;
-  return (mantissa * 10 ** shift).toFixed(Math.max(2 - shift, 0)) + ["", ..."kMGTPEZY"][thousands];
+  return (mantissa * 10 ** shift).toFixed(Math.max(2 - shift, 0)) + ["", ..."kMGTP"][thousands];
 }
 
 function text(value, column) {
