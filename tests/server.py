@@ -5,6 +5,8 @@ second of each command.
 
 The first run of a machine measures its peak FLOP/s for about a second. In tests, where each run has an `outputs` of its
 own, that would be half of their time, so they multiply a small matrix. Tests of the peak itself choose their own sizes.
+
+Hydra takes a tenth of a second to compose a config, and most tests need one of a few. Each process composes them once.
 """
 
 import gc
@@ -20,7 +22,10 @@ import tabulate  # noqa: F401
 import torch
 import typer  # noqa: F401
 import vl_convert
+from omegaconf import DictConfig
 
+from lmexp.config import paths
+from lmexp.config.compose import Composer
 from lmexp.cost import contention, peaks
 from lmexp.files import write_atomically
 from lmexp.launch.processes import PRELOAD
@@ -34,6 +39,24 @@ with recorded_cuda_calls() as CUDA_CALLS:
         import_module(name)
 for name in USED_BY_COMMANDS:
     import_module(name)
+
+SHIPPED = [paths.shipped_root()]
+COMPOSED: dict[tuple[str, ...], DictConfig] = {}
+"""What Hydra has composed from lmexp's own files, which no test changes. Tests of composing itself empty it first."""
+_compose_groups = Composer._compose_groups
+
+
+def composed_once(composer: Composer, words: tuple[str, ...]) -> DictConfig:
+    """Return what Hydra composes from these words. It is shared: `Composer` changes only a copy of it."""
+    if composer.sweep_file or composer.roots != SHIPPED or any("$" in word or "hydra" in word for word in words):
+        return _compose_groups(composer, words)
+    if words not in COMPOSED:
+        COMPOSED[words] = _compose_groups(composer, words)
+    return COMPOSED[words]
+
+
+Composer._compose_groups = composed_once  # type: ignore[method-assign]
+Composer(SHIPPED).config({})  # finds Hydra's plug-ins and reads most files, which each command would do again
 gc.freeze()
 
 # Tests run side by side, a process a core. Threads that wait for each other there make training many times slower.

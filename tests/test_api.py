@@ -19,6 +19,7 @@ from lmexp.errors import UserError
 from lmexp.runs.columns import COLUMNS
 from lmexp.runs.directory import RunDir
 from tests.report.synthetic import QUESTION, write_study
+from tests.server import COMPOSED
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,7 @@ def test_somebody_elses_sweep_names_code_only_if_it_is_trusted(call, pair, tmp_p
 
 
 def test_a_program_that_uses_hydra_itself_keeps_its_own(small, pair, tmp_path):
+    COMPOSED.clear()
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         own = GlobalHydra.instance().hydra
         lmexp.plan(str(pair), small, output_dir=tmp_path)

@@ -41,7 +41,7 @@ def test_where_one_unit_holds_the_law_the_interval_is_wider():
     assert margin(np.array(0.0), uneven, 20) > 3 * margin(np.array(0.0), even, 20)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_an_end_of_an_interval_that_no_float_can_hold_is_infinite_without_a_warning_of_numpy():
     low, high = around(2.0, [0.0, np.log(2), 800.0, np.inf])
     assert low.tolist() == [2.0, 1.0, 0.0, 0.0] and high.tolist() == [2.0, 4.0, np.inf, np.inf]
