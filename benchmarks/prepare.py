@@ -11,8 +11,8 @@ A BPE tokenizer of 8192 entries is trained on its beginning. Then, each part in 
 4. Loading: median milliseconds of a batch, and its share of a step of 20 ms.
 
 With `--bytes`, part 2 has the byte tokenizer and part 1 is left out: that shows the memory of a large text in minutes.
-With `--start TOKENS`, only a start is measured, on a store that is made so long by zeros, which take no room on the
-disk; in turn with the order that is computed from keys, and with random numbers that are sorted.
+With `--start TOKENS`, only a start is measured, on a store of so many tokens. Most of them are zeros, which take no
+room on the disk. In turn, the order of windows is computed from keys, and by sorting random numbers.
 
 python benchmarks/prepare.py [--gigabytes 0.2] [--repeats 3] [--bytes] [--start TOKENS] [--folder FOLDER]
 """

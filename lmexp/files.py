@@ -125,8 +125,8 @@ def write_new(path: Path, content: str) -> None:
 def _written(path: Path, content: str | bytes | Iterator[str] | Iterator[bytes]) -> Iterator[Path]:
     """Yield a hidden file beside `path` with the whole content, flushed to disk; it is gone afterwards.
 
-    Raises OSError about the folder if no file can be made in it, and about `path` if something else is wrong; the user
-    never reads of the hidden file.
+    Raises OSError about the folder if no file can be made in it, and about `path` if something else is wrong. The
+    message never names the hidden file.
     """
     parts = content if isinstance(content, Iterator) else [content]
     try:

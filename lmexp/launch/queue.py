@@ -180,7 +180,8 @@ class Coordinator:
         batch: list[PlannedRun] = []
         while not self._closed and (planned := self._source.peek()) is not None:
             state = planned.run.read_state()
-            # What had failed before is queued again by now. So another coordinator has tried it, and once is enough.
+            # This command queues again what had failed before it. What has failed since then was tried by another
+            # coordinator, and is not tried twice.
             has_failed = state.state == "failed"
             if has_failed or self._source.has_answer(planned, state) or self._policy.has_given_up(state):
                 self._end(self._source.pop(), state)

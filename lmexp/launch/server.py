@@ -1,4 +1,4 @@
-"""What the server imports from which runs are forked: all that a run needs."""
+"""All that a run needs, imported once by the server from which runs are forked."""
 
 from importlib import import_module
 

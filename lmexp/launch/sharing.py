@@ -2,8 +2,8 @@
 
 A small run leaves much of a device idle: its operations are too short for several cores, or for a whole GPU. Then
 several such runs together train more tokens per second than one after another. How many is measured by probes: copies
-of one run, side by side, each with its share of the device. One shape stands for the sweep: the one that most of the
-time of the runs to come is spent on, or if their times were not measured, most of their FLOPs.
+of one run, side by side, each with its share of the device. One shape stands for the sweep: that on which the runs to
+come spend most of their time. If their times were not measured, it is that on which they spend most of their FLOPs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -128,9 +128,9 @@ def best_sharing(sweep: Sweep, may_measure: bool, say: Say = silent) -> Sharing 
 
 
 def _representative(candidates: Sequence[PlannedRun], outputs: Path) -> PlannedRun:
-    """Return a run of the shape that most time is spent on, by runs that have no result yet; else the most FLOPs.
+    """Return a run of the shape on which runs without a result will spend most time, or FLOPs if times are unknown.
 
-    Small runs take more time for a FLOP than large ones, and it is small runs that gain from others beside them.
+    FLOPs are the second choice, because small runs take more time for each FLOP, and gain most from sharing a device.
     """
     left = [planned for planned in candidates if planned.run.read_state().state not in RESULTS] or candidates
     alone = [shared(planned, 1) for planned in left]

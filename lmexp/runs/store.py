@@ -37,7 +37,7 @@ class Store:
         self.address = address
         self.folder = Path(user_path(address)).absolute() if not mark else None
         try:
-            # Not the one that fsspec keeps of an earlier call, which has the credentials and the server of then.
+            # fsspec would reuse the object of an earlier call, which keeps the credentials and the server of that time.
             file_system, root = fsspec.core.url_to_fs(str(self.folder or address), skip_instance_cache=True)
         except ImportError as error:
             extra = EXTRAS.get(kind)

@@ -53,9 +53,9 @@ class SweepRun:
     """The run that stands for a sweep in MLflow, the parent of its runs.
 
     All runs of the sweep share it, also those that start at the same moment: the first of them creates it, under a lock
-    in the sweep's folder, and writes its id there. Its status is "running" as long as one of its runs is running. A run
-    whose process was killed could not say that it has ended: that is said for it when the next run of the sweep ends,
-    or the command.
+    in the sweep's folder, and writes its id there. Its status is "running" as long as one of its runs is running. A
+    process that was killed cannot say that its run has ended. The next run of the sweep that ends says it instead, or
+    else the command.
     """
 
     def __init__(self, client: Any, folder: Path, project: str, about: Description) -> None:
@@ -101,7 +101,7 @@ class SweepRun:
                 self._client.set_terminated(self.id)
 
     def _is_lost(self, child: str) -> bool:
-        """Whether no process trains the run whose copy has this id; False if it is the run of no directory here."""
+        """Whether no process trains the run whose copy has this id; False if no run directory here has that copy."""
         notes = (note for note in self._folder.glob(f"*/{NOTE}") if child in _lines(note))
         return any(not RunDir(note.parent).look()[1] for note in notes)
 
@@ -181,7 +181,7 @@ class MLflowCopy(Copy):
 
 
 def end_lost_mlflow_runs(config: RunConfig, run: RunDir) -> None:
-    """Say in MLflow which runs of a sweep have ended without saying so themselves. Raises what MLflow raises.
+    """Mark in MLflow the runs of a sweep whose process was killed. Raises what MLflow raises.
 
     `config` is that of any run of the sweep, which lies in the directory `run`.
     """

@@ -80,7 +80,7 @@ def open_mirror(config: RunConfig, run: RunDir, say: Say = print_line, is_live: 
 
 
 def end_lost_copies(runs: Sequence[tuple[RunConfig, RunDir]], say: Say = print_line) -> None:
-    """Tell the tool of a sweep that `runs` have ended, those too whose process was killed. Never raises an Exception.
+    """Tell the tool of a sweep that `runs` have ended, also those whose process was killed. Never raises an Exception.
 
     Only MLflow needs that: its page shows such a run, and the sweep above it, as running for ever.
     """
