@@ -124,7 +124,7 @@ def _about_compute(of: Answer) -> list[str]:
 
 
 def _first(noise: list[str], said: list[str]) -> str | None:
-    """Return the sentence on noise if it is said."""
+    """Return the sentence that noise is unknown, if it is one of those that are said; else None."""
     return noise[0] if noise and noise[0] in said else None
 
 

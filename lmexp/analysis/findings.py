@@ -45,14 +45,15 @@ class Findings:
     """What the answer rests on; None if rows cannot be ranked together, because each part has an answer of its own."""
 
     of_parts: tuple[str, ...] = ()
-    """Why rows cannot be ranked together, if that is said, and then the first sentence of each part's answer."""
+    """The first sentence of the answer of each part; before them, why the rows cannot be ranked together, if there is a
+    reason to give. Empty if all rows can be ranked together."""
 
     @property
     def first(self) -> tuple[str, ...]:
         """The sentences of the answer to read first, at most MAX_FIRST.
 
-        That noise is unknown is one of them, but the answer itself comes before it, and the commands that would show
-        the noise are left to `answer`.
+        If noise is unknown, the last of them says so. It leaves out the commands that measure the noise, which stand
+        in `answer`.
         """
         if self.of_parts:
             return self.of_parts[:MAX_FIRST]

@@ -17,7 +17,8 @@ With functions, as claims and laws have them, conditions cannot stand side by si
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -45,14 +46,14 @@ _COMPARISONS = {"<", "<=", ">", ">=", "==", "!=", "in", "is"}
 
 @dataclass(frozen=True)
 class Grammar:
-    """A grammar: that of filters, or one of those that extend it by functions."""
+    """Which grammar an expression follows: that of filters, or the same with functions, as claims and laws have it."""
 
     allowed: str
     """What an expression may hold, for messages."""
     word: re.Pattern[str] = _WORD
-    """A name that is no column: a text without quotes or, with functions, a parameter or a mistake."""
+    """What a name that is no column looks like: a text without quotes or, with functions, a parameter."""
     has_functions: bool = False
-    """Whether `**`, `^` and calls of functions are allowed, and words alone are no search."""
+    """Whether `**`, `^` and calls of functions are allowed. A word alone is then no search for a text."""
 
 
 FILTER = Grammar("allowed are names of columns, numbers, texts, comparisons, in, is, and, or, not, + - * /")
@@ -77,7 +78,7 @@ class Constant(Node):
 
 @dataclass(frozen=True)
 class Name(Node):
-    """A name: of a column, or of nothing that is known."""
+    """A name, of a column or not."""
 
     name: str
     columns: tuple[str, ...]
@@ -115,10 +116,11 @@ class Negative(Node):
 
 @dataclass(frozen=True)
 class Computed(Node):
-    """A number, then signs and numbers: all are sums, or all are products."""
+    """A chain of sums and differences, or one of products and quotients: `a - b + c` has two steps."""
 
     first: Node
     steps: tuple[tuple[str, Node], ...]
+    """The sign and the number at its right."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +164,9 @@ class _Token:
     start: int
     end: int
     value: float | str = ""
-    """Of a number or a text."""
+    """The number, the text without its quotes, or the name of a column or function; empty for other kinds."""
     columns: tuple[str, ...] = ()
-    """Of a name."""
+    """The columns that a name may mean; empty for other kinds."""
 
 
 class ColumnNames:
@@ -193,7 +195,7 @@ class ColumnNames:
         self._pattern = re.compile(pattern, re.IGNORECASE if has_short else re.NOFLAG)
 
     def at(self, text: str, place: int) -> str | None:
-        """Return the longest spelling of a column that stands at a place, as it stands there."""
+        """Return the longest name of a column that begins at a place of the text, as the text writes it."""
         match = self._pattern.match(text, place)
         return match.group() if match and match.group().lower() not in KEYWORDS else None
 
@@ -240,7 +242,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def names_in(node: Node) -> list[str]:
-    """Return the names in an expression but those of functions: columns as the table has them, others as written."""
+    """Return the names in an expression, without those of functions; a column by the name that its table has."""
     named = [part for part in walk(node) if isinstance(part, Name)]
     return list(dict.fromkeys(name for part in named for name in part.columns or (part.name,)))
 
@@ -262,12 +264,12 @@ class _Parser:
         self.depth = 0
 
     def peek(self, ahead: int = 0) -> str | None:
-        """Return the kind of a token that comes, or None at the end."""
+        """Return the kind of the next token, or of one further ahead; None at the end."""
         at = self.next + ahead
         return self.tokens[at].kind if at < len(self.tokens) else None
 
     def took(self, *kinds: str) -> _Token | None:
-        """Return the next token and go past it, if it is of one of these kinds."""
+        """Return the next token and go past it if it is of one of these kinds; else return None."""
         if self.peek() not in kinds:
             return None
         self.next += 1
@@ -338,17 +340,16 @@ class _Parser:
         return Items(tuple(items), start=opening.start, end=last.end)
 
     def sum(self) -> Node:
-        first = self.product()
-        steps: list[tuple[str, Node]] = []
-        while sign := self.took("+", "-"):
-            steps.append((sign.kind, self.product()))
-        return Computed(first, tuple(steps), start=first.start, end=steps[-1][1].end) if steps else first
+        return self._chained(self.product, "+", "-")
 
     def product(self) -> Node:
-        first = self.unary()
+        return self._chained(self.unary, "*", "/")
+
+    def _chained(self, part: Callable[[], Node], *signs: str) -> Node:
+        first = part()
         steps: list[tuple[str, Node]] = []
-        while sign := self.took("*", "/"):
-            steps.append((sign.kind, self.unary()))
+        while sign := self.took(*signs):
+            steps.append((sign.kind, part()))
         return Computed(first, tuple(steps), start=first.start, end=steps[-1][1].end) if steps else first
 
     def unary(self) -> Node:
@@ -411,8 +412,14 @@ class _Parser:
             self._not_closed(opening)
         self._refuse()
 
-    def _nested(self, token: _Token) -> "_Level":
-        return _Level(self, token)
+    @contextmanager
+    def _nested(self, token: _Token) -> Iterator[None]:
+        """Count one level of parentheses, signs or `not`. Raises UserError if there are too many."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise wrong(self.text, token.start, "this is nested too deeply")
+        yield
+        self.depth -= 1
 
     def _not_closed(self, opening: _Token) -> NoReturn:
         what = "this parenthesis" if opening.kind == "(" else "this bracket"
@@ -425,21 +432,6 @@ class _Parser:
 
     def _wrong(self, what: str) -> UserError:
         return wrong(self.text, self.tokens[self.next].start, what)
-
-
-class _Level:
-    """One level of parentheses, signs or `not`. Raises UserError if there are too many."""
-
-    def __init__(self, parser: _Parser, token: _Token) -> None:
-        self.parser, self.token = parser, token
-
-    def __enter__(self) -> None:
-        self.parser.depth += 1
-        if self.parser.depth > MAX_DEPTH:
-            raise wrong(self.parser.text, self.token.start, "this is nested too deeply")
-
-    def __exit__(self, *_: object) -> None:
-        self.parser.depth -= 1
 
 
 def _tokens(text: str, names: ColumnNames, grammar: Grammar) -> Iterator[_Token]:
