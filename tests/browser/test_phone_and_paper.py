@@ -151,3 +151,21 @@ def test_a_printed_report_has_the_charts_as_wide_as_the_paper(page):
     page.emulate_media(media="screen")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     page.wait_for_function("views.scatter.width() > 700")
+
+
+def test_a_printed_report_of_many_rows_has_the_charts_that_were_never_in_sight(open_page, report, tmp_path):
+    many = tmp_path / "many.html"
+    many.write_text(report.read_text().replace("const CANVAS = 1000;", "const CANVAS = 5;"))
+    page = open_page(many)
+    assert page.locator("#heat canvas").count() == 0
+    page.evaluate("""addEventListener("beforeprint", () => { // after those of the page: all is ready for the paper
+        const widthOf = (view) => view.container().querySelector("canvas").width;
+        window.printed = Object.entries(views).map(([name, view]) => [name, widthOf(view)]);
+    })""")
+    page.pdf()
+    figures = [figure.get_attribute("id") for figure in page.locator("main figure.chart:visible").all()]
+    assert dict(page.evaluate("printed")) == dict.fromkeys(figures, 660) and len(figures) == 5
+    page.get_by_label("Filter").fill("precision=bf16")
+    expect(page.locator("#count")).to_contain_text("selected")
+    page.locator("#heat").scroll_into_view_if_needed()
+    page.wait_for_function("views.heat.data('rows').length === 4")

@@ -297,3 +297,13 @@ function restoreBox(name, view) {
   const [across, up] = name === "parallel" && isTurned() ? [y, x] : [x, y];
   view.signal("brush_x_1", across.map(view.scale("x"))).signal("brush_y_1", up.map(view.scale("y"))).runAsync();
 }
+
+// ---- on paper, charts that were never in sight, or have changed since, are there too. Drawing waits for nothing from
+// outside the page, so the browser is done with it before it makes the paper ----
+
+addEventListener("beforeprint", () => {
+  for (const name of CHARTS.filter((known) => known in page.charts && (due[known] || !views[known]))) {
+    delete due[name];
+    draw(name).then(() => views[name].width(PAPER).resize().run());
+  }
+});
