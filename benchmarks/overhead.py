@@ -29,8 +29,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lmexp.config.schema import RunConfig
-from lmexp.data.feeds import open_feed
 from lmexp.data.loading import Batch, TrainBatches
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.models.build import build_model
 from lmexp.resolve.sweep import resolve_sweep

@@ -36,13 +36,13 @@ import psutil
 
 from lmexp.config.data import ByteTokenizerConfig, FileData, SavedTokenizerConfig, StdlibData
 from lmexp.data import order
-from lmexp.data.feeds import Windows
 from lmexp.data.lines import lines
 from lmexp.data.loading import TrainBatches
 from lmexp.data.sources import documents
 from lmexp.data.store import Store, prepare
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.lossless import train_bpe
+from lmexp.data.windows import Windows
 from lmexp.files import read_json, write_json
 
 WORDS_OF_A_DOCUMENT = 420

@@ -34,8 +34,9 @@ from lmexp.cost.exclusive import lock_devices
 from lmexp.cost.flops import count_model
 from lmexp.cost.measure import measured
 from lmexp.cost.peaks import key_of, memory_bandwidth, memory_method, read_peaks
-from lmexp.data.feeds import Feed, open_feed
+from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import prepare
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_json

@@ -27,8 +27,9 @@ from lmexp.config.schema import RunConfig
 from lmexp.config.scoring import INTEGERS, Scoring
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
-from lmexp.data.feeds import Feed, open_feed
+from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import AnyStore
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lmexp.config.tasks.base import LabelTaskSection
-from lmexp.data.feeds import ends_of_pairs
+from lmexp.data.example_feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.errors import UserError

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lmexp.data.feeds import ends_of_pairs
+from lmexp.data.example_feeds import ends_of_pairs
 from lmexp.data.scripts import WORD
 from lmexp.errors import UserError
 from lmexp.files import MAX_BYTES, lines_of, user_path

@@ -22,8 +22,8 @@ from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.cost.hardware import AUTO, fits, hardware_of, with_given
 from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory import estimate_memory
-from lmexp.data.feeds import open_feed
 from lmexp.data.membership import membership_texts
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import AnyStore, automatic_sizes, warnings
 from lmexp.data.sources import check_apart
 from lmexp.errors import UserError

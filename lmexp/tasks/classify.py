@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lmexp.config.tasks.base import LabelTaskSection
-from lmexp.data.feeds import IGNORED, Feed, Labelled
+from lmexp.data.example_feeds import Labelled
+from lmexp.data.feeds import IGNORED, Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.metrics import Answers, LabelAnswers

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lmexp.config.tasks.seq2seq import Seq2SeqConfig
-from lmexp.data.feeds import IGNORED, Feed, Pairs
+from lmexp.data.example_feeds import Pairs
+from lmexp.data.feeds import IGNORED, Feed
 from lmexp.models.decoding import SourceDecoder, decode
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.metrics import Answers

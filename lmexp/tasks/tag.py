@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from lmexp.config.data import Split
+from lmexp.data.example_feeds import Labelled
 from lmexp.data.examples import NO_TAG, ExampleStore
-from lmexp.data.feeds import Feed, Labelled
+from lmexp.data.feeds import Feed
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.tasks.base import Batch, Task, TaskScores
 from lmexp.tasks.classify import DIGITS, label_answers, labels_of

@@ -28,9 +28,10 @@ from lmexp.cost.horizon import Horizon, horizon
 from lmexp.cost.memory_meter import MemoryMeter
 from lmexp.cost.step_meter import StepMeter
 from lmexp.data.examples import ExampleStore
-from lmexp.data.feeds import Feed, open_feed
+from lmexp.data.feeds import Feed
 from lmexp.data.loading import PrivateBatches, TrainBatches, ValidationBatches
 from lmexp.data.membership import membership_texts
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import AnyStore, prepare
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk

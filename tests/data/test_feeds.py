@@ -15,8 +15,10 @@ from lmexp.config.compose import Composer
 from lmexp.config.models.count import SCORES
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run, count_shared
-from lmexp.data.feeds import IGNORED, Labelled, Pairs, _overlapping, open_feed
+from lmexp.data.example_feeds import Labelled, Pairs, _overlapping
+from lmexp.data.feeds import IGNORED
 from lmexp.data.loading import ValidationBatches
+from lmexp.data.open_feed import open_feed
 from lmexp.data.prepare import prepare
 from lmexp.errors import UserError
 from lmexp.models.build import build_model

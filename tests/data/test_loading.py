@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from lmexp.data import feeds
-from lmexp.data.feeds import Windows
+from lmexp.data import windows
 from lmexp.data.loading import TrainBatches, ValidationBatches
 from lmexp.data.order import Order
+from lmexp.data.windows import Windows
 from lmexp.errors import UserError
 
 CONTEXT = 8
@@ -130,13 +130,13 @@ def test_the_last_short_window_is_a_batch_of_its_own(byte_store):
 
 def test_the_windows_of_the_next_batch_are_announced_while_this_one_is_used(store, monkeypatch):
     announced = []
-    read_soon = feeds.read_soon
+    read_soon = windows.read_soon
 
     def record(tokens, starts, length):
         announced.append([tuple(tokens[start : start + length].tolist()) for start in starts])
         read_soon(tokens, starts, length)
 
-    monkeypatch.setattr(feeds, "read_soon", record)
+    monkeypatch.setattr(windows, "read_soon", record)
     of_rank = train(store, batch=4, micro=2, rank=1, world=2)
     taken = list(islice(of_rank, 150))  # more than an epoch
     assert not announced  # a small file is in memory anyway

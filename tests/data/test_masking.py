@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lmexp.data.feeds import IGNORED, MaskedWindows
+from lmexp.data.feeds import IGNORED
+from lmexp.data.windows import MaskedWindows
 from lmexp.errors import UserError
 
 CONTEXT, SHARE = 40, 0.15

@@ -11,7 +11,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from lmexp.data.feeds import open_feed
+from lmexp.data.open_feed import open_feed
 from lmexp.data.order import PoissonSamples
 from lmexp.data.prepare import prepare
 from lmexp.models.build import build_model

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from lmexp.config.schema import RunConfig
-from lmexp.data.feeds import Windows
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.store import Store, prepare
+from lmexp.data.windows import Windows
 from lmexp.models.build import build_model
 from lmexp.models.sampling import sample
 from lmexp.resolve.sweep import resolve_sweep

@@ -168,8 +168,8 @@ def test_a_diverging_run_is_a_result_with_a_reason(make_run: MakeRun):
 
 
 def test_the_final_model_gives_the_recorded_loss(make_run: MakeRun):
-    from lmexp.data.feeds import Windows
     from lmexp.data.loading import ValidationBatches
+    from lmexp.data.windows import Windows
     from lmexp.tasks.causal_lm import CausalLM
 
     run = make_run()
