@@ -34,7 +34,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from lmexp.config.data import ByteTokenizerConfig, FileData, SavedTokenizerConfig, StdlibData
+from lmexp.config.data import FileData, StdlibData
+from lmexp.config.tokenizers import ByteTokenizerConfig, SavedTokenizerConfig
 from lmexp.data import order
 from lmexp.data.lines import lines
 from lmexp.data.loading import TrainBatches

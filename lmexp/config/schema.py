@@ -27,13 +27,14 @@ from lmexp.config.base import (
     Share,
 )
 from lmexp.config.code import CodeVersion
-from lmexp.config.data import DataConfig, TokenizerConfig
+from lmexp.config.data import DataConfig
 from lmexp.config.launchers import LauncherConfig, LocalLauncher
 from lmexp.config.models import ModelConfig
 from lmexp.config.optimizers import OptimConfig
 from lmexp.config.privacy import PrivacyConfig
 from lmexp.config.schedules import AnySchedule
 from lmexp.config.tasks import TaskConfig
+from lmexp.config.tokenizers import TokenizerConfig
 from lmexp.config.trainer import TrainerConfig
 
 SCHEMA_VERSION = 1

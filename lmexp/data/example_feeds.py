@@ -68,11 +68,11 @@ class _Examples:
         """See Feed: examples are few enough to be in memory."""
 
     @property
-    def apart(self) -> int:
+    def disjoint_sequences(self) -> int:
         """See Feed."""
         return 0
 
-    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+    def disjoint_batch(self, samples: np.ndarray, step: int) -> Batch:
         """See Feed."""
         raise NotImplementedError("private training is for running text")
 

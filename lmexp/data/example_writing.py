@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmexp.config.data import DataConfig, Split, TokenizerConfig
+from lmexp.config.data import DataConfig, Split
+from lmexp.config.tokenizers import TokenizerConfig
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.examples import FORMAT_VERSION, NO_TAG, ExampleSplitInfo, ExampleStore
 from lmexp.data.folders import (

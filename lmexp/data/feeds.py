@@ -56,10 +56,10 @@ class Feed(Protocol):
         """Return how many targets these have."""
 
     @property
-    def apart(self) -> int:
+    def disjoint_sequences(self) -> int:
         """How many training sequences there are on a fixed grid, so that no token is in two of them; 0: no text."""
 
-    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+    def disjoint_batch(self, samples: np.ndarray, step: int) -> Batch:
         """Return some of these by their numbers, as a private step sees them: (B,) int64."""
 
     def validation(self, samples: np.ndarray) -> Iterator[Batch]:

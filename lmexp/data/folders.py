@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from filelock import FileLock
 
-from lmexp.config.data import PATH_KEYS, SPLITS, CleanConfig, DataConfig, OutsideData, Split, TokenizerConfig
+from lmexp.config.data import PATH_KEYS, SPLITS, CleanConfig, DataConfig, OutsideData, Split
+from lmexp.config.tokenizers import TokenizerConfig
 from lmexp.data import sources
 from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError

@@ -78,11 +78,11 @@ class PrivateBatches(IterableDataset[Batch]):
 
     def __init__(self, feed: Feed, sequences: int, seed: int, first_step: int = 0) -> None:
         self.feed, self.first_step = feed, first_step
-        self.samples = PoissonSamples(feed.apart, sequences, seed)
+        self.samples = PoissonSamples(feed.disjoint_sequences, sequences, seed)
 
     def __iter__(self) -> Iterator[Batch]:
         for step in _this_workers(count(self.first_step)):
-            yield {**self.feed.batch_apart(self.samples.step(step), step), "step": torch.tensor(step)}
+            yield {**self.feed.disjoint_batch(self.samples.step(step), step), "step": torch.tensor(step)}
 
 
 class ValidationBatches(IterableDataset[Batch]):

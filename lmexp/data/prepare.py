@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from lmexp.config.data import AUTO_ENTRIES, CanariesConfig, DataConfig, TokenizerConfig
+from lmexp.config.data import CanariesConfig, DataConfig
 from lmexp.config.schema import RunConfig
+from lmexp.config.tokenizers import AUTO_ENTRIES, TokenizerConfig
 from lmexp.data import store
 from lmexp.data.cleaning import stop_words, unspaced_of
 from lmexp.data.example_writing import prepare_examples
@@ -40,7 +41,7 @@ def prepare(config: RunConfig, root: Path, say: Say = silent) -> AnyStore:
 
 
 def vocabulary_sizes(config: RunConfig, root: Path, say: Say = silent) -> dict[Key, int]:
-    """Return the number that each `vocab_size=auto` of a config stands for; see BPETokenizerConfig in config/data.py.
+    """Return the number that each `vocab_size=auto` of a config stands for; see BPETokenizerConfig.
 
     It follows from the data. It is found by building the store, and kept under `root`. Raises UserError as `prepare`
     does.

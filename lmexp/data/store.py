@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from lmexp.config.data import CANARY_LETTERS, DataConfig, Split, TokenizerConfig
+from lmexp.config.data import CANARY_LETTERS, DataConfig, Split
+from lmexp.config.tokenizers import TokenizerConfig
 from lmexp.data.canaries import planted, planted_tokens
 from lmexp.data.folders import (
     DTYPES,

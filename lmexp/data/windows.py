@@ -67,11 +67,11 @@ class Windows(_TrainingText):
             read_soon(self.text, self.order.take(first, count), self.context + 1)
 
     @property
-    def apart(self) -> int:
+    def disjoint_sequences(self) -> int:
         """See Feed; the last target of a sequence is not the first input of the next one, so a token more is taken."""
         return self.store.tokens("train") // (self.context + 1)
 
-    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+    def disjoint_batch(self, samples: np.ndarray, step: int) -> Batch:
         """See Feed."""
         return self._windows(self.text, samples * (self.context + 1), self.context)
 
@@ -134,11 +134,11 @@ class MaskedWindows(_TrainingText):
             read_soon(self.text, self.order.take(first, count), self.context)
 
     @property
-    def apart(self) -> int:
+    def disjoint_sequences(self) -> int:
         """See Feed."""
         return self.store.tokens("train") // self.context
 
-    def batch_apart(self, samples: np.ndarray, step: int) -> Batch:
+    def disjoint_batch(self, samples: np.ndarray, step: int) -> Batch:
         """See Feed; a step hides other tokens of a sequence than the step before it."""
         tokens = _stretches(self.text, samples * self.context, self.context)
         return self._hide(tokens, [(self.seed, 1, step, int(i)) for i in samples])

@@ -21,12 +21,13 @@ from lmexp.config.base import fault_of
 from lmexp.config.checks import check_task, micro_batch
 from lmexp.config.code import load_target
 from lmexp.config.compose import Composer, allow_code
-from lmexp.config.data import DataConfig, SavedTokenizerConfig, Split, TokenizerConfig
+from lmexp.config.data import DataConfig, Split
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.scoring import INTEGERS, Scoring
 from lmexp.config.tasks import TaskConfig
 from lmexp.config.tasks.base import LabelTaskSection, TaskSection
+from lmexp.config.tokenizers import SavedTokenizerConfig, TokenizerConfig
 from lmexp.data.feeds import Feed
 from lmexp.data.loading import ValidationBatches
 from lmexp.data.open_feed import open_feed

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmexp.config.data import HFTokenizerConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.config.models.base import CountedSection
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.schema import RunConfig
+from lmexp.config.tokenizers import HFTokenizerConfig, SavedTokenizerConfig, TokenizerConfig
 from lmexp.cost import hf
 from lmexp.cost.measure import measured
 from lmexp.data import sources

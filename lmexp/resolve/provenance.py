@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from lmexp.config.code import CodeVersion, code_version
-from lmexp.config.data import DataConfig, TokenizerConfig
+from lmexp.config.data import DataConfig
 from lmexp.config.identity import ids_of
+from lmexp.config.tokenizers import TokenizerConfig
 from lmexp.config.trust import current_trust
 from lmexp.cost.device import detect
 from lmexp.data import sources

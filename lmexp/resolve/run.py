@@ -9,13 +9,13 @@ from typing import Literal
 
 from lmexp.config.checks import check_config, devices_of, sequences, world_size
 from lmexp.config.compose import Composer, Values
-from lmexp.config.data import AUTO_ENTRIES
 from lmexp.config.flat import flat
 from lmexp.config.identity import ids_of, slug
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import check_outside, with_versions
 from lmexp.config.privacy import check_samples, is_private
 from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
+from lmexp.config.tokenizers import AUTO_ENTRIES
 from lmexp.config.trust import allow_settings
 from lmexp.cost.device import Device, detect, slow_precision, slow_vocabulary, unsupported_precision
 from lmexp.cost.elsewhere import HardwareElsewhere
@@ -183,7 +183,7 @@ class RunResolver:
             self._warn(warning)
         feed = open_feed(config, store)
         if is_private(config):
-            check_samples(config, feed.apart, sequences(config))
+            check_samples(config, feed.disjoint_sequences, sequences(config))
         if "test" in store.splits:
             open_feed(config, store, "test")  # a split that is too short is refused now, not when the run starts
         if count := config.evaluation.membership:

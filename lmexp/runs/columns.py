@@ -389,7 +389,8 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
             "epsilon",
             "epsilon that the steps of the run have spent, for adding or removing one training sequence, an upper "
             "bound; null without differential privacy",
-            "epsilon",
+            "epsilon spent",
+            short="epsilon spent",
             format=".3g",
             better="lower",
             in_tooltip=True,
@@ -630,7 +631,7 @@ SECTIONS: dict[str, tuple[Column, ...]] = {
         Column(
             "exclusive",
             "whether the run had its devices to itself: no other run of lmexp used them and, on a GPU with NVML, no "
-            "other program; of several nodes, only the first is watched; if false, its speeds are too low",
+            "other program; if false, its speeds are too low",
             is_text=True,
         ),
         Column(

@@ -1,5 +1,8 @@
-"""The heartbeat of a run: every few seconds state.json says that the run is alive and how far it is, and every half
-minute log.txt does."""
+"""What a run does every few seconds beside its training.
+
+The heartbeat of its first process says in state.json that the run is alive and how far it is, and in log.txt every half
+minute. Each process measures what changes while it trains.
+"""
 
 import threading
 import time
@@ -24,17 +27,16 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
     every 30 seconds, whatever the run does meanwhile. Raises UserError if LMEXP_PROGRESS_SECONDS is not a valid
     interval.
     """
-    stop, every = threading.Event(), progress_seconds()
+    said, every = time.monotonic(), progress_seconds()
 
     def beat() -> None:
-        said = time.monotonic()
-        while not stop.wait(HEARTBEAT_SECONDS):
-            state = update()
-            sample()
-            if time.monotonic() - said >= every:
-                said = time.monotonic()
-                text = progress_text(state) if state.steps else "prepares its first step"
-                print(f"{text}\n", end="", flush=True)  # in one piece, beside what the main thread prints
+        nonlocal said
+        state = update()
+        sample()
+        if time.monotonic() - said >= every:
+            said = time.monotonic()
+            text = progress_text(state) if state.steps else "prepares its first step"
+            print(f"{text}\n", end="", flush=True)  # in one piece, beside what the main thread prints
 
     def update() -> State:
         return run.update_state(
@@ -48,11 +50,26 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
         )
 
     update()
-    thread = threading.Thread(target=beat, daemon=True)
+    try:
+        with repeating(beat):
+            yield
+    finally:
+        update()
+
+
+@contextmanager
+def repeating(action: Callable[[], None]) -> Iterator[None]:
+    """Do something every few seconds, from a thread."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        update()

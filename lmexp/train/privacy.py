@@ -78,7 +78,7 @@ class Accounting:
 
 def accounting(config: RunConfig, feed: Feed) -> Accounting:
     """Return what the guarantee of a private run depends on; `feed` is that of its training."""
-    privacy, samples = config.privacy, feed.apart
+    privacy, samples = config.privacy, feed.disjoint_sequences
     assert privacy.epsilon is not None, "only private runs are accounted for"
     return Accounting(privacy.epsilon, delta_of(privacy, samples), samples, sequences(config) / samples)
 

@@ -33,7 +33,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
     config, store, world = training.config, training.store, training.trainer.world_size
     share = device_share(config, training.device.kind)
     devices = devices_used(training.device.kind, world) * share
-    is_alone = training.exclusive.alone if training.exclusive else None
+    is_alone = result.is_alone and training.exclusive is not None and training.exclusive.alone
     row = complete(
         identity_columns(config)
         | quality_columns(result.quality)
@@ -77,7 +77,7 @@ def record_row(training: Training, progress: Progress, result: FitResult, origin
         | origin
         | {"trained_by": THEN.join(progress.trained_by)}
     )
-    row |= kaplan_columns(row) | utilisation_columns(training, row["tokens_per_second"], may_measure=bool(is_alone))
+    row |= kaplan_columns(row) | utilisation_columns(training, row["tokens_per_second"], may_measure=is_alone)
     if (row["mfu"] or 0) > 1:
         print(f"MFU is {row['mfu']:.2f}, which is above the peak ({row['peak_source']}): that peak is too low")
     return row

@@ -1,6 +1,5 @@
 """What a run has spent: wall time and energy, of this attempt and of the earlier attempts that it continues."""
 
-import os
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from lmexp.config.schema import RunConfig
 from lmexp.cost.device import detect
 from lmexp.cost.energy import EnergyMeter, open_meter
 from lmexp.cost.hardware import hardware_here
+from lmexp.train.stopping import local_rank
 
 
 class Watch:
@@ -50,9 +50,9 @@ def start_watch(config: RunConfig, began: float) -> Watch:
 
     Raises UserError if this machine lacks the device.
     """
-    device, local_rank = detect(config.trainer.accelerator), int(os.environ.get("LOCAL_RANK", "0"))
+    device, index = detect(config.trainer.accelerator), local_rank()
     watts = hardware_here(config.hardware, device).watts
-    return Watch(open_meter(device, local_rank, watts, shares_machine=local_rank > 0), began)
+    return Watch(open_meter(device, index, watts, shares_machine=index > 0), began)
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,11 @@ class Signals:
         raise Stopped(self.requested, "a second time: at once, without another checkpoint")
 
 
+def local_rank() -> int:
+    """Return the number of this process among those of the run on this machine, from 0 on."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def processes() -> int:
     """Return the number of processes that train this run together, as the program that started them says."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -6,11 +6,11 @@
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -50,7 +50,7 @@ from lmexp.train.dtypes import DtypeReader
 from lmexp.train.evaluation import Evaluation
 from lmexp.train.float8 import convert
 from lmexp.train.float32 import set_float32_products
-from lmexp.train.heartbeat import heartbeat
+from lmexp.train.heartbeat import heartbeat, repeating
 from lmexp.train.micro_batch import limit_memory
 from lmexp.train.privacy import Accounting, Privacy, accounting, private_steps
 from lmexp.train.progress import Progress
@@ -58,7 +58,7 @@ from lmexp.train.recompute import recompute_layers
 from lmexp.train.saving import Saving
 from lmexp.train.skipped_steps import SkippedSteps
 from lmexp.train.spending import Spending, Spent, Watch
-from lmexp.train.stopping import Signals
+from lmexp.train.stopping import Signals, local_rank
 from lmexp.train.trainer import build_trainer
 
 
@@ -81,6 +81,8 @@ class FitResult:
     spent: Spent
     skipped_steps: int | None
     """Steps that loss scaling skipped; None without it."""
+    is_alone: bool
+    """Whether nothing else was seen on the devices of any node; see cost/exclusive.py."""
     best_tokens: int | None = None
     """Tokens after which the kept weights were reached, with a patience."""
 
@@ -110,7 +112,8 @@ class Training:
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)
         self.cpu_wait = CpuWait()
-        self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if leader else None
+        first_here = local_rank() == 0  # of this node
+        self.exclusive = lock_devices(self.root_device.type, config.trainer.devices) if first_here else None
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.accounting: Accounting | None = None
         """What privacy is accounted for by; None without privacy."""
@@ -151,11 +154,13 @@ class Training:
         saving = Saving(progress, self.meter, self.run, signals, config.checkpoint.every)
         spending = Spending(self.watch, self.device_share)
         dtypes, skipped = DtypeReader(validation), SkippedSteps(progress)
-        with heartbeat(self.run, progress, curve, self._sample) if self.leader else nullcontext():
+        beating = heartbeat(self.run, progress, curve, self._sample) if self.leader else repeating(self._sample)
+        with beating:
             callbacks = [call_target(section, "callback") for section in config.callbacks]
             self.take_steps(progress, [*callbacks, curve, skipped, evaluation, saving, spending, dtypes], checkpoint)
             assert evaluation.quality is not None, "the end of a budget, like a milestone, is always evaluated"
             model = whole(self.task.model, config)
+            is_alone = self._is_alone()
             signals.finishing = progress.is_last
             scores = on_test = privacy = membership = TaskScores()
             if self.leader:
@@ -175,6 +180,7 @@ class Training:
             dtypes.dtypes,
             spending.spent,
             skipped.count,
+            is_alone,
             best_tokens,
         )
 
@@ -239,8 +245,18 @@ class Training:
         if self.exclusive is not None:
             self.exclusive.look()
 
+    def _is_alone(self) -> bool:
+        """Whether nothing else has been seen on the devices of any node; collective, call on every rank."""
+        shared = torch.tensor(float(self.exclusive is not None and not self.exclusive.alone), device=self.root_device)
+        if self.trainer.world_size > 1:
+            shared = self.trainer.strategy.reduce(shared, reduce_op="sum")
+        return not shared
+
     def release(self) -> bool | None:
-        """Release the devices; return whether no other run was on them. None for others than the leader."""
+        """Release the devices of this node; return whether nothing else was seen on them.
+
+        None for others than the first process of the node.
+        """
         return self.exclusive.release() if self.exclusive else None
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, FileData, StdlibData
+from lmexp.config.data import FileData, StdlibData
+from lmexp.config.tokenizers import BPETokenizerConfig, ByteTokenizerConfig
 from lmexp.data.store import Store, prepare
 
 

@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lmexp.config.data import (
+from lmexp.config.data import CanariesConfig, GeneratedData
+from lmexp.config.tokenizers import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
-    CanariesConfig,
     CharTokenizerConfig,
-    GeneratedData,
     WordPieceTokenizerConfig,
 )
 from lmexp.data.canaries import canaries_of, planted, references_of

@@ -4,16 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.config.data import (
-    BPETokenizerConfig,
-    ByteTokenizerConfig,
-    CleanConfig,
-    FileData,
-    HubData,
-    PairData,
-    StdlibData,
-    TagData,
-)
+from lmexp.config.data import CleanConfig, FileData, HubData, PairData, StdlibData, TagData
+from lmexp.config.tokenizers import BPETokenizerConfig, ByteTokenizerConfig
 from lmexp.data.cleaning import Cleaner
 from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.folders import key

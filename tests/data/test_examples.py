@@ -6,15 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmexp.config.data import (
+from lmexp.config.data import CleanConfig, GeneratedData, LabelData, PairData, TagData
+from lmexp.config.tokenizers import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
     CharTokenizerConfig,
-    CleanConfig,
-    GeneratedData,
-    LabelData,
-    PairData,
-    TagData,
     WordPieceTokenizerConfig,
 )
 from lmexp.data.example_writing import prepare_examples

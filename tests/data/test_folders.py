@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.data import ByteTokenizerConfig, OutsideData
+from lmexp.config.data import OutsideData
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.config.trust import trusting
 from lmexp.data.folders import made_once
 from lmexp.data.sources import with_fingerprints

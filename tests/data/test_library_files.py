@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmexp.config.data import BPETokenizerConfig, HFTokenizerConfig, WordPieceTokenizerConfig
+from lmexp.config.tokenizers import BPETokenizerConfig, HFTokenizerConfig, WordPieceTokenizerConfig
 from lmexp.data.tokenizers.base import Tokenizer
 from lmexp.data.tokenizers.build import build_tokenizer, load_tokenizer
 from lmexp.data.tokenizers.lossless import ByteTokenizer, CharTokenizer

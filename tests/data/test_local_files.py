@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmexp.config.data import ByteTokenizerConfig, FileData
+from lmexp.config.data import FileData
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.data.local_files import find
 from lmexp.data.sources import files as files_of
 from lmexp.data.sources import fingerprint

@@ -3,11 +3,11 @@
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from lmexp.config.data import (
+from lmexp.config.data import PairData
+from lmexp.config.tokenizers import (
     ByteTokenizerConfig,
     CharTokenizerConfig,
     HFTokenizerConfig,
-    PairData,
     WordPieceTokenizerConfig,
 )
 from lmexp.data.example_writing import prepare_examples

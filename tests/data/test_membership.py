@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lmexp.config.data import ByteTokenizerConfig, CanariesConfig
+from lmexp.config.data import CanariesConfig
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.data.canaries import canaries_of
 from lmexp.data.membership import membership_texts
 from lmexp.data.split import hashed_split

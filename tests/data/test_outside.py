@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.data import OutsideData, OutsideTokenizerConfig
+from lmexp.config.data import OutsideData
+from lmexp.config.tokenizers import OutsideTokenizerConfig
 from lmexp.config.trust import trusting
 from lmexp.data.outside import fingerprint
 from lmexp.data.tokenizers.outside import build_outside

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lmexp.config.data import ByteTokenizerConfig, CleanConfig, FileData, LabelData, PairData, TagData
+from lmexp.config.data import CleanConfig, FileData, LabelData, PairData, TagData
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.data import pii
 from lmexp.data.cleaning import Cleaner
 from lmexp.data.pii import KEYS, PersonalData, Rule, entropy

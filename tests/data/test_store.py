@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmexp.config.data import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig, StdlibData
+from lmexp.config.data import StdlibData
+from lmexp.config.tokenizers import BPETokenizerConfig, ByteTokenizerConfig, CharTokenizerConfig
 from lmexp.data import folders
 from lmexp.data.prepare import warnings
 from lmexp.data.sources import documents, fingerprint
@@ -29,7 +30,8 @@ LINES = [f"line {i} caf\u00e9 <|endoftext|>" for i in range(200)]
 WRITER = """
 import resource, sys, time
 from pathlib import Path
-from lmexp.config.data import ByteTokenizerConfig, FileData
+from lmexp.config.data import FileData
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.data.store import prepare
 from lmexp.errors import UserError
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lmexp.config.data import ByteTokenizerConfig, TagData
+from lmexp.config.data import TagData
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.data.example_writing import prepare_examples
 from lmexp.data.prepare import warnings
 from lmexp.data.sources import examples

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmexp.config.data import HFTokenizerConfig
+from lmexp.config.tokenizers import HFTokenizerConfig
 from lmexp.data.tokenizers.build import load_tokenizer
 from lmexp.data.tokenizers.growth import MAX_GROWTH, growth
 from lmexp.data.tokenizers.others import load_hf

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.config.data import BPETokenizerConfig
+from lmexp.config.tokenizers import BPETokenizerConfig
 from lmexp.data.tokenizers import training
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.training import MAX_WORD, bounded, train_patiently

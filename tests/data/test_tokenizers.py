@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmexp.config.data import (
+from lmexp.config.tokenizers import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
     CharTokenizerConfig,

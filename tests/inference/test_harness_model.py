@@ -13,7 +13,7 @@ pytest.importorskip("lm_eval")
 
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from lmexp.config.data import BPETokenizerConfig
+from lmexp.config.tokenizers import BPETokenizerConfig
 from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.data.tokenizers.lossless import ByteTokenizer
 from lmexp.inference.harness.model import HarnessModel, Writing

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from lmexp.config import paths
 from lmexp.config.compose import Composer
-from lmexp.config.data import BPETokenizerConfig, WordPieceTokenizerConfig
 from lmexp.config.identity import run_id
 from lmexp.config.schema import RunConfig, RunInfo
 from lmexp.config.scoring import Scoring
+from lmexp.config.tokenizers import BPETokenizerConfig, WordPieceTokenizerConfig
 from lmexp.cost.flops import count_model
 from lmexp.cost.hf import describe
 from lmexp.data.tokenizers.base import Tokenizer

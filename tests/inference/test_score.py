@@ -32,7 +32,7 @@ def chr_of(byte: int) -> str:
 
 
 def tokenizer_of(kind: str) -> Tokenizer:
-    from lmexp.config.data import BPETokenizerConfig, WordPieceTokenizerConfig
+    from lmexp.config.tokenizers import BPETokenizerConfig, WordPieceTokenizerConfig
 
     if kind == "byte":
         return ByteTokenizer()

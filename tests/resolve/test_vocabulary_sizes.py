@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lmexp.config.data import AUTO_ENTRIES
+from lmexp.config.tokenizers import AUTO_ENTRIES
 from lmexp.cost.flops import count_run
 from lmexp.data import store
 from lmexp.errors import UserError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmexp.config.data import ByteTokenizerConfig, StdlibData
+from lmexp.config.data import StdlibData
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.optimizers import AdamConfig
 from lmexp.config.schedules import ScheduleConfig
@@ -28,6 +28,7 @@ from lmexp.config.schema import (
     TrainerConfig,
 )
 from lmexp.config.tasks.causal_lm import CausalLMConfig
+from lmexp.config.tokenizers import ByteTokenizerConfig
 from lmexp.errors import UserError
 from lmexp.runs.columns import QUALITIES
 from lmexp.runs.directory import RunDir

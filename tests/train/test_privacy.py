@@ -96,7 +96,7 @@ def _drawn(run: RunDir) -> dict[str, torch.Tensor]:
     """Return the sequences that step 5 of a run draws: more than the 8 that are expected."""
     config = run.read_config()
     feed = open_feed(config, prepare(config, run.path.parent.parent / STORES))
-    return {**feed.batch_apart(PoissonSamples(feed.apart, 8, 0).step(5), 5), "step": torch.tensor(5)}
+    return {**feed.disjoint_batch(PoissonSamples(feed.disjoint_sequences, 8, 0).step(5), 5), "step": torch.tensor(5)}
 
 
 def test_a_step_without_noise_is_the_mean_of_clipped_gradients_whatever_the_micro_batch(make_run: MakeRun):

@@ -63,7 +63,7 @@ def test_the_heartbeat_reads_the_energy_and_looks_for_other_programs():
     done: list[str] = []
     watch = SimpleNamespace(energy=SimpleNamespace(sample=lambda: done.append("energy")))
     exclusive = SimpleNamespace(look=lambda: done.append("look"))
-    for lock in (exclusive, None):  # only the leader has one
+    for lock in (exclusive, None):  # only the first process of a node has one
         Training._sample(cast(Training, SimpleNamespace(watch=watch, exclusive=lock)))
     assert done == ["energy", "look", "energy"]
 

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from lmexp.config.data import (
+from lmexp.config.data import Split
+from lmexp.config.tokenizers import (
     BPETokenizerConfig,
     ByteTokenizerConfig,
     HFTokenizerConfig,
     OutsideTokenizerConfig,
     SavedTokenizerConfig,
-    Split,
     TokenizerConfig,
     WordPieceTokenizerConfig,
 )

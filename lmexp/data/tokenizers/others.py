@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from lmexp.config.data import HFTokenizerConfig
+from lmexp.config.tokenizers import HFTokenizerConfig
 from lmexp.data.scripts import separated
 from lmexp.data.tokenizers.base import Ids, Tokenizer, as_ids
 from lmexp.data.tokenizers.growth import check_growth

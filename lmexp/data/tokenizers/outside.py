@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.config.code import arguments_of, load_target
-from lmexp.config.data import OutsideTokenizerConfig
+from lmexp.config.tokenizers import OutsideTokenizerConfig
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer
 from lmexp.errors import UserError
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmexp.config.data import WORDPIECE_LEAST
+from lmexp.config.tokenizers import WORDPIECE_LEAST
 from lmexp.data.scripts import UNSPACED
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
 from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, other_kind
