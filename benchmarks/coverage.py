@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.scaling import branches, holdout
-from lmexp.analysis.scaling.bootstrap import student
 from lmexp.analysis.scaling.fit import fit_law, held_out
 from lmexp.analysis.scaling.lack_of_fit import distance, rate_of, reach_of
 from lmexp.analysis.scaling.law_fit import LawFit

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from lmexp.analysis.comparable import SPLITTING, code, crowded
-from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.filters import grouping
 from lmexp.analysis.frontier import is_done, numbers
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError
 
@@ -57,8 +57,6 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
     names = list(range(len(by_key)))
     each = units.groupby(level=names, sort=False, dropna=False, observed=True)
     n, mean, sd = each.count(), each.mean(), each.std(ddof=1)
-    from scipy.stats import t
-
     columns = {str(name): mean.index.get_level_values(i) for i, name in enumerate(mean.index.names)}
     reserved = {"n", "mixed", *measures, *(f"{m}{end}" for m in measures for end in (SD, HALF))} & columns.keys()
     if reserved:
@@ -68,7 +66,7 @@ def grouped(table: pd.DataFrame, by: str, measures: Sequence[str]) -> pd.DataFra
     for name in measures:
         result[name] = mean[name].to_numpy()
         result[name + SD] = sd[name].to_numpy()
-        half = t.ppf(1 - LEVEL / 2, np.maximum(n[name] - 1, 1)) * sd[name] / np.sqrt(n[name])
+        half = student(np.maximum(n[name] - 1, 1)) * sd[name] / np.sqrt(n[name])
         result[name + HALF] = np.asarray(half, dtype=float)
     result["mixed"] = _mixed(table, by_key).reindex(mean.index).fillna("").to_numpy()
     return result

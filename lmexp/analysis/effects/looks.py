@@ -15,7 +15,6 @@ Pharmacokinetics and Biopharmaceutics 15, 1987).
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ import pandas as pd
 from lmexp.analysis.columns import setting_in_words
 from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.effects.pairing import axis_values, comparable_runs
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import column, higher_is_better
 from lmexp.runs.manifest import LookRule
@@ -195,12 +195,5 @@ def _gap(arm: str, of_arm: Mapping[int, float], of_best: Mapping[int, float], si
     if len(changes) < 2:
         return Gap(arm, float(changes.mean()) if len(changes) else math.nan, -math.inf, math.inf)
     mean, n = float(changes.mean()), len(changes)
-    half = _quantile(level, n - 1) * float(changes.std(ddof=1)) / math.sqrt(n)
+    half = float(student(n - 1, 1 - level)) * float(changes.std(ddof=1)) / math.sqrt(n)
     return Gap(arm, mean, mean - half, mean + half)
-
-
-@cache
-def _quantile(level: float, df: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf(1 - level / 2, df))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.quantiles import chi_square, student
 
 LEVEL = 0.05
 """Two-sided: intervals are of 95 %."""
@@ -65,20 +66,16 @@ def pooled(groups: Sequence[npt.ArrayLike], most_df: int | None = None) -> Noise
     several = [found for group in groups if len(found := np.asarray(group, dtype=float)) > 1]
     if not several:
         return None
-    from scipy.stats import chi2
-
     df = sum(len(group) - 1 for group in several)
     sd = math.sqrt(sum(float(((group - group.mean()) ** 2).sum()) for group in several) / df)
     df = min(df, most_df or df)
-    low, high = (sd * math.sqrt(df / float(chi2.ppf(share, df))) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (sd * math.sqrt(df / chi_square(share, df)) for share in (1 - LEVEL / 2, LEVEL / 2))
     return Noise(sd, low, high, len(several), df)
 
 
 def t_quantile(df: float) -> float:
     """Return what a t value must exceed to be significant, two-sided."""
-    from scipy.stats import t
-
-    return float(t.ppf(1 - LEVEL / 2, df))
+    return float(student(df, 1 - LEVEL))
 
 
 def unexplained(values: Floats) -> tuple[float, int] | None:

@@ -23,7 +23,8 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.final_loss.curves import MAX_LOSS, MILESTONES, Kind, LossCurve, comparable_key, curves_of, why_not
 from lmexp.analysis.final_loss.law import SharedLaw, fit_law
 from lmexp.analysis.phrases import listed
-from lmexp.analysis.scaling.bootstrap import around, student
+from lmexp.analysis.quantiles import student
+from lmexp.analysis.scaling.bootstrap import around
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir, runs_in

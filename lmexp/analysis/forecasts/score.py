@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from lmexp.analysis.forecasts.same_size import Candidate, recorded
-from lmexp.analysis.scaling.bootstrap import LEVEL
+from lmexp.analysis.quantiles import LEVEL
 from lmexp.analysis.scaling.laws import law_named
 from lmexp.errors import UserError
 from lmexp.runs.forecasts import Forecast, ForecastFile, read_forecasts

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.scaling.checks import price_of, size_of
 from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.laws import Law, Price
@@ -349,7 +349,7 @@ def _envelope_line(budgets: Floats, lowest: Floats, reference: float) -> Floats:
 
 def _interval(value: npt.ArrayLike, variance: npt.ArrayLike, freedom: int) -> Estimate:
     """Return values with their 95 % confidence intervals: Student's t times the standard error."""
-    half = stats.t.ppf(0.975, freedom) * np.sqrt(np.asarray(variance, dtype=np.float64))
+    half = student(freedom) * np.sqrt(np.asarray(variance, dtype=np.float64))
     return Estimate(
         np.asarray(value, dtype=np.float64), np.asarray(np.subtract(value, half)), np.asarray(np.add(value, half))
     )

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats
+from lmexp.analysis.quantiles import LEVEL, student
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.surface import Surface
 
@@ -28,7 +29,6 @@ Ints = npt.NDArray[np.intp]
 
 FEW_UNITS = 100
 """With fewer units, standard errors come from the jackknife: with 24 trunks a bootstrap covered 90 %, not 95 %."""
-LEVEL = 0.95
 ONE_DEVIATION = 0.6827
 """The part of a normal distribution within one standard deviation."""
 DRAWN_AT_ONCE = 4_000_000
@@ -82,13 +82,6 @@ def units_but_one(of_unit: Ints) -> Floats:
     """Return the weights of the points (units, n) without each unit in turn."""
     n_units = int(of_unit.max()) + 1
     return (of_unit[None, :] != np.arange(n_units)[:, None]).astype(np.float64)
-
-
-def student(freedom: npt.ArrayLike, level: float = LEVEL) -> Floats:
-    """Return half an interval in standard errors: Student's t with `freedom` degrees of freedom."""
-    from scipy.special import stdtrit
-
-    return np.asarray(stdtrit(freedom, (1 + level) / 2))
 
 
 def margin(value: Floats, refits: Floats, n_units: int, level: float = LEVEL) -> Floats:

@@ -6,8 +6,8 @@ noise of a trunk moves all of its rows together, so the residuals of a size agre
 """
 
 import numpy as np
-from scipy import stats
 
+from lmexp.analysis.quantiles import f_tail
 from lmexp.analysis.scaling import solver
 from lmexp.analysis.scaling.checks import size_of
 from lmexp.analysis.scaling.laws import chinchilla
@@ -64,4 +64,4 @@ def shared_noise(points: Points) -> float:
     if inside == 0:
         return 1.0
     ratio = float((counts * means**2).sum()) / between / (inside / within)
-    return float(stats.f.sf(ratio, between, within))
+    return f_tail(ratio, between, within)

@@ -14,7 +14,8 @@ thousands of studies take milliseconds.
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.bootstrap import LEVEL, Ints, margin
+from lmexp.analysis.quantiles import LEVEL
+from lmexp.analysis.scaling.bootstrap import Ints, margin
 from lmexp.analysis.scaling.surface import Surface
 
 MIN_SPARE = 2

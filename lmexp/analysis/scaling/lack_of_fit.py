@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.bootstrap import LEVEL, student
+from lmexp.analysis.quantiles import LEVEL, student
 
 STANDARD_ERRORS = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """Half a 95 % interval of a normal distribution, in standard deviations."""

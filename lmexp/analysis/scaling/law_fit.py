@@ -8,13 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.arrays import Floats, Marks
-from lmexp.analysis.scaling.bootstrap import (
-    FEW_UNITS,
-    LEVEL,
-    around,
-    margin,
-    student,
-)
+from lmexp.analysis.quantiles import LEVEL, student
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS, around, margin
 from lmexp.analysis.scaling.effective import Effective, Factors, Repeated, Run
 from lmexp.analysis.scaling.holdout import Holdout
 from lmexp.analysis.scaling.lack_of_fit import LackOfFit

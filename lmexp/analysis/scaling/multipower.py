@@ -21,7 +21,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from lmexp.analysis.arrays import Floats
-from lmexp.analysis.scaling.bootstrap import around, margin, student
+from lmexp.analysis.quantiles import student
+from lmexp.analysis.scaling.bootstrap import around, margin
 from lmexp.analysis.scaling.curves import Curve
 from lmexp.analysis.scaling.fit import WORST_CONDITION
 from lmexp.analysis.scaling.law_fit import Estimate

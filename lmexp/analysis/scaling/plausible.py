@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from lmexp.analysis.arrays import Floats
 from lmexp.errors import UserError
@@ -111,7 +110,9 @@ def _about_losses(columns: Mapping[str, Floats], vocab_size: Floats | None) -> l
     flops, loss = columns["flops"], columns["loss"]
     questions = []
     if len(loss) >= MIN_FOR_TREND and np.ptp(loss) > 0 and np.ptp(flops) > 0:
-        trend = float(stats.spearmanr(flops, loss).statistic)
+        from scipy.stats import spearmanr  # here, because few commands need it, and it takes half a second
+
+        trend = float(spearmanr(flops, loss).statistic)
         if trend > RISING:
             said = "the losses rise with compute; is this an accuracy? A law needs a loss, where lower is better."
             questions.append(Question(said, ("loss",)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.quantiles import f_tail
 from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.cost import on_frontier
 from lmexp.analysis.scaling.fit import fit_law
@@ -165,8 +166,6 @@ def _best(rows: Rows, at: np.ndarray, cost: str) -> Marks:
 
 def _lack_of_fit(rows: Rows, knots: list[list[int]], fit: LawFit) -> float | None:
     """Return the p value of the F test of lack of fit: the means about the law against the seeds about their means."""
-    from scipy.stats import f
-
     logs = np.log(rows.qualities)
     floor, scale, alpha = fit.theta.values()
     spare, freedom = len(knots) - len(fit.theta), sum(len(one) - 1 for one in knots)
@@ -179,4 +178,4 @@ def _lack_of_fit(rows: Rows, knots: list[list[int]], fit: LawFit) -> float | Non
         between += len(one) * float(logs[one].mean() - expected) ** 2
     if within == 0:
         return None
-    return float(f.sf((between / spare) / (within / freedom), spare, freedom))
+    return f_tail((between / spare) / (within / freedom), spare, freedom)

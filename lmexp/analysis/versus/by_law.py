@@ -18,7 +18,7 @@ import numpy as np
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.effects.noise import pooled
 from lmexp.analysis.frontier import undominated
-from lmexp.analysis.scaling.bootstrap import student
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND
 from lmexp.analysis.versus.baseline import Baseline, baseline_law
 from lmexp.analysis.versus.paired import HARDLY_A_LAW, Estimate, law_notes

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmexp.analysis.scaling.bootstrap import student
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.versus.baseline import POOR_FIT, Baseline, baseline_law, in_own_words
 from lmexp.analysis.versus.curves import log_speedup
 from lmexp.analysis.versus.rows import BUDGET, Key, Rows

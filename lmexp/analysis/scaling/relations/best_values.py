@@ -20,7 +20,8 @@ import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
 from lmexp.analysis.parabola import vertex, window
-from lmexp.analysis.scaling.bootstrap import ONE_DEVIATION, student
+from lmexp.analysis.quantiles import student
+from lmexp.analysis.scaling.bootstrap import ONE_DEVIATION
 from lmexp.analysis.scaling.checks import size_of
 from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.points import Points

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lmexp.analysis.arrays import Floats, Marks
+from lmexp.analysis.quantiles import student
 from lmexp.analysis.scaling import checks
-from lmexp.analysis.scaling.bootstrap import FEW_UNITS, student
+from lmexp.analysis.scaling.bootstrap import FEW_UNITS
 from lmexp.analysis.scaling.fit import fit_law
 from lmexp.analysis.scaling.holdout import largest
 from lmexp.analysis.scaling.law_fit import Estimate, LawFit
