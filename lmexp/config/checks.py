@@ -8,7 +8,7 @@ from lmexp.config.models import families
 from lmexp.config.models.base import CountedSection, TransformerSection
 from lmexp.config.models.mup import MupSection
 from lmexp.config.optimizers import MuonConfig
-from lmexp.config.privacy import check_privacy, is_private
+from lmexp.config.privacy_checks import check_privacy
 from lmexp.config.schedules import ScheduleConfig
 from lmexp.config.schema import RunConfig
 from lmexp.config.tasks import tasks
@@ -245,7 +245,7 @@ def may_be_compiled(config: RunConfig, device_kind: str) -> bool:
     """
     if config.trainer.compile != "auto":
         return config.trainer.compile
-    if is_private(config):
+    if config.privacy.is_on:
         return False
     return device_kind == "cuda" and not isinstance(config.model, CountedSection) and has_one_shape(config)
 
@@ -278,4 +278,4 @@ def accumulation(config: RunConfig) -> int:
 
     A private step is one batch, of a size that varies; the task cuts it into micro-batches itself (tasks/private.py).
     """
-    return 1 if is_private(config) else device_batch(config) // micro_batch(config)
+    return 1 if config.privacy.is_on else device_batch(config) // micro_batch(config)

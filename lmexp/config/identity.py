@@ -13,7 +13,6 @@ from decimal import Decimal
 from typing import Any
 
 from lmexp.config.data import PATH_KEYS
-from lmexp.config.privacy import is_private
 from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.files import hash_text
 
@@ -68,7 +67,7 @@ def _by_content(config: RunConfig) -> dict[str, Any]:
         if getattr(getattr(config, key), "fingerprint", None):
             left_out[key] = {"name", "revision", "path"}
     left_out["model"] = config.model.not_in_identity
-    if not is_private(config):  # without an epsilon, nothing reads the rest of the section
+    if not config.privacy.is_on:  # without an epsilon, nothing reads the rest of the section
         left_out["privacy"] = True
     # An identity is the same on every machine. Where "auto" leads to another result than "false", which was the default
     # once, it differs by rounding, as results of a CPU and a GPU do. So the two have one identity; "true" is a choice.

@@ -30,7 +30,6 @@ from dataclasses import dataclass
 
 from lmexp.config.checks import device_batch, micro_batch
 from lmexp.config.models.gpt import GPTConfig
-from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.memory_gpt import GPTStep
 from lmexp.cost.memory_step import Step
@@ -98,7 +97,7 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
         micro: sequences of one forward pass, instead of the config's.
     """
     sequences = micro or micro_batch(config)
-    accumulates = sequences < device_batch(config) or is_private(config)  # a step may draw more than it expects
+    accumulates = sequences < device_batch(config) or config.privacy.is_on  # a step may draw more than it expects
     is_exact = isinstance(config.model, GPTConfig) and config.task.head == "vocabulary"
     step = (GPTStep if is_exact else Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
     runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else GPU_WORKSPACES

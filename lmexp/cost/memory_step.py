@@ -3,7 +3,6 @@
 from lmexp.config.checks import copies_the_model, gathers_in_bf16, world_size
 from lmexp.config.models.base import WIDE, CountedSection
 from lmexp.config.pieces import rows_at_a_time
-from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.flops import count_run
 
@@ -47,7 +46,7 @@ class Step:
         self.rows = self.predictions
         """How many of the predictions have logits at a time: fewer than all if the loss is computed in pieces."""
         is_ours = run.task.target.startswith("lmexp.") and not isinstance(model, CountedSection)
-        if is_ours and not labels and not is_private(run) and model.reads != "source_to_target":
+        if is_ours and not labels and not run.privacy.is_on and model.reads != "source_to_target":
             self.rows = min(self.rows, rows_at_a_time(max(self.classes, 1), "cpu" if on_cpu else "cuda"))
 
     @property
@@ -159,7 +158,7 @@ class Step:
 
         Inputs and gradients are kept in float32; autocast's own copies of inputs are among the activations.
         """
-        if not is_private(self.run):
+        if not self.run.privacy.is_on:
             return 0
         outputs = self.sequences * self.run.model.output_bytes(WIDE, self.on_cpu)
         return 2 * outputs + self.predictions * self.classes * WIDE

@@ -13,7 +13,7 @@ from lmexp.config.flat import flat
 from lmexp.config.identity import ids_of, slug
 from lmexp.config.models.hf import HFConfig
 from lmexp.config.outside import check_outside, with_versions
-from lmexp.config.privacy import check_samples, is_private
+from lmexp.config.privacy_checks import check_samples
 from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
 from lmexp.config.tokenizers import AUTO_ENTRIES
 from lmexp.config.trust import allow_settings
@@ -182,7 +182,7 @@ class RunResolver:
         for warning in warnings(store):
             self._warn(warning)
         feed = open_feed(config, store)
-        if is_private(config):
+        if config.privacy.is_on:
             check_samples(config, feed.disjoint_sequences, sequences(config))
         if "test" in store.splits:
             open_feed(config, store, "test")  # a split that is too short is refused now, not when the run starts

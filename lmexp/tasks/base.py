@@ -225,6 +225,14 @@ class Task(pl.LightningModule):
         (layer, rows), (features, targets) = pieces, self.features(batch)
         return linear_cross_entropy(features, layer.weight, layer.bias, targets, rows, self.piece)
 
+    def sequence_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the summed negative log-likelihood of each sequence's targets, and their number: (B,) each."""
+        with self.as_trained():
+            logits, targets = self.predict(batch)
+            each = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
+        shape = (len(batch["targets"]), -1)
+        return each.view(shape).sum(1), (targets.view(shape) != IGNORED).sum(1)
+
     def _logits(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the logits (N, classes) and the targets (N,) of a batch, in as many pieces as memory asks for."""
         pieces = self._pieces(batch)
@@ -291,7 +299,7 @@ class Task(pl.LightningModule):
             super().backward(loss, *args, **kwargs)
             return
         assert self._drawn is not None, "a training step comes before its backward pass"
-        self.step_loss, self._drawn = self.private.add_gradients(self, self._drawn), None
+        self.step_loss, self._drawn = self.private.add_gradients(self._drawn, self.sequence_nll), None
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Take a step, then drop the gradients.
@@ -309,7 +317,7 @@ class Task(pl.LightningModule):
         its noise first, so that this changes nothing about its privacy.
         """
         if self.private is not None:
-            self.private.finish(self)
+            self.private.finish(self.parameters(), self.device)
         weights = list(self.parameters())
         norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         self.grad_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all shards

@@ -4,19 +4,15 @@ the sequences that the step drew -> micro-batches -> the gradient of each sequen
 -> once a step: Gaussian noise -> divided by the expected number of sequences -> the optimizer, whichever it is
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from lmexp.data.feeds import IGNORED, Batch
+from lmexp.data.feeds import Batch
 from lmexp.models.sample_gradients import SampleGradients
-
-if TYPE_CHECKING:
-    from lmexp.tasks.base import Task
 
 NOISE = 3
 """Makes the random numbers of the noise differ from those of dropout, which also come from the seed and the step."""
@@ -41,38 +37,33 @@ class PrivateSteps:
     sampled: int = 0
     """Sequences that steps have drawn so far."""
 
-    def add_gradients(self, task: "Task", batch: Batch) -> Tensor | None:
-        """Add up the clipped gradients of a step's sequences; return their loss per target. None: there were none."""
+    def add_gradients(self, batch: Batch, nll_of: Callable[[Batch], tuple[Tensor, Tensor]]) -> Tensor | None:
+        """Add up the clipped gradients of a step's sequences; return their loss per target. None: there were none.
+
+        `nll_of` returns the summed negative log-likelihood of each sequence's targets, and their number: (B,) each.
+        """
         self.step = int(batch["step"])
         nll = targets = None
         size = len(batch["targets"])
         self.sampled += size
         for first in range(0, size, self.micro):
             part = {name: each[first : first + self.micro] for name, each in batch.items() if each.ndim}
-            with self.gradients.recording(len(part["targets"])), task.as_trained():
-                each, counts = sequence_nll(task, part)
+            with self.gradients.recording(len(part["targets"])):
+                each, counts = nll_of(part)
             self.gradients.add_clipped(each / counts, self.clip)
             nll = each.detach().sum() if nll is None else nll + each.detach().sum()
             targets = counts.sum() if targets is None else targets + counts.sum()
         return None if nll is None or targets is None else nll / targets
 
-    def finish(self, task: "Task") -> None:
+    def finish(self, weights: Iterable[nn.Parameter], device: torch.device) -> None:
         """Add the step's noise to the sum of gradients, and divide by the expected number of sequences."""
-        generator = torch.Generator(task.device)
+        generator = torch.Generator(device)
         sequence = np.random.SeedSequence([self.seed, self.step], spawn_key=(NOISE,))
         generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0]))
         std = self.noise_multiplier * self.clip
-        for weight in task.parameters():
+        for weight in weights:
             if not weight.requires_grad:
                 continue
             noise = torch.randn(weight.shape, generator=generator, device=weight.device, dtype=torch.float32)
             summed = 0.0 if weight.grad is None else weight.grad
             weight.grad = ((summed + std * noise) / self.sequences).to(weight.dtype)
-
-
-def sequence_nll(task: "Task", batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return the summed negative log-likelihood of each sequence's targets, in nats, and their number: (B,) each."""
-    logits, targets = task.predict(batch)
-    each = F.cross_entropy(logits.float(), targets, ignore_index=IGNORED, reduction="none")
-    shape = (len(batch["targets"]), -1)
-    return each.view(shape).sum(1), (targets.view(shape) != IGNORED).sum(1)

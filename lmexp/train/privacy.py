@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmexp.config.checks import micro_batch, sequences
-from lmexp.config.privacy import delta_of
 from lmexp.config.schema import RunConfig
 from lmexp.data.feeds import Feed
 from lmexp.errors import UserError
@@ -80,7 +79,7 @@ def accounting(config: RunConfig, feed: Feed) -> Accounting:
     """Return what the guarantee of a private run depends on; `feed` is that of its training."""
     privacy, samples = config.privacy, feed.disjoint_sequences
     assert privacy.epsilon is not None, "only private runs are accounted for"
-    return Accounting(privacy.epsilon, delta_of(privacy, samples), samples, sequences(config) / samples)
+    return Accounting(privacy.epsilon, privacy.delta_for(samples), samples, sequences(config) / samples)
 
 
 def private_steps(task: Task, noise_multiplier: float) -> PrivateSteps:

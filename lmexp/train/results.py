@@ -7,7 +7,6 @@ import torch
 
 from lmexp.config.checks import device_share, micro_batch
 from lmexp.config.models.count import ModelCount
-from lmexp.config.privacy import is_private
 from lmexp.config.schema import HardwareConfig, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
@@ -146,7 +145,7 @@ def work_columns(config: RunConfig, count: ModelCount, progress: Progress, epoch
 
 def executed(config: RunConfig, count: ModelCount) -> float:
     """Return the FLOPs per token that a run executes."""
-    return count.executed(config.trainer.activation_checkpointing == "full", is_private(config))
+    return count.executed(config.trainer.activation_checkpointing == "full", config.privacy.is_on)
 
 
 def price_columns(spent: Spent, hardware: HardwareConfig, devices: float, tokens: int) -> Row:

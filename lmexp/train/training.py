@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from lmexp.config.checks import device_share, micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
-from lmexp.config.privacy import is_private
 from lmexp.config.schema import RunConfig
 from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
@@ -117,7 +116,7 @@ class Training:
         self.task: Task = load_target(config.task.target, "task")(_model(config), config)
         self.accounting: Accounting | None = None
         """What privacy is accounted for by; None without privacy."""
-        if is_private(config):
+        if config.privacy.is_on:
             self.accounting = accounting(config, self.feed)
             steps = horizon(config, self.feed.epoch_tokens, self.device.kind, self.feed.parts).steps
             assert steps is not None, "a private run has a number of steps that is known from the start"

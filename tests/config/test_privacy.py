@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from lmexp.config import paths, privacy
+from lmexp.config import paths, privacy_checks
 from lmexp.config.checks import accumulation, check_config, may_be_compiled
 from lmexp.config.compose import Composer
 from lmexp.config.identity import run_id
-from lmexp.config.privacy import check_samples, delta_of
+from lmexp.config.privacy_checks import check_samples
 from lmexp.config.schema import RunConfig
 from lmexp.errors import UserError
 
@@ -44,7 +44,7 @@ def test_what_it_can_do_is_not(config: Config, model: str):
 
 
 def test_without_opacus_the_message_has_the_command_that_installs_it(config: Config, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(privacy, "find_spec", lambda name: None)
+    monkeypatch.setattr(privacy_checks, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lmexp\[privacy\]'"):
         check_config(config(PRIVATE))
 
@@ -55,7 +55,7 @@ def test_a_text_must_have_more_sequences_than_a_step_and_delta_must_be_small(con
     with pytest.raises(UserError, match="must be less than 1 / 100"):
         check_samples(config(PRIVATE, "privacy.delta=0.01"), 100, 8)
     check_samples(config("privacy.delta=0.01"), 8, 8)  # without an epsilon nothing is asked
-    assert delta_of(config(PRIVATE).privacy, 1000) == pytest.approx(1000**-1.1)
+    assert config(PRIVATE).privacy.delta_for(1000) == pytest.approx(1000**-1.1)
 
 
 def test_identities_change_with_privacy_and_only_with_it(config: Config):

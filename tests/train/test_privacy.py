@@ -17,7 +17,6 @@ from lmexp.data.prepare import prepare
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.tasks.causal_lm import CausalLM
-from lmexp.tasks.private import sequence_nll
 from lmexp.train.privacy import Accounting, private_steps
 from lmexp.train.worker import main
 from tests.train.test_stopping import DROPOUT, Start, results, start, wait_for  # noqa: F401
@@ -105,14 +104,14 @@ def test_a_step_without_noise_is_the_mean_of_clipped_gradients_whatever_the_micr
     assert task.private is not None and len(batch["targets"]) == 10, "two micro-batches and a half"
     rows, losses = [], []
     for row in range(10):
-        nll, targets = sequence_nll(task, {name: each[row : row + 1] for name, each in batch.items() if each.ndim})
+        nll, targets = task.sequence_nll({name: each[row : row + 1] for name, each in batch.items() if each.ndim})
         losses.append(float((nll / targets).detach()))
         rows.append(torch.autograd.grad((nll / targets).sum(), list(task.parameters())))
     norms = [float(torch.stack([gradient.norm() for gradient in row]).norm()) for row in rows]
     task.private.clip = clip = sorted(norms)[5]  # the gradients of some sequences are longer, of others shorter
 
-    shown = task.private.add_gradients(task, batch)
-    task.private.finish(task)
+    shown = task.private.add_gradients(batch, task.sequence_nll)
+    task.private.finish(task.parameters(), task.device)
     for index, weight in enumerate(task.parameters()):
         clipped = [row[index] * min(1.0, clip / norm) for row, norm in zip(rows, norms, strict=True)]
         expected = torch.stack(clipped).sum(0) / 8  # 8 sequences are expected, whatever was drawn
@@ -128,8 +127,8 @@ def test_noise_comes_once_a_step_from_seed_and_step_alone(make_run: MakeRun):
         clean, _ = _task(make_run, 0.0, *words, place=f"clean, {step}, {micro}")
         for each in (task, clean):
             assert each.private is not None
-            each.private.add_gradients(each, _drawn(run) | {"step": torch.tensor(step)})
-            each.private.finish(each)
+            each.private.add_gradients(_drawn(run) | {"step": torch.tensor(step)}, each.sequence_nll)
+            each.private.finish(each.parameters(), each.device)
         pairs = zip(task.parameters(), clean.parameters(), strict=True)
         return torch.cat([(one.grad - other.grad).flatten() for one, other in pairs])  # type: ignore[operator]
 
