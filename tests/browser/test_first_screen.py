@@ -1,5 +1,7 @@
 """The first screen of the page: the question, at most three sentences of the answer, and the chart that shows it."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -51,6 +53,15 @@ def test_the_runs_that_are_not_selected_are_faint_in_the_chart(open_page, tmp_pa
     expect(faint).to_have_count(8)
     page.get_by_role("button", name="Clear selection").click()
     expect(faint).to_have_count(0)
+
+
+def test_hovering_a_run_says_its_flops_as_the_axes_do(open_page, tmp_path):
+    folder = lawful_study(tmp_path, arms=ONE_ARM, flops=[1e18, 2e18, 4e18, 8e18])
+    page = open_page(write_report(load_study([folder]), folder), viewport=SCREEN)
+    page.locator("#isoflop svg .mark-symbol.role-mark path[opacity]").last.hover()
+    told = page.locator("#vg-tooltip-element")
+    expect(told).to_contain_text("parameters")
+    expect(told).to_contain_text(re.compile(r"FLOPs:?\s*\d\.\d\de18"))
 
 
 @pytest.mark.parametrize("chart", DESIGNS)

@@ -104,6 +104,24 @@ def test_the_tokens_of_a_window_know_their_document(tmp_path):
     assert set(open_feed(plain, store).batch(0, 1)) == {"inputs", "targets"}
 
 
+@pytest.mark.parametrize(("words", "width"), [(["model=gpt_nano"], 17), (["task=masked_lm", "model=bert_nano"], 16)])
+def test_no_token_is_in_two_of_the_sequences_that_privacy_protects(tmp_path, words, width):
+    (tmp_path / "a.txt").write_text("".join(chr(33 + i * i % 90) for i in range(2000)))
+    data = ["data=text", f"data.path={tmp_path}/a.txt", "data.split=tail", "tokenizer=byte"]
+    made = Composer([paths.shipped_root()], words=[*data, *words, "model.context=16"]).config({})
+    store = prepare(made, tmp_path / "stores")
+    feed, text = open_feed(made, store), store.array("train")
+    assert feed.disjoint_sequences == len(text) // width
+    batch = feed.disjoint_batch(np.arange(feed.disjoint_sequences), 0)
+    tokens = batch["inputs"].numpy() if width == 17 else np.where(
+        batch["targets"] == IGNORED, batch["inputs"], batch["targets"]
+    )  # fmt: skip
+    grid = text[: feed.disjoint_sequences * width].reshape(-1, width)
+    assert (tokens == grid[:, :16]).all()
+    if width == 17:
+        assert (batch["targets"].numpy() == grid[:, 1:]).all()
+
+
 def test_documents_are_kept_apart_by_families_that_can(tmp_path):
     words = ["task.document_masks=true", "model=lstm_nano", "model.context=32", "batch.tokens=256", "tokenizer=byte"]
     with pytest.raises(UserError, match="document_masks=true works for models of gpt, llama, moe, and lstm"):

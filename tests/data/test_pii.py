@@ -121,6 +121,7 @@ def test_phone_numbers_are_found(text: str, region: str | None, expected: str) -
         "x + 14155552671*y + 12042977600*z",
         "ISBN 978-3-16-148410-0, 192.168.101.17, 10.0.0.0/24",
         "+1 2 3 4 5 6 7 8",  # no valid number
+        "+1 202-456-1111.25",
     ],
 )
 def test_dates_orders_and_fractions_are_no_phone_numbers(text: str) -> None:
@@ -156,6 +157,7 @@ BODY = "\n".join(["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8
         (f'API_KEY = "{RANDOM}"', 'API_KEY = "[KEY]"'),
         (f"client-secret: {RANDOM}", "client-secret: [KEY]"),
         (f"'auth_token': '{'0a1b2c3d4e5f6789' * 2}'", "'auth_token': '[KEY]'"),
+        ("token='0011223344556677001122334455aabb'", "token='[KEY]'"),  # 3.25 bits a digit, of at most 4
     ],
 )
 def test_keys_are_found(text: str, expected: str) -> None:

@@ -3,11 +3,14 @@
 import re
 from dataclasses import replace
 
+import altair as alt
 import pytest
+import vl_convert
 
 from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.report.charts.base import short_number
 from lmexp.report.charts.export import check_formats, write_charts
 from tests.report.synthetic import write_study
 
@@ -73,3 +76,13 @@ def test_a_figure_is_as_wide_as_a_column_or_the_text_and_its_text_has_7_to_9_poi
 def test_another_width_is_a_wrong_input(study, tmp_path):
     with pytest.raises(UserError, match="Did you mean 'single'"):
         write_charts(study, tmp_path, "loss", "train_seconds", ["svg"], "singel")
+
+
+def test_numbers_in_tooltips_have_three_digits_and_powers_of_ten_where_prefixes_end():
+    values = [0, 0.5, 3.9234, 950, 12_345, 1_234_567, 4e17, 1.5e18, 5.764e23, 1.2e-5]
+    rows = alt.Chart(alt.InlineData(values=[{"value": value} for value in values]))
+    marks = rows.transform_calculate(said=short_number("datum.value")).mark_text().encode(text="said:N", y="value:O")
+    drawn = vl_convert.vegalite_to_svg(marks.properties(height=900).to_dict())
+    said = re.findall(r'role-mark marks"(.*)', drawn, re.DOTALL)[0]
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", said)
+    assert texts == ["0.00", "0.500", "3.92", "950", "12.3k", "1.23M", "400P", "1.50e18", "5.76e23", "1.20e-5"]

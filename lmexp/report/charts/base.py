@@ -54,6 +54,16 @@ TICKS = (
     "datum.value >= 1000 ? format(datum.value, '~s') : format(datum.value, '~r')"
 )
 """How an axis of a study writes its numbers, for Vega: 0.5, 20, 5G, 4e18."""
+
+
+def short_number(value: str) -> str:
+    """Return the Vega expression of a number in three digits, of the expression `value`: 0.500, 1.23M, 5.76e23."""
+    return (
+        f"(abs({value}) >= 1e18 || {value} !== 0 && abs({value}) < 1e-4 ? replace(format({value}, '.2e'), '+', '') : "
+        f"abs({value}) >= 1000 ? format({value}, '.3s') : format({value}, '.3r'))"
+    )
+
+
 NONE, NULL = "none", "–"
 
 

@@ -18,6 +18,7 @@ from lmexp.report.charts.base import (
     below,
     floor_lines,
     lookup,
+    short_number,
     styled,
     ticks_of,
 )
@@ -65,7 +66,7 @@ def curves_chart(study: Study, curves: Sequence[Mapping[str, Any]], groups: Grou
     interval = "isValid(datum.half) ? ' ± ' + format(datum.half, '.4f') : ''"
     tooltip = alt.ExprRef(
         f"{{run: datum.slug, 'validation loss': format(datum.loss, '.4f') + ({interval}), "
-        "tokens: format(datum.tokens, '.3s'), FLOPs: format(datum.flops, '.3s'), "
+        f"tokens: {short_number('datum.tokens')}, FLOPs: {short_number('datum.flops')}, "
         "seconds: format(datum.seconds, ',.1f')}"
     )
     layers = [

@@ -10,7 +10,7 @@ import altair as alt
 
 from lmexp.papers.drawing import Axis, Drawing, Range
 from lmexp.report.charts.base import INK, NUMBERS, PALETTE, SHAPES, log_ticks, styled
-from lmexp.report.charts.fit_encodings import SHADES, data_rows, tip
+from lmexp.report.charts.fit_encodings import SHADES, data_rows, name_tip, tip, tips
 from lmexp.report.figure_words import label_of
 from lmexp.runs.columns import column
 
@@ -53,15 +53,15 @@ def _our_layers(drawing: Drawing) -> list[alt.Chart]:
     shape = alt.Shape(
         "by:N", scale=alt.Scale(domain=names, range=_repeated(SHAPES, len(names))), legend=_legend(drawing)
     )
-    tooltip = [
-        *([alt.Tooltip("by:N")] if drawing.figure.by else []),
-        alt.Tooltip("x:N", title=_title_x(drawing)) if drawing.x.names else tip("x", _title_x(drawing), ".4g"),
+    told = tips(
+        *([name_tip("by")] if drawing.figure.by else []),
+        name_tip("x", _title_x(drawing)) if drawing.x.names else tip("x", _title_x(drawing), ".4g"),
         tip("y", _title_y(drawing), ".5g"),
         tip("low", "from", ".5g"),
         tip("high", "to", ".5g"),
         tip("seeds", "seeds", "d"),
-    ]
-    points = base.mark_point(size=55, filled=True, opacity=1).encode(y=_y(drawing), shape=shape, tooltip=tooltip)
+    )
+    points = base.mark_point(size=55, filled=True, opacity=1).encode(y=_y(drawing), shape=shape, **told)
     return [*layers, points]
 
 
@@ -106,11 +106,11 @@ def _published_layers(drawing: Drawing) -> tuple[list[alt.Chart], list[alt.Chart
         ),
     )
     base = alt.Chart(alt.InlineData(values=lines)).encode(x=_x(drawing), y=_y(drawing), order="at:Q")
-    tooltip = [alt.Tooltip("by:N"), tip("x", _title_x(drawing), ".4g"), tip("y", _title_y(drawing), ".5g")]
-    curves = [base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, tooltip=tooltip)]
+    told = tips(name_tip("by"), tip("x", _title_x(drawing), ".4g"), tip("y", _title_y(drawing), ".5g"))
+    curves = [base.mark_line(color=PUBLISHED, strokeWidth=2, clip=True).encode(strokeDash=dash, **told)]
     if not marks:
         return curves, []
-    points = alt.Chart(alt.InlineData(values=marks)).encode(x=_x(drawing), y=_y(drawing), tooltip=tooltip)
+    points = alt.Chart(alt.InlineData(values=marks)).encode(x=_x(drawing), y=_y(drawing), **told)
     size = 150 if are_points else 40
     return curves, [points.mark_point(color=PUBLISHED, filled=False, size=size, strokeWidth=2, opacity=1, clip=True)]
 

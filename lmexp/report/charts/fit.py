@@ -26,12 +26,14 @@ from lmexp.report.charts.fit_encodings import (
     inline_data,
     log_axis,
     loss_axis,
+    name_tip,
     named_legend,
     run_rows,
     selectable,
     shade_by_size,
     shade_legend,
     tip,
+    tips,
 )
 from lmexp.runs.columns import column
 from lmexp.units import si
@@ -74,16 +76,17 @@ def loss_chart(answer: Answer) -> alt.LayerChart:
     grid = _budgets(answer)
     for name, law in laws.items():
         lines += _line(name, "flops", grid, law.optimum(grid, answer.price).loss)
-    tooltip = [
+    told = tips(
         tip("params", "parameters"),
         tip("tokens", "tokens"),
         tip("flops", "FLOPs"),
         tip("loss", "loss", ".4f"),
-    ]
+        name_tip("unit"),
+    )
     marks = (
         alt.Chart(runs)
         .mark_point(size=45, filled=True, opacity=0.75)
-        .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), tooltip=[*tooltip, "unit:N"])
+        .encode(x=log_axis("flops", COMPUTE, grid), y=loss_axis(), fill=shade_by_size(), **told)
     )
     return styled(
         [*(_bands(lines, "flops", list(laws), answer) if lines else []), marks, *floor_of(answer)],
@@ -108,11 +111,11 @@ def cost_chart(answer: Answer) -> alt.LayerChart:
         .encode(
             x=log_axis("cost", heading, grid),
             y=loss_axis(),
-            tooltip=[
+            **tips(
                 tip("cost", heading),
                 tip("loss", "loss", ".4f"),
                 *([tip("params", "parameters")] if answer.points.has_sizes else []),
-            ],
+            ),
         )
     )
     lines = _line(law.law.name, "cost", grid, law.loss(grid))
@@ -150,12 +153,12 @@ def size_chart(answer: Answer) -> alt.LayerChart:
             base.mark_point(size=55, filled=True, opacity=1).encode(
                 y=alt.Y("value:Q"),
                 color=colour_by_name(names),
-                tooltip=[
+                **tips(
                     tip("flops", "FLOPs"),
                     tip("value", "N*"),
                     tip("low", "from"),
                     tip("high", "to"),
-                ],
+                ),
             )
         )
     title = "best model size for a budget, by law and approach"
@@ -209,21 +212,21 @@ def isoflop_chart(points: Points, budgets: Sequence[EqualCompute]) -> alt.LayerC
             y=y,
             fill=alt.Fill("flops:Q", scale=shade, legend=legend),
             opacity=IF_SELECTED,
-            tooltip=[
-                *([alt.Tooltip("run:N", title="run")] if points.names is not None else []),
+            **tips(
+                *([name_tip("run", "run")] if points.names is not None else []),
                 tip("params", "parameters"),
                 tip("flops", "FLOPs"),
                 tip("loss", "loss", ".4f"),
-            ],
+            ),
         ),
         vertex.mark_point(size=110, shape="diamond", filled=False, strokeWidth=1.75, color=INK, opacity=1).encode(
-            tooltip=[
+            **tips(
                 tip("flops", "FLOPs"),
                 tip("params", "best size"),
                 tip("low", "from"),
                 tip("high", "to"),
                 tip("loss", "loss", ".4f"),
-            ],
+            ),
         ),
         # Twice: a rim in the colour of the background keeps labels readable where lines pass.
         vertex.mark_text(dy=17, fontSize=12, stroke=PAPER, strokeWidth=4, strokeJoin="round").encode(text="label:N"),
@@ -250,7 +253,7 @@ def residual_chart(answer: Answer) -> alt.LayerChart:
             shape=alt.Shape(
                 "law:N", scale=alt.Scale(domain=names, range=SHAPES[: len(names)]), legend=alt.Legend(title=None)
             ),
-            tooltip=["law:N", tip("flops", "at"), tip("off", "percent", "+.2f")],
+            **tips(name_tip("law"), tip("flops", "at"), tip("off", "percent", "+.2f")),
         )
     )
     title = "measured loss above or below the law (percent)"
@@ -261,10 +264,10 @@ def optimum_lines(answer: Answer, law: LawFit, x: alt.X) -> list[alt.Chart]:
     """Return the lowest loss that a law predicts for each budget, with the band of its interval."""
     grid = _budgets(answer)
     base = alt.Chart(alt.InlineData(values=_line(law.law.name, "flops", grid, law.optimum(grid, answer.price).loss)))
-    tooltip = [tip("flops", "FLOPs"), tip("value", "lowest loss", ".4f"), tip("low", "from"), tip("high", "to")]
+    told = tips(tip("flops", "FLOPs"), tip("value", "lowest loss", ".4f"), tip("low", "from"), tip("high", "to"))
     return [
         base.mark_area(opacity=0.13, color=PALETTE[2], clip=True).encode(x=x, y=alt.Y("low:Q"), y2="high:Q"),
-        base.mark_line(strokeWidth=2.25, color=PALETTE[2]).encode(x=x, y=loss_axis("value"), tooltip=tooltip),
+        base.mark_line(strokeWidth=2.25, color=PALETTE[2]).encode(x=x, y=loss_axis("value"), **told),
     ]
 
 
@@ -301,17 +304,17 @@ def _bands(
     base = alt.Chart(alt.InlineData(values=lines)).encode(
         x=log_axis(x, heading, [line[x] for line in lines]), color=colour_by_name(names)
     )
-    tooltip = [
-        "by:N",
+    told = tips(
+        name_tip("by"),
         tip(x, heading),
         tip("value", what),
         tip("low", "from"),
         tip("high", "to"),
-    ]
+    )
     band = base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q"), y2="high:Q")
     rule = alt.Chart(alt.InlineData(values=[{x: answer.largest}])).mark_rule(strokeDash=[3, 4], opacity=0.5, color=INK)
     return [
         band,
-        base.mark_line(strokeWidth=2).encode(y=ordinate, tooltip=tooltip),
+        base.mark_line(strokeWidth=2).encode(y=ordinate, **told),
         rule.encode(x=alt.X(f"{x}:Q")),
     ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from lmexp.analysis.scaling.damage import DamageFit
 from lmexp.report.charts.base import PALETTE, styled
-from lmexp.report.charts.fit_encodings import data_rows, log_axis, tip
+from lmexp.report.charts.fit_encodings import data_rows, log_axis, name_tip, tip, tips
 from lmexp.units import si
 
 MAX_LINES = 12
@@ -38,15 +38,13 @@ def damage_charts(fit: DamageFit) -> dict[str, alt.LayerChart]:
         ),
     }
     by_bits = alt.Shape("bits:N", title="bits", legend=alt.Legend(symbolOpacity=1))
-    tooltip = [
-        alt.Tooltip("by:N", title="parameters"),
-        alt.Tooltip("bits:N", title="bits"),
+    told = tips(
+        name_tip("by", "parameters"),
+        name_tip("bits", "bits"),
         tip("tokens", "tokens"),
         tip("damage", "rise of the loss", ".3g"),
-    ]
-    layers = [
-        alt.Chart(alt.InlineData(values=marks)).mark_point(size=40).encode(**base, shape=by_bits, tooltip=tooltip)
-    ]
+    )
+    layers = [alt.Chart(alt.InlineData(values=marks)).mark_point(size=40).encode(**base, shape=by_bits, **told)]
     if lines:
         layers.append(
             alt.Chart(alt.InlineData(values=lines)).mark_line(strokeWidth=1.75).encode(**base, detail="bits:N")

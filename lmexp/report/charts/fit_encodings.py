@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling.points import Points
-from lmexp.report.charts.base import INK, PALETTE, ROWS, TICKS
+from lmexp.report.charts.base import INK, NULL, PALETTE, ROWS, TICKS, short_number
 from lmexp.report.values import json_value
 from lmexp.units import si
 
@@ -118,9 +119,38 @@ def colour_by_name(names: Sequence[str], field: str = "by") -> alt.Color:
     return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(title=None, symbolOpacity=1))
 
 
-def tip(field: str, title: str, text: str = ".3s") -> alt.Tooltip:
-    """Return a line of a tooltip; `text` is the number's format."""
-    return alt.Tooltip(f"{field}:Q", title=title, format=text)
+@dataclass(frozen=True)
+class Tip:
+    """A line of a tooltip."""
+
+    title: str
+    text: str
+    """A Vega expression."""
+
+
+def tip(field: str, title: str, text: str | None = None) -> Tip:
+    """Return the line of a number; `text` is its format for d3 [default: that of short_number]."""
+    value = f"datum[{json.dumps(field)}]"
+    told = short_number(value) if text is None else f"replace(format({value}, {json.dumps(text)}), 'e+', 'e')"
+    return Tip(title, f"(isValid({value}) ? {told} : {json.dumps(NULL)})")
+
+
+def name_tip(field: str, title: str | None = None) -> Tip:
+    """Return the line of a name; its title is the field's name, if nothing else is said."""
+    return Tip(title or field, f"'' + datum[{json.dumps(field)}]")
+
+
+def tips(*lines: Tip) -> dict[str, Any]:
+    """Return the encodings of a tooltip of these lines, and of the same words for a screen reader.
+
+    The formats of Vega-Lite's own tooltips have no powers of ten for large numbers: 5.76e23 FLOPs would be 576Z.
+    """
+    shown = ", ".join(f"{json.dumps(line.title)}: {line.text}" for line in lines)
+    read = " + '; ' + ".join(f"{json.dumps(line.title + ': ')} + {line.text}" for line in lines)
+    return {
+        "tooltip": alt.TooltipValue(alt.ExprRef(f"{{{shown}}}")),
+        "description": alt.DescriptionValue(alt.ExprRef(read)),
+    }
 
 
 def inline_data(columns: dict[str, Any]) -> alt.InlineData:

@@ -7,7 +7,7 @@ import altair as alt
 
 from lmexp.analysis.scaling.relations.relation import Picture, Relation
 from lmexp.report.charts.base import PALETTE, styled
-from lmexp.report.charts.fit_encodings import data_rows, log_axis, tip
+from lmexp.report.charts.fit_encodings import data_rows, log_axis, name_tip, tip, tips
 
 HEIGHT = 380
 LEGEND_COLUMNS = 6
@@ -32,14 +32,13 @@ def _chart(picture: Picture) -> alt.LayerChart:
         "x": _axis("x", picture.x, [x for x, _, _ in picture.marks], picture.log_x),
         "y": _axis("y", picture.y, [y for _, y, _ in picture.marks], picture.log_y),
     }
-    tooltip = [tip("x", picture.x, ".4g"), tip("y", picture.y, ".4g")]
-    if picture.colour:
-        tooltip = [alt.Tooltip("by:N", title=picture.colour), *tooltip]
+    by = [name_tip("by", picture.colour)] if picture.colour else []
+    told = tips(*by, tip("x", picture.x, ".4g"), tip("y", picture.y, ".4g"))
     line = alt.Chart(alt.InlineData(values=lines)).mark_line(strokeWidth=1.75, clip=True)
     points = alt.Chart(alt.InlineData(values=marks)).mark_point(size=40)
     layers = [
         line.encode(**base) if shared else line.encode(**base, color=colour),
-        points.encode(**base, color=colour, tooltip=tooltip),
+        points.encode(**base, color=colour, **told),
     ]
     return styled(layers, json.dumps(picture.title), HEIGHT, picture.title)
 

@@ -29,10 +29,12 @@ from lmexp.report.charts.fit_encodings import (
     data_rows,
     log_axis,
     loss_axis,
+    name_tip,
     run_rows,
     selectable,
     shade_by_size,
     tip,
+    tips,
 )
 from lmexp.report.said import Said
 from lmexp.runs.columns import column, higher_is_better
@@ -142,13 +144,13 @@ def law_chart(answer: Fitted) -> alt.LayerChart:
             y=loss_axis(),
             fill=shade_by_size(means.tolist()),
             opacity=IF_SELECTED,
-            tooltip=[
-                *([alt.Tooltip("run:N", title="run")] if points.names is not None else []),
+            **tips(
+                *([name_tip("run", "run")] if points.names is not None else []),
                 tip("params", "parameters"),
                 tip("tokens", "tokens"),
                 tip("flops", "FLOPs"),
                 tip("loss", "loss", ".4f"),
-            ],
+            ),
         ),
         *floor_of(answer),
     ]
@@ -171,7 +173,7 @@ def _prediction(best: Any, x: alt.X) -> list[alt.Chart]:
         base.mark_rule(strokeWidth=1.75, color=INK).encode(y=loss_axis("low"), y2="high:Q"),
         base.mark_point(shape="diamond", size=120, filled=True, opacity=1, color=INK).encode(
             y=loss_axis(),
-            tooltip=[tip("flops", "FLOPs"), tip("loss", "loss", ".4f"), tip("low", "from"), tip("high", "to")],
+            **tips(tip("flops", "FLOPs"), tip("loss", "loss", ".4f"), tip("low", "from"), tip("high", "to")),
         ),
         above.mark_text(**text, stroke=PAPER, strokeWidth=4, strokeJoin="round"),
         above.mark_text(**text, color=INK),
@@ -225,7 +227,9 @@ def speedup_chart(compared: Versus) -> alt.LayerChart:
                 "overall:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None
             ),
             description="words:N",
-            tooltip=[tip("speedup", "speedup", ".3g"), tip("low", "from", ".3g"), tip("high", "to", ".3g")],
+            tooltip=tips(tip("speedup", "speedup", ".3g"), tip("low", "from", ".3g"), tip("high", "to", ".3g"))[
+                "tooltip"
+            ],
         ),
     ]
     arms = compared.arms[0].arm if len(compared.arms) == 1 else "each arm"
