@@ -32,6 +32,7 @@ from lmexp.data.tokenizers.training import Key, UnsupportedSize
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.messages import Say
+from lmexp.units import short_si
 
 MAX_SHOWN = 10
 """Labels that a message lists at most."""
@@ -98,7 +99,7 @@ def _say_counts(examples: SplitExamples, say: Say) -> None:
     """Say how much there is, what was left out, and which labels no score will show."""
     skipped = f" ({examples.left_out:,} blank or left out)" if examples.left_out else ""
     total = f"{sum(examples.count.values()):,} examples{skipped}"
-    say(f"{total}, {examples.characters / 1e6:,.1f} million characters; building the tokenizer")
+    say(f"{total}, {short_si(examples.characters, 3)} characters; building the tokenizer")
     if missing := examples.unvalidated:
         shown = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
         say(f"warning: the validation split lacks {len(missing)} of {len(examples.labels)} labels: {shown}")

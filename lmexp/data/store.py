@@ -51,6 +51,7 @@ from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.messages import Say
+from lmexp.units import short_si
 
 FORMAT_VERSION = 1
 
@@ -195,9 +196,9 @@ def prepare(data: DataConfig, tokenizer: TokenizerConfig, root: Path, say: Say |
 def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], folder: Path) -> None:
     documents = SplitDocuments(data)
     say_passed_over(documents.files, say)
-    megabytes = documents.characters / 1e6
     say_pii(data.clean, documents.pii, say)
-    say(f"{documents.documents:,} documents, {megabytes:,.1f} million characters; building the tokenizer")
+    total = "1 document" if documents.documents == 1 else f"{documents.documents:,} documents"
+    say(f"{total}, {short_si(documents.characters, 3)} characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents, say, characters=ascii_lowercase if data.canaries.count else "")
     tokenizer.save(folder / "tokenizer.json")
     canary_tokens = planted_tokens(data.canaries, tokenizer) if data.canaries.count else None

@@ -129,6 +129,18 @@ def test_the_same_source_gives_the_same_tokens_in_another_process(lines, tmp_pat
     assert (there.path.name, there.fingerprint) == (here.path.name, here.fingerprint)
 
 
+@pytest.mark.parametrize(
+    "text, document, total",
+    [("a" * 10_276, "file", "1 document, 10.3k characters"), ("a\nb", "line", "2 documents, 2 characters")],
+    ids=["one", "two"],
+)
+def test_prepare_says_how_large_a_small_text_is(files, tmp_path, text, document, total):
+    said: list[str] = []
+    data = files("a.txt", text, document=document, split="tail", validation=0.5)
+    prepare(data, BYTE, tmp_path / "stores", said.append)
+    assert f"{total}; building the tokenizer" in said
+
+
 def test_a_second_prepare_does_not_read_a_source_whose_fingerprint_is_known(lines, tmp_path):
     first = prepare(lines, BYTE, tmp_path / "stores")
     resolved = lines.model_copy(update={"fingerprint": fingerprint(lines)})
