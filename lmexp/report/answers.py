@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from lmexp.analysis.columns import in_words
+from lmexp.analysis.comparable import slowed
 from lmexp.analysis.effects.pairing import comparable_runs, runs_by_cell
+from lmexp.analysis.phrases import mark
 from lmexp.analysis.select import best, cheapest, meets
 from lmexp.analysis.table import Study, name_at
 from lmexp.report.options import ViewOptions
@@ -35,11 +37,12 @@ def best_within_limits(study: Study, options: ViewOptions) -> str:
 
 
 def row_in_words(table: pd.DataFrame, at: int, names: Sequence[str]) -> str:
-    """Return some numbers of the row at a position: `loss 2.5, training time 12 s`."""
+    """Return some numbers of the row at a position: `loss 2.5, training time 12 s`; `~12 s` if other work slowed it."""
     words = []
     for name in dict.fromkeys(names):
         value, title = table[name].iloc[at], column(name).title
-        words.append(f"no {title}" if pd.isna(value) else f"{title} {in_words(name, float(value))}")
+        shared = mark(bool(slowed(table.iloc[[at]], name).any()))
+        words.append(f"no {title}" if pd.isna(value) else f"{title} {shared}{in_words(name, float(value))}")
     return ", ".join(words)
 
 

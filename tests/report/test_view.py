@@ -1,5 +1,7 @@
 """A view of a study: which rows and columns it shows, in which order, and the answers that it gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,13 +96,21 @@ def test_text_marks_the_frontier_and_shows_a_dash_for_null(study):
 def test_a_speed_measured_beside_other_runs_has_a_mark_and_a_note(study):
     table = study.table.copy()
     table.loc[table.index[0], "exclusive"] = False
-    from dataclasses import replace
-
     shown = StudyView.of(replace(study, table=table))
     texts = shown.texts([0, 1])
     assert texts["tokens_per_second"][0].startswith("~") and not texts["tokens_per_second"][1].startswith("~")
     assert not texts["loss"][0].startswith("~")
     assert "~ measured while other work was on the device." in shown.notes
+
+
+def test_sentences_mark_a_time_measured_beside_other_work_as_the_table_does(study):
+    slowed = replace(study, table=study.table.assign(exclusive=False))
+    options = ViewOptions(cost=("train_seconds",), reach={"loss": 100.0}, under={"train_seconds": 1e9})
+    for marked, of in ((True, slowed), (False, study)):
+        shown = StudyView.of(of, options)
+        (knee,) = (note for note in shown.notes if note.startswith("The knee"))
+        assert ["training time ~" in said for said in (knee, *shown.answers)] == [marked] * 3, (knee, shown.answers)
+        assert not any("loss ~" in said for said in (knee, *shown.answers))
 
 
 def test_names_in_an_option_are_split_at_commas():
