@@ -207,7 +207,8 @@ def _about_the_rest(study: Study) -> list[str]:
     if ended:
         sentences.append(f"{sum(ended.values())} of {total} runs did not finish: {_tally(ended)}.")
     if pending:
-        sentences.append(f"{sum(pending.values())} of {total} runs are still to come: {_tally(pending)}.")
+        left = sum(pending.values())
+        sentences.append(f"{left} of {total} runs {'is' if left == 1 else 'are'} still to come: {_tally(pending)}.")
     if study.skipped:
         cells = "cell was" if len(study.skipped) == 1 else "cells were"
         sentences.append(f"{len(study.skipped)} {cells} skipped before the start.")

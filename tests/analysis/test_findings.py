@@ -150,7 +150,7 @@ def test_without_finished_runs_it_says_so(tmp_path):
     RunDir.create(tmp_path / "demo" / "a", config("gpt_nano", 2, "fp32"))
     assert findings(load_study([tmp_path / "demo"])).sentences == [
         "No run has finished with a loss yet.",
-        "1 of 1 runs are still to come: 1 queued.",
+        "1 of 1 runs is still to come: 1 queued.",
     ]
 
 

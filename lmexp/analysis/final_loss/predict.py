@@ -200,7 +200,8 @@ class FinalLossPredictor:
         if not curves:
             return NO_POINT
         done = sum(run is not None and run.key == key for run in self._finished.values())
-        return f"it takes {MIN_FINISHED} finished runs of the same kind with such a curve, and there are {done}"
+        there = "there is 1" if done == 1 else f"there are {done}"
+        return f"it takes {MIN_FINISHED} finished runs of the same kind with such a curve, and {there}"
 
     def _law(self, key: tuple[Any, ...], kind: Kind) -> SharedLaw | None:
         """Return the law of the comparable finished runs; None if they are too few."""

@@ -529,8 +529,9 @@ def _repeats(sizes: Mapping[str, Floats], frame: pd.DataFrame, lines: npt.NDArra
     if not again.any():
         return ""
     shown = ", ".join(str(line) for line in lines[again][:5])
+    rows = "1 row has" if again.sum() == 1 else f"{int(again.sum())} rows have"
     return (
-        f"{int(again.sum())} rows have the size, tokens and loss of another row, in line {shown}"
+        f"{rows} the size, tokens and loss of another row, in line {shown}"
         f"{', ...' if again.sum() > 5 else ''}: if they are the same runs, leave them out: they narrow the intervals."
     )
 

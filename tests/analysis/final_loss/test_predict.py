@@ -55,12 +55,15 @@ def test_a_run_that_finishes_meanwhile_counts_at_once(folder: Path):
     assert isinstance(second := predictor.predict(run), Prediction) and second.finished == 6
 
 
-def test_with_three_finished_runs_nothing_is_predicted_and_the_reason_says_what_it_takes(tmp_path: Path):
-    for seed in range(3):
+@pytest.mark.parametrize("finished, there", [(1, "there is 1"), (3, "there are 3")])
+def test_with_too_few_finished_runs_nothing_is_predicted_and_the_reason_says_what_it_takes(
+    tmp_path: Path, finished: int, there: str
+):
+    for seed in range(finished):
         run_of(tmp_path, f"done{seed}", drawn(np.random.default_rng(seed)))
     run, _ = training(tmp_path)
     predictor = FinalLossPredictor(tmp_path)
-    assert predictor.predict(run) == "it takes 4 finished runs of the same kind with such a curve, and there are 3"
+    assert predictor.predict(run) == f"it takes 4 finished runs of the same kind with such a curve, and {there}"
     assert predictor.calibrations() == []
 
 

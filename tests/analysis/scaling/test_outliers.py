@@ -55,3 +55,5 @@ def test_exact_duplicates_count_once():
 def test_rows_with_equal_numbers_and_other_names_are_warned_of():
     points = points_of_frame(pd.concat([table(), table()]).assign(name=np.arange(48).astype(str)))
     assert len(points) == 48 and "24 rows have the size, tokens and loss of another row" in points.warnings[0]
+    once_more = points_of_frame(pd.concat([table(), table()[:1]]).assign(name=np.arange(25).astype(str)))
+    assert "1 row has the size, tokens and loss of another row" in once_more.warnings[0]
