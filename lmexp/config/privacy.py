@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lmexp.config.base import Positive, Section
+from lmexp.config.base import Section
 
 DELTA_EXPONENT = 1.1
 """Unless delta is set, it is 1 / (training sequences) ** 1.1, which is less than 1 / (training sequences)."""
@@ -22,9 +22,9 @@ class PrivacyConfig(Section):
     """The most that the whole run may spend; null means training without privacy."""
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Probability that the guarantee of epsilon does not hold; null means 1 / (training sequences) ** 1.1."""
-    clip: Positive = 1.0
+    clip: Annotated[float, Field(ge=1e-6, le=1e6)] = 1.0
     """What the norm of the gradient of one sequence is clipped to; the loss of a sequence is the mean over its
-    targets."""
+    targets. Beyond these bounds the noise, or its square in Adam, leaves the range of fp32."""
 
     @property
     def is_on(self) -> bool:

@@ -40,18 +40,24 @@ class Accounting:
     """Probability with which a step draws each of them."""
 
     def spent(self, noise_multiplier: float, steps: int) -> float:
-        """Return the epsilon of so many steps, an upper bound."""
+        """Return the epsilon of so many steps, an upper bound. Raises UserError if delta is too small to compute it."""
         from opacus.accountants import PRVAccountant
 
         accountant = PRVAccountant()
         accountant.history = [(noise_multiplier, self.sample_rate, steps)]
-        return float(accountant.get_epsilon(self.delta))
+        try:
+            return float(accountant.get_epsilon(self.delta))
+        except ValueError:  # rounding errors would be larger than delta
+            raise UserError(
+                f"privacy.delta={self.delta:g} is too small: Opacus cannot compute epsilon for it over {steps:,} steps"
+            ) from None
 
     def noise_multiplier(self, steps: int) -> float:
         """Return the least noise multiplier, to half a percent, with which so many steps spend no more than epsilon.
 
         The search begins at the multiplier of the Rényi accountant, which is a little larger. It does not begin at
-        small multipliers, for which the accountant used here is slow. Raises UserError if no noise is enough.
+        small multipliers, for which the accountant used here is slow. Raises UserError if no noise is enough, and as
+        `spent` does.
         """
         from opacus.accountants.utils import get_noise_multiplier
 

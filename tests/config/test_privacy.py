@@ -58,6 +58,12 @@ def test_a_text_must_have_more_sequences_than_a_step_and_delta_must_be_small(con
     assert config(PRIVATE).privacy.delta_for(1000) == pytest.approx(1000**-1.1)
 
 
+@pytest.mark.parametrize("clip", ["1e-300", "1e300"])
+def test_a_clip_with_which_the_noise_would_be_zero_or_infinite_is_refused(config: Config, clip: str):
+    with pytest.raises(UserError, match=r"privacy.clip=1e.300: input should be (greater|less) than or equal to"):
+        config(PRIVATE, f"privacy.clip={clip}")
+
+
 def test_identities_change_with_privacy_and_only_with_it(config: Config):
     plain = run_id(config())
     assert run_id(config("privacy.clip=0.1", "privacy.delta=1e-6")) == plain, "without an epsilon nothing reads them"

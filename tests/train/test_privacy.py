@@ -14,6 +14,7 @@ from scipy.stats import norm
 from lmexp.data.open_feed import open_feed
 from lmexp.data.order import PoissonSamples
 from lmexp.data.prepare import prepare
+from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.tasks.causal_lm import CausalLM
@@ -68,6 +69,11 @@ def test_the_noise_is_the_least_that_keeps_epsilon():
     renyi = RDPAccountant()
     renyi.history = [(noise, 0.064, 50)]
     assert renyi.get_epsilon(delta=1e-4) > 3.0, "the looser accountant would have asked for more noise"
+
+
+def test_a_delta_below_the_rounding_errors_of_the_accountant_is_one_message():
+    with pytest.raises(UserError, match=r"privacy.delta=1e-300 is too small: .* over 40 steps"):
+        Accounting(epsilon=3.0, delta=1e-300, samples=500, sample_rate=0.064).noise_multiplier(steps=40)
 
 
 def test_samples_of_a_step_are_a_function_of_seed_and_step_and_each_comes_with_the_same_chance():
