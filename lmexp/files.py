@@ -261,6 +261,15 @@ def lines_of(text: str) -> list[str]:
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8; bytes of the command line that are not UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def hash_text(text: str, length: int = 64) -> str:
     """Return the first `length` hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -213,6 +213,8 @@ def parse_list(text: str, names: ColumnNames, grammar: Grammar = FILTER, at_most
     """Return the trees of expressions with commas between them. Raises UserError for a syntax error."""
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"an expression of {len(text):,} characters; allowed are {MAX_CHARACTERS:,}")
+    if lone := re.search("[\ud800-\udfff]", text):  # a byte of the command line that is not UTF-8
+        raise wrong(text, lone.start(), "this is not UTF-8")
     parser = _Parser(text, names, grammar)
     parts = [parser.either()]
     while len(parts) != at_most and parser.took(","):

@@ -7,8 +7,8 @@ import typer
 from lmexp.cli.app import LOOK, out, print_json, verb
 from lmexp.cli.options import OUTPUTS, AsJson, ConfigDir, Debug, OutputDir
 from lmexp.config import paths
+from lmexp.config.yaml_files import yaml_text
 from lmexp.errors import UserError, nearest
-from lmexp.files import read_text
 
 SWEEPS, PAPERS = "sweeps", "papers"
 UNCOUNTABLE = ("data", "hardware")
@@ -59,7 +59,7 @@ def list_choices(
     if show is not None:
         if show not in files:
             raise UserError(f"there is no '{show}' in {kind}.{nearest(show, files)} `lmexp list {kind}` shows them")
-        text = read_text(files[show])
+        text = yaml_text(files[show])
         print_json({"name": show, "file": str(files[show]), "text": text}) if as_json else out.print_piece(text)
         return
     folder = paths.SWEEPS if kind == SWEEPS else f"{paths.CONF}/{groups[kind]}"

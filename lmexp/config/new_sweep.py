@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 
 from lmexp.config.paths import CONF, SWEEPS, find_sweep, search_roots, sweep_files
+from lmexp.config.yaml_files import yaml_text
 from lmexp.errors import UserError
-from lmexp.files import read_text, write_new
+from lmexp.files import write_new
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TOP_KEY = re.compile(r"^[A-Za-z_][\w-]*:")
@@ -38,7 +39,8 @@ def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
     It is written into the folder of the user's own configs: `config_dir`, or else the current folder. A copy of a
     paper's sweep has the runs but not the paper's claims, which hold for the paper's own runs only.
 
-    Raises UserError if the name is taken or has other characters than NAME allows, or if there is no such source.
+    Raises UserError if the name is taken or has other characters than NAME allows, if there is no such source, or if
+    the source is not YAML.
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name for a sweep: use letters, digits, - and _")
@@ -49,7 +51,7 @@ def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
         raise UserError(f"there is a sweep '{name}' already, {known[name]}; choose another name")
     _, file = find_sweep(source, roots)
     written = (config_dir or Path()) / SWEEPS / f"{name}.yaml"
-    content = _with_header(name, source, read_text(file))
+    content = _with_header(name, source, yaml_text(file))
     written.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_new(written, content)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lmexp.config.identity import folder_name
 from lmexp.errors import UserError, nearest
+from lmexp.files import is_unicode
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.manifest import read_manifest
 
@@ -16,9 +17,11 @@ def sweep_folder(name: str, outputs: Path) -> Path:
     """Return the folder of the sweep that a person calls `name`; the sweep `tagB` has the folder `tagb`.
 
     A path is returned unchanged. So is a name without a folder: the caller that reads the folder reports that it is
-    missing.
+    missing. A name that is not UTF-8 is made into no folder's.
     """
     folder = outputs / name
+    if not is_unicode(name):
+        return folder
     made = outputs / folder_name(name)
     return made if not folder.exists() and made.is_dir() else folder
 

@@ -24,6 +24,11 @@ def test_what_is_no_expression_is_one_short_message_with_its_place(expression, s
     assert len(said) < 250
 
 
+def test_a_byte_of_the_command_line_that_is_not_utf_8_is_refused():
+    with pytest.raises(UserError, match=r"in the expression, at .* \(character 6\): this is not UTF-8"):
+        matching(TABLE, b"name=\xff".decode("utf-8", "surrogateescape"))
+
+
 def test_a_very_long_expression_is_refused():
     with pytest.raises(UserError, match="an expression of 6,000 characters; allowed are 5,000"):
         matching(TABLE, "9" * 6000)

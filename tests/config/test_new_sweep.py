@@ -51,6 +51,14 @@ def test_what_cannot_be_written_is_one_message(name: str, source: str, message: 
     assert not list(Path().rglob("*.yaml"))
 
 
+def test_a_source_that_is_not_utf_8_is_one_message():
+    Path("sweeps").mkdir()
+    Path("sweeps/bad.yaml").write_bytes(b"# bad\nmodel: \xff")
+    with pytest.raises(UserError, match=r"sweeps/bad.yaml: not UTF-8 at byte 13"):
+        new_sweep("mine", "bad")
+    assert not Path("sweeps/mine.yaml").exists()
+
+
 def test_a_file_that_is_there_stays_as_it_is():
     written = new_sweep("mine", "demo")
     written.write_text("# my own\n")

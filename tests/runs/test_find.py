@@ -71,6 +71,11 @@ def test_a_name_finds_the_folder_that_it_was_made_into(tmp_path: Path, name: str
     assert sweep_folder(str(made), tmp_path / "elsewhere") == made
 
 
+def test_a_name_of_bytes_that_are_not_utf_8_is_that_of_no_sweep(outputs: Path):
+    with pytest.raises(UserError, match=r"no sweep .* was started"):
+        runs_of(sweep_folder(b"\xff".decode("utf-8", "surrogateescape"), outputs))
+
+
 @pytest.mark.parametrize("word", [".", "..", "-", "_", "", " ", "/", "./"])
 def test_a_word_without_a_letter_is_no_part_of_a_name(outputs: Path, word: str):
     shutil.rmtree(outputs / "second")
