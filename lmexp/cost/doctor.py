@@ -40,11 +40,20 @@ EXTRAS = {
     "wandb": "wandb",
     "tensorboard": "tensorboard",
     "mlflow": "mlflow-skinny",
+    "trackio": "trackio",
     "submitit": "submitit",
     "ray": "ray",
     "optuna": "optuna",
     "torchao": "torchao",
     "pynvml": "nvidia-ml-py",
+    "lm_eval": "lm_eval",
+    "s3fs": "s3fs",
+    "gcsfs": "gcsfs",
+    "opacus": "opacus",
+    "jieba": "jieba",
+    "phonenumbers": "phonenumbers",
+    "presidio_analyzer": "presidio-analyzer",
+    "wandb_workspaces": "wandb-workspaces",
 }
 """Optional packages by import name, each with the name under which it is installed."""
 

@@ -1,7 +1,9 @@
 """The doctor tells the truth about this machine, and about what it refuses."""
 
 import json
+import re
 import sys
+import tomllib
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -288,3 +290,10 @@ def test_the_verdict_names_the_fastest(ratios: dict[str, float | None], words: s
 def test_presets_come_from_the_shipped_configs() -> None:
     assert all(isinstance(preset, PrecisionConfig) for preset in PRESETS.values())
     assert set(PRESETS) == {file.stem for file in (shipped_root() / "conf" / "precision").glob("*.yaml")}
+
+
+def test_every_optional_package_is_listed():
+    file = Path(__file__).parents[2] / "pyproject.toml"
+    extras = tomllib.loads(file.read_text())["project"]["optional-dependencies"]
+    needed = [need for name, needs in extras.items() if name != "dev" for need in needs if "[" not in need]
+    assert {re.split("[<>=]", need)[0] for need in needed} <= set(doctor.EXTRAS.values())
