@@ -265,7 +265,7 @@ class _Phones:
         except ImportError:
             raise UserError("data.clean.pii=phone needs phonenumbers: pip install 'lmexp[phone]'") from None
         if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
-            known = nearest(region, phonenumbers.SUPPORTED_REGIONS)
+            known = nearest(region.upper(), phonenumbers.SUPPORTED_REGIONS)
             raise UserError(f"data.clean.pii_region={region}: expected a country's two letters, such as US.{known}")
         self._matcher: Any = phonenumbers.PhoneNumberMatcher
         # A number with the code of its country may be grouped in any way. Without one, it must be grouped as is usual.

@@ -317,8 +317,10 @@ def test_tagged_sentences_keep_their_words() -> None:
 
 def test_an_unknown_country_is_refused() -> None:
     pytest.importorskip("phonenumbers")
-    with pytest.raises(UserError, match="pii_region=USA: expected a country's two letters"):
-        masked("", "phone", pii_region="USA")
+    for wrong in ("USA", "us"):
+        said = f"pii_region={wrong}: expected a country's two letters, such as US. Did you mean 'US'"
+        with pytest.raises(UserError, match=said):
+            masked("", "phone", pii_region=wrong)
 
 
 @pytest.mark.parametrize(
