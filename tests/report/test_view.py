@@ -60,6 +60,11 @@ def test_columns_are_the_axes_the_measures_and_the_state_unless_they_are_chosen(
         view(study, columns=("los",))
 
 
+def test_runs_with_privacy_show_their_epsilon_beside_those_without(study):
+    private = study.table.assign(epsilon=[7.9, *[None] * (len(study.table) - 1)])
+    assert "epsilon" in view(replace(study, table=private)).columns and "epsilon" not in view(study).columns
+
+
 def test_the_cheapest_run_that_reaches_a_bound(study):
     (answer,) = view(study, reach={"loss": 2.95}, cost=("train_flops",)).answers
     assert answer.startswith("The cheapest run that reaches loss of at most 2.95 is gpt_nano-l4-fp32-s0: ")
