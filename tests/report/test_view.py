@@ -62,7 +62,7 @@ def test_columns_are_the_axes_the_measures_and_the_state_unless_they_are_chosen(
 
 def test_runs_with_privacy_show_their_epsilon_beside_those_without(study):
     private = study.table.assign(epsilon=[7.9, *[None] * (len(study.table) - 1)])
-    assert "epsilon" in view(replace(study, table=private)).columns and "epsilon" not in view(study).columns
+    assert "epsilon" in view(replace(study, table=private)).names and "epsilon" not in view(study).names
 
 
 def test_the_cheapest_run_that_reaches_a_bound(study):
