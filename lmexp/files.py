@@ -68,10 +68,8 @@ def user_path(name: str | Path) -> Path:
 def absolute_text(path: Path) -> str:
     """Return a path as a config holds it: absolute, and text. Raises UserError if the name of a folder is not UTF-8."""
     text = str(path.absolute())
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{text!a}: this path is not UTF-8, so no config can hold it: rename the folder") from None
+    if not is_unicode(text):
+        raise UserError(f"{text!a}: this path is not UTF-8, so no config can hold it: rename the folder")
     return text
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from lmexp.analysis.arrays import Floats
 
 LEVEL = 0.95
-"""The share of all intervals that hold the true value, unless something else is said."""
+"""The confidence of intervals by default: 95 % of them contain the true value."""
 
 
 def student(freedom: npt.ArrayLike, level: float = LEVEL) -> Floats:

@@ -1,4 +1,4 @@
-"""What differentially private training cannot do: checks of a config, and of the text that it is to read."""
+"""Checks that a config, and the length of its training text, suit differentially private training."""
 
 from importlib.util import find_spec
 

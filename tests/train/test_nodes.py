@@ -49,7 +49,11 @@ def train(run: RunDir, temporary: list[Path]) -> dict[str, Any]:
         nodes.append(
             subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         )
-    said = [node.communicate(timeout=200)[0] for node in nodes]
+    try:
+        said = [node.communicate(timeout=200)[0] for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
     assert [node.returncode for node in nodes] == [0, 0], said
     (record,) = run.read_record()
     return record

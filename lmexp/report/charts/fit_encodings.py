@@ -136,7 +136,7 @@ def tip(field: str, title: str, text: str | None = None) -> Tip:
 
 
 def name_tip(field: str, title: str | None = None) -> Tip:
-    """Return the line of a name; its title is the field's name, if nothing else is said."""
+    """Return the line of a text [default title: the name of the field]."""
     return Tip(title or field, f"'' + datum[{json.dumps(field)}]")
 
 
