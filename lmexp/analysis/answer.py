@@ -44,6 +44,8 @@ from lmexp.analysis.versus.versus import in_words as speedup_in_words
 from lmexp.errors import UserError
 from lmexp.runs.columns import column, higher_is_better
 
+SAME_SIZE = 1.5
+"""Models whose parameters differ by a smaller factor than this are shapes of one size, so no size is the best."""
 MAX_SENTENCES = 5
 """An answer has no more sentences than this; the findings have the rest."""
 
@@ -132,8 +134,9 @@ def _by_compute(study: Study, quality: str) -> Answer | None:
     """Return the runs of a study of sizes and budgets alone with what they give; None for another design.
 
     In such a study, parameters and tokens say all that varies: no two runs of one seed agree in both. Axes that are
-    texts, such as kinds of positions, are no sizes. It is an isoFLOP study if FLOPs are the only budget that varies,
-    or if no budget does and all rows have compute in common with others, as milestones of a budget in FLOPs do.
+    texts, such as kinds of positions, are no sizes, and neither are depths and widths of one size. It is an isoFLOP
+    study if FLOPs are the only budget that varies, or if no budget does and all rows have compute in common with
+    others, as milestones of a budget in FLOPs do.
     """
     rows = final_rows(study.table)
     if quality != study.default_quality or study.objectives or len(rows) < 2:
@@ -143,6 +146,8 @@ def _by_compute(study: Study, quality: str) -> Answer | None:
     if not all(pd.api.types.is_numeric_dtype(rows[axis]) for axis in axes) or (rows[alike].nunique() > 1).any():
         return None
     if rows.duplicated(["n_params", "tokens", "seed"]).any():
+        return None
+    if rows["n_params"].nunique() > 1 and rows["n_params"].max() < SAME_SIZE * rows["n_params"].min():
         return None
     try:
         points = points_of_study(study)

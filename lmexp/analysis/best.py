@@ -8,6 +8,7 @@ from lmexp.analysis.comparable import slowed
 from lmexp.analysis.effects.noise import t_quantile
 from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.frontier import frontier, is_done, numbers
+from lmexp.analysis.groups import default_grouping, group_numbers
 from lmexp.analysis.phrases import mark, price_text, ratio_text, size_text, value_text
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column, higher_is_better
@@ -77,12 +78,19 @@ def about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
     return [said, f"The cheapest of these, {cheap.name}, takes {share}."]
 
 
-def nearly_as_good(table: pd.DataFrame, quality: str, cost: str) -> list[str]:
-    """Name the cheapest row of the frontier that is within NEAR of the best row, unless it is the best row itself."""
+def nearly_as_good(study: Study, quality: str, cost: str) -> list[str]:
+    """Name the cheapest row of the frontier that is within NEAR of the best row, unless it is the best row itself.
+
+    Another seed of the best row's setting is not named: it is no cheaper, except by chance.
+    """
+    table = study.table
     at = best_at(table, quality, cost)
     on = np.flatnonzero(frontier(table, quality, cost))
     if at is None or not len(on):
         return []
+    if (by := default_grouping(study)) is not None:
+        settings = group_numbers(table, by).to_numpy()
+        on = on[settings[on] != settings[at]]
     values, spent = numbers(table, quality), numbers(table, cost)
     near = on[np.abs(values[on] - values[at]) <= NEAR * abs(values[at])]
     if not len(near):

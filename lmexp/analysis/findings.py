@@ -99,7 +99,7 @@ def _of_one_part(study: Study, quality: str, cost: str) -> Findings:
     is_of_compute = answered.design in OF_COMPUTE
     rest = [headline(study, quality, cost, ranked)] if is_of_compute else []
     rest += _about_tokenizers(study, quality)
-    rest += nearly_as_good(study.table, quality, cost)
+    rest += nearly_as_good(study, quality, cost)
     rest += about_rungs(study, quality, ranked.noise if ranked else None)
     if not is_of_compute:
         rest += about_axes(study, runs, effects, quality, cost)

@@ -108,7 +108,7 @@ def library_config(config: HFConfig) -> "PretrainedConfig":
     if positions is not None and positions < config.context:
         raise UserError(
             f"model.context={config.context} is more than the {positions} positions of this {theirs.model_type} "
-            "(max_position_embeddings of its config)"
+            f"(max_position_embeddings of its config); set model.context={positions} or less"
         )
     return theirs
 

@@ -50,7 +50,10 @@ class HardwareElsewhere:
         """Raise UserError if a run cannot be trained on these devices, whatever its memory."""
         name, trainer = self.hardware.name, config.trainer
         if trainer.accelerator in ("cpu", "mps"):
-            raise UserError(f"trainer.accelerator={trainer.accelerator}, and {name} is a GPU")
+            raise UserError(
+                f"--on plans for GPUs, so it takes {name} for one, and the run has "
+                f"trainer.accelerator={trainer.accelerator}"
+            )
         if (needed := devices_of(config)) > self.count:
             raise UserError(f"a run takes {needed:g} devices (trainer.devices), and --devices is {self.count}")
         if reason := _unsupported(config.precision, with_given(self.hardware, config.hardware)):

@@ -94,6 +94,29 @@ def test_nothing_is_said_twice_and_no_answer_is_longer_than_five_sentences(lawfu
         assert len(set(found.sentences)) == len(found.sentences) and len(found.answer) <= MAX_SENTENCES
 
 
+@pytest.mark.parametrize(
+    ("params", "first"),
+    [
+        ((112_000, 121_000, 129_000, 143_000), "n_layers 1, d_model 96 has the lowest mean loss"),
+        ((50_000, 100_000, 200_000, 400_000), "At 40G FLOPs the lowest loss is that of 400k parameters"),
+    ],
+)
+def test_depths_and_widths_of_one_size_are_answered_by_the_best_shape_and_sizes_by_the_best_size(
+    tmp_path, params, first
+):
+    axes = {"model.n_layers": [8, 4, 2, 1], "model.d_model": [32, 48, 64, 96]}
+    shapes = list(zip(*axes.values(), strict=True))
+    cells = [
+        {"model.n_layers": depth, "model.d_model": width, "seed": seed} for depth, width in shapes for seed in (0, 1)
+    ]
+    runs = [(cell, 4.0 - at // 2 / 5 + cell["seed"] / 100, 9.0) for at, cell in enumerate(cells)]
+    study = study_of(tmp_path, runs, axes | {"seed": [0, 1]})
+    sizes = [size for size in params for _ in range(2)]
+    table = study.table.assign(n_params=sizes, n_params_matmul=sizes, train_flops=4e10)
+    table["tokens"] = 4e10 / 6 / table["n_params"]
+    assert findings(replace(study, table=table)).answer[0].startswith(first)
+
+
 def test_of_two_arms_the_answer_has_the_speedup_of_versus(tmp_path):
     tokens = [1e6 * 3**n for n in range(6)]
     study = load_study([lawful_study(tmp_path, widths=(64,), tokens=tokens, worse=0.2)])

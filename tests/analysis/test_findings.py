@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from lmexp.analysis.best import nearly_as_good
 from lmexp.analysis.columns import format_number
 from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.findings import findings, headline
@@ -69,6 +70,13 @@ def test_the_headline_is_the_best_run_and_what_it_cost(demo):
     assert headline(demo) == findings(demo).answer[1], "after what is known of noise"
     assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats, for 25.6 s")
     assert headline(demo, "accuracy").startswith("gpt_tiny-l4-fp32-s0 has the highest accuracy")
+
+
+def test_another_seed_of_the_best_setting_is_not_called_cheaper(tmp_path):
+    cells = [("fp32", 0, 2.0, 9.0), ("fp32", 1, 2.01, 4.0), ("bf16", 0, 2.015, 5.0), ("bf16", 1, 2.3, 5.0)]
+    runs = [({"precision": precision, "seed": seed}, loss, seconds) for precision, seed, loss, seconds in cells]
+    study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"], "seed": [0, 1]})
+    assert nearly_as_good(study, "loss", "train_seconds") == [], "r1 is cheaper by chance, and beats r2"
 
 
 def test_a_cheaper_run_that_is_nearly_as_good_is_named(demo):

@@ -155,13 +155,16 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def ticks_of(values: npt.ArrayLike) -> list[float]:
-    """Return the ticks of a logarithmic axis of the values that are above 0, with a margin; none if there are none."""
+    """Return the ticks of a logarithmic axis of the values that are above 0, with a margin; none if there are none.
+
+    However close the values are, some ticks lie among them: an axis without a number says nothing.
+    """
     known = np.asarray(values, dtype=float)
     known = known[np.isfinite(known) & (known > 0)]
     if not len(known):
         return []
     low, high = float(known.min()), float(known.max())
-    margin = max((high / low) ** 0.06, 1.05)
+    margin = (high / low) ** 0.06 if high > low else 1.05
     return [float(f"{tick:.6g}") for tick in log_ticks(low / margin, high * margin)]
 
 

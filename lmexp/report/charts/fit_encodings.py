@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lmexp.analysis.scaling.points import Points
-from lmexp.report.charts.base import INK, NULL, PALETTE, ROWS, TICKS, short_number
+from lmexp.report.charts.base import INK, NULL, PALETTE, ROWS, TICKS, short_number, ticks_of
 from lmexp.report.values import json_value
 from lmexp.units import si
 
@@ -48,22 +48,14 @@ IF_SELECTED = alt.condition("datum.selected === false", alt.value(0.08), alt.val
 
 
 def log_axis(field: str, title: str, over: npt.ArrayLike, channel: Any = alt.X) -> Any:
-    """Return a logarithmic axis for the values `over`.
-
-    Its ticks are powers of ten, and also 2 and 5 times these if the values span few of them.
-    """
-    values = np.asarray(over, dtype=np.float64)
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    digits = (1,) if high > 1e3 * low else (1, 2, 5)
-    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    ticks = [digit * 10.0**power for power in powers for digit in digits]
+    """Return a logarithmic axis for the values `over`, with the ticks of `ticks_of`."""
     return channel(
         f"{field}:Q",
         scale=alt.Scale(type="log", nice=False, padding=16),
         axis=alt.Axis(
             title=title,
             titleFontWeight="normal",
-            values=[tick for tick in ticks if low / 1.5 <= tick <= high * 1.5],
+            values=ticks_of(over),
             labelExpr=TICKS,
             labelOverlap="greedy",
             grid=channel is alt.Y,

@@ -104,8 +104,8 @@ def group_table(shown: StudyView, width: int) -> Table:
 
 
 GROUP_NOTE = (
-    "Means over n independent runs, ± half of the 95 % interval (Student's t), sd the standard deviation; "
-    "{mark} on the frontier of the means."
+    "Means over n independent runs, ± half of the 95 % interval (Student's t) and sd the standard deviation, both of "
+    "these runs alone; {mark} on the frontier of the means."
 )
 
 

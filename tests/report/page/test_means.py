@@ -9,7 +9,7 @@ from scipy import stats
 
 from lmexp.analysis.columns import value_text
 from lmexp.analysis.table import Study
-from lmexp.report.charts.base import log_ticks
+from lmexp.report.charts.base import log_ticks, ticks_of
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data
 from lmexp.report.page.means import _mean_curve
@@ -109,3 +109,12 @@ def test_ticks_of_a_logarithmic_axis_are_1_2_5_times_powers_of_ten():
     assert log_ticks(0.9, 60.0) == [1, 2, 5, 10, 20, 50]
     assert log_ticks(1.0, 1e6) == [10.0**power for power in range(7)]
     assert log_ticks(2.1, 2.9) == [2.2, 2.4, 2.6, 2.8]
+
+
+@pytest.mark.parametrize("ends", [(39.4e9, 39.9e9), (112_000, 143_000), (3.1, 3.2), (0.5, 0.5), (1e3, 1e9)])
+def test_a_logarithmic_axis_has_ticks_however_close_its_values_are(ends):
+    low, high = ends
+    margin = max((high / low) ** 0.06, 1.05 if low == high else 1)
+    ticks = ticks_of([low, high])
+    assert len(ticks) >= 2
+    assert all(low / margin * 0.999 <= tick <= high * margin * 1.001 for tick in ticks)
