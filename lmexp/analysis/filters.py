@@ -8,7 +8,8 @@ is true. `precision != 'bf16'` therefore drops rows without a precision; `precis
 infinity count as null.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from operator import add, eq, ge, gt, le, lt, mul, ne, sub, truediv
 from typing import Any
 
@@ -69,6 +70,17 @@ def grouping(table: pd.DataFrame, expressions: str) -> dict[str, pd.Series]:
             raise UserError(f"cannot group by {reader.words(part)}: it is the same for every row")
         columns[reader.words(part)] = values.set_axis(table.index)
     return columns
+
+
+def choosing(name: str, values: Sequence[Any]) -> str:
+    """Return the expression that keeps the rows with one of these values in a column: `data.path = 'poem.txt'`."""
+    column = f"`{name}`" if re.search(r"[^\w.]", name) else name
+    written = [str(value) if isinstance(value, int | float) else _in_quotes(str(value)) for value in values]
+    return f"{column} = {written[0]}" if len(written) == 1 else f"{column} in [{', '.join(written)}]"
+
+
+def _in_quotes(text: str) -> str:
+    return "'" + re.sub(r"(['\\])", r"\\\1", text) + "'"
 
 
 def names_of(table: pd.DataFrame) -> ColumnNames:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from lmexp.analysis.arrays import Marks
 from lmexp.analysis.columns import distinguishing_axes, in_words
-from lmexp.analysis.filters import matching
+from lmexp.analysis.filters import choosing, matching
 from lmexp.analysis.frontier import is_done
 from lmexp.analysis.rankable import rank_groups
 from lmexp.errors import UserError, nearest
@@ -31,6 +31,9 @@ from lmexp.runs.record import Row, identity_columns, kaplan_columns
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
+
+TELLING = ("sweep", "tokenizer_fingerprint", "validation_fingerprint", "test_fingerprint", "data_fingerprint")
+"""The columns that name parts of a study whose rows do not compare, if no axis tells the parts apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +94,9 @@ class Study:
     def rankable(self, quality: str | Sequence[str]) -> dict[str, "Study"]:
         """Return the parts of the study whose rows may be ranked together (rankable.py), by name, in order.
 
-        A name is that of the task and, if rows of one task do not all compare, of the axis that tells its parts apart.
-        A study of one part is returned as it is; otherwise a part that is not its whole task has finished rows alone.
+        A name is that of the task and, if rows of one task do not all compare, the value of the axis or, without such
+        an axis, of the column of TELLING that tells its parts apart. A study of one part is returned as it is;
+        otherwise a part that is not its whole task has finished rows alone.
         """
         parts: dict[str, Study] = {}
         for task in self.tasks or [""]:
@@ -106,6 +110,18 @@ class Study:
             for name, part in zip(_names_of_parts(of_task.varied, each), each, strict=True):
                 parts[f"{task}, {name}" if len(self.tasks) > 1 else name] = part
         return parts
+
+    def how_to_choose(self, quality: str | Sequence[str]) -> str:
+        """Return how --where keeps the first part whose rows may be ranked together, as a sentence; "" if all may be.
+
+        The study has one task.
+        """
+        parts = list(self.rankable(quality).values())
+        apart = _apart(self.varied, parts) if len(parts) > 1 else None
+        if apart is None:
+            return ""
+        name, values = apart
+        return f'Choose those that compare, as with --where "{choosing(name, values[0])}".'
 
     @property
     def about_conflicts(self) -> list[str]:
@@ -126,6 +142,13 @@ class Study:
         Raises UserError as `matching` does.
         """
         return self.of_rows(matching(self.table, expression))
+
+    def kept(self, expression: str) -> "Study":
+        """Return the study with only the rows that `--where` keeps. Raises UserError if there are none."""
+        part = self.where(expression)
+        if part.table.empty:
+            raise UserError(f"no row of {self.name} meets --where {expression}")
+        return part
 
     def of_rows(self, marks: Marks) -> "Study":
         """Return the study with only these rows."""
@@ -232,12 +255,21 @@ def _common(objectives: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _names_of_parts(axes: Sequence[str], parts: Sequence[Study]) -> list[str]:
-    """Return a name for each part: its values of the first axis of which no two parts share a value, else a number."""
-    for axis in axes:
-        values = [dict.fromkeys(str(value) for value in part.table[axis].dropna()) for part in parts]
-        if all(values) and sum(map(len, values)) == len(set().union(*values)):
-            return [f"{axis} {' or '.join(of_part)}" for of_part in values]
-    return [f"part {number} of {len(parts)}" for number in range(1, len(parts) + 1)]
+    """Return a name for each part: its values of the column that tells the parts apart, else a number."""
+    apart = _apart(axes, parts)
+    if apart is None:
+        return [f"part {number} of {len(parts)}" for number in range(1, len(parts) + 1)]
+    name, values = apart
+    return [f"{name} {' or '.join(map(str, of_part))}" for of_part in values]
+
+
+def _apart(axes: Sequence[str], parts: Sequence[Study]) -> tuple[str, list[list[Any]]] | None:
+    """Return the first of the axes and of TELLING of which no two parts share a value, and each part's values."""
+    for name in [*axes, *TELLING]:
+        values = [part.table[name].dropna().unique().tolist() for part in parts]
+        if all(values) and sum(map(len, values)) == len({str(value) for of_part in values for value in of_part}):
+            return name, values
+    return None
 
 
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:

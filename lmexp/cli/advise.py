@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmexp.cli.app import DECIDE, out, print_json, verb
-from lmexp.cli.options import AllRuns, CommonWithConfigs
+from lmexp.cli.options import AllRuns, CommonWithConfigs, Where
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def advise(
             "filling.",
         ),
     ] = None,
+    where: Where = None,
     all_runs: AllRuns = False,
 ) -> None:
     """Advise what to train for a budget or a target loss, from a study's fits and speeds; or which family to use."""
@@ -77,15 +78,18 @@ def advise(
     from lmexp.runs.find import sweep_folder
 
     folders = [sweep_folder(name, common.output_dir) for name in names or []]
+    study = load_study(folders, all_runs) if folders else None
+    if study is not None and where is not None:
+        study = study.kept(where)
     if purpose is not None:
         if budget.is_set:
             raise UserError("--for compares model families; it cannot be combined with a budget or a loss")
-        families = guide(purpose_of(purpose), load_study(folders, all_runs) if folders else None)
+        families = guide(purpose_of(purpose), study)
         print_json(families) if common.as_json else print_guide(families, out)
         return
-    if not folders:
+    if study is None:
         raise UserError("advice comes from a study: name one, or ask for a family with --for")
     roots = paths.search_roots(common.config_dir)
     ask = budget.parse(roots)
-    advice = advise(learn(load_study(folders, all_runs), task), ask, roots)
+    advice = advise(learn(study, task), ask, roots)
     print_json(advice) if common.as_json else print_advice(advice, out)

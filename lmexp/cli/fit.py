@@ -259,11 +259,7 @@ def _study(names: list[str], all_runs: bool, where: str | None, output_dir: Path
     from lmexp.runs.find import sweep_folder
 
     study = load_study([sweep_folder(name, output_dir) for name in names], all_runs)
-    if where:
-        study = study.where(where)
-        if study.table.empty:
-            raise UserError(f"no row of {study.name} meets --where {where}")
-    return study
+    return study.kept(where) if where else study
 
 
 def _answer(

@@ -56,9 +56,7 @@ class StudyView:
         Raises UserError for a column that is missing, and for an expression that is wrong or keeps no row.
         """
         options = options or ViewOptions()
-        part = study if options.where is None else study.where(options.where)
-        if part.table.empty and options.where is not None:
-            raise UserError(f"no row of {study.name} meets --where {options.where}")
+        part = study if options.where is None else study.kept(options.where)
         quality, cost = options.quality or (part.default_quality,), options.cost or (part.default_cost,)
         view = cls(part, replace(options, quality=quality, cost=cost))
         view.check()
@@ -174,7 +172,7 @@ class StudyView:
 
     @cached_property
     def groups(self) -> pd.DataFrame | None:
-        """The means over seeds, sorted as the rows are; None if there is nothing to group.
+        """The means over seeds, sorted as the rows are, those that cannot be ranked together apart; None if none.
 
         `frontier` says which are on the frontier of the means. If each group is one setting, `tied_with` names the one
         that it is tied with.
@@ -182,10 +180,15 @@ class StudyView:
         groups = self.means(self.measures)
         if groups is None:
             return None
-        sort, groups = self.options.sort, groups.drop(columns=GROUP)
+        sort = self.options.sort
         by = sort if sort is not None and sort in groups else self.options.quality[0]
         is_descending = bool(pd.api.types.is_numeric_dtype(groups[by])) and higher_is_better(by)
-        return groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
+        groups = groups.sort_values(by, ascending=not is_descending, kind="stable", ignore_index=True)
+        if by in self.measures and self.group_by is not None:
+            number = group_numbers(self.table, self.group_by)
+            rank_of = dict(zip(number, rank_groups(self.table, by), strict=True))
+            groups = groups.sort_values(GROUP, key=lambda of: of.map(rank_of), kind="stable", ignore_index=True)
+        return groups.drop(columns=GROUP)
 
     def means(self, measures: Sequence[str]) -> pd.DataFrame | None:
         """Return the means of some columns over seeds, as `groups` has them, in order of the table.
@@ -266,7 +269,8 @@ class StudyView:
         names = [*dict.fromkeys([*self.options.quality, *self.options.cost])]
         titles = [column(name).title for name in names]
         on = f"both {titles[0]} and {titles[-1]}" if len(names) == 2 else f"all of {', '.join(titles)}"
-        notes = [f"{FRONTIER_MARK} on the frontier: no other run beats it on {on}."]
+        other = "no other run" if len(self.parts) < 2 else "no other run that it compares with"
+        notes = [f"{FRONTIER_MARK} on the frontier: {other} beats it on {on}."]
         if self.has_ties:
             notes.append(TIED_NOTE.format(mark=TIED_MARK))
         notes += self.about_ties

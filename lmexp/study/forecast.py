@@ -56,9 +56,7 @@ def seal_forecasts(
     options = options or FitOptions()
     study = load_study([folder], options.all_runs)
     if options.where is not None:
-        study = study.where(options.where)
-        if study.table.empty:
-            raise UserError(f"no row of {study.name} meets --where {options.where}")
+        study = study.kept(options.where)
     made, answered = predictions(study, budgets, runs, options)
     date = clock_of(folder)  # before the look at the runs: one that begins after the look began after the forecast
     forecasts = [each.at(date) for each in made]

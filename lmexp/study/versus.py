@@ -69,9 +69,7 @@ def compare(
         raise UserError("the gate says the confidence of its interval: leave out --confidence")
     study = load_study(list(folders), all_runs)
     if where is not None:
-        study = study.where(where)
-        if study.table.empty:
-            raise UserError(f"no row of {study.name} meets --where {where}")
+        study = study.kept(where)
     named = arms_by_words(study, arms) if arms else arms_by_sweep(study)
     level = gate.confidence if gate else CONFIDENCE if confidence is None else confidence
     wanted = list(costs)

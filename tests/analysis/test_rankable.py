@@ -1,16 +1,24 @@
 """Only rows that were scored on the same thing, in the same unit, are ranked together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from lmexp.analysis.advice.advise import learn
 from lmexp.analysis.effects.power import seeds_to_show
+from lmexp.analysis.filters import choosing, matching
 from lmexp.analysis.findings import findings
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.hypervolume import hypervolume
 from lmexp.analysis.rankable import obstacles, rank_groups
 from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import Study, load_study
+from lmexp.analysis.versus.arms import arms_by_words
+from lmexp.analysis.versus.versus import versus
+from lmexp.cli.app import app
 from lmexp.errors import UserError
 from lmexp.files import write_json
 from lmexp.report.export.document import study_document
@@ -153,6 +161,8 @@ def test_a_view_gives_each_text_its_own_frontier_order_knee_and_groups(two_texts
     assert view.table["slug"][view.marks].tolist() == ["poem-s0", "log-s0"]
     assert view.table["slug"].iloc[view.order].tolist() == ["poem-s0", "poem-s1", "log-s0", "log-s1"]
     assert view.groups is not None and view.groups["frontier"].tolist() == [True, True]
+    assert view.groups["data.path"].tolist() == list(PATHS)  # not by the loss, by which the log comes first
+    assert view.notes[0].startswith("* on the frontier: no other run that it compares with beats it")
     assert not [name for name in view.groups if "rank" in str(name)]
     assert view.answers[0].startswith("data.path poem.txt: No finished run reaches loss of at most 1.5")
     assert view.answers[1].startswith("data.path log.txt: The cheapest run that reaches")
@@ -166,9 +176,41 @@ def test_no_law_hypervolume_or_number_of_seeds_is_of_several_texts(two_texts):
         lambda: points_of_study(two_texts),
         lambda: hypervolume(two_texts.table, "loss", "train_seconds"),
         lambda: seeds_to_show(two_texts, "loss", 0.1),
+        lambda: learn(two_texts),
+        lambda: versus(two_texts, arms_by_words(two_texts, ["data.path"])),
     ):
         with pytest.raises(UserError, match="scored on different texts"):
             ask()
+
+
+def test_a_refusal_says_how_to_choose_a_text_unless_each_arm_has_its_own(two_texts):
+    how = r"""qualities do not compare\. Choose those that compare, as with --where "data.path = 'poem.txt'"\.$"""
+    for refused in (
+        lambda: points_of_study(two_texts),
+        lambda: seeds_to_show(two_texts, "loss", 0.1),
+        lambda: learn(two_texts),
+        lambda: versus(two_texts, arms_by_words(two_texts, ["seed = 0", "seed = 1"])),
+    ):
+        with pytest.raises(UserError, match=how):
+            refused()
+    with pytest.raises(UserError, match=r"qualities do not compare\.$"):
+        versus(two_texts, arms_by_words(two_texts, ["data.path"]))
+
+
+@pytest.mark.parametrize("values", [["it's"], ["a\\b", "c d"], [3, -4.5], [1e-30], [True]])
+@pytest.mark.parametrize("name", ["data.path", "score/x y-z"])
+def test_the_expression_that_chooses_values_keeps_their_rows(name, values):
+    other = {str: "other", bool: False}.get(type(values[0]), 1e-5)
+    table = pd.DataFrame({name: [*values, other]})
+    assert matching(table, choosing(name, values)).tolist() == [True] * len(values) + [False]
+
+
+def test_parts_that_no_axis_tells_apart_are_named_by_sweep_or_by_what_was_scored(two_texts):
+    study = replace(two_texts, axes={"seed": [0, 1]})
+    assert list(study.rankable("loss")) == [f"tokenizer_fingerprint {path}" for path in PATHS]
+    by_sweep = replace(study, table=study.table.assign(sweep=["a", "a", "b", "b"]))
+    assert list(by_sweep.rankable("loss")) == ["sweep a", "sweep b"]
+    assert by_sweep.kept("sweep = 'b'").table["data_fingerprint"].unique().tolist() == ["log.txt"]
 
 
 def test_unfinished_rows_belong_to_no_part(two_texts):
@@ -180,3 +222,15 @@ def test_unfinished_rows_belong_to_no_part(two_texts):
         "data.path log.txt": 2,
     }
     assert np.unique(rank_groups(two_texts.table, "train_seconds")).tolist() == [0]
+
+
+def test_advise_names_the_choice_that_its_option_where_takes(two_texts):
+    folder = two_texts.folders[0]
+
+    def said(*options):
+        words = ["advise", folder.name, "--hours", "1", "--output-dir", str(folder.parent), *options]
+        return str(CliRunner().invoke(app, words).exception)
+
+    assert """as with --where "data.path = 'poem.txt'".""" in said()
+    assert "no row of texts meets --where seed = 5" in said("--where", "seed = 5")
+    assert "do not compare" not in said("--where", "data.path = 'poem.txt'")

@@ -158,7 +158,8 @@ def learn(study: Study, task: str | None = None) -> FittedStudy:
     """
     study = _of_task(study, task)
     if reasons := obstacles(study.table[is_done(study.table)], study.default_quality):
-        raise UserError(f"{study.name} cannot answer, since its runs do not compare. {reasons[0]}")
+        choice = study.how_to_choose(study.default_quality)
+        raise UserError(f"{study.name} cannot answer, since its runs do not compare. {reasons[0]} {choice}".rstrip())
     arms, refused = _arms(study)
     if not arms:
         raise UserError(f"{study.name} cannot answer: {_reasons(refused)}")

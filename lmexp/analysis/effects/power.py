@@ -102,7 +102,7 @@ def seeds_to_show(study: Study, quality: str, difference: float, cost: str = "tr
     if len(study.tasks) > 1:
         raise UserError(f"--detect is about one task: add --where \"task == '{study.tasks[0]}'\"")
     if reasons := obstacles(study.table[is_done(study.table)], quality):
-        raise UserError(f"--detect is about runs that compare: choose some with --where. {reasons[0]}")
+        raise UserError(f"--detect is about runs that compare. {reasons[0]} {study.how_to_choose(quality)}".rstrip())
     floor = noise_floor(study, quality)
     paired = paired_noise(all_effects(study, quality, cost), floor) if floor else None
     ways = [_needed(noise, difference, noise is paired) for noise in (floor, paired) if noise and noise.sd > 0]

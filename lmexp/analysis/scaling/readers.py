@@ -344,7 +344,8 @@ def points_of_study(
         )
     columns = {"loss": study.default_quality} | dict(columns or {})
     if reasons := obstacles(done, columns["loss"]):
-        raise UserError(f"{study.name}: a law describes rows that compare; fit each part by itself. {reasons[0]}")
+        choice = study.how_to_choose(columns["loss"])
+        raise UserError(f"{study.name}: a law describes rows that compare. {reasons[0]} {choice}".rstrip())
     known = dict.fromkeys(NAMES, 1.0)  # units
     points = points_of_frame(table, columns, known, study.name, expressions=expressions)
     return replace(points, warnings=points.warnings + _mixtures(study, done, (*in_law, *points.others)))

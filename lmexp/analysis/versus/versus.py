@@ -18,7 +18,7 @@ from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.comparable import slowed
 from lmexp.analysis.effects.noise import POWER, seeds_needed
 from lmexp.analysis.frontier import is_done, numbers
-from lmexp.analysis.rankable import obstacles
+from lmexp.analysis.rankable import obstacles, rank_groups
 from lmexp.analysis.table import Study
 from lmexp.analysis.versus.arms import Arm
 from lmexp.analysis.versus.by_law import ByLaw
@@ -245,8 +245,11 @@ def _check_comparable(study: Study, arms: Sequence[Arm], quality: str) -> None:
             f"the arms have several tasks, {', '.join(study.tasks)}: choose one, --where \"task == '{study.tasks[0]}'\""
         )
     if reasons := obstacles(study.table[is_done(study.table)], quality):
-        remedy = " (--quality bits_per_byte)" if quality == "loss" and "bits per byte do" in reasons[0] else ""
-        raise UserError(f"the arms do not compare by {quality}. {reasons[0].removesuffix('.')}{remedy}")
+        has_unit = quality == "loss" and "bits per byte do" in reasons[0]
+        groups = rank_groups(study.table, quality)
+        are_apart = not set.intersection(*(set(groups[arm.rows & is_done(study.table)]) for arm in arms))
+        remedy = "Add --quality bits_per_byte." if has_unit else "" if are_apart else study.how_to_choose(quality)
+        raise UserError(f"the arms do not compare by {quality}. {reasons[0]} {remedy}".rstrip())
 
 
 def _notes(arms: Sequence[Arm], best: str | None) -> list[str]:
