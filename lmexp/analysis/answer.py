@@ -8,8 +8,9 @@
 - Anything else is answered by the best setting, the settings that cannot be told apart from it, and the largest
   effects; of two arms, also by the compute that one needs for the quality of the other.
 
-Where settings are ranked and none has two finished seeds, the first sentence says that it is unknown which differences
-are noise, and what it takes to find out.
+Where settings are ranked and none has two finished seeds, the third sentence, or the last one if there are fewer, says
+that it is unknown which differences are noise, and what it takes to find out. The terminal, the page, the JSON document
+and Python have the sentences in this order.
 
 An answer keeps what it rests on, so that the chart beside it (report/charts/lead.py) shows the same numbers.
 """
@@ -48,6 +49,8 @@ SAME_SIZE = 1.5
 """Models whose parameters differ by a smaller factor than this are shapes of one size, so no size is the best."""
 MAX_SENTENCES = 5
 """An answer has no more sentences than this; the findings have the rest."""
+MAX_FIRST = 3
+"""Sentences of the answer that a reader of the page sees first."""
 
 
 class Design(StrEnum):
@@ -99,23 +102,25 @@ def answer(study: Study, quality: str, cost: str, ranked: Ranking | None, effect
     best = headline(study, quality, cost, ranked)
     noise = [] if ranked else about_unknown_noise(study, quality, cost)
     if by_compute is not None:
-        said = _about_compute(by_compute) if by_compute.law else [*noise, *_about_compute(by_compute), best]
-        return replace(by_compute, sentences=tuple(said[:MAX_SENTENCES]), unknown_noise=_first(noise, said))
-    unknown = _first(noise, noise)
+        said = _about_compute(by_compute)
+        if by_compute.law:
+            return replace(by_compute, sentences=tuple(said[:MAX_SENTENCES]))
+        return replace(by_compute, sentences=_ordered([*said, best], noise), unknown_noise=next(iter(noise), None))
+    unknown = next(iter(noise), None)
     if study.objectives:
         ties = about_ties(ranked, quality, cost) if ranked else []
         rungs = about_rungs(study, quality, ranked.noise if ranked else None)
-        said = [*noise, best, *ties, *_about_objectives(study), *rungs]
-        return Answer(Design.SEARCH, tuple(said[:MAX_SENTENCES]), unknown)
+        said = [best, *ties, *_about_objectives(study), *rungs]
+        return Answer(Design.SEARCH, _ordered(said, noise), unknown)
     speedups = _speedups(study, quality)
-    said = [*noise, best, *_about_two_arms(speedups)]
+    said = [best, *_about_two_arms(speedups)]
     if study.looks:
         said += about_looks(study, quality)
     elif ranked:
         said += about_ties(ranked, quality, cost)
     said += _largest_effects(effects, quality, cost, is_judged=not study.looks)
     design = Design.ARMS if speedups else Design.EFFECTS if any(effects.values()) else Design.RUNS
-    return Answer(design, tuple(said[:MAX_SENTENCES]), unknown, speedups=speedups)
+    return Answer(design, _ordered(said, noise), unknown, speedups=speedups)
 
 
 def _about_compute(of: Answer) -> list[str]:
@@ -125,9 +130,13 @@ def _about_compute(of: Answer) -> list[str]:
     return about_budgets(of.points, of.budgets) if of.points else []
 
 
-def _first(noise: list[str], said: list[str]) -> str | None:
-    """Return the sentence that noise is unknown, if it is one of those that are said; else None."""
-    return noise[0] if noise and noise[0] in said else None
+def _ordered(said: list[str], noise: list[str]) -> tuple[str, ...]:
+    """Return the sentences of an answer: what was found comes before the sentence that the noise is unknown.
+
+    That sentence is among the first MAX_FIRST, so that no reader misses it.
+    """
+    before = MAX_FIRST - len(noise)
+    return (*said[:before], *noise, *said[before:])[:MAX_SENTENCES]
 
 
 def _by_compute(study: Study, quality: str) -> Answer | None:

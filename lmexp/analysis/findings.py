@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lmexp.analysis.answer import OF_COMPUTE, Answer, answer
+from lmexp.analysis.answer import MAX_FIRST, OF_COMPUTE, Answer, answer
 from lmexp.analysis.best import best_at, headline, nearly_as_good
 from lmexp.analysis.columns import format_number, in_words
 from lmexp.analysis.comparable import crowded, mixtures
@@ -29,8 +29,6 @@ from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column
 from lmexp.runs.origin import THEN
 
-MAX_FIRST = 3
-"""Sentences of the answer that a reader sees first."""
 PENDING = ("queued", "running")
 
 
@@ -52,16 +50,13 @@ class Findings:
     def first(self) -> tuple[str, ...]:
         """The sentences of the answer to read first, at most MAX_FIRST.
 
-        If noise is unknown, the last of them says so. It leaves out the commands that measure the noise, which stand
-        in `answer`.
+        The one that the noise is unknown leaves out the commands that measure it, which stand in `answer`.
         """
         if self.of_parts:
             return self.of_parts[:MAX_FIRST]
         unknown = self.basis.unknown_noise if self.basis else None
-        said = [sentence for sentence in self.answer if sentence != unknown]
-        if unknown not in self.answer:
-            return tuple(said[:MAX_FIRST])
-        return (*said[: MAX_FIRST - 1], without_commands(unknown))
+        first = self.answer[:MAX_FIRST]
+        return tuple(without_commands(sentence) if sentence == unknown else sentence for sentence in first)
 
     @property
     def sentences(self) -> list[str]:

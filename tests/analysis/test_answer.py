@@ -50,11 +50,12 @@ def test_a_second_precision_makes_the_grid_a_comparison_of_settings(tmp_path):
     assert any(sentence.startswith("precision bf16 against fp32") for sentence in findings(study).sentences)
 
 
-def test_without_seeds_the_answer_begins_with_what_it_takes_to_know_the_noise(tmp_path):
+def test_without_seeds_the_answer_says_after_the_best_run_what_it_takes_to_know_the_noise(tmp_path):
     runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
     axes = {"precision": ["fp32", "bf16"]}
     found = findings(study_of(tmp_path, runs, axes))
-    said = found.answer[0]
+    assert found.answer[0].startswith("r0 has the lowest loss")
+    said = found.answer[2]
     assert found.first[-1].endswith("would show it, for about 15 s."), "a page begins with no commands"
     assert said.startswith("No cell has two finished seeds, so it is unknown which differences are noise; ")
     assert "3 more seeds of r1 would show it, for about 15 s: `" in said
@@ -70,7 +71,7 @@ def test_without_seeds_the_answer_begins_with_what_it_takes_to_know_the_noise(tm
 def test_a_name_in_a_command_is_quoted_for_the_shell(tmp_path):
     runs = [({"precision": "fp32"}, 2.0, 9.0), ({"precision": "bf16"}, 2.1, 5.0)]
     study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]}, name="a; rm -rf b")
-    assert "`lmexp sweep 'a; rm -rf b' precision=bf16" in findings(study).answer[0]
+    assert "`lmexp sweep 'a; rm -rf b' precision=bf16" in findings(study).answer[2]
 
 
 def test_a_search_is_answered_by_its_best_run_and_one_of_several_objectives_by_the_ends_of_their_frontier(tmp_path):
@@ -78,10 +79,10 @@ def test_a_search_is_answered_by_its_best_run_and_one_of_several_objectives_by_t
     manifest = read_json(folder / "sweep.json")
     write_json(folder / "sweep.json", manifest | {"objectives": ["loss"]})
     one = findings(load_study([folder])).answer
-    assert one[-1].startswith("gpt_tiny-l4-fp32-s0 has the lowest loss")
+    assert one[0].startswith("gpt_tiny-l4-fp32-s0 has the lowest loss")
     write_json(folder / "sweep.json", manifest | {"objectives": ["loss", "train_seconds"]})
     study = load_study([folder])
-    ends = findings(study).answer[-1]
+    ends = findings(study).answer[1]
     done = study.table[study.table["state"] == "done"]
     cheapest = done.loc[done["train_seconds"].astype(float).idxmin()]
     assert "finished runs are on the frontier of loss and training time, from gpt_tiny-l4-fp32-s0 (2.5000 nats" in ends

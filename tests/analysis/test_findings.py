@@ -67,7 +67,7 @@ def study_of(root, runs, axes, **manifest):
 
 
 def test_the_headline_is_the_best_run_and_what_it_cost(demo):
-    assert headline(demo) == findings(demo).answer[1], "after what is known of noise"
+    assert headline(demo) == findings(demo).answer[0], "before what is known of noise"
     assert headline(demo).startswith("gpt_tiny-l4-fp32-s0 has the lowest loss, 2.5000 nats, for 25.6 s")
     assert headline(demo, "accuracy").startswith("gpt_tiny-l4-fp32-s0 has the highest accuracy")
 
@@ -143,7 +143,7 @@ def test_seeds_say_how_large_noise_is(tmp_path):
 
 
 def test_one_seed_is_said_to_be_one_seed(demo):
-    assert findings(demo).answer[0] == (
+    assert findings(demo).answer[2] == (
         "No cell has two finished seeds, so it is unknown which differences are noise; 3 more seeds of "
         "gpt_nano-l2-bf16-s0 would show it, for about 5.90 s."
     )
@@ -259,8 +259,8 @@ def test_a_cost_that_was_measured_beside_other_work_has_its_mark_in_every_senten
     runs = [({"precision": "fp32"}, 2.0, 10.0), ({"precision": "bf16"}, 2.01, 5.0)]
     study = study_of(tmp_path, runs, {"precision": ["fp32", "bf16"]})
     said = findings(slowed(study, 0)).sentences
-    assert said[1].endswith("2.0000 nats, for ~10 s of training time.")
-    assert "~0.50x the training time" in said[2] and said[3].endswith("at ~0.50x the training time.")
+    assert said[0].endswith("2.0000 nats, for ~10 s of training time.")
+    assert "~0.50x the training time" in said[1] and said[3].endswith("at ~0.50x the training time.")
     assert "1 row was measured while other work was on the device: alone it would be faster." in said
     assert not any("~" in sentence for sentence in findings(slowed(study, -1)).sentences)
     by_flops = findings(slowed(study, 0), cost="train_flops").sentences

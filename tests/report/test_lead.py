@@ -1,11 +1,14 @@
 """The chart that shows the answer: the design that chooses the answer chooses it, and it has the same numbers."""
 
+import html
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lmexp
 from lmexp.analysis.answer import Design
 from lmexp.analysis.frontier import frontier
 from lmexp.analysis.scaling.approaches import approach_2, equal_compute
@@ -15,7 +18,9 @@ from lmexp.analysis.table import Study, load_study
 from lmexp.report.charts.lead import lead_of
 from lmexp.report.page.data import page_data
 from lmexp.report.said import said_of
+from lmexp.report.terminal.study import print_study
 from lmexp.study.versus import compare
+from lmexp.terminal import Terminal
 from lmexp.units import si
 from tests.analysis.lawful import best, lawful_study
 from tests.report.synthetic import write_study
@@ -123,10 +128,20 @@ def test_each_design_has_its_chart(isoflop, tmp_path):
     assert lead_of(one_run, said_of(one_run), "loss", ()) is None
 
 
-def test_the_answer_comes_before_what_is_not_known_of_noise_and_the_rest_is_kept(tmp_path: Path):
-    said = said_of(load_study([write_study(tmp_path)]))
-    assert len(said.first) == 3 and said.first[0].startswith("gpt_tiny-l4-fp32-s0 has the lowest loss")
-    assert said.first[-1].startswith("No cell has two finished seeds") and said.answer[0] == said.first[-1]
+def test_the_terminal_the_page_and_python_have_the_answer_first_and_then_what_is_not_known_of_noise(tmp_path: Path):
+    folder = write_study(tmp_path)
+    said = said_of(load_study([folder]))
+    best, effect, unknown = said.first
+    assert best.startswith("gpt_tiny-l4-fp32-s0 has the lowest loss")
+    assert unknown.startswith("No cell has two finished seeds")
+
+    report = lmexp.report(folder)
+    printed = io.StringIO()
+    print_study(report.view, Terminal(file=printed, width=1000))
+    page = report.page.read_text(encoding="utf-8")
+    for shown in ("\n".join(report.answer), printed.getvalue(), page[page.index("<body") :]):
+        places = [shown.index(html.escape(sentence.split(";")[0])) for sentence in (best, effect, unknown)]
+        assert places == sorted(places)
 
 
 def test_each_part_of_a_study_that_cannot_be_ranked_together_has_a_sentence(tmp_path: Path):

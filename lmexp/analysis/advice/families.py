@@ -306,7 +306,7 @@ def sentences(advice: Mapping[str, Any]) -> list[str]:
     each = "setting" if study["noise"] else "run"
     last = f"Each family by its best {each}: another learning rate or size may turn a small difference."
     if study["noise"] is None or others[0]["tied"] is None:
-        return [*study["noise_unknown"], said, last]
+        return [said, *study["noise_unknown"], last]
     tied, apart = ([one["family"] for one in others if one["tied"] is is_tied] for is_tied in (True, False))
     judged = [f"Within noise of it: {listed(tied)} ({study['test']})."] if tied else []
     judged += [f"Worse by more than seeds explain: {listed(apart)} ({study['test']})."] if apart else []

@@ -25,7 +25,7 @@ def print_advice(document: Document, console: Console) -> None:
     console.print(Text(f"{document['sweep']}: {_question(asked)}", style="bold"))
     console.print()
     first, *others = _answer(best, document["quality"], asked["loss"] is None)
-    for line in (*document["noise_unknown"], first, *_ties(document), *others):
+    for line in (first, *_ties(document), *document["noise_unknown"], *others):
         console.print(Text(printable(line)))
     if best["command"] is not None:
         console.print()

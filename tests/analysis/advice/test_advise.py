@@ -254,7 +254,7 @@ def test_arms_whose_predicted_losses_differ_by_less_than_two_runs_of_one_setting
     assert bool(wide["not_told_apart"]) == overlap
 
 
-def test_without_repeated_seeds_the_advice_says_before_its_numbers_what_it_takes_to_know_the_noise(
+def test_without_repeated_seeds_the_advice_is_followed_by_what_it_takes_to_know_the_noise(
     exact: FittedStudy, capsys: pytest.CaptureFixture[str]
 ):
     found = advise(exact, Ask(flops=1e16), ROOTS)
@@ -263,4 +263,4 @@ def test_without_repeated_seeds_the_advice_says_before_its_numbers_what_it_takes
     assert said.startswith("No cell has two finished seeds") and said.endswith("`lmexp report lawful --all`.")
     print_advice(found, Terminal(width=1000))
     printed = capsys.readouterr().out
-    assert printed.index(said) < printed.index("Train gpt")
+    assert printed.index("Train gpt") < printed.index(said) < printed.index("Expected loss")

@@ -53,8 +53,8 @@ def test_where_a_search_has_no_repeated_seed_the_command_repeats_its_cheapest_tr
     other = study.table.iloc[:1].assign(**{"run_id": "o", "slug": "o", "optim.lr": 0.7, "train_seconds": 0.5})
     table = pd.concat([study.table, other], ignore_index=True)
     axes, members = {"optim.lr": [0.1, 0.7]}, {"s": frozenset(table["run_id"])}
-    first = findings(Study(("s",), (), axes, table, (), 0, members, {}, objectives=("loss",))).answer[0]
-    assert "`lmexp sweep s optim.lr=0.7 sweep.search=null sweep.seeds=4`, then `lmexp report s --all`" in first
+    said = findings(Study(("s",), (), axes, table, (), 0, members, {}, objectives=("loss",))).answer[-1]
+    assert "`lmexp sweep s optim.lr=0.7 sweep.search=null sweep.seeds=4`, then `lmexp report s --all`" in said
 
 
 def test_a_search_without_stopped_trials_says_nothing_of_rungs():
