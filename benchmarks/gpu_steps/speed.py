@@ -36,12 +36,22 @@ def llama_1b_bare(bench: Bench) -> None:
 
 def decode(bench: Bench) -> None:
     """Continue prompts in bf16, one and sixteen at a time; first check that replayed steps give the same logits."""
-    _replay(bench)
+    _replay(bench, is_compiled=False)
+    _decode(bench, "1,16")
+
+
+def decode_compiled(bench: Bench) -> None:
+    """The same for one prompt, by compiled steps, which are recorded and replayed too."""
+    _replay(bench, is_compiled=True)
+    _decode(bench, "1", "--compile")
+
+
+def _decode(bench: Bench, batches: str, *more: str) -> None:
     usual = {"gpt2": GPT2[1:2], "llama_1b": LLAMA[1:3]}
     tiny: dict[str, list[str]] = {"gpt_nano": []}
     for model, words in (tiny if bench.dry else usual).items():
         prompt, new = ("16", "8") if bench.dry else ("128", "64")
-        options = ["--precision", "bf16", "--batch", "1,16", "--prompt", prompt, "--new", new]
+        options = ["--precision", "bf16", "--batch", batches, "--prompt", prompt, "--new", new, *more]
         place = f"trainer.accelerator={bench.kind}"
         measured = bench.lmexp("bench", f"model={model}", *words, "tokenizer=byte", place, *options)
         for row in measured["rows"]:
@@ -49,26 +59,28 @@ def decode(bench: Bench) -> None:
             bench.show(f"{name}: decode tokens/s", row["decode_tokens_per_second"])
             bench.show(f"{name}: share of the memory bandwidth", row["bandwidth_use"], "goal 0.65 at batch 1")
             bench.show(f"{name}: time to first token, ms", row["time_to_first_token_ms"])
+            bench.show(f"{name}: compile_seconds", row["compile_seconds"])
 
 
-def _replay(bench: Bench) -> None:
+def _replay(bench: Bench, is_compiled: bool) -> None:
     """Compare the logits of replayed steps with those of the model's own."""
     import torch
 
     from lmexp.models.build import build_model
-    from lmexp.models.replay import FixedStep, GraphedStep
+    from lmexp.models.replay import FixedStep, GraphedStep, compile_step, pass_of
     from lmexp.resolve.sweep import resolve_sweep
 
-    for name in ("gpt_nano", "llama_nano"):
+    for name in ["llama_nano"] if is_compiled else ["gpt_nano", "llama_nano"]:
         words = bench.words(f"model={name}", "model.vocab_size=257")
         [planned] = resolve_sweep(None, words, bench.folder / "replay").runs
         model: Any = build_model(planned.config.model, 0).to(bench.kind).eval()
         tokens = torch.randint(257, (2, 24), device=bench.kind)
+        forward = compile_step(model) if is_compiled else pass_of(model)
         own, fixed, furthest = model.new_cache(2, 24), model.new_cache(2, 24), 0.0
         with torch.inference_mode():
             for cache in (own, fixed):
                 model(tokens[:, :8], cache)
-            step = (FixedStep if bench.dry else GraphedStep)(model, fixed)
+            step = (FixedStep if bench.dry else GraphedStep)(fixed, forward)
             for place in range(8, 24):
                 expected = model(tokens[:, place : place + 1], own, last_only=True)
                 furthest = max(furthest, (step(tokens[:, place : place + 1]) - expected).abs().max().item())

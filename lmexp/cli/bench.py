@@ -24,12 +24,15 @@ def bench(
     batch: Annotated[list[str], typer.Option(help="Batch sizes to measure, such as 1,4.")] = ["1", "4"],  # noqa: B006
     prompt: Annotated[list[str], typer.Option(help="Prompt lengths in tokens, such as 16,64.")] = ["16", "64"],  # noqa: B006
     new: Annotated[int, typer.Option(help="Number of tokens to add to each prompt.")] = 32,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the step that reads one token with torch.compile.")
+    ] = False,
 ) -> None:
     """Measure what using a model costs: speed, latency and memory, by batch size, prompt length and precision."""
     from lmexp.inference.bench import bench, find_target, parse_grid
     from lmexp.report.terminal.bench import print_bench
 
-    grid = parse_grid(precision or [], batch, prompt, new)
+    grid = parse_grid(precision or [], batch, prompt, new, compile_)
     result = bench(find_target(subject, common.output_dir, common.config_dir, say), grid, common.output_dir, say)
     if common.as_json:
         print_json(result)

@@ -45,6 +45,7 @@ from lmexp.inference.quantise import FLOATS, convert, stored_as
 from lmexp.messages import Say
 from lmexp.models.base import Decoder
 from lmexp.models.build import build_model
+from lmexp.models.replay import CannotCompile, compile_step, has_fixed_steps
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.links import check_links
@@ -58,7 +59,7 @@ FILE = "bench.json"
 """The file in the run directory that keeps the document."""
 SPEEDS = ("time_to_first_token_ms", "decode_ms_p50", "decode_ms_p95", "decode_tokens_per_second")
 """The columns that join the record of a run, as score/bench-<precision>-b<batch>-p<prompt>/<metric>, so that a report
-can show quality against latency."""
+can show quality against latency. <precision>-compiled is with a compiled step."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,11 @@ class Grid:
     precisions: list[str]
     """Names from FLOATS and INTEGERS; if empty, the trained precision and both integer ones are measured."""
     shapes: list[BatchShape]
+    compiled: bool = False
+    """Whether torch.compile compiles the step that reads one token."""
 
 
-def parse_grid(precisions: list[str], batches: list[str], prompts: list[str], new: int) -> Grid:
+def parse_grid(precisions: list[str], batches: list[str], prompts: list[str], new: int, compiled: bool = False) -> Grid:
     """Read the options; each value is a word, or several with commas. Raises UserError for the first wrong one."""
     known = [*FLOATS, *INTEGERS]
     names = _words(precisions)
@@ -100,7 +103,7 @@ def parse_grid(precisions: list[str], batches: list[str], prompts: list[str], ne
     if new < 2:
         raise UserError(f"--new {new}: at least 2, because the first new token comes from the prefill")
     sizes = [(batch, prompt) for batch in _counts("--batch", batches) for prompt in _counts("--prompt", prompts)]
-    return Grid(names, [BatchShape(batch, prompt, new) for batch, prompt in sizes])
+    return Grid(names, [BatchShape(batch, prompt, new) for batch, prompt in sizes], compiled)
 
 
 def find_target(words: list[str], outputs: Path, config_dir: Path | None, say: Say) -> BenchTarget:
@@ -138,6 +141,11 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
         check_scores(target.run)
     if target.config.model.reads != "left_to_right":
         raise _continues_no_text(target.config)
+    if grid.compiled and not has_fixed_steps(load_target(target.config.model.module, "model")):
+        raise UserError(
+            f"--compile: no compiled step for family {target.config.model.family}: lmexp compiles those of gpt and "
+            "llama, and of models whose class sets has_fixed_steps"
+        )
     device = _device(target)
     shapes, skipped = _shapes_that_fit(grid.shapes, target.config.model.context)
     precisions, unsupported = _precisions_that_run(grid.precisions, target, device)
@@ -155,7 +163,7 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
         validation = _validation(target, outputs, notes, say)
         for precision in precisions:
             say(f"{target.name}: {precision}")
-            measured, failed = _measure(target, precision, shapes, validation, device, peak)
+            measured, failed = _measure(target, precision, shapes, grid.compiled, validation, device, peak)
             rows += measured
             skipped += failed
     finally:
@@ -196,7 +204,8 @@ def _continues_no_text(config: RunConfig, why: str = "") -> UserError:
 def _add_speeds(run: RunDir, rows: list[Row], circumstances: Row) -> None:
     """Add the speeds of each precision and shape to the scores of a run."""
     for row in rows:
-        name = f"bench-{row['precision']}-b{row['batch']}-p{row['prompt']}"
+        how = row["precision"] if row["compile_seconds"] is None else f"{row['precision']}-compiled"
+        name = f"bench-{how}-b{row['batch']}-p{row['prompt']}"
         speeds = {metric: row[metric] for metric in SPEEDS if row[metric] is not None}
         add_scores(run, name, speeds, {"about": circumstances})
 
@@ -205,6 +214,7 @@ def _measure(
     target: BenchTarget,
     precision: str,
     shapes: list[BatchShape],
+    compiled: bool,
     validation: Feed | None,
     device: Device,
     peak: float | None,
@@ -230,7 +240,9 @@ def _measure(
         for shape in shapes:
             about = {"batch": shape.batch, "prompt": shape.prompt, "new": shape.new}
             try:
-                rows.append(known | about | _row(model, config, shape, place, peak))
+                rows.append(known | about | _row(model, config, shape, compiled, place, peak))
+            except CannotCompile as error:
+                failed.append({"precision": precision} | about | {"reason": str(error)})
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -238,17 +250,21 @@ def _measure(
     return rows, failed
 
 
-def _row(model: nn.Module, config: RunConfig, shape: BatchShape, device: torch.device, peak: float | None) -> Row:
+def _row(
+    model: nn.Module, config: RunConfig, shape: BatchShape, compiled: bool, device: torch.device, peak: float | None
+) -> Row:
     """Measure one shape. On a CPU no allocator reports a peak, so peak_memory_gb is null there."""
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
     assert config.model.vocab_size is not None, "the vocabulary of a target is resolved"
-    timing = time_generation(model, shape, config.model.vocab_size, device)
+    step = compile_step(model) if compiled else None
+    timing = time_generation(model, shape, config.model.vocab_size, device, compiled=step)
     speed = speed_columns(timing, shape)
     read_gb = read_bytes_per_step(model, shape, timing.kv_cache_bytes) / 1e9
     return {
         **speed,
+        "compile_seconds": timing.compile_seconds,
         "kv_cache_gb": timing.kv_cache_bytes / 1e9,
         "peak_memory_gb": torch.cuda.max_memory_allocated(device) / 1e9 if on_cuda else None,
         "read_gb_per_step": read_gb,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lmexp.cost.step_meter import synchronise
 from lmexp.inference.quantise import stored_bytes
 from lmexp.models.base import Decoder
-from lmexp.models.replay import Step, decoding_step
+from lmexp.models.replay import Pass, Step, decoding_step
 
 MAX_SECONDS = 10.0
 """Time after which no further round of a row starts; every row has at least one round."""
@@ -47,32 +47,45 @@ class Timing:
     steps: list[float]
     kv_cache_bytes: int
     """Bytes of the cache, which has room for the prompt and the new tokens."""
+    compile_seconds: float | None = None
+    """Seconds until a compiled step was ready, with its first pass; None without compiling."""
 
 
 @torch.inference_mode()
 def time_generation(
-    model: nn.Module, shape: BatchShape, vocab_size: int, device: torch.device, seconds: float = MAX_SECONDS
+    model: nn.Module,
+    shape: BatchShape,
+    vocab_size: int,
+    device: torch.device,
+    seconds: float = MAX_SECONDS,
+    compiled: Pass | None = None,
 ) -> Timing:
-    """Continue random prompts until there are enough samples or `seconds` have passed."""
+    """Continue random prompts until there are enough samples or `seconds` have passed.
+
+    `compiled` is what models/replay.py's `compile_step` made of the model, if its steps are to be compiled.
+    """
     assert isinstance(model, Decoder)
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(vocab_size, (shape.batch, shape.prompt), generator=generator).to(device)
     prefills: list[float] = []
     steps: list[float] = []
-    _generate(model, prompt, min(shape.new, 4), device)  # warm-up: chooses kernels and loads the weights
+    # Warm-up: chooses kernels, loads the weights, and compiles the step, which is for one size of the cache.
+    warm_up = _generate(model, prompt, min(shape.new, 4), device, shape.prompt + shape.new, compiled)
     started = time.perf_counter()
     while True:
-        once = _generate(model, prompt, shape.new, device)
+        once = _generate(model, prompt, shape.new, device, shape.prompt + shape.new, compiled)
         prefills += once.prefills
         steps += once.steps
         enough = len(prefills) >= ENOUGH_PREFILLS and len(steps) >= ENOUGH_STEPS
         if enough or time.perf_counter() - started > seconds:
-            return Timing(prefills, steps, once.kv_cache_bytes)
+            return Timing(prefills, steps, once.kv_cache_bytes, warm_up.compile_seconds)
 
 
-def _generate(model: Decoder, prompt: Tensor, new: int, device: torch.device) -> Timing:
-    """Continue `prompt` (B, T) by `new` tokens, once, with a cache that is freed afterwards."""
-    cache = model.new_cache(prompt.shape[0], prompt.shape[1] + new)
+def _generate(
+    model: Decoder, prompt: Tensor, new: int, device: torch.device, capacity: int, compiled: Pass | None
+) -> Timing:
+    """Continue `prompt` (B, T) by `new` tokens, once, with a cache for `capacity` tokens that is freed afterwards."""
+    cache = model.new_cache(prompt.shape[0], capacity)
 
     def timed(step: Step, tokens: Tensor) -> tuple[Tensor, float]:
         synchronise(device)
@@ -82,12 +95,14 @@ def _generate(model: Decoder, prompt: Tensor, new: int, device: torch.device) ->
         return chosen, time.perf_counter() - started
 
     tokens, first = timed(lambda tokens: model(tokens, cache, last_only=True), prompt)
-    step = decoding_step(model, cache)  # recording a graph is not part of a step's time
+    began = time.perf_counter()
+    step = decoding_step(model, cache, compiled)  # recording a graph is not part of a step's time
+    preparing = time.perf_counter() - began
     rest = []
     for _ in range(new - 1):
         tokens, seconds = timed(step, tokens)
         rest.append(seconds)
-    return Timing([first], rest, sum(layer.nbytes for layer in cache))
+    return Timing([first], rest, sum(layer.nbytes for layer in cache), preparing + rest[0] if compiled else None)
 
 
 def speed_columns(timing: Timing, shape: BatchShape) -> dict[str, float | int | None]:

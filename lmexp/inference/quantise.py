@@ -15,6 +15,7 @@ Two limits that tables mention:
 """
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,8 @@ def _round_weights(model: nn.Module, precision: str) -> None:
         except ImportError:
             raise UserError(f"{precision} needs torchao: pip install 'lmexp[quant]'") from None
 
+    # torch.compile says of each such type that its cache does not know it.
+    warnings.filterwarnings("ignore", r"\w+ does not implement _stable_hash_for_caching")
     tables = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
     for layer in model.modules():
         if not isinstance(layer, nn.Linear) or id(layer.weight) in tables:

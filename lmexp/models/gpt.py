@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.models.base import Cache, LanguageModel
-from lmexp.models.layers import Block, KVCache, init_normal, places_in_documents, same_document
+from lmexp.models.layers import Block, KVCache, fixed_position, init_normal, places_in_documents, same_document
 from lmexp.models.mup import apply_mup
 
 
@@ -58,10 +58,10 @@ class GPT(LanguageModel):
         documents: Tensor | None = None,
     ) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        start, mask = self.first_position(tokens, cache), same_document(documents)
-        positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        if cache and isinstance(cache[0], KVCache) and cache[0].position is not None:
-            positions = cache[0].position
+        positions, mask = fixed_position(cache), same_document(documents)
+        if positions is None:
+            start = self.first_position(tokens, cache)
+            positions = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         if documents is not None:
             positions = places_in_documents(documents)
         x = self.dropout(self.token_embedding(tokens) + self.position_embedding(positions))  # (B, T, C)

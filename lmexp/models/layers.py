@@ -1,6 +1,6 @@
 """Layers that model families share. Shapes: B sequences, T positions, C = d_model, H heads of D."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -23,8 +23,6 @@ class KVCache:
         self.values = torch.empty_like(keys)
         self.length = 0
         """Positions that are filled, from the first on."""
-        self.position: Tensor | None = None
-        """Where the next token goes, (1,) int64 on the device, once it is fixed to a tensor; see `fix`."""
 
     @property
     def capacity(self) -> int:
@@ -41,10 +39,6 @@ class KVCache:
 
         Raises ValueError when there is no room for them.
         """
-        if self.position is not None:
-            self.keys.index_copy_(2, self.position, keys)
-            self.values.index_copy_(2, self.position, values)
-            return self.keys, self.values
         end = self.length + keys.shape[2]
         if end > self.capacity:
             raise ValueError(f"{end} tokens are more than the cache's {self.capacity}")
@@ -53,26 +47,51 @@ class KVCache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def fix(self, position: Tensor) -> None:
-        """From now on, append one token at a time at `position`, (1,) int64, and return the whole buffers.
-
-        The caller moves the position, and counts `length`. Positions that are not filled are masked; see `sees`.
-        """
-        # Masked values are multiplied by 0, which is not a number for some of what lies in new memory.
-        self.keys[:, :, self.length :] = 0
-        self.values[:, :, self.length :] = 0
-        self.position = position
-
-    def sees(self, window: int | None) -> Tensor:
-        """Return which positions the one at `self.position` may look at: (1, capacity) bool."""
-        assert self.position is not None
-        positions = torch.arange(self.capacity, device=self.position.device)
-        filled = positions <= self.position
-        return (filled if window is None else filled & (positions > self.position - window))[None]
-
     def select(self, rows: Tensor) -> None:
         """Keep these of the B sequences, in this order, some several times or not at all: (B',) int64."""
         self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+class FixedCache:
+    """The buffers of a KVCache, filled one token at a time at a position that is a tensor on the device.
+
+    So each step runs the same operations on the same addresses. Attention reads the whole buffers, with a mask over
+    what is not filled yet.
+    """
+
+    def __init__(self, cache: KVCache, position: Tensor) -> None:
+        """Take over the buffers; `position`, (1,) int64, is where the next token goes, and the caller moves it."""
+        self.keys, self.values, self.position = cache.keys, cache.values, position
+        # Masked values are multiplied by 0, which is not a number for some of what lies in new memory.
+        self.keys[:, :, cache.length :] = 0
+        self.values[:, :, cache.length :] = 0
+
+    @property
+    def length(self) -> int:
+        """Positions that are filled. This waits for the device, so no step may ask for it."""
+        return int(self.position)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both buffers, filled or not."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store those of the next token, (B, H, 1, D) each, and return the whole buffers: (B, H, T_max, D)."""
+        self.keys.index_copy_(2, self.position, keys)
+        self.values.index_copy_(2, self.position, values)
+        return self.keys, self.values
+
+    def sees(self, window: int | None) -> Tensor:
+        """Return which positions the next token may look at: (1, T_max) bool."""
+        positions = torch.arange(self.keys.shape[2], device=self.position.device)
+        filled = positions <= self.position
+        return (filled if window is None else filled & (positions > self.position - window))[None]
+
+
+def fixed_position(cache: Sequence[object] | None) -> Tensor | None:
+    """Return where the next token goes, (1,) int64 on the device, if the layers' caches are fixed to a tensor."""
+    return cache[0].position if cache and isinstance(cache[0], FixedCache) else None
 
 
 class Rotary(nn.Module):
@@ -173,7 +192,7 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         is_causal: bool = False,
         rotary: Rotary | None = None,
-        cache: "KVCache | None" = None,
+        cache: KVCache | FixedCache | None = None,
         window: int | None = None,
     ) -> Tensor:
         """Mix positions, and those in the cache into them: (B, T, C) -> (B, T, C).
@@ -183,20 +202,20 @@ class Attention(nn.Module):
             is_causal: whether a position sees itself and those before it only.
             window: how many of these it sees, itself included; None: all.
         """
-        before = cache.length if cache is not None else 0
-        fixed = cache.position if cache is not None else None
+        fixed = cache if isinstance(cache, FixedCache) else None
+        before = 0 if cache is None or isinstance(cache, FixedCache) else cache.length
         heads = self.qkv(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
         query, key, value = heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)  # (B, H, T, D) each
         query, key = self.norm_query(query), self.norm_key(key)
         if rotary is not None:
-            start = before if fixed is None else fixed
+            start = before if fixed is None else fixed.position
             query, key = rotary(query, start), rotary(key, start)
             if isinstance(self.norm_query, nn.Identity):
                 value = value.contiguous()  # a view would keep all of what the projection made until the backward pass
         if cache is not None:
             key, value = cache.append(key, value)
-            if fixed is not None:
-                return self.attend(query, key, value, cache.sees(window), False)
+        if fixed is not None:
+            return self.attend(query, key, value, fixed.sees(window), False)
         return self.attend(query, key, value, *_causal_mask(x.shape[1], before, mask, is_causal, window, x.device))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
@@ -204,6 +223,10 @@ class Attention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         by_matmuls = is_causal and mask is None and not dropout and cpu_attention.is_faster(query, key, value)
         is_grouped = self.n_kv_heads < self.n_heads
+        if is_grouped and query.shape[2] == 1 and not is_causal:
+            # A group's queries at one position see the same keys, as queries at several positions do: (B, KV heads, H /
+            # KV heads, D). So no kernel needs to know of groups, and no keys are copied.
+            query, is_grouped = query.unflatten(1, (self.n_kv_heads, -1)).squeeze(3), False
         # Among torch's kernels on CUDA, only flash attention knows groups, and it takes neither masks nor float32: what
         # is left then holds all T x T scores. Copies of keys and values are cheaper, and other fused kernels read them.
         if is_grouped and (by_matmuls or mask is not None or query.dtype == torch.float32):
@@ -222,6 +245,8 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=is_grouped,
         )
+        if mixed.shape[1] < self.n_heads:
+            return self.out(mixed.flatten(1)[:, None])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -331,7 +356,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(d_model, d_ff, bias)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | FixedCache | None = None, mask: Tensor | None = None) -> Tensor:
         """One layer: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
         x = x + self.dropout(self.attention(self.norm_attention(x), mask, is_causal=True, cache=cache))
         return x + self.dropout(self.feed_forward(self.norm_feed_forward(x)))

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from lmexp.config.models.llama import LlamaSection
 from lmexp.models.base import Cache, LanguageModel
-from lmexp.models.layers import Attention, KVCache, RMSNorm, Rotary, SwiGLU, init_normal, same_document
+from lmexp.models.layers import (
+    Attention,
+    FixedCache,
+    KVCache,
+    RMSNorm,
+    Rotary,
+    SwiGLU,
+    fixed_position,
+    init_normal,
+    same_document,
+)
 from lmexp.models.mup import apply_mup
 
 
@@ -36,7 +46,9 @@ class LlamaBlock(nn.Module):
         self.feed_forward = feed_forward
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, rotary: Rotary, cache: KVCache | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotary: Rotary, cache: KVCache | FixedCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """One layer: (B, T, C) -> (B, T, C); `mask` as Attention has it."""
         mixed = self.attention(self.norm_attention(x), mask, True, rotary, cache, self.window)
         x = x + self.dropout(mixed)
@@ -83,7 +95,8 @@ class Llama(LanguageModel):
         documents: Tensor | None = None,
     ) -> Tensor:
         """See LanguageModel.hidden; what is padding comes last, where no other position sees it."""
-        self.first_position(tokens, cache)
+        if fixed_position(cache) is None:
+            self.first_position(tokens, cache)
         mask = same_document(documents)
         x = self.dropout(self.token_embedding(tokens))  # (B, T, C)
         for index, block in enumerate(self.blocks):

@@ -40,8 +40,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def measure(outputs: Path, quick: None) -> Callable[..., dict]:
-    def measure(*words: str, precisions=(), batches=("1",), prompts=("4",), new=3, where: Path = outputs) -> dict:
-        grid = parse_grid(list(precisions), list(batches), list(prompts), new)
+    def measure(
+        *words: str, precisions=(), batches=("1",), prompts=("4",), new=3, compiled=False, where: Path = outputs
+    ) -> dict:
+        grid = parse_grid(list(precisions), list(batches), list(prompts), new, compiled)
         return bench(find_target(list(words), where, None, print), grid, where, lambda line: None)
 
     return measure
@@ -183,6 +185,11 @@ WRONG = {
         "--precision tf32: tf32 needs an NVIDIA GPU",
     ),
     "more than memory": (["model=gpt3_175b", "model.vocab_size=50257"], {}, "GB for its weights in float32"),
+    "compiling an LSTM": (
+        ["model=lstm_nano", "model.vocab_size=300"],
+        {"compiled": True},
+        "no compiled step for family lstm",
+    ),
 }
 
 
@@ -237,6 +244,28 @@ def test_latency_joins_the_record_where_the_run_had_the_device_to_itself(measure
     assert row["decode_ms_p95"] is None and "score/bench-fp32-b1-p4/decode_ms_p95" not in record
     assert not higher_is_better("score/bench-fp32-b1-p4/decode_ms_p50")
     assert higher_is_better("score/bench-fp32-b1-p4/decode_tokens_per_second")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+@pytest.mark.slow
+def test_compiled_steps_are_rows_and_scores_of_their_own(measure: Callable, outputs: Path, tmp_path: Path):
+    where = shutil.copytree(outputs, tmp_path / "outputs")
+    (plain,) = measure("gpt_nano", precisions=["int8"], where=where)["rows"]
+    document = measure("gpt_nano", precisions=["int8"], compiled=True, where=where)
+    (row,) = document["rows"]
+    assert plain["compile_seconds"] is None and row["compile_seconds"] > row["decode_ms_p50"] / 1e3
+    assert row["loss"] == plain["loss"]
+    record = run_in(where).read_record()[0]
+    assert record["score/bench-int8-compiled-b1-p4/decode_ms_p50"] == row["decode_ms_p50"]
+    assert record["score/bench-int8-b1-p4/decode_ms_p50"] == plain["decode_ms_p50"]
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_message_says_so(outputs: Path, tmp_path: Path, lmexp: Lmexp):
+    shutil.copytree(outputs, tmp_path / "outputs")
+    missing = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    ended = lmexp("bench", "gpt_nano", "--precision", "fp32", "--prompt", "4", "--new", "3", "--compile", **missing)
+    assert ended.returncode == 2 and "torch.compile failed: InvalidCxxCompiler" in ended.stderr.splitlines()[-1]
 
 
 def test_latency_of_a_cpu_that_other_programs_used_joins_no_record(

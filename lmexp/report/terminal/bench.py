@@ -23,6 +23,7 @@ HEADINGS = {
     "decode_ms_p50": "p50\nms",
     "decode_ms_p95": "p95\nms",
     "decode_ms_p99": "p99\nms",
+    "compile_seconds": "compile\ns",
     "weights_gb": "weights",
     "kv_cache_gb": "cache",
     "peak_memory_gb": "peak\nmemory",
@@ -140,6 +141,8 @@ def _figure(key: str, value: Any) -> str:
         return f"{value:.4f}"
     if key == "bandwidth_use":
         return f"{value:.0%}"
+    if key == "compile_seconds":
+        return f"{value:.1f}"
     if key.endswith("_gb"):
         return f"{si(value * 1e9)}B"
     if "_ms" in key:
