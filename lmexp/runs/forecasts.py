@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lmexp.files import hash_text, is_leftover, read_json, write_new
+from lmexp.errors import UserError
+from lmexp.files import hash_text, is_leftover, read_text, write_new
+from lmexp.runs.links import check_sweep_links
 from lmexp.runs.origin import utc
 
 FOLDER = "forecasts"
@@ -22,7 +24,20 @@ FOLDER = "forecasts"
 MAX_FILES = 10_000
 """Files of one folder that are read."""
 
-Positive = Annotated[float, Field(gt=0)]
+MAX_PLACE = 100
+"""Characters of the name of a wrong key that a message has."""
+
+
+def _in_range(value: float) -> float:
+    if not 1e-100 < value < 1e100:
+        raise ValueError("the number is too small or too large")
+    return value
+
+
+Positive = Annotated[float, AfterValidator(_in_range)]
+"""A number above 0 whose products and ratios are numbers above 0 too."""
+Text = Annotated[str, Field(max_length=500)]
+LongText = Annotated[str, Field(max_length=20_000)]
 
 
 class _Part(BaseModel):
@@ -38,13 +53,19 @@ class Interval(_Part):
     low: Positive
     high: Positive
 
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError("the prediction is outside its interval")
+        return self
+
 
 class SealedLaw(_Part):
     """The law that predicts, with its fitted constants."""
 
-    name: str
-    formula: str
-    theta: dict[str, float]
+    name: Text
+    formula: LongText
+    theta: dict[Text, float]
     """The law's parameters, followed by those of precisions, optimizers or repetition."""
     effective: tuple[Positive, ...]
     """What the forecast's own size and tokens count for in the law; see LawFit.effective."""
@@ -57,12 +78,12 @@ class SealedLaw(_Part):
 class SealedPoint(_Part):
     """A row that the law was fitted to."""
 
-    run_id: str
+    run_id: Text
     params: Positive
     tokens: Positive
     flops: Positive
     loss: Positive
-    record_sha256: str | None
+    record_sha256: Text | None
     """SHA-256 of the run's record.json; null for a milestone of a run that had none yet."""
 
 
@@ -70,20 +91,20 @@ class Forecast(_Part):
     """A forecast, as its file holds it."""
 
     schema_version: Literal[1] = 1
-    sweep: str
+    sweep: Text
     date: Annotated[float, Field(gt=0, lt=1e11)]
     """When it was written, in seconds since the epoch, by the clock of the outputs' disk."""
-    date_utc: str
+    date_utc: Text
     """The same for people."""
-    run: dict[str, Positive]
+    run: dict[Text, Positive]
     """`params`, `tokens`, `flops`, perhaps `unique_tokens`; those of the best run for the FLOPs if `at` is flops."""
     at: Literal["flops", "run"]
     """Whether a budget was given, or a size with its tokens."""
-    same_size: dict[str, Annotated[float, Field(ge=1)]]
+    same_size: dict[Text, Annotated[float, Field(ge=1)]]
     """A run is of this size if each of these is within this factor of the forecast's."""
-    conditions: dict[str, str | int | float | bool]
+    conditions: dict[Text, LongText | int | float | bool]
     """What a run must have in common with the fitted ones, by column or key of the config."""
-    columns: dict[str, str]
+    columns: dict[Text, Text]
     """The columns of the record that hold `params`, `tokens`, `flops` and `loss`; `6ND` for FLOPs from the others."""
     loss: Interval
     wider: Annotated[float, Field(ge=1)] = 1.0
@@ -91,16 +112,16 @@ class Forecast(_Part):
     beyond: Positive
     """FLOPs of the run as a multiple of the largest fitted run's."""
     law: SealedLaw
-    laws: tuple[str, ...]
+    laws: tuple[Text, ...]
     """The laws that were fitted; the one that predicted held-out runs best is `law`."""
-    fit: dict[str, str | int | float | bool | None]
+    fit: dict[Text, LongText | int | float | bool | None]
     """The options of the fit."""
     n_units: int
     """Independent units among the points."""
     points: tuple[SealedPoint, ...]
-    points_sha256: str
+    points_sha256: Text
     """As in fit.json; see Points.sha256."""
-    code: str
+    code: Text
     """The version of the code; see origin.code_version."""
 
     @model_validator(mode="after")
@@ -109,6 +130,8 @@ class Forecast(_Part):
             raise ValueError("the run lacks a quantity")
         if set(self.columns) != {"params", "tokens", "flops", "loss"}:
             raise ValueError("columns are of params, tokens, flops and loss")
+        if self.date_utc != utc(self.date):
+            raise ValueError("date and date_utc are two dates")
         return self
 
 
@@ -128,6 +151,13 @@ class ForecastFile:
         return f"{self.path.parent.parent.name}/{self.path.name}"
 
 
+def problem_of(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a forecast, in a few words."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])[:MAX_PLACE]
+    return f"{where}{': ' if where else ''}{first['msg'].removeprefix('Value error, ')[:MAX_PLACE]}"
+
+
 def seal_of(content: dict[str, Any]) -> str:
     """Return the SHA-256 of everything in a forecast's file but its seal, whatever the order of keys and the spaces."""
     rest = {key: value for key, value in content.items() if key != "seal"}
@@ -142,7 +172,6 @@ def write_forecast(folder: Path, forecast: Forecast) -> ForecastFile:
     content = forecast.model_dump(mode="json")
     seal = seal_of(content)
     path = _place(folder, forecast, seal)
-    path.parent.mkdir(exist_ok=True)
     with suppress(FileExistsError):  # another process wrote the same forecast in the same second
         write_new(path, json.dumps(content | {"seal": seal}, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
     return ForecastFile(path, forecast)
@@ -154,24 +183,31 @@ def add_forecast(folder: Path, content: bytes) -> bool:
     Raises ValueError unless it is a forecast whose seal is right.
     """
     try:
-        known = json.loads(content)
+        text = content.decode()
+        known = _parsed(text)
         forecast = Forecast.model_validate(known)
         is_sealed = known["seal"] == seal_of(known)
-    except (ValidationError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("it is no forecast") from error
     if not is_sealed:
         raise ValueError("it was changed after it was sealed")
     path = _place(folder, forecast, known["seal"])
-    path.parent.mkdir(exist_ok=True)
     try:
-        write_new(path, content.decode())
+        write_new(path, text)
     except FileExistsError:
         return False
     return True
 
 
 def _place(folder: Path, forecast: Forecast, seal: str) -> Path:
-    """Return where a forecast of the sweep in `folder` lies."""
+    """Return where a forecast of the sweep in `folder` lies, in a folder that exists then.
+
+    Raises UserError if that folder leads out of the outputs, or is a file.
+    """
+    check_sweep_links(folder)
+    if (folder / FOLDER).is_file():
+        raise UserError(f"{folder / FOLDER} is a file, and the forecasts need a folder of this name; rename the file")
+    (folder / FOLDER).mkdir(exist_ok=True)
     stamp = utc(forecast.date).partition("+")[0].replace("-", "").replace(":", "")
     return folder / FOLDER / f"{stamp}Z-{seal[:12]}.json"
 
@@ -183,15 +219,29 @@ def read_forecasts(folder: Path) -> Iterator[ForecastFile]:
         yield _read(file)
 
 
+def _parsed(text: str) -> Any:
+    """Parse JSON without a key that occurs twice, because readers differ in which of the two counts.
+
+    Raises ValueError or RecursionError.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        known = dict(pairs)
+        if len(known) < len(pairs):
+            raise ValueError("a key occurs twice")
+        return known
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def _read(file: Path) -> ForecastFile:
     try:
-        content = read_json(file)
+        content = _parsed(read_text(file))
         seal = content["seal"]
         broken = "it was changed after it was sealed" if seal != seal_of(content) else None
         return ForecastFile(file, Forecast.model_validate(content), broken)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return ForecastFile(file, None, f"it is no forecast: {where}: {error.errors()[0]['msg']}")
+        return ForecastFile(file, None, f"it is no forecast: {problem_of(error)}")
     except OSError as error:
         return ForecastFile(file, None, f"it cannot be read: {error.strerror}")
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -26,6 +26,7 @@ from lmexp.report.view import StudyView
 from lmexp.runs.directory import RunDir
 from lmexp.runs.forecasts import Forecast, Interval, SealedLaw, write_forecast
 from lmexp.runs.manifest import Cell, Manifest, read_manifest, write_manifest
+from lmexp.runs.origin import utc
 from lmexp.runs.scores import add_scores
 from lmexp.runs.share import CONFLICTS, pull, push
 from lmexp.runs.store import Store
@@ -107,7 +108,7 @@ def test_the_report_says_where_other_results_are(tmp_path: Path):
 def a_forecast(loss: float) -> Forecast:
     sizes = {"params": 1e6, "tokens": 2e7, "flops": 1.2e14}
     return Forecast(
-        sweep="demo", date=1.8e9, date_utc="2027-01-15", run=sizes, at="run", same_size={"params": 1.1},
+        sweep="demo", date=1.8e9, date_utc=utc(1.8e9), run=sizes, at="run", same_size={"params": 1.1},
         conditions={}, columns=dict.fromkeys(("params", "tokens", "flops", "loss"), "loss"),
         loss=Interval(value=loss, low=2, high=4), beyond=2, laws=("kaplan",), fit={}, n_units=5, points=(),
         law=SealedLaw(name="kaplan", formula="", theta={}, effective=(1,), residual=0.1, delta=None),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from lmexp.analysis.forecasts.same_size import CONDITIONS, CONFIG_CONDITIONS, SAME, SAME_BEST_SIZE
 from lmexp.analysis.frontier import is_done
@@ -20,7 +21,7 @@ from lmexp.analysis.scaling.readers import points_of_study
 from lmexp.analysis.table import Study, config_values, plain
 from lmexp.errors import UserError
 from lmexp.files import digest_of
-from lmexp.runs.forecasts import Forecast, Interval, SealedLaw, SealedPoint
+from lmexp.runs.forecasts import Forecast, SealedPoint, problem_of
 from lmexp.runs.origin import code_version, utc
 
 SIZES = ("model", "budget", "seed")
@@ -48,8 +49,11 @@ class Prediction:
     """The fields of a forecast."""
 
     def at(self, date: float) -> Forecast:
-        """Return the forecast as of a date, in seconds since the epoch."""
-        return Forecast.model_validate(self.content | {"date": date, "date_utc": utc(date)})
+        """Return the forecast as of a date, in seconds since the epoch. Raises UserError for numbers out of range."""
+        try:
+            return Forecast.model_validate(self.content | {"date": date, "date_utc": utc(date)})
+        except ValidationError as error:
+            raise UserError(f"this forecast cannot be sealed: {problem_of(error)}") from None
 
 
 def predictions(
@@ -109,17 +113,17 @@ def _own_content(
         "run": named,
         "same_size": same,
         "conditions": conditions,
-        "loss": Interval(value=value, low=low, high=high),
+        "loss": {"value": value, "low": low, "high": high},
         "wider": max(times_as_wide(predicted, law.as_fitted.prediction(params, tokens, **known)), 1.0),
         "beyond": flops / answered.largest,
-        "law": SealedLaw(
-            name=law.law.name,
-            formula=law.law.formula,
-            theta=law.theta,
-            effective=law.effective(params, tokens, **known),
-            residual=law.residual,
-            delta=law.delta if np.isfinite(law.delta) else None,
-        ),
+        "law": {
+            "name": law.law.name,
+            "formula": law.law.formula,
+            "theta": law.theta,
+            "effective": law.effective(params, tokens, **known),
+            "residual": law.residual,
+            "delta": law.delta if np.isfinite(law.delta) else None,
+        },
     }
 
 

@@ -26,6 +26,8 @@ SAME = 1.1
 SAME_BEST_SIZE = 1.5
 """A run at a budget has the best size if its parameters are within this factor of it."""
 SLACK = 1e-9
+MAX_VALUE = 100
+"""Characters of a value that a sentence has."""
 CONDITIONS = (
     *("task", "family", "precision", "context", "vocab_size"),
     *("tokenizer_fingerprint", "validation_fingerprint"),
@@ -73,7 +75,7 @@ class Candidate:
         values = config_values(self.run, unknown) | {k: v for k, v in self.row.items() if v is not None}
         for name, wanted in forecast.conditions.items():
             if name in values and values[name] != wanted:
-                return f"its {name} is {values[name]}, not {wanted}"
+                return f"its {name} is {str(values[name])[:MAX_VALUE]}, not {str(wanted)[:MAX_VALUE]}"
         return None
 
 

@@ -131,6 +131,8 @@ def score(file: ForecastFile, rows: Iterable[Candidate]) -> Score:
     except UserError as error:
         return Score(file, "not scored", str(error), first.name)
     value, low, high = (end * moved for end in (forecast.loss.value, forecast.loss.low, forecast.loss.high))
+    if not (low > 0 and math.isfinite(high)):
+        return Score(file, "not scored", "its law gives no loss at the size that was run", first.name)
     return Score(file, "scored", None, first.name, first.sizes(forecast.columns)["loss"], value, low, high)
 
 

@@ -17,7 +17,7 @@ from lmexp.errors import UserError
 from lmexp.report.forecasts import calibration_sentences, forecast_rows, new_forecast_sentences
 from lmexp.report.page.html import report_page
 from lmexp.runs.directory import RunDir
-from lmexp.runs.forecasts import ForecastFile, read_forecasts
+from lmexp.runs.forecasts import ForecastFile, add_forecast, read_forecasts, seal_of
 from lmexp.study.forecast import score_forecasts, seal_forecasts
 from tests.analysis.forecasts.study import OPTIONS, add_run, new_config, true_loss, write_ladder
 
@@ -176,6 +176,72 @@ def test_a_change_of_the_file_is_noticed_and_a_change_of_its_layout_is_not(folde
     score = scores(folder)["run"]
     assert (score.status, score.reason) == ("not scored", "it was changed after it was sealed")
     assert calibration(list(scores(folder).values())).scored == 0
+
+
+FORGED: list[tuple[dict[str, object], str]] = [
+    ({"loss": {"value": 5e-324, "low": 5e-324, "high": 5e-324}}, "loss.value: the number is too small or too large"),
+    ({"loss": {"value": 2.0, "low": 3.0, "high": 4.0}}, "loss: the prediction is outside its interval"),
+    ({"date_utc": "2020-01-01T00:00:00+00:00"}, "date and date_utc are two dates"),
+    ({"sweep": "x" * 100_000}, "sweep: String should have at most 500 characters"),
+    ({"conditions": {"x" * 100_000: "y"}}, f"conditions.{'x' * 89}: String should have at most 500 characters"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), FORGED, ids=range(len(FORGED)))
+def test_a_forecast_with_a_right_seal_and_wrong_content_is_named_and_hides_no_other(
+    folder: Path, change: dict[str, object], problem: str
+):
+    add_run(folder.parent, **BIG, loss=true_loss(**BIG), started=date_of(folder) + 60, seed=50)
+    content = json.loads(scores(folder)["run"].file.path.read_text()) | change
+    forged = json.dumps(content | {"seal": seal_of(content)})
+    (folder / "forecasts" / "z.json").write_text(forged)
+    *good, bad = scores_of([folder], folder.parent)
+    assert [each.status for each in good] == ["pending", "scored"] and bad.status == "not scored"
+    assert bad.reason == f"it is no forecast: {problem}"
+    with pytest.raises(ValueError, match=r"^it is no forecast$"):
+        add_forecast(folder, forged.encode())
+
+
+def test_a_key_that_occurs_twice_makes_a_file_no_forecast(folder: Path):
+    file = scores(folder)["run"].file.path
+    twice = f'{{"loss": {{"value": 1, "low": 1, "high": 1}}, {file.read_text()[1:]}'
+    with pytest.raises(ValueError, match=r"^it is no forecast$"):
+        add_forecast(folder, twice.encode())
+    file.write_text(twice)
+    assert [each.reason for each in scores_of([folder], folder.parent) if each.file.path == file] == [
+        "it cannot be read as a forecast"
+    ]
+
+
+def test_a_law_that_gives_no_loss_at_the_size_that_was_run_scores_nothing(folder: Path):
+    run = {"params": 1.05 * BIG["params"], "tokens": BIG["tokens"]}
+    add_run(folder.parent, **run, loss=2.0, started=date_of(folder) + 60, seed=50)
+    file = scores(folder)["run"].file.path
+    content = json.loads(file.read_text())
+    steep = dict.fromkeys(content["law"]["theta"], 0.0) | {"A": 1.0, "alpha": 12_000.0}
+    content["law"] |= {"name": "chinchilla", "theta": steep, "effective": [0.99, 1.0]}
+    content["loss"] = dict.fromkeys(("value", "low", "high"), 1e-99)
+    file.write_text(json.dumps(content | {"seal": seal_of(content)}))
+    score = scores(folder)["run"]
+    assert (score.status, score.reason) == ("not scored", "its law gives no loss at the size that was run")
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["link", "file"])
+def test_no_forecast_is_sealed_outside_the_outputs_or_in_place_of_a_file(folder: Path, tmp_path: Path, is_link: bool):
+    shutil.rmtree(folder / "forecasts")
+    if is_link:
+        (tmp_path / "elsewhere").mkdir()
+        (folder / "forecasts").symlink_to(tmp_path / "elsewhere")
+    else:
+        (folder / "forecasts").write_text("mine")
+    with pytest.raises(UserError, match="leads out of" if is_link else "is a file"):
+        seal_forecasts(folder, [], [BIG], OPTIONS)
+    assert not list((tmp_path / "elsewhere").glob("*")) if is_link else (folder / "forecasts").read_text() == "mine"
+
+
+def test_a_run_that_no_numbers_can_hold_is_refused(folder: Path):
+    with pytest.raises(UserError, match=r"cannot be sealed: run\.params: the number is too small or too large"):
+        seal_forecasts(folder, [], [{"params": 1e120, "tokens": 1e9}], OPTIONS)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', "[" * 100_000, '{"seal": "a", "loss": NaN}'])
