@@ -1,12 +1,16 @@
 """One selection for the whole page: a filter, a box in the scatter, a box across the parallel lines."""
 
+from dataclasses import replace
+
 import pytest
 from playwright.sync_api import expect
 
 from lmexp.analysis.filters import matching
 from lmexp.analysis.table import load_study
 from lmexp.errors import UserError
+from lmexp.report.page.html import write_report
 from tests.browser.reading import MARKS, column, drag
+from tests.report.synthetic import write_study
 
 
 def count(page):
@@ -152,3 +156,37 @@ def test_among_many_rows_a_chart_is_drawn_and_follows_when_it_is_scrolled_to(ope
     assert page.evaluate(picked) == 8
     page.locator("#scatter").scroll_into_view_if_needed()
     page.wait_for_function(f"{picked} === 4")
+
+
+def test_runs_that_do_not_compare_are_shown_one_part_at_a_time(open_page, tmp_path):
+    folder = write_study(tmp_path)
+    study = load_study([folder])
+    texts = study.table["model"].map({"gpt_nano": "poem", "gpt_tiny": "log"})
+    scored = dict.fromkeys(["validation_fingerprint", "data_fingerprint"], texts)
+    file = write_report(replace(study, table=study.table.assign(**scored)), folder)
+    page = open_page(file)
+    expect(count(page)).to_have_text("6 rows of model gpt_nano")  # two have no result, and may be of any text
+    expect(page.locator(MARKS)).to_have_count(4)
+    expect(page.locator("#scatter svg")).to_contain_text("loss (nats), model gpt_nano")
+    page.locator("select[name=down]").select_option("model.n_layers")
+    page.locator("select[name=across]").select_option("precision")
+    means = page.locator("#heat svg .mark-text.role-mark").first.locator("text")
+    expect(means).to_have_text(["2.9", "2.91", "3.1", "3.11"])  # of one text alone
+    expect(page.locator("#effects svg")).to_contain_text("n_layers: 4 against 2")
+    expect(curves(page)).to_have_count(10)  # one that failed has none, one that diverged has
+    page.get_by_label("Runs of").select_option("model gpt_tiny")
+    expect(count(page)).to_have_text("6 rows of model gpt_tiny")
+    expect(page.locator("#scatter svg")).to_contain_text("loss (nats), model gpt_tiny")
+    expect(page.locator(MARKS)).to_have_count(4)
+    page.get_by_label("Filter").fill("n_layers=2")
+    expect(count(page)).to_have_text("3 of 6 rows of model gpt_tiny selected")
+    page.get_by_label("Filter").fill("")
+    # Parameters compare whatever was scored.
+    page.locator("select[name=quality]").select_option("n_params")
+    expect(count(page)).to_have_text("10 rows")
+    expect(page.get_by_label("Runs of")).to_have_count(0)
+    expect(page.locator(MARKS)).to_have_count(8)
+    expect(page.locator("#curves-note")).to_contain_text("The runs were scored on different texts")
+    # The address keeps the part.
+    again = open_page(file, "#part=model%20gpt_tiny")
+    expect(count(again)).to_have_text("6 rows of model gpt_tiny")

@@ -85,6 +85,7 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
         for name, half in effect["half_of_one_pair"].items():
             half_of_one[name][effect["label"]] = half
     labels = list(dict.fromkeys(effect["label"] for effect in effects))
+    short = {effect["label"]: effect["short"] for effect in effects if effect["short"] != effect["label"]}
     changes = alt.Chart(alt.NamedData(PAIRS))
     means = changes.transform_aggregate(mean="mean(change)", pairs="count()", groupby=["label"]).transform_calculate(
         one=f"({json.dumps(half_of_one)})[quality][datum.label]"
@@ -99,7 +100,15 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
     rows = alt.Y(
         "label:N",
         scale=alt.Scale(domain=labels),
-        axis=alt.Axis(title=None, grid=False, labelLimit=260, ticks=False, domain=False),
+        # A label may begin with the part of the study. The chart shows one part, whose name stands elsewhere.
+        axis=alt.Axis(
+            title=None,
+            grid=False,
+            labelLimit=260,
+            ticks=False,
+            domain=False,
+            labelExpr=f"({json.dumps(short)})[datum.value] || datum.label" if short else alt.Undefined,
+        ),
     )
     tooltip = alt.ExprRef(
         "{effect: datum.label, mean: format(datum.mean, '+.4~g'), pairs: datum.pairs, interval: datum.interval}"

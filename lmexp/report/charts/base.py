@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lmexp.analysis.columns import axis_headings, value_text
+from lmexp.analysis.floor import distinct_floors
 from lmexp.analysis.table import Study
 from lmexp.report.values import as_script
 
@@ -190,10 +191,25 @@ def below(parameter: str, words: Mapping[str, str]) -> alt.Chart:
     )
 
 
+def floors_of(study: Study, quality: str) -> list[dict[str, Any]]:
+    """Return the floors of a quality, for `floor_lines`; if rows do not all compare, each with the name of its part."""
+    parts = study.rankable(quality)
+    return [
+        {"of": quality, "floor": floor, **({"part": name} if len(parts) > 1 else {})}
+        for name, part in parts.items()
+        for floor in distinct_floors(part.table, quality)
+    ]
+
+
 def floor_lines(values: Sequence[Mapping[str, Any]], condition: str = "true") -> list[alt.Chart]:
-    """Return a dashed line for each of the `values` that meets a condition, at its `floor`; none without values."""
+    """Return a dashed line for each of the `values` that meets a condition, at its `floor`; none without values.
+
+    A value that names its `part` has a line only if the chart's parameter `part` names it too, or none.
+    """
     if not values:
         return []
+    if any("part" in value for value in values):
+        condition += " && (!part || !isValid(datum.part) || datum.part === part)"
     lines = alt.Chart(alt.InlineData(values=values)).transform_filter(condition)
     lines = lines.transform_calculate(label="'no model can beat ' + format(datum.floor, '.4~f')")
     y = alt.Y("floor:Q", title=None)

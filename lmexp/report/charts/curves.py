@@ -6,7 +6,6 @@ from typing import Any
 
 import altair as alt
 
-from lmexp.analysis.floor import distinct_floors
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import (
     CURVES,
@@ -17,6 +16,7 @@ from lmexp.report.charts.base import (
     axis,
     below,
     floor_lines,
+    floors_of,
     lookup,
     short_number,
     styled,
@@ -69,15 +69,17 @@ def curves_chart(study: Study, curves: Sequence[Mapping[str, Any]], groups: Grou
         f"tokens: {short_number('datum.tokens')}, FLOPs: {short_number('datum.flops')}, "
         "seconds: format(datum.seconds, ',.1f')}"
     )
+    floors = floors_of(study, "loss")
+    chosen_part = [alt.param(name="part", value=None)] if any("part" in floor for floor in floors) else []
     layers = [
-        training.encode(**encodings).add_params(alt.param(name="against", value="tokens"), groups.choose),
+        training.encode(**encodings).add_params(alt.param(name="against", value="tokens"), *chosen_part, groups.choose),
         bars,
         validation.mark_line(strokeWidth=1.75, tooltip=alt.ExprRef("{run: datum.slug}")).encode(**encodings),
         validation.mark_point(size=45, filled=True, opacity=1, tooltip=tooltip).encode(
             **encodings, shape=groups.channel(alt.Shape, SHAPES)
         ),
         below("against", CURVE_AXES),
-        *floor_lines([{"floor": floor} for floor in distinct_floors(study.table, "loss")]),
+        *floor_lines(floors),
     ]
     title = json.dumps("loss (nats)")
     return styled(layers, title, height=360, description="Loss of each run as it trained: validation and training")

@@ -11,6 +11,7 @@ import vl_convert
 from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.groups import HALF
 from lmexp.analysis.table import Study
+from lmexp.config.identity import folder_name
 from lmexp.errors import UserError, nearest
 from lmexp.files import write_atomically
 from lmexp.report.charts.base import CURVES, INK, PAIRS, PAPER, ROWS, X_TITLE
@@ -54,9 +55,17 @@ def write_charts(
 ) -> list[Path]:
     """Write every chart of a study into `folder`, atomically, and return the files.
 
-    `width` is one of WIDTHS. Raises UserError for another one.
+    If rows cannot all be ranked together, each part of the study has its charts in a folder of its own. `width` is one
+    of WIDTHS. Raises UserError for another one.
     """
     inches = check_width(width)
+    parts = study.rankable(quality)
+    if len(parts) > 1:
+        return [
+            file
+            for number, (name, part) in enumerate(parts.items(), start=1)
+            for file in write_charts(part, folder / f"{number}-{folder_name(name)}", quality, cost, formats, width)
+        ]
     data = page_data(study, quality, cost)
     rows, means = _objects(data["rows"]), data["means"]
     datasets = {ROWS: rows, CURVES: data["curves"], PAIRS: pair_changes(data, quality)}

@@ -6,12 +6,13 @@ charts and the table.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
-from lmexp.analysis.floor import FLOORED, distinct_floors
+from lmexp.analysis.floor import FLOORED
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.groups import HALF
 from lmexp.analysis.rankable import rank_groups
@@ -27,6 +28,7 @@ from lmexp.report.charts.base import (
     axis,
     below,
     floor_lines,
+    floors_of,
     lookup,
     measured,
     styled,
@@ -49,29 +51,47 @@ def costs(table: pd.DataFrame, first: str) -> list[str]:
     return measured(table, [first, *COSTS, *_numeric(table)])
 
 
-def rank_fields(table: pd.DataFrame, names: Sequence[str]) -> tuple[dict[str, list[int]], dict[str, str]]:
-    """Return numbers of the rows that may be ranked together, by field of the page's rows, and each quality's field.
+@dataclass(frozen=True)
+class Ranks:
+    """Which rows of the page may be ranked together by each quality."""
 
-    Qualities that compare the same rows share a field.
-    """
-    fields: dict[str, list[int]] = {}
-    field_of: dict[str, str] = {}
-    of_groups: dict[bytes, str] = {}
-    for name in names:
-        groups = rank_groups(table, name)
-        field = of_groups.setdefault(groups.tobytes(), f"rank{len(of_groups)}")
-        fields[field], field_of[name] = groups.tolist(), field
-    return fields, field_of
+    fields: dict[str, list[int | None]]
+    """Numbers of the rows, by field of the page's rows; null for a row in no part. Qualities that compare the same rows
+    share a field."""
+    field_of: dict[str, str]
+    """The field of each quality."""
+    parts: dict[str, list[str]]
+    """The names of a field's parts, by their numbers; a field whose rows may all be ranked together has none."""
+
+    @classmethod
+    def of(cls, study: Study, names: Sequence[str]) -> "Ranks":
+        """Return the ranks of the qualities `names`."""
+        fields: dict[str, list[int | None]] = {}
+        field_of: dict[str, str] = {}
+        parts: dict[str, list[str]] = {}
+        of_groups: dict[bytes, str] = {}
+        for name in names:
+            groups = rank_groups(study.table, name)
+            field_of[name] = field = of_groups.setdefault(groups.tobytes(), f"rank{len(of_groups)}")
+            if field in fields:
+                continue
+            fields[field] = groups.tolist()
+            rankable = study.rankable(name)
+            if len(rankable) > 1:
+                parts[field] = list(rankable)
+                rows = [study.table.index.isin(part.table.index) for part in rankable.values()]
+                fields[field] = [next((at for at, own in enumerate(of) if own), None) for of in zip(*rows, strict=True)]
+        return cls(fields, field_of, parts)
 
 
-def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.LayerChart:
+def scatter_chart(study: Study, quality: str, cost: str, groups: Groups, ranks: Ranks) -> alt.LayerChart:
     """Return the scatter of quality against cost with the frontier as a step line; data: `rows`.
 
+    If rows do not all compare, the parameter `part` names the part that the rows are of.
     A row is a run, or the mean of a setting; then the row has half the 95 % interval of each number that differs
     within the setting, in a column with the suffix HALF. `frontier` says whether the row is on the frontier.
     """
     ups, downs = qualities(study.table, quality), costs(study.table, cost)
-    rank_field = rank_fields(study.table, ups)[1]
     points = (
         alt.Chart(alt.NamedData(ROWS))
         .transform_filter(DONE)
@@ -79,7 +99,7 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
             x="datum[cost]",
             y="datum[quality]",
             group=groups.value("datum"),
-            rank=f"datum[{json.dumps(rank_field)}[quality]]",
+            rank=f"datum[{json.dumps({name: ranks.field_of[name] for name in ups})}[quality]]",
             dx=f"datum[cost + '{HALF}']",
             dy=f"datum[quality + '{HALF}']",
         )
@@ -115,6 +135,7 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
         alt.param(name="cost", value=cost),
         alt.param(name="logx", value=True),
         alt.param(name="logy", value=False),
+        *([alt.param(name="part", value=None)] if ranks.parts else []),
         groups.choose,
         alt.selection_interval(
             name="brush", encodings=["x", "y"], zoom=False, mark=alt.BrushConfig(fill=INK, fillOpacity=0.06, stroke=INK)
@@ -128,12 +149,10 @@ def scatter_chart(study: Study, quality: str, cost: str, groups: Groups) -> alt.
         *(names.encode(x=x, y=y) for names in _names(points, ups)),
         marks.encode(x=x, y=y).add_params(*parameters),
         below("cost", {name: column(name).heading for name in downs}),
-        *floor_lines(
-            [{"of": name, "floor": floor} for name in FLOORED for floor in distinct_floors(study.table, name)],
-            "datum.of === quality",
-        ),
+        *floor_lines([floor for name in FLOORED for floor in floors_of(study, name)], "datum.of === quality"),
     ]
     title = lookup("quality", {name: column(name).heading for name in ups})
+    title += " + (part ? ', ' + part : '')" if ranks.parts else ""
     return styled(layers, title, height=400, description="Quality against cost of each finished run, and the frontier")
 
 

@@ -15,13 +15,14 @@ from lmexp.analysis.comparable import crowded
 from lmexp.analysis.effects.effects import effects_by_quality
 from lmexp.analysis.effects.pairing import axis_values
 from lmexp.analysis.filters import kind_of_column, names_of
-from lmexp.analysis.rankable import rank_groups
+from lmexp.analysis.frontier import is_done
+from lmexp.analysis.rankable import obstacles, rank_groups
 from lmexp.analysis.table import Study, final_rows, names_of_rows
 from lmexp.report.charts.axes import by_effect, effects_chart, heat_chart, parallel_chart, shown_axes
 from lmexp.report.charts.base import Groups, measured
 from lmexp.report.charts.curves import CURVE_AXES, curves_chart
 from lmexp.report.charts.lead import lead_of
-from lmexp.report.charts.scatter import costs, qualities, rank_fields, scatter_chart
+from lmexp.report.charts.scatter import Ranks, costs, qualities, scatter_chart
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.curves import DIGITS as CURVE_DIGITS
 from lmexp.report.page.curves import page_curves
@@ -57,8 +58,9 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
     order = by_effect(study, quality, effects)
     groups = Groups.of(study, order)
     axes = shown_axes(study, order)
+    ranks = Ranks.of(study, qualities(study.table, quality))
     with debug_mode(False):  # Altair would check each part of a chart; `to_dict` checks the whole
-        charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost, groups)}
+        charts: dict[str, Any] = {"scatter": scatter_chart(study, quality, cost, groups, ranks)}
         if curves:
             charts["curves"] = curves_chart(study, curves, groups)
         if len(lines) > 2:
@@ -75,13 +77,12 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
     if means:
         means["curves"] = mean_curves(curves, means, study.table["run_id"].tolist(), CURVE_DIGITS)
     shared = crowded(study.table)
-    ranks, rank_field_of = rank_fields(study.table, qualities(study.table, quality))
     return {
         "n_rows": len(study.table),
         "rows": {
             "frontier": view.marks.tolist(),
             **({TIED_WITH: tied} if view.has_ties else {}),
-            **ranks,
+            **ranks.fields,
             "label": _labels(study),
             **({"shared": shared.tolist()} if shared.any() else {}),
             **{name: json_column(study.table[name], DIGITS) for name in used},
@@ -89,7 +90,9 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
         },
         "means": means,
         "about_ties": view.about_ties,
-        "rank_fields": rank_field_of,
+        "rank_fields": ranks.field_of,
+        "parts": ranks.parts,
+        "mixed_curves": _about_mixed_curves(study, ranks),
         "columns": [*_marks(view), *_columns(study, quality, cost)],
         "filter": filter_data(study.table.assign(frontier=view.marks)),
         "sort": {"name": quality, "ascending": not higher_is_better(quality)},
@@ -107,6 +110,12 @@ def page_data(study: Study, quality: str, cost: str, said: Said | None = None) -
         "lead": {"name": lead.name, "reads": lead.reads, "words": lead.words} if lead else None,
         "choices": _choices(study, quality, cost, curves, axes, groups),
     }
+
+
+def _about_mixed_curves(study: Study, ranks: Ranks) -> str:
+    """Return why the losses of several runs do not compare, or an empty text if they do."""
+    why = obstacles(study.table[is_done(study.table)], "loss") if ranks.field_of.get("loss") in ranks.parts else []
+    return why[0] if why else ""
 
 
 def filter_data(table: pd.DataFrame) -> dict[str, Any]:
@@ -211,11 +220,12 @@ def _effects(study: Study, names: Sequence[str], cost: str) -> list[dict[str, An
             for effect in (effect for axis in axes for effect in effects.get(axis, [])):
                 pairs = effect.pairs
                 label = f"{heads[effect.axis]}: {value_text(effect.value)} against {value_text(effect.base)}"
-                label = f"{title}, {label}" if title else label
+                short, label = label, f"{title}, {label}" if title else label
                 if (label, pairs.before, pairs.after) not in known:
                     rows = ([row_of[run] for run in runs] for runs in (pairs.before, pairs.after))
                     known[label, pairs.before, pairs.after] = {
                         "label": label,
+                        "short": short,
                         "axis": effect.axis,
                         **dict(zip(("before", "after"), rows, strict=True)),
                         "half_of_one_pair": {},

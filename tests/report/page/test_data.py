@@ -1,5 +1,6 @@
 """The page shows the numbers of the analysis: an effect is computed once, and is the same wherever it is read."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from lmexp.report.page.data import page_data, pair_changes
 from lmexp.report.view import StudyView
 from tests.analysis.effects.test_ties import TIED_ARMS
 from tests.analysis.effects.test_ties import study_of as study_of_arms
+from tests.analysis.test_findings import study_of as study_of_runs
 from tests.analysis.test_groups import study_of
 
 LABEL = "precision: bf16 against fp32"
@@ -82,3 +84,61 @@ def test_a_tied_row_names_the_cheaper_setting_in_the_table_and_in_the_tooltip():
 def test_without_ties_the_page_has_no_column_of_them():
     data = page_data(study_of_arms({"a": (1.0, [3.0]), "b": (2.0, [2.9])}), "loss", "train_seconds")
     assert "tied_with" not in data["rows"] and "tied_with" not in [column["name"] for column in data["columns"]]
+
+
+TEXTS = {"poem": 0.0, "log": -0.8}
+
+
+@pytest.fixture(scope="module")
+def two_texts(tmp_path_factory) -> Study:
+    """Return runs of two sizes on two texts; each text has the loss that no model can beat."""
+    runs = [
+        ({"data.path": text, "model": model}, loss + below, 5.0)
+        for text, below in TEXTS.items()
+        for model, loss in (("gpt_nano", 3.0), ("gpt_tiny", 2.5))
+    ]
+    axes = {"data.path": list(TEXTS), "model": ["gpt_nano", "gpt_tiny"]}
+    study = study_of_runs(tmp_path_factory.mktemp("texts"), runs, axes)
+    texts = study.table["data.path"]
+    scored = dict.fromkeys(["validation_fingerprint", "data_fingerprint"], texts)
+    return replace(study, table=study.table.assign(**scored, loss_floor=texts.map({"poem": 2.0, "log": 1.2})))
+
+
+def test_rows_that_do_not_compare_are_of_different_parts_of_the_page(two_texts: Study):
+    data = page_data(two_texts, "loss", "train_seconds")
+    field = data["rank_fields"]["loss"]
+    assert data["parts"] == {field: ["data.path poem", "data.path log"]}
+    assert data["rows"][field] == [0, 0, 1, 1]
+    assert {data["rank_fields"][name] for name in ("perplexity", "bits_per_byte")} == {field}
+    assert data["rank_fields"]["n_params"] not in data["parts"]
+    shorts = [(effect["label"], effect["short"]) for effect in data["effects"] if "loss" in effect["half_of_one_pair"]]
+    words = "model: gpt_tiny against gpt_nano"
+    assert shorts == [(f"data.path {text}, {words}", words) for text in TEXTS]
+    floors = re.findall(r'"of": "loss", "floor": ([\d.]+), "part": "([^"]+)"', json.dumps(data["charts"]["scatter"]))
+    assert set(floors) == {("2.0", "data.path poem"), ("1.2", "data.path log")}
+
+
+def test_rows_of_one_text_have_no_parts_on_the_page(study: Study):
+    data = page_data(study, "loss", "train_seconds")
+    assert data["parts"] == {} and data["mixed_curves"] == ""
+    assert '"part"' not in json.dumps(data["charts"])
+
+
+def test_curves_of_several_tokenizers_say_that_losses_per_token_do_not_compare(two_texts: Study):
+    same_text = two_texts.table.assign(
+        validation_fingerprint="text", tokenizer_fingerprint=two_texts.table["data.path"]
+    )
+    data = page_data(replace(two_texts, table=same_text), "bits_per_byte", "train_seconds")
+    assert data["rank_fields"]["bits_per_byte"] not in data["parts"]
+    assert data["parts"][data["rank_fields"]["loss"]] == ["data.path poem", "data.path log"]
+    assert data["mixed_curves"].startswith("The runs cut text into different tokens: losses per token do not compare")
+
+
+@pytest.mark.slow
+def test_each_part_has_its_figures_in_a_folder_of_its_own(two_texts: Study, tmp_path):
+    files = write_charts(two_texts, tmp_path, "loss", "train_seconds", ["svg"])
+    folders = ["1-data.path_poem", "2-data.path_log"]
+    assert {file.parent.name for file in files} == set(folders)
+    poem, log = ((tmp_path / folder / "scatter.svg").read_text() for folder in folders)
+    assert poem.count("no model can beat 2") and not poem.count("no model can beat 1.2")
+    assert log.count("no model can beat 1.2") and not log.count("no model can beat 2")

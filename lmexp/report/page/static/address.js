@@ -11,7 +11,7 @@ const choiceNames = () => [...document.querySelectorAll("[data-choices]")].flatM
 function hashOf() {
   const parts = [];
   const put = (key, value) => parts.push(`${key}=${encodeURIComponent(value)}`);
-  for (const name of choiceNames()) if (chosen[name] !== asFirst[name]) put(name, chosen[name]);
+  for (const name of choiceNames()) if (chosen[name] !== asFirst[name] && chosen[name] !== null) put(name, chosen[name]);
   if (chosen.search.trim()) put("filter", chosen.search);
   for (const [name, box] of Object.entries(chosen.brushes)) if (isBox(box)) put(`box-${name}`, [...box.x, ...box.y].map((side) => +side.toPrecision(8)).join(" "));
   const { name, ascending } = chosen.sort;
@@ -44,6 +44,7 @@ function recall() {
   for (const name of choiceNames()) {
     chosen[name] = optionsOf(name).some(([value]) => value === told.get(name)) ? told.get(name) : asFirst[name];
   }
+  choosePart();
   chosen.search = (told.get("filter") ?? "").slice(0, MAX_CHARACTERS);
   byId("search").value = chosen.search;
   chosen.brushes = {};

@@ -37,10 +37,20 @@ function dressed(name, figure, renderer) {
     if (layer.encoding?.x?.scale) layer.encoding.x.scale = scaled(layer.encoding.x.scale, chosen.logx);
     if (layer.encoding?.y?.scale) layer.encoding.y.scale = scaled(layer.encoding.y.scale, chosen.logy);
   }
+  if (name === "effects") showLabels(spec, effectLabels());
   if (name === page.lead?.name) fitToFirstScreen(spec);
   if (byId("lead-title") && name === page.lead?.name) delete spec.title;
   spec.datasets = { ...spec.datasets, ...dataOf(name) };
   return narrowed(name, spec, figure.clientWidth);
+}
+
+// The effects have a row for each label, if there are any.
+function showLabels(spec, labels) {
+  const of = (layer) => layer.encoding?.y?.scale;
+  const all = spec.layer.find(of)?.encoding.y.scale.domain.length;
+  if (!labels.length || labels.length === all) return;
+  for (const layer of spec.layer.filter(of)) layer.encoding.y.scale.domain = labels;
+  spec.height *= labels.length / all;
 }
 
 // A logarithmic scale has no zero to begin at.
@@ -108,22 +118,33 @@ function dataOf(name) {
     const drawn = new Set();
     for (const i of shown) if (drawn.size < MAX_CURVES) drawn.add(all[i].run_id);
     const hidden = new Set(shown.map((i) => all[i].run_id)).size - drawn.size;
-    byId("curves-note").textContent = [page.curves_note,
+    const isOfLosses = isMixed(all.filter((row) => drawn.has(row.run_id)), "loss");
+    byId("curves-note").textContent = [isOfLosses ? page.mixed_curves : "", page.curves_note,
       isMeans() ? "Each curve is the mean over the runs of a setting; bars are 95 % intervals." : "",
       hidden > 0 ? `The first ${MAX_CURVES} ${what} of the table are drawn; select fewer to see others.` : ""].join(" ").trim();
     return { curves: curves.filter((curve) => drawn.has(curve.run_id)),
       rows: rowsFor(name, all.filter((row) => drawn.has(row.run_id))) };
   }
-  if (name === "scatter") return { rows: rowsFor(name, points()) };
-  if (name === "parallel" && rows.length > MAX_LINES) {
-    const drawn = new Set(selected.slice(0, MAX_LINES).map((i) => rows[i]));
-    const step = Math.ceil(rows.length / 200); // some of the others, as a background
-    for (let i = 0; i < rows.length; i += step) drawn.add(rows[i]);
-    byId("parallel-note").textContent = ` The first ${MAX_LINES.toLocaleString("en")} selected runs of the table are drawn.`;
-    return { rows: rowsFor(name, [...drawn]) };
-  }
+  if (name === "scatter") return { rows: rowsFor(name, points().filter(isInPart)) };
+  if (name === "parallel") return { rows: parallelRows() };
   if (name === "effects") return { pairs: selectedPairs() };
   return { rows: rowsFor(name, name === "heat" ? heatPoints() : rows) };
+}
+
+// The rows that the parallel lines are of, all or the first selected ones. Their quality is always that of the command: if
+// they must not be ranked by it, as after another quality was chosen, its line has no marks.
+function parallelRows() {
+  const all = rows.filter(isInPart);
+  let drawn = all;
+  if (all.length > MAX_LINES) {
+    const step = Math.ceil(all.length / 200); // some of the others, as a background
+    drawn = [...new Set([...selected.slice(0, MAX_LINES).map((i) => rows[i]), ...all.filter((_, i) => i % step === 0)])];
+  }
+  byId("parallel-note").textContent = all.length > MAX_LINES ? ` The first ${MAX_LINES.toLocaleString("en")} selected runs of the table are drawn.` : "";
+  const quality = page.choices.quality.value;
+  const made = rowsFor("parallel", drawn);
+  const line = isMixed(drawn, quality) && page.lines.find((known) => known.name === quality);
+  return line ? made.map((row) => ({ ...row, [line.key]: null })) : made;
 }
 
 // What the heat map takes the mean of: settings, each once however many seeds it has; runs if the seed is an axis.
@@ -150,6 +171,10 @@ function meanCurves() {
     return { run_id, kind, tokens, ...means, loss: losses.map(({ mean }) => mean), half: losses.map(({ half }) => half) };
   });
 }
+
+// The labels of the effects on the chosen quality, of the rows of the chosen part.
+const effectLabels = () => [...new Set(page.effects.filter(({ before, half_of_one_pair }) =>
+  chosen.quality in half_of_one_pair && isInPart(rows[before[0]])).map(({ label }) => label))];
 
 // What each pair of selected runs changes in the chosen quality. Which runs are pairs is found by analysis/effects.
 function selectedPairs() {

@@ -88,7 +88,8 @@ function comparedCurves(runs) {
     spec.description = "Losses of the compared runs as they trained";
     vegaEmbed(place, spec, { ...EMBED, renderer: "svg" });
   });
-  return [element("h3", "Curves"), place];
+  const why = isMixed(runs, "loss") ? [element("p", page.mixed_curves, { className: "note" })] : [];
+  return [element("h3", "Curves"), ...why, place];
 }
 
 byId("compare").addEventListener("click", openComparison);

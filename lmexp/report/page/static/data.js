@@ -29,9 +29,30 @@ function load(data) {
   for (const [name, { value, options }] of Object.entries(page.choices)) {
     if (!options.some(([known]) => known === chosen[name])) chosen[name] = value;
   }
+  choosePart();
   if (isMeans()) selectMeans();
   markFrontier();
 }
+
+// ---- parts: rows that must not be ranked together by the chosen quality, such as those of two texts; one is shown ----
+
+const partsOf = (quality) => page.parts[page.rank_fields[quality]] ?? [];
+
+// Keeps the chosen part if the chosen quality has it; else the first one is chosen, or none if all rows compare.
+function choosePart() {
+  const names = partsOf(chosen.quality);
+  if (!names.includes(chosen.part)) chosen.part = names[0] ?? null;
+}
+
+// Whether a row or a setting is of the chosen part. One without a result is of every part.
+function isInPart(row) {
+  const at = row[page.rank_fields[chosen.quality]] ?? null;
+  return chosen.part === null || at === null || partsOf(chosen.quality)[at] === chosen.part;
+}
+
+// Whether some of these rows must not be ranked together by a quality.
+const isMixed = (some, quality) => partsOf(quality).length > 0
+  && new Set(some.map((row) => row[page.rank_fields[quality]] ?? null).filter((at) => at !== null)).size > 1;
 
 // ---- means over seeds: computed by analysis/groups.py; if a selection leaves out runs of a setting, here ----
 
@@ -147,7 +168,7 @@ function select() {
   const { test, problem } = filterOf(chosen.search);
   filterProblem = problem;
   const { scatter, parallel } = chosen.brushes;
-  for (const row of rows) row.passes = test(row.i) && (!isBox(parallel) || inParallel(row, parallel));
+  for (const row of rows) row.passes = isInPart(row) && test(row.i) && (!isBox(parallel) || inParallel(row, parallel));
   if (isMeans() && selectMeans()) markFrontier();
   for (const point of points()) {
     point.selected = (isMeans() ? point.selected : point.passes) && (!isBox(scatter) || inScatter(point, scatter));

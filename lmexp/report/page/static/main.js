@@ -1,7 +1,7 @@
 // The reader's choices, and the page as it begins; where it is served, it asks for news.
 const LABELS = {
   quality: "Quality", cost: "Cost", colour: "Colour and shape", against: "Against", down: "Down", across: "Across",
-  logx: "Cost axis", logy: "Quality axis", show: "Show",
+  part: "Runs of", logx: "Cost axis", logy: "Quality axis", show: "Show",
 };
 const TOUCHES = { // which charts a choice makes anew
   quality: ["scatter", "effects", "heat"], cost: ["scatter"], logx: ["scatter"], logy: ["scatter"],
@@ -10,23 +10,28 @@ const TOUCHES = { // which charts a choice makes anew
 const SCALES = [["log", "logarithmic"], ["linear", "linear"]];
 const SHOWN = [["means", "means over seeds"], ["runs", "single runs"]];
 
-const optionsOf = (name) => (name === "show" ? SHOWN : page.choices[name]?.options ?? SCALES);
+const optionsOf = (name) => (name === "show" ? SHOWN : name === "part" ? partsOf(chosen.quality).map((part) => [part, part])
+  : page.choices[name]?.options ?? SCALES);
+const isOffered = (name) => (name !== "show" || settings.length > 0) && (name !== "part" || chosen.part !== null);
 
 function drawChoices() {
   for (const place of document.querySelectorAll("[data-choices]")) {
-    const names = place.dataset.choices.split(" ").filter((name) => name !== "show" || settings.length > 0);
+    const names = place.dataset.choices.split(" ").filter(isOffered);
     place.replaceChildren(...names.map((name) => {
       const select = element("select", optionsOf(name).map(([value, label]) => element("option", label, { value })), { name, id: `choice-${name}` });
       select.value = chosen[name];
       select.addEventListener("change", () => {
         chosen[name] = select.value;
-        if (["quality", "cost", "show"].includes(name)) { markFrontier(); changed(); }
+        const part = name === "part" ? null : chosen.part;
+        choosePart();
+        if (["quality", "cost", "show", "part"].includes(name)) { markFrontier(); changed(); }
         // A box means a part of the axes it was drawn on.
-        if (["quality", "cost", "logx", "logy"].includes(name) && isBox(chosen.brushes.scatter)) {
+        if (["quality", "cost", "logx", "logy", "part"].includes(name) && isBox(chosen.brushes.scatter)) {
           delete chosen.brushes.scatter;
           changed();
         }
-        bring(TOUCHES[name], ANEW);
+        bring(chosen.part === part ? TOUCHES[name] : CHARTS, ANEW);
+        if (chosen.part !== part) { drawChoices(); byId(`choice-${name}`).focus(); } // the choice of a part comes and goes
         remember();
       });
       return element("span", [element("label", LABELS[name], { htmlFor: select.id }), select], { className: "choice" });
@@ -63,7 +68,8 @@ NARROW.addEventListener("change", drawAll);
 addEventListener("beforeprint", () => {
   const boxes = Object.entries(chosen.brushes).filter(([, box]) => isBox(box)).map(([name]) => `a box in the ${name} chart`);
   const by = [...(chosen.search.trim() ? [`the filter ${chosen.search.trim()}`] : []), ...boxes].join(" and ");
-  byId("selection-on-paper").textContent = isNarrowed() ? `Selected by ${by}: ${byId("count").value}.` : "";
+  byId("selection-on-paper").textContent = isNarrowed() ? `Selected by ${by}: ${byId("count").value}.`
+    : chosen.part !== null ? `Shown: ${byId("count").value}.` : "";
 });
 
 // ---- while a sweep runs: the server that `lmexp report --serve` starts knows when there is news ----

@@ -28,14 +28,13 @@ function fixColumns({ color, shape, fill }, width) {
 }
 
 function labelsAbove(spec, width) {
-  const labels = page.effects.map(({ label }) => label);
   for (const layer of spec.layer) {
     const axis = layer.encoding?.y?.axis;
     if (!axis) continue;
     Object.assign(axis, { labelAlign: "left", labelPadding: 0, labelOffset: -WORDS_ABOVE, labelLimit: width - 30, minExtent: 0, maxExtent: 0 });
     layer.encoding.x.axis = { ...layer.encoding.x.axis, tickCount: 4 };
   }
-  spec.height = ROW * new Set(labels).size;
+  spec.height = ROW * effectLabels().length;
 }
 
 function turn(spec, width) {

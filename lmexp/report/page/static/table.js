@@ -28,15 +28,17 @@ function drawTable() {
 
 function counted() {
   const [all, what] = isMeans() ? [settings, "settings"] : [rows, "rows"];
-  const total = all.length.toLocaleString("en");
-  if (!isNarrowed()) return isMeans() ? `${total} settings, ${rows.length.toLocaleString("en")} runs` : `${total} rows`;
+  const total = all.filter(isInPart).length.toLocaleString("en");
+  const of = chosen.part === null ? "" : ` of ${chosen.part}`;
+  if (!isNarrowed()) return (isMeans() ? `${total} settings, ${rows.filter(isInPart).length.toLocaleString("en")} runs` : `${total} rows`) + of;
   const partly = isMeans() && shown.some((i) => settings[i].partial) ? "; means over the selected runs" : "";
-  return `${shown.length.toLocaleString("en")} of ${total} ${what} selected${partly}${filterProblem && `: ${filterProblem}`}`;
+  return `${shown.length.toLocaleString("en")} of ${total} ${what}${of} selected${partly}${filterProblem && `: ${filterProblem}`}`;
 }
 
 function tableNotes() {
   const notes = [`● ${page.columns[0].help}${isMeans() ? ", by the means" : ""}.`];
   if (isMeans()) notes.push("Means over the runs of a setting, which differ in the seed alone, ± half of the 95 % interval (Student's t).");
+  if (chosen.part !== null) notes.push(`Only runs of ${chosen.part}: the others do not compare with them by this quality. “${LABELS.part}” below the scatter chart chooses them.`);
   if (rows.some((row) => row.shared)) notes.push(SHARED_NOTE);
   notes.push("A dash means that the value was not measured.");
   notes.push(`Choose a heading to sort, ${isMeans() ? "a setting to see its runs, a run" : "a run"} to see its details.`);
