@@ -17,6 +17,7 @@ from lmexp.config.privacy_checks import check_samples
 from lmexp.config.schema import HardwareConfig, InitConfig, RunConfig, RunInfo
 from lmexp.config.tokenizers import AUTO_ENTRIES
 from lmexp.config.trust import allow_settings
+from lmexp.cost.accounting import accounting
 from lmexp.cost.device import Device, detect, slow_precision, slow_vocabulary, unsupported_precision
 from lmexp.cost.elsewhere import HardwareElsewhere
 from lmexp.cost.hardware import AUTO, fits, hardware_of, with_given
@@ -191,6 +192,9 @@ class RunResolver:
         if cut := feed.cut:
             self._warn(f"data.truncate cuts {cut:,} texts to the context of {config.model.name}")
         length = horizon(config, feed.epoch_tokens, device.kind, feed.parts)
+        if config.privacy.is_on:
+            assert length.steps is not None, "check_config refuses budgets of time"
+            accounting(config, feed.disjoint_sequences).enough_noise(length.steps)  # refused now, not at the start
         config = with_learning_rate(config, length.tokens, self._warn)
         if length.budget_share < MIN_BUDGET_SHARE:
             self._warn(

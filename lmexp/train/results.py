@@ -8,6 +8,7 @@ import torch
 from lmexp.config.checks import device_share, micro_batch
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import HardwareConfig, RunConfig
+from lmexp.cost.accounting import ACCOUNTANT
 from lmexp.cost.device import devices_used
 from lmexp.cost.energy import JOULES_PER_KWH
 from lmexp.cost.hardware import peak_of
@@ -21,7 +22,6 @@ from lmexp.runs.origin import THEN, utc
 from lmexp.runs.record import Row, complete, identity_columns, kaplan_columns
 from lmexp.tasks.base import Quality
 from lmexp.tasks.baselines import baseline_columns
-from lmexp.train.privacy import ACCOUNTANT
 from lmexp.train.progress import Progress
 from lmexp.train.spending import Spent
 from lmexp.train.training import FitResult, Training

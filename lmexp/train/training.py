@@ -18,6 +18,7 @@ from lmexp.config.checks import device_share, micro_batch, sequences
 from lmexp.config.code import call_target, load_target
 from lmexp.config.models.count import ModelCount
 from lmexp.config.schema import RunConfig
+from lmexp.cost.accounting import Accounting, accounting
 from lmexp.cost.contention import CpuWait
 from lmexp.cost.device import Device, detect, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
@@ -51,7 +52,7 @@ from lmexp.train.float8 import convert
 from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat, repeating
 from lmexp.train.micro_batch import limit_memory
-from lmexp.train.privacy import Accounting, Privacy, accounting, private_steps
+from lmexp.train.privacy import Privacy, private_steps
 from lmexp.train.progress import Progress
 from lmexp.train.recompute import recompute_layers
 from lmexp.train.saving import Saving
@@ -117,7 +118,7 @@ class Training:
         self.accounting: Accounting | None = None
         """What privacy is accounted for by; None without privacy."""
         if config.privacy.is_on:
-            self.accounting = accounting(config, self.feed)
+            self.accounting = accounting(config, self.feed.disjoint_sequences)
             steps = horizon(config, self.feed.epoch_tokens, self.device.kind, self.feed.parts).steps
             assert steps is not None, "a private run has a number of steps that is known from the start"
             self.task.private = private_steps(self.task, self.accounting.noise_multiplier(steps))

@@ -1,11 +1,13 @@
 """From a config to a run: its name, its directory, and what is said of it before it starts."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lmexp.config.identity import ids_of
+from lmexp.cost.accounting import Accounting
 from lmexp.errors import UserError
 from lmexp.resolve.planned import Sweep
 from lmexp.resolve.sweep import resolve_runs, resolve_sweep
@@ -83,3 +85,27 @@ def test_a_run_that_an_earlier_version_named_is_not_trained_again(small: list[st
     (found,) = resolve_sweep(None, words, tmp_path / "outputs").runs
     assert (found.identity, found.run.path.name) == (earlier, f"old-{earlier}")
     check_identity(found.config)
+
+
+PRIVATE = ("privacy.epsilon=3", "budget.tokens=4000")
+
+
+@pytest.mark.slow(3)
+def test_a_plan_refuses_a_delta_that_is_too_small_for_the_accountant_as_a_run_does(small: list[str], tmp_path: Path):
+    (planned,) = resolve_sweep(None, [*small, *PRIVATE], tmp_path / "outputs").runs
+    steps = planned.horizon.steps
+    assert steps is not None
+    with pytest.raises(UserError) as refused:
+        resolve_sweep(None, [*small, *PRIVATE, "privacy.delta=1e-300"], tmp_path / "outputs")
+    with pytest.raises(UserError) as at_the_start:
+        Accounting(epsilon=3.0, delta=1e-300, samples=500, sample_rate=0.01).noise_multiplier(steps)
+    assert str(refused.value) == str(at_the_start.value)
+    assert "privacy.delta=1e-300 is too small: Opacus cannot compute epsilon" in str(refused.value)
+
+
+def test_runs_without_privacy_are_resolved_without_opacus(
+    small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "opacus", None)  # an import of it fails
+    monkeypatch.setitem(sys.modules, "opacus.accountants", None)
+    assert resolve_sweep(None, [*small, "privacy.delta=1e-300"], tmp_path / "outputs").runs

@@ -11,6 +11,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from lmexp.cost.accounting import Accounting
 from lmexp.data.open_feed import open_feed
 from lmexp.data.order import PoissonSamples
 from lmexp.data.prepare import prepare
@@ -18,7 +19,7 @@ from lmexp.errors import UserError
 from lmexp.models.build import build_model
 from lmexp.runs.directory import STORES, RunDir
 from lmexp.tasks.causal_lm import CausalLM
-from lmexp.train.privacy import Accounting, private_steps
+from lmexp.train.privacy import private_steps
 from lmexp.train.worker import main
 from tests.train.test_stopping import DROPOUT, Start, results, start, wait_for  # noqa: F401
 
