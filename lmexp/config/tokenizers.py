@@ -23,11 +23,15 @@ AUTO_ENTRIES = 2048
 """What `vocab_size=auto` stands for, if the training split supports as many entries."""
 
 
+BPE_LEAST = 258
+"""Entries: the 256 bytes, the document token and one merge."""
+
+
 class BPETokenizerConfig(Section):
     """Byte-level byte-pair encoding, trained on the training split."""
 
     kind: Literal["bpe"]
-    vocab_size: Annotated[int, Field(ge=258, le=1_000_000)] | Literal["auto"]
+    vocab_size: Annotated[int, Field(ge=BPE_LEAST, le=1_000_000)] | Literal["auto"]
     """Entries, the 256 bytes and the document token included. `auto` stands for AUTO_ENTRIES, or for as many as a small
     training split supports, and is replaced by the number when the config is resolved."""
 

@@ -51,6 +51,19 @@ def test_a_small_text_gets_the_largest_vocabulary_that_it_supports(few: list[str
         resolve_sweep(None, [*few, f"tokenizer={kind}", f"tokenizer.vocab_size={size + 1}"], tmp_path / "outputs")
 
 
+@pytest.mark.parametrize(("kind", "least", "instead"), [("bpe", 258, "byte"), ("wordpiece", 100, "char")])
+def test_a_text_that_is_too_small_for_a_kind_is_said_without_a_number_that_nobody_gave(
+    kind: str, least: int, instead: str, tmp_path: Path
+):
+    words = lines(tmp_path, [chr(ord("a") + i % 20) for i in range(200)], f"tokenizer={kind}")
+    with pytest.raises(UserError) as raised:
+        resolve_sweep(None, words, tmp_path / "outputs")
+    said = str(raised.value)
+    assert f"the training text is too small for tokenizer.kind={kind}: it supports " in said
+    assert said.endswith(f"and {kind} needs {least}; use tokenizer={instead}, or more text")
+    assert str(AUTO_ENTRIES) not in said
+
+
 def test_a_larger_text_gets_what_was_the_default_once_and_the_run_that_it_named(tmp_path: Path):
     words = lines(tmp_path, [f"{i * 7919 % 4000:x}abc {i * 104729 % 4000:x}xyz" for i in range(8000)])
     automatic = resolve_sweep(None, words, tmp_path / "outputs").runs[0]

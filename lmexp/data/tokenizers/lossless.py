@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmexp.config.tokenizers import BPE_LEAST
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
-from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, other_kind
+from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, too_small_a_text
 from lmexp.errors import UserError
 
 if TYPE_CHECKING:
@@ -164,9 +165,9 @@ def train_bpe(vocab_size: int, texts: Iterable[str], key: Key = "tokenizer") -> 
     model.train_from_iterator((part for text in texts for piece in cut(text) for part in bounded(piece)), trainer)
     entries = model.get_vocab_size() + 1
     if entries < vocab_size:
+        if entries < BPE_LEAST:
+            raise too_small_a_text("bpe", BPE_LEAST, entries, key, "byte")
         problem = f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; "
-        if entries < 258:
-            raise UserError(problem + f"use {other_kind(key, 'byte')}")
         raise UnsupportedSize({key: (entries, problem + f"set {key}.vocab_size={entries} or lower")})
     state = json.loads(model.to_str())["model"]
     tokens = sorted(state["vocab"], key=state["vocab"].get)

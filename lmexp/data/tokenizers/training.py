@@ -45,6 +45,17 @@ def other_kind(key: Key, kind: str) -> str:
     return f"tokenizer={kind}" if key == "tokenizer" else f"target_tokenizer='{{kind: {kind}}}'"
 
 
+def too_small_a_text(kind: str, least: int, entries: int, key: Key, instead: str) -> UserError:
+    """Return the error of a training text that does not support the least vocabulary of a kind of tokenizer.
+
+    It does not name the size that was asked for: with `vocab_size=auto`, nobody gave one.
+    """
+    return UserError(
+        f"the training text is too small for {key}.kind={kind}: it supports {entries} entries, and {kind} needs "
+        f"{least}; use {other_kind(key, instead)}, or more text"
+    )
+
+
 def bounded(text: str) -> Iterator[str]:
     """Yield a text in parts, so that no word is longer than MAX_WORD; a text without such words is one part."""
     # Two quick looks tell nearly all texts; only the others are searched in full.

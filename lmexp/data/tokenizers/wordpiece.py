@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmexp.config.tokenizers import WORDPIECE_LEAST
 from lmexp.data.scripts import UNSPACED
 from lmexp.data.tokenizers.base import DOCUMENT_TOKEN, Ids, Tokenizer, as_ids
-from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, other_kind
-from lmexp.errors import UserError
+from lmexp.data.tokenizers.training import Key, UnsupportedSize, bounded, too_small_a_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as LibraryTokenizer
@@ -107,9 +106,9 @@ def train_wordpiece(vocab_size: int, texts: Callable[[], Iterable[str]], key: Ke
     vocabulary = json.loads(model.to_str())["model"]["vocab"]
     entries = len(vocabulary) + 1
     if entries < vocab_size:
-        problem = f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; "
         if entries < WORDPIECE_LEAST:
-            raise UserError(problem + f"use {other_kind(key, 'char')}")
+            raise too_small_a_text("wordpiece", WORDPIECE_LEAST, entries, key, "char")
+        problem = f"a vocabulary of {vocab_size} is larger than the text supports: {entries} entries found; "
         raise UnsupportedSize({key: (entries, problem + f"set {key}.vocab_size={entries} or lower")})
     return WordPieceTokenizer(sorted(vocabulary, key=vocabulary.get))
 
