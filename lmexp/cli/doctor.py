@@ -1,5 +1,6 @@
 """`lmexp doctor`: what this machine can do, or whether a run still is what its record says."""
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Annotated
 
@@ -17,7 +18,7 @@ def doctor(
         typer.Option(
             metavar="RUN",
             help="Instead, check a finished run: are its data, code, packages and weights still those of its record? "
-            "Exits with 1 if something differs.",
+            "Exits with 1 if something differs or could not be checked, such as weights that are not here.",
         ),
     ] = None,
 ) -> None:
@@ -41,7 +42,7 @@ def doctor(
 
 
 def _check_run(name: str, common: CommonWithCode) -> None:
-    """Print whether a run can still be traced. Exits with 1 if something differs."""
+    """Print whether a run can still be traced. Exits with 1 if something differs or could not be checked."""
     from lmexp.report.terminal.provenance import print_provenance
     from lmexp.resolve.provenance import trace
     from lmexp.runs.find import find_run
@@ -49,10 +50,11 @@ def _check_run(name: str, common: CommonWithCode) -> None:
     run = find_run(name, common.output_dir, is_finished=True)
     with err.status("reading the data and the weights"):
         checks = trace(run, common.output_dir)
-    differs = [check for check in checks if check.result == "differs"]
+    counts = Counter(check.result for check in checks)
+    failed = {"differs": counts["differs"], "not_checked": counts["not checked"]}
     if common.as_json:
-        print_json({"run": str(run.path), "differs": len(differs), "checks": [asdict(check) for check in checks]})
+        print_json({"run": str(run.path), **failed, "checks": [asdict(check) for check in checks]})
     else:
         print_provenance([asdict(check) for check in checks], out)
-    if differs:
+    if any(failed.values()):
         raise typer.Exit(1)

@@ -7,7 +7,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from lmexp.cli import app
 from lmexp.errors import UserError
 from lmexp.report.terminal.provenance import print_provenance, verdict
 from lmexp.resolve.provenance import Check, trace
@@ -54,7 +57,7 @@ def test_of_a_fresh_run_everything_is_the_same(run: RunDir) -> None:
     checks = trace(run, run.path.parents[1])
     assert {check.result for check in checks} <= {"same", "noted"}
     assert {check.subject for check in checks} == {"data", "code", "packages", "weights", "hardware"}
-    assert verdict([vars(check) for check in checks]) == "Nothing that was checked differs from the record."
+    assert verdict([vars(check) for check in checks]) == "Everything is the same as in the record."
 
 
 def test_the_record_has_the_hash_of_the_weights(run: RunDir) -> None:
@@ -95,6 +98,25 @@ def test_what_is_missing_is_not_checked_and_no_difference(run: RunDir) -> None:
     shutil.rmtree(run.final)
     rewrite(run, weights_sha256="0" * 64)
     assert results(run)["model.safetensors"].reason == "it is not here"
+
+
+def test_what_could_not_be_checked_is_no_pass(run: RunDir) -> None:
+    outputs = run.path.parents[1]
+
+    def doctor(*options: str) -> Result:
+        return CliRunner().invoke(app, ["doctor", "--run", str(run.path), "--output-dir", str(outputs), *options])
+
+    assert doctor().exit_code == 0
+    (run.final / "model.safetensors").rename(run.final / "elsewhere")
+    (manifest,) = (outputs / ".tokens").glob("[!.]*/manifest.json")
+    manifest.unlink()
+    refused = doctor()
+    assert refused.exit_code == 1
+    assert "Could not be checked: token store, model.safetensors. The rest is the same as in the record." in " ".join(
+        refused.stdout.split()
+    )
+    document = json.loads(doctor("--json").stdout)
+    assert (document["differs"], document["not_checked"]) == (0, 2)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-STYLES = {"differs": "bold red", "same": "green"}
+STYLES = {"differs": "bold red", "not checked": "bold yellow", "same": "green"}
 HASH_SHOWN = 12
 """Digits that are shown of a hash or a commit."""
 
@@ -34,10 +34,12 @@ def verdict(checks: Sequence[dict[str, Any]]) -> str:
     differs, unknown = (
         [check["what"] for check in checks if check["result"] == result] for result in ("differs", "not checked")
     )
-    missing = f" Not checked: {', '.join(unknown)}." if unknown else ""
+    missing = f"Could not be checked: {', '.join(unknown)}."
     if differs:
-        return f"Differs from the record: {', '.join(differs)}.{missing}"
-    return f"Nothing that was checked differs from the record.{missing}"
+        return f"Differs from the record: {', '.join(differs)}." + (f" {missing}" if unknown else "")
+    return (
+        f"{missing} The rest is the same as in the record." if unknown else "Everything is the same as in the record."
+    )
 
 
 def _values(check: dict[str, Any]) -> str:
