@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from rich.live import Live
 
 from lmexp.config.checks import may_be_compiled
+from lmexp.launch.time_left import Taken, seconds_left, taken
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
 from lmexp.runs.status import progress_text
@@ -29,18 +30,21 @@ class SweepProgress:
         runs = sweep.runs
         self.console, self._sweep = console, sweep
         self._weights = {} if sweep.search else _weights(runs)
-        """Share of each run in the work of the sweep; each trial of a search counts 1."""
-        self._work_left = float(sweep.search.spec.trials) if sweep.search else sum(self._weights.values())
-        self._work_done = 0.0
+        """Work of each run; each trial of a search counts 1."""
+        self._waiting = dict(self._weights)
+        """Work of the runs that have not ended, in their order; empty for a search."""
+        self._taken: list[Taken] = []
+        """What the runs took that have ended."""
+        self._slots = 1
+        """The most runs that were seen under way at once."""
         self._tokens = {planned.run.name: planned.horizon.spent_tokens for planned in runs}
         """Tokens of the runs that have not ended; None if the budget is a time."""
         self.ended_runs = 0
-        self._began = time.monotonic()
         self._started: dict[str, float] = {}
         """When runs were started, by the monotonic clock."""
         self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
         self._every = LOOK_SECONDS if self._live else progress_seconds()
-        self._looked = 0.0 if self._live else self._began
+        self._looked = 0.0 if self._live else time.monotonic()
 
     @property
     def total(self) -> int:
@@ -72,11 +76,11 @@ class SweepProgress:
         """Print the outcome of a run."""
         self.ended_runs += 1
         self._tokens.pop(planned.run.name, None)
-        weight = self._weights.get(planned.run.name, 1.0)
-        self._work_left -= weight
+        self._waiting.pop(planned.run.name, None)
         earlier = planned.run.name not in self._started
-        if not earlier:
-            self._work_done += weight
+        says_time = state.state == "done" or state.is_pruned  # a failed run does not say how long another one takes
+        if not earlier and says_time and (known := taken(self._work(planned), state)):
+            self._taken.append(known)
         self.console.print_line(
             f"{self.ended_runs}/{self.total}  {planned.run.name}  {_outcome(planned, state, earlier)}"
         )
@@ -91,8 +95,7 @@ class SweepProgress:
             return
         self._looked = time.monotonic()
         states = [(planned, planned.run.read_state()) for planned in running]
-        under_way = sum(self._weights.get(planned.run.name, 1.0) * (state.share or 0) for planned, state in states)
-        left = [self._tokens_left(states), self._seconds_left(under_way)]
+        left = [self._tokens_left(states), self._seconds_left(states)]
         if self._live:
             lines = [_running(planned, state) for planned, state in states]
             lines.append(", ".join([f"{self.ended_runs}/{self.total} runs", *filter(None, left)]))
@@ -112,13 +115,26 @@ class SweepProgress:
             return ""
         return f"{si(sum(known) - sum(state.tokens for _, state in states))} tokens left"
 
-    def _seconds_left(self, under_way: float) -> str:
-        """Return how long the rest takes at the present speed; empty as long as that cannot be estimated."""
-        done = self._work_done + under_way
-        elapsed = time.monotonic() - self._began
-        if done <= 0 or elapsed < 5:
-            return ""
-        return f"about {duration(elapsed * (self._work_left - under_way) / done)} left"
+    def _seconds_left(self, states: Sequence[tuple[PlannedRun, State]]) -> str:
+        """Return how long the rest takes, by the runs seen so far; empty as long as that cannot be estimated.
+
+        The wait in a scheduler's queue is not known, so that runs which wait there count as runs that start later.
+        """
+        names = {planned.run.name for planned, _ in states}
+        in_queue = [self._work(planned) for planned, state in states if state.state == "queued" and state.job]
+        running = [
+            (self._work(planned), state) for planned, state in states if not (state.job and state.state == "queued")
+        ]
+        self._slots = max(self._slots, len(running))
+        if self._sweep.search:
+            later = [1.0] * (self.total - self.ended_runs - len(states))
+        else:
+            later = [work for name, work in self._waiting.items() if name not in names]
+        left = seconds_left(running, [*in_queue, *later], self._taken, self._slots)
+        return "" if left is None else f"about {duration(left)} left"
+
+    def _work(self, planned: PlannedRun) -> float:
+        return self._weights.get(planned.run.name, 1.0)
 
 
 def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:

@@ -13,6 +13,8 @@ WAITING = {"queued", "running", "preempted"}
 """States of runs that have not ended yet."""
 PRUNED = "pruned at "
 """The reason of a cancelled run begins with this if a search or --stop-if gave the run up."""
+MIN_MEASURED_SECONDS = 4.0
+"""A run must have been watched for this long while it trains before its speed says how long it takes."""
 STALE_SECONDS = 60.0
 """If the heartbeat of a running run is older than this, its process is gone."""
 
@@ -50,6 +52,10 @@ class State:
     """The last training loss."""
     tokens_per_second: float | None = None
     """The present speed."""
+    measured_from: float | None = None
+    """The first heartbeat of the last attempt after a finished step: start-up and compiling lie before it."""
+    measured_share: float | None = None
+    """The share of the budget that was spent then."""
     code: str | None = None
     """The code of the last attempt; see origin.code_version."""
     job: str | None = None
@@ -62,6 +68,18 @@ class State:
             return self.earlier
         until = self.finished or self.heartbeat or self.started
         return self.earlier + max(until - self.started, 0.0)
+
+    @property
+    def seconds_per_budget(self) -> float | None:
+        """Seconds that the whole budget takes at the speed of the last attempt, evaluations and checkpoints included.
+
+        None as long as the attempt has not trained for MIN_MEASURED_SECONDS.
+        """
+        since, until = self.measured_from, self.heartbeat
+        if since is None or until is None or until - since < MIN_MEASURED_SECONDS:
+            return None
+        trained = (self.share or 0.0) - (self.measured_share or 0.0)
+        return (until - since) / trained if trained > 0 else None
 
     @property
     def never_started(self) -> bool:

@@ -48,10 +48,9 @@ def status(folder: Path) -> list[Row]:
 
 
 def seconds_left(state: State) -> float | None:
-    """Return how many seconds of training are left at the present speed; None if that is not known yet."""
-    if not (state.share and state.tokens and state.tokens_per_second):
-        return None
-    return state.tokens * (1 / state.share - 1) / state.tokens_per_second
+    """Return how many seconds are left until the budget is spent, evaluations included; None if not known yet."""
+    whole = state.seconds_per_budget
+    return None if whole is None else (1 - (state.share or 0.0)) * whole
 
 
 def progress_text(state: State) -> str:

@@ -28,6 +28,7 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
     interval.
     """
     said, every = time.monotonic(), progress_seconds()
+    measured_from = measured_share = None
 
     def beat() -> None:
         nonlocal said
@@ -39,12 +40,18 @@ def heartbeat(run: RunDir, progress: Progress, curve: Curve, sample: Callable[[]
             print(f"{text}\n", end="", flush=True)  # in one piece, beside what the main thread prints
 
     def update() -> State:
+        nonlocal measured_from, measured_share
+        now, share = run.now(), progress.run_share
+        if measured_from is None and progress.has_stepped:
+            measured_from, measured_share = now, share
         return run.update_state(
             state="running",
-            heartbeat=run.now(),
+            heartbeat=now,
             tokens=progress.run_tokens,
             steps=progress.steps,
-            share=progress.run_share,
+            share=share,
+            measured_from=measured_from,
+            measured_share=measured_share,
             train_loss=curve.train_loss,
             tokens_per_second=curve.tokens_per_second,
         )

@@ -34,6 +34,8 @@ class Progress:
     """Seconds that a step takes at present; 0 until that is known."""
     share: float = 0.0
     """Share of the budget that is spent, 0 to 1."""
+    has_stepped: bool = False
+    """Whether this process has finished a step."""
     is_ended: bool = False
     """Whether training ends here, whatever is left of the budget."""
     code: str = ""
@@ -119,7 +121,7 @@ class Progress:
             seconds: training time so far.
             step_seconds: time of one step at present.
         """
-        self.steps, self.seconds, self.step_seconds = self.steps + 1, seconds, step_seconds
+        self.steps, self.seconds, self.step_seconds, self.has_stepped = self.steps + 1, seconds, step_seconds, True
         self._share_before, self.share = self.share, self._share_at(self.steps, seconds)
 
     def is_point(self, every: int) -> bool:

@@ -30,7 +30,8 @@ def test_a_run_in_training_tells_its_speed_and_the_time_that_is_left(run: RunDir
     lock = run.lock()
     assert lock is not None
     with lock:
-        run.write_state(State(state="running", tokens=1000, share=0.25, tokens_per_second=100.0))
+        measured = {"measured_from": 20.0, "measured_share": 0.05, "heartbeat": 28.0}
+        run.write_state(State(state="running", share=0.25, tokens_per_second=100.0, **measured))
         (row,) = status(run.path.parent)
     assert (row["state"], row["tokens_per_second"], row["seconds_left"]) == ("running", 100.0, 30.0)
 
@@ -42,10 +43,18 @@ def test_a_run_that_ended_keeps_its_state_and_reason(run: RunDir):
 
 
 @pytest.mark.parametrize(
-    "known", [{}, {"share": 0.5}, {"share": 0.5, "tokens": 10}, {"tokens": 10, "tokens_per_second": 1.0}]
+    "known",
+    [
+        {"tokens_per_second": 100.0, "tokens": 10},
+        {"measured_from": 20.0, "measured_share": 0.05},
+        {"measured_from": 25.0, "measured_share": 0.05},
+        {"measured_from": 20.0, "measured_share": 0.25},
+    ],
+    ids=["not measured", "no heartbeat since", "watched for 3 seconds", "no progress"],
 )
-def test_without_speed_share_and_tokens_the_time_left_is_unknown(known):
-    assert seconds_left(State(state="running", **known)) is None
+def test_before_the_speed_of_a_run_was_watched_for_a_while_its_time_left_is_unknown(known):
+    heartbeat = None if known == {"measured_from": 20.0, "measured_share": 0.05} else 28.0
+    assert seconds_left(State(state="running", share=0.25, heartbeat=heartbeat, **known)) is None
 
 
 def test_runs_of_one_name_have_the_keys_of_their_configs_that_differ(tmp_path: Path):

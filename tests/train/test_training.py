@@ -87,6 +87,17 @@ def test_a_line_of_progress_is_printed_whatever_the_run_does(
     assert "prepares its first step\n" in said and said.count("step 1, 5%, train loss 2.500\n") >= 2
 
 
+def test_the_state_says_since_when_and_from_which_share_the_speed_is_measured(make_run: MakeRun):
+    progress = Progress(Horizon(20, 5120, 1.0, None, 1.0), batch_tokens=256, sequences=8)
+    curve, run = cast(Curve, SimpleNamespace(train_loss=None, tokens_per_second=None)), make_run()
+    progress.steps, progress.share = 10, 0.5  # from a checkpoint
+    with beating.heartbeat(run, progress, curve, lambda: None):
+        assert run.read_state().measured_from is None, "no step of this process has ended"
+        progress.advance(seconds=1.0, step_seconds=1.0)
+    state = run.read_state()
+    assert state.measured_from == state.heartbeat and state.measured_share == 0.55
+
+
 def test_gradients_are_dropped_before_the_next_step_goes_forward(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch):
     forward, standing = CausalLM.training_step, []
 
