@@ -2,15 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from lmexp.config.paths import CONF, SWEEPS, find_sweep, search_roots, sweep_files
-from lmexp.config.yaml_files import yaml_text
+from lmexp.config.yaml_files import read_yaml, shown, without_key, yaml_text
 from lmexp.errors import UserError
 from lmexp.files import write_new
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-TOP_KEY = re.compile(r"^[A-Za-z_][\w-]*:")
-PAPER = "paper:"
+PAPER = "paper"
 HINTS = {
     "question": "what you want to know; the report begins with its answer",
     "grid": "the axes: every combination of their values is a cell; a group (`lmexp list models`) or any key",
@@ -51,7 +51,14 @@ def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
         raise UserError(f"there is a sweep '{name}' already, {known[name]}; choose another name")
     _, file = find_sweep(source, roots)
     written = (config_dir or Path()) / SWEEPS / f"{name}.yaml"
-    content = _with_header(name, source, yaml_text(file))
+    try:
+        text = without_key(yaml_text(file), PAPER)
+    except ValueError:
+        raise UserError(
+            f"{shown(file)}: other keys use a part of `{PAPER}` by an anchor, so a copy without it is not possible; "
+            "write out what they use"
+        ) from None
+    content = _with_header(name, source, text, read_yaml(file))
     written.parent.mkdir(parents=True, exist_ok=True)
     try:
         write_new(written, content)
@@ -60,11 +67,13 @@ def new_sweep(name: str, source: str, config_dir: Path | None = None) -> Path:
     return written
 
 
-def _with_header(name: str, source: str, text: str) -> str:
-    """Return the text of a sweep file, with comments on what to edit after its first comment."""
-    lines = _without_paper(text.splitlines())
+def _with_header(name: str, source: str, text: str, content: Any) -> str:
+    """Return the text of a sweep file, which holds `content`, with comments on what to edit after its first comment."""
+    lines = text.splitlines()
     first = [lines.pop(0)] if lines and lines[0].startswith("#") else [f"# A sweep from {source}"]
-    keys = {match[1] for line in lines if (match := re.match(r"^(?:  )?(\w+):", line))}
+    top = content if isinstance(content, dict) else {}
+    study = top.get("sweep")
+    keys = {*top, *(study if isinstance(study, dict) else ())}
     hints = {key: hint for key, hint in HINTS.items() if key in keys}
     width = max(map(len, hints), default=0)
     header = [
@@ -79,14 +88,3 @@ def _with_header(name: str, source: str, text: str) -> str:
         "",
     ]
     return "\n".join([*header, *lines]) + "\n"
-
-
-def _without_paper(lines: list[str]) -> list[str]:
-    """Leave out the top-level mapping `paper`, with the comments inside it."""
-    kept, inside = [], False
-    for line in lines:
-        if TOP_KEY.match(line):
-            inside = line.startswith(PAPER)
-        if not inside:
-            kept.append(line)
-    return kept

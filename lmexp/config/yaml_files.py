@@ -54,6 +54,43 @@ def yaml_text(file: Path) -> str:
     return text
 
 
+def without_key(text: str, key: str) -> str:
+    """Return a text of YAML without one key of its top-level mapping and what it holds; all other text stays.
+
+    The key is the one that YAML reads, however it is written. A comment that stands in the first column before the
+    next key stays with that key. Raises ValueError if the rest cannot stand alone, as if it uses an anchor of what is
+    left out.
+    """
+    root = yaml.compose(text, Loader=yaml.SafeLoader)  # whose marks are characters of the text
+    if not isinstance(root, yaml.MappingNode):
+        return text
+    pairs = root.value
+    at = next((i for i, (name, _) in enumerate(pairs) if name.value == key), None)
+    if at is None:
+        return text
+    starts = [name.start_mark.index for name, _ in pairs]
+    start, end = starts[at], starts[at + 1] if at + 1 < len(pairs) else len(text)
+    if root.flow_style:
+        if at + 1 == len(pairs):
+            start, end = pairs[at - 1][1].end_mark.index if at else start, pairs[at][1].end_mark.index
+    else:
+        lines = text.splitlines(keepends=True)
+        first = pairs[at][0].start_mark.line
+        last = pairs[at + 1][0].start_mark.line if at + 1 < len(pairs) else len(lines)
+        while at + 1 < len(pairs) and last > first + 1 and lines[last - 1].startswith("#"):
+            last -= 1
+        start, end = (len("".join(lines[:line])) for line in (first, last))
+    rest = text[:start] + text[end:]
+    expected = {name: value for name, value in yaml.load(text, Loader=_Loader).items() if name != key}
+    try:
+        is_same = (yaml.load(rest, Loader=_Loader) or {}) == expected
+    except yaml.YAMLError:
+        is_same = False
+    if not is_same:
+        raise ValueError(f"what is left without {key} is not the same without it")
+    return rest
+
+
 def line_of(file: Path, keys: list[str]) -> int | None:
     """Return the line on which nested keys, or numbers of items, stand in a YAML file; None if they do not.
 
