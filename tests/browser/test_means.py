@@ -95,9 +95,9 @@ def test_in_the_heat_map_a_setting_with_more_seeds_has_no_more_weight(open_page,
     page = open_page(write_report(study, tmp_path))
     page.get_by_label("Down", exact=True).select_option("model")
     page.get_by_label("Across", exact=True).select_option("precision")
-    expect(page.locator("#heat svg")).to_contain_text("3.065", timeout=30_000)  # (3.03 + 3.1)/2
+    expect(page.locator("#heat svg")).to_contain_text("3.0650", timeout=30_000)  # (3.03 + 3.1)/2
     page.get_by_label("Show", exact=True).select_option("runs")
-    expect(page.locator("#heat svg")).to_contain_text("3.044", timeout=30_000)  # (3 + 3.02 + 3.04 + 3.06 + 3.1)/5
+    expect(page.locator("#heat svg")).to_contain_text("3.0440", timeout=30_000)  # (3 + 3.02 + 3.04 + 3.06 + 3.1)/5
     page.get_by_label("Show", exact=True).select_option("means")
     page.get_by_label("Across", exact=True).select_option("seed")
     expect(page.locator("#heat svg .mark-rect.role-mark path")).to_have_count(5, timeout=30_000)

@@ -171,7 +171,7 @@ def test_runs_that_do_not_compare_are_shown_one_part_at_a_time(open_page, tmp_pa
     page.locator("select[name=down]").select_option("model.n_layers")
     page.locator("select[name=across]").select_option("precision")
     means = page.locator("#heat svg .mark-text.role-mark").first.locator("text")
-    expect(means).to_have_text(["2.9", "2.91", "3.1", "3.11"])  # of one text alone
+    expect(means).to_have_text(["2.9000", "2.9100", "3.1000", "3.1100"])  # of one text alone
     expect(page.locator("#effects svg")).to_contain_text("n_layers: 4 against 2")
     expect(curves(page)).to_have_count(10)  # one that failed has none, one that diverged has
     page.get_by_label("Runs of").select_option("model gpt_tiny")

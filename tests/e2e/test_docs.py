@@ -61,9 +61,10 @@ def test_the_readmes_first_sweep_runs(tmp_path: Path, lmexp: Lmexp):
         words = shlex.split(line.removeprefix("$ lmexp ").split("  #")[0])
         ended = lmexp(*words, timeout=900)
         assert ended.returncode == 0, (line, ended.stderr)
-    table = (tmp_path / "outputs" / "mine" / "table.csv").read_text().splitlines()
-    assert len(table) == 1 + 8  # four widths, two precisions
+    table = tmp_path / "outputs" / "mine" / "table.csv"
+    assert len(table.read_text().splitlines()) == 1 + 8  # four widths, two precisions
     assert "lowest loss" in printed_by(readme, tmp_path)
+    assert len(table.read_text().splitlines()) == 1 + 8, "Python keeps the width that the command line has added"
 
 
 def test_the_python_page_runs(tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from lmexp.analysis.columns import axis_headings, value_text
+from lmexp.analysis.columns import axis_headings, number_format, value_text
 from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study
 from lmexp.report.charts.base import DONE, INK, MAX_GROUPS, PAIRS, PALETTE, PAPER, ROWS, Groups, below, lookup, styled
@@ -156,8 +156,11 @@ def heat_chart(study: Study, quality: str, axes: Sequence[str]) -> alt.LayerChar
         axis=_heat_axis("down", texts, labelLimit=160, title=None),
     )
     colour = alt.Color("mean:Q", scale=alt.Scale(scheme="viridis", zero=False), legend=None)
-    tooltip = alt.ExprRef("{across: datum.a, down: datum.d, mean: format(datum.mean, '.4~g'), runs: datum.runs}")
-    words = {"x": x, "y": y, "text": alt.Text("mean:Q", format=".4~g")}
+    # All cells have the decimals of the table; the mean of whole numbers is none, and has two.
+    formats = {name: number_format(name, numbers(study.table, name).tolist()) or ",.2f" for name in ups}
+    tooltip = alt.ExprRef("{across: datum.a, down: datum.d, mean: datum.text, runs: datum.runs}")
+    cells = cells.transform_calculate(text=f"format(datum.mean, {lookup('quality', formats)})")
+    words = {"x": x, "y": y, "text": "text:N"}
     layers = [
         cells.mark_rect(tooltip=tooltip, cornerRadius=2)
         .encode(x=x, y=y, color=colour)
