@@ -11,7 +11,8 @@ from string import Template
 from typing import Any
 
 import lmexp
-from lmexp.report.page.html import head, resource, script_json, vega
+from lmexp.report.page.html import head, resource, script_json
+from lmexp.report.page.vega import vega
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,12 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pandas as pd
-import vl_convert
 
 import lmexp
 from lmexp.analysis.findings import Findings
@@ -32,6 +30,7 @@ from lmexp.report.forecasts import HEADINGS, OFF_NOTE, calibration_sentences, fo
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.data import page_data
 from lmexp.report.page.details import details
+from lmexp.report.page.vega import vega
 from lmexp.report.said import said_of
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.view import StudyView
@@ -124,13 +123,6 @@ def head(title: str, connects: bool = False) -> str:
     return Template(resource("head.html")).substitute(
         title=html.escape(title), connect=connect, css=resource("page.css")
     )
-
-
-@cache
-def vega() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return bundle.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
 def script_json(value: Any) -> str:
