@@ -39,6 +39,24 @@ def si(value: float) -> str:
     return f"{float(mantissa) * 10**shift:.{max(2 - shift, 0)}f}{' kMGTP'[thousands].strip()}"
 
 
+_PLURAL = {"is": "are", "was": "were", "has": "have", "does": "do"}
+
+
+def counted(number: int, noun: str, verb: str = "", of: int | None = None) -> str:
+    """Return how many things there are, with the verb that fits: `1 run`, `1,200 runs have`, `1 of 8 runs is`.
+
+    Args:
+        noun: in the singular; its plural ends in s.
+        verb: in the singular, such as `has` or `that is`; its last word changes.
+        of: how many there are in all.
+    """
+    nouns = noun if number == 1 and of is None else f"{noun}s"
+    if verb and number != 1:
+        *words, last = verb.split(" ")
+        verb = " ".join([*words, _PLURAL.get(last) or last.removesuffix("s")])
+    return " ".join(filter(None, [f"{number:,}", "" if of is None else f"of {of:,}", nouns, verb]))
+
+
 def bytes_in_words(n_bytes: int) -> str:
     """Return a size, such as `3.2 MB`; a MB is 10^6 bytes."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

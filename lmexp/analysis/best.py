@@ -12,6 +12,7 @@ from lmexp.analysis.groups import default_grouping, group_numbers
 from lmexp.analysis.phrases import mark, price_text, ratio_text, size_text, value_text
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column, higher_is_better
+from lmexp.units import counted
 
 NEAR = 0.01
 """A run within this share of the best quality counts as nearly as good."""
@@ -26,7 +27,7 @@ def headline(study: Study, quality: str = "loss", cost: str = "train_seconds", r
     if ranked:
         best = ranked.arms[0]
         half = t_quantile(ranked.noise.df) * ranked.noise.sd / np.sqrt(best.quality.n)
-        seeds = "1 seed" if best.quality.n == 1 else f"{best.quality.n} seeds"
+        seeds = counted(best.quality.n, "seed")
         price = price_text(cost, best.cost, best.is_slowed)
         value = f"{value_text(quality, best.quality.mean, half)} (95 %, {seeds}){price}."
         if len(ranked.arms) == 1:

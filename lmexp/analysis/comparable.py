@@ -11,6 +11,7 @@ import pandas as pd
 from lmexp.analysis.frontier import is_done
 from lmexp.cost.contention import MAX_WAIT_FRACTION
 from lmexp.runs.columns import DEVICE_BOUND
+from lmexp.units import counted
 
 SPLITTING = ("task", "data_fingerprint", "tokenizer_fingerprint", "targets_cut", "device_name", "schema_version")
 """Rows that differ in one of these are never averaged: their losses, or their seconds, are of different things."""
@@ -41,7 +42,7 @@ class Mixture:
     @property
     def sentence(self) -> str:
         """The mixture as a sentence."""
-        named = ", ".join(f"{value}: {rows(n)}" for value, n in self.counts.items())
+        named = ", ".join(f"{value}: {counted(n, 'row')}" for value, n in self.counts.items())
         those = f" ({named})" if len(self.counts) <= MAX_NAMED else ""
         return f"The rows are of {len(self.counts)} {_SAID[self.column][0]}{those}: {self.matters}."
 
@@ -82,8 +83,3 @@ def crowded(table: pd.DataFrame) -> pd.Series:
 def slowed(table: pd.DataFrame, measure: str) -> pd.Series:
     """Return for each row whether its `measure` depends on the speed of a device that other work slowed down."""
     return crowded(table) & (measure in DEVICE_BOUND)
-
-
-def rows(n: int) -> str:
-    """Return `1 row` or `3 rows`."""
-    return "1 row" if n == 1 else f"{n} rows"

@@ -28,6 +28,7 @@ from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column
 from lmexp.runs.origin import THEN
+from lmexp.units import counted
 
 PENDING = ("queued", "running")
 
@@ -161,7 +162,7 @@ def _about_unknown(table: pd.DataFrame, quality: str) -> list[str]:
     missing = int((~known).sum())
     if not missing or not known.any():
         return []
-    rows = "1 finished row has" if missing == 1 else f"{missing} finished rows have"
+    rows = counted(missing, "finished row", "has")
     return [f"{rows} no finite {column(quality).title} and cannot be compared."]
 
 
@@ -170,7 +171,7 @@ def _about_peaks(table: pd.DataFrame) -> list[str]:
     above = int((numbers(table, "mfu") > 1).sum())
     if not above:
         return []
-    runs = "1 run has" if above == 1 else f"{above} runs have"
+    runs = counted(above, "run", "has")
     return [f"{runs} an MFU above 1: the peak that it is compared with is too low."]
 
 
@@ -193,7 +194,7 @@ def _about_the_rest(study: Study) -> list[str]:
     sentences += _about_milestones(study.table)
     beside = int((crowded(study.table) & is_done(study.table)).sum())
     if beside:
-        rows, they = ("1 row was", "it") if beside == 1 else (f"{beside} rows were", "they")
+        rows, they = counted(beside, "row", "was"), "it" if beside == 1 else "they"
         sentences.append(f"{rows} measured while other work was on the device: alone {they} would be faster.")
     states = study.table.drop_duplicates("run_id")["state"]
     total, count = len(states), Counter(states)
@@ -203,10 +204,9 @@ def _about_the_rest(study: Study) -> list[str]:
         sentences.append(f"{sum(ended.values())} of {total} runs did not finish: {_tally(ended)}.")
     if pending:
         left = sum(pending.values())
-        sentences.append(f"{left} of {total} runs {'is' if left == 1 else 'are'} still to come: {_tally(pending)}.")
+        sentences.append(f"{counted(left, 'run', 'is', of=total)} still to come: {_tally(pending)}.")
     if study.skipped:
-        cells = "cell was" if len(study.skipped) == 1 else "cells were"
-        sentences.append(f"{len(study.skipped)} {cells} skipped before the start.")
+        sentences.append(f"{counted(len(study.skipped), 'cell', 'was')} skipped before the start.")
     return sentences
 
 

@@ -28,6 +28,7 @@ from lmexp.runs.columns import COLUMNS, FAMILIES, QUALITIES
 from lmexp.runs.directory import CONFLICTS, RunDir, runs_in
 from lmexp.runs.manifest import INIT, Axes, Cell, LookRule, Manifest, SkippedCell, Values, read_manifest
 from lmexp.runs.record import Row, identity_columns, kaplan_columns
+from lmexp.units import counted
 
 CURVE = ("run_id", "kind", "step", "tokens", "flops", "seconds", "loss")
 """The columns that every curve has; `kind` is train or validation, `loss` in nats per token."""
@@ -127,7 +128,7 @@ class Study:
     def about_conflicts(self) -> list[str]:
         """For each sweep with other results of its runs, a sentence that says where they are."""
         return [
-            f"Left out: {n} other result{'' if n == 1 else 's'} of runs of {name}, which a pull brought; "
+            f"Left out: {counted(n, 'other result')} of runs of {name}, which a pull brought; "
             f"`lmexp report {name}/{CONFLICTS}` shows {'it' if n == 1 else 'them'}."
             for name, n in self.conflicts.items()
         ]

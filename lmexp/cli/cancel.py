@@ -2,6 +2,7 @@
 
 from lmexp.cli.app import WATCH, print_json, print_line, say, verb
 from lmexp.cli.options import CommonWithCode, StartedSweep
+from lmexp.units import counted
 
 
 @verb(WATCH, "lmexp cancel demo")
@@ -17,4 +18,4 @@ def cancel(name: StartedSweep, common: CommonWithCode) -> None:
         print_json({"sweep": name, "cancelled": cancelled, "never_started": never_started})
         return
     rest = f", {len(never_started)} had not started" if never_started else ""
-    print_line(f"{len(cancelled)} runs cancelled{rest}; the same sweep command continues from here")
+    print_line(f"{counted(len(cancelled), 'run')} cancelled{rest}; the same sweep command continues from here")

@@ -11,6 +11,7 @@ import typer
 from lmexp.cli.app import message_of, out, print_json, print_line, say
 from lmexp.cli.options import AllRuns, Where
 from lmexp.errors import UserError
+from lmexp.units import counted
 
 if TYPE_CHECKING:
     from lmexp.analysis.table import Study
@@ -131,7 +132,7 @@ def show_report(
     if report:
         print_line(f"\nreport: {report.page}")
     if report and report.charts:
-        print_line(f"charts: {len(report.charts)} files in {report.charts[0].parent}")
+        print_line(f"charts: {counted(len(report.charts), 'file')} in {report.charts[0].parent}")
     if published:
         from lmexp.units import bytes_in_words
 

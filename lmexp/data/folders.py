@@ -29,6 +29,7 @@ from lmexp.data.tokenizers.build import with_fingerprint
 from lmexp.errors import UserError
 from lmexp.files import flush_to_disk, hash_text, read_json, write_json
 from lmexp.messages import Say
+from lmexp.units import counted
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -122,7 +123,7 @@ def check_sizes(sizes: Mapping[Path, int]) -> None:
 def say_passed_over(known: sources.Files, say: Say) -> None:
     """Say which files of the source's folders were not read."""
     if files := [file for named in known.values() for file in named.passed_over]:
-        count = "1 file that is" if len(files) == 1 else f"{len(files)} files that are"
+        count = counted(len(files), "file", "that is")
         say(f"passed over {count} hidden or left by a program: {files[0]}{', ...' if len(files) > 1 else ''}")
 
 

@@ -17,6 +17,7 @@ from lmexp.data.tokenizers.lost import facts
 from lmexp.data.tokenizers.training import Key, UnsupportedSize
 from lmexp.errors import UserError
 from lmexp.messages import Say, silent
+from lmexp.units import counted
 
 AnyStore = Store | ExampleStore
 
@@ -123,7 +124,7 @@ def _of_canaries(store: AnyStore) -> list[str]:
     own = store.documents("train") - copies
     if own >= copies:
         return []
-    documents = "1 document" if own == 1 else f"{own:,} documents"
+    documents = counted(own, "document")
     return [
         f"the training split has {documents} for {copies:,} copies of canaries, so several copies stand side by side; "
         "data.document=paragraph or line gives more documents, and a smaller data.canaries.count gives fewer copies"

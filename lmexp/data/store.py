@@ -51,7 +51,7 @@ from lmexp.data.tokenizers.lost import LostText
 from lmexp.errors import UserError
 from lmexp.files import hash_text
 from lmexp.messages import Say
-from lmexp.units import short_si
+from lmexp.units import counted, short_si
 
 FORMAT_VERSION = 1
 
@@ -197,7 +197,7 @@ def _write(say: Say, data: DataConfig, configs: tuple[TokenizerConfig, ...], fol
     documents = SplitDocuments(data)
     say_passed_over(documents.files, say)
     say_pii(data.clean, documents.pii, say)
-    total = "1 document" if documents.documents == 1 else f"{documents.documents:,} documents"
+    total = counted(documents.documents, "document")
     say(f"{total}, {short_si(documents.characters, 3)} characters; building the tokenizer")
     tokenizer = build_tokenizer(configs[0], documents, say, characters=ascii_lowercase if data.canaries.count else "")
     tokenizer.save(folder / "tokenizer.json")

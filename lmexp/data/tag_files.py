@@ -15,6 +15,7 @@ from lmexp.data.example_files import Example, LinePlace
 from lmexp.data.lines import data_lines, without_ending
 from lmexp.data.tag_schemes import convert, is_tag
 from lmexp.errors import UserError
+from lmexp.units import counted
 
 # White space of ASCII only: a word may well be an ideographic space.
 _COLUMNS = re.compile(r"[ \t]+")
@@ -100,7 +101,7 @@ class _Layout:
             raise UserError(f"{where}: the word '{columns[0]}' has no tag: the line has one column")
         self.width = self.width or len(columns)
         if len(columns) != self.width:
-            raise UserError(f"{where}: {_columns(len(columns))}, where the file's first line has {self.width}")
+            raise UserError(f"{where}: {counted(len(columns), 'column')}, where the file's first line has {self.width}")
         word, tag = (self._column(columns, index, where) for index in (self.data.word_column, self.data.tag_column))
         if not word or not tag:
             raise UserError(f"{where}: the {'tag' if word else 'word'} is empty")
@@ -127,7 +128,7 @@ class _Layout:
     def _check_conllu(self, columns: list[str], where: str) -> None:
         if len(columns) != _CONLLU_WIDTH:
             raise UserError(
-                f"{where}: {_columns(len(columns))}; a line of CoNLL-U has {_CONLLU_WIDTH}, separated by tabs"
+                f"{where}: {counted(len(columns), 'column')}; a line of CoNLL-U has {_CONLLU_WIDTH}, separated by tabs"
             )
         if not _CONLLU_ID.fullmatch(columns[0]):
             raise UserError(f"{where}: '{columns[0]}' is no number of a word, which CoNLL-U has in its first column")
@@ -136,8 +137,4 @@ class _Layout:
         try:
             return columns[index]
         except IndexError as error:
-            raise UserError(f"{where}: no column {index}: the line has {_columns(len(columns))}") from error
-
-
-def _columns(count: int) -> str:
-    return "one column" if count == 1 else f"{count} columns"
+            raise UserError(f"{where}: no column {index}: the line has {counted(len(columns), 'column')}") from error

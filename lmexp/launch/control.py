@@ -20,6 +20,7 @@ from lmexp.runs.directory import RunDir
 from lmexp.runs.find import find_run, runs_of
 from lmexp.runs.links import check_links, check_sweep_links
 from lmexp.runs.state import WAITING, State
+from lmexp.units import counted
 
 LOG = "sweep.log"
 """File in the sweep's folder with what a coordinator in the background prints."""
@@ -61,7 +62,7 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     stopped = [run for run in left if (state := run.read_state()).state == "cancelled" or state.never_started]
     if kept:
         told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
-        raise UserError(f"{len(stopped)} runs stopped; these are not: {told}")
+        raise UserError(f"{counted(len(stopped), 'run')} stopped; these are not: {told}")
     return stopped
 
 

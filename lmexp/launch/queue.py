@@ -28,6 +28,7 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.coordinators import coordinating, last_request
 from lmexp.runs.manifest import write_manifest
 from lmexp.runs.state import RESULTS, WAITING, State, StateName
+from lmexp.units import counted
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.2
@@ -382,5 +383,5 @@ def _check_disk(sweep: Sweep, pending: list[PlannedRun]) -> None:
     if free < needed:
         raise UserError(
             f"the disk of {sweep.folder.parent} has {free / 1e6:.0f} MB free; "
-            f"{len(pending)} runs need about {needed / 1e6:.0f} MB"
+            f"{counted(len(pending), 'run', 'needs')} about {needed / 1e6:.0f} MB"
         )

@@ -21,6 +21,7 @@ from lmexp.files import read_bytes
 from lmexp.launch.engine import Engine
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import RESULTS, State, StateName
+from lmexp.units import counted
 
 ASK_SECONDS = 2.0
 """Minimum time between two queries to Slurm, each of which covers all jobs."""
@@ -260,7 +261,7 @@ def cancel_jobs(jobs: Sequence[str]) -> None:
     if not jobs:
         return
     if shutil.which("scancel") is None:
-        raise UserError(f"{len(jobs)} runs are in Slurm, and there is no scancel here to cancel them")
+        raise UserError(f"{counted(len(jobs), 'run', 'is')} in Slurm, and there is no scancel here to cancel")
     _run("scancel", *jobs)
     deadline = time.monotonic() + MAX_GONE_SECONDS
     while time.monotonic() < deadline:

@@ -21,6 +21,7 @@ from lmexp.papers.judge import Judged, evidence_of, judge
 from lmexp.papers.overview import counts_in_words, note_verdicts
 from lmexp.papers.paper import ARITHMETIC, FOLDER, POINTS, JudgedOn, Paper, PointsSource, Scale
 from lmexp.papers.points import SIZES, evidence_of_points
+from lmexp.units import counted
 
 CLAIMS = "claims.json"
 """In the sweep's folder: each claim with its verdict."""
@@ -71,7 +72,7 @@ class Reproduction:
             return "arithmetic with published laws, without runs"
         if self.scale != POINTS:
             others = f"; {self.others_in_words}" if self.without_result else ""
-            return f"{self.runs} runs at scale {self.scale}{others}"
+            return f"{counted(self.runs, 'run')} at scale {self.scale}{others}"
         sizes = self.evidence.table.filter(list(SIZES.values()))
         lacking = int(sizes.isna().any(axis=1).sum())
         return f"{self.runs:,} published points{f', {lacking:,} of them without a size or a loss' if lacking else ''}"

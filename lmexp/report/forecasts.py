@@ -8,7 +8,7 @@ from lmexp.analysis.forecasts.score import Calibration, Score, calibration
 from lmexp.analysis.scaling.words import MIN_WIDER, beyond
 from lmexp.report.values import json_value
 from lmexp.runs.forecasts import Forecast
-from lmexp.units import flops_text, si
+from lmexp.units import counted, flops_text, si
 
 HEADINGS = ("sealed (UTC)", "for a run of", "loss, 95 % interval", "measured", "off", "result")
 RIGHT = ("measured", "off")
@@ -74,7 +74,7 @@ def calibration_sentences(result: Calibration) -> list[str]:
     rest = f" Besides: {', '.join(waiting)}." if waiting else ""
     if not result.scored or result.share is None or result.low is None or result.high is None:
         return [f"No forecast has its run yet.{rest}"]
-    forecasts = "1 forecast has" if result.scored == 1 else f"{result.scored} forecasts have"
+    forecasts = counted(result.scored, "forecast", "has")
     said = [
         f"{forecasts} a run: {result.inside} inside the 95 % interval, {result.share:.0%} "
         f"({result.low:.0%} to {result.high:.0%}, Clopper-Pearson).{rest}",
@@ -82,7 +82,7 @@ def calibration_sentences(result: Calibration) -> list[str]:
         "is better.",
     ]
     if result.runs < result.scored:
-        said.append(f"They are of {result.runs} runs: forecasts of one run are not independent.")
+        said.append(f"They are of {counted(result.runs, 'run')}: forecasts of one run are not independent.")
     return said
 
 

@@ -16,7 +16,7 @@ from lmexp.papers.of_study import Claims, claims_of
 from lmexp.papers.overview import counts_in_words
 from lmexp.papers.verdicts import Verdict
 from lmexp.report.terminal.paper import interval_text, ours_text, published_text
-from lmexp.units import sentence
+from lmexp.units import counted, sentence
 
 IS: dict[Verdict, str] = {
     "contradicted": "is contradicted",
@@ -55,7 +55,7 @@ def said_of(study: Study, quality: str = "loss", cost: str = "train_seconds") ->
     kinds: list[str] = list(IS)
     judged = sorted(claims.judged, key=lambda one: kinds.index(one.verdict))
     counts = {kind: sum(one.verdict == kind for one in judged) for kind in kinds}
-    total = "1 claim" if len(judged) == 1 else f"{len(judged)} claims"
+    total = counted(len(judged), "claim")
     summary = f"Of {total} of {claims.paper.authors}, {claims.paper.year}, at scale {claims.scale}: "
     summary += counts_in_words({kind: count for kind, count in counts.items() if count})
     verdicts = tuple(map(_about_claim, judged))

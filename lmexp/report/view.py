@@ -27,7 +27,7 @@ from lmexp.report.answers import best_within_limits, cheapest_that_reaches, row_
 from lmexp.report.options import ViewOptions
 from lmexp.report.texts import FRONTIER_MARK, NULL, TIED_MARK, column_texts, frontier_text
 from lmexp.runs.columns import COLUMNS, DEVICE_BOUND, column, higher_is_better
-from lmexp.units import printable
+from lmexp.units import counted, printable
 
 TIED_NOTE = "{mark} tied: its seeds do not tell its setting from one that costs no more."
 GROUP, _RANK, _TIED = "\0group", "\0rank", "\0tied"
@@ -288,7 +288,7 @@ class StudyView:
         if DEVICE_BOUND & {*self.names} and bool((crowded(self.table) & is_done(self.table)).any()):
             notes.append(f"{SHARED_MARK} measured while other work was on the device.")
         if self.study.outside:
-            runs = "1 run" if self.study.outside == 1 else f"{self.study.outside} runs"
+            runs = counted(self.study.outside, "run")
             notes.append(
                 f"Left out: {runs} in the folder that the last sweep command no longer contained; --all includes them."
             )

@@ -13,6 +13,7 @@ from lmexp.errors import UserError
 from lmexp.messages import Say, silent
 from lmexp.papers.paper import Evaluation
 from lmexp.runs.directory import RunDir
+from lmexp.units import counted
 
 if TYPE_CHECKING:
     from lmexp.resolve.planned import Sweep
@@ -54,7 +55,7 @@ def plan_evaluations(sweep: "Sweep", evaluations: Sequence[Evaluation], config_d
     listed = "; ".join(evaluation.in_words for evaluation in evaluations)
     if runs and not missing:
         return [f"their evaluations are there: {total}, of each run {len(evaluations)} ({listed})"]
-    count = f"{missing} evaluation{'' if missing == 1 else 's'}, " if runs else ""
+    count = f"{counted(missing, 'evaluation')}, " if runs else ""
     there = f"; {total - missing} are there" if missing < total else ""
     return [f"then {count}one after another on this machine: of each run {len(evaluations)} ({listed}){there}"]
 

@@ -48,6 +48,7 @@ from lmexp.report.page.html import report_page
 from lmexp.report.said import said_of
 from lmexp.runs.columns import column
 from lmexp.study.public_copy import write_public_copy
+from lmexp.units import counted
 
 MANIFEST, README, RECORDS = "publication.json", "README.md", "records"
 _DRAFT = "publication"
@@ -230,7 +231,7 @@ def _readme(
         for name in measured
     ]
     day = written.date().isoformat()
-    cite = f"{study.name}: {len(study.runs)} runs, {day}, records {records_sha256[:16]}, measured with lmexp"
+    cite = f"{study.name}: {counted(len(study.runs), 'run')}, {day}, records {records_sha256[:16]}, measured with lmexp"
     return (
         "\n\n".join(
             [

@@ -21,6 +21,7 @@ from lmexp.runs.manifest import LookRule, read_manifest
 from lmexp.runs.state import RESULTS
 from lmexp.study.plan import plan_resolved
 from lmexp.study.run import SweepResult, resolve_to_run
+from lmexp.units import counted
 
 SEED = "seed"
 
@@ -130,7 +131,8 @@ def _after_looks(
     made: list[Look] = []
     while True:
         if missing := sum(one.state not in RESULTS for one in result.runs):
-            say(f"no look at the seeds: {missing} of {len(result.runs)} runs have no result; the same command goes on")
+            runs_have = counted(missing, "run", "has", of=len(result.runs))
+            say(f"no look at the seeds: {runs_have} no result; the same command goes on")
             return result
         study = load_study([resolved.folder])
         if len(study.rankable(rule.quality)) > 1:

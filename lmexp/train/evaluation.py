@@ -19,6 +19,7 @@ from lmexp.tasks.base import Batch, Quality, Task
 from lmexp.train.callbacks import StepCallback
 from lmexp.train.curve import Curve, Diverged
 from lmexp.train.progress import Progress
+from lmexp.units import counted
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Evaluation(StepCallback):
         if self._without_better >= patience and not self.progress.done:
             self.progress.is_ended = trainer.should_stop = True
             if trainer.is_global_zero:
-                evaluations = "1 evaluation" if patience == 1 else f"{patience} evaluations"
+                evaluations = counted(patience, "evaluation")
                 print(f"step {self.progress.steps:,}  stopped: {evaluations} without a lower validation loss")
 
     def _keep_best(self, task: Task) -> None:

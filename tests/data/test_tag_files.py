@@ -108,7 +108,7 @@ def test_a_conllu_file_gives_its_words_with_their_parts_of_speech(write):
         read(tags(scheme="words"))
     for content, said in (
         (UD.replace("2\t1 000", "two\t1 000"), ":9: 'two' is no number"),
-        ("a O\n", ":1: one column; a li"),
+        ("a O\n", ":1: 1 column; a li"),
     ):
         write(a_conllu=content)
         with pytest.raises(UserError, match=rf"a\.conllu{said}"):

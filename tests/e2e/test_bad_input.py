@@ -194,5 +194,5 @@ def test_a_disk_too_small_for_the_tokens_is_said(full_disk: Path, files: Path, l
 def test_a_disk_too_small_for_the_runs_is_said_before_they_start(full_disk: Path, files: Path, lmexp: Lmexp):
     ended = lmexp(*TEXT, "data.path=words.txt")
     assert ended.returncode == 2
-    assert "0 MB free; 1 runs need about" in ended.stderr and "Traceback" not in ended.stderr
+    assert "0 MB free; 1 run needs about" in ended.stderr and "Traceback" not in ended.stderr
     assert not list(full_disk.glob("[!.]*"))

@@ -68,7 +68,7 @@ def test_a_detached_sweep_is_watched_and_cancelled_and_goes_on(
     assert "parameters" in lmexp("logs", running["run"]).stdout
 
     cancelled = lmexp("cancel", "s")
-    assert cancelled.returncode == 0 and "1 runs cancelled, 1 had not started" in cancelled.stdout
+    assert cancelled.returncode == 0 and "1 run cancelled, 1 had not started" in cancelled.stdout
     wait(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", "the coordinator's end", 15)
     assert sorted(run.read_state().state for run in runs_in(folder)) == ["cancelled", "queued"]
     assert not has_coordinator(folder)

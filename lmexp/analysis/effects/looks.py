@@ -27,6 +27,7 @@ from lmexp.analysis.table import Study
 from lmexp.runs.columns import column, higher_is_better
 from lmexp.runs.manifest import LookRule
 from lmexp.runs.state import RESULTS
+from lmexp.units import counted
 
 START = 3
 """Seeds of each arm at the first look."""
@@ -145,7 +146,7 @@ def look_in_words(look: Look, rule: LookRule) -> str:
     elif look.is_last:
         then = f"The cap of {rule.cap} seeds is reached, and a difference of {rule.difference:g} is not ruled out"
     else:
-        then = f"{len(look.arms)} arms get another seed"
+        then = f"{counted(len(look.arms), 'arm', 'gets')} another seed"
     return f"{'; '.join(said)}. {then}."
 
 

@@ -9,6 +9,7 @@ from lmexp.analysis.phrases import size_text
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import column
 from lmexp.runs.pruned import Pruned, read_pruned
+from lmexp.units import counted
 
 
 def pruned_trials(study: Study, quality: str) -> list[Pruned]:
@@ -24,7 +25,7 @@ def about_rungs(study: Study, quality: str, noise: Noise | None) -> list[str]:
     pruned = pruned_trials(study, quality)
     if not pruned:
         return []
-    trials = "1 trial was" if len(pruned) == 1 else f"{len(pruned)} trials were"
+    trials = counted(len(pruned), "trial", "was")
     title, least = column(quality).title, size_text(quality, min(trial.behind for trial in pruned))
     if noise is None:
         return [

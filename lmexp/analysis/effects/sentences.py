@@ -10,6 +10,7 @@ from lmexp.analysis.effects.ranking import Ranking
 from lmexp.analysis.phrases import half_text, listed, mark, ratio_text, signed_text, size_text
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import column, higher_is_better
+from lmexp.units import counted
 
 SEVERAL = 6
 """An axis with more values than this is reported by its best and its worst value only."""
@@ -80,7 +81,7 @@ def effect_in_words(effect: Effect, quality: str, cost: str, is_judged: bool = T
 def about_seeds(ranked: Ranking, quality: str, is_fixed: bool = True) -> list[str]:
     """Say how much the seed alone changes the quality; `is_fixed`: whether the number of seeds was not a result."""
     noise, title = ranked.noise, column(quality).title
-    cells = "1 cell" if noise.cells == 1 else f"{noise.cells} cells"
+    cells = counted(noise.cells, "cell")
     if noise.sd == 0:
         return [f"All seeds of a cell gave the same {title} ({cells}): they say nothing of noise."]
     spec = number_format(quality, [noise.sd]) or ",.4g"
@@ -93,5 +94,5 @@ def about_seeds(ranked: Ranking, quality: str, is_fixed: bool = True) -> list[st
     alone = sum(arm.quality.n == 1 for arm in ranked.arms)
     if not alone:
         return [said]
-    arms = "1 setting rests" if alone == 1 else f"{alone} settings rest"
+    arms = counted(alone, "setting", "rests")
     return [said, f"{arms} on one finished seed."]

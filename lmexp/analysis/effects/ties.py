@@ -24,6 +24,7 @@ from lmexp.analysis.frontier import Names, names_of, numbers, objectives, undomi
 from lmexp.analysis.phrases import listed
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import DEVICE_BOUND, column
+from lmexp.units import counted
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def about_frontier(study: Study, quality: Names, cost: Names, ties: FrontierTies
         return about_looks(study, first) if study.looks else about_unknown_noise(study, first, spent)
     if not ties.compared or ties.noise.sd == 0:
         return []
-    compared = "1 setting was" if ties.compared == 1 else f"{ties.compared:,} settings were"
+    compared = counted(ties.compared, "setting", "was")
     how = f"(by {column(ties.quality).title}, {ties.test_in_words}; {compared} compared)"
     if not ties.ties:
         return [f"No setting is within noise of one that costs no more {how}."]

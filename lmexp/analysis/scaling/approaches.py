@@ -21,6 +21,7 @@ from lmexp.analysis.scaling.checks import price_of, size_of
 from lmexp.analysis.scaling.law_fit import Estimate
 from lmexp.analysis.scaling.laws import Law, Price
 from lmexp.analysis.scaling.points import Points
+from lmexp.units import counted
 
 SAME_BUDGET = 1.12
 """Runs whose FLOPs lie within this factor belong to one budget."""
@@ -390,4 +391,4 @@ def _n_sizes(points: Points, group: npt.NDArray[np.int64]) -> int:
 
 
 def _budgets(count: int) -> str:
-    return "No budget" if not count else f"{count} budget" if count == 1 else f"{count} budgets"
+    return "No budget" if not count else counted(count, "budget")

@@ -11,7 +11,7 @@ from lmexp.analysis.arrays import Floats
 from lmexp.analysis.scaling.laws import Price
 from lmexp.analysis.scaling.points import Points
 from lmexp.errors import UserError
-from lmexp.units import printable, si
+from lmexp.units import counted, printable, si
 
 MIN_SIZES = 3
 """A power of N with a floor has three unknowns."""
@@ -95,7 +95,7 @@ def refusals(points: Points) -> tuple[str, ...]:
     reasons = []
     sizes = int(size_of(points.params).max()) + 1
     if sizes < MIN_SIZES:
-        reasons.append(f"{_count(sizes, 'size')} of model: a law in N and D needs {MIN_SIZES}, better {FEW_SIZES}.")
+        reasons.append(f"{counted(sizes, 'size')} of model: a law in N and D needs {MIN_SIZES}, better {FEW_SIZES}.")
     elif _off_line(points) < np.log(MIN_SPREAD):
         reasons.append(
             "All runs lie at one D/N, or on one line of it: what parameters and tokens do cannot be told apart. "
@@ -124,12 +124,14 @@ def _about_sizes(points: Points) -> list[str]:
     n_sizes = int(sizes.max()) + 1
     if n_sizes < FEW_SIZES:
         sentences.append(
-            f"Only {_count(n_sizes, 'size')} of model: {FEW_SIZES} or more make exponents worth something."
+            f"Only {counted(n_sizes, 'size')} of model: {FEW_SIZES} or more make exponents worth something."
         )
     ratio = np.round(np.log(points.tokens / points.params) / SAME_SIZE)
     few = sum(len(np.unique(ratio[sizes == size])) < FEW_RATIOS for size in range(n_sizes))
     if 2 * few > n_sizes and 2 * n_sizes <= len(points):  # if every run has its own size, no ratios are needed
-        sentences.append(f"{few} of {n_sizes} sizes have fewer than {FEW_RATIOS} ratios of tokens to parameters.")
+        sentences.append(
+            f"{counted(few, 'size', 'has', of=n_sizes)} fewer than {FEW_RATIOS} ratios of tokens to parameters."
+        )
     factor = points.flops / (points.params * points.tokens)
     low, high = float(factor.min()), float(factor.max())
     if high > 1.25 * low:
@@ -185,7 +187,3 @@ def _off_line(points: Points) -> float:
     line = np.polyfit(n - n.mean(), d, 1)
     low, high = np.percentile(d - np.polyval(line, n - n.mean()), [5, 95])
     return float(high - low)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

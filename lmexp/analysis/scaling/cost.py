@@ -23,6 +23,7 @@ from lmexp.analysis.scaling.points import Points
 from lmexp.analysis.scaling.precision import Precisions
 from lmexp.analysis.scaling.surface import Surface
 from lmexp.errors import UserError, nearest
+from lmexp.units import counted
 
 MIN_RUNS = 5
 """Fewest runs on the frontier: the law has three unknowns."""
@@ -47,7 +48,7 @@ def on_frontier(points: Points, cost: str, irreducible: tuple[float, float] = AN
     marks = frontier(pd.DataFrame({"loss": losses, "cost": columns[name]}), "loss", "cost").to_numpy()
     if marks.sum() < MIN_RUNS:
         raise UserError(
-            f"{int(marks.sum())} of {len(points)} runs are on the frontier of loss against {cost}: "
+            f"{counted(int(marks.sum()), 'run', 'is', of=len(points))} on the frontier of loss against {cost}: "
             f"a law takes {MIN_RUNS} at least"
         )
     if expected is None:

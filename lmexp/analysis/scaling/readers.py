@@ -31,7 +31,7 @@ from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest, reason_of
 from lmexp.files import why_not_a_file
 from lmexp.runs.columns import higher_is_better
-from lmexp.units import printable
+from lmexp.units import counted, printable
 
 NAMES: dict[str, tuple[str, ...]] = {
     "params": ("n_params", "params", "parameters", "n", "num_params", "nparams", "model_size"),
@@ -530,7 +530,7 @@ def _repeats(sizes: Mapping[str, Floats], frame: pd.DataFrame, lines: npt.NDArra
     if not again.any():
         return ""
     shown = ", ".join(str(line) for line in lines[again][:5])
-    rows = "1 row has" if again.sum() == 1 else f"{int(again.sum())} rows have"
+    rows = counted(int(again.sum()), "row", "has")
     return (
         f"{rows} the size, tokens and loss of another row, in line {shown}"
         f"{', ...' if again.sum() > 5 else ''}: if they are the same runs, leave them out: they narrow the intervals."

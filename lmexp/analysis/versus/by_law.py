@@ -23,6 +23,7 @@ from lmexp.analysis.scaling.checks import FAR, MAX_BEYOND
 from lmexp.analysis.versus.baseline import Baseline, baseline_law
 from lmexp.analysis.versus.paired import HARDLY_A_LAW, Estimate, law_notes
 from lmexp.analysis.versus.rows import Key, Rows
+from lmexp.units import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ class ByLaw:
         if len(self.cells) < len(self._ends):
             left = len(self._ends) - len(self.cells)
             said.append(
-                f"{left} of {len(self._ends)} cells of {self.names[1]} are not on its own frontier and left out."
+                f"Left out: {counted(left, 'cell', of=len(self._ends))} of {self.names[1]}, not on its own frontier."
             )
         said += law_notes(self.law, self.names[0], self.cost)
         far = self.estimate(self.cells).beyond

@@ -18,6 +18,7 @@ from lmexp.analysis.versus.versus import CONFIDENCE, OVERALL, CostVersus, Speedu
 from lmexp.config.base import Section, fault_of
 from lmexp.config.yaml_files import line_of, read_yaml, shown
 from lmexp.errors import UserError, nearest
+from lmexp.units import counted
 
 EACH = "each"
 Verdict = Literal["pass", "fail", "undecided"]
@@ -139,7 +140,7 @@ def _judged(gate: Gate, one: Speedup, of: CostVersus) -> tuple[Verdict, str]:
         return "undecided", one.why or "There is no interval."
     interval = f"{one.value:.3g} ({one.low:.3g} to {one.high:.3g})"
     if one is of.overall and of.unknown:
-        cells = "1 cell has" if of.unknown == 1 else f"{of.unknown} cells have"
+        cells = counted(of.unknown, "cell", "has")
         return (
             "undecided",
             f"{interval}, but {cells} no speedup and could change it; the table says what would help.",

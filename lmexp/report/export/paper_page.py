@@ -30,7 +30,7 @@ from lmexp.report.terminal.paper import (
     published_text,
     undrawn,
 )
-from lmexp.units import duration, plain_number, sentence
+from lmexp.units import counted, duration, plain_number, sentence
 
 HEADINGS = ("claim", "where", "published", "ours", "95 % interval", "band", "verdict")
 MAX_VALUES = 12
@@ -178,7 +178,7 @@ def _effort(result: Reproduction) -> str:
 
 
 def _count(result: Reproduction) -> str:
-    return "1 run" if result.runs == 1 else f"{result.runs:,} runs"
+    return counted(result.runs, "run")
 
 
 def _text(value: object) -> str:

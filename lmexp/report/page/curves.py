@@ -14,6 +14,7 @@ from lmexp.analysis.frontier import numbers
 from lmexp.analysis.table import Study, curve_point
 from lmexp.report.values import json_value
 from lmexp.runs.directory import RunDir
+from lmexp.units import counted
 
 MAX_RUN_POINTS = 300
 """Points of one curve: as many as a screen can show."""
@@ -48,7 +49,7 @@ def page_curves(study: Study) -> tuple[list[dict[str, Any]], str]:
     if "train" not in kinds:
         notes.append("With this many runs, only validation curves are kept.")
     if len(kept) < len(study.runs):
-        notes.append(f"{len(study.runs) - len(kept):,} runs have no curve here.")
+        notes.append(f"{counted(len(study.runs) - len(kept), 'run', 'has')} no curve here.")
     return curves, " ".join(notes)
 
 

@@ -35,6 +35,7 @@ from lmexp.report.said import said_of
 from lmexp.report.terminal.study import unfinished
 from lmexp.report.view import StudyView
 from lmexp.runs.columns import column
+from lmexp.units import counted
 
 SCRIPTS = (
     "data.js",
@@ -139,7 +140,7 @@ def _first(found: Findings) -> str:
 def _more(found: Findings) -> str:
     """Return the rest of the answer and the other findings, folded away; nothing if there are none."""
     more = [sentence for sentence in found.sentences if sentence not in found.first]
-    title = "1 more finding" if len(more) == 1 else f"{len(more)} more findings"
+    title = counted(len(more), "more finding")
     return f"<details><summary>{title}</summary>{_list(more)}</details>" if more else ""
 
 
@@ -175,7 +176,7 @@ def _rest(study: Study) -> str:
         ]
         sections.append(_section("skipped", "Skipped before the start", ("cell", "reason"), cells, len(study.skipped)))
     if study.outside:
-        runs = "1 run is" if study.outside == 1 else f"{study.outside} runs are"
+        runs = counted(study.outside, "run", "is")
         sections.append(
             f'<p class="note">{runs} in the folder but not in the last sweep command, and left out here; '
             "<code>lmexp report --all</code> includes them.</p>"

@@ -12,6 +12,7 @@ from lmexp.report.figure_words import sentences_of
 from lmexp.report.page.document import Table, Titled, document_page
 from lmexp.report.terminal.paper import HEADINGS, TEXT_HEADINGS, claim_sentence, claim_texts, notes_of, source_of
 from lmexp.report.texts import NULL
+from lmexp.units import counted
 
 PAGE = "paper.html"
 
@@ -32,7 +33,7 @@ def write_paper(result: Reproduction) -> Path:
         kind="reproduce",
         name=result.paper.title,
         about=[source_of(result.paper), f"{result.basis[:1].upper()}{result.basis[1:]}, judged on {result.date}."],
-        headline=[f"Of {len(result.judged)} claims: {counts_in_words(result.verdicts)}."],
+        headline=[f"Of {counted(len(result.judged), 'claim')}: {counts_in_words(result.verdicts)}."],
         notes=[*map(claim_sentence, result.judged), *notes_of(result), *([CHART_NOTE] if claims else [])],
         charts=figures | claims,
         tables=[Table("Claims and verdicts", HEADINGS, _rows(result), TEXT_HEADINGS), _expressions(result)],

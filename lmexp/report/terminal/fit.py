@@ -29,7 +29,7 @@ from lmexp.analysis.scaling.words import (
 )
 from lmexp.report.terminal.layout import empty_table
 from lmexp.runs.columns import column
-from lmexp.units import flops_text, printable, si
+from lmexp.units import counted, flops_text, printable, si
 
 Rows = list[tuple[str, ...]]
 LAWS = ("law", "", "value", "95 % interval")
@@ -83,8 +83,8 @@ def about_points(points: Points) -> list[str]:
         sizes = int(size_of(points.params).max()) + 1
         spans = f"{sizes} sizes from {si(points.params.min())} to {si(points.params.max())}, "
     spans += f"{flops_text(points.flops.min())} to {flops_text(points.flops.max())} FLOPs"
-    units = f" from {points.n_units} units" if points.n_units < len(points) else ""
-    said = [printable(points.source), f"{len(points)} points{units}: {spans}."]
+    units = f" from {counted(points.n_units, 'unit')}" if points.n_units < len(points) else ""
+    said = [printable(points.source), f"{counted(len(points), 'point')}{units}: {spans}."]
     if points.left_out:
         said.append(f"Left out: {', '.join(f'{count} {why}' for why, count in points.left_out.items())}.")
     return said

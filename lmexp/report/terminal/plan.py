@@ -13,12 +13,12 @@ from lmexp.cost.elsewhere import MIN_PARAMS
 from lmexp.planning.plan import GIVE_WAY, PLAN_COLUMNS, PLAN_COLUMNS_ELSEWHERE, search_totals, totals
 from lmexp.report.terminal.layout import column_widths, columns_to_hide, empty_table, small_table
 from lmexp.runs.record import Row
-from lmexp.units import duration, si
+from lmexp.units import counted, duration, si
 
 
 def plan_sentence(name: str, rows: Sequence[Row]) -> str:
     """Return a plan in one line; what is not known of every run is not in it."""
-    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    runs = counted(len(rows), "run")
     said = [f"{runs} of {_range('n_params', rows)} parameters", *_sums(totals(rows))]
     return f"{name}: {', '.join(said)}{' in all' if len(rows) > 1 else ''}{_milestones(rows)}"
 
@@ -36,7 +36,7 @@ def _milestones(rows: Sequence[Row]) -> str:
 def search_sentence(name: str, search: SearchSpec, rows: Sequence[Row]) -> str:
     """Return the plan of a search in one line, from the corners of its space that take the least and the most work."""
     space = [f"{key.rsplit('.', 1)[-1]} {_extent(axis)}" for key, axis in search.space.items()]
-    trials = "1 trial" if search.trials == 1 else f"{search.trials} trials"
+    trials = counted(search.trials, "trial")
     most = ", ".join(_sums(search_totals(rows, search)))
     what = f"{trials} by {search.sampler} over {', '.join(space)}, of {_range('n_params', rows)} parameters"
     return f"{name}: {what}{f'; at most {most} in all' if most else ''}"
@@ -164,8 +164,7 @@ def print_assumptions(assumed: Row, rows: Sequence[Row], console: Console) -> No
         if assumed["devices_in_use"] < devices:
             idle = devices - assumed["devices_in_use"]
             console.print(
-                f"{idle} of the {devices} devices stay{'s' if idle == 1 else ''} idle; trainer.devices sets how many "
-                "a run takes."
+                f"{counted(idle, 'device', 'stays', of=devices)} idle; trainer.devices sets how many a run takes."
             )
     for row in rows:
         if not row["fits"]:
@@ -216,12 +215,12 @@ def print_affordable(affordable: dict[str, Any], runs: int, console: Console) ->
     for proposal in affordable["proposals"]:
         console.print()
         if proposal["kind"] == "trials":
-            console.print(f"{proposal['trials']} trials fit even if each costs the most that one can:")
+            console.print(f"{counted(proposal['trials'], 'trial', 'fits')} even if each costs the most that one can:")
         elif proposal["kind"] == "scale":
             console.print(f"All {runs} runs fit on {proposal['factor']:.3g} of their budgets: {_said(proposal)}:")
         else:
             gone = "; ".join(f"{axis} {', '.join(map(_swept, v))}" for axis, v in proposal["dropped"].items())
-            kept = f"{proposal['runs']} of {runs} runs fit as they are, without {gone}: {_said(proposal)}:"
+            kept = f"{counted(proposal['runs'], 'run', 'fits', of=runs)} unchanged, without {gone}: {_said(proposal)}:"
             console.print(kept)
         console.print(f"  {proposal['command']}", soft_wrap=True)
 

@@ -15,7 +15,7 @@ from lmexp.report.texts import NULL
 from lmexp.runs.record import Row
 from lmexp.runs.state import PRUNED, RESULTS
 from lmexp.runs.status import slug
-from lmexp.units import duration, plain_number, printable, si
+from lmexp.units import counted, duration, plain_number, printable, si
 
 WATCH_SECONDS = 1.0
 """Between two looks of `status --watch`."""
@@ -137,7 +137,7 @@ def _reasons(names: Sequence[str], rows: Sequence[Row], key: str) -> Iterator[st
             runs_of.setdefault(row[key], []).append(name)
     what = "no final loss is predicted yet: " if key == "not_predicted" else ""
     for reason, runs in runs_of.items():
-        yield f"{runs[0] if len(runs) == 1 else f'{len(runs)} runs'}: {what}{reason}"
+        yield f"{runs[0] if len(runs) == 1 else counted(len(runs), 'run')}: {what}{reason}"
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
