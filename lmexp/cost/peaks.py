@@ -29,6 +29,9 @@ COPIES = {"cpu": 1, "cuda": 16, "mps": 4}
 MEASURABLE = ("fp32", "tf32", "bf16", "fp16")
 """The compute types of a plain matmul; fp8 would need scales and a special kernel."""
 
+MAX_SPEED = 1e24
+"""No device multiplies or copies faster; a larger number in the file is an error."""
+
 Peaks = dict[str, Any]
 """`peak_flops` by compute type, `memory_gb_per_second` with its `memory_method` if it was measured, and `measured`, the
 date."""
@@ -165,8 +168,22 @@ def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, 
 
 
 def _read_all(outputs: Path) -> dict[str, Peaks]:
+    """Return the entries of the file that hold peaks; devices whose entry does not are measured again."""
     try:
         known = read_json(outputs / PEAKS_FILE)
-        return {name: entry for name, entry in known.items() if isinstance(entry["peak_flops"], dict)}
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):  # no such file, or another program wrote it
+    except (OSError, ValueError):  # no such file, or another program wrote it
         return {}
+    return {name: entry for name, entry in known.items() if _is_peaks(entry)} if isinstance(known, dict) else {}
+
+
+def _is_peaks(entry: object) -> bool:
+    """Whether an entry has peaks of at least one compute type, and nothing in place of numbers and texts."""
+    if not isinstance(entry, dict) or not isinstance(flops := entry.get("peak_flops"), dict):
+        return False
+    speeds = [*flops.values(), *([entry["memory_gb_per_second"]] if "memory_gb_per_second" in entry else [])]
+    texts = [entry[key] for key in ("memory_method", "measured") if key in entry]
+    return all(map(_is_speed, speeds)) and all(isinstance(text, str) for text in texts)
+
+
+def _is_speed(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MAX_SPEED

@@ -49,6 +49,8 @@ def evaluate_membership(
     other = None if reference is None else load_subject(reference, outputs, config_dir, say=say)
     context = config.model.context
     if other is not None and reference is not None:
+        if other.config.run is not None and other.config.run == config.run:
+            raise UserError(f"--reference {reference} is the run itself; name another one")
         context = min(context, other.config.model.context)
         if other.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
             raise UserError(f"--reference {reference}: it must have the tokenizer of {subject}, and has another one")

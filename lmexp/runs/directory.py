@@ -53,6 +53,8 @@ PREDICTIONS = "predictions.jsonl"
 """What the final weights predict of each example; see runs/predictions.py."""
 STATES_OF_TRAINING = ("last.ckpt", "trunk.ckpt")
 """Checkpoints in `checkpoints/` from which a run goes on; see train/checkpoint.py."""
+MAX_REASON = 2000
+"""Characters of a state's reason that are read: tables and messages show it."""
 MAX_CHANGE_SECONDS = 0.5
 """How long a process that trains nothing holds a run's lock while it changes the state."""
 LAUNCHER_READER: TypeAdapter[LauncherConfig] = TypeAdapter(LauncherConfig)
@@ -194,7 +196,8 @@ class RunDir:
             known = read_json(self.path / "state.json")
         except FileNotFoundError:
             return State()
-        return STATE_READER.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
+        state = STATE_READER.validate_python({k: v for k, v in known.items() if k in State.__dataclass_fields__})
+        return replace(state, reason=state.reason[:MAX_REASON]) if state.reason else state
 
     def write_state(self, state: State) -> None:
         """Replace the state."""

@@ -36,7 +36,7 @@ from lmexp.errors import UserError, nearest, reason_of
 from lmexp.files import MAX_BYTES, digest_of, flush_to_disk, hash_text, read_bytes, read_json
 from lmexp.messages import Say, silent
 from lmexp.runs.columns import COLUMNS, FAMILIES
-from lmexp.runs.directory import CONFLICTS, MILESTONES, RECORD, SCORES, RunDir, read_scores
+from lmexp.runs.directory import CONFLICTS, MAX_REASON, MILESTONES, RECORD, SCORES, RunDir, read_scores
 from lmexp.runs.find import runs_of
 from lmexp.runs.forecasts import FOLDER, MAX_FILES, add_forecast, read_forecasts
 from lmexp.runs.links import check_links, check_sweep_links
@@ -71,7 +71,7 @@ class SharedRun(BaseModel):
     name: Annotated[str, Field(pattern=f"^{_RUN}$")]
     """The name of its directory."""
     state: Literal["done", "oom", "diverged", "timeout"]
-    reason: Annotated[str, Field(max_length=2000)] | None = None
+    reason: Annotated[str, Field(max_length=MAX_REASON)] | None = None
     finished: Annotated[str, Field(max_length=40)] | None = None
     """When it ended, as its record says."""
     files: dict[Annotated[str, Field(pattern=_FILE)], _SharedFile]
@@ -184,7 +184,7 @@ def _describe(run: RunDir, state: State, weights: bool) -> tuple[SharedRun, dict
             "run_id": config["run"]["id"],
             "name": run.name,
             "state": state.state,
-            "reason": (state.reason or "")[:2000] or None,
+            "reason": state.reason or None,
             "finished": rows[-1].get("finished") if rows else None,
             "files": {
                 name: {

@@ -68,6 +68,14 @@ def test_two_sweeps_are_two_arms_and_one_alone_is_none(folder: Path):
         lmexp.versus(folder.parent / "lawfull")
 
 
+def test_an_axis_is_named_by_its_key_or_as_tables_name_it(tmp_path: Path):
+    folder = lawful_study(tmp_path, arms=[("gpt", "fp32")], widths=(64, 96), tokens=TOKENS)
+    by_key, by_heading = (
+        lmexp.versus(folder, arms=[axis], cost="flops").table for axis in ("model.d_model", "d_model")
+    )
+    assert set(by_key["arm"]) == {"d_model=96"} and by_key.equals(by_heading)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -5,13 +5,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from lmexp.cost import peaks
 from lmexp.cost.device import detect
-from lmexp.cost.peaks import key_of, measured_peak, read_peaks, remember_peaks
+from lmexp.cost.peaks import PEAKS_FILE, key_of, measured_peak, read_peaks, remember_peaks
+from lmexp.files import write_json
 from tests.busy import busy
 from tests.command import start_process
 
@@ -57,6 +59,26 @@ def test_what_is_learnt_joins_what_is_known(tmp_path: Path):
     remember_peaks(tmp_path, "it", {"peak_flops": {"fp32": 1.0}, "memory_gb_per_second": 5.0})
     remember_peaks(tmp_path, "it", {"peak_flops": {"bf16": 2.0}})
     assert read_peaks(tmp_path, "it") == {"peak_flops": {"fp32": 1.0, "bf16": 2.0}, "memory_gb_per_second": 5.0}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        [],
+        {"other": 1},
+        {"other": {"peak_flops": {"fp32": "fast"}}},
+        {"other": {"peak_flops": {"fp32": -1}}},
+        {"other": {"peak_flops": {"fp32": 10**400}}},
+        {"other": {"peak_flops": {"fp32": True}}},
+        {"other": {"peak_flops": {}, "memory_gb_per_second": "x"}},
+        {"other": {"peak_flops": {}, "measured": [1]}},
+    ],
+)
+def test_a_damaged_entry_of_the_file_is_measured_again(tmp_path: Path, damaged: Any):
+    write_json(tmp_path / PEAKS_FILE, damaged)
+    assert read_peaks(tmp_path, "other") == {}
+    remember_peaks(tmp_path, "other", {"peak_flops": {"fp32": 2e9}, "measured": "today"})
+    assert read_peaks(tmp_path, "other")["peak_flops"] == {"fp32": 2e9}
 
 
 def _remember(folder: Path, number: int) -> None:

@@ -54,6 +54,8 @@ def test_eval_measures_the_same_and_adds_a_reference(runs):
     assert before.items() <= document["scores"].items()
     assert document["scores"]["auc_reference"] > 0.8
     assert document["about"]["split_by"] == "hash" and document["about"]["reference"] == str(fresh.path)
+    with pytest.raises(UserError, match="is the run itself"):
+        evaluate_membership(str(memorised.path), outputs, reference=str(memorised.path))
     (row,) = memorised.read_record()
     assert row["score/membership/auc_reference"] == document["scores"]["auc_reference"]
     assert (read_scores(memorised.path) or {})["membership"]["details"]["about"] == document["about"]

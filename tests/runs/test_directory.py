@@ -112,6 +112,11 @@ def test_a_damaged_state_counts_as_queued_and_is_set_aside(run: RunDir, content:
     assert run.set_aside_damaged_state() is None
 
 
+def test_the_reason_of_a_state_is_read_up_to_a_length_that_tables_can_show(run: RunDir):
+    run.update_state(state="failed", reason="x" * 100_000)
+    assert run.read_state().reason == "x" * 2000
+
+
 def test_a_state_with_fields_of_a_later_version_is_read(run: RunDir):
     state = json.loads((run.path / "state.json").read_text())
     (run.path / "state.json").write_text(json.dumps(state | {"state": "timeout", "colour": "green"}))

@@ -84,6 +84,8 @@ def _arms_of(study: Study, word: str) -> list[Arm]:
     if match := _VALUES.fullmatch(word):
         axis, values = match.groups()
         return [_of_value(study, _axis(axis, study), value.strip().strip("'\"")) for value in values.split(",")]
+    by_heading = {heading: axis for axis, heading in axis_headings(axes).items()}
+    word = by_heading.get(word, word)
     if word in axes:
         values = dict.fromkeys(map(axis_value, [*study.axes.get(word, []), *axis_values(study.table[word])]))
         arms = [Arm(_name(word, value, axes), _rows(study, word, str(value))) for value in values if value is not None]
@@ -100,9 +102,9 @@ def _arms_of(study: Study, word: str) -> list[Arm]:
 def _axis(name: str, study: Study) -> str:
     """Return an axis by its name or its heading. Raises UserError if there is none."""
     axes = [axis for axis in study.varied if axis != "seed"]
-    by_heading = {heading: axis for axis, heading in axis_headings(axes).items()}
     if name in axes or name in study.table:
         return name
+    by_heading = {heading: axis for axis, heading in axis_headings(axes).items()}
     if name in by_heading:
         return by_heading[name]
     known = f"The axes are {', '.join(axes)}" if axes else "No setting but the seed varies"
