@@ -152,7 +152,7 @@ def test_wordpiece_without_a_token_for_a_word_names_its_line(tmp_path):
     (tmp_path / "a.conll").write_text("aa O\naa O\n\nbb O\nbb O\n\u200b O\n")
     data = TagData(source="tags", path=str(tmp_path / "a.conll"), split="tail", validation=0.5)
     config = WordPieceTokenizerConfig(kind="wordpiece", vocab_size=100)
-    with pytest.raises(UserError, match="larger than the text supports"):
+    with pytest.raises(UserError, match=r"too small for tokenizer\.kind=wordpiece: it supports 5 entries"):
         prepare_examples(data, config, None, tmp_path / "stores")
     config = config.model_construct(kind="wordpiece", vocab_size=5)
     with pytest.raises(UserError, match=r"a\.conll:4: the tokenizer makes no token of the word '\\u200b'"):
