@@ -1,6 +1,7 @@
 """The page on a phone, 390 pixels wide, and on paper."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
@@ -41,6 +42,20 @@ def test_a_control_is_large_enough_for_a_finger(phone):
     expect(phone.locator("#detail")).to_be_visible()
     assert phone.evaluate(SMALL) == []
     assert phone.evaluate("document.querySelector('#detail').scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("width", [390, 500, 1280])
+def test_the_end_of_a_long_name_is_in_sight_and_a_long_heading_does_not_make_the_head_tall(open_page, tmp_path, width):
+    runs = [({"model.n_layers": layers}, 3.0 + layers, 1.0) for layers in (2, 4)]
+    study = of_runs(tmp_path, runs, {"model.n_layers": [2, 4]})
+    names = [f"gpt_tiny-d_model256-lr0.0003-dropout0.1-warmup0.05-fp32-n_layers{layers}" for layers in (2, 4)]
+    table = study.table.assign(**{"slug": names, "score/membership/auc_min_k": 0.5})
+    page = open_page(write_report(replace(study, table=table), tmp_path), viewport=PHONE | {"width": width})
+    expect(page.locator("#table tbody .name")).to_have_text(names)
+    for name in page.locator("#table tbody .name").all():
+        assert name.evaluate("node => node.scrollWidth <= node.clientWidth && node.clientWidth < innerWidth / 2")
+    line = 13 * 1.4
+    assert page.locator("#table thead").evaluate("node => node.offsetHeight") < (6 if width <= 600 else 8) * line
 
 
 def test_the_words_of_the_effects_stand_above_their_marks(phone):
