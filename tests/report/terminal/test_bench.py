@@ -29,6 +29,7 @@ def document(*precisions: str, **changes: Any) -> dict[str, Any]:
             "kv_cache_gb": 0.001,
             "peak_memory_gb": None,
             "bandwidth_use": 0.4567,
+            "compile_seconds": None,
             "exclusive": True,
             "cpu_wait_fraction": 0.02,
         }
