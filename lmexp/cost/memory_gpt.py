@@ -1,6 +1,6 @@
 """The bytes of one optimizer step of GPT with a head over its vocabulary, tensor by tensor."""
 
-from lmexp.config.attention import MAX_MATMUL_CONTEXT, MIN_MATMUL_CONTEXT
+from lmexp.config.attention import backward_bytes, by_matmuls, forward_bytes
 from lmexp.config.models.base import WIDE
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.optimizers import MuonConfig, SGDConfig
@@ -53,8 +53,14 @@ class GPTStep(Step):
     def is_by_matmuls(self) -> bool:
         """Whether models/cpu_attention.py computes attention, which keeps no denominators."""
         is_bf16 = self.run.precision.compute in ("bf16", "fp8")
-        has_length = MIN_MATMUL_CONTEXT <= self.model.context <= MAX_MATMUL_CONTEXT
-        return self.on_cpu and is_bf16 and has_length and not self.model.dropout
+        is_one = self.on_cpu and is_bf16 and not self.model.dropout
+        return is_one and by_matmuls(*self.shape_of_heads)
+
+    @property
+    def shape_of_heads(self) -> tuple[int, int, int, int]:
+        """Sequences, heads, positions and the width of a head."""
+        model = self.model
+        return self.sequences, model.n_heads, model.context, model.d_model // model.n_heads
 
     @property
     def is_unfused(self) -> bool:
@@ -153,6 +159,17 @@ class GPTStep(Step):
         inside = stream * self.stream + tokens * model.d_feed_forward * c + (stream * c if self.is_autocast else 0)
         if self.is_unfused:
             inside = max(inside, self.scores - self.feed_forward)
+        mixing = 0
+        if self.is_by_matmuls:
+            # Not there yet, or no longer: what the second half of the layer keeps, and what attention makes.
+            normed = stream * self.stream if self.stream != c else 0  # what has been narrowed for the projection
+            mixing = forward_bytes(*self.shape_of_heads) + normed - self.norm
+            # The gradients of the stream, of what attention makes, and of queries, keys and values.
+            gradients = stream * (self.stream + 4 * c)
+            gone = self.feed_forward + self.norm + stream * self.linear
+            # The layer's weights have theirs already, but for queries, keys and values.
+            done = 0 if adds else (self.block_params - 3 * model.d_model**2) * self.gradient // self.shards
+            inside = max(inside, gradients + done + backward_bytes(*self.shape_of_heads) - gone)
         block_casts = self.casts - (self.head * c if self.is_autocast and not self.in_pieces else 0)
         # Where every score is kept, they are computed in float32 and narrowed to what the model computes in.
         narrowed = self.scores // 2 if self.is_unfused and c < WIDE else 0
@@ -165,7 +182,7 @@ class GPTStep(Step):
             loss_backward = self.kept_by_loss + (features if self.stream != c else 0)
             head_backward = head + features + (self.head * WIDE if self.gradient < WIDE else 0)
         return {
-            "scores": before + blocks + self.casts + self.recomputed - self.feed_forward + narrowed,
+            "scores": before + blocks + self.casts + self.recomputed - self.feed_forward + narrowed + mixing,
             "loss": before + saved + loss,
             "loss_backward": before + saved + loss_backward,
             "head_backward": before + saved + head_backward,

@@ -1,7 +1,7 @@
 """Causal attention in bf16 on a CPU, by matmuls of a block of queries at a time.
 
-torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.3 to 1.6
-times as long at contexts of 128 and 256 (docs/performance.md). Scores are rounded to bf16 before the softmax, which
+torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.8 to 5
+times as long at contexts of 32 to 512 (docs/performance.md). Scores are rounded to bf16 before the softmax, which
 computes in float32, as in the eager attention of transformers. Nothing of the size of the scores is kept for the
 backward pass, which computes them again.
 """
@@ -12,20 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmexp.config.attention import MAX_MATMUL_CONTEXT, MIN_MATMUL_CONTEXT
-
-BLOCK = 128
-"""Queries that are scored at a time; they are scored against the keys up to the last of them only."""
-SCORES_PER_THREAD = 2**14
-"""About so many scores are computed at a time for each thread, but at least those of one sequence: small matmuls are
-fast enough, and their results take little memory."""
+from lmexp.config.attention import QUERIES, by_matmuls, sequences_at_once
 
 
 def is_faster(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether causal attention is faster here than by torch's fused kernel; queries are (B, H, T, D)."""
     is_narrow = query.dtype == key.dtype == value.dtype == torch.bfloat16  # a cache may have another type
-    has_length = MIN_MATMUL_CONTEXT <= query.shape[2] <= MAX_MATMUL_CONTEXT
-    return query.device.type == "cpu" and is_narrow and has_length
+    return query.device.type == "cpu" and is_narrow and by_matmuls(*query.shape)
 
 
 @torch.library.custom_op("lmexp::causal_attention", mutates_args=())
@@ -34,13 +27,14 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) ->
 
     It is one operation for torch.compile and for autograd. `scale` is what the scores are multiplied by.
     """
-    mixed = _heads_last(query)
+    mixed, later = _heads_last(query), _later(query)
     with torch.autocast("cpu", enabled=False):
         for rows in _pieces(query):
-            q, k, v = (heads[rows].flatten(0, 1) for heads in (query, key, value))  # (b H, T, D) each
-            for start, end, shares in _shares(q, k, scale):
+            q, k, v = _in_a_row(rows, query, key, value)
+            for start, end, shares in _shares(q, k, later, scale):
                 block = torch.bmm(shares, v[:, :end])
                 mixed[rows, :, start:end] = block.unflatten(0, mixed[rows].shape[:2])
+                del shares  # before there are those of the next block
     return mixed
 
 
@@ -54,15 +48,16 @@ def causal_attention_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of queries, keys and values: (B, H, T, D) each."""
-    gradients = _heads_last(query), _heads_last(query), _heads_last(query)
+    gradients, later = (_heads_last(query), _heads_last(query), _heads_last(query)), _later(query)
     for rows in _pieces(query):
-        g, q, k, v = (heads[rows].flatten(0, 1) for heads in (gradient, query, key, value))  # (b H, T, D) each
+        g, q, k, v = _in_a_row(rows, gradient, query, key, value)
         of_query = torch.empty_like(q)
         sums: list[Tensor] = []  # over the blocks: the gradients of keys and values
-        for start, end, shares in _shares(q, k, scale):
+        for start, end, shares in _shares(q, k, later, scale):
             part = g[:, start:end]
             of_shares = torch.bmm(part, v[:, :end].transpose(1, 2))
             of_scores = torch._softmax_backward_data(of_shares, shares, -1, shares.dtype).mul_(scale)
+            del of_shares
             of_query[:, start:end] = torch.bmm(of_scores, k[:, :end])
             terms = torch.bmm(of_scores.transpose(1, 2), q[:, start:end]), torch.bmm(shares.transpose(1, 2), part)
             if not sums:  # the last block, which sees all keys
@@ -70,6 +65,7 @@ def causal_attention_backward(
             else:
                 for total, term in zip(sums, terms, strict=True):
                     total[:, :end] += term
+            del shares, of_scores, terms
         for heads, result in zip(gradients, (of_query, *sums), strict=True):
             heads[rows] = result.view(heads[rows].shape)
     return gradients
@@ -100,20 +96,30 @@ def _heads_last(like: Tensor) -> Tensor:
 
 def _pieces(query: Tensor) -> Iterator[slice]:
     """Yield which sequences are computed at a time; `query` is (B, H, T, D)."""
-    batch, heads, length, _ = query.shape
-    size = max(1, SCORES_PER_THREAD * torch.get_num_threads() // (heads * length * min(length, BLOCK)))
-    for start in range(0, batch, size):
+    size = sequences_at_once(*query.shape[1:3])
+    for start in range(0, len(query), size):
         yield slice(start, start + size)
 
 
-def _shares(query: Tensor, key: Tensor, scale: float) -> Iterator[tuple[int, int, Tensor]]:
+def _in_a_row(rows: slice, *tensors: Tensor) -> Iterator[Tensor]:
+    """Yield these sequences of each (B, H, T, D) as (b H, T, D) without gaps: a product would copy a view each time."""
+    for heads in tensors:
+        yield heads[rows].flatten(0, 1).contiguous()
+
+
+def _later(query: Tensor) -> Tensor:
+    """Return what is added to the scores of each position: -inf for those after it, (T, T)."""
+    length = query.shape[2]
+    return torch.full((length, length), -torch.inf, dtype=query.dtype).triu_(1)
+
+
+def _shares(query: Tensor, key: Tensor, later: Tensor, scale: float) -> Iterator[tuple[int, int, Tensor]]:
     """Yield the first and the last position of each block of queries, and the softmax of its scores, from the end on.
 
-    Queries and keys are (b H, T, D), a softmax (b H, end - start, end).
+    Queries and keys are (b H, T, D), `later` is that of `_later`, a softmax (b H, end - start, end).
     """
     length = query.shape[1]
-    later = torch.full((length, length), -torch.inf, dtype=query.dtype).triu_(1)
-    for start in reversed(range(0, length, BLOCK)):
-        end = min(start + BLOCK, length)
-        scores = torch.bmm(query[:, start:end], key[:, :end].transpose(1, 2)).mul_(scale).add_(later[start:end, :end])
-        yield start, end, scores.softmax(-1)
+    for start in reversed(range(0, length, QUERIES)):
+        end = min(start + QUERIES, length)
+        seen = key[:, :end].transpose(1, 2)
+        yield start, end, torch.baddbmm(later[start:end, :end], query[:, start:end], seen, alpha=scale).softmax(-1)

@@ -199,6 +199,8 @@ def test_activations_of_another_librarys_plain_decoder_are_within_a_fifth(name: 
 
 
 BALANCED, TABLE, LONG = (3, 64, 4, 64, 257, 8), (3, 64, 4, 8, 4000, 1), (2, 32, 4, 512, 50, 2)
+BLOCKS = (2, 64, 2, 300, 50, 3)
+"""In bf16, attention by matmuls of three blocks of queries."""
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_true"])
@@ -210,6 +212,7 @@ BALANCED, TABLE, LONG = (3, 64, 4, 64, 257, 8), (3, 64, 4, 8, 4000, 1), (2, 32, 
         (BALANCED, ("model.dropout=0.1",), 1),
         (LONG, (), 1),
         (LONG, ("model.dropout=0.1",), 1),
+        (BLOCKS, (), 1),
         (TABLE, (), 1),
         (TABLE, (), 2),
         (TABLE, ("optim=sgd",), 1),
