@@ -17,5 +17,8 @@ def cancel(name: StartedSweep, common: CommonWithCode) -> None:
     if common.as_json:
         print_json({"sweep": name, "cancelled": cancelled, "never_started": never_started})
         return
+    if not stopped:
+        print_line(f"nothing to cancel: no run of {name} trains or waits")
+        return
     rest = f", {len(never_started)} had not started" if never_started else ""
     print_line(f"{counted(len(cancelled), 'run')} cancelled{rest}; the same sweep command continues from here")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from lmexp.cli import app
 from lmexp.config.launchers import SlurmLauncher
 from lmexp.config.trust import trusting
 from lmexp.errors import UserError
@@ -32,6 +34,15 @@ def test_cancelling_leaves_what_has_ended_as_it_was(resolve: Resolve):
         ("cancelled", "the sweep was cancelled"),
         ("queued", "the sweep was cancelled"),  # of a run that never started, nothing was cancelled
     ]
+
+
+def test_cancelling_a_sweep_that_has_ended_says_that_nothing_was_to_do(resolve: Resolve):
+    (ended,) = map_enqueued(resolve, "seed=0")
+    ended.run.update_state(state="failed", reason="boom", attempts=1)
+    folder = ended.run.path.parent
+    result = CliRunner().invoke(app, ["cancel", folder.name, "--output-dir", str(folder.parent)])
+    assert result.exit_code == 0
+    assert f"nothing to cancel: no run of {folder.name} trains or waits" in result.output
 
 
 def test_retrying_takes_runs_of_the_sweep_only(resolve: Resolve):
