@@ -11,7 +11,7 @@ from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
 from lmexp.runs.status import progress_text
 from lmexp.terminal import Terminal, progress_seconds
-from lmexp.units import duration, si
+from lmexp.units import counted, duration, si
 
 LOOK_SECONDS = 0.5
 """How often the states of the running runs are read for the live lines of a terminal."""
@@ -105,7 +105,7 @@ class SweepProgress:
             since_start = time.monotonic() - self._started[planned.run.name]
             self.console.print_line(f"{planned.run.name}  {_progress_of(planned, state, since_start)}")
         if len(states) > MAX_LINES:
-            self.console.print_line(f"and {len(states) - MAX_LINES} more runs under way")
+            self.console.print_line(f"and {counted(len(states) - MAX_LINES, 'more run')} under way")
         if len(states) != 1 or self.total > 1:
             self.console.print_line(", ".join([f"{self.ended_runs}/{self.total} runs have ended", *filter(None, left)]))
 
@@ -118,7 +118,7 @@ class SweepProgress:
     def _seconds_left(self, states: Sequence[tuple[PlannedRun, State]]) -> str:
         """Return how long the rest takes, by the runs seen so far; empty as long as that cannot be estimated.
 
-        The wait in a scheduler's queue is not known, so that runs which wait there count as runs that start later.
+        How long runs wait in a scheduler's queue is not known: they count as runs that start when another one ends.
         """
         names = {planned.run.name for planned, _ in states}
         in_queue = [self._work(planned) for planned, state in states if state.state == "queued" and state.job]
@@ -151,8 +151,8 @@ def _outcome(planned: PlannedRun, state: State, earlier: bool) -> str:
 def _weights(runs: Sequence[PlannedRun]) -> dict[str, float]:
     """Return the work of each run: in FLOPs, or in seconds if all budgets are times, or 1 each."""
     for each in ([planned.horizon.spent_flops for planned in runs], [planned.horizon.seconds for planned in runs]):
-        if None not in each:
-            return {planned.run.name: size for planned, size in zip(runs, each, strict=True) if size is not None}
+        if all(each):
+            return {planned.run.name: size for planned, size in zip(runs, each, strict=True) if size}
     return {planned.run.name: 1.0 for planned in runs}
 
 

@@ -13,7 +13,7 @@ from lmexp.runs.state import State
 from lmexp.runs.status import seconds_left as seconds_left_of_run
 
 ALIKE = 0.1
-"""Runs whose work differs from another's by factors that differ by less than this, in ln, are equally near to it."""
+"""The distance of two runs is the logarithm of the ratio of their work; distances closer than this count as equal."""
 
 
 @dataclass(frozen=True)

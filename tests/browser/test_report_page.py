@@ -8,6 +8,7 @@ from lmexp.analysis.table import load_study
 from lmexp.report.page.html import write_report
 from lmexp.runs.columns import column as column_of
 from lmexp.runs.directory import RunDir
+from tests.analysis.test_findings import study_of as of_runs
 from tests.analysis.test_groups import study_of
 from tests.browser.reading import FILLED, HOSTILE, MARKS, column, heading, texts
 from tests.report.synthetic import config, record_of
@@ -195,3 +196,8 @@ def test_it_fits_the_window_and_is_readable_in_both_schemes(open_page, report, s
 def test_charts_change_their_ink_with_the_scheme(page):
     page.emulate_media(color_scheme="dark")
     expect(page.locator("#scatter svg text").first).to_have_css("fill", "rgb(228, 231, 235)")
+
+
+def test_a_table_of_one_run_has_one_row(open_page, tmp_path):
+    study = of_runs(tmp_path, [({"precision": "fp32"}, 3.0, 1.0)], {"precision": ["fp32"]})
+    expect(open_page(write_report(study, tmp_path)).locator("#count")).to_have_text("1 row")

@@ -112,7 +112,7 @@ def test_two_runs_side_by_side_with_the_keyboard(open_page, report, page, ids):
     apart = shown.locator("h3:text('Settings that differ') + div")
     assert set(apart.locator("tbody th").all_text_contents()) == {"model.name", "model.d_model"}
     expect(apart.locator("tbody tr", has_text="model.d_model").locator("td")).to_have_text(["128", "64"])
-    expect(shown.locator("details summary")).to_contain_text("settings that are the same")
+    expect(shown.locator("details summary")).to_contain_text("with the same value")
     expect(shown.locator("#comparison-curves svg .mark-line path")).to_have_count(4)
     expect(page).to_have_url(re.compile("view=compare$"))
     page.set_viewport_size({"width": 390, "height": 844})

@@ -49,7 +49,7 @@ function fillComparison() {
   const lines = keys.map((key) => [key, ...settings.map((known) => known[key] ?? "–")]);
   const differs = ([, first, ...others]) => others.some((value) => value !== first);
   const same = lines.filter((line) => !differs(line));
-  const folded = element("details", [element("summary", `${same.length} settings that are the same`), tableOf(head("setting"), same)]);
+  const folded = element("details", [element("summary", `${amount(same.length, "setting")} with the same value`), tableOf(head("setting"), same)]);
   const apart = lines.filter(differs);
   byId("comparison-body").replaceChildren(
     element("h3", "Results"), tableOf(head("result"), results), ...sharedNote(runs),

@@ -239,6 +239,9 @@ function halfOf(column, value, half) {
   return isLost || !column.format ? { ...column, format: ".2g" } : column;
 }
 
+// A number of things in words: 1 row, 1,200 rows.
+const amount = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
 function element(tag, content = [], options = {}) {
   const made = Object.assign(document.createElement(tag), options);
   made.append(...[content].flat());

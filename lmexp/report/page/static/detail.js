@@ -126,7 +126,7 @@ function curveOf(row) {
 }
 
 function logOf(told) {
-  if (!told) return [element("p", `Logs and configs of ${page.details.left_out.toLocaleString("en")} runs are not in this file; lmexp logs shows them.`, { className: "note" })];
+  if (!told) return [element("p", `Logs and configs of ${amount(page.details.left_out, "run")} are not in this file; lmexp logs shows them.`, { className: "note" })];
   const log = element("pre", told.log || "It printed nothing.", { tabIndex: 0 });
   log.setAttribute("role", "region");
   log.setAttribute("aria-label", "End of the log");

@@ -19,7 +19,7 @@ function drawTable() {
   const drawn = shown.slice(0, chosen.shown);
   table.tBodies[0].replaceChildren(...drawn.flatMap((i) => [tableRow(points()[i], columns), ...runsOf(i, columns)]));
   byId("more").hidden = drawn.length === shown.length;
-  byId("more").textContent = `Show ${Math.min(MORE, shown.length - drawn.length)} more rows`;
+  byId("more").textContent = `Show ${amount(Math.min(MORE, shown.length - drawn.length), "more row")}`;
   byId("count").value = counted();
   byId("clear").disabled = !isNarrowed();
   byId("table-notes").textContent = tableNotes();
@@ -28,11 +28,11 @@ function drawTable() {
 
 function counted() {
   const [all, what] = isMeans() ? [settings, "settings"] : [rows, "rows"];
-  const total = all.filter(isInPart).length.toLocaleString("en");
+  const total = all.filter(isInPart).length;
   const of = chosen.part === null ? "" : ` of ${chosen.part}`;
-  if (!isNarrowed()) return (isMeans() ? `${total} settings, ${rows.filter(isInPart).length.toLocaleString("en")} runs` : `${total} rows`) + of;
+  if (!isNarrowed()) return (isMeans() ? `${amount(total, "setting")}, ${amount(rows.filter(isInPart).length, "run")}` : amount(total, "row")) + of;
   const partly = isMeans() && shown.some((i) => settings[i].partial) ? "; means over the selected runs" : "";
-  return `${shown.length.toLocaleString("en")} of ${total} ${what}${of} selected${partly}${filterProblem && `: ${filterProblem}`}`;
+  return `${shown.length.toLocaleString("en")} of ${total.toLocaleString("en")} ${what}${of} selected${partly}${filterProblem && `: ${filterProblem}`}`;
 }
 
 function tableNotes() {
