@@ -98,7 +98,7 @@ def test_a_launcher_that_is_not_trusted_keeps_its_jobs_and_stops_nothing_else(
     shutil.move(theirs.path, folder / "theirs")
     theirs = RunDir(folder / "theirs")
     assert control.goes_on(folder, print)  # the trusted one's job is still there
-    with pytest.raises(UserError, match=rf"1 runs stopped.*{theirs.name}.*--trust stranger"):
+    with pytest.raises(UserError, match=rf"1 run stopped.*{theirs.name}.*--trust stranger"):
         control.cancel(folder, print)
     assert Scheduler.cancelled == ["slurm:12_3"]
     assert mine.read_state().never_started and mine.read_state().job is None

@@ -45,7 +45,7 @@ def test_a_half_finished_sweep_is_judged_on_what_is_there(tmp_path: Path):
         (run.path / "record.json").unlink(missing_ok=True)
         run.update_state(state="running")
         last = result
-    assert last.basis == "1 runs at scale cpu; 9 others have no result: 9 running" and last.judged[0].why is not None
+    assert last.basis == "1 run at scale cpu; 9 others have no result: 9 running" and last.judged[0].why is not None
     with pytest.raises(UserError, match=r"nothing to judge: no run of papers-half has a result. There are 10 running"):
         judge_paper("half", paper, "cpu", tmp_path)
 
