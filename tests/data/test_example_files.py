@@ -121,7 +121,7 @@ def test_labels_are_names_whatever_they_are_written_as(write):
 @pytest.mark.parametrize(
     ("data", "content", "message"),
     [
-        (tags(), "a O\nb\n", r"a\.conll:2: the word 'b' has no tag: the line has 1 column"),
+        (tags(), "a O\nb\n", r"a\.conll:2: the word 'b' has no tag: the line has one column"),
         (tags(), "a b O\nc O\n", r"a\.conll:2: 2 columns, where the file's first line has 3"),
         (tags(tag_column=5), "a O\n", r"a\.conll:1: no column 5: the line has 2 columns"),
         (tags(), "a O\n\nb NN\n", r"a\.conll:3: 'NN' is not a tag of IOB2"),
