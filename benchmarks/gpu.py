@@ -57,11 +57,11 @@ STEPS = [
     Step("neighbours", "devices", 60),
     Step("energy", "machine", 60),
     Step("decode", "speed", 90),
-    Step("decode_compiled", "speed", 150),
     Step("llama_1b", "speed", 180),
     Step("gpt2", "speed", 150),
     Step("gpt2_bare", "speed", 120),
     Step("llama_1b_bare", "speed", 120),
+    Step("decode_compiled", "speed", 150),
 ]
 
 

@@ -31,7 +31,7 @@ def forward_bytes(sequences: int, heads: int, length: int, head_size: int) -> in
     """Return the most bytes that the sequences which are computed at a time take in the forward pass."""
     rows = heads * min(sequences, sequences_at_once(heads, length))
     scores = rows * max(queries * end for queries, end in _blocks(length))
-    # Queries, keys and values in a row; the scores and their softmax; which scores are masked.
+    # Contiguous queries, keys and values; the scores and their softmax; the mask.
     return (3 * rows * length * head_size + 2 * scores + length**2) * BF16
 
 
@@ -43,9 +43,9 @@ def backward_bytes(sequences: int, heads: int, length: int, head_size: int) -> i
     for queries, end in _blocks(length):
         scores = rows * queries * end
         products = 2 * rows * end * head_size  # a block's gradients of keys and values
-        # First the softmax and the gradients of that and of the scores, then only the first and the last of these.
+        # First the softmax, its gradient and that of the scores. Then the second of these is freed.
         largest = max(largest, 3 * scores * BF16 + (sums if end < length else 0), (2 * scores + products) * BF16 + sums)
-    # Queries, keys, values and the gradient in a row; the gradient of the queries; which scores are masked.
+    # Contiguous queries, keys, values and gradients; the gradient of the queries; the mask.
     return (5 * values + length**2) * BF16 + largest
 
 

@@ -161,15 +161,17 @@ class GPTStep(Step):
             inside = max(inside, self.scores - self.feed_forward)
         mixing = 0
         if self.is_by_matmuls:
-            # Not there yet, or no longer: what the second half of the layer keeps, and what attention makes.
-            normed = stream * self.stream if self.stream != c else 0  # what has been narrowed for the projection
+            # In the forward pass, the second half of the layer has kept nothing yet.
+            # The projection's input exists before and after it is narrowed.
+            normed = stream * self.stream if self.stream != c else 0
             mixing = forward_bytes(*self.shape_of_heads) + normed - self.norm
             # The gradients of the stream, of what attention makes, and of queries, keys and values.
             gradients = stream * (self.stream + 4 * c)
-            gone = self.feed_forward + self.norm + stream * self.linear
-            # The layer's weights have theirs already, but for queries, keys and values.
+            # What the second half and the projection after attention have kept is freed.
+            freed = self.feed_forward + self.norm + stream * self.linear
+            # The gradients of the layer's weights are there, except for queries, keys and values.
             done = 0 if adds else (self.block_params - 3 * model.d_model**2) * self.gradient // self.shards
-            inside = max(inside, gradients + done + backward_bytes(*self.shape_of_heads) - gone)
+            inside = max(inside, gradients + done + backward_bytes(*self.shape_of_heads) - freed)
         block_casts = self.casts - (self.head * c if self.is_autocast and not self.in_pieces else 0)
         # Where every score is kept, they are computed in float32 and narrowed to what the model computes in.
         narrowed = self.scores // 2 if self.is_unfused and c < WIDE else 0

@@ -1,7 +1,7 @@
 """Causal attention in bf16 on a CPU, by matmuls of a block of queries at a time.
 
-torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.8 to 5
-times as long at contexts of 32 to 512 (docs/performance.md). Scores are rounded to bf16 before the softmax, which
+torch's fused kernel for CPUs makes little use of the fast matmuls of bf16: forward and backward, it takes 1.3 to 4
+times as long at contexts of 32 to 1,024 (docs/performance.md). Scores are rounded to bf16 before the softmax, which
 computes in float32, as in the eager attention of transformers. Nothing of the size of the scores is kept for the
 backward pass, which computes them again.
 """
@@ -30,11 +30,11 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) ->
     mixed, later = _heads_last(query), _later(query)
     with torch.autocast("cpu", enabled=False):
         for rows in _pieces(query):
-            q, k, v = _in_a_row(rows, query, key, value)
+            q, k, v = _contiguous(rows, query, key, value)
             for start, end, shares in _shares(q, k, later, scale):
                 block = torch.bmm(shares, v[:, :end])
                 mixed[rows, :, start:end] = block.unflatten(0, mixed[rows].shape[:2])
-                del shares  # before there are those of the next block
+                del shares  # so that it is freed before the next block is computed
     return mixed
 
 
@@ -50,7 +50,7 @@ def causal_attention_backward(
     """Return the gradients of queries, keys and values: (B, H, T, D) each."""
     gradients, later = (_heads_last(query), _heads_last(query), _heads_last(query)), _later(query)
     for rows in _pieces(query):
-        g, q, k, v = _in_a_row(rows, gradient, query, key, value)
+        g, q, k, v = _contiguous(rows, gradient, query, key, value)
         of_query = torch.empty_like(q)
         sums: list[Tensor] = []  # over the blocks: the gradients of keys and values
         for start, end, shares in _shares(q, k, later, scale):
@@ -101,8 +101,8 @@ def _pieces(query: Tensor) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _in_a_row(rows: slice, *tensors: Tensor) -> Iterator[Tensor]:
-    """Yield these sequences of each (B, H, T, D) as (b H, T, D) without gaps: a product would copy a view each time."""
+def _contiguous(rows: slice, *tensors: Tensor) -> Iterator[Tensor]:
+    """Yield these sequences of each (B, H, T, D) as a contiguous (b H, T, D), which no product has to copy again."""
     for heads in tensors:
         yield heads[rows].flatten(0, 1).contiguous()
 

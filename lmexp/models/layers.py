@@ -245,7 +245,7 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=is_grouped,
         )
-        if mixed.shape[1] < self.n_heads:
+        if mixed.shape[1] < self.n_heads:  # (B, KV heads, H / KV heads, D), from above
             return self.out(mixed.flatten(1)[:, None])
         return self.out(mixed.transpose(1, 2).flatten(2))
 

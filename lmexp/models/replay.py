@@ -49,8 +49,8 @@ class CannotCompile(RuntimeError):
 def compile_step(model: nn.Module) -> Pass:
     """Return the pass of a step, which is compiled as a whole when it is first called.
 
-    Without `coordinate_descent_tuning`, torch leaves products with a single vector to cuBLAS, which reads the weights
-    more slowly than the kernel that is generated with it (torch/_inductor/decomposition.py, `mm`).
+    On a GPU, `coordinate_descent_tuning` makes torch generate a kernel for each product with a single vector. Its
+    authors say that these products do not reach the peak bandwidth without it (torch/_inductor/decomposition.py, `mm`).
 
     The first call raises CannotCompile for a model that torch cannot compile, and where a compiler is missing.
     """
