@@ -161,9 +161,9 @@ class GPTStep(Step):
             inside = max(inside, self.scores - self.feed_forward)
         mixing = 0
         if self.is_by_matmuls:
-            # In the forward pass, the second half of the layer has kept nothing yet.
-            # The projection's input exists before and after it is narrowed.
+            # The projection's input exists in the type of the stream, and narrowed.
             normed = stream * self.stream if self.stream != c else 0
+            # In the forward pass, the second half of the layer has kept nothing yet.
             mixing = forward_bytes(*self.shape_of_heads) + normed - self.norm
             # The gradients of the stream, of what attention makes, and of queries, keys and values.
             gradients = stream * (self.stream + 4 * c)
