@@ -6,7 +6,7 @@ its seal leaves no trace in it. To show others that a forecast came first, publi
 """
 
 import json
-from collections.abc import Iterator
+import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,11 +212,17 @@ def _place(folder: Path, forecast: Forecast, seal: str) -> Path:
     return folder / FOLDER / f"{stamp}Z-{seal[:12]}.json"
 
 
-def read_forecasts(folder: Path) -> Iterator[ForecastFile]:
-    """Yield the forecasts of the sweep in `folder`, the oldest first; those that were changed have a `problem`."""
-    files = sorted(file for file in (folder / FOLDER).glob("*.json") if not is_leftover(file.name))
-    for file in files[:MAX_FILES]:
-        yield _read(file)
+def read_forecasts(folder: Path) -> list[ForecastFile]:
+    """Return the forecasts of the sweep in `folder`; those that were changed have a `problem`.
+
+    The oldest come first, those of one call by their FLOPs, and files that cannot be read last.
+    """
+    paths = sorted(file for file in (folder / FOLDER).glob("*.json") if not is_leftover(file.name))
+    return sorted((_read(path) for path in paths[:MAX_FILES]), key=_order)
+
+
+def _order(file: ForecastFile) -> tuple[float, float]:
+    return (file.forecast.date, file.forecast.run["flops"]) if file.forecast else (math.inf, math.inf)
 
 
 def _parsed(text: str) -> Any:

@@ -51,7 +51,7 @@ def date_of(folder: Path) -> float:
 
 
 def test_a_forecast_says_how_much_wider_the_lack_of_fit_makes_its_interval(folder: Path):
-    forecast = next(read_forecasts(folder)).forecast
+    forecast = read_forecasts(folder)[0].forecast
     assert forecast is not None and forecast.wider >= 1
     said = new_forecast_sentences(forecast.model_copy(update={"wider": 1.83}))
     assert said[1].startswith("The interval is 1.8 times as wide")
@@ -59,7 +59,7 @@ def test_a_forecast_says_how_much_wider_the_lack_of_fit_makes_its_interval(folde
 
 
 def test_a_forecast_holds_what_it_rests_on(folder: Path):
-    of_budget, of_run = sorted((file.forecast for file in read_forecasts(folder)), key=lambda each: each.at)
+    of_run, of_budget = (file.forecast for file in read_forecasts(folder))
     assert of_run.run == BIG | {"flops": pytest.approx(3e20)} and of_run.beyond == pytest.approx(3e20 / 2.4e19)
     assert of_budget.run["flops"] == 1e21 and of_budget.run["params"] * of_budget.run["tokens"] * 6 == pytest.approx(
         1e21
@@ -196,7 +196,7 @@ def test_a_forecast_with_a_right_seal_and_wrong_content_is_named_and_hides_no_ot
     forged = json.dumps(content | {"seal": seal_of(content)})
     (folder / "forecasts" / "z.json").write_text(forged)
     *good, bad = scores_of([folder], folder.parent)
-    assert [each.status for each in good] == ["pending", "scored"] and bad.status == "not scored"
+    assert [each.status for each in good] == ["scored", "pending"] and bad.status == "not scored"
     assert bad.reason == f"it is no forecast: {problem}"
     with pytest.raises(ValueError, match=r"^it is no forecast$"):
         add_forecast(folder, forged.encode())
@@ -247,8 +247,8 @@ def test_a_run_that_no_numbers_can_hold_is_refused(folder: Path):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"seal": 1}', "[" * 100_000, '{"seal": "a", "loss": NaN}'])
 def test_a_file_that_is_no_forecast_is_named_and_hides_no_other(folder: Path, content: str):
     (folder / "forecasts" / "0.json").write_text(content)
-    (first, *others) = scores_of([folder], folder.parent)
-    assert first.status == "not scored" and first.file.forecast is None and first.reason
+    *others, last = scores_of([folder], folder.parent)
+    assert last.status == "not scored" and last.file.forecast is None and last.reason
     assert [other.status for other in others] == ["pending", "pending"]
 
 
