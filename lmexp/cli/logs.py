@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lmexp.cli.app import WATCH, print_line, verb
+from lmexp.cli.app import WATCH, print_line, say, verb
 from lmexp.cli.options import OUTPUTS, Debug, OutputDir
 
 
@@ -17,17 +17,18 @@ def logs(
     debug: Debug = False,
 ) -> None:
     """Print the log of a run, or of a detached sweep."""
-    from lmexp.launch.control import LOG
+    from lmexp.launch.control import LOG, check_has_ended, is_at_work
     from lmexp.runs.coordinators import has_coordinator
     from lmexp.runs.find import find_run, sweep_folder
     from lmexp.runs.log import further_lines, last_lines
 
     folder = sweep_folder(run, output_dir)
-    if (folder / LOG).is_file():
-        file, has_ended = folder / LOG, lambda: not has_coordinator(folder)
-    else:
-        directory = find_run(run, output_dir)
-        file, has_ended = directory.log, lambda: not directory.is_under_way()
+    directory = None if (folder / LOG).is_file() else find_run(run, output_dir)
+    file = directory.log if directory else folder / LOG
+
+    def has_ended() -> bool:
+        return not (is_at_work(directory, say) if directory else has_coordinator(folder))
+
     shown, end = last_lines(file, lines)
     for line in shown:
         print_line(line)
@@ -37,3 +38,5 @@ def logs(
                 print_line(line)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
+        if directory:
+            check_has_ended(directory)

@@ -26,6 +26,8 @@ LOG = "sweep.log"
 """File in the sweep's folder with what a coordinator in the background prints."""
 MAX_WAIT_SECONDS = 60.0
 """How long to wait for coordinators to stop, or for one to start."""
+BETWEEN = ("queued", "preempted")
+"""States of runs that no process trains, and that have not ended."""
 RETRIED = ("failed", "cancelled", "oom", "diverged", "timeout")
 
 
@@ -109,8 +111,30 @@ def goes_on(folder: Path, say: Say) -> bool:
     """
     if has_coordinator(folder):
         return True
-    waiting = [(run, state) for run in runs_of(folder) if (state := run.read_state()).state in ("queued", "preempted")]
-    schedulers = {state.job.partition(":")[0]: run for run, state in waiting if state.job}
+    return _is_kept_by_scheduler([(run, run.read_state()) for run in runs_of(folder)], say)
+
+
+def is_at_work(run: RunDir, say: Say) -> bool:
+    """Whether a run is being trained, or will be without a further command. `say` is told the same as by `goes_on`."""
+    will_start = has_coordinator(run.path.parent)  # before the state, because a run may end with its coordinator
+    state, alive = run.look()
+    return alive or (state.state in BETWEEN and (will_start or _is_kept_by_scheduler([(run, state)], say)))
+
+
+def check_has_ended(run: RunDir) -> None:
+    """Raise UserError for a run that is not at work and has not ended: nobody knows when its log grows again."""
+    state = run.read_state()
+    if state.state in BETWEEN:
+        why = f" ({state.reason})" if state.reason else ""
+        raise UserError(
+            f"{run.name} is {state.state}{why}, and no command is at work on it; "
+            "the command that started it continues from here"
+        )
+
+
+def _is_kept_by_scheduler(runs: Sequence[tuple[RunDir, State]], say: Say) -> bool:
+    """Whether a scheduler has a job of any of these runs that starts without a coordinator."""
+    schedulers = {state.job.partition(":")[0]: run for run, state in runs if state.state in BETWEEN and state.job}
     for run in schedulers.values():
         try:
             if load_engine(run.read_launcher()).outlives_coordinator:

@@ -339,11 +339,6 @@ class RunDir:
         """
         return clock_of(self.path)
 
-    def is_under_way(self) -> bool:
-        """Whether the run is being trained, or is waiting to be."""
-        state, alive = self.look()
-        return alive or state.state in ("queued", "preempted")
-
     def append_point(self, point: dict[str, Any]) -> None:
         """Append a point to the curve with a single write."""
         with (self.path / CURVE).open("ab") as file:

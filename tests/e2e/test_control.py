@@ -15,6 +15,7 @@ import pytest
 from lmexp.runs.coordinators import has_coordinator
 from lmexp.runs.directory import RunDir, runs_in
 from tests.conftest import Lmexp
+from tests.report.synthetic import config
 
 LONG = "budget.tokens=20_000_000"
 
@@ -101,6 +102,17 @@ def test_a_log_is_followed_to_the_end_of_its_run(lmexp: Lmexp, sweep: Callable[.
     assert "51,200 tokens  validation loss" in followed.stdout
     wait(lambda: not has_coordinator(folder), "the end of the sweep")
     assert "1/1" in lmexp("logs", "s").stdout, "what the detached sweep said"
+
+
+@pytest.mark.parametrize("content", ['{"state": "queued"}', "{"])
+def test_following_a_run_that_nothing_works_on_ends_with_a_sentence(lmexp: Lmexp, content: str, tmp_path: Path):
+    run = RunDir.create(tmp_path / "outputs" / "s" / "a-1", config("gpt_nano", 2, "fp32"))
+    run.log.write_text("a line\n")
+    (run.path / "state.json").write_text(content)
+    shown = lmexp("logs", "a-1", "-f", timeout=60)
+    assert shown.returncode == 2 and shown.stdout == "a line\n"
+    assert "no command is at work on it" in shown.stderr and len(shown.stderr.splitlines()) == 1
+    assert ("state.json could not be read" in shown.stderr) is (content == "{")
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from lmexp.launch.engine import Engine
 from lmexp.launch.pending import enqueue
 from lmexp.runs.coordinators import coordinating
 from lmexp.runs.directory import RunDir
+from lmexp.runs.state import State
 from tests.launch.test_queue import Resolve, resolve
 
 __all__ = ["resolve"]  # the fixture
@@ -71,6 +72,33 @@ def test_only_what_a_scheduler_keeps_goes_on_without_a_coordinator(
     assert control.goes_on(folder, print) is goes_on
     with coordinating(folder):
         assert control.goes_on(folder, print)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_run_that_waits_is_at_work_only_while_a_coordinator_or_a_process_is(
+    waiting: Callable[..., RunDir], damage: bool
+):
+    run = waiting("local")
+    if damage:
+        (run.path / "state.json").write_text("{")
+    assert not control.is_at_work(run, print)
+    with pytest.raises(UserError, match=f"{run.name} is queued.*, and no command is at work on it"):
+        control.check_has_ended(run)
+    with coordinating(run.path.parent):
+        assert control.is_at_work(run, print)
+    lock = run.lock()
+    assert lock is not None
+    with lock:
+        assert control.is_at_work(run, print)
+    assert not control.is_at_work(run, print)
+    run.write_state(State(state="cancelled"))
+    assert not control.is_at_work(run, print)
+    control.check_has_ended(run)
+
+
+def test_a_run_whose_job_waits_in_a_scheduler_is_at_work(waiting: Callable[..., RunDir]):
+    assert control.is_at_work(waiting("slurm", state="preempted", job="slurm:7_0"), print)
+    assert not control.is_at_work(waiting("ray", state="queued", job="ray:1"), print)
 
 
 def test_jobs_are_cancelled_by_the_engine_of_their_launcher(

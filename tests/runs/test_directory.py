@@ -45,7 +45,7 @@ def locked(run: RunDir):
 
 def test_a_new_run_is_queued_and_has_its_config(run: RunDir):
     assert run.read_config() == CONFIG
-    assert run.read_state() == State() and run.is_under_way()
+    assert run.read_state() == State()
     assert run.read_record() == [] and run.read_curve() == []
 
 
