@@ -21,6 +21,8 @@ PEAKS_FILE = ".doctor.json"
 MATMUL_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}
 """Sizes of square matrices. The fastest counts: small ones fit into caches, large ones hide the launch of a kernel."""
 MATMUL_SECONDS = 3.0
+MAX_PRODUCT_SECONDS = 2.0
+"""Larger matrices are left out if one product of theirs would take longer, as in bf16 on a CPU without it."""
 COPY_SECONDS = 0.7
 COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**30}
 """Size of the copy that measures memory speed: several times the last-level cache of common devices."""
@@ -85,8 +87,9 @@ def now() -> str:
 def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMUL_SECONDS) -> dict[str, float]:
     """Return the FLOP/s of square matmuls for each of fp32, tf32, bf16, fp16: 2 n^3 over the fastest time.
 
-    The best over MATMUL_SIZES counts. Results go to an existing buffer, as in a training step, because with new memory
-    the time would include page faults. Raises RuntimeError if the device is out of memory.
+    The best over MATMUL_SIZES counts, up to the size whose product takes MAX_PRODUCT_SECONDS. Results go to an
+    existing buffer, as in a training step, because with new memory the time would include page faults.
+    Raises RuntimeError if the device is out of memory.
     """
     import torch
 
@@ -105,11 +108,18 @@ def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMU
 
     before = torch.get_float32_matmul_precision()
     try:
-        products = {(compute, n): product(compute, n) for compute in computes for n in sizes}
+        products: dict[tuple[str, int], Callable[[], None]] = {}
+        for compute in computes:
+            for n, larger in zip(sizes, [*sizes[1:], math.inf], strict=True):
+                multiply = products[compute, n] = product(compute, n)
+                _seconds_of(multiply, device)  # warm-up
+                if _seconds_of(multiply, device) * (larger / n) ** 3 > MAX_PRODUCT_SECONDS:
+                    break
         fastest = _fastest_seconds(products, device, seconds)
     finally:
         torch.set_float32_matmul_precision(before)
-    return {compute: max(2 * n**3 / fastest[compute, n] for n in sizes) for compute in computes}
+    speeds = {key: 2 * key[1] ** 3 / fastest[key] for key in products}
+    return {compute: max(speed for key, speed in speeds.items() if key[0] == compute) for compute in computes}
 
 
 def memory_bandwidth(device: Device) -> float:
@@ -147,24 +157,26 @@ def _fastest_seconds(actions: Mapping[K, Callable[[], object]], device: Device, 
     The fastest counts, because other load on the machine only slows an action down. The actions take turns, so that a
     change of that load does not change their ratios.
     """
-    import torch
-
-    def timed(action: Callable[[], object]) -> float:
-        started = time.perf_counter()
-        action()
-        if device.kind != "cpu":
-            getattr(torch, device.kind).synchronize()
-        return time.perf_counter() - started
-
     for action in actions.values():
-        timed(action)  # warm-up: compiles kernels and touches the memory
+        _seconds_of(action, device)  # warm-up: compiles kernels and touches the memory
     seconds = dict.fromkeys(actions, math.inf)
     rounds, started = 0, time.perf_counter()
     while rounds < 3 or time.perf_counter() - started < budget:
         for name, action in actions.items():
-            seconds[name] = min(seconds[name], timed(action))
+            seconds[name] = min(seconds[name], _seconds_of(action, device))
         rounds += 1
     return seconds
+
+
+def _seconds_of(action: Callable[[], object], device: Device) -> float:
+    """Return the seconds that an action takes, until the device has done it."""
+    import torch
+
+    started = time.perf_counter()
+    action()
+    if device.kind != "cpu":
+        getattr(torch, device.kind).synchronize()
+    return time.perf_counter() - started
 
 
 def _read_all(outputs: Path) -> dict[str, Peaks]:

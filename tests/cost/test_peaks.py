@@ -105,6 +105,15 @@ def test_a_product_counts_two_operations_for_each_of_its_n_cubed_steps(monkeypat
     assert peaks.matmul_peaks(["fp32", "bf16"], CPU) == {"fp32": 20**3, "bf16": 20**3}
 
 
+def test_a_slow_compute_type_is_measured_with_small_matrices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without bf16 needs half a minute for the product that it does in fp32 in a second."""
+    monkeypatch.setitem(peaks.MATMUL_SIZES, "cpu", (10, 20, 40))
+    monkeypatch.setattr(peaks, "_fastest_seconds", lambda actions, *_: {key: float(key[1]) for key in actions})
+    assert peaks.matmul_peaks(["fp32"], CPU) == {"fp32": 2 * 40**3 / 40}
+    monkeypatch.setattr(peaks, "MAX_PRODUCT_SECONDS", 0.0)
+    assert peaks.matmul_peaks(["fp32", "bf16"], CPU) == {"fp32": 2 * 10**3 / 10, "bf16": 2 * 10**3 / 10}
+
+
 def test_a_copy_counts_what_is_read_and_what_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """All copies between two readings of the clock count; on a GPU there are several."""
     monkeypatch.setitem(peaks.COPY_BYTES, "cpu", 1000)
