@@ -109,3 +109,23 @@ def test_a_run_whose_server_was_killed_goes_on_until_it_has_ended_itself():
         process.kill()
         process.wait()
         assert run.exit_code() == processes.UNKNOWN_CODE
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class PressCtrlC:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lmexp.train.probe":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, PressCtrlC())
+import lmexp.launch.server
+print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_server_of_runs_imports_shows_no_traceback_and_later_interrupts_a_run():
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, "Traceback" in ended.stderr) == (0, "True\n", False)
