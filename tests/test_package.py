@@ -1,5 +1,7 @@
 """What surrounds the code: version, licence, citation, linters."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -31,3 +33,8 @@ def test_the_licence_is_the_one_that_the_package_names():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert project["license"] == citation["license"] == "Apache-2.0"
     assert "Apache License" in (ROOT / "LICENSE").read_text()
+
+
+def test_python_m_lmexp_is_the_command():
+    ended = subprocess.run([sys.executable, "-m", "lmexp", "new"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2 and "{name}" in ended.stderr
