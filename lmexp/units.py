@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that would move a terminal's cursor, colour it or turn the direction of a line, and halves of characters,
@@ -55,6 +56,18 @@ def counted(number: int, noun: str, verb: str = "", of: int | None = None) -> st
         *words, last = verb.split(" ")
         verb = " ".join([*words, _PLURAL.get(last) or last.removesuffix("s")])
     return " ".join(filter(None, [f"{number:,}", "" if of is None else f"of {of:,}", nouns, verb]))
+
+
+MAX_LISTED = 6
+"""Names that a sentence lists; of more, it lists one fewer and says how many others there are."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `a, b and c`; if there are many, the first ones and the number of the others."""
+    shown = list(names)
+    if len(shown) > MAX_LISTED:
+        shown = [*shown[: MAX_LISTED - 1], f"{len(shown) - MAX_LISTED + 1:,} more"]
+    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]
 
 
 def bytes_in_words(n_bytes: int) -> str:

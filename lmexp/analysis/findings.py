@@ -23,12 +23,12 @@ from lmexp.analysis.effects.rungs import about_rungs
 from lmexp.analysis.effects.sentences import about_axes, about_seeds
 from lmexp.analysis.floor import shared_floor
 from lmexp.analysis.frontier import is_done, numbers
-from lmexp.analysis.phrases import listed, size_text
+from lmexp.analysis.phrases import size_text
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study, name_at
 from lmexp.runs.columns import column
 from lmexp.runs.origin import THEN
-from lmexp.units import counted
+from lmexp.units import counted, listed
 
 PENDING = ("queued", "running")
 

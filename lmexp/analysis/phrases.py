@@ -1,6 +1,5 @@
-"""Parts of sentences: a value with its unit, a difference, a ratio, a price, a list of names."""
+"""Parts of sentences: a value with its unit, a difference, a ratio, a price."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,9 +7,6 @@ import numpy as np
 from lmexp.analysis.columns import format_number, in_words, number_format
 from lmexp.analysis.comparable import SHARED_MARK
 from lmexp.runs.columns import column
-
-MAX_LISTED = 6
-"""Names that a sentence lists; of more, it lists one fewer and says how many others there are."""
 
 
 def value_text(name: str, value: Any, half: float | None = None) -> str:
@@ -52,11 +48,3 @@ def price_text(cost: str, spent: float | None, is_slowed: bool) -> str:
 def mark(is_slowed: bool) -> str:
     """Return the mark of a number that was measured beside other work, or nothing."""
     return SHARED_MARK if is_slowed else ""
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return `a, b and c`; if there are many, the first ones and the number of the others."""
-    shown = list(names)
-    if len(shown) > MAX_LISTED:
-        shown = [*shown[: MAX_LISTED - 1], f"{len(shown) - MAX_LISTED + 1} more"]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

@@ -10,6 +10,7 @@ import typer
 from lmexp.cli.app import err, message_of, say, say_all
 from lmexp.cli.reporting import show_report
 from lmexp.errors import UserError
+from lmexp.messages import say_first
 
 if TYPE_CHECKING:
     from lmexp.launch.policy import Policy
@@ -76,11 +77,14 @@ def end_with_failures(result: "SweepResult", is_one_run: bool = False) -> None:
     """
     from lmexp.runs.state import RESULTS
 
-    for run in result.runs:
-        for metric, reason in run.failed_metrics.items():
-            say(f"{run.name}: score/{metric} is missing, because its metric failed: {reason}")
-    for run in result.failures:
-        say(f"{run.name} {run.state}: {run.reason}; its log: {run.log}")
+    no_scores = [
+        f"{run.name}: score/{metric} is missing, because its metric failed: {reason}"
+        for run in result.runs
+        for metric, reason in run.failed_metrics.items()
+    ]
+    say_first(no_scores, "scores.json in the directory of each run has its reasons", say)
+    failures = [f"{run.name} {run.state}: {run.reason}; its log: {run.log}" for run in result.failures]
+    say_first(failures, f"`lmexp status {result.name}` shows all", say)
     without_result = [run for run in result.runs if is_one_run and run.state in RESULTS and run.state != "done"]
     for run in without_result:
         say(f"{run.name} has no result, {run.state}: {run.reason}; its log: {run.log}")

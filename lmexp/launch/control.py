@@ -14,13 +14,13 @@ from lmexp.config.outside import check_code
 from lmexp.errors import UserError
 from lmexp.launch.engine import Engine, load_engine
 from lmexp.launch.processes import has_open, stop_process
-from lmexp.messages import Say
+from lmexp.messages import Say, say_first
 from lmexp.runs.coordinators import ask_to_stop, has_coordinator
 from lmexp.runs.directory import RunDir
 from lmexp.runs.find import find_run, runs_of
 from lmexp.runs.links import check_links, check_sweep_links
 from lmexp.runs.state import WAITING, State
-from lmexp.units import counted
+from lmexp.units import MAX_LISTED, counted, listed
 
 LOG = "sweep.log"
 """File in the sweep's folder with what a coordinator in the background prints."""
@@ -41,8 +41,8 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     keeps their jobs, or their directories cannot be written.
     """
     runs = runs_of(folder)
-    for run in (run for run in runs if not run.path.is_dir()):
-        say(f"{run.name} is skipped: its directory is missing")
+    missing = [f"{run.name} is skipped: its directory is missing" for run in runs if not run.path.is_dir()]
+    say_first(missing, f"`lmexp status {folder.name}` shows all runs", say)
     waiting = [run for run in runs if run.path.is_dir() and run.read_state().state in WAITING]
     ask_to_stop(folder)
     deadline = time.monotonic() + MAX_WAIT_SECONDS
@@ -63,8 +63,9 @@ def cancel(folder: Path, say: Say) -> list[RunDir]:
     left = [run for run in waiting if not any(run in runs for runs in kept.values())]
     stopped = [run for run in left if (state := run.read_state()).state == "cancelled" or state.never_started]
     if kept:
-        told = "; ".join(f"{', '.join(run.name for run in runs)}: {reason}" for reason, runs in kept.items())
-        raise UserError(f"{counted(len(stopped), 'run')} stopped; these are not: {told}")
+        told = [f"{listed([run.name for run in runs])}: {reason}" for reason, runs in kept.items()]
+        more = [f"and {len(told) - MAX_LISTED:,} more"] if len(told) > MAX_LISTED else []
+        raise UserError(f"{counted(len(stopped), 'run')} stopped; these are not: {'; '.join(told[:MAX_LISTED] + more)}")
     return stopped
 
 

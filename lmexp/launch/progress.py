@@ -7,6 +7,7 @@ from rich.live import Live
 
 from lmexp.config.checks import may_be_compiled
 from lmexp.launch.time_left import Taken, seconds_left, taken
+from lmexp.messages import MAX_LINES
 from lmexp.resolve.planned import PlannedRun, Sweep
 from lmexp.runs.state import State
 from lmexp.runs.status import progress_text
@@ -15,8 +16,6 @@ from lmexp.units import counted, duration, si
 
 LOOK_SECONDS = 0.5
 """How often the states of the running runs are read for the live lines of a terminal."""
-MAX_LINES = 8
-"""Without a terminal, at most this many runs have a line of their own each time."""
 
 
 class SweepProgress:

@@ -34,7 +34,7 @@ from lmexp.config.trust import is_shipped, targets_in
 from lmexp.config.yaml_files import read_yaml
 from lmexp.errors import UserError, nearest, reason_of
 from lmexp.files import MAX_BYTES, digest_of, flush_to_disk, hash_text, read_bytes, read_json
-from lmexp.messages import Say, silent
+from lmexp.messages import Say, say_first, silent
 from lmexp.runs.columns import COLUMNS, FAMILIES
 from lmexp.runs.directory import CONFLICTS, MAX_REASON, MILESTONES, RECORD, SCORES, RunDir, read_scores
 from lmexp.runs.find import runs_of
@@ -165,8 +165,8 @@ def push(folder: Path, address: str, weights: bool = False, say: Say = silent) -
         sent = list(pool.map(one, runs))
     result.unfinished = sum(each is None for each in sent)
     result.n_bytes = sum(each or 0 for each in sent)
-    for name in result.conflicts:
-        say(f"{name} has another result there as well; both are kept")
+    lines = [f"{name} has another result there as well; both are kept" for name in result.conflicts]
+    say_first(lines, "`lmexp push --json` lists all", say)
     return result
 
 
@@ -266,10 +266,11 @@ def pull(folder: Path, address: str, weights: bool = False, say: Say = silent) -
                 _pull_run(store, f"{sweep}/runs/{shared.name}", shared, run, sizes, weights, result)
             except (_Refused, FileNotFoundError) as error:
                 result.refused[shared.name] = reason_of(error) if isinstance(error, OSError) else str(error)
-    for name, reason in result.refused.items():
-        say(f"warning: {name} was not pulled: {reason}")
-    for path in result.conflicts:
-        say(f"{path.name.rpartition('-')[0]} has another result there; yours stays, and the other one is in {path}")
+    refused = [f"warning: {name} was not pulled: {reason}" for name, reason in result.refused.items()]
+    say_first(refused, "`lmexp pull --json` lists all", say)
+    kept = "has another result there; yours stays, and the other one is in"
+    lines = [f"{path.name.rpartition('-')[0]} {kept} {path}" for path in result.conflicts]
+    say_first(lines, f"all are in {folder / CONFLICTS}", say)
     return result
 
 

@@ -16,9 +16,11 @@ import lmexp.study.plan
 import lmexp.study.report
 import lmexp.study.run
 from lmexp.cli.reporting import show_report
-from lmexp.cli.running import run_and_report
+from lmexp.cli.running import end_with_failures, run_and_report
 from lmexp.errors import UserError
 from lmexp.launch.policy import Policy
+from lmexp.messages import MAX_LINES
+from lmexp.study.run import RunResult, SweepResult
 from tests.command import start_process
 from tests.report.synthetic import write_study
 
@@ -49,6 +51,20 @@ def test_a_fault_after_the_first_start_exits_with_1_and_one_before_it_with_2(
     assert ended.value.exit_code == 1
     assert "error: No" in said or "error: none of" in said
     assert "the sweep has stopped, and the same command resumes it" in said
+
+
+def test_of_many_runs_that_failed_a_few_are_named(capsys: pytest.CaptureFixture[str]):
+    n = MAX_LINES + 4
+    runs = tuple(
+        RunResult(f"a-{seed}", Path(f"a-{seed}"), "failed", "no", {}, (), True, {"causal_lm/mine": "it fails"})
+        for seed in range(n)
+    )
+    with pytest.raises(typer.Exit):
+        end_with_failures(SweepResult("s", (), runs, (), ()))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 * (MAX_LINES + 1)
+    assert said[MAX_LINES] == "and 4 more; scores.json in the directory of each run has its reasons"
+    assert said[-1] == "and 4 more; `lmexp status s` shows all"
 
 
 def test_a_report_whose_files_cannot_be_written_is_still_printed(

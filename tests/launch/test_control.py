@@ -12,8 +12,10 @@ from lmexp.errors import UserError
 from lmexp.launch import control
 from lmexp.launch.engine import Engine
 from lmexp.launch.pending import enqueue
+from lmexp.messages import MAX_LINES
 from lmexp.runs.coordinators import coordinating
 from lmexp.runs.directory import RunDir
+from lmexp.runs.manifest import Cell, Manifest, write_manifest
 from lmexp.runs.state import State
 from tests.launch.test_queue import Resolve, resolve
 
@@ -110,6 +112,27 @@ def test_jobs_are_cancelled_by_the_engine_of_their_launcher(
     folder: Path = run.path.parent
     assert control.cancel(folder, print) == [run]
     assert Scheduler.cancelled == ["slurm:12_3"]
+
+
+def test_cancelling_names_a_few_of_many_runs_that_it_cannot_stop_or_find(
+    waiting: Callable[..., RunDir], monkeypatch: pytest.MonkeyPatch
+):
+    runs = [waiting("slurm", seed, state="queued", job=f"slurm:{seed}") for seed in range(MAX_LINES + 4)]
+    folder = runs[0].path.parent
+    write_manifest(folder, Manifest(name="s", cells=[Cell(run_id=run.name, path=run.name) for run in runs]))
+
+    def cancel(jobs: Any) -> None:
+        raise UserError("the scheduler does not answer")
+
+    monkeypatch.setattr(control, "load_engine", lambda launcher: Scheduler)
+    monkeypatch.setattr(Scheduler, "cancel", cancel)
+    with pytest.raises(UserError, match=r"0 runs stopped.* and 7 more: .*the scheduler does not answer$"):
+        control.cancel(folder, print)
+    for run in runs:
+        shutil.rmtree(run.path)
+    said: list[str] = []
+    assert control.cancel(folder, said.append) == []
+    assert len(said) == MAX_LINES + 1 and said[-1] == f"and 4 more; `lmexp status {folder.name}` shows all runs"
 
 
 def test_a_launcher_that_is_not_trusted_keeps_its_jobs_and_stops_nothing_else(

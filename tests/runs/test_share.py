@@ -20,6 +20,7 @@ from lmexp.config.identity import run_id
 from lmexp.config.schema import RunInfo
 from lmexp.errors import UserError
 from lmexp.files import hash_text, read_json
+from lmexp.messages import MAX_LINES
 from lmexp.report.options import ViewOptions
 from lmexp.report.page.html import report_page
 from lmexp.report.view import StudyView
@@ -205,6 +206,23 @@ def test_what_a_stranger_has_forged_is_refused(name: str, content: bytes, tmp_pa
     assert len(pulled.refused) == 1 and not pulled.pulled
     new = {path.relative_to(tmp_path).as_posix() for path in set(tmp_path.rglob("*")) - before}
     assert new <= {"ben", "ben/demo", "ben/demo/.pull.lock", "ben/demo/sweep.json"}
+
+
+def test_of_many_refused_runs_and_other_results_a_few_are_named_and_the_result_has_all(tmp_path: Path):
+    shared, seeds = tmp_path / "shared", list(range(MAX_LINES + 3))
+    anna, ben = write_sweep(tmp_path / "anna", seeds, loss=3.0), write_sweep(tmp_path / "ben", seeds, loss=2.0)
+    said: list[str] = []
+    push(ben, str(shared))
+    push(anna, str(shared), say=said.append)
+    assert len(said) == MAX_LINES + 1 and said[-1] == "and 3 more; `lmexp push --json` lists all"
+    said.clear()
+    assert len(pull(anna, str(shared), say=said.append).conflicts) == len(seeds)
+    assert len(said) == MAX_LINES + 1 and said[-1] == f"and 3 more; all are in {anna / CONFLICTS}"
+    said.clear()
+    for listing in shared.glob("demo/runs/*/*.json"):
+        listing.write_text("{}")
+    assert len(pull(ben, str(shared), say=said.append).refused) == 2 * len(seeds)
+    assert len(said) == MAX_LINES + 1 and said[-1] == f"and {len(seeds) + 3} more; `lmexp pull --json` lists all"
 
 
 def test_a_damaged_file_and_a_changed_config_are_refused(tmp_path: Path):

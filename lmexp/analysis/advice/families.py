@@ -18,11 +18,11 @@ from lmexp.analysis.effects.noise import LEVEL
 from lmexp.analysis.effects.pairing import axis_values
 from lmexp.analysis.effects.ranking import Ranking, ranking
 from lmexp.analysis.frontier import is_done, numbers
-from lmexp.analysis.phrases import listed
 from lmexp.analysis.rankable import obstacles
 from lmexp.analysis.table import Study
 from lmexp.errors import UserError, nearest
 from lmexp.runs.columns import column, higher_is_better
+from lmexp.units import listed
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import pandas as pd
 from lmexp.analysis.columns import format_number, number_format, value_text
 from lmexp.analysis.effects.effects import Effect, Effects
 from lmexp.analysis.effects.ranking import Ranking
-from lmexp.analysis.phrases import half_text, listed, mark, ratio_text, signed_text, size_text
+from lmexp.analysis.phrases import half_text, mark, ratio_text, signed_text, size_text
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import column, higher_is_better
-from lmexp.units import counted
+from lmexp.units import counted, listed
 
 SEVERAL = 6
 """An axis with more values than this is reported by its best and its worst value only."""

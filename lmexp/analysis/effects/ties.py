@@ -21,10 +21,9 @@ from lmexp.analysis.effects.more_seeds import about_unknown_noise
 from lmexp.analysis.effects.noise import LEVEL, Noise
 from lmexp.analysis.effects.ranking import Ints, RankedArm, ranking_of_rows
 from lmexp.analysis.frontier import Names, names_of, numbers, objectives, undominated
-from lmexp.analysis.phrases import listed
 from lmexp.analysis.table import Study
 from lmexp.runs.columns import DEVICE_BOUND, column
-from lmexp.units import counted
+from lmexp.units import counted, listed
 
 
 @dataclass(frozen=True)

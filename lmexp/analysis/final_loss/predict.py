@@ -22,7 +22,6 @@ import numpy as np
 from lmexp.analysis.arrays import Floats
 from lmexp.analysis.final_loss.curves import MAX_LOSS, MILESTONES, Kind, LossCurve, comparable_key, curves_of, why_not
 from lmexp.analysis.final_loss.law import SharedLaw, fit_law
-from lmexp.analysis.phrases import listed
 from lmexp.analysis.quantiles import student
 from lmexp.analysis.scaling.bootstrap import around
 from lmexp.config.schema import RunConfig
@@ -30,6 +29,7 @@ from lmexp.errors import UserError
 from lmexp.runs.directory import RunDir, runs_in
 from lmexp.runs.find import runs_of
 from lmexp.runs.record import Row, is_number
+from lmexp.units import listed
 
 MIN_FINISHED = 4
 """Fewest finished runs: with fewer errors, nothing is known about how large they are."""

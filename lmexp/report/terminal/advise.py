@@ -9,10 +9,9 @@ from rich.text import Text
 
 from lmexp.analysis.advice.families import sentences
 from lmexp.analysis.columns import format_number
-from lmexp.analysis.phrases import listed
 from lmexp.report.terminal.layout import small_table
 from lmexp.runs.columns import column
-from lmexp.units import duration, printable, si
+from lmexp.units import duration, listed, printable, si
 
 COST = {"flops": "FLOPs", "hours": "hours", "dollars": "dollars"}
 
