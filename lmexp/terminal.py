@@ -62,6 +62,16 @@ def progress_seconds() -> float:
     return seconds
 
 
+def _forget_sizes_of_zero() -> None:
+    """Remove COLUMNS=0 and LINES=0 from the environment: a pseudo-terminal without a size may set them.
+
+    rich would print nothing at all, neither results nor help.
+    """
+    for name in ("COLUMNS", "LINES"):
+        if not os.environ.get(name, "1").strip("0"):
+            del os.environ[name]
+
+
 class Terminal(Console):
     """A console that prints every text as text."""
 
@@ -69,6 +79,7 @@ class Terminal(Console):
     """When any terminal of this process last printed, by the monotonic clock."""
 
     def __init__(self, **options: Any) -> None:
+        _forget_sizes_of_zero()
         super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -104,6 +104,15 @@ def test_a_command_prints_what_the_encoding_lacks_in_another_way(monkeypatch: py
             assert run_main(patched, *words) in (0, 2)
 
 
+def test_a_terminal_of_zero_columns_is_one_whose_width_is_unknown(monkeypatch: pytest.MonkeyPatch):
+    """rich printed nothing at all."""
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("LINES", "0")
+    file = io.StringIO()
+    Terminal(file=file).print("a line of a table")
+    assert file.getvalue() == "a line of a table\n"
+
+
 def wait_for(line: str, file: io.StringIO) -> None:
     deadline = time.monotonic() + 30
     while line not in file.getvalue():

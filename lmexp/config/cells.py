@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,23 +50,24 @@ def expand(spec: SweepSpec, words: list[str]) -> Expansion:
         raise UserError(f"{named} is zipped with {others}: set all of them, or none")
     grid |= swept
     if "seed" not in said and spec.seeds is not None:
-        grid["seed"] = list(range(min(spec.seeds, MAX_CELLS + 1))) if isinstance(spec.seeds, int) else list(spec.seeds)
+        grid["seed"] = _seeds(spec.seeds)
     _check_axes(grid, zipped)
 
     # Seeds vary fastest among equals, as the last axis of the grid does: arms that share one stay together.
     seeds = {"seed": grid.pop("seed")} if "seed" in grid else {}
-    count = math.prod(map(len, [*grid.values(), *seeds.values()])) * max([1, *map(len, zipped.values())])
+    are_points_alone = bool(spec.points) and not spec.grid and not zipped
+    count = 0 if are_points_alone else math.prod(map(len, grid.values())) * max([1, *map(len, zipped.values())])
+    count += len(spec.points) * math.prod(len(values) for key, values in swept.items() if key != "seed")
+    count *= len(seeds.get("seed", [None]))
     if count > MAX_CELLS:
         raise UserError(f"the sweep has {count:,} cells; {MAX_CELLS:,} are the most")
-    crossed = _cross(grid, zipped)
+    crossed = [] if are_points_alone else _cross(grid, zipped)  # the empty product is not one of a list of points
     swept_words = [dict(zip(swept, row, strict=True)) for row in itertools.product(*swept.values())]
     points = [
         {key: value for key, value in point.items() if key not in said} | words
         for point in spec.points
         for words in swept_words
     ]
-    if points and not spec.grid and not zipped:
-        crossed = []  # a list of points alone: the empty product is not one of them
     cells: list[Values] = []
     excluded: list[Values] = []
     known: set[str] = set()
@@ -107,6 +108,13 @@ def _axes_of_words(spec: SweepSpec, overrides: list[Override]) -> tuple[dict[str
         else:
             fixed.append(override)
     return swept, fixed
+
+
+def _seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds of a sweep, of which a number stands for the first ones. Raises UserError for too many."""
+    if isinstance(seeds, int) and seeds > MAX_CELLS:
+        raise UserError(f"sweep.seeds={seeds}: a sweep has at most {MAX_CELLS:,} cells")
+    return list(range(seeds) if isinstance(seeds, int) else seeds)
 
 
 def _cross(grid: dict[str, list[Any]], zipped: dict[str, list[Any]]) -> list[Values]:

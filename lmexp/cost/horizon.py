@@ -10,6 +10,7 @@ from lmexp.config.schema import DEFAULT_TOKENS, RunConfig
 from lmexp.cost.device import devices_used
 from lmexp.cost.flops import count_shared
 from lmexp.errors import UserError
+from lmexp.units import counted
 
 MAX_TOKENS = 1e16
 NEARLY = 1e-9
@@ -113,7 +114,8 @@ def horizon(
         smaller = whole_batch(config, int(tokens))
         fix = f"; set batch.tokens={smaller} or lower" if smaller <= tokens else ""
         raise UserError(
-            f"{said} pays for {tokens:.0f} tokens, less than one step of batch.tokens={config.batch.tokens}{fix}"
+            f"{said} pays for {counted(int(tokens), 'token')}, less than one step of "
+            f"batch.tokens={config.batch.tokens}{fix}"
         )
     spent = steps * config.batch.tokens
     flops = float(spent) * count.flops_per_token

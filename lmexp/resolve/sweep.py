@@ -24,6 +24,7 @@ from lmexp.resolve.run import AUTOMATIC, RunResolver, init_name
 from lmexp.resolve.search import resolve_search
 from lmexp.runs.directory import RunDir
 from lmexp.runs.manifest import INIT, SkippedCell, read_manifest
+from lmexp.units import counted
 
 PRETRAIN = "init.pretrain"
 
@@ -125,7 +126,7 @@ def _resolve_cells(
                 runs.setdefault(run.identity, run)
     if not runs:
         reasons = list(dict.fromkeys(cell.reason for cell in skipped))
-        more = f" (and {len(reasons) - 1} more reasons)" if len(reasons) > 1 else ""
+        more = f" (and {counted(len(reasons) - 1, 'more reason')})" if len(reasons) > 1 else ""
         whole_sweep = f"none of the {len(skipped)} cells can be run: " if len(skipped) > 1 else ""
         raise UserError(f"{whole_sweep}{reasons[0]}{more}")
     return list(runs.values()), skipped

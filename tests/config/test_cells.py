@@ -55,6 +55,12 @@ def test_an_exclusion_may_name_a_seed_but_no_stranger():
 def test_a_sweep_without_end_is_refused():
     with pytest.raises(UserError, match="10,000 are the most"):
         expand(SweepSpec(grid={"a": list(range(200)), "b": list(range(200))}), [])
+    with pytest.raises(UserError, match="1000000000: a sweep has at most 10,000 cells"):
+        expand(SweepSpec(grid={"a": [1, 2]}, seeds=10**9), [])
+    points = [{"a": number} for number in range(6000)]
+    with pytest.raises(UserError, match="the sweep has 12,000 cells"):
+        expand(SweepSpec(points=points), ["b=1,2"])
+    assert len(expand(SweepSpec(points=points), ["seed=1"]).cells) == 6000
 
 
 def test_what_matches_all_values_of_an_exclusion_is_left_out():

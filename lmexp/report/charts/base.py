@@ -133,6 +133,10 @@ NUMBERS = (
 """How an axis writes its numbers, for Vega: 0.5, 20, 4.5k, 1.2e10."""
 
 
+MIN_POWER, MAX_POWER = -300, 300
+"""The powers of ten between which axes have ticks; beyond them, steps and margins would not be finite."""
+
+
 def measured(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return the names of the columns that have values, each once; at least the first name."""
     known = [name for name in dict.fromkeys(names) if name in table and table[name].notna().any()]
@@ -156,17 +160,18 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def ticks_of(values: npt.ArrayLike) -> list[float]:
-    """Return the ticks of a logarithmic axis of the values that are above 0, with a margin; none if there are none.
+    """Return the ticks of a logarithmic axis of values, with a margin; none if none is above 0.
 
     However close the values are, some ticks lie among them: an axis without a number says nothing.
     """
     known = np.asarray(values, dtype=float)
-    known = known[np.isfinite(known) & (known > 0)]
+    known = known[(known > 10.0**MIN_POWER) & (known < 10.0**MAX_POWER)]
     if not len(known):
         return []
-    low, high = float(known.min()), float(known.max())
-    margin = (high / low) ** 0.06 if high > low else 1.05
-    return [float(f"{tick:.6g}") for tick in log_ticks(low / margin, high * margin)]
+    low, high = np.log10([known.min(), known.max()])
+    margin = 0.06 * (high - low) or np.log10(1.05)
+    ends = 10.0 ** np.clip([low - margin, high + margin], MIN_POWER, MAX_POWER)
+    return [float(f"{tick:.6g}") for tick in log_ticks(*map(float, ends))]
 
 
 def lookup(parameter: str, words: Mapping[str, Any]) -> str:

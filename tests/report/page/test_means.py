@@ -118,3 +118,10 @@ def test_a_logarithmic_axis_has_ticks_however_close_its_values_are(ends):
     ticks = ticks_of([low, high])
     assert len(ticks) >= 2
     assert all(low / margin * 0.999 <= tick <= high * margin * 1.001 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    "ends", [(1e-320, 1e-3), (5e-324, 5e-324), (1e-200, 1e200), (1.0, 1.7e308), (1.7e308, 1.7e308)]
+)
+def test_a_logarithmic_axis_bears_every_number_that_a_config_can_hold(ends):
+    assert np.isfinite(ticks_of(ends)).all()
