@@ -43,8 +43,9 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     """Return the run that `word` names: a path, the name of a run directory, or a part that only one run has.
 
     Upper and lower case make no difference, because the names of runs are in lower case. If several runs have the part,
-    one whose name is the part and a hash comes first, and with `is_finished` the only one that has a finished model:
-    a person who wants to use a run does not mean the attempts that failed before it.
+    one whose name is the part and a hash comes first, then those of a sweep whose name is the part. With `is_finished`,
+    the only one of several that has a finished model is meant: a person who wants to use a run does not mean the
+    attempts that failed before it.
 
     Raises UserError if no run or several runs match.
     """
@@ -54,7 +55,7 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     if not re.search(r"[^\W_]", word):  # a dot, a dash, nothing: a part of many names, and meant as none
         raise UserError(f"'{word}' is neither a run directory nor a part of a run's name")
     runs = [run for folder in sorted(outputs.glob("[!.]*/")) for run in runs_in(folder)]
-    matches = _matching(word.lower(), runs)
+    matches = _matching(word, runs, outputs)
     if not matches:
         raise UserError(f"there is no run '{word}' in {outputs}.{nearest(word, [run.name for run in runs])}")
     if len(matches) > 1 and is_finished:
@@ -68,16 +69,28 @@ def find_run(word: str, outputs: Path, is_finished: bool = False) -> RunDir:
     raise UserError(f"'{word}' names {len(matches)} runs; write one name in full, the newest first: {shown}{more}")
 
 
-def _matching(word: str, runs: list[RunDir]) -> list[RunDir]:
-    """Return the runs that have this name or, if none has, those with this name before their hash, or a part of it."""
-    for fits in (
-        lambda name: word in (name, name.split("/")[1]),
-        lambda name: word in (slug := name.rpartition("-")[0], slug.partition("/")[2]),
-        lambda name: word in name,
-    ):
-        if matches := [run for run in runs if fits(_full_name(run).lower())]:
-            return matches
-    return []
+def _matching(word: str, runs: list[RunDir], outputs: Path) -> list[RunDir]:
+    """Return the runs that have this name or, if none has, those that come next.
+
+    These are runs with this name before their hash, then the runs of the sweep of this name, then runs with the word in
+    their names.
+    """
+    name = word.lower()
+    named = {run: _full_name(run).lower() for run in runs}
+    return (
+        [run for run, full in named.items() if name in (full, full.split("/")[1])]
+        or [run for run, full in named.items() if name in (slug := full.rpartition("-")[0], slug.partition("/")[2])]
+        or ([] if "/" in word else _runs_of_sweep(sweep_folder(word, outputs)))
+        or [run for run, full in named.items() if name in full]
+    )
+
+
+def _runs_of_sweep(folder: Path) -> list[RunDir]:
+    """Return the runs of the sweep in `folder` that have a directory; none if there is no such sweep."""
+    try:
+        return [run for run in runs_of(folder) if run.path.is_dir()]
+    except UserError:
+        return []
 
 
 def _full_name(run: RunDir) -> str:

@@ -54,6 +54,30 @@ def test_the_whole_name_before_the_hash_comes_before_a_part_of_other_names(outpu
     assert find_run("first/nano-fp32", outputs).name == "nano-fp32-aa11"
 
 
+@pytest.mark.parametrize("name", ["a", "A"])
+def test_a_sweep_of_one_run_is_found_by_its_name_although_other_names_contain_it(outputs: Path, name: str):
+    RunDir.create(outputs / "a" / "nano-ee55", CONFIG)
+    assert find_run(name, outputs).name == "nano-ee55"
+    RunDir.create(outputs / "first" / "a-ff66", CONFIG)
+    assert find_run(name, outputs).name == "a-ff66", "the name of a run comes before that of a sweep"
+
+
+def test_the_runs_of_the_named_sweep_are_those_that_are_shown_if_it_has_several(outputs: Path):
+    RunDir.create(outputs / "third" / "second-nano-aa99", CONFIG)
+    with pytest.raises(UserError, match="^'second' names 2 runs; .*: second/nano-fp32-cc33, second/nano-fp32-cc33-x$"):
+        find_run("second", outputs)
+    RunDir(outputs / "second" / "nano-fp32-cc33").final.mkdir(parents=True)
+    RunDir(outputs / "third" / "second-nano-aa99").final.mkdir(parents=True)
+    assert find_run("second", outputs, is_finished=True).name == "nano-fp32-cc33"
+
+
+def test_a_sweep_whose_run_another_sweep_ran_first_stands_for_it(outputs: Path):
+    cells = [Cell(run_id="aa11", path="../first/nano-fp32-aa11"), Cell(run_id="gone", path="gone")]
+    (outputs / "nano").mkdir()
+    write_manifest(outputs / "nano", Manifest(name="nano", cells=cells))
+    assert find_run("nano", outputs).path.resolve() == outputs / "first" / "nano-fp32-aa11"
+
+
 def test_of_several_runs_the_only_finished_one_is_meant_by_who_uses_it(outputs: Path):
     RunDir(outputs / "second" / "nano-fp32-cc33-x").final.mkdir(parents=True)
     assert find_run("second/nano", outputs, is_finished=True).name == "nano-fp32-cc33-x"
