@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lmexp.analysis.effects.sentences import change_in_words
 from lmexp.analysis.table import load_study
 from lmexp.analysis.versus.arms import arms_by_sweep, arms_by_words, with_baseline
 from lmexp.analysis.versus.gate import Gate, Judgement, judge
@@ -34,12 +35,16 @@ class VersusReport:
 
     @cached_property
     def sentences(self) -> list[str]:
-        """What each arm saves of the first cost, or of the gate's."""
+        """What each arm saves of the first cost, or of the gate's, and how its quality differs in the same cells."""
         result = self.result
         sentences = []
         for arm in result.arms:
             one = first_cost(arm, None if self.judgement is None else self.judgement.gate)
-            sentences.append(in_words(one.overall, result.baseline, arm.arm, one.cost, result.confidence))
+            said = in_words(one.overall, result.baseline, arm.arm, one.cost, result.confidence)
+            if arm.effect is not None:
+                change = change_in_words(arm.effect, result.quality)
+                said += f" In the cells that both have run, {arm.arm} against {result.baseline}: {change}."
+            sentences.append(said)
         return sentences
 
 

@@ -49,6 +49,15 @@ def test_the_json_document_has_what_python_has(folder: Path):
     assert (overall["speedup"], overall["raw"]) == (row["speedup"], row["raw"])
     assert row["raw"] == pytest.approx(2) and 1.5 < row["speedup"] < 2
     assert document["sentences"] == report.sentences and "precision=bf16 needs" in report.sentences[0]
+    assert document["arms"][0]["effect"] == {
+        "mean": pytest.approx(0.002),
+        "half": pytest.approx(0, abs=1e-9),
+        "pairs": 8,
+    }
+    assert (
+        "In the cells that both have run, precision=bf16 against precision=fp32: loss +0.0020 (mean"
+        in report.sentences[0]
+    )
 
 
 def test_a_gate_that_is_not_passed_ends_with_1(folder: Path):

@@ -57,6 +57,17 @@ def _about_axis(effects: list[Effect], quality: str, cost: str, is_judged: bool)
 
 def effect_in_words(effect: Effect, quality: str, cost: str, is_judged: bool = True) -> str:
     """Return an effect as a sentence; unless `is_judged`, without whether seeds may explain it."""
+    shared = mark(effect.is_slowed)
+    price = f", {shared}{ratio_text(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
+    speed = (
+        f", {ratio_text(effect.speed_ratio)} the tokens/s" if effect.speed_ratio and cost != "tokens_per_second" else ""
+    )
+    against = f"{effect.axis} {value_text(effect.value)} against {value_text(effect.base)}"
+    return f"{against}: {change_in_words(effect, quality, is_judged)}{price}{speed}."
+
+
+def change_in_words(effect: Effect, quality: str, is_judged: bool = True) -> str:
+    """Return the change of the quality with its interval: `loss −0.0123 ± 0.0045 (95 %, 6 pairs of equal seed)`."""
     pairs, half = len(effect.changes), effect.half
     spec = number_format(quality, effect.changes) or ",.4g"
     signed = [signed_text(change, spec) for change in (effect.mean, *sorted(effect.changes))]
@@ -69,13 +80,7 @@ def effect_in_words(effect: Effect, quality: str, cost: str, is_judged: bool = T
         change = f"{signed[0]} (mean of {pairs} pairs, from {signed[1]} to {signed[-1]})"
     else:
         change = f"{signed[0]} (one pair)"
-    shared = mark(effect.is_slowed)
-    price = f", {shared}{ratio_text(effect.cost_ratio)} the {column(cost).title}" if effect.cost_ratio else ""
-    speed = (
-        f", {ratio_text(effect.speed_ratio)} the tokens/s" if effect.speed_ratio and cost != "tokens_per_second" else ""
-    )
-    against = f"{effect.axis} {value_text(effect.value)} against {value_text(effect.base)}"
-    return f"{against}: {column(quality).title} {change}{price}{speed}."
+    return f"{column(quality).title} {change}"
 
 
 def about_seeds(ranked: Ranking, quality: str, is_fixed: bool = True) -> list[str]:

@@ -17,13 +17,16 @@ each of the other, and the variances of both arms add. With 2, the uncertainty o
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmexp.analysis.effects.effects import Effect
+from lmexp.analysis.effects.pairing import RunPairs
 from lmexp.analysis.quantiles import student
+from lmexp.analysis.scaling.checks import MAX_BEYOND
 from lmexp.analysis.versus.baseline import POOR_FIT, Baseline, baseline_law, in_own_words
 from lmexp.analysis.versus.curves import log_speedup
 from lmexp.analysis.versus.rows import BUDGET, Key, Rows
@@ -121,6 +124,26 @@ class Paired:
         logs = [self._per_token(base) - self._per_token(arm) for cell in cells for _, base, arm in self.pairs(cell)]
         return float(np.exp(np.mean(logs))) if logs and np.isfinite(logs).all() else None
 
+    def effect(self) -> Effect | None:
+        """Return the change of the quality from the baseline to the arm over all cells, whatever the two cost.
+
+        It needs no curve and no law, so it is known if a speedup is not. None if the arms share no seed in a cell.
+        """
+        rows, ids = self.rows, self.rows.table["run_id"].to_numpy()
+        ends = [
+            (number, base, arm)
+            for number, cell in enumerate(self.cells)
+            for (one, other), base, arm in self.pairs(cell)
+            if one == other
+        ]
+        if not ends:
+            return None
+        cells, base, arm = (tuple(of) for of in zip(*ends, strict=True))
+        before, after = (tuple(ids[list(of)]) for of in (base, arm))
+        changes = tuple(float(change) for change in rows.qualities[list(arm)] - rows.qualities[list(base)])
+        effect = Effect(RunPairs("", *self.names, before, after, cells), changes, None, None)
+        return replace(effect, adjusted=effect.p)
+
     def notes(self) -> list[str]:
         """Return what a reader must know, as sentences."""
         said = []
@@ -178,6 +201,8 @@ class Paired:
         law = self._law(rows.groups[base])
         if isinstance(law, Baseline):
             shift = float(law.change(rows.qualities[[arm]], rows.qualities[[base]])[0])
+            if shift + np.log(rows.costs[base]) > law.costs.max() + np.log(MAX_BEYOND):
+                return np.nan, BY_LAW
             return shift + float(np.log(rows.costs[base] / rows.costs[arm])), BY_LAW
         of_base = rows.curve(rows.in_base, rows.groups[base], seeds[0])
         of_arm = rows.curve(rows.in_arm, rows.groups[arm], seeds[1])
@@ -214,7 +239,10 @@ class Paired:
         )
         law = self._law(rows.groups[base])
         if isinstance(law, Baseline):
-            return f"{better} is better than {worse}, and beyond the law of {self.names[0]}. {said}."
+            return (
+                f"The law of {self.names[0]} does not reach the loss of {better} at up to {MAX_BEYOND:g} times its "
+                f"largest {self.cost}. {said}."
+            )
         return f"{said}; so would runs of {self.names[0]} with other budgets, for a law. {law}"
 
 

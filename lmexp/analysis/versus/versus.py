@@ -16,6 +16,7 @@ import pandas as pd
 
 from lmexp.analysis.columns import axis_headings
 from lmexp.analysis.comparable import slowed
+from lmexp.analysis.effects.effects import Effect
 from lmexp.analysis.effects.noise import POWER, seeds_needed
 from lmexp.analysis.frontier import is_done, numbers
 from lmexp.analysis.rankable import obstacles, rank_groups
@@ -97,6 +98,8 @@ class ArmVersus:
     """By short name, or by column."""
     left_out: dict[str, str]
     """Costs that are not compared, with the reason."""
+    effect: Effect | None
+    """The change of the quality from the baseline to the arm, in pairs of runs; None if they share no cell and seed."""
     notes: tuple[str, ...]
 
 
@@ -161,6 +164,7 @@ class Versus:
                         for name, one in arm.costs.items()
                     },
                     "left_out": arm.left_out,
+                    "effect": _effect_document(arm.effect),
                     "notes": list(arm.notes),
                 }
                 for arm in self.arms
@@ -172,6 +176,10 @@ class Versus:
 def _speedup_document(one: Speedup) -> dict[str, Any]:
     names = {"scale": one.scale, "speedup": one.value, "low": one.low, "high": one.high, "raw": one.raw}
     return names | {"n": one.n, "method": one.method, "why": one.why}
+
+
+def _effect_document(effect: Effect | None) -> dict[str, Any] | None:
+    return None if effect is None else {"mean": effect.mean, "half": effect.half, "pairs": len(effect.changes)}
 
 
 def cost_column(name: str) -> str:
@@ -278,6 +286,7 @@ def _against(
     compared: dict[str, CostVersus] = {}
     left_out: dict[str, str] = {}
     notes: dict[str, None] = {}
+    effect: Effect | None = None
     for name, cost in costs.items():
         reason = _obstacle(study.table, base, arm, cost)
         if reason is not None:
@@ -291,11 +300,12 @@ def _against(
             continue
         if rows.ambiguous:
             notes[f"{rows.ambiguous} runs are left out: no axis or seed tells them from another run."] = None
+        effect = effect or Paired(rows, cost, confidence, (base.name, arm.name)).effect()
         compared[name] = _compared(rows, cost, scale, confidence, (base.name, arm.name))
     if not compared:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise UserError(f"{arm.name} and {base.name} have no cost that compares: {reasons}")
-    return ArmVersus(arm.name, compared, left_out, tuple(notes))
+    return ArmVersus(arm.name, compared, left_out, effect, tuple(notes))
 
 
 def _obstacle(table: pd.DataFrame, base: Arm, arm: Arm, cost: str) -> str | None:
@@ -381,4 +391,4 @@ def in_words(one: Speedup, baseline: str, arm: str, cost: str, confidence: float
         return f"{said}."
     pairs = one.pairs_to_show(1.0)
     more = f" {pairs:,} pairs of runs would show this difference in {POWER:.0%} of all cases." if pairs else ""
-    return f"{said}. This is within noise: the arms cannot be told apart.{more}"
+    return f"{said}. The interval holds 1, so it does not show which of the two needs less.{more}"

@@ -13,6 +13,8 @@ from lmexp.runs.columns import column
 
 MAX_SCALES = 30
 """Scales of a cost that are printed."""
+MAX_NAMED = 3
+"""If more speedups than this are unknown for one reason, they are not named."""
 RIGHT = ("speedup", "interval", "per token", "n")
 PER_TOKEN = (
     "Per token: what a token costs in the baseline, divided by what it costs in the arm, whatever the quality; in "
@@ -53,9 +55,8 @@ def notes_of(arm: ArmVersus) -> list[str]:
     notes += [f"Not compared: {name}, because {reason}." for name, reason in arm.left_out.items()]
     if any(one.is_slowed for one in arm.costs.values()):
         notes.append(f"{SHARED_MARK} other work slowed the device down in some runs.")
+    notes += _reasons(arm)
     for one in arm.costs.values():
-        unknown = [speedup.why for speedup in one.scales if speedup.value is None]
-        notes += [why for why in unknown if why is not None]
         notes += one.notes
         hidden = len(one.scales) - MAX_SCALES
         if hidden > 0:
@@ -63,6 +64,16 @@ def notes_of(arm: ArmVersus) -> list[str]:
                 f"{hidden} more scales of {one.cost} are not shown; --json has them, and --scale puts them together."
             )
     return [*dict.fromkeys([*notes, *arm.notes])]
+
+
+def _reasons(arm: ArmVersus) -> list[str]:
+    """Return why speedups are unknown, each reason once, after the costs and scales that it is about."""
+    about: dict[str, list[str]] = {}
+    for name, one in arm.costs.items():
+        for speedup in one.scales:
+            if speedup.value is None and speedup.why is not None:
+                about.setdefault(speedup.why, []).append(f"{name}, {speedup.scale}")
+    return [f"{'; '.join(where) if len(where) <= MAX_NAMED else 'No speedup'}: {why}" for why, where in about.items()]
 
 
 def _table(arm: ArmVersus) -> Iterator[tuple[str | None, ...]]:

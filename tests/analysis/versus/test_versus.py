@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lmexp.analysis.effects.effects import effects
 from lmexp.analysis.versus.arms import Arm, arms_by_words
 from lmexp.analysis.versus.paired import mean_over_seeds, mean_over_strata
 from lmexp.analysis.versus.versus import CostVersus, versus
 from lmexp.errors import UserError
+from lmexp.report.terminal.versus import notes_of
 from tests.analysis.versus.simulated import budgets_study, compared, flops_at, law, milestones_study, row, study_of
 
 BUDGETS = np.geomspace(1e15, 1e18, 8)
@@ -98,6 +100,33 @@ def test_noise_that_a_seed_has_in_both_arms_does_not_widen_the_interval():
     narrow = flops_of(budgets_study(1.3, BUDGETS, 3, 0.0002, shared_noise=0.01)).scales[3]
     wide = flops_of(budgets_study(1.3, BUDGETS, 3, 0.01)).scales[3]
     assert np.log(narrow.high / narrow.low) < np.log(wide.high / wide.low) / 5
+
+
+def beyond_the_law(noise: float) -> Any:
+    """An arm whose loss lies below the asymptote of the baseline's law at each of five budgets, with three seeds."""
+    random = np.random.default_rng(0)
+    rows = [
+        row(arm, flops, seed, law(flops) - less + noise * random.normal(), **{"budget.flops": float(flops)})
+        for arm, less in (("adamw", 0.0), ("muon", 1.2))
+        for flops in BUDGETS[:5]
+        for seed in range(3)
+    ]
+    return study_of(rows, ("optim", "budget.flops", "seed"))
+
+
+def test_the_change_of_the_quality_is_known_where_no_speedup_is_and_is_that_of_the_report():
+    study = beyond_the_law(0.01)
+    arm = compared(study, costs=["flops"]).arms[0]
+    (of_report,) = effects(study, "optim", "loss", "train_flops")
+    assert arm.costs["flops"].overall.value is None
+    assert arm.effect.mean == pytest.approx(of_report.mean) and arm.effect.half == pytest.approx(of_report.half)
+    assert arm.effect.mean == pytest.approx(-1.2, abs=0.02) and arm.effect.is_within_noise is False
+
+
+def test_a_speedup_that_is_unknown_says_of_which_cost_and_scale():
+    said = notes_of(compared(beyond_the_law(0.0), costs=["flops"]).arms[0])
+    bounds = [note for note in said if "the speedup is above" in note]
+    assert [note.partition(":")[0] for note in bounds] == [f"flops, flops {flops:g}" for flops in BUDGETS[:5]]
 
 
 def test_raw_speed_stands_beside_that_at_equal_loss():
