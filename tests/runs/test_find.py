@@ -64,7 +64,7 @@ def test_a_sweep_of_one_run_is_found_by_its_name_although_other_names_contain_it
 
 def test_the_runs_of_the_named_sweep_are_those_that_are_shown_if_it_has_several(outputs: Path):
     RunDir.create(outputs / "third" / "second-nano-aa99", CONFIG)
-    with pytest.raises(UserError, match="^'second' names 2 runs; .*: second/nano-fp32-cc33, second/nano-fp32-cc33-x$"):
+    with pytest.raises(UserError, match=r"^'second' names 2 runs; .*: second/nano-fp32-cc33, second/nano-fp32-cc33-x$"):
         find_run("second", outputs)
     RunDir(outputs / "second" / "nano-fp32-cc33").final.mkdir(parents=True)
     RunDir(outputs / "third" / "second-nano-aa99").final.mkdir(parents=True)

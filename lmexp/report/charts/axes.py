@@ -81,9 +81,15 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
     """
     ups = qualities(study.table, quality)
     half_of_one: dict[str, dict[str, float | None]] = {name: {} for name in ups}
+    of_pairs: dict[str, list[float]] = {name: [] for name in ups}
+    values = {name: numbers(study.table, name) for name in ups}
     for effect in effects:
         for name, half in effect["half_of_one_pair"].items():
             half_of_one[name][effect["label"]] = half
+            of_pairs[name] += (values[name][effect["after"]] - values[name][effect["before"]]).tolist()
+    # All changes of a column have the same decimals: the column's own, as in the table, or what their size needs.
+    formats = {name: f"+{number_format(name, of_pairs[name]) or ',.2f'}" for name in ups}
+    spec = lookup("quality", formats)
     labels = list(dict.fromkeys(effect["label"] for effect in effects))
     short = {effect["label"]: effect["short"] for effect in effects if effect["short"] != effect["label"]}
     changes = alt.Chart(alt.NamedData(PAIRS))
@@ -92,11 +98,10 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
     )
     means = means.transform_calculate(half="isValid(datum.one) ? datum.one / sqrt(datum.pairs) : NaN")
     means = means.transform_calculate(
-        interval="isFinite(datum.half) ? format(datum.mean - datum.half, '+.4~g') + ' to ' + "
-        "format(datum.mean + datum.half, '+.4~g') : 'unknown'"
-    ).transform_calculate(
-        words="datum.label + ': ' + format(datum.mean, '+.4~g') + ', 95 % interval ' + datum.interval"
-    )
+        interval=f"isFinite(datum.half) ? format(datum.mean - datum.half, {spec}) + ' to ' + "
+        f"format(datum.mean + datum.half, {spec}) : 'unknown'",
+        change=f"format(datum.mean, {spec})",
+    ).transform_calculate(words="datum.label + ': ' + datum.change + ', 95 % interval ' + datum.interval")
     rows = alt.Y(
         "label:N",
         scale=alt.Scale(domain=labels),
@@ -110,10 +115,8 @@ def effects_chart(study: Study, quality: str, effects: Sequence[Mapping[str, Any
             labelExpr=f"({json.dumps(short)})[datum.value] || datum.label" if short else alt.Undefined,
         ),
     )
-    tooltip = alt.ExprRef(
-        "{effect: datum.label, mean: format(datum.mean, '+.4~g'), pairs: datum.pairs, interval: datum.interval}"
-    )
-    x = alt.Axis(title=None, tickCount=6, format="+~g", labelExpr="datum.value ? datum.label : '0'")
+    tooltip = alt.ExprRef("{effect: datum.label, mean: datum.change, pairs: datum.pairs, interval: datum.interval}")
+    x = alt.Axis(title=None, tickCount=6, format="+,f", labelExpr="datum.value ? datum.label : '0'")
     every = 1 + 2 * (len(study.table) // DRAWN_PAIRS)  # odd: axes of two, four or eight values are not in step with it
     layers = [
         alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color=INK, opacity=0.5).encode(x="zero:Q"),

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,8 +53,18 @@ def test_the_findings_in_the_terminal_and_the_drawn_chart_have_it_too(study: Stu
     assert f"loss +{mean:.4f} ± {half:.4f} (95 %, 6 pairs of equal seed)" in sentence
     write_charts(study, tmp_path / "charts", "loss", "train_seconds", ["svg"])
     drawn = re.search(rf'"{LABEL}: (\S+), 95 % interval (\S+) to (\S+)"', (tmp_path / "charts/effects.svg").read_text())
-    low_and_high = [float(drawn[i].replace("−", "-")) for i in (1, 2, 3)]
-    assert low_and_high == pytest.approx([mean, mean - half, mean + half], rel=1e-3)
+    assert [text.replace("−", "-") for text in drawn.groups()] == [
+        f"{x:+.4f}" for x in (mean, mean - half, mean + half)
+    ]
+
+
+@pytest.mark.parametrize("quality", ["loss", "train_seconds"])
+def test_all_changes_of_the_effects_chart_have_the_same_decimals(study: Study, quality: str, tmp_path: Path):
+    write_charts(study, tmp_path / "charts", quality, "train_seconds", ["svg"])
+    drawn = (tmp_path / "charts/effects.svg").read_text()
+    words = " ".join(re.findall(r': (\S+, 95 % interval \S+ to \S+)"', drawn))
+    for texts in (re.findall(r"[+−][\d.]+", words), re.findall(r">([+−][\d.]+)<", drawn)):  # changes, ticks
+        assert len(texts) > 2 and len({len(text.partition(".")[2]) for text in texts}) == 1, texts
 
 
 def test_the_interval_is_from_seeds_of_one_cell_and_not_from_the_difference_between_cells(tmp_path):
