@@ -17,9 +17,12 @@ def export(
 ) -> None:
     """Write a finished run as a folder of the transformers library: weights, config and tokenizer."""
     from lmexp.inference.import_export import export_run
+    from lmexp.models.exchange.folders import class_named
 
     path = export_run(run, folder, common.output_dir, say)
+    # AutoModel would load the folder without its head, and say so only in a warning.
+    loader = class_named(path)
     if common.as_json:
-        print_json({"run": run, "folder": str(path)})
+        print_json({"run": run, "folder": str(path), "class": loader})
     else:
-        print_line(f"{path}: for transformers' AutoModel and AutoTokenizer")
+        print_line(f"{path}: for {loader} and AutoTokenizer of transformers")

@@ -27,6 +27,7 @@ from lmexp.inference.generate import write
 from lmexp.inference.import_export import export_run, import_run
 from lmexp.inference.score import score
 from lmexp.models.build import build_model
+from lmexp.models.exchange.folders import class_named
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir
 from lmexp.train.checkpoint import Loaded, load_final, save_final
@@ -109,7 +110,8 @@ def from_transformers(folder: Path) -> tuple[Any, str, Any]:
     """Return the model that transformers loads, nothing missing, its class there, and the tokenizer."""
     import transformers
 
-    (name,) = json.loads((folder / "config.json").read_text())["architectures"]
+    name = class_named(folder)
+    assert hasattr(transformers, name)
     heads = ("ForSequenceClassification", "ForTokenClassification", "ForMaskedLM")
     auto = f"AutoModel{next((head for head in heads if name.endswith(head)), 'ForCausalLM')}"
     model, told = getattr(transformers, auto).from_pretrained(folder, output_loading_info=True)
