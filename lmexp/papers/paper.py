@@ -92,6 +92,11 @@ class Claim(Section):
         return Band(-math.inf if low is None else low, math.inf if high is None else high)
 
     @property
+    def is_published_outside(self) -> bool:
+        """Whether the published number lies outside the band: the claim is another one, or one of the two is wrong."""
+        return isinstance(self.published, float) and self.published not in self.limits
+
+    @property
     def band_in_words(self) -> str:
         """The band, and what must lie in what unless it is our interval in the band."""
         words = {"interval": "", "value": ", our value alone", "coverage": ", within our interval"}

@@ -11,7 +11,7 @@ from lmexp.errors import UserError
 from lmexp.papers.overview import in_words, overview
 from lmexp.papers.paper import ARITHMETIC, find_paper, paper_files, read_paper
 from lmexp.papers.reproduction import Reproduction, judge_at_once
-from lmexp.report.terminal.paper import claim_texts
+from lmexp.report.terminal.paper import claim_texts, notes_of
 
 PAPER = """
 paper:
@@ -70,6 +70,16 @@ def test_it_is_judged_at_once_and_its_numbers_are_exact(root: Path):
     assert [len(series["x"]) for series in document["figures"][0]["series"]] == [2, 2]
     listed = overview([root], root / "outputs")["serving2024"]
     assert in_words(listed) == "Serving (arithmetic); arithmetic: 1 borne out, 1 contradicted"
+
+
+def test_a_published_number_outside_its_band_is_said(root: Path):
+    file = paper_files([root])["serving2024"]
+    assert not [note for note in notes_of(judged(root)) if "outside" in note]
+    file.write_text(PAPER.replace("published: 13.6e9", "published: 16.3e9"))
+    result = judged(root)
+    (said,) = [note for note in notes_of(result) if "outside" in note]
+    assert said.startswith("The published number of smaller lies outside the band.")
+    assert result.judged[0].verdict == "borne out", "our number is the same"
 
 
 @pytest.mark.slow

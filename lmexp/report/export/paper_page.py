@@ -27,6 +27,7 @@ from lmexp.report.terminal.paper import (
     UNCHECKED_NOTE,
     interval_text,
     ours_text,
+    outside_bands,
     published_text,
     undrawn,
 )
@@ -85,6 +86,7 @@ def _blocks(result: Reproduction, figures: list[tuple[str, Drawing]], claims: st
     yield table(HEADINGS, [_row(one) for one in result.judged], NUMBERS)
     if any(not one.claim.checked for one in result.judged):
         yield escaped(UNCHECKED_NOTE)
+    yield from map(escaped, outside_bands(result))
     yield from map(escaped, [*result.paper.notes_at(result.scale), *undrawn(result)])
     if claims:
         yield f"![Each claim with its band]({claims})"

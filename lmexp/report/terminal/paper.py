@@ -10,7 +10,7 @@ from lmexp.papers.overview import counts_in_words
 from lmexp.papers.paper import Claim, Paper
 from lmexp.papers.reproduction import Reproduction, Undrawn
 from lmexp.report.terminal.layout import small_table
-from lmexp.units import sentence
+from lmexp.units import listed, sentence
 
 HEADINGS = ("claim", "published", "ours", "95 % interval", "band", "verdict")
 TEXT_HEADINGS = ("claim", "verdict")
@@ -40,7 +40,16 @@ def notes_of(result: Reproduction) -> list[str]:
     notes += [*result.paper.notes_at(result.scale), *undrawn(result)]
     if any(not one.claim.checked for one in result.judged):
         notes.append(UNCHECKED_NOTE)
-    return notes
+    return notes + outside_bands(result)
+
+
+def outside_bands(result: Reproduction) -> list[str]:
+    """Return which published numbers lie outside their own bands, as a sentence if there are any."""
+    names = [one.claim.name for one in result.judged if one.claim.is_published_outside]
+    if not names:
+        return []
+    which = f"number of {names[0]} lies" if len(names) == 1 else f"numbers of {listed(names)} lie"
+    return [f"The published {which} outside the band. A verdict follows from the band and our number alone."]
 
 
 def undrawn(result: Reproduction) -> list[str]:
