@@ -65,10 +65,8 @@ def about_ties(ranked: Ranking, quality: str, cost: str) -> list[str]:
         return [f"The second, {second.name}, is {gap} behind, more than seeds explain ({ranked.test_in_words}, {p})."]
     said = f"The second, {second.name}, is {gap} behind: within noise."
     if len(ranked.ties) > 1:
-        said = (
-            f"{len(ranked.ties)} of the {others} other settings are within noise of it, the second, {second.name}, "
-            f"by {gap}."
-        )
+        tied = "All" if len(ranked.ties) == others else f"{len(ranked.ties)} of the"
+        said = f"{tied} {others} other settings are within noise of it, the second, {second.name}, by {gap}."
     priced = [arm for arm in ranked.ties if arm.cost is not None]
     cheap = min(priced, key=lambda arm: arm.cost or 0, default=None)
     if cheap is None or cheap.cost is None or not best.cost or cheap.cost >= best.cost:

@@ -134,12 +134,17 @@ def _about_baselines(table: pd.DataFrame) -> list[str]:
         if name not in table:
             continue
         baseline = numbers(table, name)
-        lost = np.flatnonzero(is_done(table) & (numbers(table, "accuracy") <= baseline))  # NaN is not
+        accuracy = numbers(table, "accuracy")
+        known = int((is_done(table) & np.isfinite(accuracy) & np.isfinite(baseline)).sum())
+        lost = np.flatnonzero(is_done(table) & (accuracy <= baseline))  # NaN is not
         if len(lost):
-            does = "does" if len(lost) == 1 else f"({len(lost)} of {int(np.isfinite(baseline).sum())}) do"
             value = format_number(float(baseline[lost].max()), column(name).format)
-            names = listed([name_at(table, int(at)) for at in lost])
-            sentences.append(f"{names} {does} not beat the {column(name).title}, {value}.")
+            if len(lost) == known > 1:
+                which = f"None of the {known} runs beats"
+            else:
+                does = "does" if len(lost) == 1 else f"({len(lost)} of {known}) do"
+                which = f"{listed([name_at(table, int(at)) for at in lost])} {does} not beat"
+            sentences.append(f"{which} the {column(name).title}, {value}.")
     return sentences
 
 

@@ -123,7 +123,7 @@ def test_of_two_arms_the_answer_has_the_speedup_of_versus(tmp_path):
     study = load_study([lawful_study(tmp_path, widths=(64,), tokens=tokens, worse=0.2)])
     (said,) = [sentence for sentence in findings(study).answer if sentence.startswith("For equal quality")]
     result = compare([tmp_path / "lawful"], arms=["precision"], costs=["flops"])
-    assert [said] == result.sentences and "times the training compute" in said
+    assert result.sentences[0].startswith(said) and "times the training compute" in said
 
     few = load_study([lawful_study(tmp_path, name="few", widths=(64,), tokens=tokens[:2], worse=0.2)])
     assert not any(s.startswith("For equal quality") for s in findings(few).answer), "its smallest budget gives none"
