@@ -16,8 +16,7 @@ def export(
     common: CommonWithCode,
 ) -> None:
     """Write a finished run as a folder of the transformers library: weights, config and tokenizer."""
-    from lmexp.inference.import_export import export_run
-    from lmexp.models.exchange.folders import class_named
+    from lmexp.inference.import_export import class_named, export_run
 
     path = export_run(run, folder, common.output_dir, say)
     # AutoModel would load the folder without its head, and say so only in a warning.

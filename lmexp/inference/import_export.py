@@ -13,11 +13,11 @@ from lmexp.cost.flops import count_model
 from lmexp.cost.hf import folder_fingerprint
 from lmexp.data.tokenizers.build import build_tokenizer, with_fingerprint
 from lmexp.errors import UserError
-from lmexp.files import absolute_text, user_path
+from lmexp.files import absolute_text, read_json, user_path
 from lmexp.inference.subject import TASKS
 from lmexp.messages import Say, silent
 from lmexp.models.build import build_model
-from lmexp.models.exchange.folders import export_folder, import_folder
+from lmexp.models.exchange.folders import CONFIG, export_folder, import_folder
 from lmexp.runs.directory import RunDir
 from lmexp.runs.find import find_run
 from lmexp.runs.origin import origin_columns
@@ -41,6 +41,11 @@ def export_run(name: str, folder: Path, outputs: Path, say: Say = silent) -> Pat
     if note:
         say(f"{folder}: {note}")
     return folder
+
+
+def class_named(folder: Path) -> str:
+    """Return the library's class with the head that an exported folder has, as its config names it."""
+    return str(read_json(folder / CONFIG)["architectures"][0])
 
 
 def import_run(folder: Path, outputs: Path, name: str | None = None) -> RunDir:

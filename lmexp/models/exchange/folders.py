@@ -125,11 +125,6 @@ def export_folder(
     return note
 
 
-def class_named(folder: Path) -> str:
-    """Return the library's class with the head that an exported folder has, as its config names it."""
-    return str(read_json(folder / CONFIG)["architectures"][0])
-
-
 def import_folder(folder: Path, name: str | None = None) -> tuple[ModelSection, dict[str, Tensor]]:
     """Return the config and the weights of a model of ours with the logits of the library's model in a folder.
 
