@@ -24,10 +24,9 @@ from lmexp.data.tokenizers.build import build_tokenizer
 from lmexp.errors import UserError
 from lmexp.inference.evaluate import evaluate
 from lmexp.inference.generate import write
-from lmexp.inference.import_export import export_run, import_run
+from lmexp.inference.import_export import class_named, export_run, import_run
 from lmexp.inference.score import score
 from lmexp.models.build import build_model
-from lmexp.models.exchange.folders import class_named
 from lmexp.models.labels import LabelModel
 from lmexp.runs.directory import RunDir
 from lmexp.train.checkpoint import Loaded, load_final, save_final
