@@ -103,6 +103,12 @@ def _say_counts(examples: SplitExamples, say: Say) -> None:
     if missing := examples.unvalidated:
         shown = ", ".join(missing[:MAX_SHOWN]) + (", ..." if len(missing) > MAX_SHOWN else "")
         say(f"warning: the validation split lacks {len(missing)} of {len(examples.labels)} labels: {shown}")
+    by_letters: dict[str, list[str]] = {}
+    for label in examples.labels:
+        by_letters.setdefault(label.casefold(), []).append(label)
+    if twins := [" and ".join(same) for same in by_letters.values() if len(same) > 1]:
+        shown = "; ".join(twins[:MAX_SHOWN]) + ("; ..." if len(twins) > MAX_SHOWN else "")
+        say(f"warning: these labels differ only in capital letters, and count as different: {shown}")
 
 
 def _tokenizers(

@@ -95,6 +95,16 @@ def test_learned_tokenizers_see_training_sources_and_targets_only(tmp_path):
     assert not any(b"zz" in piece for piece in pieces)
 
 
+def test_labels_that_differ_only_in_capital_letters_are_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\none,Good\ntwo,good\nthree,bad\n")
+    (tmp_path / "v.csv").write_text("text,label\nfour,good\n")
+    data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+    said: list[str] = []
+    store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
+    assert store.labels == ["Good", "bad", "good"], "nothing is changed"
+    assert "warning: these labels differ only in capital letters, and count as different: Good and good" in said
+
+
 def test_labels_are_numbers_in_the_order_of_their_names(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\none,neg\ntwo \u4e8c,pos\nthree,mid\n")
     (tmp_path / "v.csv").write_text("text,label\nfour,pos\n")
