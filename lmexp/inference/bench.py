@@ -28,6 +28,7 @@ from lmexp.config.outside import warn_of_changes
 from lmexp.config.overrides import parse_overrides
 from lmexp.config.schema import RunConfig
 from lmexp.config.scoring import INTEGERS
+from lmexp.config.tasks.base import LabelTaskSection
 from lmexp.cost.contention import MAX_WAIT_FRACTION, CpuWait, busy_warning
 from lmexp.cost.device import Device, cores, detect, is_out_of_memory, unsupported_precision
 from lmexp.cost.exclusive import lock_devices
@@ -139,6 +140,10 @@ def bench(target: BenchTarget, grid: Grid, outputs: Path, say: Say) -> Row:
     """
     if target.run is not None:
         check_scores(target.run)
+    if isinstance(target.config.task, LabelTaskSection):
+        raise UserError(
+            f"bench measures how a model continues a text, and task={target.config.task.name} predicts labels"
+        )
     if target.config.model.reads != "left_to_right":
         raise _continues_no_text(target.config)
     if grid.compiled and not has_fixed_steps(load_target(target.config.model.module, "model")):

@@ -178,6 +178,18 @@ WRONG = {
         {},
         "family lstm_encdec cannot do that",
     ),
+    "a classifier": (
+        [
+            "model=lstm_nano",
+            "model.vocab_size=257",
+            "task=classify",
+            "task.labels=[a,b]",
+            "data=sentiment",
+            "tokenizer=byte",
+        ],
+        {},
+        "task=classify predicts labels",
+    ),
     "prompts too long": (["gpt_nano"], {"prompts": ["30,40"]}, "no prompt fits: the shortest, 30 tokens"),
     "a precision of GPUs": (
         ["model=gpt_nano", "model.vocab_size=99", "trainer.accelerator=cpu"],
