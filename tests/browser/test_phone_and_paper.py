@@ -21,6 +21,21 @@ SMALL = """() => [...document.querySelectorAll("button, select, input, summary, 
   .filter(([, box]) => box.width < 24 || box.height < 24)
   .map(([html, box]) => `${html} ${box.width} x ${box.height}`)"""
 
+BROKEN = """() => [...document.querySelectorAll(".wrap :is(td, th)")].filter((it) => it.checkVisibility())
+ .flatMap((cell) => {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  const broken = [], range = document.createRange();
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+})"""
+"""The words in tables of text that break inside; after a hyphen, a new one begins."""
+
 
 @pytest.fixture
 def phone(open_page, report):
@@ -56,6 +71,23 @@ def test_the_end_of_a_long_name_is_in_sight_and_a_long_heading_does_not_make_the
         assert name.evaluate("node => node.scrollWidth <= node.clientWidth && node.clientWidth < innerWidth / 2")
     line = 13 * 1.4
     assert page.locator("#table thead").evaluate("node => node.offsetHeight") < (6 if width <= 600 else 8) * line
+
+
+def test_short_words_of_tables_stay_whole_and_long_ones_break(phone):
+    """Of the tables of the page, of a run and of a comparison: each broken word is long."""
+    state = phone.locator("section[aria-labelledby=unfinished] td:nth-child(2)")
+    assert "diverged" in state.all_inner_texts()
+    assert [word for word in phone.evaluate(BROKEN) if len(word) <= 14] == []
+    for pick in phone.locator("#table tbody button").all()[:2]:
+        pick.click()
+        assert [word for word in phone.evaluate(BROKEN) if len(word) <= 14] == []
+        phone.get_by_role("button", name="Pick to compare").click()
+        phone.keyboard.press("Escape")
+    phone.get_by_role("button", name="Compare 2 runs").click()
+    expect(phone.locator("#comparison")).to_be_visible()
+    phone.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert [word for word in phone.evaluate(BROKEN) if len(word) <= 14] == []
+    assert phone.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_the_words_of_the_effects_stand_above_their_marks(phone):

@@ -201,7 +201,7 @@ def _section(
     """Return a section with a small table of text; `notes` is markup above it."""
     head = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in headings)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape('–' if pd.isna(value) else str(value))}</td>" for value in row) + "</tr>"
+        "<tr>" + "".join(f"<td>{_breakable('–' if pd.isna(value) else str(value))}</td>" for value in row) + "</tr>"
         for row in rows
     )
     more = f'<p class="note">The first {len(rows)} of {total:,}.</p>' if total > len(rows) else ""
@@ -211,6 +211,12 @@ def _section(
         f'<table class="wrap" aria-labelledby="{name}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></section>"
     )
+
+
+def _breakable(text: str) -> str:
+    """Return a text as HTML in which only words of more than 14 characters may break inside, as in detail.js."""
+    parts = map(html.escape, re.split(r"(\S{15,})", text))
+    return "".join(f'<span class="long">{part}</span>' if i % 2 else part for i, part in enumerate(parts))
 
 
 def _glossary(columns: Sequence[dict[str, Any]]) -> str:

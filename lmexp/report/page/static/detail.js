@@ -104,8 +104,14 @@ function answersOf(told) {
 function tableOf(headings, lines) {
   const head = element("tr", headings.map((word) => element("th", word, { scope: "col" })));
   const body = lines.map(([first, ...others]) => element("tr",
-    [element("th", first, { scope: "row" }), ...others.map((value) => element("td", value))]));
+    [element("th", breakable(first), { scope: "row" }), ...others.map((value) => element("td", breakable(value)))]));
   return element("div", element("table", [element("thead", head), element("tbody", body)], { className: "wrap" }), { className: "scroll" });
+}
+
+// A word of more than 14 characters may break inside; html.py does the same.
+function breakable(text) {
+  if (typeof text !== "string") return text;
+  return text.split(/(\S{15,})/).map((part, i) => i % 2 ? element("span", part, { className: "long" }) : part);
 }
 
 // ---- curve, log, command ----
