@@ -22,7 +22,7 @@ MATMUL_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 40
 """Sizes of square matrices. The fastest counts: small ones fit into caches, large ones hide the launch of a kernel."""
 MATMUL_SECONDS = 3.0
 MAX_PRODUCT_SECONDS = 2.0
-"""Larger matrices are left out if one product of theirs would take longer, as in bf16 on a CPU without it."""
+"""Larger matrices are left out if one product of theirs would take longer, as in fp16 on many CPUs."""
 COPY_SECONDS = 0.7
 COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**30}
 """Size of the copy that measures memory speed: several times the last-level cache of common devices."""
@@ -87,11 +87,14 @@ def now() -> str:
 def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMUL_SECONDS) -> dict[str, float]:
     """Return the FLOP/s of square matmuls for each of fp32, tf32, bf16, fp16: 2 n^3 over the fastest time.
 
-    The best over MATMUL_SIZES counts, up to the size whose product takes MAX_PRODUCT_SECONDS. Results go to an
-    existing buffer, as in a training step, because with new memory the time would include page faults.
+    bf16 is multiplied as in a run (cpu_products.py). The best over MATMUL_SIZES counts, up to the size whose product
+    takes MAX_PRODUCT_SECONDS. Results go to an existing buffer, as in a training step, because with new memory the time
+    would include page faults.
     Raises RuntimeError if the device is out of memory.
     """
     import torch
+
+    from lmexp.cost.cpu_products import fast_bf16  # imports torch, which takes seconds
 
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
     sizes = MATMUL_SIZES[device.kind]
@@ -108,14 +111,15 @@ def matmul_peaks(computes: Sequence[str], device: Device, seconds: float = MATMU
 
     before = torch.get_float32_matmul_precision()
     try:
-        products: dict[tuple[str, int], Callable[[], None]] = {}
-        for compute in computes:
-            for n, larger in zip(sizes, [*sizes[1:], math.inf], strict=True):
-                multiply = products[compute, n] = product(compute, n)
-                _seconds_of(multiply, device)  # warm-up
-                if _seconds_of(multiply, device) * (larger / n) ** 3 > MAX_PRODUCT_SECONDS:
-                    break
-        fastest = _fastest_seconds(products, device, seconds)
+        with fast_bf16():
+            products: dict[tuple[str, int], Callable[[], None]] = {}
+            for compute in computes:
+                for n, larger in zip(sizes, [*sizes[1:], math.inf], strict=True):
+                    multiply = products[compute, n] = product(compute, n)
+                    _seconds_of(multiply, device)  # warm-up
+                    if _seconds_of(multiply, device) * (larger / n) ** 3 > MAX_PRODUCT_SECONDS:
+                        break
+            fastest = _fastest_seconds(products, device, seconds)
     finally:
         torch.set_float32_matmul_precision(before)
     speeds = {key: 2 * key[1] ** 3 / fastest[key] for key in products}

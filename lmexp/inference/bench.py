@@ -54,7 +54,7 @@ from lmexp.runs.record import Row
 from lmexp.runs.scores import add_scores, check_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import load_final
-from lmexp.train.float32 import float32_products
+from lmexp.train.products import products
 
 FILE = "bench.json"
 """The file in the run directory that keeps the document."""
@@ -230,7 +230,7 @@ def _measure(
     place = torch.device(device.kind)
     rows: list[Row] = []
     failed: list[Row] = []
-    with float32_products(computes_in):
+    with products(computes_in):
         model = target.load()
         if not isinstance(model, Decoder):
             raise _continues_no_text(config, ": it has no method new_cache")

@@ -47,7 +47,7 @@ from lmexp.runs.predictions import write_predictions
 from lmexp.runs.scores import add_scores, check_scores
 from lmexp.tasks.base import Task
 from lmexp.train.checkpoint import TARGET_TOKENIZER, TOKENIZER
-from lmexp.train.float32 import float32_products
+from lmexp.train.products import products
 
 SECTIONS = ("data", "task")
 """The sections of the config that can differ from training."""
@@ -100,7 +100,7 @@ def evaluate(
     else:
         examples = None
     task, batch = build_task(loaded.model, config, precision), micro_batch(config) if run else BATCH
-    with float32_products(_multiplied_in(config, precision)):
+    with products(_multiplied_in(config, precision)):
         quality = task.evaluate(ValidationBatches(feed, batch), feed.text_bytes, feed.text_words)
         judged = task.judge(feed, batch)
     if not math.isfinite(quality.loss):

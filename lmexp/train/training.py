@@ -49,10 +49,10 @@ from lmexp.train.curve import Curve
 from lmexp.train.dtypes import DtypeReader
 from lmexp.train.evaluation import Evaluation
 from lmexp.train.float8 import convert
-from lmexp.train.float32 import set_float32_products
 from lmexp.train.heartbeat import heartbeat, repeating
 from lmexp.train.micro_batch import limit_memory
 from lmexp.train.privacy import Privacy, private_steps
+from lmexp.train.products import set_products
 from lmexp.train.progress import Progress
 from lmexp.train.recompute import recompute_layers
 from lmexp.train.saving import Saving
@@ -107,7 +107,7 @@ class Training:
         self.feed: Feed = open_feed(config, self.store)
         self.count: ModelCount = count_shared(config, self.feed.parts)
         self.test_feed: Feed | None = open_feed(config, self.store, "test") if "test" in self.store.splits else None
-        set_float32_products(config.precision.compute)
+        set_products(config.precision.compute)
         self.trainer = build_trainer(config, run)
         self.root_device = self.trainer.strategy.root_device
         self.memory = MemoryMeter(self.root_device)

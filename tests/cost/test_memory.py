@@ -20,6 +20,7 @@ from lmexp.config.models.pairs import PairSection
 from lmexp.config.optimizers import AdamConfig
 from lmexp.config.schema import RunConfig
 from lmexp.cost import memory_step
+from lmexp.cost.cpu_products import has_slow_bf16
 from lmexp.cost.hf import describe, measure
 from lmexp.cost.memory import GPU_WORKSPACES, estimate_memory
 from lmexp.cost.memory_meter import MemoryMeter
@@ -27,6 +28,7 @@ from lmexp.models.build import build_model
 from lmexp.models.gpt import GPT
 from lmexp.tasks.cross_entropy import linear_cross_entropy
 from lmexp.train.float8 import convert
+from lmexp.train.products import products
 from lmexp.train.recompute import recompute_layers
 from tests.models.hf_models import fresh
 
@@ -173,7 +175,9 @@ def assert_about_what_autograd_saves(config: RunConfig, case: object) -> None:
 
     held = [*model.parameters(), *model.buffers(), *(tensor for tensor in given if tensor is not None)]
     within = 0.1 if config.precision.compute == "fp32" else 0.2
-    assert estimate.activations + estimate.casts == pytest.approx(bytes_saved(forward, held), rel=within), case
+    with products(config.precision.compute):
+        saved = bytes_saved(forward, held)
+    assert estimate.activations + estimate.casts == pytest.approx(saved, rel=within), case
 
 
 @pytest.mark.parametrize("size", ["", "model.n_layers=4 model.d_model=128 model.context=64"])
@@ -184,6 +188,8 @@ def test_activations_of_every_family_are_within_a_fifth_of_what_autograd_saves(
     words = [*FAMILIES[family].split(), *size.split(), "model.vocab_size=61"]
     model = Composer(paths.search_roots(), words=words).config({}).model
     for precision in ("fp32", "bf16", "bf16_true"):
+        if precision != "fp32" and "lstm" in family and has_slow_bf16():
+            continue  # oneDNN has no LSTM in bf16 there, and others keep other things for the backward pass
         run = config(f"precision={precision}")
         for dropout in (0.0, 0.1):
             changed = {"model": model.model_copy(update={"dropout": dropout})}

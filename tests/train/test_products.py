@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmexp.runs.directory import RunDir
-from lmexp.train.float32 import float32_products, set_float32_products
+from lmexp.train.products import products, set_products
 from lmexp.train.worker import main
 
 EXACT, ROUNDED = ("highest", False), ("high", True)
@@ -28,17 +28,17 @@ def torchs_own() -> Iterator[None]:
 
 @pytest.mark.parametrize("compute", ["fp32", "bf16", "fp16", "fp8", "tf32"])
 def test_every_flag_follows_the_preset(compute: str):
-    set_float32_products(compute)
+    set_products(compute)
     assert flags() == (ROUNDED if compute == "tf32" else EXACT)
 
 
 def test_a_block_leaves_the_flags_as_they_were():
     before = flags()
-    with pytest.raises(RuntimeError), float32_products("tf32"):
+    with pytest.raises(RuntimeError), products("tf32"):
         assert flags() == ROUNDED
         raise RuntimeError
     assert flags() == before
-    with float32_products("fp32"):
+    with products("fp32"):
         assert flags() == EXACT
     assert flags() == before
 
