@@ -477,5 +477,5 @@ def test_the_record_shows_what_the_plan_said(model: str, precision: str, tmp_pat
     from benchmarks.memory import measure
 
     if precision != "fp32" and has_slow_bf16():
-        pytest.skip("bf16 is multiplied in float32 here; gpt_nano takes less than its plan, nobody knows why")
+        pytest.skip("bf16 is multiplied in float32 here; gpt_nano takes less than its plan, for an unknown reason")
     assert measure(model, precision, tmp_path).ratio == pytest.approx(1, abs=0.1)
