@@ -54,7 +54,7 @@ def _resume(bench: Bench, precision: str) -> float:
 def _wait_for_share(outputs: Path, share: float, process: "subprocess.Popen[str]") -> Path:
     """Return the run's state.json, once it has spent so much of its budget."""
     while process.poll() is None:
-        for state in outputs.glob("*/*/state.json"):
+        for state in outputs.glob("[!.]*/[!.]*/state.json"):  # a draft is renamed
             try:
                 if (json.loads(state.read_text()).get("share") or 0) >= share:
                     return state
