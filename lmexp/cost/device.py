@@ -12,6 +12,7 @@ import re
 import runpy
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -208,7 +209,22 @@ def _cpu_model() -> str:
     return line[1].strip() if line else platform.processor() or platform.machine()
 
 
+@cache
+def compiles_bf16() -> bool:
+    """Whether oneDNN compiles kernels for bf16 on this CPU, as far as can be known without importing torch.
+
+    On x86 that takes AVX-512. True if unknown.
+    """
+    flags = _cpu_flags()
+    return not flags or {"avx512bw", "avx512vl", "avx512dq"} <= flags or "bf16" in flags
+
+
 def _cpu_has_bf16() -> bool:
-    """Whether the kernel lists bf16 instructions, in `flags` on x86 or `Features` on ARM; False if unknown."""
+    """Whether the kernel lists bf16 instructions; False if unknown."""
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    """Return what the kernel lists, in `flags` on x86 or `Features` on ARM; nothing if unknown."""
     line = re.search(r"^(?:flags|Features)\s*: (.+)$", _cpuinfo(), re.MULTILINE)
-    return bool(line and {"avx512_bf16", "amx_bf16", "bf16"} & set(line[1].split()))
+    return set(line[1].split()) if line else set()

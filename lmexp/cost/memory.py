@@ -31,13 +31,15 @@ from dataclasses import dataclass
 from lmexp.config.checks import device_batch, micro_batch
 from lmexp.config.models.gpt import GPTConfig
 from lmexp.config.schema import RunConfig
+from lmexp.cost.device import compiles_bf16
 from lmexp.cost.memory_gpt import GPTStep
 from lmexp.cost.memory_step import Step
 
 RUNTIME = {"fp32": 3_500_000, "tf32": 3_500_000, "bf16": 13_000_000, "fp16": 13_000_000, "fp8": 13_000_000}
 """What a process on a CPU takes besides tensors, by what matrices are multiplied in: imports on first use, and
 kernels that oneDNN compiles. Seen in 48 runs on an x86 with AMX (benchmarks/memory.py): 3 to 12 MB in fp32, where
-it grows with the matrices, and 10 to 18 MB in bf16."""
+it grows with the matrices, and 10 to 18 MB in bf16. Where oneDNN compiles no kernels for bf16, bf16 is multiplied in
+float32 (cpu_products.py), and takes what fp32 takes."""
 
 GPU_WORKSPACES = 2 * 2**25
 """cuBLAS takes 32 MiB on Hopper in each of the two threads that multiply, forward and backward (torch's notes on CUDA
@@ -100,7 +102,8 @@ def estimate_memory(config: RunConfig, device_kind: str = "cpu", micro: int | No
     accumulates = sequences < device_batch(config) or config.privacy.is_on  # a step may draw more than it expects
     is_exact = isinstance(config.model, GPTConfig) and config.task.head == "vocabulary"
     step = (GPTStep if is_exact else Step)(config, sequences, on_cpu=device_kind == "cpu", accumulates=accumulates)
-    runtime = RUNTIME[config.precision.compute] if device_kind == "cpu" else GPU_WORKSPACES
+    multiplied_in = config.precision.compute if compiles_bf16() else "fp32"
+    runtime = RUNTIME[multiplied_in] if device_kind == "cpu" else GPU_WORKSPACES
     exchange = step.gathered if step.shards > 1 else step.gradients if step.has_buckets else 0
     fixed = step.weights + step.optimizer + runtime + exchange + step.kept_to_clip
     return MemoryEstimate(

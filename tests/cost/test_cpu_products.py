@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lmexp.cost import cpu_products
 from lmexp.cost.cpu_products import are_replaced, replace_kernels
+from lmexp.cost.device import compiles_bf16
 from lmexp.train.products import products
 
 NARROW = torch.bfloat16
@@ -163,6 +164,10 @@ def test_only_bf16_on_a_cpu_that_needs_it_gets_other_kernels_and_they_go_with_th
     for compute in ("fp32", "tf32", "fp16"):
         with products(compute):
             assert not are_replaced()
+
+
+def test_the_plan_knows_without_torch_whether_bf16_is_fast_here():
+    assert compiles_bf16() is not cpu_products.has_slow_bf16()
 
 
 def test_a_large_product_takes_little_memory(monkeypatch: pytest.MonkeyPatch):
