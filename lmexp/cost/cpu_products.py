@@ -1,14 +1,14 @@
-"""Products of bf16 matrices on a CPU that torch has no fast kernels for: in float32, a piece at a time, then rounded.
+"""Products of bf16 matrices on a CPU for which torch has no fast kernels: in float32, a piece at a time, then rounded.
 
 oneDNN multiplies bf16 with AVX-512, AMX or Arm's bf16 instructions. On other CPUs, such as AMD's before Zen 4 and most
 of Intel's in laptops, torch multiplies number by number, which takes many times as long as in float32. A product of two
 bf16 numbers is exact in float32, and bf16 instructions add in float32 too. So the results are those of a CPU with such
 instructions, but for the order of the sums. torch's fused attention is computed in float32 from the first product to
-the last, and then rounded, and so is a layer of an LSTM.
+the last, and then rounded. So is a layer of an LSTM.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ PIECE = 2**21
 MIN_SIDE = 256
 """Rows and columns of a piece, at least: with fewer, converting would take longer than multiplying."""
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm")
-"""What the matmuls of all layers come down to. Those of compiled models have `out`."""
+"""The operations that the matmuls of all layers end in. Compiled models call their variants with `out`."""
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 LSTM = "mkldnn_rnn_layer"
 """oneDNN's layer of an LSTM, which under autocast raises a RuntimeError where oneDNN does not know bf16."""
@@ -57,7 +57,7 @@ def replace_kernels(wanted: bool = True) -> None:
 
 @contextmanager
 def fast_bf16() -> Iterator[None]:
-    """Have this process multiply bf16 fast within the block, also on a CPU that torch has no fast kernels for."""
+    """Have this process multiply bf16 fast within the block, also on a CPU for which torch has no fast kernels."""
     before = are_replaced()
     replace_kernels(before or has_slow_bf16())
     try:
@@ -137,48 +137,34 @@ def _batches(left: Tensor, right: Tensor) -> Iterator[tuple[slice, ...]]:
 
 
 def _attention(
-    by_torch: Kernel,
-    keys: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *how: Any,
-    attn_mask: Tensor | None = None,
-    scale: float | None = None,
+    by_torch: Kernel, keys: Any, query: Tensor, key: Tensor, value: Tensor, *how: Any, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Mix values: (B, H, T, D) and twice (B, H, S, D) -> (B, H, T, D), and the logarithm of each softmax's sum."""
     mixed, sums = _heads_last(query), _heads_last(query[..., 0].float())
     for some in _sequences(query, key):
         wide = (heads[some].float() for heads in (query, key, value))
-        mixed[some], sums[some] = by_torch(keys, *wide, *how, attn_mask=_mask(attn_mask, some), scale=scale)
+        mixed[some], sums[some] = by_torch(keys, *wide, *how, **_options_of(some, **options))
     return mixed, sums
 
 
-def _attention_backward(
-    by_torch: Kernel,
-    keys: Any,
-    gradient: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mixed: Tensor,
-    sums: Tensor,
-    *how: Any,
-    attn_mask: Tensor | None = None,
-    scale: float | None = None,
-) -> Sequence[Tensor]:
-    """Return the gradients of queries, keys and values."""
-    gradients = [_heads_last(heads) for heads in (query, key, value)]
+def _attention_backward(by_torch: Kernel, keys: Any, *args: Any, **options: Any) -> tuple[Tensor, ...]:
+    """Return the gradients of queries, keys and values: (B, H, T, D) and twice (B, H, S, D).
+
+    `args` begin with the gradient of what `_attention` returned, queries, keys, values, and both of its results.
+    """
+    (*narrow, sums), how = args[:6], args[6:]
+    _, query, key, value, _ = narrow
+    gradients = tuple(_heads_last(heads) for heads in (query, key, value))
     for some in _sequences(query, key):
-        wide = (heads[some].float() for heads in (gradient, query, key, value, mixed))
-        parts = by_torch(keys, *wide, sums[some], *how, attn_mask=_mask(attn_mask, some), scale=scale)
+        wide = (heads[some].float() for heads in narrow)
+        parts = by_torch(keys, *wide, sums[some], *how, **_options_of(some, **options))
         for whole, part in zip(gradients, parts, strict=True):
             whole[some] = part
-    return tuple(gradients)
+    return gradients
 
 
 def _lstm(by_torch: Kernel, keys: Any, *args: Any) -> tuple[Tensor, ...]:
-    """Return what a layer, or its backward pass, returns; its workspace, which is made of bytes, stays as it is."""
+    """Return what a layer of an LSTM, or its backward pass, returns. The workspace is bytes, and stays as it is."""
     wide = (arg.float() if isinstance(arg, Tensor) and arg.dtype == torch.bfloat16 else arg for arg in args)
     results = by_torch(keys, *wide)
     return tuple(each.bfloat16() if each.dtype == torch.float32 else each for each in results)
@@ -197,8 +183,9 @@ def _sequences(query: Tensor, key: Tensor) -> Iterator[slice]:
         yield slice(start, start + at_once)
 
 
-def _mask(mask: Tensor | None, some: slice) -> Tensor | None:
-    if mask is None:
-        return None
-    mask = mask[some] if mask.dim() == 4 and len(mask) > 1 else mask
-    return mask.float() if mask.is_floating_point() else mask
+def _options_of(some: slice, attn_mask: Tensor | None = None, scale: float | None = None) -> dict[str, Any]:
+    """Return the options of attention for some sequences. A mask is (T, S) or (1 or B, 1 or H, T, S)."""
+    if attn_mask is not None:
+        attn_mask = attn_mask[some] if attn_mask.dim() == 4 and len(attn_mask) > 1 else attn_mask
+        attn_mask = attn_mask.float() if attn_mask.is_floating_point() else attn_mask
+    return {"attn_mask": attn_mask, "scale": scale}

@@ -22,7 +22,8 @@ MATMUL_SIZES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192), "mps": (2048, 40
 """Sizes of square matrices. The fastest counts: small ones fit into caches, large ones hide the launch of a kernel."""
 MATMUL_SECONDS = 3.0
 MAX_PRODUCT_SECONDS = 2.0
-"""Larger matrices are left out if one product of theirs would take longer, as in fp16 on many CPUs."""
+"""Larger matrices are left out if one product of theirs would take longer. In bf16, torch's own kernels can take half a
+minute on a CPU, where cpu_products.py cannot replace them."""
 COPY_SECONDS = 0.7
 COPY_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**30}
 """Size of the copy that measures memory speed: several times the last-level cache of common devices."""

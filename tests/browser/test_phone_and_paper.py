@@ -74,7 +74,7 @@ def test_the_end_of_a_long_name_is_in_sight_and_a_long_heading_does_not_make_the
 
 
 def test_short_words_of_tables_stay_whole_and_long_ones_break(phone):
-    """Of the tables of the page, of a run and of a comparison: each broken word is long."""
+    """This holds for the tables of the page, of a run, and of a comparison of two runs."""
     state = phone.locator("section[aria-labelledby=unfinished] td:nth-child(2)")
     assert "diverged" in state.all_inner_texts()
     assert [word for word in phone.evaluate(BROKEN) if len(word) <= 14] == []

@@ -189,7 +189,7 @@ def test_activations_of_every_family_are_within_a_fifth_of_what_autograd_saves(
     model = Composer(paths.search_roots(), words=words).config({}).model
     for precision in ("fp32", "bf16", "bf16_true"):
         if precision != "fp32" and "lstm" in family and has_slow_bf16():
-            continue  # oneDNN has no LSTM in bf16 there, and others keep other things for the backward pass
+            continue  # oneDNN has no LSTM in bf16 there, and torch's other kernels keep other tensors
         run = config(f"precision={precision}")
         for dropout in (0.0, 0.1):
             changed = {"model": model.model_copy(update={"dropout": dropout})}

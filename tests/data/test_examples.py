@@ -44,6 +44,13 @@ def tags(tmp_path) -> TagData:
     return TagData(source="tags", path=str(tmp_path / "a.conll"), validation_path=str(tmp_path / "v.conll"))
 
 
+def labelled(folder: Path, train: str, validation: str) -> LabelData:
+    """Return data of two files of texts and labels, given the lines of each."""
+    (folder / "a.csv").write_text(f"text,label\n{train}")
+    (folder / "v.csv").write_text(f"text,label\n{validation}")
+    return LabelData(source="labels", path=str(folder / "a.csv"), validation_path=str(folder / "v.csv"))
+
+
 def rows(ragged: Ragged) -> list[list[int]]:
     return [ragged[i].tolist() for i in range(len(ragged))]
 
@@ -96,9 +103,7 @@ def test_learned_tokenizers_see_training_sources_and_targets_only(tmp_path):
 
 
 def test_labels_that_differ_only_in_capital_letters_are_named(tmp_path):
-    (tmp_path / "a.csv").write_text("text,label\none,Good\ntwo,good\nthree,bad\n")
-    (tmp_path / "v.csv").write_text("text,label\nfour,good\n")
-    data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+    data = labelled(tmp_path, "one,Good\ntwo,good\nthree,bad\n", "four,good\n")
     said: list[str] = []
     store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
     assert store.labels == ["Good", "bad", "good"], "nothing is changed"
@@ -106,9 +111,7 @@ def test_labels_that_differ_only_in_capital_letters_are_named(tmp_path):
 
 
 def test_labels_are_numbers_in_the_order_of_their_names(tmp_path):
-    (tmp_path / "a.csv").write_text("text,label\none,neg\ntwo \u4e8c,pos\nthree,mid\n")
-    (tmp_path / "v.csv").write_text("text,label\nfour,pos\n")
-    data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+    data = labelled(tmp_path, "one,neg\ntwo \u4e8c,pos\nthree,mid\n", "four,pos\n")
     said: list[str] = []
     store = prepare_examples(data, BYTE, None, tmp_path / "stores", said.append)
     assert "warning: the validation split lacks 2 of 3 labels: mid, neg" in said
@@ -206,9 +209,7 @@ def test_examples_that_changed_since_their_fingerprint_was_taken_are_refused(pai
 
 
 def test_examples_that_train_and_validate_are_counted(tmp_path):
-    (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\nz,b\n")
-    (tmp_path / "v.csv").write_text("text,label\nx,a\ny,a\nw,b\nx,a\n")  # y has another label there
-    data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+    data = labelled(tmp_path, "x,a\ny,b\nz,b\n", "x,a\ny,a\nw,b\nx,a\n")  # y has another label there
     store = prepare_examples(data, BYTE, None, tmp_path / "stores")
     assert store.validation_seen == 2 / 4
     assert warnings(store)[0].startswith("50.0% of the 4 validation examples are in the training split too")
@@ -217,9 +218,7 @@ def test_examples_that_train_and_validate_are_counted(tmp_path):
 def test_what_validates_is_known_by_texts_and_labels_and_not_by_tokens(tmp_path):
     prints = []
     for label, config in (("b", BYTE), ("b", CHAR), ("c", BYTE)):
-        (tmp_path / "a.csv").write_text(f"text,label\nx,a\ny,{label}\n")
-        (tmp_path / "v.csv").write_text("text,label\nw,a\n")
-        data = LabelData(source="labels", path=str(tmp_path / "a.csv"), validation_path=str(tmp_path / "v.csv"))
+        data = labelled(tmp_path, f"x,a\ny,{label}\n", "w,a\n")
         prints.append(prepare_examples(data, config, None, tmp_path / "stores").validation_fingerprint)
     assert prints[0] == prints[1] != prints[2]
 
